@@ -16,6 +16,7 @@ from network_files import (
 )
 from onnx import TensorProto, helper
 from own_networks import TOLERANCE, Files, error_of, image_for, load, names_of
+from quantised_files import run_onnxruntime
 
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.files import own_file
@@ -83,6 +84,18 @@ def test_a_torn_onnx_model(files: Files, tmp_path: Path, content: bytes | None) 
     (tmp_path / "net.onnx").write_bytes(files.onnx.read_bytes()[:2000] if content is None else content)
     with pytest.raises(UserError, match=r"net\.onnx is damaged or not an ONNX file"):
         load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", [None, 2])
+def test_softmax_of_older_versions_is_along_all_axes_from_one_on(tmp_path: Path, operator: str, axis: int | None) -> None:
+    """ONNX Runtime says what is right; kernels and the reference both agree with it."""
+    after = helper.make_node(operator, ["c"], ["y"], **({} if axis is None else {"axis": axis}))
+    path = write_model(tmp_path / "net.onnx", convolution([after]), opset=11)
+    imported = load(path)
+    image = image_for(imported)
+    np.testing.assert_allclose(imported.compute([image])[0], run_onnxruntime(path, image), rtol=1e-4, atol=1e-6)
+    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE
 
 
 def test_weights_beside_an_onnx_model(tmp_path: Path) -> None:

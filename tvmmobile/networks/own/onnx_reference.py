@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+
+#: The version from which `Softmax` is along one axis.
+_ONE_AXIS = 13
 
 
 def reference_evaluator(model: Any) -> Any:
@@ -18,7 +22,8 @@ def reference_evaluator(model: Any) -> Any:
     """
     from onnx.reference import ReferenceEvaluator
 
-    return ReferenceEvaluator(model, new_ops=[_max_pool()])
+    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=1)
+    return ReferenceEvaluator(model, new_ops=[_max_pool(), *([] if opset >= _ONE_AXIS else _softmaxes())])
 
 
 @functools.cache
@@ -37,3 +42,33 @@ def _max_pool() -> type:
             return super()._run(x, pads=pads, **attributes)
 
     return MaxPool
+
+
+@functools.cache
+def _softmaxes() -> list[type]:
+    """`Softmax` and `LogSoftmax` of older versions, along all axes from one on, of which onnx 1.23 takes the first alone."""
+    from onnx.reference.op_run import OpRun
+
+    class Softmax(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, axis: Any = None) -> Any:
+            exponents = _below_largest(self, x)
+            weights = np.exp(exponents)
+            return ((weights / weights.sum(1, keepdims=True)).reshape(x.shape),)
+
+    class LogSoftmax(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, axis: Any = None) -> Any:
+            exponents = _below_largest(self, x)
+            return ((exponents - np.log(np.exp(exponents).sum(1, keepdims=True))).reshape(x.shape),)
+
+    return [Softmax, LogSoftmax]
+
+
+def _below_largest(operator: Any, x: Array) -> Array:
+    """Rows of all axes from one on, less their largest number. Without an attribute, the evaluator gives the default of newer versions."""
+    first = next((int(one.i) for one in operator.onnx_node.attribute if one.name == "axis"), 1) % x.ndim
+    rows = x.reshape(math.prod(x.shape[:first]), -1)
+    return np.asarray(rows - rows.max(1, keepdims=True))
