@@ -34,7 +34,7 @@ class WeightScales:
         """
         if not (np.isfinite(scale) & (scale >= 0)).all():
             raise UserError("the network has weights with a scale that is negative or not finite.", "Quantise it again.")
-        if scale.size > 1 and scale.shape != (integers.shape[axis],):
+        if scale.size > 1 and [extent for extent in scale.shape if extent > 1] != [integers.shape[axis]]:
             raise UserError(
                 f"the network has weights {list(integers.shape)} with scales {list(scale.shape)}, not one for each place of an axis.",
                 "Quantise it with a scale for each tensor or each output channel.",
