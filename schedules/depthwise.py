@@ -17,8 +17,8 @@ from tvmmobile.schedules.window_nest import Weighted, emit_windows, window_space
 
 
 class Depthwise(Template):
-    """Takes one depthwise convolution of any kernel size, stride, dilation and padding, channels together or in blocks. If its
-    input consists of pieces, these and the output are NHWC.
+    """Takes one depthwise convolution of any kernel size, stride, dilation and padding, with or without a residual, channels together or in
+    blocks. If its input consists of pieces, these and the output are NHWC.
 
     Knobs:
         rows, columns: output tile; an input row of the tile is read once and used by every output row it reaches.
@@ -29,7 +29,7 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"dilation"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation"}
     enough_trials = 16
     multiplies = True
 

@@ -46,3 +46,22 @@ def test_in_a_residual_branch(
         assert [name.partition("_1x")[0] for name in names[3:-2]] == kinds
         assert names[2].partition("_")[0] == "pw" and ("_add_" in names[2]) == (not kinds)
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
+
+
+class Affine(nn.Module):
+    """A factor and a summand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor, self.summand = nn.Parameter(torch.tensor([1.5])), nn.Parameter(torch.tensor([-0.25]))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.factor * image + self.summand
+
+
+def test_a_factor_and_a_summand_for_all_channels(tmp_path: Path) -> None:
+    """As HGNet v2 has them behind activations, of shape (1)."""
+    network = seeded(*unit(3, 8), Affine(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1))
+    names = [node.layer.name.partition("_1x")[0] for node in prepared(network, SHAPE).nodes]
+    assert names[1] == "multiply_add" and not any("transpose" in name for name in names)
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5

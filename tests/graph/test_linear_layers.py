@@ -191,3 +191,15 @@ def test_other_batch_norms_are_factors_and_shifts(tmp_path: Path) -> None:
     """Behind a residual, which the next block reads too, and before any layer."""
     network = moved(ready(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), Residual(nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, 1, 1)))))
     assert error_against_torch(network, (1, 3, 6, 5), tmp_path / "net.so") <= TOLERANCE
+
+
+def test_factors_of_an_image_that_rows_become(tmp_path: Path) -> None:
+    """Global response normalisation (arXiv 2301.00808): each channel is scaled after its norm over all pixels."""
+
+    def normed(rows: torch.Tensor) -> torch.Tensor:
+        norm = rows.norm(p=2, dim=(1, 2), keepdim=True)
+        return rows + rows * (norm / (norm.mean(-1, keepdim=True) + 1e-6))
+
+    last = Lambda(lambda image: image.permute(0, 2, 3, 1))
+    network = ready(nn.Conv2d(3, 8, 1), last, nn.Linear(8, 12), nn.GELU(), Lambda(normed), nn.Linear(12, 5))
+    assert error_against_torch(network, (1, 3, 6, 5), tmp_path / "net.so") <= TOLERANCE

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import error_against_torch, prepared, seeded, unit
+from small_networks import Residual, error_against_torch, prepared, seeded, unit
 from torch import nn
 from torch.nn import functional
 from tvm.relax.dpl import is_op
@@ -215,4 +215,11 @@ def test_without_a_bias(tmp_path: Path) -> None:
     layers = [node.layer for node in prepared(network, IMAGE).nodes]
     kinds = [layer.kind for layer in layers if not isinstance(layer, Opaque)]
     assert kinds == ["conv 3x3", "conv 1x1", "conv 1x1", "average pool", "fully connected"]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_a_residual_around_a_depthwise_convolution_is_part_of_it(tmp_path: Path) -> None:
+    inner = Residual(nn.Sequential(*unit(8, 8, 3, groups=8, activation=nn.Identity())))
+    network = seeded(*unit(3, 8), inner, nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    assert [node.layer.name for node in prepared(network, IMAGE).nodes][1] == "dw_9x9_8_k3x3s1x1p1.1.1.1_add_relu"
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE

@@ -35,14 +35,27 @@ def test_pointwise(tmp_path: Path, height: int, width: int, depth: int, outputs:
 
 
 @examples(32)
-@given(sides, sides, channels, st.sampled_from((3, 5)), st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16), st.booleans())
+@given(
+    sides, sides, channels, st.sampled_from((3, 5)), st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16), *[st.booleans()] * 2
+)
 def test_depthwise(
-    tmp_path: Path, height: int, width: int, depth: int, kernel: int, stride: int, clamp: Clamp, thread_count: int, choice: int, same: bool
+    tmp_path: Path,
+    height: int,
+    width: int,
+    depth: int,
+    kernel: int,
+    stride: int,
+    clamp: Clamp,
+    thread_count: int,
+    choice: int,
+    same: bool,
+    residual: bool,
 ) -> None:
     """`same` pads like TensorFlow: less, or nothing, before the first row."""
     before = (kernel - 1) // 2 if not same or stride == 1 else (kernel - 2) // 2
     padding = (before, before, kernel // 2, kernel // 2)
-    layer = Conv2d(height, width, max(depth, 2), max(depth, 2), (kernel, kernel), (stride, stride), padding, max(depth, 2), clamp)
+    channels, window = max(depth, 2), (kernel, kernel)
+    layer = Conv2d(height, width, channels, channels, window, (stride, stride), padding, channels, clamp, residual=residual)
     if min(layer.out_height, layer.out_width) > 0:
         check_layer(layer, thread_count, choice, "depthwise", tmp_path)
 

@@ -1,6 +1,6 @@
-"""Constants for each channel in the form that layout inference knows: in four dimensions, and as the second operand.
+"""Constants for each channel, or for all, in the form that layout inference knows: in four dimensions or none, and as the second operand.
 
-Networks scale branches by constants of shape (C, 1, 1), on either side. The image would be permuted before and after.
+Networks scale branches by constants of shape (C, 1, 1) or (1), on either side. The image would be permuted before and after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BINARY = {*_SYMMETRIC, "relax.subtract", "relax.divide"}
 
 
 def channel_constants(module: Any) -> Any:
-    """Rewrite every element-wise operator of an image, NCHW, and a constant of shape (C, 1, 1) or (1, C, 1, 1)."""
+    """Rewrite every element-wise operator of an image, NCHW, and a constant of shape (1), (C, 1, 1) or (1, C, 1, 1)."""
     found = {binding.var: made for binding in bindings_of(module["main"]) if (made := _rewritten(binding.value)) is not None}
     if not found:
         return module
@@ -35,8 +35,12 @@ def _rewritten(value: Any) -> Any:
     place = constants.index(True)
     shape = shape_of(value.args[place])
     first = place == 0 and operator_of(value) in _SYMMETRIC
-    if len(shape) not in (3, 4) or shape[-2:] != [1, 1] or (len(shape) == 4 and not first):
+    if shape == [1]:
+        wanted: tuple[int, ...] = ()
+    elif len(shape) in (3, 4) and shape[-2:] == [1, 1] and (first or len(shape) == 3):
+        wanted = 1, -1, 1, 1
+    else:
         return None
     operands = list(value.args)
-    operands[place] = relax.const(operands[place].value.numpy().reshape(1, -1, 1, 1))
+    operands[place] = relax.const(operands[place].value.numpy().reshape(wanted))
     return relax.Call(value.op, operands[::-1] if first else operands, value.attrs)

@@ -155,6 +155,7 @@ class _Rewriting(MainRewriter):
 
         shape = shape_of(value)
         shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
+        shown = [seen for seen in shown if math.prod(_pixels(seen)) == math.prod(shape)]  # the others are repeated for all pixels
         if not shown:
             return None
         base = max(shown, key=lambda seen: self.order[seen.image])  # of a branch and what it is added to, the branch

@@ -53,7 +53,7 @@ def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
 
 
 def is_sum(layer: Layer) -> bool:
-    """Whether `simpler_roundings` made a layer of a sum: no template has it in float32."""
+    """Whether `simpler_roundings` made a layer of a sum, which is for integers."""
     return isinstance(layer, Conv2d) and layer == _sum_layer(layer.height, layer.width, layer.in_channels)
 
 
