@@ -22,6 +22,7 @@ from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
+from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
@@ -73,6 +74,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
+        ("parallel_branches", parallel_branches),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
         ("one_form_of_hard_activations", one_form_of_hard_activations),

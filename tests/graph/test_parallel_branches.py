@@ -1,0 +1,69 @@
+"""Convolutions beside each other, as networks are trained with: one layer with the values of all."""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+
+import pytest
+import torch
+from small_networks import error_against_torch, prepared, seeded, unit
+from torch import nn
+
+SHAPE = (1, 3, 7, 6)
+
+
+class Branches(nn.Module):
+    """A sum of what modules return for the same tensor."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return reduce(torch.add, [branch(image) for branch in self.branches])
+
+
+def conv(kernel: int | tuple[int, int], stride: int = 1, groups: int = 1, padding: int | tuple[int, int] | None = None) -> nn.Module:
+    """A convolution with batch norm."""
+    around = padding if padding is not None else kernel // 2 if isinstance(kernel, int) else tuple(taps // 2 for taps in kernel)
+    return nn.Sequential(nn.Conv2d(8, 8, kernel, stride, around, groups=groups, bias=False), nn.BatchNorm2d(8))
+
+
+@pytest.mark.parametrize(
+    ("branches", "layers"),
+    [
+        pytest.param([conv(3), conv(1), nn.BatchNorm2d(8)], ["conv_7x6_8x8_k3x3s1x1p1.1.1.1_relu"], id="RepVGG"),
+        pytest.param([conv(3, 2), conv(1, 2)], ["conv_7x6_8x8_k3x3s2x2p1.1.1.1_relu"], id="RepVGG, with a stride"),
+        pytest.param(
+            [nn.BatchNorm2d(8), *(conv(3, 1, 8) for _ in range(3)), conv(1, 1, 8)], ["dw_7x6_8_k3x3s1x1p1.1.1.1_relu"], id="MobileOne"
+        ),
+        pytest.param([conv(3, 1, 2), nn.BatchNorm2d(8)], ["conv_7x6_8x8_k3x3s1x1p1.1.1.1_g2_relu"], id="groups"),
+        pytest.param([conv(1), conv(1), nn.Conv2d(8, 8, 1)], ["pw_7x6_8x8_relu"], id="single pixels"),
+        pytest.param([conv(3), nn.Identity()], ["conv_7x6_8x8_k3x3s1x1p1.1.1.1_add_relu"], id="residual"),
+        pytest.param([conv((1, 5)), conv((5, 1))], None, id="crossed"),
+        pytest.param([conv(3), conv(3, groups=8)], None, id="dense and depthwise"),
+        pytest.param([conv(3), nn.Sequential(conv(1), nn.ReLU())], None, id="with an activation"),
+        pytest.param([nn.BatchNorm2d(8), nn.BatchNorm2d(8)], None, id="batch norms"),
+    ],
+)
+def test_a_sum_of_branches(tmp_path: Path, branches: list[nn.Module], layers: list[str] | None) -> None:
+    network = seeded(*unit(3, 8), Branches(*branches), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    if layers is not None:
+        assert [node.layer.name for node in prepared(network, SHAPE).nodes][1:-1] == layers
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
+
+
+def test_a_branch_with_another_reader_stays(tmp_path: Path) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = conv(3), conv(1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            branch = self.one(image)
+            return (branch + self.other(image)) * branch.sigmoid()
+
+    network = seeded(*unit(3, 8), Shared(), nn.AdaptiveAvgPool2d(1))
+    assert [node.layer.name.partition("_")[0] for node in prepared(network, SHAPE).nodes][:3] == ["pw", "conv", "pw"]
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
