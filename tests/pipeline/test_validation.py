@@ -89,7 +89,7 @@ def test_refused_before_anything_is_measured(cli: CommandLine, tmp_path: Path, m
     assert "Give --refit a name that ends in .toml" in refusal(cli, "desk", "--out", out, "--refit", str(tmp_path / "x.json"))
     (tmp_path / "there.toml").touch()
     assert "there.toml already exists" in refusal(cli, "desk", "--out", out, "--refit", str(tmp_path / "there.toml"))
-    (tmp_path / "other.json").write_text('{"version": 1}')
+    (tmp_path / "other.json").write_text('{"version": 2}')
     assert "is not a validation of tvmmobile" in refusal(cli, "desk", "--out", str(tmp_path / "other.json"))
     registered(runner="qemu-aarch64")
     assert "emulator, whose times say nothing" in refusal(cli, "desk", "--out", out, "--refit", str(tmp_path / "x.toml"))

@@ -64,7 +64,6 @@ def test_other_convolutions_are_taken_as_such(layer: Layer) -> None:
         replace(POOL, in_layout="NCHW"),
         replace(POINTWISE, in_layout="NCHW"),
         replace(DEPTHWISE, in_layout="NCHW"),
-        replace(DEPTHWISE, residual=True),
         replace(DEPTHWISE, scaled=True),
         replace(IMAGE, scaled=True),
         replace(CONV, scaled=True),

@@ -79,7 +79,7 @@ class Step:
         shapes = input_shapes(self.layer)
         shaped = [array.reshape(-1, *shape) for array, shape in zip(inputs, shapes, strict=True)]
         for place in range(max(map(len, shaped))):
-            yield tuple(np.ascontiguousarray(array[place if len(array) > 1 else 0]) for array in shaped)
+            yield tuple(np.asarray(array[place if len(array) > 1 else 0], order="C") for array in shaped)
 
     def _of_one(self, data: Array, *others: Array) -> Array:
         if self.parameters is None:
