@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import error_against_torch, prepared
+from small_networks import Lambda, error_against_torch, prepared
 from torch import nn
 
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.passes.joined_views import joined_views
 
 TOLERANCE = 1e-5
-
-
-class Moved(nn.Module):
-    """A function that moves elements."""
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, data: torch.Tensor) -> torch.Tensor:
-        return self.function(data)
 
 
 def transposes(network: nn.Module, shape: tuple[int, ...]) -> int:
@@ -49,7 +37,7 @@ def unfolded(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def test_patches_as_tokens_are_one_copy_each_way(tmp_path: Path) -> None:
-    tokens = Moved(folded), nn.LayerNorm(16), nn.Linear(16, 16), nn.ReLU(), Moved(unfolded)
+    tokens = Lambda(folded), nn.LayerNorm(16), nn.Linear(16, 16), nn.ReLU(), Lambda(unfolded)
     network, shape = seeded_tokens(nn.Conv2d(3, 16, 3, padding=1), *tokens, nn.Conv2d(16, 5, 1), nn.AdaptiveAvgPool2d(1)), (1, 3, 8, 6)
     assert transposes(network, shape) == 2
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
@@ -71,7 +59,7 @@ def seeded_tokens(*modules: nn.Module) -> nn.Module:
         pytest.param(nn.Sequential(nn.PixelUnshuffle(2), nn.PixelShuffle(2)), 0, id="there and back"),
         pytest.param(nn.Sequential(nn.PixelShuffle(2), nn.Sigmoid()), 1, id="pixel shuffle and more"),
         pytest.param(nn.ChannelShuffle(3), 0, id="channel shuffle"),
-        pytest.param(Moved(lambda x: x.reshape(1, 12, 2, 3, 8).transpose(2, 3).reshape(1, 12, 6, 8)), 1, id="rows turned"),
+        pytest.param(Lambda(lambda x: x.reshape(1, 12, 2, 3, 8).transpose(2, 3).reshape(1, 12, 6, 8)), 1, id="rows turned"),
     ],
 )
 def test_between_convolutions(tmp_path: Path, between: nn.Module, count: int) -> None:
@@ -84,8 +72,8 @@ def test_between_convolutions(tmp_path: Path, between: nn.Module, count: int) ->
 
 def test_unfold_and_fold_side_by_side_are_one_copy_each(tmp_path: Path) -> None:
     """MobileViT's second version has its patches of 2 × 2 pixels from these (arXiv 2206.02680)."""
-    before = Moved(lambda x: nn.functional.unfold(x, 2, stride=2).reshape(16, 4, 12).permute(1, 2, 0))
-    after = Moved(lambda x: nn.functional.fold(x.permute(2, 0, 1).reshape(1, 64, 12), (8, 6), 2, stride=2))
+    before = Lambda(lambda x: nn.functional.unfold(x, 2, stride=2).reshape(16, 4, 12).permute(1, 2, 0))
+    after = Lambda(lambda x: nn.functional.fold(x.permute(2, 0, 1).reshape(1, 64, 12), (8, 6), 2, stride=2))
     tokens = before, nn.LayerNorm(16), nn.Linear(16, 16), nn.ReLU(), after
     network, shape = seeded_tokens(nn.Conv2d(3, 16, 3, padding=1), *tokens, nn.Conv2d(16, 5, 1), nn.AdaptiveAvgPool2d(1)), (1, 3, 8, 6)
     assert transposes(network, shape) == 2
@@ -97,7 +85,7 @@ def test_a_permutation_with_another_reader_stays(tmp_path: Path) -> None:
         turned = rows.reshape(1, 12, 2, 24).transpose(1, 2)
         return torch.sin(turned).reshape(1, 12, 6, 8) + turned.reshape(1, 3, 8, 24).transpose(1, 2).reshape(1, 12, 6, 8)
 
-    network = seeded_tokens(nn.Conv2d(3, 12, 3, padding=1), Moved(both), nn.Conv2d(12, 5, 1))
+    network = seeded_tokens(nn.Conv2d(3, 12, 3, padding=1), Lambda(both), nn.Conv2d(12, 5, 1))
     assert error_against_torch(network, (1, 3, 6, 8), tmp_path / "net.so") <= TOLERANCE
 
 

@@ -9,21 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import Residual, error_against_torch, prepared
+from small_networks import Lambda, Residual, error_against_torch, prepared
 from torch import nn
 
 from tvmmobile.graph.layers import Conv2d, Layer, Opaque
 
 TOLERANCE = 1e-5
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, data: torch.Tensor) -> torch.Tensor:
-        return self.function(data)
 
 
 def ready(*modules: nn.Module) -> nn.Module:

@@ -9,24 +9,13 @@ import pytest
 import torch
 from network_files import write_onnx
 from own_networks import error_of, load, names_of
-from small_networks import error_against_torch, prepared, seeded
+from small_networks import Lambda, error_against_torch, prepared, seeded
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 TOLERANCE = 1e-5
 SHAPE = (1, 3, 9, 8)
 Function = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Pooled(nn.Module):
-    """A function of a tensor."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.function(image)
 
 
 def names(network: nn.Module) -> list[str]:
@@ -62,7 +51,7 @@ def test_zeros_in_front_of_a_convolution(tmp_path: Path, pad: tuple[int, ...], c
     ],
 )
 def test_behind_a_convolution(tmp_path: Path, function: Function, is_part: bool) -> None:
-    network = seeded(nn.Conv2d(3, 4, 3, padding=1), Pooled(function), nn.AdaptiveAvgPool2d((1, None)))
+    network = seeded(nn.Conv2d(3, 4, 3, padding=1), Lambda(function), nn.AdaptiveAvgPool2d((1, None)))
     assert any("pad" in name for name in names(network)) != is_part
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE
 

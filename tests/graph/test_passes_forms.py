@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import Residual, error_against_torch, prepared, seeded, unit
+from small_networks import Lambda, Residual, error_against_torch, prepared, seeded, unit
 from torch import nn
 from torch.nn import functional
 from tvm.relax.dpl import is_op
@@ -19,17 +19,6 @@ from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Opaque
 TOLERANCE = 1e-5
 IMAGE = (1, 3, 9, 9)
 Function = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Lambda(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.function(image)
 
 
 def convolutions(network: nn.Module) -> list[Conv2d]:

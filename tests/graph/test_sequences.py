@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from network_files import write_onnx
 from own_networks import error_of, load, names_of
-from small_networks import Residual, error_against_torch, prepared
+from small_networks import Lambda, Residual, error_against_torch, prepared
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 TOLERANCE = 1e-5
 SHAPE = (1, 3, 24)
-
-
-class Function(nn.Module):
-    """A function of a tensor."""
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, data: torch.Tensor) -> torch.Tensor:
-        return self.function(data)
 
 
 def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Module:
@@ -74,18 +62,18 @@ def test_from_onnx(tmp_path: Path) -> None:
     ("between", "expected"),
     [
         pytest.param(nn.PReLU(6), [], id="slopes"),
-        pytest.param(Function(lambda x: torch.cat([x, 2 * x], 1)[:, 3:9]), ["multiply"], id="channels joined and cut"),
-        pytest.param(Function(lambda x: x[..., 3:19:2]), ["strided"], id="places cut"),
-        pytest.param(Function(lambda x: torch.cat([x, 2 * x], 2)), ["multiply"], id="places joined"),
-        pytest.param(Function(lambda x: F.glu(torch.cat([x, -x], 1), 1)), None, id="gated"),
-        pytest.param(Function(lambda x: F.pad(x, (4, 0))), [], id="causal"),
-        pytest.param(Function(lambda x: x * torch.arange(24.0, dtype=x.dtype)), None, id="factors of places"),
-        pytest.param(Function(lambda x: x + torch.arange(6.0, dtype=x.dtype)[:, None]), None, id="summands of channels"),
+        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 1)[:, 3:9]), ["multiply"], id="channels joined and cut"),
+        pytest.param(Lambda(lambda x: x[..., 3:19:2]), ["strided"], id="places cut"),
+        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 2)), ["multiply"], id="places joined"),
+        pytest.param(Lambda(lambda x: F.glu(torch.cat([x, -x], 1), 1)), None, id="gated"),
+        pytest.param(Lambda(lambda x: F.pad(x, (4, 0))), [], id="causal"),
+        pytest.param(Lambda(lambda x: x * torch.arange(24.0, dtype=x.dtype)), None, id="factors of places"),
+        pytest.param(Lambda(lambda x: x + torch.arange(6.0, dtype=x.dtype)[:, None]), None, id="summands of channels"),
         pytest.param(nn.Sequential(nn.AvgPool1d(3, 2, 1), nn.ConvTranspose1d(6, 6, 4, 2, 1), nn.ReLU()), ["dw", "conv"], id="up again"),
         pytest.param(nn.ConvTranspose1d(6, 6, 3, 1, 1, groups=2), None, id="transposed, in groups"),
-        pytest.param(Function(lambda x: F.layer_norm(x.transpose(1, 2), (6,)).transpose(1, 2)), ["norm"], id="layer norm"),
+        pytest.param(Lambda(lambda x: F.layer_norm(x.transpose(1, 2), (6,)).transpose(1, 2)), ["norm"], id="layer norm"),
         pytest.param(nn.GroupNorm(2, 6), ["groupnorm"], id="group norm"),
-        pytest.param(Function(lambda x: F.conv1d(x, x[:, :, :3].expand(6, 6, 3), padding=1)), None, id="computed weights"),
+        pytest.param(Lambda(lambda x: F.conv1d(x, x[:, :, :3].expand(6, 6, 3), padding=1)), None, id="computed weights"),
     ],
 )
 def test_between_convolutions(tmp_path: Path, between: nn.Module, expected: list[str] | None) -> None:

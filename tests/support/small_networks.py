@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ class Residual(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return image + self.inner(image)
+
+
+class Lambda(nn.Module):
+    """A function of a tensor as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        return self.function(data)
 
 
 def unit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
+from tvmmobile.graph.passes.rewriting import replace_values
 
 _SYMMETRIC = {f"relax.{name}" for name in ("add", "multiply", "maximum", "minimum")}
 _BINARY = {*_SYMMETRIC, "relax.subtract", "relax.divide"}
@@ -16,10 +16,7 @@ _BINARY = {*_SYMMETRIC, "relax.subtract", "relax.divide"}
 
 def channel_constants(module: Any) -> Any:
     """Rewrite every element-wise operator of an image, NCHW, and a constant of shape (1), (C, 1, 1) or (1, C, 1, 1)."""
-    found = {binding.var: made for binding in bindings_of(module["main"]) if (made := _rewritten(binding.value)) is not None}
-    if not found:
-        return module
-    return rebind_main(module, lambda builder, binding: builder.normalize(found[binding.var]) if binding.var in found else binding.value)
+    return replace_values(module, lambda value, _: _rewritten(value))
 
 
 def _rewritten(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
+from tvmmobile.graph.passes.rewriting import replace_values
 
 _CONVOLUTIONS = {"relax.nn.conv1d", "relax.nn.conv2d"}
 _MAX_POOLS = {"relax.nn.max_pool1d", "relax.nn.max_pool2d"}
@@ -23,17 +23,7 @@ def pads_of_layers(module: Any) -> Any:
     Channels come first. That holds for zeros in front of convolutions and average pools, and in front of max pools for -∞, or zeros around
     numbers none of which is negative.
     """
-    from tvm import relax
-
-    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
-    found = {variable: made for variable, value in values.items() if (made := _padding_itself(value, values)) is not None}
-    if not found:
-        return module
-
-    def value_of(builder: Any, binding: Any) -> Any:
-        return builder.normalize(found[binding.var]) if binding.var in found else binding.value
-
-    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
+    return replace_values(module, _padding_itself)
 
 
 def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:

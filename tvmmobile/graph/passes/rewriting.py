@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
@@ -178,6 +178,25 @@ def rebind_main(module: Any, value_of: Callable[[Any, Any], Any]) -> Any:
     module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
     module["main"] = builder.get()["main"]
     return module
+
+
+def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any]) -> Any:
+    """The module with some values of `main` replaced, and without what nobody reads then.
+
+    Args:
+        replacement: from a value, and all values by their variables, to the new value; `None` for one that stays.
+    """
+    from tvm import relax
+
+    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
+    found = {variable: made for variable, value in values.items() if (made := replacement(value, values)) is not None}
+    if not found:
+        return module
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        return builder.normalize(found[binding.var]) if binding.var in found else binding.value
+
+    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
 
 
 def holds(constant: Any, number: float) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
+from tvmmobile.graph.passes.rewriting import VIEW, replace_values
 from tvmmobile.graph.passes.views import moved_by
 
 #: Channels of an image, at most.
@@ -25,17 +25,7 @@ _CONCAT = "relax.concat"
 
 def space_to_depth(module: Any) -> Any:
     """Rewrite every such `conv2d` of one group (NCHW) in `main`."""
-    from tvm import relax
-
-    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
-    found = {variable: made for variable, value in values.items() if (made := _of_image(value, values)) is not None}
-    if not found:
-        return module
-
-    def value_of(builder: Any, binding: Any) -> Any:
-        return builder.normalize(found[binding.var]) if binding.var in found else binding.value
-
-    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
+    return replace_values(module, _of_image)
 
 
 def _of_image(conv: Any, values: Mapping[Any, Any]) -> Any:

@@ -59,11 +59,9 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:
     """The nearest first; dissimilar ones are compared only after the others are used up."""
     own, known = _Features.of(task), _features_in(database)
-    alike = [other for other in known if other.kind == own.kind]
-    for group in (alike, known):
-        for other in sorted(group, key=lambda other: (own.distance(other), other.name)):
-            if other.task != task and (group is alike or other.kind != own.kind):
-                yield other.task
+    for alike in (True, False):
+        group = [other for other in known if (other.kind == own.kind) == alike and other.task != task]
+        yield from (other.task for other in sorted(group, key=lambda other: (own.distance(other), other.name)))
 
 
 def best_with_knobs(database: Database, task: Task, only: Template | None) -> Record | None:
