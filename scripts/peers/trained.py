@@ -107,20 +107,25 @@ def trained(spec: ModelSpec, steps: int = STEPS) -> torch.nn.Module:
 
 def calibration_inputs(side: int) -> Array:
     """Pictures that give integers their scales, `[CALIBRATION, 3, side, side]`, one of each digit."""
-    return _inputs(CALIBRATION, side, _CALIBRATION_SEED)[0]
+    return _pictures(CALIBRATION, side, _CALIBRATION_SEED)[0]
+
+
+def unseen_inputs(count: int, side: int) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Pictures that no network was trained or calibrated with, `[count, 3, side, side]`, and their classes."""
+    return _pictures(count, side, _TEST_SEED)
 
 
 def top1(module: torch.nn.Module, side: int) -> float:
     """Percent of pictures of a side that a network gets right, of `TESTED`."""
     import torch
 
-    inputs, labels = _inputs(TESTED, side, _TEST_SEED)
+    inputs, labels = unseen_inputs(TESTED, side)
     with torch.no_grad(), single_thread():
         parts = [module(torch.from_numpy(inputs[first : first + _TESTED_AT_ONCE])) for first in range(0, TESTED, _TESTED_AT_ONCE)]
     return 100 * float((torch.cat(parts).argmax(1).numpy() == labels).mean())
 
 
-def _inputs(count: int, side: int, seed: int) -> tuple[Array, npt.NDArray[np.int64]]:
+def _pictures(count: int, side: int, seed: int) -> tuple[Array, npt.NDArray[np.int64]]:
     labels = np.arange(count) % 10
     drawn, _ = digits.digits(_OTHERS, seed)
     return digits.inputs_of(digits.pictures(labels, side, drawn, np.random.default_rng(seed))), labels

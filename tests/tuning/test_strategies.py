@@ -12,6 +12,7 @@ import pytest
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import BASELINE, machine_of
+from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
 from tvmmobile.tuning.database import Database
@@ -112,6 +113,25 @@ def test_failures_are_avoided() -> None:
     bad = [schedule for schedule in members if schedule.values["rows"] == 8]
     good = [schedule for schedule in members if schedule.values["rows"] == 6]
     assert min(model.predict(TASK, bad)) > statistics.median(model.predict(TASK, good))
+
+
+def test_kernels_with_fewer_knobs_are_learnt_from_as_well() -> None:
+    """Half precision on a core that starts instructions in order has no order of loops to choose; float32 has."""
+    machine = machine_of("cortex-a55")
+    single = Task((Conv2d(14, 14, 64, 64, kernel=(3, 3), padding=(1, 1, 1, 1), groups=64, clamp=(0.0, 6.0)),), machine=machine)
+    half = replace(single, dtype=FLOAT16.name)
+    spaces = [list(space_of(task)) for task in (single, half)]
+    assert {len(space[0].knobs) for space in spaces} == {4, 5}
+    model = CostModel("depthwise", space_of(single).version, machine)
+    slow = {1: 8.0}
+    for task, members in zip((single, half), spaces, strict=True):
+        known = random.Random(0).sample(members, min(len(members), 40))
+        model.add(Record(task, schedule, slow.get(schedule.values["rows"], 1.0)) for schedule in known)
+    for task, members in zip((single, half), spaces, strict=True):
+        scores = model.predict(task, members)
+        one = [score for score, schedule in zip(scores, members, strict=True) if schedule.values["rows"] == 1]
+        more = [score for score, schedule in zip(scores, members, strict=True) if schedule.values["rows"] > 1]
+        assert min(one) > max(more)
 
 
 def test_a_new_kernel_starts_from_its_neighbours() -> None:

@@ -33,10 +33,12 @@ class CostModel:
         if found is None:
             raise ValueError(f"no template {template}@{version}")
         self._template, self._machine = found, machine
-        self._rows: list[list[float]] = []
+        self._rows: list[tuple[list[float], dict[str, int]]] = []
         self._targets: list[float] = []
         self._booster: Any = None
         self._fitted = 0
+        #: Of the records that the booster was fitted with.
+        self._knobs: list[str] = []
 
     def add(self, records: Iterable[Record]) -> None:
         """Learn from more records (on the next prediction)."""
@@ -57,10 +59,8 @@ class CostModel:
 
     def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
         """Scores, lower is faster; comparable within one task only."""
-        import xgboost
-
         self._fit()
-        matrix = xgboost.DMatrix(np.array([self._features(task, schedule) for schedule in schedules], np.float32))
+        matrix = self._matrix([self._features(task, schedule) for schedule in schedules])
         return np.asarray(self._booster.predict(matrix), np.float64)
 
     def _fit(self) -> None:
@@ -71,13 +71,21 @@ class CostModel:
         targets = np.array(self._targets)
         worst = np.nanmax(targets)
         targets = np.where(np.isnan(targets), worst + math.log(_FAILURE_FACTOR), targets)
-        matrix = xgboost.DMatrix(np.array(self._rows, np.float32), label=targets - np.nanmin(targets))
+        self._knobs = list(dict.fromkeys(name for _, knobs in self._rows for name in knobs))
+        matrix = self._matrix(self._rows, targets - np.nanmin(targets))
         options = {"max_depth": 5, "eta": 0.2, "subsample": 0.9, "min_child_weight": 1, "nthread": 1, "seed": 0, "verbosity": 0}
         self._booster = xgboost.train(options, matrix, num_boost_round=80)
         self._fitted = len(self._targets)
 
-    def _features(self, task: Task, schedule: KnobSchedule) -> list[float]:
-        return [*self._template.features(task, schedule.values), *(math.log2(1 + value) for _, value in schedule.knobs)]
+    def _features(self, task: Task, schedule: KnobSchedule) -> tuple[list[float], dict[str, int]]:
+        return self._template.features(task, schedule.values), dict(schedule.knobs)
+
+    def _matrix(self, rows: Sequence[tuple[list[float], dict[str, int]]], label: npt.NDArray[np.float64] | None = None) -> Any:
+        """A column for each feature and knob; kernels may lack a knob that others have, as half precision lacks the order of loops."""
+        import xgboost
+
+        values = [[*features, *(math.log2(1 + knobs.get(name, math.nan)) for name in self._knobs)] for features, knobs in rows]
+        return xgboost.DMatrix(np.array(values, np.float32), label=label)
 
 
 class CostModels:
