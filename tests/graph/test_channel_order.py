@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +198,15 @@ def test_a_concatenation_is_read_in_pieces(tmp_path: Path) -> None:
             joined = torch.cat([self.one(image), self.other(image)], 1)
             return joined + self.last(joined) if self.both else self.last(joined)
 
-    for both, expected in ((False, 2), (True, 0)):
+    for both, expected in ((False, [0, 0, 0, 2, 0]), (True, [0, 0, 0, 2, 0, 0, 0])):
         network = seeded(*unit(3, 8, 3, 2), Fire(both), *unit(16, 5))
         read = checked(network, IMAGE, tmp_path)
-        assert max(pieces(read)) == expected and ("concatenate" in operators(read)) == both
+        assert pieces(read) == expected and "concatenate" not in operators(read)
 
 
 def test_strassens_algorithm_reads_one_tensor() -> None:
     """It saves more than the copy costs."""
-    for outputs, expected in ((124, [0, 0, 0, 2]), (128, [0, 0, 0, 0])):
+    for outputs, expected in ((124, [0, 0, 0, 2]), (128, [0, 0, 0, 2, 0])):
         network = seeded(*unit(3, 8), Beside(unit(8, 64), unit(8, 64)), *unit(128, outputs))
         assert pieces(prepared(network, IMAGE)) == expected
 
@@ -283,12 +282,9 @@ def test_any_way_of_moving_channels(drafted: list[tuple[str, int, int, int]], or
 
 @pytest.mark.parametrize("name", ["shufflenet_v1", "shufflenet_v2"])
 def test_shufflenets(name: str) -> None:
-    """No shuffle is left: ShuffleNet v1 concatenates what it goes on adding to, and for Strassen's algorithm v2 puts slices together."""
+    """Neither shuffles nor concatenations are left."""
     network = build_torch_model(ModelSpec(name, 0.5, 33)).module
-    read = operators(prepared(network, (1, 3, 33, 33)))
-    left = {"concatenate"} if name == "shufflenet_v1" else {"concatenate of slices"}
-    found = {re.sub("^(strided_slice_)+concatenate$", "concatenate of slices", operator) for operator in read}
-    assert found == left
+    assert not operators(prepared(network, (1, 3, 33, 33)))
 
 
 @pytest.mark.long

@@ -65,5 +65,5 @@ def test_a_branch_with_another_reader_stays(tmp_path: Path) -> None:
             return (branch + self.other(image)) * branch.sigmoid()
 
     network = seeded(*unit(3, 8), Shared(), nn.AdaptiveAvgPool2d(1))
-    assert [node.layer.name.partition("_")[0] for node in prepared(network, SHAPE).nodes][:3] == ["pw", "conv", "pw"]
+    assert [node.layer.name.partition("_")[0] for node in prepared(network, SHAPE).nodes][:4] == ["pw", "conv", "dw", "pw"]
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5

@@ -62,9 +62,9 @@ def test_from_onnx(tmp_path: Path) -> None:
     ("between", "expected"),
     [
         pytest.param(nn.PReLU(6), [], id="slopes"),
-        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 1)[:, 3:9]), ["multiply"], id="channels joined and cut"),
+        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 1)[:, 3:9]), ["dw", "dw"], id="channels joined and cut"),
         pytest.param(Lambda(lambda x: x[..., 3:19:2]), ["strided"], id="places cut"),
-        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 2)), ["multiply"], id="places joined"),
+        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 2)), ["dw", "concatenate"], id="places joined"),
         pytest.param(Lambda(lambda x: F.glu(torch.cat([x, -x], 1), 1)), None, id="gated"),
         pytest.param(Lambda(lambda x: F.pad(x, (4, 0))), [], id="causal"),
         pytest.param(Lambda(lambda x: x * torch.arange(24.0, dtype=x.dtype)), None, id="factors of places"),

@@ -69,7 +69,7 @@ def test_it_computes_the_same(mixed: bool) -> None:
 
 def test_an_image_after_another_has_the_layers_of_one() -> None:
     one, three = (layers_of(network_of(imported(Net(), (count, *SHAPE[1:])))) for count in (1, 3))
-    assert len(one) == 9 and sorted(three) == sorted(3 * one)
+    assert len(one) == 10 and sorted(three) == sorted(3 * one)
 
 
 def test_a_network_of_one_image_stays_as_it_is() -> None:

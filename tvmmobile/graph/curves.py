@@ -123,4 +123,12 @@ CURVES: dict[str, Curve] = {
         (lambda x, number, slope: _op("add")(_op("maximum")(x, number(0.0)), _op("multiply")(_op("minimum")(x, number(0.0)), slope)),),
         operands=(CHANNEL,),
     ),
+    # Gates of pixels and channels, and products of branches.
+    "times": Curve(
+        lambda x, other: x * other,
+        lambda v, x, other: x * other,
+        6e-8,
+        (lambda x, number, other: _op("multiply")(x, other), lambda x, number, other: _op("multiply")(other, x)),
+        operands=(TENSOR,),
+    ),
 }

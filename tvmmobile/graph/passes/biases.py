@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of, rewrite_main
 
 
@@ -84,7 +85,9 @@ def zero_bias(module: Any) -> Any:
 
 
 def fold_factors(module: Any) -> Any:
-    """Rewrite (conv(x, w) + b) · c + d, with a factor c and a number d for each channel (NHWC), as conv(x, w · c) + (b · c + d)."""
+    """Rewrite (conv(x, w) + b) · c + d, with a number d for each channel (NHWC), and c one number or one for each, as
+    conv(x, w · c) + (b · c + d). One number d may be part of an activation, as that of h-sigmoid.
+    """
     from tvm import relax
     from tvm.relax.dpl import is_const, is_op, wildcard
 
@@ -94,14 +97,13 @@ def fold_factors(module: Any) -> Any:
     shared = _shared(module["main"])
 
     def folded(call: Any, matched: Any) -> Any:
-        arrays = [matched[part].value.numpy() for part in (weight, bias, factor)]
-        product = matched[conv]
-        channels = int(call.ty.shape[-1])
-        per_channel = all(array.size == channels == array.shape[-1] for array in arrays[1:])
-        if product.attrs.kernel_layout != "HWIO" or not per_channel or any(operand in shared for operand in call.args):
+        kernel, product, channels = matched[weight].value.numpy(), matched[conv], int(call.ty.shape[-1])
+        before, by = (_by_channel(matched[part].value.numpy(), channels) for part in (bias, factor))
+        is_plain = product.attrs.kernel_layout == "HWIO" and not any(operand in shared for operand in call.args)
+        if not is_plain or before is None or by is None:
             return call
-        scaled = [relax.const(array * arrays[2].reshape(-1)) for array in arrays[:2]]
-        return relax.op.add(relax.Call(product.op, [matched[data], scaled[0]], product.attrs), scaled[1])
+        scaled = relax.Call(product.op, [matched[data], relax.const(kernel * by)], product.attrs)
+        return relax.op.add(scaled, relax.const((before * by).reshape(1, 1, 1, -1)))
 
     def joined(call: Any, matched: Any) -> Any:
         arrays = [matched[part].value.numpy() for part in (bias, shift)]
@@ -114,6 +116,13 @@ def fold_factors(module: Any) -> Any:
     module = rewrite_main(module, multiply(total, factor) | multiply(factor, total), folded)
     shared = _shared(module["main"])
     return rewrite_main(module, is_op("relax.add")(total, shift), joined)
+
+
+def _by_channel(array: Array, channels: int) -> Array | None:
+    """The numbers of a constant, one for each channel; `None` if it is anything else."""
+    if array.size == 1:
+        return np.full(channels, array.item(), array.dtype)
+    return array.reshape(-1) if array.size == channels == array.shape[-1] else None
 
 
 def _shared(main: Any) -> set[Any]:

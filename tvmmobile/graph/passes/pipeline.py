@@ -20,6 +20,7 @@ from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
+from tvmmobile.graph.passes.lone_steps import lone_steps
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
@@ -97,6 +98,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
+        ("lone_steps", lone_steps(composer)),
     ]
 
 

@@ -1,0 +1,143 @@
+"""Steps that no layer in front of them computes as well, and concatenations that are read as one tensor, as layers of their own.
+
+A depthwise 1×1 convolution with factors of one changes nothing. With it in front, such a step is like any other behind a convolution, and a
+concatenation is the pieces that it reads (a batch norm behind several branches, the sum of two blocks' results, a product of two branches).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.layers import Conv2d, LayerParameters
+from tvmmobile.graph.passes.biases import fold_factors
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.precision import FLOAT32
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"}
+_BINARY = {"relax.add", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
+
+
+def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
+    """The pass, behind that of the composer, as often as it composes more."""
+
+    def run(module: Any) -> Any:
+        while starts := _starts(module):
+            behind = module.clone()
+            behind["main"] = _Inserting(module["main"], starts).rewritten()
+            behind = composer(fold_factors(behind))
+            behind["main"] = _WithoutCopies(behind["main"], composer.layers).rewritten()
+            if _count(behind) >= _count(module):
+                break
+            module = behind
+        return module
+
+    return run
+
+
+def _is_image(value: Any) -> bool:
+    """Whether it is one image, or anything else in four dimensions of which the first is one, with channels last."""
+    if getattr(getattr(value, "ty", None), "shape", None) is None or str(value.ty.dtype) != FLOAT32.name:
+        return False
+    shape = shape_of(value)
+    return len(shape) == 4 and shape[0] == 1 and shape[3] > 1
+
+
+def _is_concatenation(value: Any) -> bool:
+    return operator_of(value) == "relax.concat" and _is_image(value) and value.attrs.axis is not None and int(value.attrs.axis) % 4 == 3
+
+
+def _tensors(step: Any) -> list[Any]:
+    """The variables that a step of an image reads, which have its shape; none for other values."""
+    from tvm import relax
+
+    if operator_of(step) not in _UNARY | _BINARY or not _is_image(step):
+        return []
+    read = [operand for operand in step.args if isinstance(operand, relax.Var)]
+    return read if all(shape_of(operand) == shape_of(step) for operand in read) else []
+
+
+def _count(module: Any) -> int:
+    """How many steps and concatenations there are."""
+    values = [binding.value for binding in bindings_of(module["main"])]
+    return sum(1 for value in values if _is_concatenation(value) or _tensors(value))
+
+
+def _starts(module: Any) -> dict[Any, Any]:
+    """The concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all its readers."""
+    values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"])}
+    steps = {variable: tensors for variable, value in values.items() if (tensors := _tensors(value))}
+    starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
+    for variable, tensors in steps.items():
+        if any(tensor in steps for tensor in tensors):
+            continue
+        if not any(tensor in starts and starts[tensor] is None for tensor in tensors):
+            starts.setdefault(tensors[0], set()).add(variable)
+    return starts
+
+
+class _Inserting(MainRewriter):
+    """`main` while convolutions are put in front of steps."""
+
+    def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
+        super().__init__(main)
+        self.starts = starts
+        #: Of the old variables.
+        self.copies: dict[Any, Any] = {}
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """What it was, of copies where it starts a row of steps or reads a concatenation."""
+
+        def leaf(part: Any) -> Any:
+            steps = self.starts.get(part, ())
+            return self._copy(part) if steps is None or variable in steps else self.replaced.get(part, part)
+
+        return rebuilt(value, leaf)
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
+
+    def _copy(self, variable: Any) -> Any:
+        from tvm import relax
+
+        if variable not in self.copies:
+            channels = shape_of(variable)[3]
+            ones, zeros = (relax.const(make((1, 1, 1, channels), np.float32)) for make in (np.ones, np.zeros))
+            layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
+            factors = self.builder.emit(relax.op.nn.conv2d(self.replaced[variable], ones, groups=channels, **layouts))
+            self.copies[variable] = self.builder.emit(relax.op.add(factors, zeros))
+        return self.copies[variable]
+
+
+class _WithoutCopies(MainRewriter):
+    """`main` without layers that change nothing."""
+
+    def __init__(self, main: Any, layers: Mapping[str, ComposedLayer]) -> None:
+        super().__init__(main)
+        self.layers = layers
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """What such a layer reads, or what it was."""
+        found = self.layers.get(external_name(value) or "")
+        if found is not None and _changes_nothing(found.layer, found.parameters):
+            value = value.args[1].fields[0]
+        return rebuilt(value, lambda part: self.replaced.get(part, part))
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+
+def _changes_nothing(layer: Any, parameters: LayerParameters) -> bool:
+    plain = isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1) and not any(layer.padding)
+    if not plain or layer.pieces or layer.residual or layer.scaled or layer.steps or layer.in_layout != layer.out_layout:
+        return False
+    return bool((parameters.weight == 1).all()) and not parameters.bias.any()
