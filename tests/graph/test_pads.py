@@ -38,21 +38,25 @@ def test_zeros_in_front_of_a_convolution(tmp_path: Path, pad: tuple[int, ...], c
 
 
 @pytest.mark.parametrize(
-    ("function", "is_part"),
+    ("function", "becomes"),
     [
-        pytest.param(lambda x: F.max_pool2d(F.pad(x.relu(), (0, 1, 0, 1)), 3, 2), True, id="positive numbers"),
-        pytest.param(lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 0), value=-torch.inf), 3, 2), True, id="minus infinity"),
-        pytest.param(lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 3, 2), False, id="numbers of both signs"),
-        pytest.param(lambda x: F.max_pool2d(F.pad(x.relu(), (0, 3, 0, 3)), 3), False, id="windows of zeros alone"),
-        pytest.param(lambda x: F.avg_pool2d(F.pad(x, (1, 0, 1, 0)), 3, 2), True, id="mean"),
-        pytest.param(lambda x: F.avg_pool2d(F.pad(x, (1, 0, 1, 0)), 3, 2, 1, count_include_pad=False), False, id="mean of those inside"),
-        pytest.param(lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), value=0.5), x.new_ones(1, 4, 3, 3)), False, id="other numbers"),
-        pytest.param(lambda x: F.conv2d(F.pad(x, (0, 0, 0, 0, 1, 1)), x.new_ones(1, 6, 3, 3)), False, id="channels"),
+        pytest.param(lambda x: F.max_pool2d(F.pad(x.relu(), (0, 1, 0, 1)), 3, 2), "part", id="positive numbers"),
+        pytest.param(lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 0), value=-torch.inf), 3, 2), "part", id="minus infinity"),
+        pytest.param(lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 3, 2), "layer", id="numbers of both signs"),
+        pytest.param(lambda x: F.max_pool2d(F.pad(x.relu(), (0, 3, 0, 3)), 3), "layer", id="windows of zeros alone"),
+        pytest.param(lambda x: F.max_pool2d(F.pad(x.relu(), (0, 1, 0, 1)), 2, 1, ceil_mode=True), "part", id="rounded up in vain"),
+        pytest.param(lambda x: F.max_pool2d(F.pad(x.relu(), (0, 1, 0, 1)), 2, 2, ceil_mode=True), "layer", id="rounded up"),
+        pytest.param(lambda x: F.avg_pool2d(F.pad(x, (1, 0, 1, 0)), 3, 2), "part", id="mean"),
+        pytest.param(lambda x: F.avg_pool2d(F.pad(x, (1, 0, 1, 0)), 3, 2, 1, count_include_pad=False), "layer", id="mean of those inside"),
+        pytest.param(lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), value=0.5), x.new_ones(1, 4, 3, 3)), "pad", id="other numbers"),
+        pytest.param(lambda x: F.conv2d(F.pad(x, (0, 0, 0, 0, 1, 1)), x.new_ones(1, 6, 3, 3)), "pad", id="channels"),
     ],
 )
-def test_behind_a_convolution(tmp_path: Path, function: Function, is_part: bool) -> None:
+def test_behind_a_convolution(tmp_path: Path, function: Function, becomes: str) -> None:
     network = seeded(nn.Conv2d(3, 4, 3, padding=1), Lambda(function), nn.AdaptiveAvgPool2d((1, None)))
-    assert any("pad" in name for name in names(network)) != is_part
+    found = names(network)
+    assert any("pad" in name for name in found) == (becomes == "pad")
+    assert any(name.startswith("dw_9x8_4_k1x1s1x1p") for name in found) == (becomes == "layer")
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE
 
 

@@ -70,6 +70,7 @@ class LayerComposer:
 
     def __call__(self, module: Any) -> Any:
         """Run the pass."""
+        import tvm
         from tvm import relax
 
         def check(context: Any, form: Form) -> bool:
@@ -78,6 +79,8 @@ class LayerComposer:
                 return False  # a kernel has one result; of two sums, this one is the summand, and the other operand may be the sum
             inside = [expression for binding in context.matched_bindings.items() for expression in binding]
             others = [found[name] for name in ("residual", *form.operands(TENSOR)) if name in found]
+            if any(isinstance(other, tvm.ir.GenericConst) for other in others):
+                return False  # a kernel reads constants in the layout that it packs them in
             if any(other.same_as(expression) for other in others for expression in inside):
                 return False  # a sum and itself
             layer = layer_of(found, form)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of
+import numpy as np
+
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import replace_values
+from tvmmobile.graph.precision import FLOAT32
 
 _CONVOLUTIONS = {"relax.nn.conv1d", "relax.nn.conv2d"}
 _MAX_POOLS = {"relax.nn.max_pool1d", "relax.nn.max_pool2d"}
@@ -21,9 +24,9 @@ def pads_of_layers(module: Any) -> Any:
     """Rewrite every convolution and pool of `main` that reads a padded tensor and gives the same results with the padding as its own.
 
     Channels come first. That holds for zeros in front of convolutions and average pools, and in front of max pools for -∞, or zeros around
-    numbers none of which is negative.
+    numbers none of which is negative. Zeros that remain around images are those of depthwise 1×1 convolutions with factors of one.
     """
-    return replace_values(module, _padding_itself)
+    return replace_values(replace_values(module, _padding_itself), _as_convolution)
 
 
 def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
@@ -32,18 +35,17 @@ def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
     if name not in _CONVOLUTIONS | _MAX_POOLS | _AVERAGE_POOLS:
         return None
     pad: Any = values.get(value.args[0])
-    if operator_of(pad) != "relax.nn.pad" or pad.attrs.pad_mode != "constant":
+    widths = _widths(pad)
+    if widths is None:
         return None
-    widths, number = [int(width) for width in pad.attrs.pad_width], float(pad.attrs.pad_value)
-    if min(widths) < 0 or any(widths[:4]):
-        return None
+    number = float(pad.attrs.pad_value)
     if number and not (name in _MAX_POOLS and number <= _LEAST):
         return None
     own = [int(width) for width in value.attrs.padding]
     padding = [one + width for one, width in zip(own, widths[4::2] + widths[5::2], strict=True)]  # tops and lefts first
     if name in _CONVOLUTIONS:
         return _convolution(value, pad.args[0], padding)
-    if value.attrs.ceil_mode:
+    if value.attrs.ceil_mode and not _is_whole(value):
         return None
     if name in _AVERAGE_POOLS and any(own) and not value.attrs.count_include_pad:
         return None  # it counts some of the zeros
@@ -52,6 +54,35 @@ def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
         if not reached or not _is_positive(values.get(pad.args[0])):
             return None  # the largest may be a zero
     return _pool(value, pad.args[0], padding)
+
+
+def _as_convolution(value: Any, _: Mapping[Any, Any]) -> Any:
+    """Zeros around an image; `None` for other values."""
+    from tvm import relax
+
+    widths = _widths(value)
+    if widths is None or float(value.attrs.pad_value) or len(widths) != 8 or str(value.ty.dtype) != FLOAT32.name:
+        return None
+    channels = shape_of(value)[1]
+    ones = relax.const(np.ones((channels, 1, 1, 1), np.float32))
+    return relax.op.nn.conv2d(value.args[0], ones, padding=widths[4::2] + widths[5::2], groups=channels)
+
+
+def _widths(pad: Any) -> list[int] | None:
+    """How far a constant pads before and behind each dimension; `None` for other values, or if it cuts, or pads channels."""
+    if operator_of(pad) != "relax.nn.pad" or pad.attrs.pad_mode != "constant":
+        return None
+    widths = [int(width) for width in pad.attrs.pad_width]
+    return None if min(widths) < 0 or any(widths[:4]) else widths
+
+
+def _is_whole(pool: Any) -> bool:
+    """Whether its windows end where its input does, so that rounding their number up changes nothing."""
+    extents, padding = shape_of(pool.args[0])[2:], [int(width) for width in pool.attrs.padding]
+    return all(
+        (extent + padding[axis] + padding[axis + len(extents)] - int(pool.attrs.pool_size[axis])) % int(pool.attrs.strides[axis]) == 0
+        for axis, extent in enumerate(extents)
+    )
 
 
 def _is_positive(value: Any) -> bool:
