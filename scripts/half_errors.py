@@ -69,8 +69,7 @@ SECTIONS = {
     TRAINED: """## Trained weights
 
 Networks that learned to tell drawn digits apart (minutes on this machine), with pictures that they have not seen. *Right in float32* is
-the share of the pictures that PyTorch classifies correctly. Networks that take only one side, or did not learn digits in these minutes,
-are only in the next table.
+the share of the pictures that PyTorch classifies correctly.
 """,
     GENERATED: """## Generated weights
 

@@ -203,7 +203,7 @@ def _as_given(
     def composes(layer: Layer) -> bool:
         return takes(layer) if is_sum(layer) else accepts(layer)
 
-    composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir)
+    composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir, lone=False)
     module, layers = compose_roundings(composed.module, composed.layers)
     composed = replace(composed, module=module, layers=layers)
     wide = read_network(*finish_in_nhwc(composed))

@@ -59,8 +59,8 @@ class Composed:
     passes: int
 
 
-def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
-    """Named passes from the imported network to its layers, in order."""
+def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
+    """Named passes from the imported network to its layers, in order; see `compose`."""
     from tvm import relax
 
     transform = relax.transform
@@ -98,7 +98,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
-        ("lone_steps", lone_steps(composer)),
+        *([("lone_steps", lone_steps(composer))] if lone else []),
     ]
 
 
@@ -121,16 +121,18 @@ def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
     ]
 
 
-def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None) -> Composed:
+def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, lone: bool = True) -> Composed:
     """Find the layers of an imported network.
 
     Args:
         module: Relax module as the front end leaves it.
         accepts: whether some template takes a layer.
         dump_dir: where to write the module after each pass, as `NN_name.py`.
+        lone: whether steps that no layer in front of them computes become layers of their own; those of a network that its file has
+            quantised are looked for as they are.
     """
     composer = LayerComposer(accepts)
-    passes = _composing(composer)
+    passes = _composing(composer, lone)
     return Composed(_run(module, passes, 0, dump_dir), composer.layers, accepts, dump_dir, len(passes))
 
 
