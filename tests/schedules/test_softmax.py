@@ -10,7 +10,7 @@ import torch
 from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from small_networks import error_against_torch, prepared, seeded
+from small_networks import Lambda, error_against_torch, prepared, seeded
 from torch import nn
 
 from tvmmobile.graph.layers import Opaque, Softmax
@@ -50,17 +50,6 @@ def test_values(
     check_schedule(task, space, choice, 1e-6 if (dtype, reads, writes) == ("float32", "", "") else 2e-3, tmp_path)
 
 
-class Last(nn.Module):
-    """A function of what a network returns."""
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, data: torch.Tensor) -> torch.Tensor:
-        return self.function(data)
-
-
 def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
     """Names of its layers, and operators of those that no template takes."""
     return [
@@ -83,7 +72,7 @@ def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
     ],
 )
 def test_behind_a_convolution(tmp_path: Path, function: Callable[[torch.Tensor], torch.Tensor], names: list[str]) -> None:
-    network, shape = seeded(nn.Conv2d(3, 21, 3), Last(function)), (1, 3, 7, 8)
+    network, shape = seeded(nn.Conv2d(3, 21, 3), Lambda(function)), (1, 3, 7, 8)
     assert layers_of(network, shape)[1:] == names
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
 
@@ -97,7 +86,7 @@ def test_masks(tmp_path: Path, axis: int) -> None:
         rows = image.flatten(2)
         return torch.cat([rows.masked_fill(rows > 0, -torch.inf).softmax(axis), (rows * 0 + least).softmax(axis)], 1)
 
-    network, shape = seeded(nn.Conv2d(3, 21, 3), Last(masked)), (1, 3, 7, 8)
+    network, shape = seeded(nn.Conv2d(3, 21, 3), Lambda(masked)), (1, 3, 7, 8)
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
 
 
