@@ -40,8 +40,8 @@ peer* is the C library's ratio, or the VM's where no C library was run; *ours, m
 """
 _OTHER_PRECISIONS = """\
 Half precision (`--dtype float16`) is compared in [benchmarks-half.md](benchmarks-half.md) and, for later networks,
-[benchmarks-half-later.md](benchmarks-half-later.md); int8 in [benchmarks-int8.md](benchmarks-int8.md). These pages say how each library
-is set to it.
+[benchmarks-half-later.md](benchmarks-half-later.md); int8 in [benchmarks-int8.md](benchmarks-int8.md) and
+[benchmarks-int8-later.md](benchmarks-int8-later.md). These pages say how each library is set to it.
 
 """
 _KERNELS = """\

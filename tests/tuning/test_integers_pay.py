@@ -32,6 +32,21 @@ from tvmmobile.tuning.records import Identity, Record
 
 #: What a core can load and store in a cycle, at most: two vectors. A conversion reads or writes a byte and a float for each number.
 _BYTES_A_CYCLE, _BYTES_A_NUMBER = 32, 5
+#: What is known to be slower, as docs/quantisation.md says: first convolutions with few channels, on whose image converting it takes as
+#: long as is gained; pools and gates' smallest products, by a microsecond at most.
+_POOLS = {"pool_5x5_512_int8_t4", "pool_4x4_256_int8_t4"}
+_STILL_SLOWER = {
+    "pi3bplus-virtual": {
+        *_POOLS,
+        *(f"conv_{side}x{side}_3x8_k3x3s2x2p1.1.1.1_nchw_from_float32_linear_int8_t1" for side in (128, 160, 192, 224)),
+        "conv_128x128_3x8_k3x3s2x2p1.1.1.1_nchw_from_float32_linear_int8_t4",
+        "conv_128x128_3x16_k3x3s2x2p1.1.1.1_nchw_from_float32_linear_int8_t1",
+        "pw_1x1_16x8_linear_int8_t1",
+        "pw_1x1_8x16_hsigmoid_int8_t1",
+    },
+    "pi4-virtual": {*_POOLS, "conv_128x128_3x8_k3x3s2x2p1.1.1.1_nchw_from_float32_linear_int8_t4", "pw_1x1_16x8_linear_int8_t1"},
+    "pi5-virtual": _POOLS,
+}
 
 
 def shape_of(task: Task) -> Hashable:
@@ -65,11 +80,12 @@ def slower(records: Iterable[Record], clock_hz: float) -> list[str]:
 
 
 @pytest.mark.parametrize("device", sorted(path.parent.name for path in SHIPPED_LOGS.glob("*/int8_t1.jsonl")))
-def test_no_kernel_in_integers_is_slower_than_in_float32(device: str) -> None:
+def test_no_other_kernel_in_integers_is_slower_than_in_float32(device: str) -> None:
+    """Nor is one listed that is not."""
     profile = find_device(device).profile
     database = Database(Identity.of(profile), (SHIPPED_LOGS,), None)
     records = [record for task in database.tasks() for record in database.records(task)]
-    assert slower(records, profile.clock_hz) == []
+    assert {one.partition(":")[0] for one in slower(records, profile.clock_hz)} == _STILL_SLOWER[device]
 
 
 def test_slower_kernels_are_found(tmp_path: Path) -> None:
