@@ -32,8 +32,7 @@ from tvmmobile.tuning.records import Identity, Record
 
 #: What a core can load and store in a cycle, at most: two vectors. A conversion reads or writes a byte and a float for each number.
 _BYTES_A_CYCLE, _BYTES_A_NUMBER = 32, 5
-#: What is known to be slower, as docs/quantisation.md says: first convolutions with few channels, on whose image converting it takes as
-#: long as is gained; pools and gates' smallest products, by a microsecond at most.
+#: What is known to be slower; docs/quantisation.md says by how much.
 _POOLS = {"pool_5x5_512_int8_t4", "pool_4x4_256_int8_t4"}
 _STILL_SLOWER = {
     "pi3bplus-virtual": {
