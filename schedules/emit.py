@@ -15,6 +15,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer
 from tvmmobile.graph.layouts import channel_block, shuffle_of
+from tvmmobile.graph.precision import storage_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.vectors import Vectors
@@ -333,8 +334,14 @@ class Kernel:
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
         """Store `lanes` values to consecutive elements, in the buffer's precision."""
         if self.is_converted(buffer):
-            value = Vectors(str(buffer.dtype), lanes or self.lanes, self.T.bind, False).cast(value)
+            value = self._stored(str(buffer.dtype), value, lanes or self.lanes)
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
+
+    def _stored(self, dtype: str, value: Expr, lanes: int) -> Expr:
+        """Values in another precision; real numbers are rounded to integers."""
+        if storage_named(dtype).is_integer:
+            return self.vectors(lanes).rounded(value)
+        return Vectors(dtype, lanes, self.T.bind, False).cast(value)
 
     def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
         """A whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""

@@ -90,7 +90,7 @@ def window_gains_by_seven_bits(task: Task, weight: Array) -> bool:
     return gains_by_seven_bits(task, weight, LongWindow())
 
 
-def is_faster_in_floats(task: Task) -> bool:
+def window_is_faster_in_floats(task: Task) -> bool:
     """Whether Winograd's algorithm in float32 computes a layer faster than `LongWindow` does in integers, by that algorithm's estimate."""
     layer = task.region[0]
     if not (isinstance(layer, Conv2d) and LongWindow().suits(task)):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+
 Expr = Any
 
 _LOG2_E = 1.4426950408889634
@@ -54,6 +56,12 @@ class Vectors:
     def cast(self, x: Expr) -> Expr:
         """Convert numbers of another type to this one."""
         return self.T.Cast(self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}", x)
+
+    def rounded(self, x: Expr) -> Expr:
+        """The nearest int8, ties to even."""
+        # A sum of this size has no fraction, and the integer in its low bits.
+        moved = self._bits(self.limited(x, LOWEST, HIGHEST) + self.number(1.5 * 2.0**self._mantissa), self._integer)
+        return self.T.Cast("int8" if self.lanes == 1 else f"int8x{self.lanes}", moved)
 
     def limited(self, x: Expr, low: float | None, high: float | None) -> Expr:
         """x limited to the given bounds."""

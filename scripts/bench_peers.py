@@ -38,7 +38,7 @@ from peers.runs import PeerRun, figures_of
 from peers.shortcuts import Shortcuts, shortcuts_of
 from peers.systems import DTYPES, OURS_C, OURS_KEYS, System, chosen_systems
 from peers.tables import pages
-from peers.trained import GENERATED, TRAINED, check_trainable, recipe, with_trained_weights
+from peers.trained import GENERATED, TRAINED, check_trainable, recipes_digest, with_trained_weights
 from sharing import progress as say
 from sharing import telling
 
@@ -188,7 +188,7 @@ def context_of(
         "PyTorch": str(torch.__version__),
         **tools,
         "plugin": build_plugin().stem.removeprefix("program-"),
-        **({"training": recipe()} if weights == TRAINED else {}),
+        **({"training": recipes_digest()} if weights == TRAINED else {}),
     }
     titles = {system.key: system.title for system in systems}
     date = datetime.now(UTC).isoformat(timespec="seconds")

@@ -63,7 +63,7 @@ def exported(model: Model, say: Say) -> Path:
     networks = sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))
     weights = [] if model.checkpoint is None else [model.checkpoint]
     recipe = digest_of(
-        [*export_models.PROGRAMS, *networks, *weights], trained.recipe() * len(weights) + importlib.metadata.version("torch")
+        [*export_models.PROGRAMS, *networks, *weights], trained.recipes_digest() * len(weights) + importlib.metadata.version("torch")
     )
     folder = cache_dir() / "peers" / f"{spec.variant}-{recipe}"
     with made_once(folder) as made:

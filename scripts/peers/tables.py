@@ -10,7 +10,7 @@ from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
 from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
 from peers.shortcuts import section
 from peers.systems import OURS_KEYS, peer_tolerance
-from peers.trained import BATCHES, CALIBRATION, STEPS, TESTED, TRAINED
+from peers.trained import CALIBRATION, TESTED, TRAINED, USUAL
 from tvmmobile.graph.precision import FLOAT32, precision_named
 from tvmmobile.results.report.wording import plural
 
@@ -132,8 +132,8 @@ def _trained(comparison: Comparison, stem: str) -> str:
     others = f" [{generated}.md]({generated}.md) has generated weights." if generated != stem else ""
     right = sorted(set(comparison.context.top1.values()))
     top1 = " to ".join(f"{value:g}" for value in dict.fromkeys((right[0], right[-1]))) if right else "–"
-    (first, _), (second, _) = BATCHES
-    return _TRAINED.format(steps=STEPS, first=first, second=second, top1=top1, tested=TESTED, others=others)
+    (first, _), (second, _) = USUAL.batches
+    return _TRAINED.format(steps=USUAL.steps, first=first, second=second, top1=top1, tested=TESTED, others=others)
 
 
 def _boards(comparison: Comparison, stem: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from peers.digests import digest_of
 from peers.systems import ROOT
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.blocks import Flatten, placed
+from tvmmobile.networks.models.registry import build_torch_model, family
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.networks.models.weights import single_thread
@@ -30,10 +31,32 @@ Say = Callable[[str], None]
 Array = npt.NDArray[np.float32]
 #: Where a comparison's weights come from.
 GENERATED, TRAINED = "generated", "trained"
-#: Sides of the pictures that networks are trained on, and how many are in a batch; batches of each come in turn.
-BATCHES = ((64, 32), (128, 8))
-STEPS = 400
-_RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        steps: batches that it sees.
+        rate: the highest learning rate.
+        batches: sides of the pictures, and how many are in a batch; batches of each come in turn.
+    """
+
+    steps: int = 400
+    rate: float = 0.05
+    batches: tuple[tuple[int, int], ...] = ((64, 32), (128, 8))
+
+
+USUAL = Recipe()
+#: For networks that do not learn with the usual one, most of them for want of batch norms.
+_OTHER_RECIPES = {
+    "alexnet": Recipe(300, 0.0003, ((224, 16),)),
+    "shufflenet_v1": Recipe(800),
+    "squeezenet1_0": Recipe(800, 0.001),
+    "squeezenet1_1": Recipe(1600, 0.001),
+    "vgg16": Recipe(160, 0.0001, ((64, 32),)),
+}
 #: Digits from which pictures are made: those to train on; to calibrate with and to run; to test on.
 _DRAWN, _OTHERS = 2000, 500
 _TRAINING_SEED, _CALIBRATION_SEED, _TEST_SEED = range(3)
@@ -46,18 +69,17 @@ _CHECKPOINT = "weights.pt"
 
 
 def check_trainable(model: Model) -> None:
-    """Raises `UserError` for a network whose weights are its own, or depend on the side of its input."""
+    """Raises `UserError` for a network whose weights are its own."""
     if model.own is not None:
         raise UserError(f"{model.own} has weights of its own.", f"Leave out --weights {TRAINED}.")
-    least, most = TRAITS[model.spec.name].sides
-    if not least <= BATCHES[0][0] <= BATCHES[-1][0] <= most:
-        raise UserError(
-            f"{model.spec.name} takes images of {least} pixels, and networks are trained on smaller ones.",
-            f"Leave out --weights {TRAINED}.",
-        )
 
 
-def recipe() -> str:
+def recipe_of(spec: ModelSpec) -> Recipe:
+    """How a network is trained."""
+    return _OTHER_RECIPES.get(spec.name, USUAL)
+
+
+def recipes_digest() -> str:
     """Identifies all that decides trained weights, 16 hexadecimal digits."""
     scripts = [Path(__file__), *(ROOT / "scripts" / name for name in ("digits.py", "training.py"))]
     networks = sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))
@@ -72,37 +94,49 @@ def with_trained_weights(model: Model, say: Say) -> Model:
     """
     import torch
 
-    spec = replace(model.spec, resolution=BATCHES[0][0])
-    folder = cache_dir() / "peers" / f"trained-{spec.variant}-{recipe()}"
+    recipe = recipe_of(model.spec)
+    least, most = TRAITS[model.spec.name].sides
+    spec = replace(model.spec, resolution=min(max(recipe.batches[0][0], least), most))
+    folder = cache_dir() / "peers" / f"trained-{spec.variant}-{recipes_digest()}"
     with made_once(folder) as made:
         if made is not None:
             say(f"training {spec.name} {spec.alpha} on drawn digits (once, minutes) …")
             module = trained(spec)
             right = top1(module, spec.resolution)
             if right < _LEAST_TOP1:
-                raise UserError(f"{spec.variant} got {right:g} % of its digits right after {STEPS} steps.", "Leave this network out.")
+                raise UserError(
+                    f"{spec.variant} got {right:g} % of its digits right after {recipe.steps} steps.", "Leave this network out."
+                )
             torch.save(module.state_dict(), made / _CHECKPOINT)
     return replace(model, checkpoint=folder / _CHECKPOINT)
 
 
-def trained(spec: ModelSpec, steps: int = STEPS) -> torch.nn.Module:
-    """A network that was trained so many steps, in eval mode."""
+def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
+    """A network that was trained by its recipe, or so many steps, in eval mode.
+
+    Where fully connected layers fit the features of one side alone, those of another are repeated or averaged to as many.
+    """
     import torch
     from training import train
 
+    recipe = recipe_of(spec)
     drawn, _ = digits.digits(_DRAWN, _TRAINING_SEED)
     generator = np.random.default_rng(_TRAINING_SEED)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         while True:
-            for side, count in BATCHES:
+            for side, count in recipe.batches:
                 labels = generator.integers(10, size=count)
                 yield torch.from_numpy(digits.inputs_of(digits.pictures(labels, side, drawn, generator))), torch.from_numpy(labels)
 
     module = build_torch_model(spec).module
+    [side] = [place.given.side for place in placed(family(spec.name).body(spec), spec.resolution) if isinstance(place.leaf, Flatten)]
+    fitted = module.flatten.register_forward_pre_hook(lambda _, given: torch.nn.functional.adaptive_avg_pool2d(given[0], side))
     with torch.random.fork_rng(devices=[]), single_thread():
         torch.manual_seed(_TRAINING_SEED)
-        return train(module, batches(), steps, _RATE)
+        module = train(module, batches(), steps or recipe.steps, recipe.rate)
+    fitted.remove()
+    return module
 
 
 def calibration_inputs(side: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from quantised import decibels, flow_from
 from small_networks import Residual, seeded, unit
 from torch import nn
 
-from tvmmobile.graph.integers import IntegerParameters
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Opaque, Pool
+from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.network import Network, kernel_bindings, names_of, read_network
 from tvmmobile.graph.passes.pipeline import compose, finish, finish_integers
 from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers
 from tvmmobile.kernels.reference import compute_layer
@@ -97,7 +99,8 @@ def run(read: Network, image: Array) -> Array:
             continue
         node = read.nodes[number_of[binding.var]]
         data, *others = [values[one] if isinstance(one, relax.Var) else one.value.numpy() for one in value.args[1].fields]
-        assert str(binding.var.ty.dtype) == (node.dtype if not getattr(node.layer, "writes", "") else "float32") or not node.dtype
+        written = getattr(node.layer, "writes", "") or node.dtype
+        assert str(binding.var.ty.dtype) == written or not node.dtype
         if isinstance(node.parameters, IntegerParameters):
             values[binding.var] = compute_integers(
                 node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True))
@@ -105,7 +108,8 @@ def run(read: Network, image: Array) -> Array:
         elif node.parameters is None:
             values[binding.var] = run_unscheduled(node.function, [data, *others])
         else:
-            values[binding.var] = compute_layer(node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
+            found = compute_layer(node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
+            values[binding.var] = np.rint(found).clip(LOWEST, HIGHEST).astype(np.int8) if written == "int8" else found
     return values[main.body.body]
 
 
@@ -115,6 +119,10 @@ def is_gate(layer: Layer) -> bool:
 
 def is_convolution(layer: Layer) -> bool:
     return isinstance(layer, Conv2d)
+
+
+def is_first(layer: Layer) -> bool:
+    return isinstance(layer, Conv2d) and layer.in_channels == 3
 
 
 def is_dense(layer: Layer) -> bool:
@@ -130,6 +138,7 @@ def is_dense(layer: Layer) -> bool:
         is_convolution,
         adds,
         is_curved,
+        is_first,
         is_gate,
         lambda layer: not is_gate(layer),
         lambda layer: True,
@@ -160,9 +169,44 @@ def test_ends_convert_and_conversions_are_shared() -> None:
     layers = [node.layer for node in read.nodes]
     assert layers[0].reads == layers[-1].writes == "float32" and layers[0].writes == layers[-1].reads == ""  # type: ignore[union-attr]
     opaque = [node.layer.operator for node in read.nodes if isinstance(node.layer, Opaque)]
-    assert len(opaque) == 3  # behind the first layer, behind the depthwise one, before the next
+    assert len(opaque) == 2  # behind the first layer, and behind the depthwise one
     assert len(found.steps) == len(found.flow.steps) - 1
     assert decibels(flow_from(network(), SHAPE).outputs(np.ones(SHAPE, np.float32)), found.flow.outputs(np.ones(SHAPE, np.float32))) > 80
+
+
+def test_a_layer_in_float32_stores_what_integer_layers_read() -> None:
+    """Its bounds are those of int8, and its weights in steps of its output: nothing is left between it and its two readers."""
+    found, read = quantised(is_first)
+    layers = [node.layer for node in read.nodes]
+    assert len(found.steps) == len(read.nodes) - 1 and not any(isinstance(layer, Opaque) for layer in layers)
+    first = layers[0]
+    assert isinstance(first, Conv2d) and (first.reads, first.writes, first.clamp) == ("", "int8", NO_CLAMP)
+
+
+CONVOLUTION = Conv2d(6, 6, 3, 4, clamp=(0.0, 6.0))
+PARAMETERS = LayerParameters(np.ones((1, 1, 3, 4), np.float32), np.full(4, 0.5, np.float32))
+
+
+def test_weights_are_in_steps_where_bounds_are_those_of_int8() -> None:
+    """ReLU6 from -128 to 127 or more; not where it ends before, nor with anything but bounds behind the sums: results are scaled there."""
+    found = rounded_output(CONVOLUTION, PARAMETERS, 255 / 6, -128)
+    assert found is not None and found.layer == replace(CONVOLUTION, clamp=NO_CLAMP, writes="int8")
+    assert (found.parameters.weight == np.float32(255 / 6)).all() and (found.parameters.bias == np.float32(255 / 12 - 128)).all()
+    unbounded = replace(CONVOLUTION, clamp=NO_CLAMP)
+    found = rounded_output(unbounded, PARAMETERS, 1.0, 0)
+    assert found is not None and not found.layer.operands
+    for layer, per_step, zero in (
+        (CONVOLUTION, 254.4 / 6, -128),
+        (CONVOLUTION, 100.0, -126),
+        (replace(unbounded, clamp="hswish"), 1.0, 0),
+        (replace(unbounded, then=("silu",)), 1.0, 0),
+        (replace(unbounded, residual=True), 1.0, 0),
+    ):
+        found = rounded_output(layer, PARAMETERS, per_step, zero)
+        assert found is not None and found.layer == replace(layer, then=(*layer.then, "scaled"), writes="int8")
+        assert found.parameters.weight is PARAMETERS.weight
+        assert [set(operand.tolist()) for operand in found.parameters.operands] == [{np.float32(per_step)}, {zero}]
+    assert rounded_output(Pool(4, 4, 8), PARAMETERS, 1.0, 0) is None
 
 
 def test_conversions_of_one_shape_are_one_task() -> None:
@@ -172,6 +216,6 @@ def test_conversions_of_one_shape_are_one_task() -> None:
         images = np.random.default_rng(seed).normal(0, 1 + seed, (4, *SHAPE[1:])).astype(np.float32)
         _, read = quantised(lambda layer: adds(layer) or is_pool(layer), images)
         found = [node.layer.name for node in read.nodes if isinstance(node.layer, Opaque)]
-        assert len(found) == 7 > len(set(found))  # those of the residual block's end, and those beside each pool
+        assert len(found) == 6 > len(set(found))  # those of the residual block's end, and those beside each pool
         names.add(tuple(found))
     assert len(names) == 1

@@ -55,10 +55,25 @@ def sequential(layers: str) -> str:
 def compiled(tmp_path: Path, source: str, board: str, side: int = 32, images: int = 4, **options: Any) -> tvmmobile.Library:
     """The library of a network in int8, calibrated with arrays from a file, without records."""
     file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    tmp_path.mkdir(exist_ok=True)
     file.write_text(source)
     np.save(data, np.random.default_rng(0).uniform(-1, 1, (images, 3, side, side)).astype(np.float32))
     model = tvmmobile.load(f"{file}:make", resolution=side)
     return tvmmobile.compile(model, board, dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path, **options)
+
+
+@pytest.mark.virtual
+def test_an_image_stays_in_float32_where_that_is_faster(tmp_path: Path) -> None:
+    """On a core that issues in order: no kernel converts what the layer stores, and the output is the same on any number of threads."""
+    libraries = [compiled(tmp_path / str(threads), NETWORK, "pi3bplus", threads=threads) for threads in (1, 2)]
+    for library in libraries:
+        manifest = library.manifest()
+        [kept] = manifest["float32_layers"]
+        assert (kept["node"], kept["why"]) == (0, "faster in float32")
+        assert kept["layer"].endswith("to_int8_linear")
+        assert not any(kernel["kind"] == "fallback" or kernel["name"].startswith("multiply") for kernel in manifest["kernels"])
+    one, two = (library.run(library.reference()[0][0], "pi3bplus") for library in libraries)
+    assert np.array_equal(one, two) and relative_error(one, np.load(libraries[0].reference_path)["integers"]) < 0.02
 
 
 @pytest.mark.virtual

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from integer_kernels import output_on
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.layouts import blocked
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import make_inputs, make_parameters
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import templates_for
@@ -82,3 +86,17 @@ def test_values(kind: str, agents: Agents) -> None:
 def test_values_of_many_shapes(kind: str, agents: Agents) -> None:
     for seed in range(1, 25):
         check(kind, seed, agents)
+
+
+def test_sums_of_an_image_are_added_in_one_order(agents: Agents, tmp_path: Path) -> None:
+    """Whatever the schedule, so that what an int8 network stores behind them does not depend on it."""
+    one = Task((Conv2d(20, 24, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), 1, in_layout="NCHW"),), machine=agents.profile.machine)
+    parameters, inputs, outputs = make_parameters(one), make_inputs(one), set()
+    for threads in (1, 2):
+        task = replace(one, threads=threads)
+        [template] = templates_for(task)
+        space = template.space(task)
+        assert space is not None
+        schedules = random.Random(threads).sample(list(space), 8)
+        outputs |= {output_on(agents, task, schedule, parameters, inputs, tmp_path).tobytes() for schedule in schedules}
+    assert len(outputs) == 1

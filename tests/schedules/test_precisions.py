@@ -12,11 +12,13 @@ from assembly import assembly_of, hottest_loop
 from float64 import FLOAT64
 from host_kernels import check_schedule
 
-from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Resize
+from tvmmobile.graph.curves import SCALED
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.layers import NO_CLAMP, ChannelNorm, Clamp, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Resize, SumLayer
 from tvmmobile.graph.machine import BASELINE, machine_of
-from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision, register
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision, register
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.reference import make_inputs, make_parameters
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
 from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.schedules import TEMPLATES, Template, templates_for
 
@@ -101,6 +103,24 @@ def test_every_template_converts_what_it_reads_and_writes(
         image, following = REGIONS["chain"][2]
         tasks = [replace(task, region=(first, following)) for first in (image, replace(image, reads=outside.name))]
         assert [template.space(each) is None for each in tasks] == [False, True]
+
+
+@pytest.mark.parametrize("template", [one for one in EVERY if isinstance(REGIONS[one.name][0][-1], SumLayer)], ids=lambda one: one.name)
+def test_every_template_of_sums_stores_the_nearest_integers(tmp_path: Path, template: Template) -> None:
+    """No farther from results than half a step and their own error; what lies beyond int8 becomes its bounds. The weights are in steps of
+    these, or results are scaled.
+    """
+    for number, region in enumerate(REGIONS[template.name]):
+        last = replace(region[-1], writes=INT8.name)
+        last = replace(last, then=(SCALED,)) if number else replace(last, clamp=NO_CLAMP)
+        task = Task((*region[:-1], last), FLOAT32.name, 1 + number % 2, machine_of("cortex-a76"))
+        space = template.space(task)
+        if space is None:
+            assert template.name in ("strassen", "chain")
+            continue
+        assert task.rounds and abs(expected_output(task, make_inputs(task), make_parameters(task))).max() in (-LOWEST, HIGHEST)
+        for choice in (0, 1009):
+            check_schedule(task, space, choice, task.tolerance, tmp_path)
 
 
 @pytest.mark.parametrize("layer", [Conv2d(5, 4, 72, 16, in_layout="NCHW24c"), Conv2d(4, 4, 144, 24, in_layout="NCHW48c")])

@@ -22,7 +22,8 @@ HALF = {**HOST, "mattr": ["+avx2", "+f16c"]} if platform.machine() == "x86_64" e
 #: Elements before and after each array; a multiple of TVM's alignment of 64 bytes.
 GUARD = 256
 #: NaNs with a payload of their own, by bytes of an element: arithmetic on them gives NaN, and a store over them is seen whatever the value.
-SENTINELS = {2: np.uint16(0x7EEF), 4: np.uint32(0x7FC0BEEF), 8: np.uint64(0x7FF800000000BEEF)}
+#: A byte may have any value: where it is not stored, it is wrong.
+SENTINELS = {1: np.uint8(0x81), 2: np.uint16(0x7EEF), 4: np.uint32(0x7FC0BEEF), 8: np.uint64(0x7FF800000000BEEF)}
 _NUMBER = itertools.count()
 
 
@@ -63,8 +64,8 @@ class Guarded:
 
     @property
     def unwritten(self) -> int:
-        """Elements of the array itself that still hold the guard's value."""
-        return int((self._bits(self._whole[self._inner]) == self._sentinel).sum())
+        """Elements of the array itself that still hold the guard's value, unless they are bytes."""
+        return 0 if self.array.itemsize == 1 else int((self._bits(self._whole[self._inner]) == self._sentinel).sum())
 
     @property
     def unchanged(self) -> bool:

@@ -19,7 +19,7 @@ from tvmmobile.graph.integers import (
     scales_at_once,
     short_multipliers,
 )
-from tvmmobile.graph.layers import Array, Layer
+from tvmmobile.graph.layers import Array, Layer, LayerParameters
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -54,12 +54,18 @@ def run(
     assert template_named(schedule.template, schedule.version) is not None
     for layer, parameters in zip(task.region, given, strict=True):
         assert is_wide(layer, parameters) <= getattr(layer, "wide", False)
+    return output_on(agents, task, schedule, given, inputs, folder), expected_output(task, inputs, given)
+
+
+def output_on(
+    agents: Agents, task: Task, schedule: KnobSchedule, given: tuple[LayerParameters, ...], inputs: list[Array], folder: Path
+) -> Array:
+    """The output of a schedule's kernel on a board."""
     folder.mkdir(exist_ok=True)
     library = folder / "kernel.so"
     compile_kernel(kernel_function(task, schedule, None), agents.profile.target, library)
     arrays = [*inputs, *packed_constants(task, schedule, given), np.full(task.region[-1].output_shape, 85, task.storage[1].numpy)]
-    found = agents.measure_kernel(library, task.symbol, arrays, 60.0, replace(ONCE, threads=task.threads))
-    return found.outputs[0], expected_output(task, inputs, given)
+    return agents.measure_kernel(library, task.symbol, arrays, 60.0, replace(ONCE, threads=task.threads)).outputs[0]
 
 
 def check(agents: Agents, layers: Layer | tuple[Layer, ...], name: str, folder: Path, seed: int = 0, threads: int = 1) -> None:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 #: Kinds of operands, see `Curve.operands`.
 CHANNEL, TENSOR = "channel", "tensor"
+#: The curve of a scale and a shift for each channel, which only passes of our own put behind a layer.
+SCALED = "scaled"
 Float64 = npt.NDArray[np.float64]
 #: From a pattern of Relax, what makes the pattern of a constant with that value, and the operands' patterns, to the pattern of a form in
 #: which networks have it.
@@ -130,5 +132,9 @@ CURVES: dict[str, Curve] = {
         6e-8,
         (lambda x, number, other: _op("multiply")(x, other), lambda x, number, other: _op("multiply")(other, x)),
         operands=(TENSOR,),
+    ),
+    # The steps of integers that are stored, and their zero point.
+    SCALED: Curve(
+        lambda x, scale, shift: x * scale + shift, lambda v, x, scale, shift: x * scale + shift, 1.2e-7, operands=(CHANNEL, CHANNEL)
     ),
 }

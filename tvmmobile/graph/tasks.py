@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
+from tvmmobile.graph.integers import HIGHEST
 from tvmmobile.graph.layers import Conv2d, Layer, MaxPool, Resize
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import needs_of
@@ -39,13 +40,13 @@ class Task:
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """The needs that a template must declare to be offered this task: see `needs_of`; what its precision needs, and what those
-        that it reads or writes need (integers mean nothing to a kernel in floats); and `layers`, where there are several.
+        """The needs that a template must declare to be offered this task: see `needs_of`; what its precision needs, and what that
+        of its input needs (integers mean nothing to a kernel in floats); and `layers`, where there are several.
         """
         if not is_precision(self.dtype):
             numbers = frozenset([f"dtype={self.dtype}"])
         else:
-            numbers = self.precision.needs_on(self.machine).union(*(stored.needs for stored in self.storage))
+            numbers = self.precision.needs_on(self.machine) | self.storage[0].needs
         return needs_of(self).union(["layers"] * (len(self.region) > 1), numbers, *map(needs_of, self.region))
 
     @property
@@ -58,6 +59,18 @@ class Task:
         """Precisions of the region's first input and its output: the task's, unless the layers at its ends name others."""
         reads, writes = (getattr(self.region[end], name, "") for end, name in ((0, "reads"), (-1, "writes")))
         return storage_named(reads or self.dtype), storage_named(writes or self.dtype)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the kernel computes real numbers and stores the nearest integers."""
+        return self.storage[1].is_integer and not self.precision.is_integer
+
+    @property
+    def tolerance(self) -> float:
+        """Largest error of a kernel, relative to the largest magnitude of its reference output. Where it `rounds`, that reference has not
+        been rounded.
+        """
+        return self.precision.tolerance + (0.5 / HIGHEST if self.rounds else 0.0)
 
     @property
     def keeps_sums(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.curves import CHANNEL, CURVES, SCALED, TENSOR
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import (
     NO_PARAMETERS,
@@ -61,7 +61,9 @@ def make_inputs(task: Task) -> list[Array]:
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
-    """Weights and biases per layer, scaled so that outputs are spread over the clamp's range and partly beyond it."""
+    """Weights and biases per layer, scaled so that outputs are spread over the range of the clamp, or of integers that they are rounded to,
+    and partly beyond it.
+    """
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters: list[LayerParameters] = []
     for layer in task.region:
@@ -85,11 +87,26 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
         bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(task.precision.numpy)
         operands = [generator.normal(0.5, 1.0, bias.shape).astype(bias.dtype) for kind in layer.operands if kind == CHANNEL]
         parameters.append(LayerParameters(weight, bias, tuple(operands)))
+    if task.rounds:
+        parameters[-1] = _beyond_integers(task.region[-1], parameters[-1])
     return tuple(parameters)
 
 
+def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:
+    """The constants with which results are spread over int8, and some of the first channel leave it."""
+    bias, operands = drawn.bias.copy(), drawn.operands
+    bias[0] = 16.0
+    if isinstance(layer, SumLayer) and layer.steps[-1:] == (SCALED,):
+        *others, scale, shift = operands
+        return LayerParameters(drawn.weight, bias, (*others, np.full_like(scale, 2 * HIGHEST), shift))
+    factor = drawn.bias.dtype.type(HIGHEST / 2)
+    return LayerParameters(factor * drawn.weight, factor * bias, operands)
+
+
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
-    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host, in `Precision.reference`."""
+    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host, in `Precision.reference`; within
+    the bounds of integers where it is rounded to these, but not rounded.
+    """
     if task.precision.is_integer:
         given, *sides = inputs
         for layer, constants in zip(task.region, parameters, strict=True):
@@ -103,7 +120,7 @@ def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[Layer
         constants = LayerParameters(weight, bias, tuple(operands))
         side = {name: others.pop(0) for name in layer.side_shapes}
         data = compute_layer(layer, data, constants, side)
-    return data
+    return data.clip(LOWEST, HIGHEST) if task.rounds else data
 
 
 def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import SEVEN_BITS
-from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, SumLayer
-from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.integers import SEVEN_BITS, curve_of
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Gating, Layer, SumLayer
+from tvmmobile.graph.network import INPUT, KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
 from tvmmobile.graph.precision import FLOAT32, INT8, precision_named
@@ -26,7 +26,7 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.quantisation.calibration import Images, best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData
-from tvmmobile.quantisation.flow import flow_of
+from tvmmobile.quantisation.flow import Step, flow_of
 from tvmmobile.quantisation.given import as_given
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
@@ -34,9 +34,9 @@ from tvmmobile.quantisation.mixed import Decision, chosen_layers, quantise_as_de
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_depthwise import gains_by_less_together
-from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
+from tvmmobile.schedules.integer_image import image_gains_by_seven_bits, image_is_faster_in_floats
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
-from tvmmobile.schedules.integer_window import is_faster_in_floats, window_gains_by_seven_bits
+from tvmmobile.schedules.integer_window import window_gains_by_seven_bits, window_is_faster_in_floats
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -157,7 +157,7 @@ def _quantised(
 
     def why(name: str) -> str:
         number = names.index(name)
-        return decision.kept.get(number) or _left_out(task(flow.steps[number].layer))
+        return decision.kept.get(number) or _left_out(flow.steps[number], task)
 
     floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why(name)) for name, node in nodes.items() if name in layers.floats)
     ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
@@ -176,9 +176,17 @@ def _quantised(
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details, decision)
 
 
-def _left_out(task: Task) -> str:
+def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
     """Why a layer that nobody asked to keep in float32 is there."""
-    return _FASTER if is_faster_in_floats(task) else _NO_KERNEL
+    layer = step.layer
+    if isinstance(layer, Conv2d):
+        layer = replace(layer, reads=FLOAT32.name * (step.sources[0] == INPUT), clamp=curve_of(layer) or NO_CLAMP)
+    return _FASTER if is_faster_in_floats(task(layer)) else _NO_KERNEL
+
+
+def is_faster_in_floats(task: Task) -> bool:
+    """Whether an integer layer's kernel takes longer than one in float32."""
+    return window_is_faster_in_floats(task) or image_is_faster_in_floats(task)
 
 
 def gains_by_smaller_weights(task: Task, weight: Array) -> bool:

@@ -161,7 +161,7 @@ def finish_integers(
 ) -> tuple[Any, dict[str, ComposedLayer]]:
     """The same with the layers in `quantised` in integers, and those in `floats` in place of the network's, by their external function."""
     layers = {**composed.layers, **floats}
-    passes = _finishing(("to_integers", to_integers(layers, quantised)))
+    passes = _finishing(("to_integers", to_integers(layers, quantised, composed.accepts)))
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 

@@ -23,9 +23,9 @@ def readers_of(function: Any) -> dict[Any, list[Any]]:
     """For each variable, the variables computed from it, once per read; `None` stands for the result of the function."""
     readers: dict[Any, list[Any]] = defaultdict(list)
     for binding in bindings_of(function):
-        for variable in _variables(binding.value):
+        for variable in variables_of(binding.value):
             readers[variable].append(binding.var)
-    for variable in _variables(function.body.body):
+    for variable in variables_of(function.body.body):
         readers[variable].append(None)
     return readers
 
@@ -45,17 +45,17 @@ def returned(results: Sequence[Any]) -> Any:
     return results[0] if len(results) == 1 else relax.Tuple(list(results))
 
 
-def _variables(value: Any) -> Iterator[Any]:
+def variables_of(value: Any) -> Iterator[Any]:
     """Variables that an expression reads."""
     from tvm import relax
 
     if isinstance(value, relax.Var):
         yield value
     elif isinstance(value, relax.TupleGetItem):
-        yield from _variables(value.tuple_value)
+        yield from variables_of(value.tuple_value)
     else:
         for part in (*getattr(value, "args", ()), *getattr(value, "fields", ())):
-            yield from _variables(part)
+            yield from variables_of(part)
 
 
 def viewed(value: Any) -> Any:

@@ -1,13 +1,13 @@
 """A composed float32 network with some of its layers in scaled integers (`graph.integers`).
 
-Layers that read the network's input round it, and those that write its output return float32, if kernels can. Between an integer layer and
-one that stays in float32 there is a conversion, which TVM fuses with other operators. A gate left in float32 is a product again, which
-no template takes by itself there.
+Layers that read the network's input round it, and those that write its output return float32, if kernels can. A layer that stays in
+float32 stores what integer layers behind it read, if its kernel can; else there is a conversion between them, which TVM fuses with other
+operators. A gate left in float32 is a product again, which no template takes by itself there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, view_of, viewed
+from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
 from tvmmobile.graph.precision import FLOAT32, INT8
 
 
@@ -38,17 +39,18 @@ class QuantisedLayer:
     inputs: tuple[tuple[float, int], ...]
 
 
-def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, QuantisedLayer]) -> Callable[[Any], Any]:
+def to_integers(
+    layers: dict[str, ComposedLayer], quantised: Mapping[str, QuantisedLayer], accepts: Callable[[Layer], bool]
+) -> Callable[[Any], Any]:
     """The pass: layers with an entry in `quantised`, by the name of their external function, compute in integers, all others in float32.
 
     Args:
         layers: changed along with `main`.
+        accepts: whether some template takes a layer in float32 that stores integers.
     """
 
     def convert(module: Any) -> Any:
-        roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
-        gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
-        main = _Rewriting(module["main"], quantised, roundings, gates).rewritten()
+        main = _Rewriting(module["main"], quantised, layers, accepts).rewritten()
         layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
         module = module.clone()
         module["main"] = main
@@ -73,10 +75,17 @@ class _Rewriting(MainRewriter):
     """`main` while some of its variables become integers."""
 
     def __init__(
-        self, main: Any, quantised: Mapping[str, QuantisedLayer], roundings: Mapping[str, Rounding], gates: Collection[str]
+        self,
+        main: Any,
+        quantised: Mapping[str, QuantisedLayer],
+        layers: dict[str, ComposedLayer],
+        accepts: Callable[[Layer], bool],
     ) -> None:
         super().__init__(main)
-        self.quantised, self.roundings, self.gates = quantised, roundings, gates
+        self.quantised, self.layers, self.accepts = quantised, layers, accepts
+        self.wanted = roundings_of_readers(main, quantised)
+        self.roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
+        self.gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
         #: Of variables that hold integers what these are, and the same in float32 where something reads that.
         self.stored: dict[Any, _Stored] = {}
         self.reals: dict[Any, Any] = {}
@@ -103,7 +112,10 @@ class _Rewriting(MainRewriter):
         if name in self.gates:
             return _product(*map(self._real, value.args[1].fields))
         entry = self.quantised.get(name)
-        return rebuilt(value, self._leaf) if entry is None else self._layer(variable, value, entry)
+        if entry is not None:
+            return self._layer(variable, value, entry)
+        rounded = self._rounded_output(variable, name)
+        return rebuilt(value, self._leaf) if rounded is None else self._storing(variable, value, rounded)
 
     def output(self, variable: Any) -> Any:
         """Float32."""
@@ -142,6 +154,23 @@ class _Rewriting(MainRewriter):
         kind = FLOAT32.name if entry.step is None else INT8.name
         shape = shape_of(call)
         return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
+
+    def _rounded_output(self, variable: Any, name: str) -> ComposedLayer | None:
+        """A layer in float32 with what its readers want for an output; `None` where they want float32, or no kernel stores that."""
+        if variable not in self.wanted or name not in self.layers:
+            return None
+        found = rounded_output(self.layers[name].layer, self.layers[name].parameters, *self.wanted[variable])
+        return found if found is not None and self.accepts(found.layer) else None
+
+    def _storing(self, variable: Any, call: Any, found: ComposedLayer) -> Any:
+        """The call of a layer in float32 that stores integers."""
+        from tvm import relax
+
+        per_scale, zero = self.wanted[variable]
+        self.stored[variable] = _Stored(1 / per_scale, zero)
+        self.layers[external_name(call) or ""] = found
+        arguments = relax.Tuple(list(map(self._leaf, call.args[1].fields)))
+        return relax.call_dps_packed(external_name(call), arguments, out_ty=relax.TensorType(shape_of(call), INT8.name))
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
         """A variable as the integers that a layer reads."""

@@ -102,7 +102,7 @@ def _time_kernel(job: TimingJob, source: KernelSource) -> tuple[Latency, float, 
     # Warm, unlike in a search: what a clock's run has to stream over to make weights cold is written back while the kernel runs.
     timing = replace(job.agents.kernel_timing(task.threads), warmup=1, min_time_ms=_SAMPLE_MS, flush_bytes=0, produce=())
     run = job.agents.measure_kernel(source.path, task.symbol, arrays, job.timeout_s, timing)
-    return run.latency, relative_error(run.outputs[0], expected), task.precision.tolerance
+    return run.latency, relative_error(run.outputs[0], expected), task.tolerance
 
 
 def _time_network(job: TimingJob, library: Library) -> tuple[Latency, float, float]:

@@ -104,7 +104,7 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
     except MeasureError as error:
         return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
     difference = relative_error(run.outputs[0], expected)
-    if not difference <= job.task.precision.tolerance:
+    if not difference <= job.task.tolerance:
         return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")
     samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
     terms = tuple((name, round(ms * 1e3, 4)) for name, ms in run.latency.term_ms.items())
