@@ -135,7 +135,8 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
 
 def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
     """The method, with smaller weights for layers that gain by them, if the network's output loses little: decided as `best_method` is.
-    Where not all of those layers can have them, the first one of the network keeps all its bits; or depthwise ones; or both.
+    Where not all of those layers can have them, the first one of the network keeps all its bits; or depthwise ones; or both; or these and
+    some of the others, those with the fewest multiply-adds.
 
     Args:
         gains: whether the kernel of an integer layer with such weights is faster with smaller ones.
@@ -150,13 +151,21 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     depthwise = {number for number in found if is_depthwise(network.steps[number].layer)}
     last = flow.steps[-1].number
     before = network.signal_to_noise_db(unseen.batches(), flow)[last]
+
+    def loses_little(some: Iterable[int]) -> bool:
+        narrow = quantised(observed, replace(method, narrow=frozenset(some)), accepts)
+        return before - narrow.signal_to_noise_db(unseen.batches(), flow)[last] <= MOST_LOST_DB
+
     choices = dict.fromkeys(frozenset(found - kept) for kept in (set[int](), first, depthwise, first | depthwise))
     for some in filter(None, choices):
-        narrow = replace(method, narrow=some)
-        after = quantised(observed, narrow, accepts).signal_to_noise_db(unseen.batches(), flow)[last]
-        if before - after <= MOST_LOST_DB:
-            return narrow
-    return method
+        if loses_little(some):
+            return replace(method, narrow=some)
+    others = sorted(found - first - depthwise, key=lambda number: -network.steps[number].layer.macs)
+    few, too_many = 0, len(others)
+    while too_many - few > 1:
+        half = (few + too_many) // 2
+        few, too_many = (half, too_many) if loses_little(others[:half]) else (few, half)
+    return replace(method, narrow=frozenset(others[:few]))
 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
