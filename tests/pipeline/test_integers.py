@@ -279,15 +279,17 @@ def test_a_residual_network_in_integers(board: str, bits: int, tmp_path: Path) -
 
 @pytest.mark.virtual
 def test_a_layer_that_is_faster_in_float32_stays_there(tmp_path: Path) -> None:
-    """On a core without dot products; what reads its output is in integers again."""
+    """On a core without dot products; what reads its output is in integers again. The kernel stores these, so that a number halfway between
+    two may be the other one.
+    """
     layers = "nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 16, 1)"
     library = compiled(tmp_path, sequential(layers), "pi4", side=56)
     manifest = library.manifest()
     (kept,) = manifest["float32_layers"]
     assert kept["why"] == "faster in float32" and kept["layer"].startswith("conv_28x28_64x64_k3x3s1x1")
     assert [layer["number"] for layer in manifest["quantisation"]["layers"]] == [0, 2]
-    output = library.run(library.reference().inputs, "pi4")
-    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-3
+    output, integers = library.run(library.reference().inputs, "pi4"), np.load(library.reference_path)["integers"]
+    assert relative_error(output, integers) < 0.02 and np.mean(np.abs(output - integers) > 1e-6 * np.abs(integers).max()) < 0.01
 
 
 @pytest.mark.virtual
