@@ -21,6 +21,7 @@ from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.lone_steps import lone_steps
+from tvmmobile.graph.passes.neutral_steps import neutral_steps
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
@@ -75,6 +76,7 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
+        ("neutral_steps", neutral_steps),
         ("parallel_branches", parallel_branches),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
