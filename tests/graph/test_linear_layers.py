@@ -105,6 +105,39 @@ def test_images_with_channels_first_are_not_turned_either(tmp_path: Path) -> Non
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
 
 
+class Pooling(nn.Module):
+    """MetaFormer's block with a pool: a group norm, and the difference between what it computes and its pool."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.pool = norm, nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(image)
+        return image + self.pool(normed) - normed
+
+
+class ByGroups(nn.Module):
+    """A group norm as ONNX has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 2)
+        self.factor, self.summand = (nn.Parameter(torch.ones(1, 8, 1, 1)) for _ in range(2))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.norm(image.reshape(1, 2, -1)).reshape(image.shape) * self.factor + self.summand
+
+
+@pytest.mark.parametrize("norm", [lambda: nn.GroupNorm(2, 8), ByGroups], ids=["one operator", "by groups"])
+def test_pools_between_group_norms_turn_nothing(tmp_path: Path, norm: Callable[[], nn.Module]) -> None:
+    network = ready(nn.Conv2d(3, 8, 1), Pooling(norm()), Pooling(norm()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    shape = (1, 3, 5, 6)
+    kinds = [type(layer).__name__ for layer in layers_of(network, shape)]
+    assert "Opaque" not in kinds and kinds.count("GroupNorm") == kinds.count("MeanPool") == 2
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_a_branch_takes_what_it_is_added_to(tmp_path: Path) -> None:
     """Although the one has two axes of pixels and the other only one."""
     turned = Lambda(lambda rows: rows.reshape(1, 30, 8).flip(1))

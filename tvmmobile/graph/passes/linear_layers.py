@@ -17,6 +17,7 @@ from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, re
 #: Operators that treat all elements alike.
 _UNARY = {*("nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.relu", "nn.leakyrelu", "sigmoid", "tanh", "erf", "exp", "sqrt", "negative", "clip")}
 _BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum"}
+_POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d"}
 #: Those that only change a tensor's shape; `broadcast_to` if the shape stays.
 _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
 
@@ -107,12 +108,24 @@ class _Rewriting(MainRewriter):
             return None
         if name == "relax.mean" and shown.first and _is_over_pixels(value):
             return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
+        if name in _POOLS and shown.first and value.attrs.layout == "NCHW" and shape_of(shown.image)[-1] == shape_of(value)[1]:
+            return self._pool(value, shown.image)
         return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs), shown.first) if operator in _UNARY else None
 
     def _made(self, value: Any, first: bool = False) -> _Seen:
         image = self.builder.emit(value)
         self.order[image] = len(self.order)
         return _Seen(image, first)
+
+    def _pool(self, value: Any, image: Any) -> _Seen:
+        """A pool of windows of an image whose channels are first, on the image with its channels last."""
+        from tvm import relax
+
+        attrs = value.attrs
+        window = ([int(extent) for extent in extents] for extents in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation))
+        pool = getattr(relax.op.nn, value.op.name.removeprefix("relax.nn."))
+        rounding = bool(attrs.ceil_mode), bool(attrs.count_include_pad)
+        return self._made(pool(image, *window, *rounding, layout="NHWC"), first=True)
 
     def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
         """A norm of images whose channels are first, on the image with its channels last."""

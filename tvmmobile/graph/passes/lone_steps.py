@@ -15,31 +15,66 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt
+from tvmmobile.graph.passes.split_batch import BY_ELEMENT
 from tvmmobile.graph.precision import FLOAT32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"}
-_BINARY = {"relax.add", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
+_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
 
 
 def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
     """The pass, behind that of the composer, as often as it composes more."""
 
+    def composed(module: Any) -> Any:
+        starts = _starts(module)
+        if not starts:
+            return module
+        behind = module.clone()
+        behind["main"] = _Inserting(module["main"], starts).rewritten()
+        behind = composer(fold_factors(behind))
+        behind["main"] = _WithoutCopies(behind["main"], composer.layers).rewritten()
+        return behind
+
     def run(module: Any) -> Any:
-        while starts := _starts(module):
-            behind = module.clone()
-            behind["main"] = _Inserting(module["main"], starts).rewritten()
-            behind = composer(fold_factors(behind))
-            behind["main"] = _WithoutCopies(behind["main"], composer.layers).rewritten()
-            if _count(behind) >= _count(module):
+        while count := _count(module):
+            # Spelled only now: a number that is added may be part of an activation.
+            tries = (composed(one) for one in (module, _spelled(module)))
+            better = next((behind for behind in tries if _count(behind) < count), None)
+            if better is None:
                 break
-            module = behind
+            module = better
         return module
 
     return run
+
+
+def _spelled(module: Any) -> Any:
+    """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel."""
+    from tvm import relax
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        step = binding.value
+        if not _tensors(step):
+            return step
+        channels = (1, 1, 1, shape_of(step)[3])
+        operands = [relax.const(np.broadcast_to(part.value.numpy(), channels)) if _is_number(part) else part for part in step.args]
+        if operator_of(step) == "relax.add":
+            return builder.normalize(relax.op.add(*operands))
+        if operator_of(step) != "relax.subtract":
+            return step
+        return builder.normalize(relax.op.add(operands[0], builder.emit(relax.op.multiply(operands[1], relax.const(-1.0)))))
+
+    return rebind_main(module, value_of)
+
+
+def _is_number(operand: Any) -> bool:
+    import tvm
+
+    return isinstance(operand, tvm.ir.GenericConst) and operand.value.numpy().size == 1
 
 
 def _is_image(value: Any) -> bool:
@@ -55,13 +90,18 @@ def _is_concatenation(value: Any) -> bool:
 
 
 def _tensors(step: Any) -> list[Any]:
-    """The variables that a step of an image reads, which have its shape; none for other values."""
+    """The variables that a step of an image reads and that have its shape; none for other values. Of a product with one number for each
+    channel, it is the image.
+    """
     from tvm import relax
 
     if operator_of(step) not in _UNARY | _BINARY or not _is_image(step):
         return []
     read = [operand for operand in step.args if isinstance(operand, relax.Var)]
-    return read if all(shape_of(operand) == shape_of(step) for operand in read) else []
+    shape = shape_of(step)
+    if operator_of(step) == "relax.multiply":
+        read = [operand for operand in read if shape_of(operand) != [1, 1, 1, shape[3]] or shape[1:3] == [1, 1]]
+    return read if all(shape_of(operand) == shape for operand in read) else []
 
 
 def _count(module: Any) -> int:
@@ -76,8 +116,8 @@ def _starts(module: Any) -> dict[Any, Any]:
     steps = {variable: tensors for variable, value in values.items() if (tensors := _tensors(value))}
     starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
     for variable, tensors in steps.items():
-        if any(tensor in steps for tensor in tensors):
-            continue
+        if any(tensor in steps or operator_of(values.get(tensor)).removeprefix("relax.") in BY_ELEMENT for tensor in tensors):
+            continue  # Relax makes one kernel of both
         if not any(tensor in starts and starts[tensor] is None for tensor in tensors):
             starts.setdefault(tensors[0], set()).add(variable)
     return starts
@@ -89,15 +129,17 @@ class _Inserting(MainRewriter):
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
         super().__init__(main)
         self.starts = starts
-        #: Of the old variables.
-        self.copies: dict[Any, Any] = {}
+        #: Of the old variables: one for all that read a concatenation, one for each step that starts a row.
+        self.copies: dict[tuple[Any, Any], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
         """What it was, of copies where it starts a row of steps or reads a concatenation."""
 
         def leaf(part: Any) -> Any:
             steps = self.starts.get(part, ())
-            return self._copy(part) if steps is None or variable in steps else self.replaced.get(part, part)
+            if steps is None:
+                return self._copy(part)
+            return self._copy(part, variable) if variable in steps else self.replaced.get(part, part)
 
         return rebuilt(value, leaf)
 
@@ -105,16 +147,16 @@ class _Inserting(MainRewriter):
         """The same."""
         return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
 
-    def _copy(self, variable: Any) -> Any:
+    def _copy(self, variable: Any, step: Any = None) -> Any:
         from tvm import relax
 
-        if variable not in self.copies:
+        if (variable, step) not in self.copies:
             channels = shape_of(variable)[3]
             ones, zeros = (relax.const(make((1, 1, 1, channels), np.float32)) for make in (np.ones, np.zeros))
             layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
             factors = self.builder.emit(relax.op.nn.conv2d(self.replaced[variable], ones, groups=channels, **layouts))
-            self.copies[variable] = self.builder.emit(relax.op.add(factors, zeros))
-        return self.copies[variable]
+            self.copies[variable, step] = self.builder.emit(relax.op.add(factors, zeros))
+        return self.copies[variable, step]
 
 
 class _WithoutCopies(MainRewriter):

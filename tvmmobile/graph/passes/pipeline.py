@@ -17,6 +17,7 @@ from tvmmobile.graph.passes.channel_constants import channel_constants
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.group_norms import group_norms
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
@@ -82,6 +83,7 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("normalize", transform.Normalize()),
         ("one_form_of_hard_activations", one_form_of_hard_activations),
         ("layer_norms_of_images", layer_norms_of_images),
+        ("group_norms", group_norms),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("channel_constants", channel_constants),
