@@ -36,6 +36,7 @@ from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
+from tvmmobile.graph.passes.turned_products import turned_products
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
@@ -86,6 +87,7 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("group_norms", group_norms),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
+        ("turned_products", turned_products),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
         ("nhwc", transform.ConvertLayout(_LAYOUTS)),
