@@ -227,3 +227,15 @@ def test_factors_of_an_image_that_rows_become(tmp_path: Path) -> None:
     last = Lambda(lambda image: image.permute(0, 2, 3, 1))
     network = ready(nn.Conv2d(3, 8, 1), last, nn.Linear(8, 12), nn.GELU(), Lambda(normed), nn.Linear(12, 5))
     assert error_against_torch(network, (1, 3, 6, 5), tmp_path / "net.so") <= TOLERANCE
+
+
+def test_patches_with_their_channels_first_are_turned_once(tmp_path: Path) -> None:
+    """As MobileViT v2 (arXiv 2206.02680) has them: what is added to a branch is the image that the branch's norm reads."""
+    patches = Lambda(lambda image: image.reshape(1, 8, 2, 2, 3, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 8, 4, 6))
+    blocks = [Residual(nn.Sequential(nn.GroupNorm(1, 8), nn.Conv2d(8, 24, 1), nn.SiLU(), nn.Conv2d(24, 8, 1))) for _ in range(2)]
+    network = ready(nn.Conv2d(3, 8, 1), patches, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    shape = (1, 3, 4, 6)
+    found = layers_of(network, shape)
+    assert [layer.operator for layer in found if isinstance(layer, Opaque)] == ["transpose"]
+    assert [layer.name for layer in found if isinstance(layer, Conv2d)].count("pw_4x6_24x8_add_linear") == 2
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE

@@ -53,6 +53,8 @@ class _Rewriting(MainRewriter):
         super().__init__(main)
         #: By the old variable.
         self.seen: dict[Any, _Seen] = {}
+        #: Variables that would be images with their channels last, for all that is known.
+        self.guessed: set[Any] = set()
         #: Images in the order in which they are computed.
         self.order: dict[Any, int] = {}
 
@@ -64,6 +66,9 @@ class _Rewriting(MainRewriter):
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
                 self.seen[variable] = self._made(rebuilt(value, self._leaf))
+                self.guessed.add(variable)
+                if operator_of(value) == "relax.permute_dims" and [int(axis) for axis in value.attrs.axes or ()] == [0, 2, 3, 1]:
+                    self._show_first(value.args[0], self.seen[variable].image)
                 return self.seen[variable].image
             return rebuilt(value, self._leaf)
         self.seen[variable] = seen
@@ -72,6 +77,14 @@ class _Rewriting(MainRewriter):
         if seen.first:
             return rebuilt(value, self._leaf)
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
+
+    def _show_first(self, source: Any, image: Any) -> None:
+        """Let an image show a variable that has the channels first, under all its names, from now on."""
+        while source in self.values and (source not in self.seen or source in self.guessed):
+            self.seen[source] = _Seen(image, first=True)
+            before = self.values[source]
+            same = operator_of(before) in _VIEWS and shape_of(before) == shape_of(before.args[0])
+            source = before.args[0] if same else None
 
     def output(self, variable: Any) -> Any:
         """The same."""
@@ -138,6 +151,8 @@ class _Rewriting(MainRewriter):
             height, width = pixels if len(pixels) == 2 else (1, math.prod(pixels))
             first = self.builder.emit(relax.op.reshape(self.replaced[value.args[0]], [1, channels, height, width]))
             image = self.builder.emit(relax.op.permute_dims(first, [0, 2, 3, 1]))
+            self.order[image] = len(self.order)
+            self._show_first(value.args[0], image)
         attrs = value.attrs
         numbers = int(attrs.num_groups), 3, [1, 2], float(attrs.epsilon), bool(attrs.center), bool(attrs.scale)
         return self._made(relax.op.nn.group_norm(image, *value.args[1:], *numbers), first=True)
