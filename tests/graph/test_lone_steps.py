@@ -84,7 +84,8 @@ class ResponseNorm(nn.Module):
 def test_steps_that_begin_with_the_same_tensor_are_layers_of_their_own(tmp_path: Path) -> None:
     network = seeded(*unit(3, 8), ResponseNorm(), *unit(8, 5))
     layers = [node.layer for node in prepared(network, IMAGE).nodes][:-1]  # the last is the output's layout
-    assert not [layer.operator for layer in layers if isinstance(layer, Opaque) and math.prod(layer.input_shape) > 8]
+    opaque = [layer for layer in layers if isinstance(layer, Opaque)]
+    assert not [layer.operator for layer in opaque if "mean" in layer.operator or math.prod(layer.input_shape) > 8]
     assert [layer.clamp for layer in layers if isinstance(layer, Conv2d) and layer.is_depthwise] == [
         "square",
         (None, None),

@@ -17,6 +17,7 @@ from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt
 from tvmmobile.graph.passes.split_batch import BY_ELEMENT
+from tvmmobile.graph.passes.views import constant_of
 from tvmmobile.graph.precision import FLOAT32
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "rel
 def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
     """The pass, behind that of the composer, as often as it composes more."""
 
-    def composed(module: Any) -> Any:
-        starts = _starts(module)
+    def composed(module: Any, joined: bool) -> Any:
+        starts = _starts(module, joined)
         if not starts:
             return module
         behind = module.clone()
@@ -41,8 +42,8 @@ def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
 
     def run(module: Any) -> Any:
         while count := _count(module):
-            # Spelled only now: a number that is added may be part of an activation.
-            tries = (composed(one) for one in (module, _spelled(module)))
+            # Spelled only now: a number that is added may be part of an activation, as steps of the same tensor may be.
+            tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in (True, False))
             better = next((behind for behind in tries if _count(behind) < count), None)
             if better is None:
                 break
@@ -54,27 +55,36 @@ def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
 
 def _spelled(module: Any) -> Any:
     """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel."""
+    import tvm
     from tvm import relax
 
     def value_of(builder: Any, binding: Any) -> Any:
         step = binding.value
-        if not _tensors(step):
+        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step):
             return step
-        channels = (1, 1, 1, shape_of(step)[3])
-        operands = [relax.const(np.broadcast_to(part.value.numpy(), channels)) if _is_number(part) else part for part in step.args]
-        if operator_of(step) == "relax.add":
-            return builder.normalize(relax.op.add(*operands))
-        if operator_of(step) != "relax.subtract":
-            return step
-        return builder.normalize(relax.op.add(operands[0], builder.emit(relax.op.multiply(operands[1], relax.const(-1.0)))))
+        one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
+        if operator_of(step) == "relax.subtract":
+            other = _negative(builder, other)
+        return builder.normalize(relax.op.add(other, one) if isinstance(one, tvm.ir.GenericConst) else relax.op.add(one, other))
 
     return rebind_main(module, value_of)
 
 
-def _is_number(operand: Any) -> bool:
-    import tvm
+def _for_channels(operand: Any, channels: int) -> Any:
+    """A constant number as one for each channel; other operands as they are."""
+    from tvm import relax
 
-    return isinstance(operand, tvm.ir.GenericConst) and operand.value.numpy().size == 1
+    array = constant_of(operand, {})
+    if array is None or array.size > 1:
+        return operand
+    return relax.const(np.full((1, 1, 1, channels), array.item(), array.dtype))
+
+
+def _negative(builder: Any, operand: Any) -> Any:
+    from tvm import relax
+
+    array = constant_of(operand, {})
+    return builder.emit(relax.op.multiply(operand, relax.const(-1.0))) if array is None else relax.const(-array)
 
 
 def _is_image(value: Any) -> bool:
@@ -110,17 +120,30 @@ def _count(module: Any) -> int:
     return sum(1 for value in values if _is_concatenation(value) or _tensors(value))
 
 
-def _starts(module: Any) -> dict[Any, Any]:
-    """The concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all its readers."""
+def _starts(module: Any, joined: bool) -> dict[Any, Any]:
+    """The concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all its readers.
+
+    Steps have the number of their row; those that another one joins are one row, if that is asked for.
+    """
     values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"])}
     steps = {variable: tensors for variable, value in values.items() if (tensors := _tensors(value))}
     starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
+    rows = _rows(steps) if joined else {step: number for number, step in enumerate(steps)}
     for variable, tensors in steps.items():
         if any(tensor in steps or operator_of(values.get(tensor)).removeprefix("relax.") in BY_ELEMENT for tensor in tensors):
             continue  # Relax makes one kernel of both
         if not any(tensor in starts and starts[tensor] is None for tensor in tensors):
-            starts.setdefault(tensors[0], set()).add(variable)
+            starts.setdefault(tensors[0], {})[variable] = rows[variable]
     return starts
+
+
+def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
+    """The number of each step's row; steps are given in order, with what they read."""
+    rows: dict[Any, int] = {}
+    for number, (variable, tensors) in enumerate(steps.items()):
+        joined = {rows[tensor] for tensor in tensors if tensor in rows}
+        rows = {step: number if row in joined else row for step, row in rows.items()} | {variable: number}
+    return rows
 
 
 class _Inserting(MainRewriter):
@@ -129,17 +152,17 @@ class _Inserting(MainRewriter):
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
         super().__init__(main)
         self.starts = starts
-        #: Of the old variables: one for all that read a concatenation, one for each step that starts a row.
-        self.copies: dict[tuple[Any, Any], Any] = {}
+        #: Of the old variables: one for all that read a concatenation, or one for each row of steps.
+        self.copies: dict[tuple[Any, int | None], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
         """What it was, of copies where it starts a row of steps or reads a concatenation."""
 
         def leaf(part: Any) -> Any:
-            steps = self.starts.get(part, ())
+            steps = self.starts.get(part, {})
             if steps is None:
                 return self._copy(part)
-            return self._copy(part, variable) if variable in steps else self.replaced.get(part, part)
+            return self._copy(part, steps[variable]) if variable in steps else self.replaced.get(part, part)
 
         return rebuilt(value, leaf)
 
@@ -147,16 +170,16 @@ class _Inserting(MainRewriter):
         """The same."""
         return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
 
-    def _copy(self, variable: Any, step: Any = None) -> Any:
+    def _copy(self, variable: Any, row: int | None = None) -> Any:
         from tvm import relax
 
-        if (variable, step) not in self.copies:
+        if (variable, row) not in self.copies:
             channels = shape_of(variable)[3]
             ones, zeros = (relax.const(make((1, 1, 1, channels), np.float32)) for make in (np.ones, np.zeros))
             layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
             factors = self.builder.emit(relax.op.nn.conv2d(self.replaced[variable], ones, groups=channels, **layouts))
-            self.copies[variable, step] = self.builder.emit(relax.op.add(factors, zeros))
-        return self.copies[variable, step]
+            self.copies[variable, row] = self.builder.emit(relax.op.add(factors, zeros))
+        return self.copies[variable, row]
 
 
 class _WithoutCopies(MainRewriter):

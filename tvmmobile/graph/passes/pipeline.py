@@ -14,6 +14,7 @@ from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_constants import channel_constants
+from tvmmobile.graph.passes.channel_means import channel_means
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
@@ -96,6 +97,7 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
         ("linear_layers", linear_layers),
+        ("channel_means", channel_means),
         ("zero_bias", zero_bias),
         ("fold_factors", fold_factors),
         ("canonicalize", transform.CanonicalizeBindings()),
