@@ -54,13 +54,21 @@ def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
 
 
 def _spelled(module: Any) -> Any:
-    """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel."""
+    """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel.
+
+    What normalises the network's input stays: that has its channels first.
+    """
     import tvm
     from tvm import relax
 
+    inputs = set(module["main"].params)
+    for binding in bindings_of(module["main"]):
+        given = binding.value.args[0] if operator_of(binding.value) == "relax.strided_slice" else binding.value
+        inputs |= {binding.var} if given in inputs else set()
+
     def value_of(builder: Any, binding: Any) -> Any:
         step = binding.value
-        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step):
+        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step) or inputs & {*step.args}:
             return step
         one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
         if operator_of(step) == "relax.subtract":
