@@ -80,7 +80,7 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
-        ("neutral_steps", neutral_steps),
+        *([("neutral_steps", neutral_steps)] if lone else []),
         ("parallel_branches", parallel_branches),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
@@ -138,8 +138,8 @@ def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None
         module: Relax module as the front end leaves it.
         accepts: whether some template takes a layer.
         dump_dir: where to write the module after each pass, as `NN_name.py`.
-        lone: whether steps that no layer in front of them computes become layers of their own; those of a network that its file has
-            quantised are looked for as they are.
+        lone: whether steps that change nothing are left out, and those that no layer in front of them computes become layers of their own;
+            those of a network that its file has quantised are looked for as they are.
     """
     composer = LayerComposer(accepts)
     passes = _composing(composer, lone)
