@@ -27,6 +27,7 @@ from tvmmobile.schedules.integer_product import DotProduct
 from tvmmobile.schedules.integer_separable import LongSeparable
 from tvmmobile.schedules.integer_window import DotWindow, LongWindow
 from tvmmobile.schedules.max_pool import WindowMax
+from tvmmobile.schedules.mean_pool import WindowMean
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean
 from tvmmobile.schedules.resize import Resample
@@ -49,6 +50,7 @@ TEMPLATES: tuple[Template, ...] = (
     Winograd(),
     PoolMean(),
     WindowMax(),
+    WindowMean(),
     Resample(),
     LayerNorm(),
     GroupStatistics(),

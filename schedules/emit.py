@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer
+from tvmmobile.graph.layers import Conv2d, WindowLayer, WindowPool
 from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.precision import storage_named
 from tvmmobile.graph.tasks import Task
@@ -384,7 +384,7 @@ class Kernel:
         return Vectors(own.accumulator, lanes or self.lanes, self.T.bind, bool(own.bits), own.total)
 
 
-def input_of(layer: Conv2d | MaxPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:
+def input_of(layer: Conv2d | WindowPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:
     """A layer's input and pieces, in the buffers `data`, `source1` and so on: none where it is one tensor, else `data` stands for it."""
     pixels = layer.height * layer.width
     if not layer.pieces:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
 from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters, SumLayer
 from tvmmobile.graph.layouts import shuffle_of
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
@@ -39,6 +39,7 @@ class Spot:
         lanes: of the accumulator.
         count: lanes that exist.
         lane: where each is stored, if they are not consecutive.
+        taps: places of its window that lie in the input; 0 where nobody asks.
     """
 
     channel: Expr
@@ -47,6 +48,7 @@ class Spot:
     lanes: int
     count: int
     lane: Callable[[int], Expr] | None = None
+    taps: int = 0
 
 
 def scattered(output: Activation, pixel: Expr, channel: Expr, lanes: int) -> Callable[[int], Expr] | None:
@@ -154,7 +156,8 @@ class Epilogue(Ends):
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
         """The sum through all steps."""
-        numbers = {CHANNEL: itertools.count(), TENSOR: itertools.count()}
+        tensors = itertools.count()
+        numbers = {CHANNEL: itertools.count(), TENSOR: tensors, GATE: tensors}
         for place, step in enumerate(self.layer.steps):
             value = self.kernel.T.bind(value) if place else value
             kinds = CURVES[step].operands if isinstance(step, str) else ()
@@ -187,7 +190,10 @@ class Epilogue(Ends):
         return vectors.limited(value, *step) if depthwise else vectors.bounded(value, *step)
 
     def _operand(self, kind: str, number: int, spot: Spot) -> Expr:
-        return self._constant(f"constant{number}", spot) if kind == CHANNEL else self._tensor(f"operand{number}", spot)
+        if kind == CHANNEL:
+            return self._constant(f"constant{number}", spot)
+        name = f"operand{number}"
+        return self._tensor(name, spot) if kind == TENSOR else self._load(self.buffers[name], spot.channel, spot.count, spot.lanes)
 
     def _constant(self, name: str, spot: Spot) -> Expr:
         """The constants of the vector's channels: padded to whole vectors, unless groups follow each other."""

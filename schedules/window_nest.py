@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, MaxPool
+from tvmmobile.graph.layers import Conv2d, WindowPool
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
@@ -17,7 +17,7 @@ from tvmmobile.schedules.in_order_block import multiply_window
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend only on the input channel of the same number.
-Windowed = Conv2d | MaxPool
+Windowed = Conv2d | WindowPool
 #: From a result so far, a value of the window, its channel, its place in the window, counted row by row, and lanes to the next result.
 Add = Callable[[Expr, Expr, Expr, int, int], Expr]
 
@@ -207,7 +207,7 @@ class WindowNest:
         height, width = row_run.size, column_run.size
         channel = channels.first + index * lanes
         acc = self.kernel.accumulators(height * width * lanes)
-        spots = list(self._spots(row, column, (height, width), channels, index))
+        spots = list(self._spots(row_run, row, column_run, column, channels, index))
         self.ends.fill(acc, spots)
         top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
         left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
@@ -241,16 +241,16 @@ class WindowNest:
         weights = self.add.weight, self.add.first(channel)
         return multiply_window(self.kernel, acc, self._products(row_run, column_run), rows, weights)
 
-    def _spots(self, row: Expr, column: Expr, size: tuple[int, int], channels: Channels, index: Expr) -> Iterator[Spot]:
+    def _spots(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> Iterator[Spot]:
         """The outputs of a tile, row by row."""
         part, lanes, channel = self.part, channels.lanes, channels.first + index * channels.lanes
         target = first_of(self.output, row * part.width + column, channels, index)
-        for y, x in itertools.product(*map(range, size)):
+        for (y, tall), (x, wide) in itertools.product(*(enumerate(high - low for low, high in run.taps) for run in (row_run, column_run))):
 
             def place(tensor: Activation, y: int = y, x: int = x) -> Expr:
                 return tensor.at((part.top + row + y) * self.layer.out_width + part.left + column + x, channel)
 
-            yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes)
+            yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes, taps=tall * wide)
 
 
 def first_of(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:

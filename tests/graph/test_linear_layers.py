@@ -105,6 +105,39 @@ def test_images_with_channels_first_are_not_turned_either(tmp_path: Path) -> Non
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
 
 
+class Pooling(nn.Module):
+    """MetaFormer's block with a pool: a group norm, and the difference between what it computes and its pool."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.pool = norm, nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(image)
+        return image + self.pool(normed) - normed
+
+
+class ByGroups(nn.Module):
+    """A group norm as ONNX has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 2)
+        self.factor, self.summand = (nn.Parameter(torch.ones(1, 8, 1, 1)) for _ in range(2))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.norm(image.reshape(1, 2, -1)).reshape(image.shape) * self.factor + self.summand
+
+
+@pytest.mark.parametrize("norm", [lambda: nn.GroupNorm(2, 8), ByGroups], ids=["one operator", "by groups"])
+def test_pools_between_group_norms_turn_nothing(tmp_path: Path, norm: Callable[[], nn.Module]) -> None:
+    network = ready(nn.Conv2d(3, 8, 1), Pooling(norm()), Pooling(norm()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    shape = (1, 3, 5, 6)
+    kinds = [type(layer).__name__ for layer in layers_of(network, shape)]
+    assert "Opaque" not in kinds and kinds.count("GroupNorm") == kinds.count("MeanPool") == 2
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_a_branch_takes_what_it_is_added_to(tmp_path: Path) -> None:
     """Although the one has two axes of pixels and the other only one."""
     turned = Lambda(lambda rows: rows.reshape(1, 30, 8).flip(1))
@@ -194,3 +227,15 @@ def test_factors_of_an_image_that_rows_become(tmp_path: Path) -> None:
     last = Lambda(lambda image: image.permute(0, 2, 3, 1))
     network = ready(nn.Conv2d(3, 8, 1), last, nn.Linear(8, 12), nn.GELU(), Lambda(normed), nn.Linear(12, 5))
     assert error_against_torch(network, (1, 3, 6, 5), tmp_path / "net.so") <= TOLERANCE
+
+
+def test_patches_with_their_channels_first_are_turned_once(tmp_path: Path) -> None:
+    """As MobileViT v2 (arXiv 2206.02680) has them: what is added to a branch is the image that the branch's norm reads."""
+    patches = Lambda(lambda image: image.reshape(1, 8, 2, 2, 3, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 8, 4, 6))
+    blocks = [Residual(nn.Sequential(nn.GroupNorm(1, 8), nn.Conv2d(8, 24, 1), nn.SiLU(), nn.Conv2d(24, 8, 1))) for _ in range(2)]
+    network = ready(nn.Conv2d(3, 8, 1), patches, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    shape = (1, 3, 4, 6)
+    found = layers_of(network, shape)
+    assert [layer.operator for layer in found if isinstance(layer, Opaque)] == ["transpose"]
+    assert [layer.name for layer in found if isinstance(layer, Conv2d)].count("pw_4x6_24x8_add_linear") == 2
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE

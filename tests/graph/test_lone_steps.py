@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def in_front(network: nn.Module) -> list[Conv2d]:
         pytest.param(lambda one, other: joined(one, other) + joined(other, one), 16, [], ("linear", 2, True), id="a sum of concatenations"),
         pytest.param(lambda one, other: functional.relu6(one + other), 8, [], ("relu6", 0, True), id="a bounded sum"),
         pytest.param(lambda one, other: functional.relu(one) * other, 8, [], ("times", 0, False), id="a product"),
+        pytest.param(lambda one, other: functional.relu(one - other), 8, [], ("relu", 0, True), id="a difference"),
+        pytest.param(lambda one, other: torch.sigmoid(one * 0.5 + 0.25), 8, [], ("sigmoid", 0, False), id="scaled and shifted"),
+        pytest.param(
+            lambda one, other: one * other.mean((2, 3), True), 8, unit(8, 8, 3, groups=8), ("gated", 0, False), id="a gate of channels"
+        ),
         pytest.param(lambda one, other: functional.hardswish(one * 2), 8, [], ("hswish", 0, False), id="a curve of something else"),
     ],
 )
@@ -59,4 +65,31 @@ def test_a_step_is_a_layer(tmp_path: Path, join: Join, channels: int, behind: li
     first = in_front(network)[-1]
     clamp = {(0.0, None): "relu", (0.0, 6.0): "relu6", (None, None): "linear"}.get(first.clamp, first.clamp)  # type: ignore[arg-type]
     assert (clamp, len(first.sources), first.residual) == wanted
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation (arXiv 2301.00808): channels by their magnitude over all pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor, self.summand = (nn.Parameter(torch.linspace(start, 1, 8).reshape(1, 8, 1, 1)) for start in (0.5, -0.5))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        magnitude = image.norm(dim=(2, 3), keepdim=True)
+        share = magnitude / (magnitude.mean(1, keepdim=True) + 1e-6)
+        return image + torch.addcmul(self.summand, self.factor, image * share)
+
+
+def test_steps_that_begin_with_the_same_tensor_are_layers_of_their_own(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8), ResponseNorm(), *unit(8, 5))
+    layers = [node.layer for node in prepared(network, IMAGE).nodes][:-1]  # the last is the output's layout
+    opaque = [layer for layer in layers if isinstance(layer, Opaque)]
+    assert not [layer.operator for layer in opaque if "mean" in layer.operator or math.prod(layer.input_shape) > 8]
+    assert [layer.clamp for layer in layers if isinstance(layer, Conv2d) and layer.is_depthwise] == [
+        "square",
+        (None, None),
+        "gated",
+        (None, None),
+    ]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE

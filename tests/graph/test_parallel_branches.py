@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 
@@ -51,6 +52,28 @@ def test_a_sum_of_branches(tmp_path: Path, branches: list[nn.Module], layers: li
     network = seeded(*unit(3, 8), Branches(*branches), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     if layers is not None:
         assert [node.layer.name for node in prepared(network, SHAPE).nodes][1:-1] == layers
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        pytest.param(lambda one, other, third: sum([one, other, third]), id="a sum that begins with zero"),
+        pytest.param(lambda one, other, third: one - other + third, id="a difference"),
+        pytest.param(lambda one, other, third: (other * 1.0 + 0.0) / 1.0 - (third - one), id="a difference of a difference"),
+    ],
+)
+def test_other_ways_to_join_branches(tmp_path: Path, join: Callable[..., torch.Tensor]) -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branches = nn.ModuleList([conv(3), conv(1), nn.BatchNorm2d(8)])
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return join(*(branch(image) for branch in self.branches))
+
+    network = seeded(*unit(3, 8), Joined(), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    assert [node.layer.name for node in prepared(network, SHAPE).nodes][1:-1] == ["conv_7x6_8x8_k3x3s1x1p1.1.1.1_relu"]
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
 
 

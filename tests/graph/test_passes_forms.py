@@ -41,6 +41,8 @@ def convolutions(network: nn.Module) -> list[Conv2d]:
         pytest.param(lambda x: x * (torch.erf(x * 0.5**0.5) + 1) * 0.5, "gelu", id="gelu by erf, halved last"),
         pytest.param(functional.gelu, "gelu", id="gelu"),
         pytest.param(lambda x: functional.gelu(x, approximate="tanh"), "gelu_tanh", id="gelu by tanh"),
+        pytest.param(lambda x: x**2, "square", id="second power"),
+        pytest.param(lambda x: functional.relu(x) ** 2, "relu_square", id="second power of a ReLU"),
     ],
 )
 def test_forms_of_curves(tmp_path: Path, function: Function, name: str) -> None:
@@ -62,7 +64,7 @@ def test_forms_of_curves(tmp_path: Path, function: Function, name: str) -> None:
 )
 def test_what_only_looks_like_it(tmp_path: Path, function: Function) -> None:
     network = seeded(*unit(3, 8, 3, activation=Lambda(function)), *unit(8, 9))
-    assert not CURVES.keys() & {layer.clamp for layer in convolutions(network)}
+    assert not {"hswish", "silu"} & {layer.clamp for layer in convolutions(network)}
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
@@ -98,7 +100,28 @@ def test_one_entry_is_all_that_a_curve_with_operands_takes(tmp_path: Path, monke
     monkeypatch.setitem(CURVES, "times", times)
     monkeypatch.setitem(CURVES, "sloped", sloped)
     network = seeded(_Operands())
-    assert [layer.clamp for layer in convolutions(network)] == [NO_CLAMP, "times", "sloped", NO_CLAMP, NO_CLAMP]
+    assert [layer.clamp for layer in convolutions(network)] == [NO_CLAMP, "times", "sloped", NO_CLAMP, "square", NO_CLAMP]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class _Gated(nn.Module):
+    """A convolution whose channels have a gate from elsewhere, in front of a layer that takes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 1)
+        self.behind = nn.Conv2d(8, 8, 3, groups=8)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        gate = self.gate(image.mean((2, 3), keepdim=True))
+        return self.behind(torch.sigmoid(gate) * self.conv(image))
+
+
+def test_a_gate_from_elsewhere(tmp_path: Path) -> None:
+    network = seeded(_Gated())
+    assert sorted(str(layer.clamp) for layer in convolutions(network)) == ["(None, None)", "gated", "sigmoid"]
+    opaque = [node.layer.operator for node in prepared(network, IMAGE).nodes if isinstance(node.layer, Opaque)]
+    assert not [name for name in opaque if "multiply" in name], opaque
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
@@ -116,7 +139,7 @@ class _GateReadTwice(nn.Module):
 
 def test_a_kernel_has_one_result(tmp_path: Path) -> None:
     network = seeded(_GateReadTwice())
-    assert [layer.clamp for layer in convolutions(network)] == [(None, None)]
+    assert [layer.clamp for layer in convolutions(network)] == [(None, None), "hsigmoid", "tanh", "times"]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
@@ -184,12 +207,14 @@ def test_operators_of_other_networks(tmp_path: Path, layer: Callable[[], nn.Modu
         pytest.param(nn.AvgPool2d(3, 2, 1), ["depthwise 3x3"], id="padding counted"),
         pytest.param(nn.AvgPool2d((2, 3), 1), ["depthwise 2x3"], id="no padding"),
         pytest.param(nn.AvgPool2d(5), ["average pool"], id="all pixels"),
-        pytest.param(nn.AvgPool2d(3, 2, 1, count_include_pad=False), [], id="padding not counted"),
-        pytest.param(nn.AvgPool2d(2, ceil_mode=True), [], id="windows that reach over the image"),
+        pytest.param(nn.AvgPool2d(3, 2, 1, count_include_pad=False), ["mean pool 3x3"], id="padding not counted"),
+        pytest.param(nn.AvgPool2d(2, ceil_mode=True), ["mean pool 2x2"], id="windows that reach over the image"),
+        pytest.param(nn.AvgPool2d(5, 1, ceil_mode=True, count_include_pad=False), ["average pool"], id="rounded up for nothing"),
+        pytest.param(nn.AvgPool2d(4, 2, 1, ceil_mode=True), [], id="padding counted, and windows that reach over it"),
     ],
 )
 def test_average_pools(tmp_path: Path, pool: nn.Module, kinds: list[str]) -> None:
-    """Those of which every window counts as many pixels are layers that have templates."""
+    """All are layers that have templates, but for those that count some of the pixels outside the image."""
     network = seeded(*unit(3, 8, 3, 2), pool, *unit(8, 9))
     found = [node.layer.kind for node in prepared(network, IMAGE).nodes[1:2] if not isinstance(node.layer, Opaque)]
     assert found == kinds

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_networks import accepted, error_against_torch
+from small_networks import accepted, error_against_torch, prepared, unit
 from torch import nn
 from torch.nn import functional
 
@@ -69,7 +69,7 @@ def test_it_computes_the_same(mixed: bool) -> None:
 
 def test_an_image_after_another_has_the_layers_of_one() -> None:
     one, three = (layers_of(network_of(imported(Net(), (count, *SHAPE[1:])))) for count in (1, 3))
-    assert len(one) == 10 and sorted(three) == sorted(3 * one)
+    assert len(one) == 11 and sorted(three) == sorted(3 * one)
 
 
 def test_a_network_of_one_image_stays_as_it_is() -> None:
@@ -83,3 +83,28 @@ def test_batch_norms_by_the_statistics_of_the_batch_mix_images(images: int, tmp_
     network = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 5, 1)).eval()
     nn.init.uniform_(norm.weight)
     assert error_against_torch(network, (images, 3, 7, 8), tmp_path / "net.so") <= 1e-5
+
+
+class Windows(nn.Module):
+    """What a module computes of each quarter of an image."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        _, channels, height, width = image.shape
+        parts = image.reshape(channels, 2, height // 2, 2, width // 2).permute(1, 3, 0, 2, 4)
+        quarters = self.inner(parts.reshape(4, channels, height // 2, width // 2))
+        return quarters.reshape(2, 2, channels, height // 2, width // 2).permute(2, 0, 3, 1, 4).reshape(image.shape)
+
+
+def test_parts_of_an_image_are_images(tmp_path: Path) -> None:
+    """Their convolutions have templates, and so has what is between them."""
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 8, 3, padding=1))
+    network = nn.Sequential(*unit(3, 8), Windows(inner), *unit(8, 5)).eval()
+    shape = (1, 3, 8, 12)
+    names = layers_of(prepared(network, shape))
+    assert len([name for name in names if name.startswith("pw_4x6_8x12")]) == len([name for name in names if "conv_4x6_12x8" in name]) == 4
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_networks import error_against_torch, prepared, seeded, unit
@@ -54,6 +55,14 @@ def test_bias_norm_and_activation_are_in_the_layer(tmp_path: Path, activation: n
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
+@pytest.mark.parametrize("follows", [[], [nn.BatchNorm2d(1), nn.ReLU()]], ids=["bias", "norm"])
+def test_a_single_channel(tmp_path: Path, follows: list[nn.Module]) -> None:
+    """As networks for super-resolution end with."""
+    network = seeded(*unit(3, 8, 3), nn.ConvTranspose2d(8, 1, 9, 2, 4, 1), *follows)
+    assert [type(node.layer) for node in prepared(network, IMAGE).nodes] == [Conv2d, Conv2d]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_two_pixels_of_two_are_a_product(tmp_path: Path) -> None:
     """As decoders have them; nothing is multiplied by zeros."""
     network = seeded(*unit(3, 8, 3), nn.ConvTranspose2d(8, 12, 2, 2), nn.ReLU())
@@ -73,3 +82,22 @@ def test_what_another_layer_reads_too_is_shuffled_once(tmp_path: Path) -> None:
             return self.one(up.relu()) + self.other(up)
 
     assert error_against_torch(seeded(Twice()), IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class Joined(nn.Module):
+    """A level of a U-Net: an image of twice the size and another one, joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.rise = nn.Sequential(*unit(3, 8, 3, 2), *unit(8, 12)), nn.ConvTranspose2d(12, 8, 2, 2)
+        self.kept, self.last = nn.Sequential(*unit(3, 8)), nn.Sequential(*unit(16, 5, 3))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([self.rise(self.before(image)), self.kept(image)], 1))
+
+
+def test_joined_with_another_image_it_is_not_turned(tmp_path: Path) -> None:
+    network, shape = seeded(Joined(), nn.AdaptiveAvgPool2d(1)), (1, 3, 8, 12)
+    layers = [node.layer for node in prepared(network, shape).nodes]
+    assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE

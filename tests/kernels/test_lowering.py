@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 from host_kernels import HOST
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Product, Resize, Softmax
+from tvmmobile.graph.layers import (
+    Attention,
+    ChannelNorm,
+    Conv2d,
+    Dense,
+    GroupNorm,
+    Layer,
+    MaxPool,
+    MeanPool,
+    Pool,
+    Product,
+    Resize,
+    Softmax,
+)
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
@@ -29,6 +42,7 @@ REGIONS: tuple[tuple[Layer, ...], ...] = (
     (Conv2d(7, 8, 32, 24, (3, 3), (1, 1), (1, 1, 1, 1)),),
     (Pool(7, 7, 64),),
     (MaxPool(9, 8, 8, (3, 3), (2, 2), (1, 1, 1, 1)),),
+    (MeanPool(9, 8, 8, (3, 3), (2, 2), (1, 1, 1, 1)),),
     (Dense(64, 40),),
     (Resize(7, 5, 24, 14, 9, "linear", "half_pixel"),),
     (ChannelNorm(5, 3, 24, 1e-6),),
@@ -68,6 +82,7 @@ def test_templates_emit_nothing_that_the_other_passes_change(threads: int) -> No
         "conv",
         "pool",
         "max_pool",
+        "mean_pool",
         "resize",
         "channel_norm",
         "group_norm",

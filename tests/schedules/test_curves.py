@@ -56,7 +56,8 @@ def test_the_error_is_as_stated(tmp_path: Path, curve: str, lanes: int) -> None:
     actual = values_of(curve, lanes, inputs, tmp_path).astype(np.float64)
     exact = inputs.astype(np.float64)
     wanted = CURVES[curve].exact(exact, *[OPERAND for _ in CURVES[curve].operands])
-    error = np.abs(actual - wanted) / np.maximum(1, np.abs(exact))
+    finite = np.abs(wanted) <= np.finfo(np.float32).max
+    error = (np.abs(actual - wanted) / np.maximum(1, np.maximum(np.abs(exact), np.abs(wanted))))[finite]
     assert error.max() <= CURVES[curve].max_error
     assert error.max() > CURVES[curve].max_error / 8  # what is stated is not far from what is
 

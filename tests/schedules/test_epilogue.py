@@ -56,7 +56,7 @@ def new_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_steps(region: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """The layers with steps of every kind, in other orders."""
-    orders = (("prelu", ("times", "affine", (None, 5.0))), (RELU6, ("times", "prelu", "times")), ("affine", ("square",)))
+    orders = (("prelu", ("times", "affine", (None, 5.0))), (RELU6, ("times", "prelu", "gated")), ("affine", ("square",)))
     steps = [dict(zip(("clamp", "then"), order, strict=True)) for order in orders]
     return tuple(replace(layer, **steps[place]) for place, layer in enumerate(region) if isinstance(layer, SumLayer))
 
@@ -66,6 +66,7 @@ def test_every_template_of_sums_is_tried() -> None:
     assert {template.name for template in TEMPLATES} - REGIONS.keys() == {
         "pool",
         "max_pool",
+        "mean_pool",
         "resize",
         "channel_norm",
         "group_norm",

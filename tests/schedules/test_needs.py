@@ -6,7 +6,21 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Opaque, Pool, Product, Resize, Softmax
+from tvmmobile.graph.layers import (
+    Attention,
+    ChannelNorm,
+    Conv2d,
+    Dense,
+    GroupNorm,
+    Layer,
+    MaxPool,
+    MeanPool,
+    Opaque,
+    Pool,
+    Product,
+    Resize,
+    Softmax,
+)
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import TEMPLATES, Template
@@ -37,6 +51,13 @@ class NewPool(Pool):
 
 @dataclass(frozen=True)
 class NewMaxPool(MaxPool):
+    """See `NewConv2d`."""
+
+    order: str = "first"
+
+
+@dataclass(frozen=True)
+class NewMeanPool(MeanPool):
     """See `NewConv2d`."""
 
     order: str = "first"
@@ -108,6 +129,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "winograd": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"rotation": 2}, "rotation"),
     "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
+    "mean_pool": ((NewMeanPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
     "resize": ((NewResize(9, 9, 16, 18, 18, "linear", "half_pixel"),), {"antialias": True}, "antialias"),
     "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"robust": True}, "robust"),
     "group_norm": ((NewGroupNorm(9, 9, 16, 2, 1e-5),), {"centred": False}, "centred"),

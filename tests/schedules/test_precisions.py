@@ -14,7 +14,7 @@ from host_kernels import check_schedule
 
 from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.integers import HIGHEST, LOWEST
-from tvmmobile.graph.layers import NO_CLAMP, ChannelNorm, Clamp, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Resize, SumLayer
+from tvmmobile.graph.layers import NO_CLAMP, ChannelNorm, Clamp, Conv2d, Dense, GroupNorm, Layer, MaxPool, MeanPool, Pool, Resize, SumLayer
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision, register
 from tvmmobile.graph.tasks import Task
@@ -65,6 +65,10 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "winograd": ((Conv2d(7, 8, 32, 48, (3, 3), (1, 1), PADDED, clamp=RELU6),), (Conv2d(9, 5, 32, 32, (3, 3), in_layout="NCHW16c"),)),
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
+    "mean_pool": (
+        (MeanPool(9, 8, 7, (3, 3), (2, 2), PADDED),),
+        (MeanPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),),
+    ),
     "resize": ((Resize(5, 7, 13, 9, 10, "linear", "half_pixel"),), (Resize(8, 6, 9, 5, 13, "floor", "asymmetric"),)),
     "group_norm": ((GroupNorm(5, 7, 30, 5, 1e-5),), (GroupNorm(3, 3, 3, 1, 1e-6),)),
     "channel_norm": ((ChannelNorm(5, 7, 29, 1e-5),), (ChannelNorm(3, 3, 3, 1e-6),), (ChannelNorm(4, 3, 21, 1e-6, centred=False),)),
@@ -152,7 +156,7 @@ def test_tiles_are_as_many_vectors(template: Template) -> None:
         double, single = (template.space(Task(region, dtype)) for dtype in (FLOAT64.name, FLOAT32.name))
         assert double is not None
         for name in ("columns", "image_columns"):
-            if name in double.options and template.name not in ("depthwise", "max_pool"):
+            if name in double.options and template.name not in ("depthwise", "max_pool", "mean_pool"):
                 assert all(value % 2 == 0 for value in double.options[name])
                 assert single is None or template.name == "winograd" or double.usual[name] * 2 == single.usual[name]
 

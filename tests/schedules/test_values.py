@@ -9,7 +9,7 @@ from host_kernels import check_layer, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, Pool
+from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, MeanPool, Pool
 from tvmmobile.graph.layouts import Layout, blocked, shuffled
 
 RELU: Clamp = (0.0, None)
@@ -298,8 +298,9 @@ def test_dilated(
     st.tuples(*(st.integers(0, 2),) * 4),
     threads,
     st.integers(0, 1 << 16),
+    st.sampled_from((MaxPool, MeanPool)),
 )
-def test_max_pool(
+def test_pools_of_windows(
     tmp_path: Path,
     height: int,
     width: int,
@@ -309,9 +310,10 @@ def test_max_pool(
     padding: tuple[int, int, int, int],
     thread_count: int,
     choice: int,
+    kind: type[MaxPool | MeanPool],
 ) -> None:
     """Padding of less than a window, on either side."""
     top, left, bottom, right = (min(padded, kernel[place % 2] - 1) for place, padded in enumerate(padding))
     if height + top + bottom >= kernel[0] and width + left + right >= kernel[1]:
-        layer = MaxPool(height, width, depth, kernel, stride, (top, left, bottom, right))
-        check_layer(layer, thread_count, choice, "max_pool", tmp_path)
+        layer = kind(height, width, depth, kernel, stride, (top, left, bottom, right))
+        check_layer(layer, thread_count, choice, f"{kind.of}_pool", tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Kinds of operands, see `Curve.operands`.
-CHANNEL, TENSOR = "channel", "tensor"
+CHANNEL, TENSOR, GATE = "channel", "tensor", "gate"
 #: The curve of a scale and a shift for each channel, which only passes of our own put behind a layer.
 SCALED = "scaled"
 Float64 = npt.NDArray[np.float64]
@@ -27,10 +27,10 @@ class Curve:
     Attributes:
         exact: its values, from float64 to float64; channels are the last axis. Operands follow the number.
         emit: from vector arithmetic (`schedules.vectors.Vectors`), a vector and the operands' vectors to the vector of its values.
-        max_error: of what is emitted in float32, over max(1, |x|), for every finite x.
+        max_error: of what is emitted in float32, over max(1, |x|, |value|), for every x with a finite value.
         spellings: the forms in which `layer_forms` looks for it; earlier passes may rewrite other forms to these.
-        operands: its other inputs: `CHANNEL`, a constant for each channel of the output, or `TENSOR`, another tensor with the
-            output's extents, NHWC.
+        operands: its other inputs: `CHANNEL`, a constant for each channel of the output, `TENSOR`, another tensor with the
+            output's extents, NHWC, or `GATE`, a tensor with one number for each channel of the output.
         long: whether it takes so many registers that only a few vectors of a register tile can go through it at a time.
     """
 
@@ -63,10 +63,19 @@ def _emit_hsigmoid(v: Any, x: Any) -> Any:
     return v.bounded(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6)
 
 
+def _squared(x: Any) -> Any:
+    return _op("multiply")(x, x)
+
+
 def _op(name: str) -> Any:
     from tvm.relax.dpl import is_op
 
     return is_op(f"relax.{name}")
+
+
+def _product_with_itself(v: Any, x: Any) -> Any:
+    bound = v.bind(x)
+    return bound * bound
 
 
 def _clipped(x: Any, number: Callable[[float], Any]) -> Any:
@@ -125,7 +134,15 @@ CURVES: dict[str, Curve] = {
         (lambda x, number, slope: _op("add")(_op("maximum")(x, number(0.0)), _op("multiply")(_op("minimum")(x, number(0.0)), slope)),),
         operands=(CHANNEL,),
     ),
-    # Gates of pixels and channels, and products of branches.
+    # D. So et al., "Primer", arXiv 2109.08668; PoolFormer v2 and others scale and shift it (arXiv 2210.13452).
+    "relu_square": Curve(
+        lambda x: np.square(np.maximum(x, 0)),
+        lambda v, x: _product_with_itself(v, v.bounded(x, 0.0, None)),
+        6e-8,
+        (lambda x, number: _squared(_op("maximum")(x, number(0.0))),),
+    ),
+    "square": Curve(np.square, _product_with_itself, 6e-8, (lambda x, number: _squared(x),)),
+    # Gates of pixels, and products of branches.
     "times": Curve(
         lambda x, other: x * other,
         lambda v, x, other: x * other,
@@ -136,5 +153,13 @@ CURVES: dict[str, Curve] = {
     # The steps of integers that are stored, and their zero point.
     SCALED: Curve(
         lambda x, scale, shift: x * scale + shift, lambda v, x, scale, shift: x * scale + shift, 1.2e-7, operands=(CHANNEL, CHANNEL)
+    ),
+    # Squeeze and excite, where no layer takes the factors as those of its input.
+    "gated": Curve(
+        lambda x, gate: x * gate,
+        lambda v, x, gate: x * gate,
+        6e-8,
+        (lambda x, number, gate: _op("multiply")(x, gate), lambda x, number, gate: _op("multiply")(gate, x)),
+        operands=(GATE,),
     ),
 }

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from tvmmobile.graph.integers import HIGHEST
-from tvmmobile.graph.layers import Conv2d, Layer, MaxPool, Resize
+from tvmmobile.graph.layers import Conv2d, Layer, Resize, WindowPool
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import needs_of
 from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named, storage_named
@@ -121,7 +121,7 @@ class Task:
         """Bytes of the input, all weights and biases, and the output: with cold caches, no kernel moves fewer."""
         first, last = self.region[0], self.region[-1]
         read = {"input": first.input_shape, **self.side_shapes}
-        if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces
+        if isinstance(first, Conv2d | WindowPool) and first.pieces:  # of its sources, only the pieces
             read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
             read["pieces"] = (first.height, first.width, first.in_channels)
         if isinstance(first, Resize):  # of its input, only the pixels that it needs

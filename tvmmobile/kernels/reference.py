@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.curves import CHANNEL, CURVES, SCALED, TENSOR
+from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, SCALED, TENSOR
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import (
     NO_PARAMETERS,
@@ -26,12 +26,14 @@ from tvmmobile.graph.layers import (
     Layer,
     LayerParameters,
     MaxPool,
+    MeanPool,
     Place,
     Pool,
     Product,
     Resize,
     Softmax,
     SumLayer,
+    WindowPool,
 )
 from tvmmobile.graph.layouts import Layout, shuffle_of
 from tvmmobile.graph.resizing import pixels_along
@@ -159,6 +161,8 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         padded = np.pad(_put_together(layer, data, side), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-np.inf)
         largest = functional.max_pool2d(torch.from_numpy(_to_nchw(padded, "NHWC")), layer.kernel, layer.stride)
         return np.ascontiguousarray(largest.numpy().transpose(0, 2, 3, 1))
+    if isinstance(layer, MeanPool):
+        return _window_means(layer, _put_together(layer, data, side))
     if isinstance(layer, Gating):
         return np.asarray(data * side["gate"])
     if isinstance(layer, Resize):
@@ -213,6 +217,20 @@ def _attended(layer: Attention, data: Array, constants: LayerParameters, side: M
     return np.ascontiguousarray((means.transpose(1, 2) if layer.merged else means).numpy()).reshape(layer.output_shape)
 
 
+def _window_means(layer: MeanPool, data: Array) -> Array:
+    """Sums of windows over how many of their values lie in the image."""
+    import torch
+    from torch.nn import functional
+
+    top, left, bottom, right = layer.padding
+    sums, counts = (
+        functional.avg_pool2d(torch.from_numpy(_to_nchw(np.pad(array, ((0, 0), (top, bottom), (left, right), (0, 0))), "NHWC")), *window)
+        for array in (data, np.ones_like(data[..., :1]))
+        for window in [(layer.kernel, layer.stride)]
+    )
+    return np.ascontiguousarray((sums / counts).numpy().transpose(0, 2, 3, 1))
+
+
 def _resized(layer: Resize, data: Array) -> Array:
     """Rows first, then columns."""
     for axis, (inputs, outputs) in enumerate(((layer.height, layer.out_height), (layer.width, layer.out_width)), 1):
@@ -222,7 +240,7 @@ def _resized(layer: Resize, data: Array) -> Array:
     return data
 
 
-def _put_together(layer: Conv2d | MaxPool, data: Array, side: Mapping[str, Array]) -> Array:
+def _put_together(layer: Conv2d | WindowPool, data: Array, side: Mapping[str, Array]) -> Array:
     """A layer's input, of its pieces where it has some."""
     if not layer.pieces:
         return data
@@ -254,7 +272,8 @@ def _from_nhwc(data: Array, layer: Conv2d) -> Array:
 def _finish(layer: SumLayer, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
     """Apply a layer's epilogue to its sums, which already include the bias; channels are last."""
     values = sums + side["residual"] if "residual" in side else sums
-    operands = {CHANNEL: list(constants.operands), TENSOR: [array for name, array in side.items() if name.startswith("operand")]}
+    tensors = [array for name, array in side.items() if name.startswith("operand")]
+    operands = {CHANNEL: list(constants.operands), TENSOR: tensors, GATE: tensors}
     for step in layer.steps:
         if isinstance(step, str):
             read = (operands[kind].pop(0).astype(np.float64) for kind in CURVES[step].operands)

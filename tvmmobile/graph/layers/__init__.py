@@ -9,7 +9,7 @@ from tvmmobile.graph.layers.gating import Gating
 from tvmmobile.graph.layers.norm import ChannelNorm, GroupNorm
 from tvmmobile.graph.layers.opaque import Opaque
 from tvmmobile.graph.layers.parameters import NO_PARAMETERS, Array, LayerParameters
-from tvmmobile.graph.layers.pooling import MaxPool, Pool
+from tvmmobile.graph.layers.pooling import MaxPool, MeanPool, Pool, WindowPool
 from tvmmobile.graph.layers.product import Product
 from tvmmobile.graph.layers.resize import Resize
 from tvmmobile.graph.layers.rounding import Rounding, shift_of
@@ -17,7 +17,7 @@ from tvmmobile.graph.layers.softmax import Softmax
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer
 
-Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | GroupNorm | Attention | Product | Softmax | Opaque | Rounding
+Layer = Conv2d | Dense | Pool | WindowPool | Gating | Resize | ChannelNorm | GroupNorm | Attention | Product | Softmax | Opaque | Rounding
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
@@ -39,6 +39,7 @@ __all__ = [
     "Layer",
     "LayerParameters",
     "MaxPool",
+    "MeanPool",
     "Opaque",
     "Place",
     "Pool",
@@ -48,6 +49,7 @@ __all__ = [
     "Softmax",
     "SumLayer",
     "WindowLayer",
+    "WindowPool",
     "input_shapes",
     "shift_of",
 ]

@@ -35,8 +35,8 @@ class Pool(ImageLayer):
 
 
 @dataclass(frozen=True)
-class MaxPool(ImageLayer, WindowLayer):
-    """The largest value of every channel in a window, NHWC; padding does not count, and no window lies in the padding entirely.
+class WindowPool(ImageLayer, WindowLayer):
+    """One value of every channel for each window, NHWC; padding does not count, and no window lies in the padding entirely.
 
     Attributes:
         kernel, stride: (vertical, horizontal).
@@ -49,6 +49,7 @@ class MaxPool(ImageLayer, WindowLayer):
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
+    of: ClassVar[str]
 
     @property
     def in_channels(self) -> int:
@@ -73,10 +74,24 @@ class MaxPool(ImageLayer, WindowLayer):
     @property
     def kind(self) -> str:
         """The layer type as reports name it."""
-        return f"max pool {self.kernel[0]}x{self.kernel[1]}"
+        return f"{self.of} pool {self.kernel[0]}x{self.kernel[1]}"
 
     @property
     def name(self) -> str:
         """Canonical name."""
-        pieces = pieces_name(self.sources, self.pieces)
-        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", self._window_name, *pieces, *self._stored_name()])
+        pieces, size = pieces_name(self.sources, self.pieces), [f"{self.height}x{self.width}", f"{self.channels}"]
+        return "_".join([f"{self.of}pool", *size, self._window_name, *pieces, *self._stored_name()])
+
+
+@dataclass(frozen=True)
+class MaxPool(WindowPool):
+    """The largest value of every channel in a window."""
+
+    of: ClassVar[str] = "max"
+
+
+@dataclass(frozen=True)
+class MeanPool(WindowPool):
+    """The mean of every channel's values in a window."""
+
+    of: ClassVar[str] = "mean"

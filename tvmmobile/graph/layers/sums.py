@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
-from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
 
 #: Applied to the output: lower and upper bound, `None` if unbounded; or the name of one of `curves.CURVES`.
 Clamp = tuple[float | None, float | None] | str
@@ -55,7 +55,9 @@ class SumLayer(ABC):
 
     def _operand_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that steps read."""
-        return {f"operand{number}": self.plain_shape for number in range(self.operands.count(TENSOR))}
+        shape = self.plain_shape
+        shapes = {TENSOR: shape, GATE: (*[1] * (len(shape) - 1), shape[-1])}
+        return {f"operand{number}": shapes[kind] for number, kind in enumerate(kind for kind in self.operands if kind != CHANNEL)}
 
     def _steps_name(self) -> list[str]:
         return [clamp_name(self.clamp), *map(clamp_name, self.then)]

@@ -3,7 +3,7 @@
 clip has no layout inference. An infinite bound, from PyTorch's decompositions, counts as none. Networks have h-swish and h-sigmoid,
 x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6, also as x · (clip(x + 3, 0, 6) / 6), with a factor of 1/6 instead of the division, and
 as clip(x / 6 + 1/2, 0, 1), which is how ONNX's HardSwish and HardSigmoid are imported. A `log_softmax`, which has no layout
-inference either, becomes the logarithm of a softmax.
+inference either, becomes the logarithm of a softmax, and the second power, also that of a magnitude, a product.
 """
 
 from __future__ import annotations
@@ -105,6 +105,10 @@ def _rules() -> Iterator[_Rule]:
     for part, numbers in (above, below):
         for form in (product(product(image, part), low), product(image, product(part, low)), product(product(image, low), part)):
             yield form, numbers, lambda matched: relax.op.nn.gelu(matched[image])
+    magnitude = is_op("relax.abs")(image)
+    for base in (magnitude, image):
+        yield is_op("relax.power")(base, scale), {scale: 2.0}, lambda matched: relax.op.multiply(matched[image], matched[image])
+    yield is_op("relax.multiply")(magnitude, magnitude), {}, lambda matched: relax.op.multiply(matched[image], matched[image])
     yield product(image, is_op("relax.sigmoid")(image)), {}, lambda matched: relax.op.nn.silu(matched[image])
     logarithm = is_op("relax.nn.log_softmax")(image)
     yield logarithm, {}, lambda matched: relax.op.log(relax.op.nn.softmax(matched[image], int(matched[logarithm].attrs.axis)))

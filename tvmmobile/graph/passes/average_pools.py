@@ -1,4 +1,5 @@
-"""Average pools as layers with templates: a depthwise convolution with equal weights, or the mean over all pixels.
+"""Average pools as layers with templates: a depthwise convolution with equal weights, the mean over all pixels, or a pool that does not
+count padding.
 
 Relax's own legalisation counts every window's pixels at run time, with scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """
@@ -14,12 +15,27 @@ from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def average_pools(module: Any) -> Any:
-    """Rewrite every `avg_pool2d` whose windows all count the same number of pixels, and every mean over all pixels; NCHW."""
+    """Rewrite every `avg_pool2d` whose windows all count the same number of pixels, and every mean and sum over all pixels; NCHW.
+
+    Rounding up makes no difference where the windows fill the image.
+    """
     from tvm.relax.dpl import is_op, wildcard
 
     data = wildcard()
     module = rewrite_main(module, is_op("relax.nn.avg_pool2d")(data), lambda call, matched: _as_layer(call, matched[data]))
+    module = rewrite_main(module, is_op("relax.sum")(data), lambda call, matched: _as_mean(call, matched[data]))
     return rewrite_main(module, is_op("relax.mean")(data), lambda call, matched: _keeping_dimensions(call, matched[data]))
+
+
+def _as_mean(call: Any, data: Any) -> Any:
+    """A sum over rows and columns of one image, channels first or last, as a multiple of their mean (arXiv 2301.00808 has such a norm)."""
+    from tvm import relax
+
+    shape, axes = shape_of(data), sorted(int(axis) for axis in call.attrs.axis or ())
+    if len(shape) != 4 or shape[0] != 1 or axes not in ([1, 2], [2, 3]) or not call.attrs.keepdims:
+        return call
+    mean = relax.op.mean(data, axes, keepdims=True)
+    return relax.op.multiply(mean, relax.const(float(shape[axes[0]] * shape[axes[1]]), str(call.ty.dtype)))
 
 
 def _keeping_dimensions(call: Any, data: Any) -> Any:
@@ -38,11 +54,24 @@ def _as_layer(call: Any, data: Any) -> Any:
     attrs = call.attrs
     padding = [int(amount) for amount in attrs.padding]
     dilated = any(int(step) != 1 for step in attrs.dilation)
-    if attrs.layout != "NCHW" or attrs.ceil_mode or dilated or (any(padding) and not attrs.count_include_pad):
+    if attrs.layout != "NCHW" or dilated or (any(padding) and not attrs.count_include_pad):
         return call
     window = tuple(int(extent) for extent in attrs.pool_size)
     _, channels, height, width = shape_of(data)
+    if attrs.ceil_mode and _reaches_over(call, data):
+        return call
     if window == (height, width) and not any(padding):
         return relax.op.mean(data, [2, 3], keepdims=True)
     weight = np.full((channels, 1, *window), 1 / (window[0] * window[1]), str(data.ty.dtype))
     return relax.op.nn.conv2d(data, relax.const(weight), attrs.strides, padding, 1, channels)
+
+
+def _reaches_over(call: Any, data: Any) -> bool:
+    """Whether rounding up has given a pool windows that reach over the image and its padding."""
+    attrs, inputs, outputs = call.attrs, shape_of(data)[2:], shape_of(call)[2:]
+    padding = [int(amount) for amount in attrs.padding]
+    for axis, (extent, count) in enumerate(zip(inputs, outputs, strict=True)):
+        whole = extent + padding[axis] + padding[axis + 2]
+        if (count - 1) * int(attrs.strides[axis]) + int(attrs.pool_size[axis]) > whole:
+            return True
+    return False

@@ -107,7 +107,8 @@ def fold_factors(module: Any) -> Any:
 
     def joined(call: Any, matched: Any) -> Any:
         arrays = [matched[part].value.numpy() for part in (bias, shift)]
-        per_channel = all(array.size == int(call.ty.shape[-1]) == array.shape[-1] for array in arrays)
+        channels = int(call.ty.shape[-1])
+        per_channel = all(array.size == channels == (array.shape[-1] if array.ndim else 1) for array in arrays)
         if matched[conv].attrs.kernel_layout != "HWIO" or not per_channel or any(operand in shared for operand in call.args):
             return call
         return relax.op.add(matched[conv], relax.const(arrays[0].reshape(1, 1, 1, -1) + arrays[1].reshape(1, 1, 1, -1)))

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from tvmmobile.graph.curves import CHANNEL, TENSOR
+from tvmmobile.graph.curves import CHANNEL, GATE, TENSOR
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import (
     NO_PARAMETERS,
@@ -19,11 +19,11 @@ from tvmmobile.graph.layers import (
     GroupNorm,
     Layer,
     LayerParameters,
-    MaxPool,
     Pool,
     Product,
     Resize,
     Softmax,
+    WindowPool,
 )
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.layer_forms import CURVE_MARK, KINDS, Form, layer_forms
@@ -54,7 +54,7 @@ def external_name(value: Any) -> str | None:
 
 class LayerComposer:
     """The pass that composes every conv2d or matmul with its bias (and gate, residual and activation, where there are), every mean over
-    all pixels and every max pool, whose layer is accepted. If its input consists of slices, the layer reads these.
+    all pixels and every pool of windows, whose layer is accepted. If its input consists of slices, the layer reads these.
 
     In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
     which follow leave it alone until the plan says which kernel computes it.
@@ -78,7 +78,7 @@ class LayerComposer:
             if _read_outside(context):
                 return False  # a kernel has one result; of two sums, this one is the summand, and the other operand may be the sum
             inside = [expression for binding in context.matched_bindings.items() for expression in binding]
-            others = [found[name] for name in ("residual", *form.operands(TENSOR)) if name in found]
+            others = [found[name] for name in ("residual", *form.operands(TENSOR, GATE)) if name in found]
             if any(isinstance(other, tvm.ir.GenericConst) for other in others):
                 return False  # a kernel reads constants in the layout that it packs them in
             if any(other.same_as(expression) for other in others for expression in inside):
@@ -121,8 +121,8 @@ class LayerComposer:
         return mutate_main(module, Rewriter(module))
 
 
-def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
-    return isinstance(layer, MaxPool) or (isinstance(layer, Conv2d) and not layer.scaled)
+def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | WindowPool]:
+    return isinstance(layer, WindowPool) or (isinstance(layer, Conv2d) and not layer.scaled)
 
 
 def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
@@ -139,7 +139,7 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
         layer = layer_of(found, form) if matched else None
         if layer is None:
             continue
-        if isinstance(layer, Pool | MaxPool | Resize | Softmax):
+        if isinstance(layer, Pool | WindowPool | Resize | Softmax):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
         if isinstance(layer, ChannelNorm | GroupNorm):
             weight, bias = (found[part].value.numpy() if part in found else NO_PARAMETERS.bias for part in ("weight", "bias"))
@@ -147,7 +147,7 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
         if isinstance(layer, Product):
             return ComposedLayer(layer, NO_PARAMETERS), _places(function, [matrix for matrix, _ in matrices_of(found)])
         read = gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
-        read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR)) if part in found))
+        read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR, GATE)) if part in found))
         places = _places(function, read)
         if isinstance(layer, Gating):
             return ComposedLayer(layer, NO_PARAMETERS), places

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.layers import Conv2d, MaxPool
+from tvmmobile.graph.layers import Conv2d, WindowPool
 from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
 
 #: From this many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/strassen.py).
 STRASSEN_CHANNELS = 128
 
 
-def reading_pieces(layer: Conv2d | MaxPool, data: Any, lookup: Callable[[Any], Any]) -> tuple[Conv2d | MaxPool, list[Any]] | None:
+def reading_pieces(layer: Conv2d | WindowPool, data: Any, lookup: Callable[[Any], Any]) -> tuple[Conv2d | WindowPool, list[Any]] | None:
     """The layer that reads the pieces of its input, and the tensors they are of; `None` if it should not, or if there are none.
 
     Strassen's algorithm takes one tensor and saves more than the copy costs: 7×7, 464 → 1024 takes 4.69 ms from five pieces, 3.56 from one.

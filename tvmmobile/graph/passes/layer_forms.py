@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, Spelling
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM, PRODUCT, SOFTMAX = KINDS = tuple(
-    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm", "product", "softmax")
+CONV2D, DENSE, POOL, MAX_POOL, MEAN_POOL, GATING, RESIZE, NORM, PRODUCT, SOFTMAX = KINDS = tuple(
+    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "mean_pool", "gate", "resize", "norm", "product", "softmax")
 )
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
@@ -41,17 +42,18 @@ class Form:
         """Attribute value of the composed function."""
         return self.kind + (CURVE_MARK + self.curve if self.curve else "")
 
-    def operands(self, kind: str) -> list[str]:
-        """Parts that are the curve's operands of a kind, in order."""
-        count = CURVES[self.curve].operands.count(kind) if self.curve else 0
-        return [f"{kind} {number}" for number in range(count)]
+    def operands(self, *kinds: str) -> list[str]:
+        """Parts that are the curve's operands of some kinds, in order."""
+        found = CURVES[self.curve].operands if self.curve else ()
+        return [_part(found, place) for place, kind in enumerate(found) if kind in kinds]
 
 
 def layer_forms() -> list[Form]:
     """The most specific first."""
     from tvm.relax.dpl import is_const, is_op, wildcard
 
-    mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
+    mean = is_op("relax.mean")(wildcard())
+    largest, average = (is_op(f"relax.nn.{name}_pool2d")(wildcard()) for name in ("max", "avg"))
     normed_by = is_const(), is_const()
     norms = [is_op(f"relax.nn.{name}")(wildcard(), *normed_by) for name in ("layer_norm", "group_norm")]
     scaled = is_op("relax.nn.rms_norm")(wildcard(), normed_by[0])
@@ -61,6 +63,7 @@ def layer_forms() -> list[Form]:
     found = [
         Form(POOL, mean, {"mean": mean}),
         Form(MAX_POOL, largest, {"max pool": largest}),
+        Form(MEAN_POOL, average, {"mean pool": average}),
         Form(RESIZE, resized, {"resize": resized}),
         Form(SOFTMAX, logarithm, {"softmax": softmax, "logarithm": logarithm}),
         Form(SOFTMAX, softmax, {"softmax": softmax}),
@@ -82,6 +85,11 @@ def layer_forms() -> list[Form]:
     return [*found, Form(GATING, product, {"scaled": product})]
 
 
+def _part(operands: Sequence[str], place: int) -> str:
+    """The name of an operand: its kind, and the number among those of the kind."""
+    return f"{operands[place]} {operands[:place].count(operands[place])}"
+
+
 def _pair_form(*turned: bool) -> Form:
     """A product of two activations, whose last dimensions may be swapped before."""
     from tvm.relax.dpl import is_op, wildcard
@@ -98,7 +106,7 @@ def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> Form:
     numbers: dict[str, float] = {}
     operands = []
     for place, operand in enumerate(CURVES[curve].operands):
-        name = f"{operand} {CURVES[curve].operands[:place].count(operand)}"
+        name = _part(CURVES[curve].operands, place)
         parts[name] = is_const() if operand == CHANNEL else wildcard()
         operands.append(parts[name])
 

@@ -7,9 +7,23 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from tvmmobile.graph.curves import CHANNEL, TENSOR
+from tvmmobile.graph.curves import CHANNEL, GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, Gating, GroupNorm, Layer, MaxPool, Pool, Product, Resize, Softmax
+from tvmmobile.graph.layers import (
+    ChannelNorm,
+    Clamp,
+    Conv2d,
+    Dense,
+    Gating,
+    GroupNorm,
+    Layer,
+    MaxPool,
+    MeanPool,
+    Pool,
+    Product,
+    Resize,
+    Softmax,
+)
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.layer_forms import GATING, PRODUCT, SIDES, Form
 from tvmmobile.graph.passes.products import swaps_last
@@ -23,7 +37,11 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
     if "mean" in found:
         return _pool_of(found["mean"])
     if "max pool" in found:
-        return _max_pool_of(found["max pool"])
+        return _window_pool_of(found["max pool"], MaxPool)
+    if "mean pool" in found:
+        attrs = found["mean pool"].attrs
+        counts_padding = attrs.count_include_pad and any(int(extent) for extent in attrs.padding)
+        return None if counts_padding else _window_pool_of(found["mean pool"], MeanPool)
     if "norm" in found:
         return _norm_of(found["norm"])
     if "softmax" in found:
@@ -47,6 +65,8 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
     if any(math.prod(shapes[part]) != 1 and not _along_channels(shapes[part], out_shape) for part in form.operands(CHANNEL)):
         return None
     if any(shapes[part] != out_shape for part in ("residual", *form.operands(TENSOR)) if part in found):
+        return None
+    if any(not _is_gate(shapes[part], out_shape) for part in form.operands(GATE)):
         return None
     data_shape = shape_of(product.args[0])
     if product.op.name == "relax.matmul":
@@ -76,6 +96,11 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
 def _along_channels(shape: list[int], out_shape: list[int]) -> bool:
     """Whether a constant has one number for each channel."""
     return shape == [*[1] * (len(shape) - 1), out_shape[-1]]
+
+
+def _is_gate(shape: list[int], out_shape: list[int]) -> bool:
+    """Whether a tensor has one number for each channel of an image of several pixels."""
+    return _along_channels(shape, out_shape) and len(shape) == len(out_shape) == 4 and shape != out_shape
 
 
 def _pool_of(mean: Any) -> Pool | None:
@@ -117,8 +142,8 @@ def _product_of(found: dict[str, Any]) -> Product | None:
     return Product(tuple(shapes[0][:-2]), shapes[0][-2], shapes[0][-1], shapes[1][-1], turned)
 
 
-def _max_pool_of(call: Any) -> MaxPool | None:
-    """The layer of a max pool, `None` for a batch, dilation, another layout, or windows of padding alone.
+def _window_pool_of(call: Any, kind: type[MaxPool | MeanPool]) -> MaxPool | MeanPool | None:
+    """The layer of a pool of that kind, `None` for a batch, dilation, another layout, or windows of padding alone.
 
     Padding behind the input is as much as the windows reach, whether because of rounding up or the network's own padding.
     """
@@ -136,7 +161,7 @@ def _max_pool_of(call: Any) -> MaxPool | None:
             return None
         after.append(max(0, start + kernel[axis] - shape[axis + 1]))
     padding = before[0], before[1], after[0], after[1]
-    return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
+    return kind(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
 
 
 def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:

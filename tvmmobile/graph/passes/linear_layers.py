@@ -17,6 +17,7 @@ from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, re
 #: Operators that treat all elements alike.
 _UNARY = {*("nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.relu", "nn.leakyrelu", "sigmoid", "tanh", "erf", "exp", "sqrt", "negative", "clip")}
 _BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum"}
+_POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d"}
 #: Those that only change a tensor's shape; `broadcast_to` if the shape stays.
 _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
 
@@ -52,6 +53,8 @@ class _Rewriting(MainRewriter):
         super().__init__(main)
         #: By the old variable.
         self.seen: dict[Any, _Seen] = {}
+        #: Variables that would be images with their channels last, for all that is known.
+        self.guessed: set[Any] = set()
         #: Images in the order in which they are computed.
         self.order: dict[Any, int] = {}
 
@@ -63,6 +66,9 @@ class _Rewriting(MainRewriter):
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
                 self.seen[variable] = self._made(rebuilt(value, self._leaf))
+                self.guessed.add(variable)
+                if operator_of(value) == "relax.permute_dims" and [int(axis) for axis in value.attrs.axes or ()] == [0, 2, 3, 1]:
+                    self._show_first(value.args[0], self.seen[variable].image)
                 return self.seen[variable].image
             return rebuilt(value, self._leaf)
         self.seen[variable] = seen
@@ -71,6 +77,14 @@ class _Rewriting(MainRewriter):
         if seen.first:
             return rebuilt(value, self._leaf)
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
+
+    def _show_first(self, source: Any, image: Any) -> None:
+        """Let an image show a variable that has the channels first, under all its names, from now on."""
+        while source in self.values and (source not in self.seen or source in self.guessed):
+            self.seen[source] = _Seen(image, first=True)
+            before = self.values[source]
+            same = operator_of(before) in _VIEWS and shape_of(before) == shape_of(before.args[0])
+            source = before.args[0] if same else None
 
     def output(self, variable: Any) -> Any:
         """The same."""
@@ -107,12 +121,24 @@ class _Rewriting(MainRewriter):
             return None
         if name == "relax.mean" and shown.first and _is_over_pixels(value):
             return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
+        if name in _POOLS and shown.first and value.attrs.layout == "NCHW" and shape_of(shown.image)[-1] == shape_of(value)[1]:
+            return self._pool(value, shown.image)
         return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs), shown.first) if operator in _UNARY else None
 
     def _made(self, value: Any, first: bool = False) -> _Seen:
         image = self.builder.emit(value)
         self.order[image] = len(self.order)
         return _Seen(image, first)
+
+    def _pool(self, value: Any, image: Any) -> _Seen:
+        """A pool of windows of an image whose channels are first, on the image with its channels last."""
+        from tvm import relax
+
+        attrs = value.attrs
+        window = ([int(extent) for extent in extents] for extents in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation))
+        pool = getattr(relax.op.nn, value.op.name.removeprefix("relax.nn."))
+        rounding = bool(attrs.ceil_mode), bool(attrs.count_include_pad)
+        return self._made(pool(image, *window, *rounding, layout="NHWC"), first=True)
 
     def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
         """A norm of images whose channels are first, on the image with its channels last."""
@@ -125,6 +151,8 @@ class _Rewriting(MainRewriter):
             height, width = pixels if len(pixels) == 2 else (1, math.prod(pixels))
             first = self.builder.emit(relax.op.reshape(self.replaced[value.args[0]], [1, channels, height, width]))
             image = self.builder.emit(relax.op.permute_dims(first, [0, 2, 3, 1]))
+            self.order[image] = len(self.order)
+            self._show_first(value.args[0], image)
         attrs = value.attrs
         numbers = int(attrs.num_groups), 3, [1, 2], float(attrs.epsilon), bool(attrs.center), bool(attrs.scale)
         return self._made(relax.op.nn.group_norm(image, *value.args[1:], *numbers), first=True)

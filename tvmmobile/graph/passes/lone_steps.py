@@ -15,31 +15,84 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt
+from tvmmobile.graph.passes.split_batch import BY_ELEMENT
+from tvmmobile.graph.passes.views import constant_of
 from tvmmobile.graph.precision import FLOAT32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"}
-_BINARY = {"relax.add", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
+_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
 
 
 def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
     """The pass, behind that of the composer, as often as it composes more."""
 
+    def composed(module: Any, joined: bool) -> Any:
+        starts = _starts(module, joined)
+        if not starts:
+            return module
+        behind = module.clone()
+        behind["main"] = _Inserting(module["main"], starts).rewritten()
+        behind = composer(fold_factors(behind))
+        behind["main"] = _WithoutCopies(behind["main"], composer.layers).rewritten()
+        return behind
+
     def run(module: Any) -> Any:
-        while starts := _starts(module):
-            behind = module.clone()
-            behind["main"] = _Inserting(module["main"], starts).rewritten()
-            behind = composer(fold_factors(behind))
-            behind["main"] = _WithoutCopies(behind["main"], composer.layers).rewritten()
-            if _count(behind) >= _count(module):
+        while count := _count(module):
+            # Spelled only now: a number that is added may be part of an activation, as steps of the same tensor may be.
+            tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in (True, False))
+            better = next((behind for behind in tries if _count(behind) < count), None)
+            if better is None:
                 break
-            module = behind
+            module = better
         return module
 
     return run
+
+
+def _spelled(module: Any) -> Any:
+    """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel.
+
+    What normalises the network's input stays: that has its channels first.
+    """
+    import tvm
+    from tvm import relax
+
+    inputs = set(module["main"].params)
+    for binding in bindings_of(module["main"]):
+        given = binding.value.args[0] if operator_of(binding.value) == "relax.strided_slice" else binding.value
+        inputs |= {binding.var} if given in inputs else set()
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        step = binding.value
+        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step) or inputs & {*step.args}:
+            return step
+        one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
+        if operator_of(step) == "relax.subtract":
+            other = _negative(builder, other)
+        return builder.normalize(relax.op.add(other, one) if isinstance(one, tvm.ir.GenericConst) else relax.op.add(one, other))
+
+    return rebind_main(module, value_of)
+
+
+def _for_channels(operand: Any, channels: int) -> Any:
+    """A constant number as one for each channel; other operands as they are."""
+    from tvm import relax
+
+    array = constant_of(operand, {})
+    if array is None or array.size > 1:
+        return operand
+    return relax.const(np.full((1, 1, 1, channels), array.item(), array.dtype))
+
+
+def _negative(builder: Any, operand: Any) -> Any:
+    from tvm import relax
+
+    array = constant_of(operand, {})
+    return builder.emit(relax.op.multiply(operand, relax.const(-1.0))) if array is None else relax.const(-array)
 
 
 def _is_image(value: Any) -> bool:
@@ -55,13 +108,18 @@ def _is_concatenation(value: Any) -> bool:
 
 
 def _tensors(step: Any) -> list[Any]:
-    """The variables that a step of an image reads, which have its shape; none for other values."""
+    """The variables that a step of an image reads and that have its shape; none for other values. Of a product with one number for each
+    channel, it is the image.
+    """
     from tvm import relax
 
     if operator_of(step) not in _UNARY | _BINARY or not _is_image(step):
         return []
     read = [operand for operand in step.args if isinstance(operand, relax.Var)]
-    return read if all(shape_of(operand) == shape_of(step) for operand in read) else []
+    shape = shape_of(step)
+    if operator_of(step) == "relax.multiply":
+        read = [operand for operand in read if shape_of(operand) != [1, 1, 1, shape[3]] or shape[1:3] == [1, 1]]
+    return read if all(shape_of(operand) == shape for operand in read) else []
 
 
 def _count(module: Any) -> int:
@@ -70,17 +128,30 @@ def _count(module: Any) -> int:
     return sum(1 for value in values if _is_concatenation(value) or _tensors(value))
 
 
-def _starts(module: Any) -> dict[Any, Any]:
-    """The concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all its readers."""
+def _starts(module: Any, joined: bool) -> dict[Any, Any]:
+    """The concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all its readers.
+
+    Steps have the number of their row; those that another one joins are one row, if that is asked for.
+    """
     values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"])}
     steps = {variable: tensors for variable, value in values.items() if (tensors := _tensors(value))}
     starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
+    rows = _rows(steps) if joined else {step: number for number, step in enumerate(steps)}
     for variable, tensors in steps.items():
-        if any(tensor in steps for tensor in tensors):
-            continue
+        if any(tensor in steps or operator_of(values.get(tensor)).removeprefix("relax.") in BY_ELEMENT for tensor in tensors):
+            continue  # Relax makes one kernel of both
         if not any(tensor in starts and starts[tensor] is None for tensor in tensors):
-            starts.setdefault(tensors[0], set()).add(variable)
+            starts.setdefault(tensors[0], {})[variable] = rows[variable]
     return starts
+
+
+def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
+    """The number of each step's row; steps are given in order, with what they read."""
+    rows: dict[Any, int] = {}
+    for number, (variable, tensors) in enumerate(steps.items()):
+        joined = {rows[tensor] for tensor in tensors if tensor in rows}
+        rows = {step: number if row in joined else row for step, row in rows.items()} | {variable: number}
+    return rows
 
 
 class _Inserting(MainRewriter):
@@ -89,15 +160,17 @@ class _Inserting(MainRewriter):
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
         super().__init__(main)
         self.starts = starts
-        #: Of the old variables.
-        self.copies: dict[Any, Any] = {}
+        #: Of the old variables: one for all that read a concatenation, or one for each row of steps.
+        self.copies: dict[tuple[Any, int | None], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
         """What it was, of copies where it starts a row of steps or reads a concatenation."""
 
         def leaf(part: Any) -> Any:
-            steps = self.starts.get(part, ())
-            return self._copy(part) if steps is None or variable in steps else self.replaced.get(part, part)
+            steps = self.starts.get(part, {})
+            if steps is None:
+                return self._copy(part)
+            return self._copy(part, steps[variable]) if variable in steps else self.replaced.get(part, part)
 
         return rebuilt(value, leaf)
 
@@ -105,16 +178,16 @@ class _Inserting(MainRewriter):
         """The same."""
         return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
 
-    def _copy(self, variable: Any) -> Any:
+    def _copy(self, variable: Any, row: int | None = None) -> Any:
         from tvm import relax
 
-        if variable not in self.copies:
+        if (variable, row) not in self.copies:
             channels = shape_of(variable)[3]
             ones, zeros = (relax.const(make((1, 1, 1, channels), np.float32)) for make in (np.ones, np.zeros))
             layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
             factors = self.builder.emit(relax.op.nn.conv2d(self.replaced[variable], ones, groups=channels, **layouts))
-            self.copies[variable] = self.builder.emit(relax.op.add(factors, zeros))
-        return self.copies[variable]
+            self.copies[variable, row] = self.builder.emit(relax.op.add(factors, zeros))
+        return self.copies[variable, row]
 
 
 class _WithoutCopies(MainRewriter):

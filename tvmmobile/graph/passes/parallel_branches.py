@@ -1,4 +1,4 @@
-"""Sums of convolutions of the same tensor as one convolution, whose kernel is the sum of theirs.
+"""Sums and differences of convolutions of the same tensor as one convolution, whose kernel is the sum or the difference of theirs.
 
 RepVGG (arXiv 2101.03697), MobileOne, FastViT and others are trained with such branches, some of which are only a batch norm, and are
 exported with them where nobody merges these before. Two are merged where the kernel of one covers the other's.
@@ -19,7 +19,10 @@ from tvmmobile.graph.passes.views import constant_of
 
 
 def parallel_branches(module: Any) -> Any:
-    """Rewrite every sum of two such branches in `main`, NCHW; batch norms are folded into convolutions, or factors and summands."""
+    """Rewrite every sum or difference of two such branches in `main`, NCHW.
+
+    Batch norms are folded into convolutions already, or factors and summands.
+    """
     from tvm import relax
 
     main = module["main"]
@@ -29,9 +32,11 @@ def parallel_branches(module: Any) -> Any:
     merged: dict[Any, _Branch] = {}
     for variable, value in values.items():
         found = _branch(value, values, branches, single)
-        if found is None and operator_of(value) == "relax.add":
-            pair = [branches.get(operand) if operand in single else None for operand in value.args]
-            found = _sum(pair[0], pair[1], shape_of(variable)) if pair[0] and pair[1] else None
+        if found is None and operator_of(value) in ("relax.add", "relax.subtract"):
+            one, other = (branches.get(operand) if operand in single else None for operand in value.args)
+            if other and operator_of(value) == "relax.subtract":
+                other = other.times(np.array(-1.0))
+            found = _sum(one, other, shape_of(variable)) if one and other else None
             if found is not None:
                 merged[variable] = found
         if found is not None:
@@ -60,6 +65,10 @@ class _Branch:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
     is_scale: bool = False
+
+    def times(self, factors: Array) -> _Branch:
+        """The branch multiplied by one number, or by one for each output channel."""
+        return replace(self, weight=self.weight * factors.reshape(-1, 1, 1, 1), bias=self.bias * factors)
 
     def in_groups(self, groups: int) -> _Branch:
         """A factor for each channel as a convolution of so many groups."""
@@ -103,7 +112,7 @@ def _branch(value: Any, values: Mapping[Any, Any], branches: Mapping[Any, _Branc
     if name == "relax.add":
         return replace(before, bias=before.bias + numbers) if before else None
     if before:
-        return replace(before, weight=before.weight * numbers.reshape(-1, 1, 1, 1), bias=before.bias * numbers)
+        return before.times(numbers)
     return _Branch(data, numbers.reshape(-1, 1, 1, 1), np.zeros(channels), groups=channels, is_scale=True)
 
 

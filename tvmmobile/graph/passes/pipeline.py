@@ -13,14 +13,18 @@ from tvmmobile.graph.passes.attention import attention
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
+from tvmmobile.graph.passes.channel_concatenations import channel_concatenations
 from tvmmobile.graph.passes.channel_constants import channel_constants
+from tvmmobile.graph.passes.channel_means import channel_means
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.group_norms import group_norms
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.lone_steps import lone_steps
+from tvmmobile.graph.passes.neutral_steps import neutral_steps
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
@@ -34,6 +38,7 @@ from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
+from tvmmobile.graph.passes.turned_products import turned_products
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
@@ -75,13 +80,16 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
+        *([("neutral_steps", neutral_steps)] if lone else []),
         ("parallel_branches", parallel_branches),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
         ("one_form_of_hard_activations", one_form_of_hard_activations),
         ("layer_norms_of_images", layer_norms_of_images),
+        ("group_norms", group_norms),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
+        ("turned_products", turned_products),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
         ("nhwc", transform.ConvertLayout(_LAYOUTS)),
@@ -89,7 +97,9 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
+        ("channel_concatenations", channel_concatenations),
         ("linear_layers", linear_layers),
+        ("channel_means", channel_means),
         ("zero_bias", zero_bias),
         ("fold_factors", fold_factors),
         ("canonicalize", transform.CanonicalizeBindings()),
@@ -128,8 +138,8 @@ def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None
         module: Relax module as the front end leaves it.
         accepts: whether some template takes a layer.
         dump_dir: where to write the module after each pass, as `NN_name.py`.
-        lone: whether steps that no layer in front of them computes become layers of their own; those of a network that its file has
-            quantised are looked for as they are.
+        lone: whether steps that change nothing are left out, and those that no layer in front of them computes become layers of their own;
+            those of a network that its file has quantised are looked for as they are.
     """
     composer = LayerComposer(accepts)
     passes = _composing(composer, lone)

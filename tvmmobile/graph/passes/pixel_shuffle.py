@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.curves import TENSOR
+from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
 from tvmmobile.graph.layouts import Layout, shuffled
@@ -97,7 +97,7 @@ def _shuffling(variable: Any, composed: ComposedLayer, values: dict[Any, Any], r
         return None
     at, layout, order = found
     alike = (order == np.arange(order.size)).all()
-    if not alike and (layer.residual or TENSOR in layer.operands):
+    if not alike and (layer.residual or {TENSOR, GATE} & {*layer.operands}):
         return None  # these have the channels in the old order
     parameters = composed.parameters
     constants = (parameters.bias, *parameters.operands)

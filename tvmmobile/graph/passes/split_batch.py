@@ -2,6 +2,7 @@
 
 A batch saves a core nothing, because weights stay in its caches within one image anyway. Operators that compute each image by itself are
 repeated for each, one image at a time up to the next operator that mixes images. Its input is concatenated, and its output is split again.
+The same is done for the parts of a single image that go through convolutions as a batch, as windows for attention do.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ BY_ELEMENT = {
 _NORMS = {"nn.layer_norm", "nn.rms_norm", "nn.group_norm", "nn.instance_norm"}
 _ALONG = {*("mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax"), *_NORMS}
 _LAYERS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.nn.conv1d")
+#: Most parts of an image; each has kernel calls of its own.
+_MOST_PARTS = 16
 
 
 def split_batch(module: Any) -> Any:
-    """Compute batches of `main` image by image; a network of one image stays as it is."""
-    size = _batch_of(module["main"])
-    if size < 2:
-        return module
-    module = module.clone()
-    module["main"] = _Split(module["main"], size).rewritten()
+    """Compute batches of `main` image by image; a network of one image without parts stays as it is."""
+    for size in _batches_of(module["main"]):
+        module = module.clone()
+        module["main"] = _Split(module["main"], size).rewritten()
     return module
 
 
-def _batch_of(main: Any) -> int:
-    """The batch of the network's convolutions; 1 if they do not agree."""
+def _batches_of(main: Any) -> list[int]:
+    """The batches of the network's convolutions that are computed image by image, in ascending order."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if operator_of(binding.value) in _LAYERS}
-    return sizes.pop() if len(sizes) == 1 else 1
+    return sorted(size for size in sizes if size > 1 and (len(sizes) == 1 or size <= _MOST_PARTS))
 
 
 def _shape(value: Any) -> list[int]:
@@ -168,11 +169,11 @@ class _Split:
         if not self._is_batch(data):
             return (), None
         rest = [_Same(argument) for argument in value.args[1:]]
-        if name == "reshape":
-            shape = _shape(value)
+        if name in ("reshape", "broadcast_to"):
+            shape, view = _shape(value), getattr(relax.op, name)
             if shape[:1] != [self.size]:
                 return (), None
-            return [data], lambda given: relax.op.reshape(given[0], [1, *shape[1:]])
+            return [data], lambda given: view(given[0], [1, *shape[1:]])
         return ([data, *rest], again) if operator_of(value) in _OF_ONE or self._keeps_images(name, value) else ((), None)
 
     def _is_batch(self, value: Any) -> bool:

@@ -114,21 +114,23 @@ class _Unfolding(MainRewriter):
         found = [self.shuffled[one] for one in arguments if isinstance(one, relax.Var) and one in self.shuffled]
         if not found or name not in _ALIKE or len({(one.strides, one.shape, one.groups) for one in found}) > 1:
             return None
-        operands = [self.shuffled[one].source if one in self.shuffled else self._spread(one, found[0]) for one in arguments]
+        operands = [self.shuffled[one].source if one in self.shuffled else self._spread(name, one, found[0]) for one in arguments]
         if any(operand is None for operand in operands):
             return None
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
 
-    def _spread(self, operand: Any, beside: _Shuffled) -> Any:
-        """An operand with numbers for each channel; a single one as it is, and `None` for what is computed or has pixels."""
+    def _spread(self, operator: str, operand: Any, beside: _Shuffled) -> Any:
+        """An operand with numbers for each channel; one for all of them as it is, and `None` for what is computed or has pixels."""
         import tvm
         from tvm import relax
 
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
         numbers = constant_of(operand, self.values)
-        if numbers is None or numbers.size == 1:
-            return None if numbers is None else operand
+        if numbers is None:
+            return None
+        if numbers.size == 1 and (beside.shape[1] > 1 or not (numbers.ndim == 4 or operator == _NORM)):
+            return relax.const(numbers)
         axis = 1 if numbers.ndim == 4 else 0
         return relax.const(beside.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from weakref import WeakKeyDictionary
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Pool, Resize
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool, Resize, WindowPool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_named
 from tvmmobile.tuning.database import Database
@@ -125,6 +125,6 @@ def _extents(layer: Layer) -> tuple[float, ...]:
         return layer.in_features, layer.out_features
     if isinstance(layer, Pool):
         return layer.height, layer.width, layer.channels
-    if isinstance(layer, MaxPool | Resize):
+    if isinstance(layer, WindowPool | Resize):
         return layer.out_height, layer.out_width, layer.channels
     return tuple(float(extent) for extent in layer.input_shape)

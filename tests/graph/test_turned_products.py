@@ -1,0 +1,34 @@
+"""Attention of images with their channels first: one layer that moves nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from small_networks import error_against_torch, prepared, seeded, unit
+from torch import nn
+
+from tvmmobile.graph.layers import Attention, Opaque
+
+IMAGE = (1, 3, 5, 6)
+
+
+class ChannelsFirst(nn.Module):
+    """Attention between pixels, as EfficientViT of Microsoft (arXiv 2305.07027) has it: values times the transposed weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.last = nn.Conv2d(8, 24, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.embed(image).flatten(2).split(8, 1)
+        weights = (query.transpose(-2, -1) @ key * 0.3).softmax(-1)
+        return self.last((value @ weights.transpose(-2, -1)).reshape(image.shape))
+
+
+def test_values_times_transposed_weights(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8), ChannelsFirst(), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    layers = [node.layer for node in prepared(network, IMAGE).nodes]
+    assert [type(layer) for layer in layers].count(Attention) == 1
+    assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5

@@ -1,0 +1,76 @@
+"""Group norms of images as one operator: ONNX's exporters write them as instance norms of groups, with factors and summands behind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.passes.rewriting import readers_of, rewrite_main
+
+
+def group_norms(module: Any) -> Any:
+    """Rewrite norms of images' groups, each of which is one channel in three dimensions, in `main`, NCHW; then factors and summands of
+    channels behind a group norm become its own.
+    """
+    return _with_own_constants(_of_images(module))
+
+
+def _of_images(module: Any) -> Any:
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    data, weight, bias = wildcard(), is_const(), is_const()
+    groups = is_op("relax.reshape")(data, wildcard())
+    norm = is_op("relax.nn.group_norm")(groups, weight, bias)
+
+    def rewrite(call: Any, matched: Any) -> Any:
+        shape, attrs = shape_of(call), matched[norm].attrs
+        count = shape_of(matched[norm])[1]
+        is_instance = int(attrs.num_groups) == count and int(attrs.channel_axis) == 1 and [int(axis) for axis in attrs.axes] == [2]
+        if not is_instance or shape != shape_of(matched[data]) or len(shape) != 4 or shape[0] != 1 or shape[1] % count:
+            return call
+        each = shape[1] // count
+        own = (relax.const(np.repeat(matched[part].value.numpy(), each)) for part in (weight, bias))
+        return relax.op.nn.group_norm(matched[data], *own, count, 1, [2, 3], float(attrs.epsilon))
+
+    return rewrite_main(module, is_op("relax.reshape")(norm, wildcard()), rewrite)
+
+
+def _with_own_constants(module: Any) -> Any:
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    data, weight, bias, constant = wildcard(), is_const(), is_const(), is_const()
+    norm = is_op("relax.nn.group_norm")(data, weight, bias)
+
+    for name in ("multiply", "add"):
+        readers = readers_of(module["main"])
+
+        def folded(call: Any, matched: Any, name: str = name, readers: Any = readers) -> Any:
+            attrs, channels = matched[norm].attrs, shape_of(call)[1]
+            numbers = _of_channels(matched[constant].value.numpy(), channels)
+            alone = all(len(readers[operand]) == 1 for operand in call.args if isinstance(operand, relax.Var))
+            plain = int(attrs.channel_axis) == 1 and attrs.center and attrs.scale and len(shape_of(call)) == 4
+            if numbers is None or not alone or not plain:
+                return call
+            factors, summands = (matched[part].value.numpy() for part in (weight, bias))
+            own = (factors * numbers, summands * numbers) if name == "multiply" else (factors, summands + numbers)
+            axes = [int(axis) for axis in attrs.axes]
+            constants = map(relax.const, own)
+            return relax.op.nn.group_norm(matched[data], *constants, int(attrs.num_groups), 1, axes, float(attrs.epsilon))
+
+        operator = is_op(f"relax.{name}")
+        module = rewrite_main(module, operator(norm, constant) | operator(constant, norm), folded)
+    return module
+
+
+def _of_channels(array: Array, channels: int) -> Array | None:
+    """A constant's numbers, one for each channel of an image, NCHW; `None` for another constant."""
+    if array.size == 1:
+        return np.broadcast_to(array.reshape(-1), channels)
+    fits = array.shape[-3:] == (channels, 1, 1) and math.prod(array.shape) == channels
+    return array.reshape(-1) if fits else None

@@ -1,0 +1,38 @@
+"""Steps that change nothing, sums with zero and products with one: Python's `sum` of branches begins with 0, factors are 1 by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import holds, replace_values
+
+#: The second operand that changes nothing, which may also be the first of the first two.
+_NEUTRAL = {"relax.add": 0.0, "relax.multiply": 1.0, "relax.subtract": 0.0, "relax.divide": 1.0}
+_SYMMETRIC = {"relax.add", "relax.multiply"}
+
+
+def neutral_steps(module: Any) -> Any:
+    """Rewrite `x + 0`, `x - 0`, `x * 1` and `x / 1` as `x` in `main`."""
+    from tvm import relax
+
+    without = replace_values(module, lambda value, _: _operand(value))
+    # Layout inference knows no second name of a variable.
+    return module if without is module else relax.transform.CanonicalizeBindings()(without)
+
+
+def _operand(value: Any) -> Any:
+    """The operand that such a step returns; `None` for other values."""
+    import tvm
+    from tvm import relax
+
+    name = operator_of(value)
+    if name not in _NEUTRAL:
+        return None
+    data, other = value.args
+    if name in _SYMMETRIC and isinstance(data, tvm.ir.GenericConst):
+        data, other = other, data
+    if not isinstance(data, relax.Var) or not isinstance(other, tvm.ir.GenericConst) or not holds(other, _NEUTRAL[name]):
+        return None
+    same = shape_of(data) == shape_of(value) and str(data.ty.dtype) == str(value.ty.dtype)
+    return data if same else None

@@ -1,0 +1,55 @@
+"""Products with the transpose of a softmax, as some attention of images has them, as the transpose of a product with the softmax.
+
+`values @ softmax(…).mT` of values whose channels are first is `(softmax(…) @ values.mT).mT`: in an image with its channels last, neither
+values nor results are moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.products import swaps_last
+from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
+from tvmmobile.graph.passes.views import ORDERED
+
+
+def turned_products(module: Any) -> Any:
+    """Rewrite every such product in `main`."""
+    from tvm import relax
+
+    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
+    found = {variable: swap for variable, value in values.items() if (swap := _swap_of_softmax(value, values)) is not None}
+    if not found:
+        return module
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        swap = found.get(binding.var)
+        if swap is None:
+            return binding.value
+        data, other = binding.value.args
+        *leading, keys, queries = shape_of(other)
+        axes = [*range(len(leading)), len(leading) + 1, len(leading)]
+        weights = builder.emit(relax.op.reshape(swap.args[0], [*leading, queries, keys]))
+        turned = builder.emit(relax.op.permute_dims(data, axes))
+        return builder.normalize(relax.op.permute_dims(builder.emit(relax.op.matmul(weights, turned)), axes))
+
+    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
+
+
+def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The permutation of a softmax that the second operand of a product shows; `None` for other values."""
+    if operator_of(value) != "relax.matmul" or len(shape_of(value.args[0])) != len(shape_of(value.args[1])):
+        return None
+    swap = _behind_views(values.get(value.args[1]), values)
+    if operator_of(swap) != "relax.permute_dims" or not swaps_last(swap) or shape_of(swap)[-2:] != shape_of(value.args[1])[-2:]:
+        return None
+    return swap if operator_of(_behind_views(values.get(swap.args[0]), values)) == "relax.nn.softmax" else None
+
+
+def _behind_views(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The value that views of the same elements in the same order show."""
+    while operator_of(value) in ORDERED and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
+        value = values.get(value.args[0])
+    return value
