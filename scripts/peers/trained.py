@@ -15,8 +15,7 @@ import numpy.typing as npt
 from peers.digests import digest_of
 from peers.systems import ROOT
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.models.blocks import Flatten, placed
-from tvmmobile.networks.models.registry import build_torch_model, family
+from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.networks.models.weights import single_thread
@@ -55,7 +54,6 @@ _OTHER_RECIPES = {
     "shufflenet_v1": Recipe(800),
     "squeezenet1_0": Recipe(800, 0.001),
     "squeezenet1_1": Recipe(1600, 0.001),
-    "vgg16": Recipe(160, 0.0001, ((64, 32),)),
 }
 #: Digits from which pictures are made: those to train on; to calibrate with and to run; to test on.
 _DRAWN, _OTHERS = 2000, 500
@@ -69,9 +67,15 @@ _CHECKPOINT = "weights.pt"
 
 
 def check_trainable(model: Model) -> None:
-    """Raises `UserError` for a network whose weights are its own."""
+    """Raises `UserError` for a network whose weights are its own, or that takes no pictures as small as those it would be trained on."""
     if model.own is not None:
         raise UserError(f"{model.own} has weights of its own.", f"Leave out --weights {TRAINED}.")
+    least, most = TRAITS[model.spec.name].sides
+    if not all(least <= side <= most for side, _ in recipe_of(model.spec).batches):
+        raise UserError(
+            f"{model.spec.name} takes images of {least} pixels, and networks are trained on smaller ones.",
+            f"Leave out --weights {TRAINED}.",
+        )
 
 
 def recipe_of(spec: ModelSpec) -> Recipe:
@@ -95,8 +99,7 @@ def with_trained_weights(model: Model, say: Say) -> Model:
     import torch
 
     recipe = recipe_of(model.spec)
-    least, most = TRAITS[model.spec.name].sides
-    spec = replace(model.spec, resolution=min(max(recipe.batches[0][0], least), most))
+    spec = replace(model.spec, resolution=recipe.batches[0][0])
     folder = cache_dir() / "peers" / f"trained-{spec.variant}-{recipes_digest()}"
     with made_once(folder) as made:
         if made is not None:
@@ -112,10 +115,7 @@ def with_trained_weights(model: Model, say: Say) -> Model:
 
 
 def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
-    """A network that was trained by its recipe, or so many steps, in eval mode.
-
-    Where fully connected layers fit the features of one side alone, those of another are repeated or averaged to as many.
-    """
+    """A network that was trained by its recipe, or so many steps, in eval mode."""
     import torch
     from training import train
 
@@ -130,13 +130,9 @@ def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
                 yield torch.from_numpy(digits.inputs_of(digits.pictures(labels, side, drawn, generator))), torch.from_numpy(labels)
 
     module = build_torch_model(spec).module
-    [side] = [place.given.side for place in placed(family(spec.name).body(spec), spec.resolution) if isinstance(place.leaf, Flatten)]
-    fitted = module.flatten.register_forward_pre_hook(lambda _, given: torch.nn.functional.adaptive_avg_pool2d(given[0], side))
     with torch.random.fork_rng(devices=[]), single_thread():
         torch.manual_seed(_TRAINING_SEED)
-        module = train(module, batches(), steps or recipe.steps, recipe.rate)
-    fitted.remove()
-    return module
+        return train(module, batches(), steps or recipe.steps, recipe.rate)
 
 
 def calibration_inputs(side: int) -> Array:

@@ -18,7 +18,7 @@ from peers.models import exported, model_files, top1_of
 from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, from_json, merged
 from peers.systems import OURS_C, chosen_systems, systems
 from peers.tables import pages
-from peers.trained import CALIBRATION, Recipe, calibration_inputs, check_trainable, top1, trained, with_trained_weights
+from peers.trained import CALIBRATION, calibration_inputs, check_trainable, top1, trained, with_trained_weights
 from training import train
 
 from tvmmobile.graph.precision import INT8
@@ -93,18 +93,17 @@ def test_a_network_that_learns_nothing_is_not_kept(cache: Path, monkeypatch: pyt
     assert not list((cache / "peers").glob("*/*"))
 
 
-def test_networks_with_weights_of_their_own_are_not_trained() -> None:
-    with pytest.raises(UserError, match=r"mine\.onnx has weights of its own\."):
-        check_trainable(Model(SPEC, own=OwnFile(Path("mine.onnx"))))
-
-
-def test_networks_for_one_side_are_trained_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their features are made as many as its classifier takes, and only while it is trained."""
-    monkeypatch.setitem(peers.trained._OTHER_RECIPES, "alexnet", Recipe(batches=((64, 2),)))
-    module = trained(ModelSpec("alexnet"), steps=1)
-    assert module(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        module(torch.zeros(1, 3, 64, 64))
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Model(ModelSpec("vgg16")), "vgg16 takes images of 224 pixels, and networks are trained on smaller ones."),
+        (Model(SPEC, own=OwnFile(Path("mine.onnx"))), "mine.onnx has weights of its own."),
+    ],
+)
+def test_networks_that_cannot_be_trained(model: Model, said: str) -> None:
+    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+        check_trainable(model)
+    check_trainable(Model(ModelSpec("alexnet")))  # its pictures are larger
 
 
 def test_networks_without_batch_norms_begin_alike_for_all_classes() -> None:

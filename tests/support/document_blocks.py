@@ -215,6 +215,12 @@ def quantisation_table() -> str:
     return str(compare_quantisation.table(content("quantisation.json")))
 
 
+def trained_table() -> str:
+    import trained_losses
+
+    return str(trained_losses.table(content("trained-losses.json")))
+
+
 def losses_table() -> str:
     import integer_losses
 
@@ -269,7 +275,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table},
-    "docs/quantisation.md": {"methods": quantisation_table, "losses": losses_table},
+    "docs/quantisation.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
     "docs/virtual-boards.md": {
         "wheels": wheels_table,
         "cores": core_cycles_table,

@@ -91,7 +91,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     if precision.is_integer and imported.scales is not None:
         _check_quantised(imported.spec, (FLOAT32.name, INT8.name, "uint8"))
         return _as_given(imported, imported.scales, job, accepts, inputs, dump_dir)
-    composed = compose(imported.module, accepts, dump_dir)
+    composed = compose(imported.module, accepts, dump_dir, whole_rows=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
         data, classes = job.calibration, imported.spec.returns[0].classes

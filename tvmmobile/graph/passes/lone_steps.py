@@ -27,8 +27,12 @@ _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "rela
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
 
 
-def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
-    """The pass, behind that of the composer, as often as it composes more."""
+def lone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
+    """The pass, behind that of the composer, as often as it composes more.
+
+    Args:
+        whole_rows: take steps that another one joins together or not at all, as in integers, where each layer rounds.
+    """
 
     def composed(module: Any, joined: bool) -> Any:
         starts = _starts(module, joined)
@@ -43,7 +47,8 @@ def lone_steps(composer: LayerComposer) -> Callable[[Any], Any]:
     def run(module: Any) -> Any:
         while count := _count(module):
             # Spelled only now: a number that is added may be part of an activation, as steps of the same tensor may be.
-            tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in (True, False))
+            rows = (True,) if whole_rows else (True, False)
+            tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in rows)
             better = next((behind for behind in tries if _count(behind) < count), None)
             if better is None:
                 break

@@ -64,7 +64,7 @@ class Composed:
     passes: int
 
 
-def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
+def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tuple[str, Pass]]:
     """Named passes from the imported network to its layers, in order; see `compose`."""
     from tvm import relax
 
@@ -108,7 +108,7 @@ def _composing(composer: LayerComposer, lone: bool) -> list[tuple[str, Pass]]:
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
-        *([("lone_steps", lone_steps(composer))] if lone else []),
+        *([("lone_steps", lone_steps(composer, whole_rows))] if lone else []),
     ]
 
 
@@ -131,7 +131,9 @@ def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
     ]
 
 
-def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, lone: bool = True) -> Composed:
+def compose(
+    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, lone: bool = True, whole_rows: bool = False
+) -> Composed:
     """Find the layers of an imported network.
 
     Args:
@@ -142,7 +144,7 @@ def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None
             those of a network that its file has quantised are looked for as they are.
     """
     composer = LayerComposer(accepts)
-    passes = _composing(composer, lone)
+    passes = _composing(composer, lone, whole_rows)
     return Composed(_run(module, passes, 0, dump_dir), composer.layers, accepts, dump_dir, len(passes))
 
 

@@ -1,0 +1,138 @@
+"""What int8 costs networks that were trained: points of top-1, against float32.
+
+    ./scripts/trained_losses                                 # as docs/trained-losses.json; networks already there stay
+    ./scripts/trained_losses --images 500 --out losses.json  # all of them, on fewer pictures
+
+Networks are trained on drawn digits for minutes (once), calibrated with other ones as `--calibrate` does it, and tested on ones that
+nothing has seen. Integers are computed exactly on this machine, as int8 kernels compute them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from digits import digits, inputs_of, pictures
+from integer_losses import DEVICE
+from peers.trained import USUAL, with_trained_weights
+from sharing import markdown_table, progress, telling
+
+from tvmmobile.accuracy.significance import top1_loss
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.precision import INT8
+from tvmmobile.networks.frontend import imported_torch
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.prepared import prepared
+from tvmmobile.quantisation.data import calibration_data
+from tvmmobile.system.files import write_text
+
+FILE = Path(__file__).parents[1] / "docs/trained-losses.json"
+#: Pixels of a side of the smaller pictures that networks are trained on.
+_SIDE = USUAL.batches[0][0]
+NETWORKS = (
+    ModelSpec("mobilenet_v1", 0.25, _SIDE),
+    ModelSpec("mobilenet_v2", 1.0, _SIDE),
+    ModelSpec("mobilenet_v3_small", 1.0, _SIDE),
+    ModelSpec("mobilenet_v3_large", 1.0, _SIDE),
+)
+#: Digits; training has those of seed 0.
+_CALIBRATION, _CALIBRATION_SEED, _TEST_SEED = 200, 1, 2
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class TrainedLosses:
+    """One trained network in int8.
+
+    Attributes:
+        network: the variant, e.g. `mobilenet_v1 0.25-64`.
+        images: on which it is tested.
+        layers, floats: in int8 and in float32.
+        float32: percent of the images that it classifies correctly in float32.
+        lost, margin: points of top-1 that int8 loses, and half the width of their 95 % interval.
+        same: percent of the images with the same class.
+    """
+
+    network: str
+    images: int
+    layers: int
+    floats: int
+    float32: float
+    lost: float
+    margin: float
+    same: float
+
+
+def losses_of(model: Model, images: int) -> TrainedLosses:
+    """Quantise a network and compare its classes with those of float32."""
+    spec = model.spec
+    imported = imported_torch(spec, build_torch_model(spec, model.checkpoint).module, "")
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-losses-") as folder:
+        place = Path(folder) / "pictures.npy"
+        np.save(place, _pictures(_CALIBRATION, spec.resolution, _CALIBRATION_SEED)[0])
+        data = calibration_data(str(place), Preprocessing(spec.resolution), generated=False)
+        ready = prepared(imported, variant_job(model, find_device(DEVICE).profile, (), Path(), precision=INT8, calibration=data), None)
+    network = ready.integers
+    assert network is not None
+    inputs, labels = _pictures(images, spec.resolution, _TEST_SEED)
+    exact, found = (_classes(one, inputs) for one in (network.flow, network))
+    loss = top1_loss(list(exact == labels), list(found == labels))
+    assert loss is not None
+    right, same = (100 * float(np.mean(exact == other)) for other in (labels, found))
+    name = f"{spec.name} {spec.alpha}-{spec.resolution}"
+    return TrainedLosses(name, images, len(network.steps), len(ready.network.kept), right, loss.points, loss.margin, same)
+
+
+def _pictures(count: int, side: int, seed: int) -> tuple[Array, Array]:
+    """Pictures of as many digits, `[count, 3, side, side]`, and their classes."""
+    drawn, labels = digits(count, seed)
+    return inputs_of(pictures(labels, side, drawn, np.random.default_rng(seed))), labels
+
+
+def _classes(network: Any, inputs: Array) -> Array:
+    parts = [network.outputs(inputs[first : first + _AT_ONCE]).argmax(1) for first in range(0, len(inputs), _AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The figures of a file as Markdown."""
+    headings = ["network", "layers in int8", "in float32", "right in float32, %", "top-1 lost", "same class, %"]
+    rows = []
+    for one in (TrainedLosses(**entry) for entry in found):
+        words = [one.network, str(one.layers), str(one.floats), f"{one.float32:.2f}", f"{one.lost:.2f} ± {one.margin:.2f}"]
+        rows.append([*words, f"{one.same:.2f}"])
+    return "\n".join(markdown_table(headings, rows))
+
+
+@telling
+def main() -> int:
+    """Compute what is missing; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000, metavar="N", help="pictures to test on (default 5000)")
+    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
+    options = parser.parse_args()
+    found = json.loads(options.out.read_text()) if options.out.exists() else []
+    done = {entry["network"] for entry in found}
+    for spec in NETWORKS:
+        if f"{spec.name} {spec.alpha}-{spec.resolution}" not in done:
+            found.append(asdict(losses_of(with_trained_weights(Model(spec), progress), options.images)))
+            progress(str(found[-1]))
+            write_text(options.out, json.dumps(found, indent=1) + "\n")
+    print(table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
