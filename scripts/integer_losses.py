@@ -9,15 +9,15 @@ Integers are computed exactly on this machine, as int8 kernels compute them. Cal
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sharing import markdown_table, progress, telling
+from sharing import completed, markdown_table, telling
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import INT8
@@ -31,7 +31,6 @@ from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.system.files import write_text
 
 DEVICE, CALIBRATION = "pi5-virtual", 16
 FILE = Path(__file__).parents[1] / "docs/integer-losses.json"
@@ -67,6 +66,11 @@ class Losses:
     same_top: int
 
 
+def network_of(spec: ModelSpec) -> str:
+    """As in a table's first column."""
+    return f"{spec.name} {spec.alpha}-{spec.resolution}"
+
+
 def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     """Quantise a network and compare it with float32."""
     imported = imported_torch(spec, build_torch_model(spec, None, 0).module, "")
@@ -81,7 +85,7 @@ def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     ratios = network.signal_to_noise_db(others.batches(), network.flow)
     last = network.flow.steps[-1].number
     return Losses(
-        f"{spec.name} {spec.alpha}-{spec.resolution}",
+        network_of(spec),
         inputs,
         len(network.steps),
         len(ready.network.kept),
@@ -115,14 +119,11 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=32, metavar="N", help="inputs for each network (default 32)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else []
-    done = {entry["network"] for entry in found}
-    for spec in NETWORKS:
-        if f"{spec.name} {spec.alpha}-{spec.resolution}" not in done:
-            found.append(asdict(losses_of(spec, options.inputs)))
-            progress(str(found[-1]))
-            write_text(options.out, json.dumps(found, indent=1) + "\n")
-    print(table(found))
+
+    def computed(spec: ModelSpec) -> dict[str, Any]:
+        return asdict(losses_of(spec, options.inputs))
+
+    print(table(completed(options.out, {network_of(spec): partial(computed, spec) for spec in NETWORKS})))
     return 0
 
 

@@ -10,19 +10,19 @@ nothing has seen. Integers are computed exactly on this machine, as int8 kernels
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from digits import digits, inputs_of, pictures
-from integer_losses import DEVICE
+from integer_losses import DEVICE, network_of
 from peers.trained import USUAL, with_trained_weights
-from sharing import markdown_table, progress, telling
+from sharing import completed, markdown_table, progress, telling
 
 from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.devices.registry import find_device
@@ -36,7 +36,6 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.system.files import write_text
 
 FILE = Path(__file__).parents[1] / "docs/trained-losses.json"
 #: Pixels of a side of the smaller pictures that networks are trained on.
@@ -91,8 +90,7 @@ def losses_of(model: Model, images: int) -> TrainedLosses:
     loss = top1_loss(list(exact == labels), list(found == labels))
     assert loss is not None
     right, same = (100 * float(np.mean(exact == other)) for other in (labels, found))
-    name = f"{spec.name} {spec.alpha}-{spec.resolution}"
-    return TrainedLosses(name, images, len(network.steps), len(ready.network.kept), right, loss.points, loss.margin, same)
+    return TrainedLosses(network_of(spec), images, len(network.steps), len(ready.network.kept), right, loss.points, loss.margin, same)
 
 
 def _pictures(count: int, side: int, seed: int) -> tuple[Array, Array]:
@@ -123,14 +121,11 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=5000, metavar="N", help="pictures to test on (default 5000)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else []
-    done = {entry["network"] for entry in found}
-    for spec in NETWORKS:
-        if f"{spec.name} {spec.alpha}-{spec.resolution}" not in done:
-            found.append(asdict(losses_of(with_trained_weights(Model(spec), progress), options.images)))
-            progress(str(found[-1]))
-            write_text(options.out, json.dumps(found, indent=1) + "\n")
-    print(table(found))
+
+    def computed(spec: ModelSpec) -> dict[str, Any]:
+        return asdict(losses_of(with_trained_weights(Model(spec), progress), options.images))
+
+    print(table(completed(options.out, {network_of(spec): partial(computed, spec) for spec in NETWORKS})))
     return 0
 
 
