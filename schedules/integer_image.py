@@ -316,9 +316,8 @@ def image_is_faster_in_floats(task: Task) -> bool:
     3×3 with 8 to 32 channels take 7 to 28 % less time in float32.
     """
     layer = task.region[0]
-    if not (isinstance(layer, Conv2d) and task.machine.in_order and LongImage().space(task) is not None):
-        return False
-    return layer.reads == FLOAT32.name
+    reads_floats = isinstance(layer, Conv2d) and layer.reads == FLOAT32.name
+    return reads_floats and task.machine.in_order and LongImage().space(task) is not None
 
 
 def image_depth(layer: Conv2d) -> int:

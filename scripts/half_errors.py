@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from peers.trained import GENERATED, TRAINED, check_trainable, unseen_inputs, with_trained_weights
-from sharing import markdown_table, progress, telling
+from sharing import markdown_table, progress, telling, title
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
@@ -103,11 +103,6 @@ class Errors:
     same_top: int
     right: float | None
     kept: int
-
-
-def title(spec: ModelSpec) -> str:
-    """As in the page's first column."""
-    return f"{spec.name} {spec.alpha}-{spec.resolution}"
 
 
 def errors_of(model: Model, weights: str, inputs: int) -> Errors:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sharing import completed, markdown_table, telling
+from sharing import completed, markdown_table, telling, title
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import INT8
@@ -66,11 +66,6 @@ class Losses:
     same_top: int
 
 
-def network_of(spec: ModelSpec) -> str:
-    """As in a table's first column."""
-    return f"{spec.name} {spec.alpha}-{spec.resolution}"
-
-
 def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     """Quantise a network and compare it with float32."""
     imported = imported_torch(spec, build_torch_model(spec, None, 0).module, "")
@@ -85,7 +80,7 @@ def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     ratios = network.signal_to_noise_db(others.batches(), network.flow)
     last = network.flow.steps[-1].number
     return Losses(
-        network_of(spec),
+        title(spec),
         inputs,
         len(network.steps),
         len(ready.network.kept),
@@ -123,7 +118,7 @@ def main() -> int:
     def computed(spec: ModelSpec) -> dict[str, Any]:
         return asdict(losses_of(spec, options.inputs))
 
-    print(table(completed(options.out, {network_of(spec): partial(computed, spec) for spec in NETWORKS})))
+    print(table(completed(options.out, {title(spec): partial(computed, spec) for spec in NETWORKS})))
     return 0
 
 

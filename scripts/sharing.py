@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 
@@ -36,6 +37,11 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[object]], te
     """The lines of a Markdown table; the columns after the first `texts` are flushed right."""
     rule = ["---"] * texts + ["---:"] * (len(headings) - texts)
     return [f"| {' | '.join(map(str, cells))} |" for cells in (headings, rule, *rows)]
+
+
+def title(spec: ModelSpec) -> str:
+    """A variant as in a table's first column."""
+    return f"{spec.name} {spec.alpha}-{spec.resolution}"
 
 
 def completed(file: Path, wanted: Mapping[str, Callable[[], Mapping[str, Any]]]) -> list[Mapping[str, Any]]:

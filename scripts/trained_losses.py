@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from digits import digits, inputs_of, pictures
-from integer_losses import DEVICE, network_of
+from integer_losses import DEVICE
 from peers.trained import USUAL, with_trained_weights
-from sharing import completed, markdown_table, progress, telling
+from sharing import completed, markdown_table, progress, telling, title
 
 from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.devices.registry import find_device
@@ -90,7 +90,7 @@ def losses_of(model: Model, images: int) -> TrainedLosses:
     loss = top1_loss(list(exact == labels), list(found == labels))
     assert loss is not None
     right, same = (100 * float(np.mean(exact == other)) for other in (labels, found))
-    return TrainedLosses(network_of(spec), images, len(network.steps), len(ready.network.kept), right, loss.points, loss.margin, same)
+    return TrainedLosses(title(spec), images, len(network.steps), len(ready.network.kept), right, loss.points, loss.margin, same)
 
 
 def _pictures(count: int, side: int, seed: int) -> tuple[Array, Array]:
@@ -125,7 +125,7 @@ def main() -> int:
     def computed(spec: ModelSpec) -> dict[str, Any]:
         return asdict(losses_of(with_trained_weights(Model(spec), progress), options.images))
 
-    print(table(completed(options.out, {network_of(spec): partial(computed, spec) for spec in NETWORKS})))
+    print(table(completed(options.out, {title(spec): partial(computed, spec) for spec in NETWORKS})))
     return 0
 
 

@@ -142,6 +142,7 @@ def compose(
         dump_dir: where to write the module after each pass, as `NN_name.py`.
         lone: whether steps that change nothing are left out, and those that no layer in front of them computes become layers of their own;
             those of a network that its file has quantised are looked for as they are.
+        whole_rows: see `lone_steps`.
     """
     composer = LayerComposer(accepts)
     passes = _composing(composer, lone, whole_rows)
