@@ -35,7 +35,7 @@ static void *counting(void *flag) { volatile long count = 0; while (!*(volatile 
 enum { TEAM = 4, ROUNDS = 8 };
 static atomic_int round_begun, arrived;
 static long share, (*share_of)(long member, int round);
-static int yields;
+static int yields, late;
 static long even(long member, int round) { (void)member, (void)round; return share; }
 static long uneven(long member, int round) { (void)round; return share * (member + 1); }
 static long in_turns(long member, int round) { return round % TEAM == member ? 4 * share : share; }
@@ -57,7 +57,7 @@ static void team(void) /* eight times fork and join, each member with its share 
 {
     pthread_t others[TEAM];
     for (long i = 1; i < TEAM; i++) pthread_create(&others[i], 0, member, (void *)i);
-    usleep(20000);
+    usleep(late ? 1000000 : 20000);
     begin();
     for (int round = 1; round <= ROUNDS; round++) {
         atomic_store_explicit(&round_begun, round, memory_order_release);
@@ -94,6 +94,7 @@ int main(int argc, char **argv)
         share = n;
         share_of = strstr(what, "uneven") ? uneven : strstr(what, "turns") ? in_turns : even;
         yields = strstr(what, "yield") != 0;
+        late = strstr(what, "late") != 0;
         team();
     }
     else if (!strcmp(what, "crowd")) {

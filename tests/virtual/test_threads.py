@@ -34,6 +34,7 @@ def core_trips(run: ProgramRun, board: str) -> float:
         ("team-uneven", ROUNDS * 4, ROUNDS * (1 + 2 + 3 + 4)),  # the same thread has the most in every round
         ("team-turns", ROUNDS * 4, ROUNDS * (4 + 1 + 1 + 1)),  # each thread has it in turn: no thread works that long
         ("team-turns-yield", ROUNDS * 4, ROUNDS * (4 + 1 + 1 + 1)),
+        ("team-turns-yield-late", ROUNDS * 4, ROUNDS * (4 + 1 + 1 + 1)),  # they have waited for a second when the region begins
     ],
 )
 def test_the_longest_chain_counts_and_waiting_does_not(program: str, board: str, how: str, longest: int, work: int) -> None:

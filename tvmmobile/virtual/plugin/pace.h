@@ -10,7 +10,8 @@
 #include "waiting.h"
 
 enum { FUTEX = 98, FUTEX_COMMAND = 127, FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_WAIT_BITSET = 9, FUTEX_WAKE_BITSET = 10 };
-enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, ROUND_INSTRUCTIONS = 200, WAIT_SHARE = 8, LOST_NS = 100000000 };
+enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, ROUND_INSTRUCTIONS = 200, WAIT_SHARE = 8 };
+enum { MOST_YIELD_INSTRUCTIONS = 1 << 20, LOST_NS = 100000000 };
 
 typedef struct pace {
     uint64_t clock;      // instructions
@@ -138,13 +139,15 @@ static void wake_others(unsigned int vcpu, uint64_t futex, uint64_t most)
 }
 
 // A call of sched_yield takes time. The longer a thread has been waiting, the longer it waits for the next look at what it waits for, by a
-// share of that time: threads that spin for millions of instructions would hold each other up at every step.
+// share of that time: threads that spin for millions of instructions would hold each other up at every step. The share has a bound: it grows
+// as a power of the number of calls, and the clocks would run over where all others sleep for long.
 static void pass_time(unsigned int vcpu)
 {
     pace *own = &paces[vcpu];
     if (own->clock - own->yielded_at > ROUND_INSTRUCTIONS)
         own->waits_from = own->clock;
     uint64_t share = (own->clock - own->waits_from) / WAIT_SHARE;
+    share = share < MOST_YIELD_INSTRUCTIONS ? share : MOST_YIELD_INSTRUCTIONS;
     set_clock(own, own->clock + (share > YIELD_INSTRUCTIONS ? share : YIELD_INSTRUCTIONS));
     own->yielded_at = own->clock;
     keep_pace(vcpu, 0);
