@@ -22,7 +22,9 @@ _PLACES, _SHARES = ("rows", "columns"), ("row_shares", "column_shares")
 
 
 class Resample(Template):
-    """Takes one resize, nearest or bilinear, NHWC. Threads share the output's rows.
+    """Takes one resize, nearest or bilinear, of an NHWC image. Threads share the output's rows.
+
+    A row of an output in NCHW is made as one in NHWC, which stays in the cache, and moved from there.
 
     Knobs:
         passes: 2 interpolates between two input rows first, for a whole row, which stays in the cache; 1 does both directions at once.
@@ -31,7 +33,7 @@ class Resample(Template):
 
     name = "resize"
     version = 1
-    handles = THREADS | STORAGE
+    handles = THREADS | STORAGE | {"out_layout=NCHW"}
     enough_trials = 6
 
     def _space(self, task: Task) -> Space | None:
@@ -57,16 +59,17 @@ class Resample(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, Resize), _TableKernel(task)
         tables = {name: array.shape for name, array in _tables(layer).items()}
-        with kernel.named_body(data=layer.input_shape, **tables, output=layer.output_shape) as buffers:
-            nest = _Nest(kernel, layer, knobs["vectors"], buffers)
-            with kernel.team(task.threads) as thread:
-                rows = share(thread, task.threads, layer.out_height)
-                if layer.method != "linear":
-                    nest.nearest(rows)
-                elif knobs["passes"] == 1:
-                    nest.between_four(rows)
-                else:
-                    nest.rows_first(rows)
+        shapes = {"data": layer.input_shape, **tables, "output": layer.output_shape}
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            line = kernel.scratch(layer.out_width * layer.channels) if layer.out_layout == "NCHW" else None
+            nest = _Nest(kernel, layer, knobs["vectors"], buffers, line)
+            rows = share(thread, task.threads, layer.out_height)
+            if layer.method != "linear":
+                nest.nearest(rows)
+            elif knobs["passes"] == 1:
+                nest.between_four(rows)
+            else:
+                nest.rows_first(rows)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -112,52 +115,65 @@ class _Nest:
     Attributes:
         vectors: of channels at a time.
         buffers: by argument.
+        line: a row of the output in NHWC, where it is not the output's.
     """
 
     kernel: Kernel
     layer: Resize
     vectors: int
     buffers: dict[str, Buffer]
+    line: Buffer | None
 
     def nearest(self, rows: tuple[Expr, Expr]) -> None:
         """Copies of pixels."""
         kernel, data = self.kernel, self.buffers["data"]
-        with self._pixels(rows) as (row, column, target):
+        with self._pixels(rows) as (row, column, line, target):
             source = kernel.T.bind(self.buffers["rows"][2 * row] + self.buffers["columns"][2 * column])
             for channel, lanes in self._channels(self.layer.channels):
                 with channel as first:
-                    kernel.store(self.buffers["output"], kernel.load(data, source + first, lanes), target + first, lanes)
+                    kernel.store(line, kernel.load(data, source + first, lanes), target + first, lanes)
 
     def between_four(self, rows: tuple[Expr, Expr]) -> None:
         """Values between four pixels."""
-        with self._pixels(rows) as (row, column, target):
+        with self._pixels(rows) as (row, column, line, target):
             above, beside = self._between(0, row), self._between(1, column)
             for channel, lanes in self._channels(self.layer.channels):
                 with channel as first:
                     left, right = (self._middle(self.buffers["data"], above, end + first, lanes) for end in (beside.first, beside.last))
-                    self.kernel.store(self.buffers["output"], self._mixed(left, right, beside.ratio, lanes), target + first, lanes)
+                    self.kernel.store(line, self._mixed(left, right, beside.ratio, lanes), target + first, lanes)
 
     def rows_first(self, rows: tuple[Expr, Expr]) -> None:
         """Values between two rows, then between columns of them."""
         kernel, layer = self.kernel, self.layer
-        line = kernel.scratch(layer.width * layer.channels)
+        between = kernel.scratch(layer.width * layer.channels)
         with kernel.span(*rows) as row:
             above = self._between(0, row)
             for place, lanes in self._channels(layer.width * layer.channels):
                 with place as first:
-                    kernel.store(line, self._middle(self.buffers["data"], above, first, lanes), first, lanes)
-            with kernel.loop(layer.out_width) as column:
-                beside, target = self._between(1, column), (row * layer.out_width + column) * layer.channels
+                    kernel.store(between, self._middle(self.buffers["data"], above, first, lanes), first, lanes)
+            with self._columns(row) as (column, line, target):
+                beside = self._between(1, column)
                 for channel, lanes in self._channels(layer.channels):
                     with channel as first:
-                        kernel.store(self.buffers["output"], self._middle(line, beside, first, lanes), target + first, lanes)
+                        kernel.store(line, self._middle(between, beside, first, lanes), target + first, lanes)
 
     @contextmanager
-    def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Expr]]:
-        """Loops over the output's pixels: row, column, and where it begins."""
-        layer = self.layer
-        with self.kernel.span(*rows) as row, self.kernel.loop(layer.out_width) as column:
-            yield row, column, (row * layer.out_width + column) * layer.channels
+    def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Buffer, Expr]]:
+        """Loops over the output's pixels: row, column, and the buffer that the pixel is stored in, and where it begins."""
+        with self.kernel.span(*rows) as row, self._columns(row) as (column, line, target):
+            yield row, column, line, target
+
+    @contextmanager
+    def _columns(self, row: Expr) -> Iterator[tuple[Expr, Buffer, Expr]]:
+        """Loops over the pixels of a row: column, buffer and where the pixel begins there; the row is then moved to its place."""
+        kernel, layer, output = self.kernel, self.layer, self.buffers["output"]
+        line, first = (output, row * layer.out_width) if self.line is None else (self.line, 0)
+        with kernel.loop(layer.out_width) as column:
+            yield column, line, (first + column) * layer.channels
+        if self.line is not None:
+            with kernel.loop(layer.channels) as channel, kernel.loop(layer.out_width) as column:
+                place = (channel * layer.out_height + row) * layer.out_width + column
+                kernel.store(output, kernel.load(line, column * layer.channels + channel, 1), place, 1)
 
     def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
         """Loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""

@@ -1,4 +1,4 @@
-"""Pixel shuffles are the layout of the convolution before them: no kernel of their own, whatever they leave of the order of channels."""
+"""Pixel shuffles and NCHW are the layout of the layer before them: no kernel of their own, whatever is left of the order of channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_networks import Residual, error_against_torch, prepared, seeded
 from torch import nn
 
-from tvmmobile.graph.layers import Conv2d, Opaque
+from tvmmobile.graph.layers import Conv2d, Opaque, Resize
 
 TOLERANCE = 1e-5
 IMAGE = (1, 3, 6, 7)
@@ -32,8 +32,9 @@ def test_values(tmp_path_factory: pytest.TempPathFactory, channels: int, side: i
     shuffle = nn.Conv2d(8, channels * side**2, kernel, 1, kernel // 2), nn.PixelShuffle(side)
     network = seeded(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU6(), *shuffle, *([nn.Conv2d(channels, 5, 3, 1, 1)] if followed else []))
     layers = [node.layer for node in prepared(network, IMAGE).nodes]
-    # What follows leaves channels last, and the output has them first.
-    assert [type(layer) for layer in layers] == [Conv2d, Conv2d, *([Conv2d, Opaque] if followed else [])]
+    # A convolution of an image writes NHWC, which is turned afterwards.
+    assert [type(layer) for layer in layers if not isinstance(layer, Opaque)] == [Conv2d, Conv2d, *([Conv2d] if followed else [])]
+    assert followed or not isinstance(layers[-1], Opaque)
     assert error_against_torch(network, IMAGE, tmp_path_factory.mktemp("net") / "net.so", choice) <= TOLERANCE
 
 
@@ -63,3 +64,25 @@ def test_what_is_read_elsewhere_is_not_shuffled(tmp_path: Path) -> None:
     network = seeded(Twice())
     assert all(layer.out_layout == "NHWC" for node in prepared(network, IMAGE).nodes if isinstance(layer := node.layer, Conv2d))
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class Resized(nn.Module):
+    """Three times as many pixels a side."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(image, scale_factor=3, mode="bilinear")
+
+
+@pytest.mark.parametrize(("behind", "layout"), [((), "NCH1cW1c"), ((Resized(),), "NCHW")], ids=str)
+def test_images_in_nchw(tmp_path: Path, behind: tuple[nn.Module, ...], layout: str) -> None:
+    """As networks return them."""
+    network = seeded(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 5, 1), *behind)
+    found = [node.layer for node in prepared(network, IMAGE).nodes]
+    assert all(isinstance(layer, Conv2d | Resize) for layer in found) and found[-1].out_layout == layout
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_images_of_one_channel_stay_as_they_are() -> None:
+    network = seeded(nn.Conv2d(3, 1, 3, 1, 1))
+    (layer,) = (node.layer for node in prepared(network, IMAGE).nodes)
+    assert isinstance(layer, Conv2d) and layer.out_layout == "NHWC"

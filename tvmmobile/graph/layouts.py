@@ -54,5 +54,7 @@ def activation_shape(layout: Layout, height: int, width: int, channels: int) -> 
 
 
 def short_name(layout: Layout) -> str:
-    """`32c` for `NCHW32c`, `nchw` for `NCHW`."""
+    """`32c` for `NCHW32c`, `nchw` for `NCHW` and for its shuffled form."""
+    if shuffle_of(layout) == (1, 1):
+        return "nchw"
     return layout.removeprefix("NCHW") or layout.lower()

@@ -166,7 +166,7 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
     if isinstance(layer, Gating):
         return np.asarray(data * side["gate"])
     if isinstance(layer, Resize):
-        return _resized(layer, data)
+        return _from_nhwc(_resized(layer, data), layer)
     if isinstance(layer, Attention):
         return _attended(layer, data, constants, side)
     if isinstance(layer, Softmax):
@@ -256,7 +256,7 @@ def _to_nchw(data: Array, layout: Layout) -> Array:
     return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
 
 
-def _from_nhwc(data: Array, layer: Conv2d) -> Array:
+def _from_nhwc(data: Array, layer: Conv2d | Resize) -> Array:
     if layer.out_layout == "NHWC":
         return np.ascontiguousarray(data)
     values = np.ascontiguousarray(data.transpose(0, 3, 1, 2))

@@ -5,28 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layouts import activation_shape
+from tvmmobile.graph.layouts import Layout, activation_shape, short_name
 
 
 @dataclass(frozen=True)
 class Resize(ImageLayer):
-    """A resized image, NHWC: `graph.resizing` says from which pixels.
+    """A resized image: `graph.resizing` says from which pixels.
 
     Attributes:
         out_height, out_width: output size in pixels.
         method: `linear`, or how a position is rounded to a pixel: see `graph.resizing.ROUNDINGS`.
         places: where an output pixel lies in the input: see `graph.resizing.PLACES`.
+        out_layout: `NHWC`, in which the input is, or `NCHW`.
     """
 
     out_height: int
     out_width: int
     method: str
     places: str
+    out_layout: Layout = "NHWC"
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output tensor, with the batch of 1."""
-        return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
+        return activation_shape(self.out_layout, self.out_height, self.out_width, self.channels)
 
     @property
     def read_shape(self) -> tuple[int, ...]:
@@ -43,4 +45,5 @@ class Resize(ImageLayer):
     def name(self) -> str:
         """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"to_{self.out_height}x{self.out_width}", f"{self.channels}", self.method, self.places]
+        parts += [] if self.out_layout == "NHWC" else [f"to_{short_name(self.out_layout)}"]
         return "_".join(["resize", *parts, *self._stored_name()])

@@ -1,12 +1,15 @@
-"""Pixel shuffles as the layout of a convolution's output, so that nothing moves in memory afterwards.
+"""What moves a layer's output, as the layout in which it is written: pixel shuffles, and images in NCHW, so that nothing moves in memory
+afterwards.
 
-W. Shi et al., arXiv 1609.05158. Networks reshape and permute; that is a shuffle where it leaves the channels of a pixel together in blocks,
-each in a row of its own of the larger image. The order of channels in these is that of the weights, which is ours to choose.
+Networks spell pixel shuffles (W. Shi et al., arXiv 1609.05158) as a reshape and a permutation; these are one where the channels of a pixel
+stay together in blocks, each in a row of its own of the larger image. The order of channels in these is that of the weights, which is ours
+to choose. NCHW is the shuffle of blocks of one channel.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 
 from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Resize
 from tvmmobile.graph.layouts import Layout, shuffled
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
@@ -23,8 +26,8 @@ from tvmmobile.graph.passes.views import moved_by
 from tvmmobile.graph.precision import FLOAT32
 
 
-def pixel_shuffle(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """The pass that has composed layers shuffle what they write, where the layer that does so is accepted; it changes `layers`."""
+def output_layouts(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
+    """The pass that has composed layers write what is made of their output, where a template takes that; it changes `layers`."""
 
     def compose(module: Any) -> Any:
         from tvm import relax
@@ -34,7 +37,7 @@ def pixel_shuffle(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLa
         found = {}
         for variable, value in values.items():
             name = external_name(value)
-            made = _shuffling(variable, layers[name], values, readers) if name else None
+            made = _moving(variable, layers[name], values, readers) if name else None
             if name and made and accepts(made.composed.layer):
                 layers[name], found[variable] = made.composed, made
         if not found:
@@ -48,14 +51,14 @@ def pixel_shuffle(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLa
 
 @dataclass(frozen=True)
 class _Found:
-    """A layer that shuffles its output, and the variable with its result."""
+    """A layer that moves its output, and the variable with its result."""
 
     composed: ComposedLayer
     output: Any
 
 
 class _Rewriting(MainRewriter):
-    """`main` while layers write shuffled outputs."""
+    """`main` while layers write outputs in other layouts."""
 
     def __init__(self, main: Any, found: dict[Any, _Found]) -> None:
         super().__init__(main)
@@ -80,37 +83,50 @@ class _Rewriting(MainRewriter):
         return self.replaced[variable]
 
 
-def _shuffling(variable: Any, composed: ComposedLayer, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> _Found | None:
-    """The layer with the shuffle that its output goes through; `None` without one."""
+def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> _Found | None:
+    """The layer with the layout that its output is brought to; `None` without one."""
     layer = composed.layer
-    if not isinstance(layer, Conv2d) or (layer.out_layout, layer.groups) != ("NHWC", 1):
+    if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
-    numbers: Array | None = np.arange(layer.out_height * layer.out_width * layer.out_channels).reshape(shape_of(variable))
+    numbers: Array | None = np.arange(math.prod(layer.output_shape)).reshape(shape_of(variable))
     at, found = variable, None
     while numbers is not None and len(readers[at]) == 1 and readers[at][0] is not None:
         at = readers[at][0]
         numbers = moved_by(values[at], numbers)
-        shuffle = _shuffle(numbers, layer) if numbers is not None else None
-        if shuffle is not None:
-            found = at, *shuffle
+        moved = _layout_of(numbers, layer) if numbers is not None else None
+        if moved is not None:
+            found = at, *moved
     if found is None:
         return None
     at, layout, order = found
+    if isinstance(layer, Resize):
+        return _Found(replace(composed, layer=replace(layer, out_layout=layout)), at)
     alike = (order == np.arange(order.size)).all()
     if not alike and (layer.residual or {TENSOR, GATE} & {*layer.operands}):
         return None  # these have the channels in the old order
     parameters = composed.parameters
     constants = (parameters.bias, *parameters.operands)
     bias, *operands = (array[order] for array in constants)
-    moved = LayerParameters(np.ascontiguousarray(parameters.weight[..., order]), bias, tuple(operands))
-    return _Found(replace(composed, layer=replace(layer, out_layout=layout), parameters=moved), at)
+    parameters = LayerParameters(np.ascontiguousarray(parameters.weight[..., order]), bias, tuple(operands))
+    return _Found(replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at)
 
 
-def _shuffle(numbers: Array, layer: Conv2d) -> tuple[Layout, Array] | None:
-    """The layout, with the largest blocks, in which these elements of an NHWC output follow each other, and the order of its channels."""
-    height, width, channels = layer.out_height, layer.out_width, layer.out_channels
+def _layout_of(numbers: Array, layer: Conv2d | Resize) -> tuple[Layout, Array] | None:
+    """The layout in which these elements of an NHWC output follow each other, and the order of its channels; `None` if it has none, or is
+    NHWC. Of shuffles that with the largest blocks.
+    """
+    _, height, width, channels = layer.output_shape
     if numbers.size != height * width * channels:
         return None
+    if isinstance(layer, Conv2d) and (found := _shuffle(numbers, height, width, channels)):
+        return found
+    nchw = np.arange(numbers.size).reshape(height * width, channels).T.reshape(-1)
+    if min(height * width, channels) == 1 or (numbers.reshape(-1) != nchw).any():
+        return None
+    return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(channels)
+
+
+def _shuffle(numbers: Array, height: int, width: int, channels: int) -> tuple[Layout, Array] | None:
     divisors = [count for count in range(2, channels + 1) if channels % count == 0]
     for block, rows in itertools.product(reversed(divisors), divisors):
         if channels % (block * rows):

@@ -25,10 +25,10 @@ from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.lone_steps import lone_steps
 from tvmmobile.graph.passes.neutral_steps import neutral_steps
+from tvmmobile.graph.passes.output_layouts import output_layouts
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
-from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.rms_norms import rms_norms
@@ -160,7 +160,7 @@ def finish(
     """
     layers = dict(composed.layers)
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
-    passes = [("pixel_shuffle", pixel_shuffle(composed.accepts, layers)), *_finishing(convert)]
+    passes = [("output_layouts", output_layouts(composed.accepts, layers)), *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
