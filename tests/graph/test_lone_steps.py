@@ -93,3 +93,22 @@ def test_steps_that_begin_with_the_same_tensor_are_layers_of_their_own(tmp_path:
         (None, None),
     ]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class Normalised(nn.Module):
+    """An image that is scaled and shifted, and a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*unit(3, 8, 3, 2))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.layers((image - 0.45) / 0.225)  # type: ignore[no-any-return]
+
+
+def test_what_normalises_the_input_is_no_layer(tmp_path: Path) -> None:
+    """The input has its channels first, and in integers a layer of its own would lose digits."""
+    network = seeded(Normalised())
+    (layer,) = (node.layer for node in prepared(network, IMAGE).nodes if isinstance(node.layer, Conv2d))
+    assert layer.kernel == (3, 3) and layer.in_channels == 3
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
