@@ -86,3 +86,19 @@ def test_images_of_one_channel_stay_as_they_are() -> None:
     network = seeded(nn.Conv2d(3, 1, 3, 1, 1))
     (layer,) = (node.layer for node in prepared(network, IMAGE).nodes)
     assert isinstance(layer, Conv2d) and layer.out_layout == "NHWC"
+
+
+class Windows(nn.Module):
+    """Rows of channels, one for each pixel of windows of 2×2, as MobileViT unfolds images."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        parts = image.reshape(-1, 5, 3, 2, 4, 2).permute(0, 3, 5, 2, 4, 1)
+        return parts.reshape(-1, 4, 12, 5).sin()
+
+
+def test_what_is_moved_further_is_moved_once(tmp_path: Path) -> None:
+    """From NHWC, where the channels of a pixel are next to each other."""
+    network = seeded(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 5, 1), Windows())
+    *layers, last = (node.layer for node in prepared(network, (1, 3, 6, 8)).nodes)
+    assert [layer.out_layout for layer in layers if isinstance(layer, Conv2d)] == ["NHWC", "NHWC"] and isinstance(last, Opaque)
+    assert error_against_torch(network, (1, 3, 6, 8), tmp_path / "net.so") <= TOLERANCE

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,17 +88,13 @@ def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], read
     layer = composed.layer
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
-    numbers: Array | None = np.arange(math.prod(layer.output_shape)).reshape(shape_of(variable))
-    at, found = variable, None
-    while numbers is not None and len(readers[at]) == 1 and readers[at][0] is not None:
-        at = readers[at][0]
-        numbers = moved_by(values[at], numbers)
-        moved = _layout_of(numbers, layer) if numbers is not None else None
-        if moved is not None:
-            found = at, *moved
-    if found is None:
+    moves = list(_moves(variable, values, readers))
+    found = [(at, *_nchw(layer)) for at, numbers in moves[-1:] if _is_nchw(numbers, layer) and not _moves_on(at, numbers, values, readers)]
+    if isinstance(layer, Conv2d):
+        found += [(at, *shuffle) for at, numbers in moves if (shuffle := _shuffle(numbers, layer))]
+    if not found:
         return None
-    at, layout, order = found
+    at, layout, order = found[-1]
     if isinstance(layer, Resize):
         return _Found(replace(composed, layer=replace(layer, out_layout=layout)), at)
     alike = (order == np.arange(order.size)).all()
@@ -111,22 +107,39 @@ def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], read
     return _Found(replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at)
 
 
-def _layout_of(numbers: Array, layer: Conv2d | Resize) -> tuple[Layout, Array] | None:
-    """The layout in which these elements of an NHWC output follow each other, and the order of its channels; `None` if it has none, or is
-    NHWC. Of shuffles that with the largest blocks.
-    """
-    _, height, width, channels = layer.output_shape
+def _moves(variable: Any, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> Iterator[tuple[Any, Array]]:
+    """The views that a variable goes through, and the numbers of its elements in each of them."""
+    numbers: Array = np.arange(math.prod(shape_of(variable))).reshape(shape_of(variable))
+    while len(readers[variable]) == 1 and (variable := readers[variable][0]) is not None:
+        moved = moved_by(values[variable], numbers)
+        if moved is None:
+            return
+        numbers = moved
+        yield variable, numbers
+
+
+def _moves_on(variable: Any, numbers: Array, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> bool:
+    """Whether a reader of what has these elements is another view, with which the views before can be joined."""
+    return any(reader is not None and moved_by(values[reader], numbers) is not None for reader in readers[variable])
+
+
+def _is_nchw(numbers: Array, layer: Conv2d | Resize) -> bool:
+    """Whether these elements of an NHWC output follow each other as in NCHW, which is another order."""
+    channels = layer.output_shape[3]
+    image = np.arange(math.prod(layer.output_shape)).reshape(-1, channels)
+    return min(image.shape) > 1 and numbers.size == image.size and bool((numbers.reshape(-1) == image.T.reshape(-1)).all())
+
+
+def _nchw(layer: Conv2d | Resize) -> tuple[Layout, Array]:
+    """The layout, and the order of channels."""
+    return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
+
+
+def _shuffle(numbers: Array, layer: Conv2d) -> tuple[Layout, Array] | None:
+    """The layout, with the largest blocks, in which these elements of an NHWC output follow each other, and the order of its channels."""
+    height, width, channels = layer.out_height, layer.out_width, layer.out_channels
     if numbers.size != height * width * channels:
         return None
-    if isinstance(layer, Conv2d) and (found := _shuffle(numbers, height, width, channels)):
-        return found
-    nchw = np.arange(numbers.size).reshape(height * width, channels).T.reshape(-1)
-    if min(height * width, channels) == 1 or (numbers.reshape(-1) != nchw).any():
-        return None
-    return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(channels)
-
-
-def _shuffle(numbers: Array, height: int, width: int, channels: int) -> tuple[Layout, Array] | None:
     divisors = [count for count in range(2, channels + 1) if channels % count == 0]
     for block, rows in itertools.product(reversed(divisors), divisors):
         if channels % (block * rows):
