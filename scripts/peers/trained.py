@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +41,8 @@ class Recipe:
     Attributes:
         steps: batches that it sees.
         rate: the highest learning rate.
-        batches: sides of the pictures, and how many are in a batch; batches of each come in turn.
+        batches: sides of the pictures, and how many are in a batch; batches of each come in turn. The network takes the first side; the
+            features of others are brought to its fully connected layers' size, if that is fixed.
     """
 
     steps: int = 400
@@ -48,12 +51,11 @@ class Recipe:
 
 
 USUAL = Recipe()
-#: For networks that do not learn with the usual one, most of them for want of batch norms.
+#: For networks that do not learn with the usual one, or that take images of one side.
 _OTHER_RECIPES = {
-    "alexnet": Recipe(300, 0.0003, ((224, 16),)),
+    "alexnet": Recipe(200, batches=((224, 16),)),
     "shufflenet_v1": Recipe(800),
-    "squeezenet1_0": Recipe(800, 0.001),
-    "squeezenet1_1": Recipe(1600, 0.001),
+    "vgg16": Recipe(120, batches=((224, 8), (112, 16))),
 }
 #: Digits from which pictures are made: those to train on; to calibrate with and to run; to test on.
 _DRAWN, _OTHERS = 2000, 500
@@ -67,15 +69,9 @@ _CHECKPOINT = "weights.pt"
 
 
 def check_trainable(model: Model) -> None:
-    """Raises `UserError` for a network whose weights are its own, or that takes no pictures as small as those it would be trained on."""
+    """Raises `UserError` for a network whose weights are its own."""
     if model.own is not None:
         raise UserError(f"{model.own} has weights of its own.", f"Leave out --weights {TRAINED}.")
-    least, most = TRAITS[model.spec.name].sides
-    if not all(least <= side <= most for side, _ in recipe_of(model.spec).batches):
-        raise UserError(
-            f"{model.spec.name} takes images of {least} pixels, and networks are trained on smaller ones.",
-            f"Leave out --weights {TRAINED}.",
-        )
 
 
 def recipe_of(spec: ModelSpec) -> Recipe:
@@ -130,9 +126,24 @@ def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
                 yield torch.from_numpy(digits.inputs_of(digits.pictures(labels, side, drawn, generator))), torch.from_numpy(labels)
 
     module = build_torch_model(spec).module
+    least, most = TRAITS[spec.name].sides
+    takes_all = all(least <= side <= most for side, _ in recipe.batches)
+    fitting = None if takes_all else module.get_submodule("flatten").register_forward_pre_hook(partial(_fitted, module))
     with torch.random.fork_rng(devices=[]), single_thread():
         torch.manual_seed(_TRAINING_SEED)
-        return train(module, batches(), steps or recipe.steps, recipe.rate)
+        module = train(module, batches(), steps or recipe.steps, recipe.rate)
+    if fitting is not None:
+        fitting.remove()
+    return module
+
+
+def _fitted(network: torch.nn.Module, flatten: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """A hook in front of what flattens an image `[N, C, H, W]`: the image with as many pixels as the next layer takes."""
+    import torch
+
+    (image,) = inputs
+    features = next(layer.in_features for layer in network.modules() if isinstance(layer, torch.nn.Linear))
+    return torch.nn.functional.adaptive_avg_pool2d(image, math.isqrt(features // image.shape[1]))
 
 
 def calibration_inputs(side: int) -> Array:
