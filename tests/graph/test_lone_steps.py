@@ -96,19 +96,25 @@ def test_steps_that_begin_with_the_same_tensor_are_layers_of_their_own(tmp_path:
 
 
 class Normalised(nn.Module):
-    """An image that is scaled and shifted, and a convolution."""
+    """An image whose channels are scaled and shifted, at once or one by one as torchvision's GoogLeNet does it, and a convolution."""
 
-    def __init__(self) -> None:
+    def __init__(self, one_by_one: bool) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*unit(3, 8, 3, 2))
+        self.one_by_one, self.layers = one_by_one, nn.Sequential(*unit(3, 8, 3, 2))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layers((image - 0.45) / 0.225)  # type: ignore[no-any-return]
+        if not self.one_by_one:
+            return self.layers((image - 0.45) / 0.225)  # type: ignore[no-any-return]
+        channels = [image[:, channel, None] * scale + 0.1 * channel for channel, scale in enumerate((0.9, 1.1, 1.2))]
+        return self.layers(torch.cat(channels, 1))  # type: ignore[no-any-return]
 
 
-def test_what_normalises_the_input_is_no_layer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_what_normalises_the_input_is_no_layer(tmp_path: Path, one_by_one: bool) -> None:
     """The input has its channels first, and in integers a layer of its own would lose digits."""
-    network = seeded(Normalised())
-    (layer,) = (node.layer for node in prepared(network, IMAGE).nodes if isinstance(node.layer, Conv2d))
+    network = seeded(Normalised(one_by_one))
+    layers = [node.layer for node in prepared(network, IMAGE).nodes]
+    (layer,) = (layer for layer in layers if isinstance(layer, Conv2d))
     assert layer.kernel == (3, 3) and layer.in_channels == 3
+    assert not any("take" in layer.operator for layer in layers if isinstance(layer, Opaque))
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE

@@ -1,4 +1,5 @@
-"""Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits slices, and indices non-negative.
+"""Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become slices,
+and other indices non-negative.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.
@@ -15,7 +16,7 @@ from tvmmobile.graph.passes.rewriting import mutate_functions, rewrite_main
 
 
 def plain_views(module: Any) -> Any:
-    """Rewrite `squeeze`, the parts of `split`, and `take` at negative places."""
+    """Rewrite `squeeze`, the parts of `split`, and `take` of one place or at negative ones."""
     from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
     data, places = wildcard(), is_const()
@@ -43,10 +44,17 @@ def _sliced(index: int, split: Any, data: Any) -> Any:
 def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
     from tvm import relax
 
-    if call.attrs.axis is None or (places >= 0).all():
+    if call.attrs.axis is None:
         return call
-    extent = int(call.args[0].ty.shape[int(call.attrs.axis)])
-    positive = relax.const(np.where(places < 0, places + extent, places).astype(places.dtype))
+    axis = int(call.attrs.axis)
+    extent = int(call.args[0].ty.shape[axis])
+    positive = np.where(places < 0, places + extent, places).astype(places.dtype)
+    if positive.size == 1 and 0 <= positive.item() < extent:
+        place = positive.item()
+        return relax.op.reshape(relax.op.strided_slice(call.args[0], [axis], [place], [place + 1]), call.ty.shape)
+    if (places >= 0).all():
+        return call
+    positive = relax.const(positive)
     return relax.Call(call.op, [call.args[0], positive], call.attrs)
 
 
