@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_networks import error_against_torch, prepared, seeded, unit
 from torch import nn
 
-from tvmmobile.graph.layers import LayerParameters, Opaque, Resize
+from tvmmobile.graph.layers import Conv2d, LayerParameters, Opaque, Resize
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.resizing import METHODS, PLACES
 from tvmmobile.graph.tasks import Task
@@ -87,4 +87,26 @@ def test_networks(tmp_path: Path, size: tuple[int, int], mode: dict[str, object]
     found = [node.layer for node in prepared(network, shape).nodes]
     assert [layer.kind for layer in found if isinstance(layer, Resize)]
     assert not any(isinstance(layer, Opaque) for layer in found)
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+class AmongPixels(nn.Module):
+    """Softmax over the pixels of each channel: its result has the channels first."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.flatten(2).softmax(2).reshape(image.shape)
+
+
+def test_what_has_the_channels_first_is_resized_with_them_last(tmp_path: Path) -> None:
+    network, shape = seeded(*unit(3, 12, 3, 2), AmongPixels(), nn.Upsample(scale_factor=2, mode="bilinear"), *unit(12, 5)), (1, 3, 14, 16)
+    layers = [node.layer for node in prepared(network, shape).nodes]
+    assert [layer.channels for layer in layers if isinstance(layer, Resize)] == [12]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def test_a_resized_input_keeps_its_layout(tmp_path: Path) -> None:
+    network, shape = seeded(nn.Upsample(scale_factor=2, mode="bilinear"), *unit(3, 12, 3, 2)), (1, 3, 7, 8)
+    first, second, *_ = (node.layer for node in prepared(network, shape).nodes)
+    assert isinstance(first, Opaque) and first.operator == "resize2d"
+    assert isinstance(second, Conv2d) and second.in_layout == "NCHW"
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5

@@ -15,9 +15,10 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt, variables_of
+from tvmmobile.graph.passes.input_steps import input_steps
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt
 from tvmmobile.graph.passes.split_batch import BY_ELEMENT
-from tvmmobile.graph.passes.views import ORDERED, constant_of
+from tvmmobile.graph.passes.views import constant_of
 from tvmmobile.graph.precision import FLOAT32
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def _spelled(module: Any) -> Any:
     import tvm
     from tvm import relax
 
-    normalised = _normalised(module)
+    made_of_input = input_steps(module["main"])
 
     def value_of(builder: Any, binding: Any) -> Any:
         step = binding.value
-        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step) or binding.var in normalised:
+        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step) or binding.var in made_of_input:
             return step
         one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
         if operator_of(step) == "relax.subtract":
@@ -75,22 +76,6 @@ def _spelled(module: Any) -> Any:
         return builder.normalize(relax.op.add(other, one) if isinstance(one, tvm.ir.GenericConst) else relax.op.add(one, other))
 
     return rebind_main(module, value_of)
-
-
-def _normalised(module: Any) -> set[Any]:
-    """The variables that are made of one of the network's inputs by steps and views alone.
-
-    They stay as they are: an image has its channels first there, and in integers a layer would round what is not yet scaled.
-    """
-    origins = {parameter: {parameter} for parameter in module["main"].params}
-    found = set()
-    for binding in bindings_of(module["main"]):
-        name, read = operator_of(binding.value), set(variables_of(binding.value))
-        known = name in _UNARY | _BINARY | ORDERED | {"relax.strided_slice", "relax.concat"} or binding.value in origins
-        if known and read and read <= origins.keys() and len(made_of := set().union(*(origins[part] for part in read))) == 1:
-            origins[binding.var] = made_of
-            found.add(binding.var)
-    return found
 
 
 def _for_channels(operand: Any, channels: int) -> Any:
@@ -139,8 +124,8 @@ def _tensors(step: Any) -> list[Any]:
 
 def _count(module: Any) -> int:
     """How many steps and concatenations there are."""
-    normalised = _normalised(module)
-    values = [binding.value for binding in bindings_of(module["main"]) if binding.var not in normalised]
+    made_of_input = input_steps(module["main"])
+    values = [binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input]
     return sum(1 for value in values if _is_concatenation(value) or _tensors(value))
 
 
@@ -149,8 +134,8 @@ def _starts(module: Any, joined: bool) -> dict[Any, Any]:
 
     Steps have the number of their row; those that another one joins are one row, if that is asked for.
     """
-    normalised = _normalised(module)
-    values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"]) if binding.var not in normalised}
+    made_of_input = input_steps(module["main"])
+    values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input}
     steps = {variable: tensors for variable, value in values.items() if (tensors := _tensors(value))}
     starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
     rows = _rows(steps) if joined else {step: number for number, step in enumerate(steps)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.attention import attention
@@ -20,6 +21,7 @@ from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.group_norms import group_norms
+from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
@@ -31,6 +33,7 @@ from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
+from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
@@ -45,6 +48,8 @@ from tvmmobile.system.files import write_text
 Pass = Callable[[Any], Any]
 #: Layouts of data and weights. Transposed convolutions would take over the layout of their input, in which they cannot be legalised.
 _LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
+
+_RESIZE = "relax.image.resize2d"
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("turned_products", turned_products),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
-        ("nhwc", transform.ConvertLayout(_LAYOUTS)),
+        ("nhwc", _images_in_nhwc),
         ("normalize_layout", transform.Normalize()),
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
@@ -110,6 +115,19 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("compose_layers", composer),
         *([("lone_steps", lone_steps(composer, whole_rows))] if lone else []),
     ]
+
+
+def _images_in_nhwc(module: Any) -> Any:
+    """The pass that lays images out for the templates. Where an input is resized, resizes follow the layout they find: an input has its
+    channels first.
+    """
+    from tvm import relax
+
+    main = module["main"]
+    inputs = {*main.params} | input_steps(main)
+    resized = {binding.value.args[0] for binding in bindings_of(main) if operator_of(binding.value) == _RESIZE}
+    layouts = _LAYOUTS if resized & inputs else {**_LAYOUTS, _RESIZE: ["NHWC"]}
+    return relax.transform.ConvertLayout(layouts)(module)
 
 
 def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:

@@ -1,0 +1,26 @@
+"""What a network does to its inputs before its layers: scales, shifts, takes channels apart and joins them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.passes.rewriting import bindings_of, variables_of
+from tvmmobile.graph.passes.split_batch import BY_ELEMENT
+from tvmmobile.graph.passes.views import ORDERED
+
+_STEPS = {f"relax.{name}" for name in BY_ELEMENT} | ORDERED | {"relax.strided_slice", "relax.concat"}
+
+
+def input_steps(main: Any) -> set[Any]:
+    """The variables that are made of one of the inputs of `main` by steps and views alone.
+
+    They are best left as they are: an image has its channels first there, and in integers a layer would round what is not scaled yet.
+    """
+    origins = {parameter: {parameter} for parameter in main.params}
+    for binding in bindings_of(main):
+        read = set(variables_of(binding.value))
+        is_step = operator_of(binding.value) in _STEPS or binding.value in origins
+        if is_step and read and read <= origins.keys() and len(made_of := set().union(*(origins[part] for part in read))) == 1:
+            origins[binding.var] = made_of
+    return {*origins} - {*main.params}
