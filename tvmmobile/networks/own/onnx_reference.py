@@ -28,18 +28,22 @@ def reference_evaluator(model: Any) -> Any:
 
 @functools.cache
 def _max_pool() -> type:
-    """`MaxPool` whose pads differ from side to side: onnx 1.23 mixes them up."""
+    """`MaxPool` whose pads differ from side to side, or that rounds sizes up with a stride of 1: onnx 1.23 mixes up the one, and gives the
+    other too many pixels.
+    """
     from onnx.reference.ops.op_max_pool import MaxPool as Theirs
 
     class MaxPool(Theirs):  # type: ignore[misc]
         op_domain = ""
 
-        def _run(self, x: Array, pads: Any = None, **attributes: Any) -> Any:
+        def _run(self, x: Array, pads: Any = None, ceil_mode: Any = None, strides: Any = None, **attributes: Any) -> Any:
+            if strides is None or max(strides) == 1:
+                ceil_mode = 0  # there is nothing to round
             half = len(pads) // 2 if pads is not None else 0
             if half and list(pads[:half]) != list(pads[half:]) and x.dtype.kind == "f":
                 x = np.pad(x, ((0, 0), (0, 0), *zip(pads[:half], pads[half:], strict=True)), constant_values=-np.inf)
                 pads = [0] * len(pads)
-            return super()._run(x, pads=pads, **attributes)
+            return super()._run(x, pads=pads, ceil_mode=ceil_mode, strides=strides, **attributes)
 
     return MaxPool
 
