@@ -227,6 +227,13 @@ def losses_table() -> str:
     return str(integer_losses.table(content("integer-losses.json")))
 
 
+def survey_table() -> str:
+    """What became of other people's networks."""
+    import survey_networks
+
+    return str(survey_networks.table(content("survey.json")["networks"]))
+
+
 @functools.cache
 def _peers_pages(stem: str) -> dict[str, str]:
     from peers.results import from_json
@@ -275,6 +282,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table},
+    "docs/own-networks.md": {"survey": survey_table},
     "docs/quantisation.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
     "docs/virtual-boards.md": {
         "wheels": wheels_table,
