@@ -14,8 +14,8 @@ from tvmmobile.graph.layers import Opaque
 @pytest.mark.parametrize(
     "forward",
     [
-        "return torch.sin(self.conv(x).flatten(2) @ self.conv(x).sin().flatten(2).transpose(1, 2)[0]).flatten(1)",
-        "return torch.sin(nn.functional.conv2d(self.conv(x), self.conv(x)[0, :, :3, :3].repeat(6, 2, 1, 1)[:, :4]))",
+        "return torch.sin(self.conv(x).flatten(2) @ self.conv(x + 1).sin().flatten(2).transpose(1, 2)[0]).flatten(1)",
+        "return torch.sin(nn.functional.conv2d(self.conv(x), self.conv(x + 1)[0, :, :3, :3].repeat(6, 2, 1, 1)[:, :4]))",
     ],
     ids=["matrix that is computed", "weights that are computed"],
 )

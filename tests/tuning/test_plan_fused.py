@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_networks import prepared, run_lowered, seeded, unit
+from small_networks import Lambda, prepared, run_lowered, seeded, unit
 from torch import nn
 
 from tvmmobile import schedules
@@ -90,8 +90,8 @@ def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
 
 
 def network_of_three() -> nn.Module:
-    """An image layer, then pointwise layers at nodes 1, 2 and 3."""
-    return seeded(*unit(3, 8, 3), *unit(8, 12), *unit(12, 6), *unit(6, 10))
+    """An image layer, pointwise layers at nodes 1, 2 and 3, and what no template takes."""
+    return seeded(*unit(3, 8, 3), *unit(8, 12), *unit(12, 6), *unit(6, 10), Lambda(torch.sin))
 
 
 def plan_of(network: Network, database: Database) -> tuple[Plan, dict[Task, KnobSchedule]]:
@@ -148,7 +148,7 @@ def test_from_plan_to_library(database: Database, tmp_path: Path, pairs_us: dict
 def test_separable_blocks_where_they_are_measured_to_pay(
     tmp_path: Path, pairs_us: dict[int, float], expected: list[tuple[int, int]]
 ) -> None:
-    blocks = seeded(*unit(3, 8, 3), *unit(8, 8, 3, groups=8), *unit(8, 12), *unit(12, 12, 3, 2, groups=12), *unit(12, 6))
+    blocks = seeded(*unit(3, 8, 3), *unit(8, 8, 3, groups=8), *unit(8, 12), *unit(12, 12, 3, 2, groups=12), *unit(12, 6), Lambda(torch.sin))
     check_plan_and_library(blocks, Database(Identity("nowhere", MEASURED), (), tmp_path / "logs"), tmp_path, pairs_us, expected)
 
 
@@ -159,7 +159,7 @@ def check_plan_and_library(
     network = prepared(module, IMAGE)
     record_all(network, database, 10.0, pairs_us)
     plan, chosen = plan_of(network, database)
-    # The last node, which no template takes, returns to NCHW.
+    # The last node is the one that no template takes.
     assert [(step.first, step.last) for step in plan.steps[:-1]] == expected
     kernels = []
     for step in plan.steps:
