@@ -129,8 +129,14 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
     return {"device": options.device, "trials": options.trials, "threads": options.threads}
 
 
-def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The outcomes as a Markdown table, in the order of `NETWORKS`."""
+def ratios(benchmarks: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """By network, our C library's latency over the fastest other library's: of the entries in the JSON file of `bench_peers`."""
+    ours = (entry for entry in benchmarks if entry["system"] == "ours-c")
+    return {entry["model"]: entry["ratio_to_best_peer"] for entry in ours if entry["ratio_to_best_peer"] is not None}
+
+
+def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Mapping[str, float] | None = None) -> str:
+    """The outcomes as a Markdown table, in the order of `NETWORKS`; `compared` has `ratios`."""
     rows = []
     for name, surveyed in NETWORKS.items():
         if name not in networks:
@@ -139,8 +145,10 @@ def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         good = next((one for one in outcomes if not one["message"]), None)
         cells = [f"{good['macs'] / 1e6:.0f}", f"{good['latency_ms']:.2f}", f"{good['fallback']:.1%}"] if good else ["", "", ""]
         shape = "×".join(map(str, surveyed.shape[1:]))
-        rows.append((name, surveyed.source, surveyed.kind, shape, *map(_answer, outcomes), *cells))
-    headings = "network", "from", "for", "input", ".pt2", "ONNX", "multiply-adds, M", "modelled ms", "fallback"
+        ratio = [f"{compared[name]:.2f}" if name in compared else ""] if compared is not None else []
+        rows.append((name, surveyed.source, surveyed.kind, shape, *map(_answer, outcomes), *cells, *ratio))
+    headings = ["network", "from", "for", "input", ".pt2", "ONNX", "multiply-adds, M", "modelled ms", "fallback"]
+    headings += ["÷ best other"] if compared is not None else []
     return "\n".join(markdown_table(headings, rows, 6))
 
 

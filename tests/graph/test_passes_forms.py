@@ -211,6 +211,10 @@ def test_operators_of_other_networks(tmp_path: Path, layer: Callable[[], nn.Modu
         pytest.param(nn.AvgPool2d(2, ceil_mode=True), ["mean pool 2x2"], id="windows that reach over the image"),
         pytest.param(nn.AvgPool2d(5, 1, ceil_mode=True, count_include_pad=False), ["average pool"], id="rounded up for nothing"),
         pytest.param(nn.AvgPool2d(4, 2, 1, ceil_mode=True), [], id="padding counted, and windows that reach over it"),
+        pytest.param(nn.AdaptiveAvgPool2d((1, 5)), ["depthwise 5x1"], id="adaptive, equal windows"),
+        pytest.param(nn.AdaptiveAvgPool2d(1), ["average pool"], id="adaptive, all pixels"),
+        pytest.param(nn.AdaptiveAvgPool2d(3), [], id="adaptive, windows that overlap"),
+        pytest.param(nn.AdaptiveAvgPool2d(5), ["conv 1x1"], id="adaptive, of single pixels"),
     ],
 )
 def test_average_pools(tmp_path: Path, pool: nn.Module, kinds: list[str]) -> None:

@@ -1,5 +1,5 @@
 """Average pools as layers with templates: a depthwise convolution with equal weights, the mean over all pixels, or a pool that does not
-count padding.
+count padding; adaptive ones whose windows are all equal become one of these, or nothing.
 
 Relax's own legalisation counts every window's pixels at run time, with scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """
@@ -17,14 +17,30 @@ from tvmmobile.graph.passes.rewriting import rewrite_main
 def average_pools(module: Any) -> Any:
     """Rewrite every `avg_pool2d` whose windows all count the same number of pixels, and every mean and sum over all pixels; NCHW.
 
-    Rounding up makes no difference where the windows fill the image.
+    Rounding up makes no difference where the windows fill the image. An adaptive pool has equal windows where its output's extents divide
+    its input's: VGG-16 and AlexNet pool 7×7 and 6×6 pixels to as many.
     """
+    from tvm import relax
     from tvm.relax.dpl import is_op, wildcard
 
     data = wildcard()
+    module = rewrite_main(module, is_op("relax.nn.adaptive_avg_pool2d")(data), lambda call, matched: _in_equal_windows(call, matched[data]))
+    module = relax.transform.CanonicalizeBindings()(module)  # layout inference knows no second name of a variable
     module = rewrite_main(module, is_op("relax.nn.avg_pool2d")(data), lambda call, matched: _as_layer(call, matched[data]))
     module = rewrite_main(module, is_op("relax.sum")(data), lambda call, matched: _as_mean(call, matched[data]))
     return rewrite_main(module, is_op("relax.mean")(data), lambda call, matched: _keeping_dimensions(call, matched[data]))
+
+
+def _in_equal_windows(call: Any, data: Any) -> Any:
+    from tvm import relax
+
+    inputs, outputs = shape_of(data)[2:], shape_of(call)[2:]
+    if call.attrs.layout != "NCHW" or any(extent % count for extent, count in zip(inputs, outputs, strict=True)):
+        return call
+    if inputs == outputs:
+        return data
+    window = [extent // count for extent, count in zip(inputs, outputs, strict=True)]
+    return relax.op.nn.avg_pool2d(data, window, window)
 
 
 def _as_mean(call: Any, data: Any) -> Any:
