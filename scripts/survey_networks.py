@@ -32,6 +32,8 @@ from tvmmobile.system.files import write_text
 
 SCRIPTS = Path(__file__).resolve().parent
 FORMATS = ("pt2", "onnx")
+#: In front of the name of a file's network where a built-in one has that name.
+OWN = "own_"
 #: In front of what a command complains about.
 _ERROR = "tvmmobile: error: "
 #: A network that takes longer has failed.
@@ -132,7 +134,7 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
 def ratios(benchmarks: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """By network, our C library's latency over the fastest other library's: of the entries in the JSON file of `bench_peers`."""
     ours = (entry for entry in benchmarks if entry["system"] == "ours-c")
-    return {entry["model"]: entry["ratio_to_best_peer"] for entry in ours if entry["ratio_to_best_peer"] is not None}
+    return {entry["model"].removeprefix(OWN): entry["ratio_to_best_peer"] for entry in ours if entry["ratio_to_best_peer"] is not None}
 
 
 def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Mapping[str, float] | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,63 @@ def reference_evaluator(model: Any) -> Any:
     from onnx.reference import ReferenceEvaluator
 
     opset = max((entry.version for entry in model.opset_import if not entry.domain), default=1)
-    return ReferenceEvaluator(model, new_ops=[_max_pool(), *([] if opset >= _ONE_AXIS else _softmaxes())])
+    return ReferenceEvaluator(model, new_ops=[_conv(), _max_pool(), *([] if opset >= _ONE_AXIS else _softmaxes())])
+
+
+@functools.cache
+def _conv() -> type:
+    """`Conv` that adds up one place of the kernel after the other. That of onnx 1.23 spells out every window, of a dilated kernel with its
+    gaps, and eight bytes of indices for each element: DeepLab v3 took 23 GB.
+    """
+    from onnx.reference.ops.op_conv import Conv as Theirs
+
+    class Conv(Theirs):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(
+            self,
+            x: Array,
+            weight: Array,
+            bias: Array | None = None,
+            auto_pad: str | None = None,
+            dilations: Sequence[int] | None = None,
+            group: int | None = None,
+            kernel_shape: Sequence[int] | None = None,
+            pads: Sequence[int] | None = None,
+            strides: Sequence[int] | None = None,
+        ) -> Any:
+            kernel, once, group = weight.shape[2:], [1] * (x.ndim - 2), group or 1
+            strides, dilations = strides or once, dilations or once
+            reach = [(taps - 1) * dilation + 1 for taps, dilation in zip(kernel, dilations, strict=True)]
+            padding = _padding(x.shape[2:], reach, strides, pads, auto_pad)
+            x = np.pad(x, ((0, 0), (0, 0), *padding))
+            counts = [(extent - taps) // step + 1 for extent, taps, step in zip(x.shape[2:], reach, strides, strict=True)]
+            batch, outputs, inputs = x.shape[0], weight.shape[0] // group, weight.shape[1]
+            result = np.zeros((batch, group, outputs, math.prod(counts)), x.dtype)
+            for place in np.ndindex(*kernel):
+                starts = [offset * dilation for offset, dilation in zip(place, dilations, strict=True)]
+                parts = zip(starts, counts, strides, strict=True)
+                pixels = x[:, :, *(slice(start, start + (count - 1) * step + 1, step) for start, count, step in parts)]
+                result += weight[:, :, *place].reshape(group, outputs, inputs) @ pixels.reshape(batch, group, inputs, -1)
+            result = result.reshape(batch, -1, *counts)
+            return (result if bias is None else (result + bias.reshape(-1, *once)).astype(x.dtype),)
+
+    return Conv
+
+
+def _padding(
+    image: Sequence[int], reach: Sequence[int], strides: Sequence[int], pads: Sequence[int] | None, auto_pad: str | None
+) -> list[tuple[int, int]]:
+    """Zeros before and behind each extent of an image, under windows that reach so far."""
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        lacking = [
+            max(0, (-(-extent // step) - 1) * step + taps - extent) for extent, taps, step in zip(image, reach, strides, strict=True)
+        ]
+        halves = [(amount // 2, amount - amount // 2) for amount in lacking]
+        return halves if auto_pad == "SAME_UPPER" else [(behind, before) for before, behind in halves]
+    if pads is None or auto_pad == "VALID":
+        return [(0, 0)] * len(image)
+    return list(zip(pads[: len(image)], pads[len(image) :], strict=True))
 
 
 @functools.cache
