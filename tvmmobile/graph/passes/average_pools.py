@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import replace_values, rewrite_main
 
 
 def average_pools(module: Any) -> Any:
@@ -20,23 +20,25 @@ def average_pools(module: Any) -> Any:
     Rounding up makes no difference where the windows fill the image. An adaptive pool has equal windows where its output's extents divide
     its input's: VGG-16 and AlexNet pool 7×7 and 6×6 pixels to as many.
     """
-    from tvm import relax
     from tvm.relax.dpl import is_op, wildcard
 
     data = wildcard()
-    module = rewrite_main(module, is_op("relax.nn.adaptive_avg_pool2d")(data), lambda call, matched: _in_equal_windows(call, matched[data]))
-    module = relax.transform.CanonicalizeBindings()(module)  # layout inference knows no second name of a variable
+    module = replace_values(module, lambda value, _: _in_equal_windows(value))
     module = rewrite_main(module, is_op("relax.nn.avg_pool2d")(data), lambda call, matched: _as_layer(call, matched[data]))
     module = rewrite_main(module, is_op("relax.sum")(data), lambda call, matched: _as_mean(call, matched[data]))
     return rewrite_main(module, is_op("relax.mean")(data), lambda call, matched: _keeping_dimensions(call, matched[data]))
 
 
-def _in_equal_windows(call: Any, data: Any) -> Any:
+def _in_equal_windows(value: Any) -> Any:
+    """The pool that an adaptive one is, or the image that it leaves as it is; `None` for other values."""
     from tvm import relax
 
-    inputs, outputs = shape_of(data)[2:], shape_of(call)[2:]
-    if call.attrs.layout != "NCHW" or any(extent % count for extent, count in zip(inputs, outputs, strict=True)):
-        return call
+    if operator_of(value) != "relax.nn.adaptive_avg_pool2d" or value.attrs.layout != "NCHW":
+        return None
+    data = value.args[0]
+    inputs, outputs = shape_of(data)[2:], shape_of(value)[2:]
+    if any(extent % count for extent, count in zip(inputs, outputs, strict=True)):
+        return None
     if inputs == outputs:
         return data
     window = [extent // count for extent, count in zip(inputs, outputs, strict=True)]

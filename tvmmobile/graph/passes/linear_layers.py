@@ -30,7 +30,8 @@ def linear_layers(module: Any) -> Any:
         return module
     module = module.clone()
     module["main"] = _Rewriting(module["main"]).rewritten()
-    return relax.transform.DeadCodeElimination()(module)
+    # Patterns of the passes behind take a second name of a variable for its value.
+    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
 
 
 @dataclass(frozen=True)

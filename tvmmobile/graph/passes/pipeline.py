@@ -14,10 +14,10 @@ from tvmmobile.graph.passes.attention import attention
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
-from tvmmobile.graph.passes.channel_concatenations import channel_concatenations
 from tvmmobile.graph.passes.channel_constants import channel_constants
 from tvmmobile.graph.passes.channel_means import channel_means
 from tvmmobile.graph.passes.channel_order import order_channels
+from tvmmobile.graph.passes.channels_last import channels_last
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.group_norms import group_norms
@@ -102,7 +102,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
-        ("channel_concatenations", channel_concatenations),
+        ("channels_last", channels_last),
         ("linear_layers", linear_layers),
         ("channel_means", channel_means),
         ("zero_bias", zero_bias),

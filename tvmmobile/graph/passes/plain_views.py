@@ -1,5 +1,5 @@
 """Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become slices,
-and other indices non-negative.
+other indices are non-negative, and views of the same shape are gone, before which layout inference stops.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.
@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.rewriting import mutate_functions, rewrite_main
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import VIEW, mutate_functions, replace_values, rewrite_main
 
 
 def plain_views(module: Any) -> Any:
-    """Rewrite `squeeze`, the parts of `split`, and `take` of one place or at negative ones."""
+    """Rewrite `squeeze`, `reshape` to the same shape, the parts of `split`, and `take` of one place or at negative ones."""
     from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
     data, places = wildcard(), is_const()
     split = is_op("relax.split")(data)
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
+    module = replace_values(module, lambda value, _: _same(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
     return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
 
@@ -30,6 +31,14 @@ def _reshaped(call: Any, data: Any) -> Any:
     from tvm import relax
 
     return relax.op.reshape(data, call.ty.shape)
+
+
+def _same(value: Any) -> Any:
+    """The variable that a view shows as it is; `None` for other values."""
+    from tvm import relax
+
+    is_same = operator_of(value) == VIEW and isinstance(value.args[0], relax.Var) and shape_of(value.args[0]) == shape_of(value)
+    return value.args[0] if is_same else None
 
 
 def _sliced(index: int, split: Any, data: Any) -> Any:

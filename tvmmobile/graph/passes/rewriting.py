@@ -183,6 +183,8 @@ def rebind_main(module: Any, value_of: Callable[[Any, Any], Any]) -> Any:
 def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any]) -> Any:
     """The module with some values of `main` replaced, and without what nobody reads then.
 
+    A variable as a new value is read itself from then on: layout inference knows no second name of a variable.
+
     Args:
         replacement: from a value, and all values by their variables, to the new value; `None` for one that stays.
     """
@@ -196,7 +198,10 @@ def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], 
     def value_of(builder: Any, binding: Any) -> Any:
         return builder.normalize(found[binding.var]) if binding.var in found else binding.value
 
-    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
+    module = rebind_main(module, value_of)
+    if any(isinstance(made, relax.Var) for made in found.values()):
+        module = relax.transform.CanonicalizeBindings()(module)
+    return relax.transform.DeadCodeElimination()(module)
 
 
 def holds(constant: Any, number: float) -> bool:

@@ -1,0 +1,138 @@
+"""Steps of images in the layout that these have: channels last.
+
+Layout conversion leaves a step as it is where one of its images is made by operators that it does not know, such as the shuffle behind a
+transposed convolution, or tokens of attention that are an image again. Every image would be turned before it, and the result behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.input_steps import input_steps
+from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
+from tvmmobile.graph.passes.split_batch import BY_ELEMENT
+
+_STEPS = {f"relax.{name}" for name in BY_ELEMENT}
+#: From channels first to channels last, and back.
+_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def channels_last(module: Any) -> Any:
+    """Rewrite steps by element, slices and concatenations of images that were NHWC before, in `main`.
+
+    Who still wants the result's channels first, gets it turned. What is made of an input alone stays as it is.
+    """
+    from tvm import relax
+
+    images = _Images(module["main"])
+    rewritten = rebind_main(module, images.value)
+    if not images.changed:
+        return module
+    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(rewritten))
+
+
+class _Images:
+    """The images of `main`, one binding after another.
+
+    Attributes:
+        last: for the variable of an image NCHW, one of the same image NHWC.
+        changed: whether a value of `main` is another one now.
+    """
+
+    def __init__(self, main: Any) -> None:
+        self.values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(main)}
+        self.made_of_input: Collection[Any] = input_steps(main)
+        self.last: dict[Any, Any] = {}
+        self.changed = False
+
+    def value(self, builder: Any, binding: Any) -> Any:
+        """What becomes of the value of a binding."""
+        variable, value = binding.var, binding.value
+        if variable in self.made_of_input or not _is_image(value):
+            return value
+        if (known := self.last.get(_turned(value, _TO_LAST))) is not None:
+            self.changed = True
+            return known
+        image = _shown(value, self.values)
+        if image is not None:
+            self.last[variable] = builder.emit(image)
+            return value
+        step = self._step(value)
+        if step is None:
+            return value
+        self.changed = True
+        self.last[variable] = builder.emit(step)
+        return builder.normalize(_first(self.last[variable]))
+
+    def _step(self, value: Any) -> Any:
+        """A step of images NHWC; `None` for other values."""
+        from tvm import relax
+
+        name = operator_of(value)
+        if name == "relax.concat":
+            parts = [self.last.get(part) for part in getattr(value.args[0], "fields", ())]
+            axis = None if value.attrs.axis is None else int(value.attrs.axis)
+            return relax.op.concat(parts, _TO_LAST.index(axis)) if axis is not None and parts and None not in parts else None
+        if name == "relax.strided_slice" and value.args[0] in self.last:
+            axes, *rest = ([int(number.value) for number in part.fields] for part in value.args[1:])
+            return relax.op.strided_slice(self.last[value.args[0]], [_TO_LAST.index(axis) for axis in axes], *rest)
+        if name not in _STEPS or not any(operand in self.last for operand in value.args):
+            return None
+        operands = [self._operand(operand) for operand in value.args]
+        return None if None in operands else relax.Call(value.op, operands, value.attrs)
+
+    def _operand(self, operand: Any) -> Any:
+        """The image or constant that a step reads in place of another one; `None` for what is neither."""
+        import tvm
+        from tvm import relax
+
+        if isinstance(operand, relax.Var):
+            return self.last.get(operand)
+        if not isinstance(operand, tvm.ir.GenericConst):
+            return operand
+        numbers = operand.value.numpy()
+        if numbers.size == 1:
+            return operand
+        return relax.const(numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(_TO_LAST))
+
+
+def _is_image(value: Any) -> bool:
+    """Whether an operator returns one tensor of four dimensions."""
+    return operator_of(value) != "" and len(getattr(value.ty, "shape", None) or ()) == len(_TO_LAST)
+
+
+def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The image NHWC that a value shows NCHW; `None` for values that show none."""
+    from tvm import relax
+
+    turned = _turned(value, _TO_FIRST)
+    if turned is not None or operator_of(value) != VIEW:
+        return turned
+    shape, source = [shape_of(value)[axis] for axis in _TO_LAST], value.args[0]
+    if shape_of(source) == shape and _same_order(shape):
+        return source
+    tokens = _turned(values.get(source), (0, 2, 1))
+    is_image = tokens is not None and shape_of(tokens) == [shape[0], shape[1] * shape[2], shape[3]]
+    return relax.op.reshape(tokens, shape) if is_image else None
+
+
+def _first(image: Any) -> Any:
+    """An image NCHW that is NHWC."""
+    from tvm import relax
+
+    shape = shape_of(image)
+    return relax.op.reshape(image, [shape[axis] for axis in _TO_FIRST]) if _same_order(shape) else relax.op.permute_dims(image, _TO_FIRST)
+
+
+def _same_order(shape: Sequence[int]) -> bool:
+    """Whether the elements of an image NHWC of that shape are in the same order NCHW."""
+    return shape[1] * shape[2] == 1 or shape[3] == 1
+
+
+def _turned(value: Any, axes: Sequence[int]) -> Any:
+    """The variable that a permutation with these axes reads; `None` for other values."""
+    if operator_of(value) != "relax.permute_dims" or value.attrs.axes is None:
+        return None
+    return value.args[0] if tuple(map(int, value.attrs.axes)) == tuple(axes) else None
