@@ -1,5 +1,5 @@
 """Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become slices,
-other indices are non-negative, and views of the same shape are gone, before which layout inference stops.
+other indices are non-negative, and views of the same shape, before which layout inference stops, are where it has to.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.
@@ -23,6 +23,7 @@ def plain_views(module: Any) -> Any:
     split = is_op("relax.split")(data)
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
     module = replace_values(module, lambda value, _: _same(value))
+    module = replace_values(module, lambda value, _: _guarded(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
     return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
 
@@ -31,6 +32,17 @@ def _reshaped(call: Any, data: Any) -> Any:
     from tvm import relax
 
     return relax.op.reshape(data, call.ty.shape)
+
+
+def _guarded(value: Any) -> Any:
+    """Numbers written into a tensor, behind views, as layout inference would turn them without their places; `None` for other values."""
+    from tvm import relax
+
+    if operator_of(value) != "relax.scatter_nd":
+        return None
+    target, places, numbers = value.args
+    behind = [relax.op.reshape(part, shape_of(part)) for part in (target, numbers)]
+    return relax.Call(value.op, [behind[0], places, behind[1]], value.attrs)
 
 
 def _same(value: Any) -> Any:
