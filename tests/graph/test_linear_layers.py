@@ -239,3 +239,10 @@ def test_patches_with_their_channels_first_are_turned_once(tmp_path: Path) -> No
     assert [layer.operator for layer in found if isinstance(layer, Opaque)] == ["transpose"]
     assert [layer.name for layer in found if isinstance(layer, Conv2d)].count("pw_4x6_24x8_add_linear") == 2
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize("between", [nn.Flatten(), nn.Sequential(nn.Flatten(1), nn.Dropout()), Lambda(lambda x: x.reshape(1, -1))])
+def test_a_classifier_of_a_whole_image_reads_it_as_it_is(tmp_path: Path, between: nn.Module) -> None:
+    network = ready(nn.Conv2d(3, 8, 3), nn.ReLU(), between, nn.Linear(8 * 4 * 5, 7), nn.ReLU(), nn.Linear(7, 3))
+    assert [layer.name for layer in layers_of(network, (1, 3, 6, 7)) if isinstance(layer, Opaque)] == []
+    assert error_against_torch(network, (1, 3, 6, 7), tmp_path / "net.so") <= TOLERANCE

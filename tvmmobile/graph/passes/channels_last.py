@@ -13,10 +13,9 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
 from tvmmobile.graph.passes.split_batch import BY_ELEMENT
+from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
 _STEPS = {f"relax.{name}" for name in BY_ELEMENT}
-#: From channels first to channels last, and back.
-_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def channels_last(module: Any) -> Any:
@@ -52,7 +51,7 @@ class _Images:
         variable, value = binding.var, binding.value
         if variable in self.made_of_input or not _is_image(value):
             return value
-        if (known := self.last.get(_turned(value, _TO_LAST))) is not None:
+        if (known := self.last.get(turned(value, TO_LAST))) is not None:
             self.changed = True
             return known
         image = _shown(value, self.values)
@@ -74,10 +73,10 @@ class _Images:
         if name == "relax.concat":
             parts = [self.last.get(part) for part in getattr(value.args[0], "fields", ())]
             axis = None if value.attrs.axis is None else int(value.attrs.axis)
-            return relax.op.concat(parts, _TO_LAST.index(axis)) if axis is not None and parts and None not in parts else None
+            return relax.op.concat(parts, TO_LAST.index(axis)) if axis is not None and parts and None not in parts else None
         if name == "relax.strided_slice" and value.args[0] in self.last:
             axes, *rest = ([int(number.value) for number in part.fields] for part in value.args[1:])
-            return relax.op.strided_slice(self.last[value.args[0]], [_TO_LAST.index(axis) for axis in axes], *rest)
+            return relax.op.strided_slice(self.last[value.args[0]], [TO_LAST.index(axis) for axis in axes], *rest)
         if name not in _STEPS or not any(operand in self.last for operand in value.args):
             return None
         operands = [self._operand(operand) for operand in value.args]
@@ -95,25 +94,25 @@ class _Images:
         numbers = operand.value.numpy()
         if numbers.size == 1:
             return operand
-        return relax.const(numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(_TO_LAST))
+        return relax.const(numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(TO_LAST))
 
 
 def _is_image(value: Any) -> bool:
     """Whether an operator returns one tensor of four dimensions."""
-    return operator_of(value) != "" and len(getattr(value.ty, "shape", None) or ()) == len(_TO_LAST)
+    return operator_of(value) != "" and len(getattr(value.ty, "shape", None) or ()) == len(TO_LAST)
 
 
 def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
     """The image NHWC that a value shows NCHW; `None` for values that show none."""
     from tvm import relax
 
-    turned = _turned(value, _TO_FIRST)
-    if turned is not None or operator_of(value) != VIEW:
-        return turned
-    shape, source = [shape_of(value)[axis] for axis in _TO_LAST], value.args[0]
+    image = turned(value, TO_FIRST)
+    if image is not None or operator_of(value) != VIEW:
+        return image
+    shape, source = [shape_of(value)[axis] for axis in TO_LAST], value.args[0]
     if shape_of(source) == shape and _same_order(shape):
         return source
-    tokens = _turned(values.get(source), (0, 2, 1))
+    tokens = turned(values.get(source), (0, 2, 1))
     is_image = tokens is not None and shape_of(tokens) == [shape[0], shape[1] * shape[2], shape[3]]
     return relax.op.reshape(tokens, shape) if is_image else None
 
@@ -123,16 +122,9 @@ def _first(image: Any) -> Any:
     from tvm import relax
 
     shape = shape_of(image)
-    return relax.op.reshape(image, [shape[axis] for axis in _TO_FIRST]) if _same_order(shape) else relax.op.permute_dims(image, _TO_FIRST)
+    return relax.op.reshape(image, [shape[axis] for axis in TO_FIRST]) if _same_order(shape) else relax.op.permute_dims(image, TO_FIRST)
 
 
 def _same_order(shape: Sequence[int]) -> bool:
     """Whether the elements of an image NHWC of that shape are in the same order NCHW."""
     return shape[1] * shape[2] == 1 or shape[3] == 1
-
-
-def _turned(value: Any, axes: Sequence[int]) -> Any:
-    """The variable that a permutation with these axes reads; `None` for other values."""
-    if operator_of(value) != "relax.permute_dims" or value.attrs.axes is None:
-        return None
-    return value.args[0] if tuple(map(int, value.attrs.axes)) == tuple(axes) else None

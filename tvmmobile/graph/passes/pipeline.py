@@ -19,6 +19,7 @@ from tvmmobile.graph.passes.channel_means import channel_means
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.channels_last import channels_last
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
+from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.group_norms import group_norms
 from tvmmobile.graph.passes.input_steps import input_steps
@@ -103,6 +104,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
         ("channels_last", channels_last),
+        ("flat_images", flat_images),
         ("linear_layers", linear_layers),
         ("channel_means", channel_means),
         ("zero_bias", zero_bias),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,15 @@ from tvmmobile.graph.passes.rewriting import VIEW
 
 #: Views that keep the order of elements, where they keep their number.
 ORDERED = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
+#: From channels first to channels last, and back.
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def turned(value: Any, axes: Sequence[int]) -> Any:
+    """The variable that a permutation with these axes reads; `None` for other values."""
+    if operator_of(value) != "relax.permute_dims" or value.attrs.axes is None:
+        return None
+    return value.args[0] if tuple(map(int, value.attrs.axes)) == tuple(axes) else None
 
 
 def moved_by(view: Any, numbers: Array) -> Array | None:
