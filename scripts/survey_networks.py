@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -138,7 +139,7 @@ def ratios(benchmarks: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Mapping[str, float] | None = None) -> str:
-    """The outcomes as a Markdown table, in the order of `NETWORKS`; `compared` has `ratios`."""
+    """The outcomes as a Markdown table, in the order of `NETWORKS`; with `ratios`, these as a column and what they come to below."""
     rows = []
     for name, surveyed in NETWORKS.items():
         if name not in networks:
@@ -151,7 +152,16 @@ def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Map
         rows.append((name, surveyed.source, surveyed.kind, shape, *map(_answer, outcomes), *cells, *ratio))
     headings = ["network", "from", "for", "input", ".pt2", "ONNX", "multiply-adds, M", "modelled ms", "fallback"]
     headings += ["÷ best other"] if compared is not None else []
-    return "\n".join(markdown_table(headings, rows, 6))
+    return "\n".join([*markdown_table(headings, rows, 6), *_in_all(compared or {})])
+
+
+def _in_all(compared: Mapping[str, float]) -> list[str]:
+    """What the ratios come to, as a paragraph; nothing without any."""
+    if not compared:
+        return []
+    last = max(compared, key=lambda name: compared[name])
+    median = statistics.median(compared.values())
+    return ["", f"{len(compared)} networks are compared: the median is {median:.2f}, the largest ratio {compared[last]:.2f} ({last})."]
 
 
 def _answer(outcome: Mapping[str, Any]) -> str:

@@ -43,6 +43,16 @@ def test_the_table_has_figures_of_the_format_that_worked_and_what_went_wrong_in_
     assert lines[3] == f"| espcn | here | super-resolution | 1×128×128 | {refused} | {refused} |  |  |  |"
 
 
+def test_the_table_has_ratios_and_what_they_come_to() -> None:
+    good = vars(Outcome(12.345, 2e-6, 0.0312, 98_700_000, 40))
+    benchmarks = [("unet", "ours-c", 0.5), ("unet", "ncnn", 1.25), ("own_vgg16", "ours-c", 0.9), ("espcn", "ours-c", None)]
+    ratios = survey_networks.ratios({"model": model, "system": system, "ratio_to_best_peer": ratio} for model, system, ratio in benchmarks)
+    assert ratios == {"unet": 0.5, "vgg16": 0.9}
+    lines = survey_networks.table({name: {"pt2": good, "onnx": good} for name in ("vgg16", "unet", "espcn")}, ratios).splitlines()
+    assert [line.rpartition("% | ")[2] for line in lines[2:5]] == ["0.90 |", "0.50 |", " |"]
+    assert lines[5:] == ["", "2 networks are compared: the median is 0.70, the largest ratio 0.90 (vgg16)."]
+
+
 def test_a_failure_is_told_by_what_was_wrong_and_not_by_its_remedy() -> None:
     said = "[1/3] a kernel\ntvmmobile: error: The network takes too long.\n  Run it again.\n"
     assert survey_networks._complaint(said) == "The network takes too long."

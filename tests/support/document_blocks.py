@@ -231,7 +231,8 @@ def survey_table() -> str:
     """What became of other people's networks."""
     import survey_networks
 
-    return str(survey_networks.table(content("survey.json")["networks"]))
+    compared = survey_networks.ratios(content("benchmarks-survey.json")["benchmarks"])
+    return str(survey_networks.table(content("survey.json")["networks"], compared))
 
 
 @functools.cache
