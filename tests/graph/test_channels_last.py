@@ -51,6 +51,7 @@ def moved(network: nn.Module) -> int:
         pytest.param(lambda one, other: one + other, id="sum"),
         pytest.param(lambda one, other: torch.cat([one, other], 1).relu(), id="concatenation"),
         pytest.param(lambda one, other: torch.cat([one, other[:, :, :3]], 2), id="rows"),
+        pytest.param(lambda one, other: torch.cat([one, other.narrow(-1, 0, 2)], -1), id="columns, counted from behind"),
         pytest.param(lambda one, other: one[:, 2:6] * other.sigmoid()[:, :4], id="slices"),
         pytest.param(lambda one, other: one * torch.arange(8.0).reshape(8, 1, 1) - other / 3, id="one number for each channel"),
         pytest.param(lambda one, other: one * torch.arange(float(one.shape[3])) + other, id="one number for each column"),

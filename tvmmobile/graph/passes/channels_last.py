@@ -72,15 +72,15 @@ class _Images:
         name = operator_of(value)
         if name == "relax.concat":
             parts = [self.last.get(part) for part in getattr(value.args[0], "fields", ())]
-            axis = None if value.attrs.axis is None else int(value.attrs.axis)
-            return relax.op.concat(parts, TO_LAST.index(axis)) if axis is not None and parts and None not in parts else None
+            is_known = value.attrs.axis is not None and parts and all(part is not None for part in parts)
+            return relax.op.concat(parts, _axis(value.attrs.axis)) if is_known else None
         if name == "relax.strided_slice" and value.args[0] in self.last:
             axes, *rest = ([int(number.value) for number in part.fields] for part in value.args[1:])
-            return relax.op.strided_slice(self.last[value.args[0]], [TO_LAST.index(axis) for axis in axes], *rest)
+            return relax.op.strided_slice(self.last[value.args[0]], [_axis(axis) for axis in axes], *rest)
         if name not in _STEPS or not any(operand in self.last for operand in value.args):
             return None
         operands = [self._operand(operand) for operand in value.args]
-        return None if None in operands else relax.Call(value.op, operands, value.attrs)
+        return None if any(operand is None for operand in operands) else relax.Call(value.op, operands, value.attrs)
 
     def _operand(self, operand: Any) -> Any:
         """The image or constant that a step reads in place of another one; `None` for what is neither."""
@@ -123,6 +123,11 @@ def _first(image: Any) -> Any:
 
     shape = shape_of(image)
     return relax.op.reshape(image, [shape[axis] for axis in TO_FIRST]) if _same_order(shape) else relax.op.permute_dims(image, TO_FIRST)
+
+
+def _axis(first: Any) -> int:
+    """The axis NHWC of one NCHW, which may be counted from behind."""
+    return TO_LAST.index(int(first) % len(TO_LAST))
 
 
 def _same_order(shape: Sequence[int]) -> bool:
