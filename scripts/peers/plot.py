@@ -57,6 +57,7 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
         panel.set_title(f"{comparison.context.dtype}, batch 1; all modelled", fontsize=9)
         if marks:
             panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+        figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.2 * len(marks)))  # beside many networks' names
         figure.tight_layout()
 
 
@@ -65,7 +66,8 @@ def draw_board(comparison: Comparison, board: str, path: Path) -> None:
     facts, origin, rows = comparison.context.boards[board], comparison.context.origin(board), comparison.rows_of(board)
     counts = list(dict.fromkeys(row.cell.threads for row in rows))
     widths = [max(4, len(by_cell(comparison.rows_of(board, count)))) for count in counts]
-    with _figure(path, (max(6.5, 1.5 + 0.42 * sum(widths)), 4.2), len(counts), widths) as (figure, panels):
+    height = max([4.2, *(2.2 + 0.11 * len(row.cell.model) for row in rows)])  # networks' names are below
+    with _figure(path, (max(6.5, 1.5 + 0.42 * sum(widths)), height), len(counts), widths) as (figure, panels):
         for panel, count in zip(panels, counts, strict=True):
             _panel(panel, origin, comparison.rows_of(board, count))
             panel.set_title(plural(count, "thread"), fontsize=9)
