@@ -69,8 +69,8 @@ def test_parts_go_to_whoever_would_be_free_on_the_board(tmp_path: Path, how: str
     source, program = tmp_path / "program.c", tmp_path / "program"
     source.write_text(SOURCE, encoding="ascii")
     subprocess.run(["aarch64-linux-gnu-gcc", "-O1", "-pthread", str(source), "-o", str(program)], check=True)
-    runs = [run_program(PI4, [str(program), how], threads=TEAM).modelled for _ in range(5)]
-    shares = sorted(run.term_ms["core"] * 1e-3 * PI4.clock_hz / TRIPS for run in runs)
-    # In some 4 of 100 runs whose threads sleep, one gets a part of another's: which of several sleepers Linux wakes is guessed.
-    assert shares[2] == pytest.approx(ROUNDS * PARTS / TEAM, rel=0.01) and shares[-1] <= ROUNDS * PARTS / TEAM + 2
-    assert sorted(min(run.busy_ms) / max(run.busy_ms) for run in runs)[2] == pytest.approx(1, rel=0.01)
+    for _ in range(4):
+        run = run_program(PI4, [str(program), how], threads=TEAM).modelled
+        parts = run.term_ms["core"] * 1e-3 * PI4.clock_hz / TRIPS
+        assert parts == pytest.approx(ROUNDS * PARTS / TEAM, rel=0.01)
+        assert min(run.busy_ms) == pytest.approx(max(run.busy_ms), rel=0.01)

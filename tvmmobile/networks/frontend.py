@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
+from tvmmobile.graph.passes.views import TO_FIRST, turned
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST
@@ -193,11 +194,7 @@ def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
 
     def is_last(variable: Any) -> bool:
         found: list[Any] = [values.get(reader) for reader in readers[variable]]
-        return (
-            bool(found)
-            and all(operator_of(value) == "relax.permute_dims" for value in found)
-            and all(value.attrs.axes is not None and [int(axis) for axis in value.attrs.axes] == [0, 3, 1, 2] for value in found)
-        )
+        return bool(found) and all(turned(value, TO_FIRST) is not None for value in found)
 
     def axes_of(variable: Any) -> str:
         while len(readers[variable]) == 1:  # a conversion or a factor in front

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
 
 #: Axes of channels in NCHW and NHWC.
 NCHW, NHWC = 1, 3
-_TO_NCHW, _TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 #: Of (1, groups, channels of a group, height, width): the channels of the groups taken in turn.
-_SHUFFLE = [0, 2, 1, 3, 4]
+_SHUFFLE = (0, 2, 1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Trace:
         if moved is None:
             return None
         if name == "relax.permute_dims":
-            return _permuted(moved, [int(axis) for axis in call.attrs.axes or ()])
+            return _permuted(moved, tuple(map(int, call.attrs.axes or ())))
         if name == "relax.reshape":
             return _reshaped(moved, shape_of(call.args[0]), shape_of(call))
         found = slice_of(call)
@@ -107,10 +107,10 @@ def slice_of(call: Any) -> tuple[int, int, int] | None:
     return axis % len(shape), begin, end
 
 
-def _permuted(moved: Moved, axes: list[int]) -> Moved | None:
+def _permuted(moved: Moved, axes: tuple[int, ...]) -> Moved | None:
     if axes == _SHUFFLE and moved.origins.ndim == 3:
         return replace(moved, origins=moved.origins.swapaxes(0, 1), shuffled=True)
-    if moved.origins.ndim == 2 and (moved.axis, axes) in ((NHWC, _TO_NCHW), (NCHW, _TO_NHWC)):
+    if moved.origins.ndim == 2 and (moved.axis, axes) in ((NHWC, TO_FIRST), (NCHW, TO_LAST)):
         return replace(moved, axis=NCHW if moved.axis == NHWC else NHWC)
     return None
 

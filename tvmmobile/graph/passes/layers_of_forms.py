@@ -28,6 +28,7 @@ from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.layer_forms import GATING, PRODUCT, SIDES, Form
 from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import holds
+from tvmmobile.graph.passes.views import TO_LAST, turned
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.resizing import METHODS, PLACES
 
@@ -76,7 +77,7 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
     attrs = product.attrs
     if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
         return None
-    if "permute" in found and [int(axis) for axis in found["permute"].attrs.axes] != [0, 2, 3, 1]:
+    if "permute" in found and turned(found["permute"], TO_LAST) is None:
         return None
     if "scaled" in found and not gated_operands(found):
         return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
 #: Operators that treat all elements alike.
 _UNARY = {*("nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.relu", "nn.leakyrelu", "sigmoid", "tanh", "erf", "exp", "sqrt", "negative", "clip")}
@@ -68,13 +69,13 @@ class _Rewriting(MainRewriter):
             if isinstance(value, relax.Call) and _is_image(variable):
                 self.seen[variable] = self._made(rebuilt(value, self._leaf))
                 self.guessed.add(variable)
-                if operator_of(value) == "relax.permute_dims" and [int(axis) for axis in value.attrs.axes or ()] == [0, 2, 3, 1]:
+                if turned(value, TO_LAST) is not None:
                     self._show_first(value.args[0], self.seen[variable].image)
                 return self.seen[variable].image
             return rebuilt(value, self._leaf)
         self.seen[variable] = seen
         if seen.first and operator_of(value) not in {*_VIEWS, "relax.permute_dims"}:
-            return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, [0, 3, 1, 2])), shape_of(variable))
+            return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, TO_FIRST)), shape_of(variable))
         if seen.first:
             return rebuilt(value, self._leaf)
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
@@ -151,7 +152,7 @@ class _Rewriting(MainRewriter):
             _, channels, *pixels = shape_of(value)
             height, width = pixels if len(pixels) == 2 else (1, math.prod(pixels))
             first = self.builder.emit(relax.op.reshape(self.replaced[value.args[0]], [1, channels, height, width]))
-            image = self.builder.emit(relax.op.permute_dims(first, [0, 2, 3, 1]))
+            image = self.builder.emit(relax.op.permute_dims(first, TO_LAST))
             self.order[image] = len(self.order)
             self._show_first(value.args[0], image)
         attrs = value.attrs

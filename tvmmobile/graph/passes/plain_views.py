@@ -16,14 +16,13 @@ from tvmmobile.graph.passes.rewriting import VIEW, mutate_functions, replace_val
 
 
 def plain_views(module: Any) -> Any:
-    """Rewrite `squeeze`, `reshape` to the same shape, the parts of `split`, and `take` of one place or at negative ones."""
+    """Rewrite `squeeze`, `reshape` to the same shape, `scatter_nd`, the parts of `split`, and `take` of one place or at negative ones."""
     from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
     data, places = wildcard(), is_const()
     split = is_op("relax.split")(data)
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
-    module = replace_values(module, lambda value, _: _same(value))
-    module = replace_values(module, lambda value, _: _guarded(value))
+    module = replace_values(module, lambda value, _: _same(value) or _guarded(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
     return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
 

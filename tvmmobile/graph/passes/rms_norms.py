@@ -9,6 +9,7 @@ import numpy as np
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import holds, rewrite_main
+from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
 from tvmmobile.graph.precision import FLOAT32
 
 
@@ -48,8 +49,8 @@ def rms_norms(module: Any) -> Any:
                 return relax.op.reshape(relax.op.nn.rms_norm(rows, *operands), shape)
             if axis == len(shape) - 1:
                 return relax.op.nn.rms_norm(matched[data], *operands)
-            last = relax.op.permute_dims(matched[data], [0, 2, 3, 1])  # TVM 0.27 legalises it along the last axis alone
-            return relax.op.permute_dims(relax.op.nn.rms_norm(last, *operands), [0, 3, 1, 2])
+            last = relax.op.permute_dims(matched[data], TO_LAST)  # TVM 0.27 legalises it along the last axis alone
+            return relax.op.permute_dims(relax.op.nn.rms_norm(last, *operands), TO_FIRST)
 
         for pattern in (either("relax.multiply", normed, factors), normed):
             module = rewrite_main(module, pattern, rewrite)

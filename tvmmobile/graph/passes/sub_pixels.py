@@ -15,7 +15,7 @@ import numpy as np
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
-from tvmmobile.graph.passes.views import constant_of
+from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, constant_of
 
 _TRANSPOSED = "relax.nn.conv2d_transpose"
 _NORM = "relax.nn.batch_norm"
@@ -63,10 +63,10 @@ class _Shuffled:
         _, _, height, width = shape_of(self.source)
         batch, channels, rows, columns = self.shape
         down, right = self.strides
-        last = relax.op.permute_dims(self.source, [0, 2, 3, 1])
+        last = relax.op.permute_dims(self.source, TO_LAST)
         parts = relax.op.reshape(last, [batch, height, width, self.groups, down, right, channels // self.groups])
         whole = relax.op.permute_dims(parts, [0, 1, 4, 2, 5, 3, 6])
-        image = relax.op.permute_dims(relax.op.reshape(whole, [batch, down * height, right * width, channels]), [0, 3, 1, 2])
+        image = relax.op.permute_dims(relax.op.reshape(whole, [batch, down * height, right * width, channels]), TO_FIRST)
         if (rows, columns) == (down * height, right * width):
             return image
         return relax.op.strided_slice(image, [2, 3], [0, 0], [rows, columns])

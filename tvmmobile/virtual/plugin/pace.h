@@ -1,7 +1,8 @@
 // Threads keep pace with each other. What a library's threads do depends on who comes first (loops whose parts go to whoever is free), and on
 // this machine that is anyone: it may have fewer processors than the board, and other work. So every thread has a clock, the instructions
 // it has executed; before a thread publishes something it waits for those whose clocks are behind, and no thread gets far ahead of them.
-// A thread that sleeps is not waited for; the one that wakes it sets its clock.
+// A thread that sleeps is not waited for; the one that wakes it sets its clock. Which of several sleepers Linux wakes is not known before
+// the call: the one that sleeps longest is taken for it, and changes places with the one whose own call returns.
 #pragma once
 #include <pthread.h>
 #include <time.h>
@@ -11,13 +12,14 @@
 
 enum { FUTEX = 98, FUTEX_COMMAND = 127, FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_WAIT_BITSET = 9, FUTEX_WAKE_BITSET = 10 };
 enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, ROUND_INSTRUCTIONS = 200, WAIT_SHARE = 8 };
+enum { ASLEEP, CALLED, AWAKE };
 enum { MOST_YIELD_INSTRUCTIONS = 1 << 20, LOST_NS = 100000000 };
 
 typedef struct pace {
     uint64_t clock;      // instructions
     uint64_t looked_at;  // the clock when this thread last looked at the others'
-    bool is_awake;       // executes, or will soon
-    uint64_t sleeps_on;  // the futex's address, if not awake
+    int state;           // CALLED: taken for woken, has executed nothing since
+    uint64_t sleeps_on;  // the futex's address, unless AWAKE
     uint64_t since;      // when it went to sleep, in a count of such events
     uint64_t waits_from; // the clock when it began to call sched_yield again and again
     uint64_t yielded_at; // the clock after the last call
@@ -33,9 +35,20 @@ static uint64_t clock_of(const pace *p)
     return __atomic_load_n(&p->clock, __ATOMIC_RELAXED);
 }
 
+static int state_of(const pace *p)
+{
+    return __atomic_load_n(&p->state, __ATOMIC_RELAXED);
+}
+
+static void set_state(pace *p, int state)
+{
+    __atomic_store_n(&p->state, state, __ATOMIC_RELAXED);
+}
+
+// Executes, or will soon.
 static bool awake(const pace *p)
 {
-    return __atomic_load_n(&p->is_awake, __ATOMIC_RELAXED);
+    return state_of(p) != ASLEEP;
 }
 
 static void set_clock(pace *p, uint64_t clock)
@@ -62,7 +75,7 @@ static void wait_for(pace *other, uint64_t clock)
             seen = clock_of(other);
             seen_at = now_ns();
         } else if (now_ns() - seen_at > LOST_NS) {
-            __atomic_store_n(&other->is_awake, false, __ATOMIC_RELAXED);
+            set_state(other, ASLEEP);
             return;
         }
     }
@@ -78,6 +91,14 @@ static void keep_pace(unsigned int vcpu, uint64_t ahead)
             wait_for(&paces[i], own->clock - ahead);
 }
 
+// A sleeper's clock, if it is behind.
+static void advance(pace *p, uint64_t clock)
+{
+    if (clock > p->clock)
+        set_clock(p, clock);
+    p->looked_at = p->clock;
+}
+
 // A thread that nobody woke goes on at the clock of those that run.
 static void wake_up(unsigned int vcpu)
 {
@@ -87,12 +108,10 @@ static void wake_up(unsigned int vcpu)
     for (uint32_t i = 0; i < paced; i++)
         if (i != vcpu && awake(&paces[i]) && clock_of(&paces[i]) < least)
             least = clock_of(&paces[i]);
-    if (least != UINT64_MAX && least > own->clock)
-        set_clock(own, least);
-    own->looked_at = own->clock;
+    advance(own, own->state == CALLED || least == UINT64_MAX ? 0 : least);
     own->sleeps_on = 0;
     paced = vcpu + 1 > paced ? vcpu + 1 : paced;
-    __atomic_store_n(&own->is_awake, true, __ATOMIC_RELAXED);
+    set_state(own, AWAKE);
     pthread_mutex_unlock(&waking);
 }
 
@@ -100,7 +119,7 @@ static void wake_up(unsigned int vcpu)
 static void pace_block(unsigned int vcpu, uint64_t instructions, bool publishes)
 {
     pace *own = &paces[vcpu];
-    if (__builtin_expect(!awake(own), 0))
+    if (__builtin_expect(state_of(own) != AWAKE, 0))
         wake_up(vcpu);
     if (publishes)
         keep_pace(vcpu, 0);
@@ -114,26 +133,42 @@ static void fall_asleep(unsigned int vcpu, uint64_t futex)
     pthread_mutex_lock(&waking);
     paces[vcpu].sleeps_on = futex;
     paces[vcpu].since = ++naps;
-    __atomic_store_n(&paces[vcpu].is_awake, false, __ATOMIC_RELAXED);
+    set_state(&paces[vcpu], ASLEEP);
     pthread_mutex_unlock(&waking);
+}
+
+// The one in this state on this futex that sleeps longest; NULL if there is none.
+static pace *first_in(int state, uint64_t futex)
+{
+    pace *first = NULL;
+    for (uint32_t i = 0; i < paced; i++)
+        if (state_of(&paces[i]) == state && paces[i].sleeps_on == futex && (!first || paces[i].since < first->since))
+            first = &paces[i];
+    return first;
 }
 
 // Linux wakes those first that wait longest.
 static void wake_others(unsigned int vcpu, uint64_t futex, uint64_t most)
 {
     pthread_mutex_lock(&waking);
-    for (uint64_t woken = 0; woken < most; woken++) {
-        pace *first = NULL;
-        for (uint32_t i = 0; i < paced; i++)
-            if (!awake(&paces[i]) && paces[i].sleeps_on == futex && (!first || paces[i].since < first->since))
-                first = &paces[i];
-        if (!first)
-            break;
-        if (paces[vcpu].clock > first->clock)
-            set_clock(first, paces[vcpu].clock);
-        first->looked_at = first->clock;
-        first->sleeps_on = 0;
-        __atomic_store_n(&first->is_awake, true, __ATOMIC_RELAXED);
+    pace *first;
+    for (uint64_t woken = 0; woken < most && (first = first_in(ASLEEP, futex)); woken++) {
+        advance(first, paces[vcpu].clock);
+        set_state(first, CALLED);
+    }
+    pthread_mutex_unlock(&waking);
+}
+
+// Somebody woke this thread. If another one was taken for it, that one sleeps on.
+static void woken(unsigned int vcpu)
+{
+    pace *own = &paces[vcpu];
+    pthread_mutex_lock(&waking);
+    pace *other = own->sleeps_on && own->state == ASLEEP ? first_in(CALLED, own->sleeps_on) : NULL;
+    if (other) {
+        advance(own, other->clock);
+        set_state(own, CALLED);
+        set_state(other, ASLEEP);
     }
     pthread_mutex_unlock(&waking);
 }
@@ -166,4 +201,11 @@ static void pace_syscall(unsigned int vcpu, int64_t number, uint64_t a1, uint64_
         fall_asleep(vcpu, a1);
     else if (number != PRCTL)
         fall_asleep(vcpu, 0);
+}
+
+// After a system call.
+static void pace_return(unsigned int vcpu, int64_t number, int64_t result)
+{
+    if (number == FUTEX && result == 0)
+        woken(vcpu);
 }

@@ -17,12 +17,14 @@ enum qemu_plugin_mem_rw { QEMU_PLUGIN_MEM_R = 1, QEMU_PLUGIN_MEM_W, QEMU_PLUGIN_
 typedef void (*translate_cb)(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
 typedef void (*syscall_cb)(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                            uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8);
+typedef void (*return_cb)(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, int64_t result);
 typedef void (*execute_cb)(unsigned int vcpu, void *data);
 typedef void (*memory_cb)(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data);
 typedef void (*thread_cb)(qemu_plugin_id_t id, unsigned int vcpu);
 typedef void (*exit_cb)(qemu_plugin_id_t id, void *data);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, translate_cb callback);
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id, syscall_cb callback);
+void qemu_plugin_register_vcpu_syscall_ret_cb(qemu_plugin_id_t id, return_cb callback);
 void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id, thread_cb callback);
 void qemu_plugin_register_vcpu_exit_cb(qemu_plugin_id_t id, thread_cb callback);
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, exit_cb callback, void *data);

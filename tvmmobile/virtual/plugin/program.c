@@ -306,6 +306,13 @@ static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, u
         forget_lines();
 }
 
+static void on_return(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, int64_t result)
+{
+    (void)id;
+    if (alive > 1)
+        pace_return(place_of(vcpu), number, result);
+}
+
 static void on_thread_begins(qemu_plugin_id_t id, unsigned int vcpu)
 {
     (void)id, (void)vcpu;
@@ -393,6 +400,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
     qemu_plugin_register_vcpu_exit_cb(id, on_thread_ends);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+    qemu_plugin_register_vcpu_syscall_ret_cb(id, on_return);
     qemu_plugin_register_atexit_cb(id, at_exit, NULL);
     return 0;
 }
