@@ -40,13 +40,11 @@ class Recipe:
 
     Attributes:
         steps: batches that it sees.
-        rate: the highest learning rate.
         batches: sides of the pictures, and how many are in a batch; batches of each come in turn. The network takes the first side; the
             features of others are brought to its fully connected layers' size, if that is fixed.
     """
 
     steps: int = 400
-    rate: float = 0.05
     batches: tuple[tuple[int, int], ...] = ((64, 32), (128, 8))
 
 
@@ -57,6 +55,8 @@ _OTHER_RECIPES = {
     "shufflenet_v1": Recipe(800),
     "vgg16": Recipe(120, batches=((224, 8), (112, 16))),
 }
+#: Of learning.
+_HIGHEST_RATE = 0.05
 #: Digits from which pictures are made: those to train on; to calibrate with and to run; to test on.
 _DRAWN, _OTHERS = 2000, 500
 _TRAINING_SEED, _CALIBRATION_SEED, _TEST_SEED = range(3)
@@ -131,7 +131,7 @@ def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
     fitting = None if takes_all else module.get_submodule("flatten").register_forward_pre_hook(partial(_fitted, module))
     with torch.random.fork_rng(devices=[]), single_thread():
         torch.manual_seed(_TRAINING_SEED)
-        module = train(module, batches(), steps or recipe.steps, recipe.rate)
+        module = train(module, batches(), steps or recipe.steps, _HIGHEST_RATE)
     if fitting is not None:
         fitting.remove()
     return module
