@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from support import host_kernels
 from torch import nn
 
 from tvmmobile.devices.protocol import MEASURED
@@ -28,7 +29,7 @@ from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity
 
-HOST = {"kind": "llvm", "num-cores": 2}
+HOST = {**host_kernels.HOST, "num-cores": 2}
 
 
 class Residual(nn.Module):
