@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,7 @@ FORMATS = ("pt2", "onnx")
 #: In front of the name of a file's network where a built-in one has that name.
 OWN = "own_"
 #: In front of what a command complains about.
-_ERROR = "tvmmobile: error: "
+_ERRORS = re.compile("tvmmobile: (?:internal )?error: ")
 #: A network that takes longer has failed.
 TIMEOUT_S = 3600
 
@@ -102,7 +103,7 @@ def tried(model: Path, device: str, trials: int, threads: int) -> Outcome:
 def _complaint(text: str) -> str:
     """What a command says is wrong, without what to do about it; its last line if it did not end that way."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    said = [line[found.end() :] for line in lines if (found := _ERRORS.match(line))]
     return (said or lines or ["ended without a word"])[-1]
 
 

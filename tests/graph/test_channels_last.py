@@ -58,6 +58,7 @@ def moved(network: nn.Module) -> int:
         pytest.param(lambda one, other: one * other.mean((2, 3), keepdim=True), id="means"),
         pytest.param(lambda one, other: one[:, :1] + other[:, 7:], id="one channel"),
         pytest.param(lambda one, other: one.clamp(-0.5, 0.75).reshape(other.shape) + other, id="a view of the same shape"),
+        pytest.param(lambda one, other: one.clamp(-0.5, 0.75).squeeze(2) + other, id="a squeeze of nothing"),
         pytest.param(lambda one, other: torch.where(one > 0, one, other), id="choice"),
     ],
 )

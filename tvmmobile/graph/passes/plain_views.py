@@ -22,7 +22,7 @@ def plain_views(module: Any) -> Any:
     data, places = wildcard(), is_const()
     split = is_op("relax.split")(data)
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
-    module = replace_values(module, lambda value, _: _same(value) or _guarded(value))
+    module = replace_values(module, lambda value, _: _shown(value) if operator_of(value) == VIEW else _guarded(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
     return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
 
@@ -44,12 +44,11 @@ def _guarded(value: Any) -> Any:
     return relax.Call(value.op, [behind[0], places, behind[1]], value.attrs)
 
 
-def _same(value: Any) -> Any:
-    """The variable that a view shows as it is; `None` for other values."""
+def _shown(view: Any) -> Any:
+    """The variable that a view shows as it is; `None` for other views."""
     from tvm import relax
 
-    is_same = operator_of(value) == VIEW and isinstance(value.args[0], relax.Var) and shape_of(value.args[0]) == shape_of(value)
-    return value.args[0] if is_same else None
+    return view.args[0] if isinstance(view.args[0], relax.Var) and shape_of(view.args[0]) == shape_of(view) else None
 
 
 def _sliced(index: int, split: Any, data: Any) -> Any:
