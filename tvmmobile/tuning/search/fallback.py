@@ -26,17 +26,25 @@ _UNCHANGED = TraceSchedule("[[],[]]")
 
 @functools.cache
 def _import_intrinsics() -> None:
-    """What `TuneContext` would import, in a second rather than ten: without other backends, and without the source lines of all callers,
-    which TVM's parser asks for at every function and reads only for methods of classes.
+    """What `TuneContext` would import, in a fraction of a second rather than ten: without other backends, and without the files and source
+    lines of all callers, which TVM's parser asks for at every function and reads only for methods of classes.
     """
     for name in _FOREIGN_INTRINSICS:
         sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
     frames = inspect.stack
-    inspect.stack = lambda *_: frames(0)
+    inspect.stack = _callers
     try:
         importlib.import_module("tvm.s_tir.tensor_intrin")
     finally:
         inspect.stack = frames
+
+
+def _callers(context: int = 1) -> list[inspect.FrameInfo]:
+    """The frames that `inspect.stack` returns, without their modules, which it looks for, and without `context` lines of source."""
+    found, frame = [], inspect.currentframe()
+    while frame is not None and (frame := frame.f_back) is not None:
+        found.append(inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None))
+    return found
 
 
 class FallbackSpace:
