@@ -13,7 +13,7 @@ from typing import Any
 
 from tvmmobile.kernels.codegen import instead_of_libc, pass_context
 from tvmmobile.native.layout import Layout, make_layout
-from tvmmobile.native.parts import CutKernel, cut_parts, write_object
+from tvmmobile.native.parts import CutKernel, cut_parts, write_objects
 from tvmmobile.native.program import Program, read_program
 from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text
 from tvmmobile.native.symbols import localised
@@ -100,10 +100,9 @@ def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Prog
 def write_sources(
     module: Any, target: Mapping[str, Any], description: Description, folder: Path, separate: frozenset[str] = frozenset()
 ) -> Layout:
-    """What `write_library` links, in `folder`: `model.c` and its header, `kernels.o`, `weights.S` and `weights.bin`."""
+    """What `write_library` links, in `folder`: `model.c` and its header, `kernels*.o`, `weights.S` and `weights.bin`."""
     program, kernels, parts, layout = laid_out(module, target, description.threads)
-    with pass_context():
-        write_object(parts, target, folder / "kernels.o")
+    write_objects(parts, target, folder)
     (folder / f"{description.prefix}.h").write_text(header_text(description), encoding="utf-8")
     (folder / "model.c").write_text(source_text(description, program, kernels, layout, separate), encoding="utf-8")
     (folder / "weights.bin").write_bytes(layout.weights)
@@ -116,7 +115,8 @@ def _link(folder: Path, tools: Toolchain, description: Description, soname: str)
     model, weights, whole = (folder / name for name in ("model.o", "weights.o", "all.o"))
     tools.compiled(folder / "model.c", model, (*FLAGS, *(DEVICE_FLAGS if tools.device else ())), (folder, RUNTIME.parent))
     tools.compiled(folder / "weights.S", weights, (), (folder,))
-    tools.merged((model, folder / "kernels.o", weights, *instead_of_libc(tools)), whole)
+    kernels = sorted(folder.glob("kernels*.o"))
+    tools.merged((model, *kernels, weights, *instead_of_libc(tools)), whole)
     seen = {f"{description.prefix}_{function}" for function in description.functions}
     whole.write_bytes(localised(whole.read_bytes(), seen))
     options = (*_LINK_OPTIONS, *(_DEVICE_LINK_OPTIONS if tools.device else ()), f"-soname,{soname}")

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.kernels.codegen import make_target
+from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.native.memory import ALIGNMENT, aligned
+from tvmmobile.system.workers import worker_count
 
 #: Smaller buffers stay on the stack, as in TVM's own lowering (`runtime::kMaxStackAlloca`).
 _STACK_BYTES = 1024
 #: Marks a template's accumulators, see `Kernel.accumulators`.
 _REGISTERS = "disable_lower_builtin"
+#: Among how many object files kernels are dealt out.
+_OBJECTS = 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class CutKernel:
 
 
 def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, CutKernel], Any]:
-    """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_object`."""
+    """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_objects`."""
     import tvm
 
     bound = make_target(target)
@@ -64,13 +69,22 @@ def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[
     return kernels, tvm.IRModule(parts)
 
 
-def write_object(module: Any, target: Mapping[str, Any], path: Path) -> None:
-    """Compile what `cut_parts` returned to an object file, in a pass context."""
+def write_objects(module: Any, target: Mapping[str, Any], folder: Path) -> None:
+    """Compile what `cut_parts` returned to `kernels*.o` in a folder, several at a time; each function to the same one everywhere."""
+    functions = sorted(module.functions.items(), key=lambda item: str(item[0].name_hint))
+    shares = [share for first in range(_OBJECTS) if (share := functions[first::_OBJECTS])]
+    paths = [folder / f"kernels{number}.o" for number in range(len(shares))]
+    with ThreadPoolExecutor(worker_count(len(shares))) as threads:
+        list(threads.map(_write_object, shares, repeat(target), paths))
+
+
+def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
     import tvm
     from tvm.tirx.build import codegen_build
 
-    _, finish, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
-    codegen_build(finish()(module), make_target(target)).write_to_file(str(path), "o")
+    with pass_context():
+        _, finish, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
+        codegen_build(finish()(tvm.IRModule(dict(functions))), make_target(target)).write_to_file(str(path), "o")
 
 
 class _Memory:
