@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +49,9 @@ def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
 def promising(
     variants: Sequence[VariantTasks], database: Database, tasks: Mapping[Task, str | None], may_gain: float
 ) -> dict[Task, str | None]:
-    """The `tasks` that were never measured, or that would enter a variant's best plan if they were faster by this share."""
+    """The `tasks` that were never measured, or that would enter a variant's best plan if they were faster by this share; also those that no
+    plan of measured tasks has, of which nothing is known.
+    """
 
     def latency_us(task: Task) -> float | None:
         best = database.best(task)
@@ -57,7 +60,7 @@ def promising(
     chosen = {task for task in tasks if latency_us(task) is None}
     for variant in variants:
         for region, detour_us in detours(variant.nodes, variant.regions, latency_us).items():
-            if detour_us <= may_gain * (latency_us(region.task) or 0.0):
+            if math.isinf(detour_us) or detour_us <= may_gain * (latency_us(region.task) or 0.0):
                 chosen.add(region.task)
     return {task: source for task, source in tasks.items() if task in chosen}
 
