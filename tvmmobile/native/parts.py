@@ -79,6 +79,7 @@ def write_objects(module: Any, target: Mapping[str, Any], folder: Path) -> None:
 
 
 def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
+    """One of the files, in a pass context of its own: TVM's holds for one thread."""
     import tvm
     from tvm.tirx.build import codegen_build
 
