@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Conv(Template):
     number of groups, with or without a residual.
 
     Channels lie together, or in blocks if there is one group. If the input consists of pieces, these are NHWC, and K is one
-    cache block.
+    cache block. Taps outside the windows of a layer are left out.
 
     Knobs:
         rows, columns: register tile in output pixels of a row and output channels.
@@ -37,7 +37,7 @@ class Conv(Template):
     name = "conv"
     version = 1
     multiplies = True
-    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation", "windows"}
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:
@@ -48,7 +48,7 @@ class Conv(Template):
             return None  # one product over all pixels: `Pointwise`
         if (layer.groups > 1 or layer.pieces) and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
             return None
-        depth, channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
         in_block = channel_block(layer.in_layout, layer.in_channels)
         k_blocks = (
             [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
@@ -71,7 +71,7 @@ class Conv(Template):
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
         layer = layer_of(task, Conv2d)
-        depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
+        depth, taps = layer.in_channels // layer.groups, sum(map(_taps, layer.part_windows)) / len(layer.part_windows)
         vectors = knobs["columns"] // task.lanes
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -83,46 +83,78 @@ class Conv(Template):
             knobs["rows"] * vectors + knobs["rows"] + vectors,
             math.log2((knobs["k_block"] or depth) * taps * knobs["columns"]),
             waste(layer.out_width, knobs["rows"]),
-            waste(layer.out_channels // layer.groups, knobs["columns"]),
+            waste(_part_channels(layer), knobs["columns"]),
             len(layer.pieces),
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task, knobs)
-        with layer_body(kernel, layer, layer.groups * _group_elements(layer, knobs, task.lanes), task.lanes) as (buffers, epilogue):
+        elements = layer.groups * sum(_elements(layer, knobs, task.lanes))
+        with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
             _Nest(epilogue, layer, knobs, buffers).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [group][panel][K block][tap][K][channel]."""
+        """Weights as [group or window][panel][K block][tap][K][channel]."""
         layer = layer_of(task, Conv2d)
-        depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
-        weight = parameters[0].weight.reshape(taps, depth, layer.groups, -1)
+        depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
+        weight = parameters[0].weight.reshape(*layer.kernel, depth, -1, channels)
         block = knobs["k_block"] or depth
         pieces = []
-        for group in range(layer.groups):
-            for panel in panels(layer.out_channels // layer.groups, knobs["columns"], task.lanes):
+        for part in range(weight.shape[3]):
+            top, bottom, left, right = layer.part_windows[part if layer.windows else 0]
+            taps = weight[top:bottom, left:right, :, part].reshape(-1, depth, channels)
+            for panel in panels(channels, knobs["columns"], task.lanes):
                 for index in range(panel.count):
                     first = panel.channel + index * panel.width
-                    columns = weight[:, :, group, first : first + panel.columns]
+                    columns = taps[:, :, first : first + panel.columns]
                     for start in range(0, depth, block):
                         pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
         return [np.concatenate(pieces), *pack_constants(parameters[0], task.lanes)]
 
 
-def _group_elements(layer: Conv2d, knobs: Knobs, lanes: int) -> int:
-    """Elements of the packed weights of a group."""
-    return packed_elements(layer.out_channels // layer.groups, knobs["columns"], math.prod(layer.weight_shape[:3]), lanes)
+def _part_channels(layer: Conv2d) -> int:
+    """Output channels that have the same input channels and the same taps."""
+    return layer.part_channels // layer.groups
+
+
+def _taps(window: tuple[int, int, int, int]) -> int:
+    """How many a window has."""
+    top, bottom, left, right = window
+    return (bottom - top) * (right - left)
+
+
+def _elements(layer: Conv2d, knobs: Knobs, lanes: int) -> list[int]:
+    """Elements of the packed weights of each window, of one group."""
+    depth, channels = layer.weight_shape[2], _part_channels(layer)
+    return [packed_elements(channels, knobs["columns"], _taps(window) * depth, lanes) for window in layer.part_windows]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Output channels that have the same input channels and the same taps: those of a group, or of a window.
+
+    Attributes:
+        number: of the part.
+        weights: where its packed weights begin.
+        depth: its first input channel.
+        window: its taps, see `Conv2d.windows`.
+    """
+
+    number: Expr
+    weights: Expr
+    depth: Expr
+    window: tuple[int, int, int, int]
 
 
 class _Nest:
-    """Loops over groups, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
+    """Loops over parts, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         self.kernel = kernel = epilogue.kernel
         self.T, self.layer, self.knobs, self.epilogue = kernel.T, layer, knobs, epilogue
-        self.depth, self.channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        self.depth, self.channels = layer.in_channels // layer.groups, _part_channels(layer)
         a, self.pieces = input_of(layer, buffers)
         self.c = output_of(layer, buffers["output"])
         self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
@@ -142,98 +174,108 @@ class _Nest:
             alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
             columns = share(thread if shared else None, threads, panel.count)
             with self.kernel.where(*alone):
-                for groups in self._groups():
-                    with groups as group:
-                        self._panels(panel, columns, rows, group)
+                for parts in self._parts():
+                    with parts as part:
+                        self._panels(panel, columns, rows, part)
 
-    def _groups(self) -> Iterator[AbstractContextManager[Expr]]:
-        """The groups in a loop, or one after another if each has its own pieces."""
+    def _parts(self) -> Iterator[AbstractContextManager[_Part]]:
+        """The groups in a loop, or one after another if each has its own pieces; windows one after another."""
+        elements = _elements(self.layer, self.knobs, self.kernel.lanes)
+        if self.layer.windows:
+            for number, window in enumerate(self.layer.windows):
+                yield nullcontext(_Part(number, sum(elements[:number]), 0, window))
+            return
+        [window], [size] = self.layer.part_windows, elements
         if not self.pieces:
-            yield self.kernel.span(0, self.layer.groups)
+            yield self._groups(window, size)
             return
         tile = self.tile
         for group in range(self.layer.groups):
             self.tile = replace(tile, pieces=pieces_of_group(self.pieces, group, self.depth))
-            yield nullcontext(group)
+            yield nullcontext(_Part(group, group * size, group * self.depth, window))
 
-    def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], group: Expr) -> None:
+    @contextmanager
+    def _groups(self, window: tuple[int, int, int, int], size: int) -> Iterator[_Part]:
+        with self.kernel.span(0, self.layer.groups) as group:
+            yield _Part(group, group * size, group * self.depth, window)
+
+    def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], part: _Part) -> None:
         """Panels of equal width."""
         if self.knobs["order"] == 1:
             with self.kernel.span(*span) as index:
-                for part in self._depth_parts():
-                    with part as extent, self.kernel.span(*rows) as row:
-                        self._row(panel, index, row, group, extent)
+                for blocks in self._depth_blocks():
+                    with blocks as extent, self.kernel.span(*rows) as row:
+                        self._row(panel, index, row, part, extent)
         else:
             with self.kernel.span(*rows) as row:
-                for part in self._depth_parts():
-                    with part as extent, self.kernel.span(*span) as index:
-                        self._row(panel, index, row, group, extent)
+                for blocks in self._depth_blocks():
+                    with blocks as extent, self.kernel.span(*span) as index:
+                        self._row(panel, index, row, part, extent)
 
-    def _depth_parts(self) -> Iterator[Any]:
+    def _depth_blocks(self) -> Iterator[AbstractContextManager[Extent]]:
         """Blocks of K: the first one, those between in a loop, the last one."""
         block = self.knobs["k_block"] or self.depth
         count = -(-self.depth // block)
-        yield self._depth_part(0, 1, block if count > 1 else self.depth, True, count == 1)
+        yield self._depth_block(0, 1, block if count > 1 else self.depth, True, count == 1)
         if count > 2:
-            yield self._depth_part(block, count - 2, block, False, False)
+            yield self._depth_block(block, count - 2, block, False, False)
         if count > 1:
-            yield self._depth_part((count - 1) * block, 1, self.depth - (count - 1) * block, False, True)
+            yield self._depth_block((count - 1) * block, 1, self.depth - (count - 1) * block, False, True)
 
     @contextmanager
-    def _depth_part(self, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
+    def _depth_block(self, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
         with self.kernel.span(0, count) as index:
             yield Extent(start + index * size, size, first, last)
 
-    def _row(self, panel: Panel, index: Expr, row: Expr, group: Expr, part: Extent) -> None:
+    def _row(self, panel: Panel, index: Expr, row: Expr, part: _Part, extent: Extent) -> None:
         """One row of the output × one panel × one block of K."""
         for run in self.columns:
             with tiles(run) as column:
-                self._tile(panel, index, row, run, column, group, part)
+                self._tile(panel, index, row, run, column, part, extent)
 
-    def _tile(self, panel: Panel, index: Expr, row: Expr, run: Run, column: Expr, group: Expr, part: Extent) -> None:
+    def _tile(self, panel: Panel, index: Expr, row: Expr, run: Run, column: Expr, part: _Part, extent: Extent) -> None:
         layer, kernel, width = self.layer, self.kernel, panel.width
-        taps_y, taps_x = layer.kernel
-        channel = group * self.channels + panel.channel + index * width
+        first_y, _, first_x, end_x = part.window
+        channel = part.number * self.channels + panel.channel + index * width
         target = row * layer.out_width + column
         acc = kernel.accumulators(run.size * width)
         vector = kernel.lanes
         spots = panel_spots(self.c, [target + x for x in range(run.size)], channel, panel.columns, vector)
-        self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
+        self.epilogue.fill(acc, spots, None if extent.first else self.c.buffer)
         top = row * layer.stride[0] - layer.padding[0]
         # Where this panel's block of K begins, all its taps.
-        weights = group * _group_elements(layer, self.knobs, vector) + (panel.channel + index * width) * (taps_y * taps_x * self.depth)
-        weights = weights + part.start * (taps_y * taps_x * width)
-        depth = Extent(group * self.depth + part.start, part.count, part.first, part.last)
-        with self._rows_inside(top) as tap_y:
-            for tap_x, first, count in self._taps(run):
-                with self.kernel.span(0, count if tap_x is None else 1) as number:
-                    tap = number if tap_x is None else tap_x
-                    rows = run.size if tap_x is None else count
+        weights = part.weights + (panel.channel + index * width) * (_taps(part.window) * self.depth)
+        weights = weights + extent.start * (_taps(part.window) * width)
+        depth = Extent(part.depth + extent.start, extent.count, extent.first, extent.last)
+        with self._rows_inside(top, part.window) as tap_y:
+            for tap_x, first, count in self._columns_inside(run, part.window):
+                with self.kernel.span(first_x, end_x) if tap_x is None else nullcontext(tap_x) as tap:
                     left = (column + first) * layer.stride[1] - layer.padding[1] + tap * layer.dilation[1]
-                    at = weights + (tap_y * taps_x + tap) * (part.count * width)
-                    self.tile.accumulate(acc, (top + tap_y * layer.dilation[0]) * layer.width + left, rows, width, at, depth, first)
-        self.epilogue.drain(acc, spots, self.c.buffer, part.last)
+                    at = weights + ((tap_y - first_y) * (end_x - first_x) + tap - first_x) * (extent.count * width)
+                    self.tile.accumulate(acc, (top + tap_y * layer.dilation[0]) * layer.width + left, count, width, at, depth, first)
+        self.epilogue.drain(acc, spots, self.c.buffer, extent.last)
 
-    def _taps(self, run: Run) -> Iterator[tuple[int | None, int, int]]:
-        """(tap, first pixel of the tile that it reaches, how many); (None, 0, taps) for a tile that every tap reaches entirely."""
-        taps_x = self.layer.kernel[1]
-        if all(reach == (0, taps_x) for reach in run.taps):
-            yield None, 0, taps_x
+    def _columns_inside(self, run: Run, window: tuple[int, int, int, int]) -> Iterator[tuple[int | None, int, int]]:
+        """(tap, first pixel of the tile that it reaches, how many); tap `None` stands for all of them where each reaches the whole tile."""
+        _, _, start, end = window
+        if all(low <= start and end <= high for low, high in run.taps):
+            yield None, 0, run.size
             return
-        for tap in range(taps_x):
+        for tap in range(start, end):
             reached = [x for x, (low, high) in enumerate(run.taps) if low <= tap < high]
             if reached:
                 yield tap, reached[0], len(reached)
 
     @contextmanager
-    def _rows_inside(self, top: Expr) -> Iterator[Expr]:
+    def _rows_inside(self, top: Expr, window: tuple[int, int, int, int]) -> Iterator[Expr]:
         """A loop over the taps of a column that fall inside the image."""
-        taps, height, step = self.layer.kernel[0], self.layer.height, self.layer.dilation[0]
-        before, _, after, _ = self.layer.padding
-        if not before and not after:
-            with self.kernel.span(0, taps) as tap:
+        start, end, _, _ = window
+        height, step = self.layer.height, self.layer.dilation[0]
+        highest, lowest = -self.layer.padding[0], (self.layer.out_height - 1) * self.layer.stride[0] - self.layer.padding[0]
+        if highest + start * step >= 0 and lowest + (end - 1) * step < height:
+            with self.kernel.span(start, end) as tap:
                 yield tap
             return
-        first, end = (-top, height - top) if step == 1 else ((step - 1 - top) // step, (height - top + step - 1) // step)
-        with self.kernel.span(self.T.max(0, first), self.T.min(taps, end)) as tap:
+        first, last = (-top, height - top) if step == 1 else ((step - 1 - top) // step, (height - top + step - 1) // step)
+        with self.kernel.span(self.T.max(start, first), self.T.min(end, last)) as tap:
             yield tap

@@ -34,7 +34,8 @@ class Winograd(Template):
     """Takes one 3×3 convolution with stride 1 and one group, channels together or in blocks, with or without a residual,
     from one tensor or from pieces.
 
-    F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. docs/kernels.md has its rounding errors.
+    F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. Zeros outside a layer's windows are multiplied like other weights.
+    docs/kernels.md has its rounding errors.
 
     Knobs:
         size: m, the side of a tile in output pixels.
@@ -48,7 +49,7 @@ class Winograd(Template):
     name = "winograd"
     version = 1
     multiplies = True
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "windows"}
     enough_trials = 16
 
     def _space(self, task: Task) -> Space | None:

@@ -230,6 +230,37 @@ def test_conv(
     check_layer(layer, thread_count, choice, "conv", tmp_path)
 
 
+@examples(24)
+@given(
+    st.tuples(sides, sides, st.sampled_from((1, 3, 16, 72)), st.sampled_from((8, 12, 13, 24))),
+    st.sampled_from(((2, 2), (3, 3), (2, 5))),
+    st.tuples(*[st.integers(1, 2)] * 4),
+    st.booleans(),
+    clamps,
+    threads,
+    st.integers(0, 1 << 16),
+)
+def test_windows(
+    tmp_path: Path,
+    size: tuple[int, int, int, int],
+    kernel: tuple[int, int],
+    form: tuple[int, int, int, int],
+    shuffles: bool,
+    clamp: Clamp,
+    thread_count: int,
+    choice: int,
+) -> None:
+    """Four parts of the channels, shuffled or one after another, that lack the first or the last taps, or none."""
+    height, width, inputs, channels = size
+    *step, above, left = form
+    (rows, columns), edges = kernel, (above - 1, left - 1, kernel[0] // 2, kernel[1] // 2)
+    windows = ((0, rows - 1, 0, columns), (0, rows, 1, columns), (1, rows, 0, 1), (0, rows, 0, columns))
+    layout = shuffled(2, 2 * channels) if shuffles else "NHWC"
+    layer = Conv2d(height, width, inputs, 4 * channels, kernel, (step[0], step[1]), edges, 1, clamp, out_layout=layout, windows=windows)
+    if min(layer.out_height, layer.out_width) > 0:
+        check_layer(layer, thread_count, choice, "conv", tmp_path)
+
+
 @examples(30)
 @given(
     st.tuples(sides, sides),

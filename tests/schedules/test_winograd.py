@@ -126,6 +126,15 @@ def test_pieces(tmp_path: Path, side: int, cut: tuple[tuple[int, ...], tuple[tup
     check_schedule(task, space_of(task), choice, TOLERANCE, tmp_path)
 
 
+def test_windows(tmp_path: Path) -> None:
+    """Zeros outside them are multiplied like other weights, and counted as what is executed."""
+    windows = ((0, 2, 0, 2), (0, 2, 1, 3), (1, 3, 0, 2), (1, 3, 1, 3))
+    plain = Conv2d(7, 6, 16, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+    task = Task((replace(plain, windows=windows),))
+    check_schedule(task, space_of(task), 0, TOLERANCE, tmp_path)
+    assert Winograd().executed_macs(task) == Winograd().executed_macs(Task((plain,)))
+
+
 @pytest.mark.parametrize("task", [TASKS[2], TASKS[4], TASKS[5]])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_usual_knobs(tmp_path: Path, task: Task, threads: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from log_samples import PI, PROFILE, schedules, write_log
 
@@ -105,6 +105,9 @@ def _of_a_template_that_is_gone(threads: int = 1, **fields: object) -> Callable[
         _of_a_template_that_is_gone(height=10**400),
         _of_a_template_that_is_gone(height="14"),
         _of_a_template_that_is_gone(height=-14, width=-14),
+        _of_a_template_that_is_gone(windows=[[0, 1, 0, 1], [0, 1, 0, 2]]),
+        _of_a_template_that_is_gone(windows=[[0, 1, 0, 1], [0, 0, 0, 1]]),
+        _of_a_template_that_is_gone(windows=[[0, 1, 0, 1]] * 3),
     ],
 )
 def test_a_kernel_that_cannot_be_is_refused_by_every_reader(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -180,6 +183,28 @@ def test_products_with_padding_do_not_count(
         row, column = y * stride[0] + v - padding[0], x * stride[1] + u - padding[1]
         counted += 0 <= row < extents[0] and 0 <= column < extents[1]
     assert Task((layer, Dense(3, 5))).least_macs == counted * 3 * 4 + 15
+
+
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@given(
+    extents=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    dilation=st.integers(1, 2),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(*[st.integers(0, 3)] * 4),
+)
+def test_products_outside_windows_do_not_count(
+    extents: tuple[int, int], dilation: int, stride: tuple[int, int], padding: tuple[int, int, int, int]
+) -> None:
+    windows = ((0, 2, 1, 4), (2, 3, 0, 4))
+    layer = Conv2d(*extents, 6, 10, (3, 4), stride, padding, dilation=(dilation, dilation), windows=windows)
+    assume(min(layer.out_height, layer.out_width) > 0)
+    everywhere = inside = 0
+    for y, x, (first, end, left, right) in itertools.product(range(layer.out_height), range(layer.out_width), windows):
+        for v, u in itertools.product(range(first, end), range(left, right)):
+            row, column = y * stride[0] + v * dilation - padding[0], x * stride[1] + u * dilation - padding[1]
+            everywhere += 1
+            inside += 0 <= row < extents[0] and 0 <= column < extents[1]
+    assert (layer.macs, layer.least_macs) == (everywhere * 6 * 5, inside * 6 * 5)
 
 
 def test_a_layer_of_any_size_is_counted_at_once() -> None:

@@ -86,12 +86,23 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
             continue
         fan_in = int(np.prod(layer.weight_shape[:-1]))
         weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(task.precision.numpy)
+        if isinstance(layer, Conv2d) and layer.windows:
+            weight = _within_windows(layer, weight)
         bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(task.precision.numpy)
         operands = [generator.normal(0.5, 1.0, bias.shape).astype(bias.dtype) for kind in layer.operands if kind == CHANNEL]
         parameters.append(LayerParameters(weight, bias, tuple(operands)))
     if task.rounds:
         parameters[-1] = _beyond_integers(task.region[-1], parameters[-1])
     return tuple(parameters)
+
+
+def _within_windows(layer: Conv2d, weight: Array) -> Array:
+    """Weights, zero outside the windows of the layer."""
+    found = np.zeros_like(weight)
+    for part, (top, bottom, left, right) in enumerate(layer.windows):
+        place = slice(top, bottom), slice(left, right), slice(None), slice(part * layer.part_channels, (part + 1) * layer.part_channels)
+        found[place] = weight[place]
+    return found
 
 
 def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import ANY, Machine, is_known
 from tvmmobile.graph.precision import is_precision
 from tvmmobile.graph.tasks import Task
@@ -64,12 +65,21 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
 
 
 def check_task(task: Task) -> None:
-    """Raises `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or extents that no layer has."""
+    """Raises `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or what no layer has."""
     if task.threads < 1:
         raise ValueError(f"{task.threads} threads")
     extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
     if min(extents, default=0) < 0 or not 0 <= task.least_macs <= task.macs <= _MOST_MACS:
         raise ValueError("its layers have extents that no network's have")
+    if not all(_has_windows(layer) for layer in task.region if isinstance(layer, Conv2d) and layer.windows):
+        raise ValueError("its layers have windows that no convolution's have")
+
+
+def _has_windows(layer: Conv2d) -> bool:
+    """Whether the windows of a layer are those of equal parts of its channels, and within its kernel."""
+    rows, columns = layer.kernel
+    inside = (0 <= top < bottom <= rows and 0 <= left < right <= columns for top, bottom, left, right in layer.windows)
+    return layer.groups == 1 and layer.out_channels % len(layer.windows) == 0 and all(inside)
 
 
 def _microseconds(name: str, value: Any, least: float) -> float:

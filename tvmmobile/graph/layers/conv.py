@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers.pieces import other_sources, pieces_name
@@ -29,6 +28,8 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
             each piece (tensor, first channel, channels), in the order of the input's channels. Empty if the input is one tensor.
         then: applied after the clamp.
         dilation: pixels from one tap to the next, (vertical, horizontal).
+        windows: of equal parts of the output's channels, one after another, the taps that they have: (first row, end, first column, end)
+            each. All other weights are zeros. Empty if all channels have all taps. Only where there is one group.
     """
 
     height: int
@@ -48,6 +49,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
     pieces: tuple[tuple[int, int, int], ...] = ()
     then: tuple[Clamp, ...] = ()
     dilation: tuple[int, int] = (1, 1)
+    windows: tuple[tuple[int, int, int, int], ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -80,6 +82,16 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         return (*self.kernel, self.in_channels // self.groups, self.out_channels)
 
     @property
+    def part_windows(self) -> tuple[tuple[int, int, int, int], ...]:
+        """`windows`, or all taps as those of the only part."""
+        return self.windows or ((0, self.kernel[0], 0, self.kernel[1]),)
+
+    @property
+    def part_channels(self) -> int:
+        """Output channels that have the same taps."""
+        return self.out_channels // len(self.part_windows)
+
+    @property
     def is_depthwise(self) -> bool:
         """One filter per channel."""
         return self.groups == self.in_channels == self.out_channels and self.groups > 1
@@ -98,15 +110,21 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1)."""
-        return math.prod(self.weight_shape) * self.out_height * self.out_width
+        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1), without those with zeros outside `windows`."""
+        taps = sum((bottom - top) * (right - left) for top, bottom, left, right in self.part_windows)
+        return taps * self.part_channels * (self.in_channels // self.groups) * self.out_height * self.out_width
 
     @property
     def least_macs(self) -> int:
         """The multiply-adds without those with the padding's zeros, which a kernel may leave out."""
-        rows = pairs_inside(self.height, self.out_height, self.kernel[0], self.stride[0], self.padding[0], self.dilation[0])
-        columns = pairs_inside(self.width, self.out_width, self.kernel[1], self.stride[1], self.padding[1], self.dilation[1])
-        return rows * columns * self.weight_shape[2] * self.out_channels
+        extents, outputs = (self.height, self.width), (self.out_height, self.out_width)
+
+        def pairs(axis: int, first: int, end: int) -> int:
+            step = self.dilation[axis]
+            return pairs_inside(extents[axis], outputs[axis], end - first, self.stride[axis], self.padding[axis] - first * step, step)
+
+        inside = sum(pairs(0, top, bottom) * pairs(1, left, right) for top, bottom, left, right in self.part_windows)
+        return inside * self.part_channels * (self.in_channels // self.groups)
 
     @property
     def name(self) -> str:
@@ -120,6 +138,8 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
             parts.append(self._window_name)
         if self.groups > 1 and not self.is_depthwise:
             parts.append(f"g{self.groups}")
+        if self.windows:
+            parts.append(f"taps{'-'.join('.'.join(map(str, window)) for window in self.windows)}")
         if self.in_layout != "NHWC":
             parts.append(short_name(self.in_layout))
         if self.out_layout != "NHWC":

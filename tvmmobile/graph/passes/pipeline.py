@@ -40,6 +40,7 @@ from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
+from tvmmobile.graph.passes.tap_windows import tap_windows
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.turned_products import turned_products
@@ -180,7 +181,8 @@ def finish(
     """
     layers = dict(composed.layers)
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
-    passes = [("output_layouts", output_layouts(composed.accepts, layers)), *_finishing(convert)]
+    views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
+    passes = [*views, *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
