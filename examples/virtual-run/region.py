@@ -14,6 +14,8 @@ import numpy.typing as npt
 #: What `tvmmobile virtual run` models lies between these two system calls, prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0, 0).
 #: Linux refuses them, so on a board they do nothing.
 BEGIN, END = 0x7A110001, 0x7A110002
+#: With `--skip-start`, caches are simulated from this call on, which comes before the warm-up.
+WATCH = 0x7A110004
 #: How far from PyTorch's an output may be, relative to its largest magnitude.
 TOLERANCE = 1e-3
 
@@ -53,6 +55,7 @@ def read_arguments(what: str) -> Arguments:
 def run_marked(run: Callable[[], Array], arguments: Arguments) -> None:
     """Call `run` once to warm up and once marked, print the first values of its output, and end with an error if PyTorch's are others."""
     libc = ctypes.CDLL(None)
+    libc.prctl(WATCH, 0, 0, 0, 0)
     run()
     libc.prctl(BEGIN, 0, 0, 0, 0)
     output = run()

@@ -1,4 +1,4 @@
-"""Runs one program on a virtual board and keeps what the plugin counted: `profile_program.py BOARD SYSROOT DIR PROGRAM…`.
+"""Runs one program on a virtual board and keeps what the plugin counted: `profile_program.py BOARD SYSROOT DIR THREADS PROGRAM…`.
 
 A process of its own: its environment, which is part of what is modelled, and its output, which is read, are not bench_peers's. DIR then
 holds `profile` and `maps`, what `tvmmobile.virtual.program.model_program` takes.
@@ -14,11 +14,16 @@ from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.program import profile_program
 
 
+def skips_start(threads: int) -> bool:
+    """Whether a run on so many threads is simulated from its warm-up on: several threads keep pace from the start."""
+    return threads == 1
+
+
 def main() -> int:
     """Entry point; returns the exit code."""
-    board, sysroot, folder, *command = sys.argv[1:]
+    board, sysroot, folder, threads, *command = sys.argv[1:]
     try:
-        profile, maps = profile_program(load_board(board), command, Path(sysroot))
+        profile, maps = profile_program(load_board(board), command, Path(sysroot), skip_start=skips_start(int(threads)))
     except UserError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code

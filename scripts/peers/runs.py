@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from peers.digests import digest_of
+from peers.profile_program import skips_start
 from peers.results import Figures
 from peers.systems import EXAMPLES, ROOT, System
 from tvmmobile.graph.precision import FLOAT32
@@ -82,7 +83,7 @@ class PeerRun:
         programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]
         files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])
         # The plugin's file is named by its content, wherever it lies.
-        options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "")[1:]]
+        options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "", skips_start(self.threads))[1:]]
         sysroot = programs_digest(self.board, self.system.requirements)
         environment = sorted((name, text.replace(str(ROOT), "")) for name, text in self.system.environment.items())
         recipe = [_FORMAT, options, sysroot, environment, files, self.threads, self.attempt, self.system.dtype]
@@ -151,7 +152,7 @@ def _count(job: PeerRun) -> tuple[bytes, str, float]:
     """Run the program under QEMU; returns the plugin's counts, the memory map, and the output's difference from PyTorch's."""
     build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
-        command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, *job.command()]
+        command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, str(job.threads), *job.command()]
         output = run_to_the_end(command, environment_of(job, scratch), job)
         profile, maps = Path(scratch, "profile").read_bytes(), Path(scratch, "maps").read_text(encoding="utf-8")
     return profile, maps, difference_in(output, job)

@@ -19,6 +19,7 @@ SOURCE = r"""
 #include <unistd.h>
 static void begin(void) { prctl(0x7a110001, 0, 0, 0, 0); }
 static void end(void) { prctl(0x7a110002, 0, 0, 0, 0); }
+static void watch(void) { prctl(0x7a110004, 0, 0, 0, 0); }
 static __attribute__((noinline)) void spin(long trips) /* two instructions a trip */
 {
     __asm__ volatile("1: subs %0, %0, #1\n b.ne 1b" : "+r"(trips)::"cc");
@@ -76,6 +77,14 @@ int main(int argc, char **argv)
     int stop = 0;
     if (!strcmp(what, "region")) { spin(5000000); begin(); spin(n); end(); spin(5000000); }
     else if (!strcmp(what, "whole")) spin(n);
+    else if (!strcmp(what, "watched")) {
+        const long lines = 4096;
+        char *memory = aligned_alloc(64, lines * 64);
+        memset(memory, 1, lines * 64);
+        spin(5000000); watch(); spin(1000);
+        read_lines(memory, lines / 64);
+        begin(); spin(n); read_lines(memory, lines / 64); end();
+    }
     else if (!strcmp(what, "twice")) { begin(); spin(n); end(); spin(5000000); begin(); spin(n); end(); }
     else if (!strcmp(what, "nested")) { begin(); begin(); end(); end(); }
     else if (!strcmp(what, "unclosed")) begin();

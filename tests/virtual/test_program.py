@@ -51,6 +51,27 @@ def test_a_region_counts_alone(program: str) -> None:
 
 
 @pytest.mark.virtual
+def test_what_comes_before_the_warm_up_may_be_skipped(program: str) -> None:
+    """Lines that the program read since then are in the caches, and what ran before is counted nowhere."""
+    skipping = json.loads(start("--json", "--skip-start", "--", program, "watched", "100000").stdout)
+    whole = model(program, "watched", "100000")
+    assert skipping["instructions"] == whole["instructions"] > 200_000
+    assert skipping["core_cycles"] == whole["core_cycles"]
+    assert skipping["l1d_misses"] <= whole["l1d_misses"] + 3  # of the stack
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("region", "a region begins before the program says what to watch"), ("whole", "it never says what to watch")],
+)
+def test_a_program_that_does_not_say_where_its_start_ends(program: str, how: str, said: str) -> None:
+    done = start("--skip-start", "--", program, how, "1000")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot be modelled: {said}." in done.stderr and "--skip-start" in done.stderr
+
+
+@pytest.mark.virtual
 def test_a_board_of_the_users_own(program: str, tmp_path: Path) -> None:
     own = own_board(tmp_path, clock_hz="0.9e9")
     found = json.loads(start("--board", own, "--json", "--", program, "region", "100000").stdout)

@@ -41,6 +41,9 @@ def run(
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", min=1, help="Board cores to model; 1 models only the thread that enters the region.")
     ] = 1,
+    skip_start: Annotated[
+        bool, typer.Option("--skip-start", help="Simulate nothing before the program calls prctl(0x7a110004,0,0,0,0): it starts faster.")
+    ] = False,
     top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Number of hottest blocks to show.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
 ) -> None:
@@ -57,7 +60,7 @@ def run(
     from tvmmobile.virtual.program import run_program
     from tvmmobile.virtual.summary import block_summary, summary
 
-    done = run_program(chosen, program, sysroot, top, threads)
+    done = run_program(chosen, program, sysroot, top, threads, skip_start=skip_start)
     blocks = hot_blocks(done, chosen)
     _warn(done)
     if json:

@@ -22,6 +22,8 @@ typedef void (*execute_cb)(unsigned int vcpu, void *data);
 typedef void (*memory_cb)(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data);
 typedef void (*thread_cb)(qemu_plugin_id_t id, unsigned int vcpu);
 typedef void (*exit_cb)(qemu_plugin_id_t id, void *data);
+typedef void (*reset_cb)(qemu_plugin_id_t id);
+void qemu_plugin_reset(qemu_plugin_id_t id, reset_cb callback);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, translate_cb callback);
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id, syscall_cb callback);
 void qemu_plugin_register_vcpu_syscall_ret_cb(qemu_plugin_id_t id, return_cb callback);
@@ -40,4 +42,11 @@ unsigned int qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t info);
 bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t info);
 
 // Linux refuses prctl with these numbers, so that the same program runs on a board.
-enum { SCHED_YIELD = 124, PRCTL = 167, REGION_BEGIN = 0x7a110001, REGION_END = 0x7a110002, FORGET_LINES = 0x7a110003 };
+enum {
+    SCHED_YIELD = 124,
+    PRCTL = 167,
+    REGION_BEGIN = 0x7a110001,
+    REGION_END = 0x7a110002,
+    FORGET_LINES = 0x7a110003,
+    WATCH = 0x7a110004
+};
