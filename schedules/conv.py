@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share, tiles
@@ -71,7 +71,7 @@ class Conv(Template):
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
         layer = layer_of(task, Conv2d)
-        depth, taps = layer.in_channels // layer.groups, sum(map(_taps, layer.part_windows)) / len(layer.part_windows)
+        depth, taps = layer.in_channels // layer.groups, sum(map(_tap_count, layer.part_windows)) / len(layer.part_windows)
         vectors = knobs["columns"] // task.lanes
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -119,7 +119,7 @@ def _part_channels(layer: Conv2d) -> int:
     return layer.part_channels // layer.groups
 
 
-def _taps(window: tuple[int, int, int, int]) -> int:
+def _tap_count(window: TapWindow) -> int:
     """How many a window has."""
     top, bottom, left, right = window
     return (bottom - top) * (right - left)
@@ -128,7 +128,7 @@ def _taps(window: tuple[int, int, int, int]) -> int:
 def _elements(layer: Conv2d, knobs: Knobs, lanes: int) -> list[int]:
     """Elements of the packed weights of each window, of one group."""
     depth, channels = layer.weight_shape[2], _part_channels(layer)
-    return [packed_elements(channels, knobs["columns"], _taps(window) * depth, lanes) for window in layer.part_windows]
+    return [packed_elements(channels, knobs["columns"], _tap_count(window) * depth, lanes) for window in layer.part_windows]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Part:
     number: Expr
     weights: Expr
     depth: Expr
-    window: tuple[int, int, int, int]
+    window: TapWindow
 
 
 class _Nest:
@@ -195,7 +195,7 @@ class _Nest:
             yield nullcontext(_Part(group, group * size, group * self.depth, window))
 
     @contextmanager
-    def _groups(self, window: tuple[int, int, int, int], size: int) -> Iterator[_Part]:
+    def _groups(self, window: TapWindow, size: int) -> Iterator[_Part]:
         with self.kernel.span(0, self.layer.groups) as group:
             yield _Part(group, group * size, group * self.depth, window)
 
@@ -244,8 +244,8 @@ class _Nest:
         self.epilogue.fill(acc, spots, None if extent.first else self.c.buffer)
         top = row * layer.stride[0] - layer.padding[0]
         # Where this panel's block of K begins, all its taps.
-        weights = part.weights + (panel.channel + index * width) * (_taps(part.window) * self.depth)
-        weights = weights + extent.start * (_taps(part.window) * width)
+        weights = part.weights + (panel.channel + index * width) * (_tap_count(part.window) * self.depth)
+        weights = weights + extent.start * (_tap_count(part.window) * width)
         depth = Extent(part.depth + extent.start, extent.count, extent.first, extent.last)
         with self._rows_inside(top, part.window) as tap_y:
             for tap_x, first, count in self._columns_inside(run, part.window):
@@ -255,7 +255,7 @@ class _Nest:
                     self.tile.accumulate(acc, (top + tap_y * layer.dilation[0]) * layer.width + left, count, width, at, depth, first)
         self.epilogue.drain(acc, spots, self.c.buffer, extent.last)
 
-    def _columns_inside(self, run: Run, window: tuple[int, int, int, int]) -> Iterator[tuple[int | None, int, int]]:
+    def _columns_inside(self, run: Run, window: TapWindow) -> Iterator[tuple[int | None, int, int]]:
         """(tap, first pixel of the tile that it reaches, how many); tap `None` stands for all of them where each reaches the whole tile."""
         _, _, start, end = window
         if all(low <= start and end <= high for low, high in run.taps):
@@ -267,7 +267,7 @@ class _Nest:
                 yield tap, reached[0], len(reached)
 
     @contextmanager
-    def _rows_inside(self, top: Expr, window: tuple[int, int, int, int]) -> Iterator[Expr]:
+    def _rows_inside(self, top: Expr, window: TapWindow) -> Iterator[Expr]:
         """A loop over the taps of a column that fall inside the image."""
         start, end, _, _ = window
         height, step = self.layer.height, self.layer.dilation[0]

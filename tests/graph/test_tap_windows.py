@@ -9,14 +9,14 @@ import pytest
 from small_networks import error_against_torch, prepared, seeded, unit
 from torch import nn
 
-from tvmmobile.graph.layers import Array, Conv2d
+from tvmmobile.graph.layers import Array, Conv2d, TapWindow
 from tvmmobile.graph.passes.tap_windows import windows_of
 
 IMAGE = (1, 3, 6, 7)
 FOUR = ((0, 2, 0, 2), (0, 2, 1, 3), (1, 3, 0, 2), (1, 3, 1, 3))
 
 
-def _weight(windows: tuple[tuple[int, int, int, int], ...], channels: int) -> Array:
+def _weight(windows: tuple[TapWindow, ...], channels: int) -> Array:
     """3×3 weights of two input channels, in parts of so many output channels."""
     weight = np.zeros((3, 3, 2, len(windows) * channels), np.float32)
     for part, (top, bottom, left, right) in enumerate(windows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tvmmobile.graph.layers.attention import Attention, Place
-from tvmmobile.graph.layers.conv import Conv2d
+from tvmmobile.graph.layers.conv import Conv2d, TapWindow
 from tvmmobile.graph.layers.dense import Dense
 from tvmmobile.graph.layers.gating import Gating
 from tvmmobile.graph.layers.norm import ChannelNorm, GroupNorm
@@ -48,6 +48,7 @@ __all__ = [
     "Rounding",
     "Softmax",
     "SumLayer",
+    "TapWindow",
     "WindowLayer",
     "WindowPool",
     "input_shapes",

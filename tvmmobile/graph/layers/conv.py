@@ -10,6 +10,9 @@ from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name
 from tvmmobile.graph.storage import ConvertingLayer
 
+#: Taps of a kernel: (first row, end, first column, end).
+TapWindow = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
@@ -28,8 +31,8 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
             each piece (tensor, first channel, channels), in the order of the input's channels. Empty if the input is one tensor.
         then: applied after the clamp.
         dilation: pixels from one tap to the next, (vertical, horizontal).
-        windows: of equal parts of the output's channels, one after another, the taps that they have: (first row, end, first column, end)
-            each. All other weights are zeros. Empty if all channels have all taps. Only where there is one group.
+        windows: of equal parts of the output's channels, one after another, the taps that they have. All other weights are zeros. Empty
+            if all channels have all taps. Only where there is one group.
     """
 
     height: int
@@ -49,7 +52,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
     pieces: tuple[tuple[int, int, int], ...] = ()
     then: tuple[Clamp, ...] = ()
     dilation: tuple[int, int] = (1, 1)
-    windows: tuple[tuple[int, int, int, int], ...] = ()
+    windows: tuple[TapWindow, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -82,7 +85,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         return (*self.kernel, self.in_channels // self.groups, self.out_channels)
 
     @property
-    def part_windows(self) -> tuple[tuple[int, int, int, int], ...]:
+    def part_windows(self) -> tuple[TapWindow, ...]:
         """`windows`, or all taps as those of the only part."""
         return self.windows or ((0, self.kernel[0], 0, self.kernel[1]),)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Layer
+from tvmmobile.graph.layers import Array, Conv2d, Layer, TapWindow
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
 
 #: Fewest channels of a part: with fewer, vectors are filled better by channels of several parts.
@@ -35,13 +35,14 @@ def tap_windows(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLaye
     return find
 
 
-def windows_of(weight: Array) -> tuple[tuple[int, int, int, int], ...]:
+def windows_of(weight: Array) -> tuple[TapWindow, ...]:
     """The windows of HWIO weights, see `Conv2d.windows`: as few as leave out the most zeros; none if channels have all taps."""
     rows, columns, _, channels = weight.shape
     used = (weight != 0).any(2)
     if used.all():
         return ()
-    best, least = (), rows * columns * channels
+    best: tuple[TapWindow, ...] = ()
+    least = rows * columns * channels
     for parts in range(2, min(_MOST_PARTS, channels // _LEAST_CHANNELS) + 1):
         if channels % parts:
             continue
@@ -52,7 +53,7 @@ def windows_of(weight: Array) -> tuple[tuple[int, int, int, int], ...]:
     return best
 
 
-def _window(used: Array) -> tuple[int, int, int, int]:
+def _window(used: Array) -> TapWindow:
     """The smallest window with all taps that are used, one at least."""
     rows, columns = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
     return (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1) if rows.size else (0, 1, 0, 1)
