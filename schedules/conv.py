@@ -182,6 +182,7 @@ class _Nest:
         """The groups in a loop, or one after another if each has its own pieces; windows one after another."""
         elements = _elements(self.layer, self.knobs, self.kernel.lanes)
         if self.layer.windows:
+            self.tile = replace(self.tile, pieces=self.pieces)
             for number, window in enumerate(self.layer.windows):
                 yield nullcontext(_Part(number, sum(elements[:number]), 0, window))
             return
