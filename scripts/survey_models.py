@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 17
+#: Ends of the names of factors of residual branches.
+_FACTORS = ("gamma", "gamma_xca", "layer_scale")
 
 
 @dataclass(frozen=True)
@@ -223,8 +225,10 @@ def _one_output(module: torch.nn.Module, kind: str) -> torch.nn.Module:
 def give_weights(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
     """Weights of seed 0 with which every layer matters to the output; where there is no batch norm, layers are scaled instead.
 
-    Factors of residual branches, which start near zero, become a half.
+    What starts at zero or nearly so would let converters leave out what it belongs to: factors of residual branches become a half, and
+    attention's biases noise.
     """
+    import torch
     from torch import nn
 
     from tvmmobile.networks.models.weights import seed_weights
@@ -236,8 +240,10 @@ def give_weights(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
         else [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     )
     for name, values in module.named_parameters():
-        if name.endswith("gamma"):
+        if name.endswith(_FACTORS) or (name.endswith("weight") and not values.any()):
             values.data.fill_(0.5)
+        elif name.endswith("attention_biases"):
+            values.data.uniform_(-1.0, 1.0, generator=torch.Generator().manual_seed(0))
     seed_weights(module, 0, scaled, shape[1:])
 
 

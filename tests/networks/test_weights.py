@@ -10,6 +10,7 @@ import pytest
 
 from tvmmobile.networks.models.registry import TorchModel, build_torch_model, family
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.weights import seed_weights
 from tvmmobile.system.errors import UserError
 
 SMALL = ModelSpec(alpha=0.25, resolution=64, classes=100)
@@ -74,6 +75,22 @@ def test_activations_neither_vanish_nor_explode(alpha: float, resolution: int) -
     assert 0.5 < logits.std().item() < 5
     # Another image gives other logits: the output is not just a constant of the weights.
     assert (logits[0] - logits[1]).std().item() > 0.1 * logits.std().item()
+
+
+def test_norms_of_tokens_are_settled_and_those_of_a_vector_for_each_image_are_not() -> None:
+    import torch
+    from torch import nn
+
+    def normed(rows: int) -> nn.BatchNorm1d:
+        folded = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Unflatten(1, (-1, rows)), nn.Flatten(0, 1), nn.BatchNorm1d(rows))
+        seed_weights(folded, 0, probe=(3, 18, 18))
+        norm = folded[-1]
+        assert isinstance(norm, nn.BatchNorm1d)
+        return norm
+
+    tokens, alone = normed(16), normed(1024)
+    assert tokens.weight.min() >= 0.4 and tokens.weight.max() <= 0.8 and (tokens.running_mean != 0).all()
+    assert torch.equal(alone.weight, torch.ones(1024)) and not alone.running_mean.any()
 
 
 def test_a_checkpoint_gives_its_weights(tmp_path: Path) -> None:

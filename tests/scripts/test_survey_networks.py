@@ -33,6 +33,30 @@ def test_networks_of_its_own_answer_differently_to_different_images(name: str) -
     assert torch.isfinite(first).all() and (first - second).abs().max() > 0.05 * first.abs().max()
 
 
+def test_branches_that_start_at_zero_matter() -> None:
+    """As LeViT's, whose last norm in a branch has factors of zero: converters leave out what is multiplied by them."""
+    import torch
+    from torch import nn
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8))
+            self.linear, self.norm, self.gamma = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Parameter(torch.zeros(8))
+            self.attention_biases = nn.Parameter(torch.zeros(64))
+            nn.init.zeros_(self.norm.weight)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            tokens = self.stem(image).flatten(2).transpose(1, 2)
+            branch = self.norm(self.linear(tokens).flatten(0, 1)).reshape_as(tokens)
+            return tokens + self.gamma * branch + self.attention_biases[:, None]  # type: ignore[no-any-return]
+
+    module = Tokens().eval()
+    survey_models.give_weights(module, (1, 3, 32, 32))
+    assert (module.gamma == 0.5).all() and module.attention_biases.unique().numel() > 60
+    assert 0.3 < module.norm.weight.min() < module.norm.weight.max() < 0.9 and module.norm.running_mean.any()
+
+
 def test_the_table_has_figures_of_the_format_that_worked_and_what_went_wrong_in_the_other() -> None:
     good = Outcome(12.345, 2e-6, 0.0312, 98_700_000, 40)
     lost = Outcome(message="tvmmobile: error: one | two")

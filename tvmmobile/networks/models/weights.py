@@ -16,6 +16,8 @@ PROBE = (3, 96, 96)
 _PROBE_IMAGES = 4
 #: Ranges of the generated batch norms' γ and β: with them a few percent of the activations reach ReLU6's upper bound.
 _GAMMA, _BETA = (1.4, 3.0), (-0.25, 2.0)
+#: Those of attention's tokens, whose softmax would see little but the largest product otherwise; and the fewest vectors that are tokens.
+_TOKEN_GAMMA, _TOKEN_BETA, _LEAST_TOKENS = (0.4, 0.8), (-0.25, 0.25), 64
 #: Weights rounded at a time: a fully connected layer of 10⁸ would need gigabytes otherwise.
 _AT_ONCE = 2**24
 
@@ -48,7 +50,8 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
         return torch.rand(shape, generator=generator, dtype=torch.float32).double() * (high - low) + low
 
     module.eval().double()
-    hooks = [part.register_forward_pre_hook(_settling(uniform)) for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    norms = (part for part in module.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d))
+    hooks = [norm.register_forward_pre_hook(_settling(uniform)) for norm in norms]
     hooks += [module.get_submodule(name).register_forward_hook(_scaling(uniform)) for name in scaled]
     with torch.no_grad():
         for part in module.modules():
@@ -75,18 +78,24 @@ def _fill(part: torch.nn.Module, uniform: _Uniform) -> None:
 
 
 def _settling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor]], None]:
-    """Gives a batch norm about the statistics of its input, and a random γ and β."""
+    """Gives a batch norm about the statistics of its input, and a random γ and β; one of a vector for each image stays as it is, because
+    differences between a few images are too small to be scaled up.
+    """
 
     def settle(norm: Any, inputs: tuple[torch.Tensor]) -> None:
         import torch
 
         width = (norm.num_features,)
-        spread, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
-        spread = spread + 1e-3
+        tokens = inputs[0].dim() == 2
+        if tokens and len(inputs[0]) < _LEAST_TOKENS:
+            return
+        spread, mean = torch.var_mean(inputs[0], dim=[axis for axis in range(inputs[0].dim()) if axis != 1])
+        # A channel of tokens may differ little between those of a few images, and more in others.
+        spread = (inputs[0].var().expand(width) if tokens else spread) + 1e-3
         norm.running_var.copy_(_coarse(spread * uniform(width, 0.75, 1.25)))
         norm.running_mean.copy_(_coarse(mean + spread.sqrt() * uniform(width, -0.25, 0.25)))
-        norm.weight.copy_(_coarse(uniform(width, *_GAMMA)))
-        norm.bias.copy_(_coarse(uniform(width, *_BETA)))
+        norm.weight.copy_(_coarse(uniform(width, *(_TOKEN_GAMMA if tokens else _GAMMA))))
+        norm.bias.copy_(_coarse(uniform(width, *(_TOKEN_BETA if tokens else _BETA))))
 
     return settle
 
