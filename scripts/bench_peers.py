@@ -22,6 +22,7 @@ one cannot run; the tables then hold the others.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import signal
 import sys
@@ -87,13 +88,19 @@ class ReadyBoard:
 
 def variants(network: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[Model]:
     """The variants to compare on a number of threads: MobileNet v1's diagonal first, then the rest of its grid."""
-    found = all_variants(network, alphas, resolutions)
+    found = list(_loaded(network, tuple(alphas), tuple(resolutions)))
     if network != NETWORK:
         return found
     on_it = [model for model in found if (model.spec.alpha, model.spec.resolution) in DIAGONAL]
     if diagonal or (threads > 1 and not alphas and not resolutions):
         return on_it
     return [*on_it, *(model for model in found if model not in on_it)]
+
+
+@functools.cache
+def _loaded(network: str, alphas: tuple[float, ...], resolutions: tuple[int, ...]) -> tuple[Model, ...]:
+    """All variants of a network: cells are listed to be checked and again to be run, and importing a file takes seconds."""
+    return tuple(all_variants(network, alphas, resolutions))
 
 
 def thread_counts(board: Board, asked: Sequence[int]) -> tuple[int, ...]:
