@@ -61,6 +61,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "conv": (
         (Conv2d(7, 8, 6, 9, (3, 3), (2, 2), PADDED, 3, RELU6),),
         (Conv2d(6, 6, 64, 34, (3, 3), (1, 1), PADDED, residual=True, in_layout="NCHW32c"),),
+        (Conv2d(5, 6, 9, 22, (3, 3), (1, 1), PADDED, clamp=RELU6, windows=((0, 2, 0, 3), (1, 3, 1, 2))),),
     ),
     "winograd": ((Conv2d(7, 8, 32, 48, (3, 3), (1, 1), PADDED, clamp=RELU6),), (Conv2d(9, 5, 32, 32, (3, 3), in_layout="NCHW16c"),)),
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
