@@ -20,14 +20,20 @@ _MARKERS = "osD^vX*"
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")  # Okabe and Ito's, which the colour-blind can tell apart
 _OWN = {OURS_C: ("#d55e00", "P"), OURS: ("#a63603", "x")}
 _OTHERS = "other variants"
+#: Most networks that marks on one line tell apart.
+_MOST_MARKS = 20
 
 
 def draw_boards(comparison: Comparison, path: Path) -> None:
     """Write the picture of all boards as SVG, whole; the same figures give the same file.
 
-    A line for each board and thread count, a mark for each network where ours and a peer have a time.
+    A line for each board and thread count, a mark for each network where ours and a peer have a time. Where there are many on one board, a
+    line for each network instead, the lowest ratio first.
     """
     places = list(dict.fromkeys((row.cell.board, row.cell.threads) for row in comparison.rows))
+    if len(places) == 1 and len(by_cell(comparison.rows)) > _MOST_MARKS:
+        _draw_networks(comparison, path)
+        return
     with _figure(path, (8.0, 1.6 + 0.32 * len(places)), 1) as (figure, (panel,)):
         names, marks, boards = [], dict[str, list[tuple[float, int]]](), list(comparison.context.boards)
         for at, (board, threads) in enumerate(places):
@@ -47,18 +53,36 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
             }
             colour = "#888888" if other else _COLOURS[number % 5]
             panel.scatter([value for value, _ in points], [at for _, at in points], color=colour, label=label, **style)
-        panel.axvline(1, color="#888888", linewidth=0.8)
-        panel.set_yticks(range(len(places)), names)
-        panel.set_ylim(len(places) - 0.5, -0.5)
-        values = [value for points in marks.values() for value, _ in points]
-        panel.set_xlim(min([0.5, *values]) - 0.05, max([1.0, *values]) + 0.05)
-        panel.grid(axis="x", color="#dddddd", linewidth=0.6)
-        panel.set_xlabel("ours ÷ best other library, modelled latency: less is faster")
+        _finish_lines(panel, names, [value for points in marks.values() for value, _ in points])
         panel.set_title(f"{comparison.context.dtype}, batch 1; all modelled", fontsize=9)
         if marks:
             panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
         figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.2 * len(marks)))  # beside many networks' names
         figure.tight_layout()
+
+
+def _draw_networks(comparison: Comparison, path: Path) -> None:
+    """The picture of the networks on the only board."""
+    ratios = ((cell, our_ratio(members)) for cell, members in by_cell(comparison.rows).items())
+    found = sorted((value, cell.variant) for cell, value in ratios if value is not None)
+    [facts], [threads] = comparison.context.boards.values(), {row.cell.threads for row in comparison.rows}
+    with _figure(path, (8.0, 1.2 + 0.17 * len(found)), 1) as (figure, (panel,)):
+        panel.scatter([value for value, _ in found], range(len(found)), color=_COLOURS[0], s=20, zorder=3)
+        _finish_lines(panel, [name for _, name in found], [value for value, _ in found])
+        panel.tick_params(axis="y", labelsize=7)
+        title = f"{facts.board}, {plural(threads, 'thread')}, {comparison.context.dtype}, batch 1; all modelled"
+        panel.set_title(title, fontsize=9)
+        figure.tight_layout()
+
+
+def _finish_lines(panel: Axes, names: Sequence[str], values: Sequence[float]) -> None:
+    """Names the lines of ratios and marks where the systems are equally fast."""
+    panel.axvline(1, color="#888888", linewidth=0.8)
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.set_xlim(min([0.5, *values]) - 0.05, max([1.0, *values]) + 0.05)
+    panel.grid(axis="x", color="#dddddd", linewidth=0.6)
+    panel.set_xlabel("ours ÷ best other library, modelled latency: less is faster")
 
 
 def draw_board(comparison: Comparison, board: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import bench_peers
 import pytest
 from peers.kernels import MAKERS, HotKernel, hottest_kernel, loop_of
+from peers.plot import draw_boards
 from peers.results import (
     BenchmarkContext,
     BoardFacts,
@@ -235,3 +236,13 @@ def test_each_library_takes_the_kernel_that_its_makers_chose(cpu: str) -> None:
     for system, choice in MAKERS.items():
         assert found[system].kernel.name == choice.kernel(cpu), system
         assert found[system].kernel.share > 0.25
+
+
+def test_many_networks_on_one_board_are_a_line_each(tmp_path: Path) -> None:
+    """The lowest ratio first, each by its name; marks on one line would lie on each other."""
+    cells = [Cell("pi4", 1, 1.0, 224, f"network{number}") for number in range(25)]
+    rows = [row(cell, key, ms) for number, cell in enumerate(cells) for key, ms in (("ncnn", 100.0), (OURS, 90.0 - number))]
+    draw_boards(replace(OLD, rows=tuple(rows)), tmp_path / "one.svg")
+    text = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    places = [text.index(f"<!-- network{number} 1.0-224 -->") for number in range(25)]
+    assert places == sorted(places, reverse=True)
