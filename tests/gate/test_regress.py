@@ -111,8 +111,11 @@ def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> Non
     assert code == 2, errors
     assert "mobilenet_v1 0.25-32" in out and "1 slower" in out and f"kernel {KERNEL}: " in out and "modelled" in out
     (variant,) = json.loads(report.read_text())["variants"]
-    assert variant["verdict"] == "slower" and 0.2 < variant["change"] < 0.3
+    assert variant["verdict"] == "slower" and variant["change"] > 0.2
+    added_us = variant["new_us"] - variant["base_us"]
+    assert variant["change"] == pytest.approx(added_us / variant["base_us"])
     assert [kernel["name"] for kernel in variant["kernels"]] == [KERNEL]
+    assert variant["kernels"][0]["added_us"] == pytest.approx(added_us, rel=0.1)
     assert STEM in junit.read_text() and KERNEL in junit.read_text()
     assert json.loads((built.folder / "new" / "report.json").read_text())["benchmarks"][0]["library_sha256"] == variant["library_sha256"]
 
