@@ -114,8 +114,9 @@ def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> Non
     assert variant["verdict"] == "slower" and variant["change"] > 0.2
     added_us = variant["new_us"] - variant["base_us"]
     assert variant["change"] == pytest.approx(added_us / variant["base_us"])
-    assert [kernel["name"] for kernel in variant["kernels"]] == [KERNEL]
-    assert variant["kernels"][0]["added_us"] == pytest.approx(added_us, rel=0.1)
+    slowest, *others = variant["kernels"]
+    assert slowest["name"] == KERNEL and slowest["added_us"] == pytest.approx(added_us, rel=0.1)
+    assert sum(kernel["added_us"] for kernel in others) < 0.05 * added_us  # of neighbours, whose input it leaves in another cache
     assert STEM in junit.read_text() and KERNEL in junit.read_text()
     assert json.loads((built.folder / "new" / "report.json").read_text())["benchmarks"][0]["library_sha256"] == variant["library_sha256"]
 
