@@ -138,6 +138,14 @@ def test_pools_between_group_norms_turn_nothing(tmp_path: Path, norm: Callable[[
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pools_of_tokens_are_of_their_image(tmp_path: Path, stride: int) -> None:
+    """As MViT has them: the linear layer's image is one row, the pool's is not."""
+    turned = Lambda(lambda rows: rows.flip(1))
+    network = ready(nn.Conv2d(3, 8, 1), tokens(), turned, nn.Linear(8, 8), image_of(5, 6), nn.MaxPool2d(3, stride, 1))
+    assert error_against_torch(network, (1, 3, 5, 6), tmp_path / "net.so") <= TOLERANCE
+
+
 def test_a_branch_takes_what_it_is_added_to(tmp_path: Path) -> None:
     """Although the one has two axes of pixels and the other only one."""
     turned = Lambda(lambda rows: rows.reshape(1, 30, 8).flip(1))

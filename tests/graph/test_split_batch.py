@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_networks import accepted, error_against_torch, prepared, unit
+from small_networks import Lambda, accepted, error_against_torch, prepared, unit
 from torch import nn
 from torch.nn import functional
 
@@ -108,3 +108,14 @@ def test_parts_of_an_image_are_images(tmp_path: Path) -> None:
     names = layers_of(prepared(network, shape))
     assert len([name for name in names if name.startswith("pw_4x6_8x12")]) == len([name for name in names if "conv_4x6_12x8" in name]) == 4
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def test_many_parts_stay_together(tmp_path: Path) -> None:
+    """Although all convolutions are of parts: only a batch that is given is computed image by image, however large."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, 2, 1).eval()
+    parts = Lambda(lambda image: image.reshape(3, 5, 4, 5, 4).permute(1, 3, 0, 2, 4).reshape(25, 3, 4, 4))
+    together = prepared(nn.Sequential(parts, conv), (1, 3, 20, 20))
+    assert len(together.nodes) < 10
+    assert error_against_torch(nn.Sequential(parts, conv), (1, 3, 20, 20), tmp_path / "net.so") <= 1e-5
+    assert sum(name.startswith("conv") for name in layers_of(prepared(conv, (25, 3, 4, 4)))) == 25

@@ -27,11 +27,14 @@ def decompositions() -> Mapping[Any, Callable[..., Any]]:
     table.update(
         {
             aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+            aten.avg_pool2d.default: _average_pool,
             aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
             aten.min.dim: lambda x, dim, keepdim=False: (x.amin(dim, keepdim), x.argmin(dim, keepdim)),
             aten.im2col.default: _im2col,
             aten.col2im.default: _col2im,
+            aten.unfold.default: _unfold,
             aten.median.dim: _median,
+            aten.var_mean.correction: _var_mean,
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
             aten.erfc.default: lambda x: 1 - torch.erf(x),
             aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
@@ -101,6 +104,32 @@ def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
     return torch.stack(pooled, -2), x.new_empty((0,), dtype=torch.int64)
 
 
+def _average_pool(
+    x: torch.Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """With a divisor of its own, which TVM's importer drops: an average of whole windows times a factor."""
+    import torch
+
+    if divisor_override is None:
+        return NotImplemented
+    size, around = (tuple(pair) if len(pair) == 2 else (pair[0],) * 2 for pair in (kernel, padding))
+    steps = size if not stride else tuple(stride) if len(stride) == 2 else (stride[0],) * 2
+    counts = torch.nn.functional.avg_pool2d(x, size, steps, around, ceil_mode).shape[-2:]
+    behind = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
+    whole = torch.nn.functional.pad(x, (around[1], behind[1], around[0], behind[0]))
+    return torch.nn.functional.avg_pool2d(whole, size, steps) * (math.prod(size) / divisor_override)
+
+
+def _var_mean(x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    return x.var(dim, correction=correction, keepdim=keepdim), x.mean(dim, keepdim)
+
+
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
     """A slice for each place in the window; a permutation where windows lie side by side."""
     import torch
@@ -119,6 +148,21 @@ def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], pad
     slices = [padded[..., places(0, i), places(1, j)] for i in range(kernel[0]) for j in range(kernel[1])]
     stacked = torch.stack(slices, -3)
     return stacked.reshape(*x.shape[:-3], x.shape[-3] * len(slices), math.prod(counts))
+
+
+def _unfold(x: torch.Tensor, axis: int, size: int, step: int) -> Any:
+    """Windows along an axis, their places last: a slice for each window, or a view where they lie side by side."""
+    import torch
+
+    if x.dim() == 0:
+        return x.reshape(1)[:size]
+    axis %= x.dim()
+    count = (x.shape[axis] - size) // step + 1
+    if size == step:
+        windows = x.narrow(axis, 0, count * size).unflatten(axis, (count, size))
+    else:
+        windows = torch.stack([x.narrow(axis, place * step, size) for place in range(count)], axis)
+    return windows.movedim(axis + 1, -1)
 
 
 def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:

@@ -61,6 +61,16 @@ def _parameter(program: Any) -> Any:
     return program["graph_module"]["signature"]["input_specs"][0]["parameter"]
 
 
+#: A key whose module PyTorch would import.
+_ENUMERATION = {"__enum__": True, "fqn": "tabnanny:Sky", "name": "BLUE"}
+
+
+def _keyed_by(key: Any) -> str:
+    """A dictionary of one tensor."""
+    leaf = {"type": None, "context": None, "children_spec": []}
+    return json.dumps([1, {"type": "builtins.dict", "context": json.dumps([key]), "children_spec": [leaf]}])
+
+
 def _weight_is_pickled(configuration: Any) -> None:
     next(iter(configuration["config"].values()))["use_pickle"] = True
 
@@ -91,8 +101,13 @@ def _constant_is_an_object(configuration: Any) -> None:
             ),
             "containers other than tuples",
         ),
+        (
+            _MODEL,
+            lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(out_spec=_keyed_by(_ENUMERATION)),
+            "containers other than tuples",
+        ),
     ],
-    ids=["a weight", "a constant", "guards", "an operator", "a name", "a difference", "a module", "a dimension", "a container"],
+    ids=["a weight", "a constant", "guards", "an operator", "a name", "a difference", "a module", "a dimension", "a container", "a key"],
 )
 def test_nothing_in_a_pt2_is_executed(tmp_path: Path, place: str, change: Callable[[Any], object], complaint: str) -> None:
     whole = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "net.pt2")

@@ -20,7 +20,8 @@ from tvmmobile.networks.signature import Port
 from tvmmobile.system.errors import UserError
 
 TWO = (
-    f"{HEAD}class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 4, 1)\n"
+    f"from collections import OrderedDict\n{HEAD}"
+    "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 4, 1)\n"
     "    def forward(self, image, shift):\n        y = self.conv(image.float() / 255) + shift\n        return RETURNED\n"
     "def small():\n    return Net(), (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 4, 1, 1))\n"
 )
@@ -40,6 +41,7 @@ def written(folder: Path, returned: str) -> str:
         ("{'scores': y, 'boxes': y.mean((2, 3))}", ["scores", "boxes"]),
         ("{'features': [y, y.relu()], 'top': y.argmax(1)}", ["features_0", "features_1", "top"]),
         ("[y, (y.relu(), y.abs())]", ["output0", "output1_0", "output1_1"]),
+        ("OrderedDict(out=y, aux=y.relu())", ["out", "aux"]),  # as torchvision's networks for segmentation do
     ],
 )
 def test_names_from_pytorch(tmp_path: Path, returned: str, names: list[str]) -> None:

@@ -39,5 +39,6 @@ def _rewritten(value: Any) -> Any:
     else:
         return None
     operands = list(value.args)
-    operands[place] = relax.const(operands[place].value.numpy().reshape(wanted))
+    numbers = operands[place].value.numpy().reshape(wanted)
+    operands[place] = relax.const(numbers, str(numbers.dtype))  # which would make int32 of int64
     return relax.Call(value.op, operands[::-1] if first else operands, value.attrs)

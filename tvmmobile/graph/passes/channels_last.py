@@ -94,7 +94,8 @@ class _Images:
         numbers = operand.value.numpy()
         if numbers.size == 1:
             return operand
-        return relax.const(numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(TO_LAST))
+        last = numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(TO_LAST)
+        return relax.const(last, str(numbers.dtype))  # which would make int32 of int64
 
 
 def _is_image(value: Any) -> bool:

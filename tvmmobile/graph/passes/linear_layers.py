@@ -137,6 +137,9 @@ class _Rewriting(MainRewriter):
         from tvm import relax
 
         attrs = value.attrs
+        shape = [shape_of(value.args[0])[axis] for axis in TO_LAST]
+        if shape_of(image) != shape:  # the image may be one of tokens, a row
+            image = self.builder.emit(relax.op.reshape(image, shape))
         window = ([int(extent) for extent in extents] for extents in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation))
         pool = getattr(relax.op.nn, value.op.name.removeprefix("relax.nn."))
         rounding = bool(attrs.ceil_mode), bool(attrs.count_include_pad)

@@ -1,4 +1,4 @@
-"""Steps that change nothing, sums with zero and products with one: Python's `sum` of branches begins with 0, factors are 1 by default."""
+"""Steps that change nothing: Python's `sum` of branches begins with 0, factors are 1 by default, and a branch may have no channels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SYMMETRIC = {"relax.add", "relax.multiply"}
 
 
 def neutral_steps(module: Any) -> Any:
-    """Rewrite `x + 0`, `x - 0`, `x * 1` and `x / 1` as `x` in `main`."""
-    return replace_values(module, lambda value, _: _operand(value))
+    """Rewrite `x + 0`, `x - 0`, `x * 1` and `x / 1` as `x` in `main`, and leave tensors without elements out of concatenations."""
+    return replace_values(module, lambda value, _: _joined(value) if operator_of(value) == "relax.concat" else _operand(value))
 
 
 def _operand(value: Any) -> Any:
@@ -32,3 +32,16 @@ def _operand(value: Any) -> Any:
         return None
     same = shape_of(data) == shape_of(value) and str(data.ty.dtype) == str(value.ty.dtype)
     return data if same else None
+
+
+def _joined(value: Any) -> Any:
+    """A concatenation without the tensors that have no elements; `None` if all have some, or none."""
+    from tvm import relax
+
+    if not isinstance(value.args[0], relax.Tuple) or value.attrs.axis is None:
+        return None
+    parts = list(value.args[0].fields)
+    left = [part for part in parts if 0 not in shape_of(part)]
+    if not left or len(left) == len(parts):
+        return None
+    return left[0] if len(left) == 1 else relax.op.concat(left, int(value.attrs.axis))

@@ -13,6 +13,7 @@ from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_har
 from tvmmobile.graph.passes.attention import attention
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
+from tvmmobile.graph.passes.booleans import compare_booleans
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_constants import channel_constants
 from tvmmobile.graph.passes.channel_means import channel_means
@@ -48,8 +49,13 @@ from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
 Pass = Callable[[Any], Any]
-#: Layouts of data and weights. Transposed convolutions would take over the layout of their input, in which they cannot be legalised.
-_LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
+#: Layouts of data and weights. The others would take over the layout of their input, in which they cannot be legalised.
+_LAYOUTS = {
+    "relax.nn.conv2d": ["NHWC", "HWIO"],
+    "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
+    "relax.nn.conv3d": ["NCDHW", "OIDHW"],
+    "relax.image.resize3d": ["NCDHW"],
+}
 
 _RESIZE = "relax.image.resize2d"
 
@@ -77,6 +83,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
 
     transform = relax.transform
     return [
+        ("compare_booleans", compare_booleans),
         ("split_batch", split_batch),
         ("pads_of_layers", pads_of_layers),
         ("sequences", sequences),

@@ -44,9 +44,10 @@ def split_batch(module: Any) -> Any:
 
 
 def _batches_of(main: Any) -> list[int]:
-    """The batches of the network's convolutions that are computed image by image, in ascending order."""
+    """The batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if operator_of(binding.value) in _LAYERS}
-    return sorted(size for size in sizes if size > 1 and (len(sizes) == 1 or size <= _MOST_PARTS))
+    given = {extent for parameter in main.params for extent in _shape(parameter)[:1]}
+    return sorted(size for size in sizes if size > 1 and (size in given or size <= _MOST_PARTS))
 
 
 def _shape(value: Any) -> list[int]:

@@ -12,6 +12,8 @@ from functools import cache, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
@@ -246,7 +248,18 @@ def _importer() -> Any:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             return self.bb.normalize(converted)
 
+        def _parse_attr(self, attr_proto: Any) -> Any:
+            """Without empty lists, which TVM refuses: PyTorch's exporter writes reductions of everything with one."""
+            return super()._parse_attr([attribute for attribute in attr_proto if not _is_empty(attribute)])
+
     return Importer
+
+
+def _is_empty(attribute: Any) -> bool:
+    import onnx
+
+    lists = {onnx.AttributeProto.INTS: "ints", onnx.AttributeProto.FLOATS: "floats", onnx.AttributeProto.STRINGS: "strings"}
+    return attribute.type in lists and not getattr(attribute, lists[attribute.type])
 
 
 def _clip(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
@@ -306,6 +319,22 @@ def _scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> An
     return relax.op.scatter_nd(data, indices, updates, "update")
 
 
+def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Constant places as numbers; TVM's converter computes at run time which of them count from the end."""
+    import tvm
+    from tvm import relax
+
+    data, places = inputs
+    if isinstance(data, relax.ShapeExpr | tvm.ir.GenericConst) or not isinstance(places, tvm.ir.GenericConst):
+        return None
+    shape, numbers = shape_of(data), places.value.numpy()
+    axis = int(attrs.get("axis", 0)) % len(shape)
+    numbers = np.where(numbers < 0, numbers + shape[axis], numbers).astype(numbers.dtype)
+    if np.array_equal(numbers.reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
+        return relax.op.reshape(data, [*shape[:axis], *numbers.shape, *shape[axis + 1 :]])
+    return relax.op.take(data, relax.const(numbers, str(numbers.dtype)), axis)
+
+
 def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """With one number, as an operator; TVM's converter writes loops, which no pass reads."""
     from tvm import relax
@@ -335,6 +364,7 @@ def _numbers(value: Any) -> list[int] | None:
 _CONVERTERS: dict[str, _Converter] = {
     "Clip": _clip,
     "Conv": _explicit_padding,
+    "Gather": _gather,
     "InstanceNormalization": instance_norm,
     "Max": _pairwise("maximum"),
     "Min": _pairwise("minimum"),

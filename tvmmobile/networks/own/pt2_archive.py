@@ -1,9 +1,10 @@
 """Checks a `.pt2` before PyTorch loads it, so that nothing in the file is executed.
 
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
-imports the modules of containers it does not know, and looks operators up by any name below `torch`; names go into Python code that it
-makes from the graph. A network with static shapes needs none of that, so a file with any of it is refused. Symbolic dimensions become
-numbers before: see `pt2_dimensions`; and blocks that switch autocasting off are part of the graph: see `pt2_blocks`.
+imports the modules of containers it does not know and of enumerations among a dictionary's keys, and looks operators up by any name
+below `torch`; names go into Python code that it makes from the graph. A network with static shapes needs none of that, so a file with
+any of it is refused. Symbolic dimensions become numbers before: see `pt2_dimensions`; and blocks that switch autocasting off are part of
+the graph: see `pt2_blocks`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
 _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
 _PATH = re.compile(r"[\w.-]*")
-_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+_RETURNS = "Have forward take and return tensors, or tuples, lists or dictionaries of them, and export it again."
 #: Node arguments other than tensors, numbers, strings and lists of them.
 _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
 
@@ -102,16 +104,23 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
         if named and not (_PATH if name in _PATHS else _NAME).fullmatch(value):
             raise _refusal(file, f"holds a name that PyTorch does not give, {value!r}", fix)
         if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
-            raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", fix)
+            raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", _RETURNS)
     refuse_operators(value for name, value in found if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
 
 
 def _plain(spec: str) -> bool:
+    """Whether a tree of containers is made of those that `_CONTAINERS` has, with strings or numbers as keys."""
     try:
-        types = [value for name, value in entries(json.loads(spec)) if name == "type"]
-    except ValueError:
+        found = list(entries(json.loads(spec)))
+        keys = [json.loads(value) for name, value in found if name == "context" and value is not None]
+    except (TypeError, ValueError):
         return False
-    return all(kind in _CONTAINERS for kind in types)
+    types = (value for name, value in found if name == "type")
+    return all(kind in _CONTAINERS for kind in types) and all(map(_are_keys, keys))
+
+
+def _are_keys(context: Any) -> bool:
+    return context is None or (isinstance(context, list) and all(isinstance(key, str | int) for key in context))
 
 
 def _only_tensors(content: bytes) -> bool:
