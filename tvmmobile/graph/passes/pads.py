@@ -24,9 +24,18 @@ def pads_of_layers(module: Any) -> Any:
     """Rewrite every convolution and pool of `main` that reads a padded tensor and gives the same results with the padding as its own.
 
     Channels come first. That holds for zeros in front of convolutions and average pools, and in front of max pools for -∞, or zeros around
-    numbers none of which is negative. Zeros that remain around images are those of depthwise 1×1 convolutions with factors of one.
+    numbers none of which is negative. Zeros that remain around images are those of depthwise 1×1 convolutions with factors of one. Padding
+    of no width, as in Swin, is left out.
     """
-    return replace_values(replace_values(module, _padding_itself), _as_convolution)
+    for rewritten in (_without_width, _padding_itself, _as_convolution):
+        module = replace_values(module, rewritten)
+    return module
+
+
+def _without_width(value: Any, _: Mapping[Any, Any]) -> Any:
+    """What is padded by nothing; `None` for other values."""
+    widths = value.attrs.pad_width if operator_of(value) == "relax.nn.pad" else [1]
+    return None if any(int(width) for width in widths) else value.args[0]
 
 
 def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:

@@ -83,8 +83,8 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
 
     transform = relax.transform
     return [
-        ("compare_booleans", compare_booleans),
         ("split_batch", split_batch),
+        ("compare_booleans", compare_booleans),
         ("pads_of_layers", pads_of_layers),
         ("sequences", sequences),
         ("space_to_depth", space_to_depth),
