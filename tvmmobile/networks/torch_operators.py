@@ -154,8 +154,6 @@ def _unfold(x: torch.Tensor, axis: int, size: int, step: int) -> Any:
     """Windows along an axis, their places last: a slice for each window, or a view where they lie side by side."""
     import torch
 
-    if x.dim() == 0:
-        return x.reshape(1)[:size]
     axis %= x.dim()
     count = (x.shape[axis] - size) // step + 1
     if size == step:

@@ -71,6 +71,11 @@ def _keyed_by(key: Any) -> str:
     return json.dumps([1, {"type": "builtins.dict", "context": json.dumps([key]), "children_spec": [leaf]}])
 
 
+def _returning(spec: str) -> Callable[[Any], None]:
+    """A program with another description of what it returns."""
+    return lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(out_spec=spec)
+
+
 def _weight_is_pickled(configuration: Any) -> None:
     next(iter(configuration["config"].values()))["use_pickle"] = True
 
@@ -94,20 +99,23 @@ def _constant_is_an_object(configuration: Any) -> None:
             lambda program: _graph(program)["tensor_values"]["input"]["sizes"].__setitem__(0, {"as_expr": {"expr_str": "touch()"}}),
             r"dimension 0 of the input 'input' is dynamic \(touch\(\)\)",
         ),
-        (
-            _MODEL,
-            lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(
-                out_spec='[1, {"type": "os.PathLike", "context": "null", "children_spec": []}]'
-            ),
-            "containers other than tuples",
-        ),
-        (
-            _MODEL,
-            lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(out_spec=_keyed_by(_ENUMERATION)),
-            "containers other than tuples",
-        ),
+        (_MODEL, _returning('[1, {"type": "os.PathLike", "context": "null", "children_spec": []}]'), "containers other than tuples"),
+        (_MODEL, _returning(_keyed_by(_ENUMERATION)), "containers other than tuples"),
+        (_MODEL, _returning("[" * 100_000), "containers other than tuples"),
     ],
-    ids=["a weight", "a constant", "guards", "an operator", "a name", "a difference", "a module", "a dimension", "a container", "a key"],
+    ids=[
+        "a weight",
+        "a constant",
+        "guards",
+        "an operator",
+        "a name",
+        "a difference",
+        "a module",
+        "a dimension",
+        "a container",
+        "a key",
+        "a deep tree",
+    ],
 )
 def test_nothing_in_a_pt2_is_executed(tmp_path: Path, place: str, change: Callable[[Any], object], complaint: str) -> None:
     whole = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "net.pt2")

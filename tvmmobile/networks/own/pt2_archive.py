@@ -113,7 +113,7 @@ def _plain(spec: str) -> bool:
     try:
         found = list(entries(json.loads(spec)))
         keys = [json.loads(value) for name, value in found if name == "context" and value is not None]
-    except (TypeError, ValueError):
+    except (RecursionError, TypeError, ValueError):
         return False
     types = (value for name, value in found if name == "type")
     return all(kind in _CONTAINERS for kind in types) and all(map(_are_keys, keys))
