@@ -1,4 +1,4 @@
-"""Properties of Relax expressions."""
+"""Relax expressions: what they are, and constants of arrays."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def shape_of(value: Any) -> list[int]:
 def operator_of(value: Any) -> str:
     """The name of a call's operator, such as `relax.add`; empty for other expressions."""
     return str(getattr(getattr(value, "op", None), "name", ""))
+
+
+def constant(array: Any) -> Any:
+    """An array as a constant of its own type; Relax would make int32 of int64."""
+    from tvm import relax
+
+    return relax.const(array, str(array.dtype))

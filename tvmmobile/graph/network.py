@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.passes.canonical_names import block_names
@@ -209,7 +209,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                 if kernel is None:
                     continue
                 variable = builder.add_func(kernel.function, kernel.task.symbol)
-                arguments = [*data, *(relax.const(constant, str(constant.dtype)) for constant in kernel.constants)]
+                arguments = [*data, *map(constant, kernel.constants)]
                 # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
                 output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
                 replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))

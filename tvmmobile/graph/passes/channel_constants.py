@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import constant, operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import replace_values
 
 _SYMMETRIC = {f"relax.{name}" for name in ("add", "multiply", "maximum", "minimum")}
@@ -39,6 +39,5 @@ def _rewritten(value: Any) -> Any:
     else:
         return None
     operands = list(value.args)
-    numbers = operands[place].value.numpy().reshape(wanted)
-    operands[place] = relax.const(numbers, str(numbers.dtype))  # which would make int32 of int64
+    operands[place] = constant(operands[place].value.numpy().reshape(wanted))
     return relax.Call(value.op, operands[::-1] if first else operands, value.attrs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import constant, operator_of, shape_of
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
 from tvmmobile.graph.passes.split_batch import BY_ELEMENT
@@ -94,8 +94,7 @@ class _Images:
         numbers = operand.value.numpy()
         if numbers.size == 1:
             return operand
-        last = numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(TO_LAST)
-        return relax.const(last, str(numbers.dtype))  # which would make int32 of int64
+        return constant(numbers.reshape([1] * (4 - numbers.ndim) + [*numbers.shape]).transpose(TO_LAST))
 
 
 def _is_image(value: Any) -> bool:

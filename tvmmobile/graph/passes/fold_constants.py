@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import constant
 from tvmmobile.graph.passes.rewriting import mutate_functions
 
 
@@ -42,8 +43,7 @@ def fold_constants(module: Any) -> Any:
                     arguments.append([int(extent) for extent in argument.values])
                 else:
                     return call
-            value = np.ascontiguousarray(evaluate(arguments, call.attrs))
-            return relax.const(value, str(value.dtype))  # which would make int32 of int64
+            return constant(np.ascontiguousarray(evaluate(arguments, call.attrs)))
 
     return mutate_functions(module, Folder(module))
 

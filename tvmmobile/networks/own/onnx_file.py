@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
@@ -332,7 +332,7 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     numbers = np.where(numbers < 0, numbers + shape[axis], numbers).astype(numbers.dtype)
     if np.array_equal(numbers.reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
         return relax.op.reshape(data, [*shape[:axis], *numbers.shape, *shape[axis + 1 :]])
-    return relax.op.take(data, relax.const(numbers, str(numbers.dtype)), axis)
+    return relax.op.take(data, constant(numbers), axis)
 
 
 def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
