@@ -17,7 +17,7 @@ from log_samples import schedules
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer
 from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.needs import SHAPE
+from tvmmobile.graph.needs import shape_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
@@ -34,10 +34,10 @@ from tvmmobile.tuning.records import Identity, Record
 _BYTES_A_CYCLE, _BYTES_A_NUMBER = 32, 5
 
 
-def shape_of(task: Task) -> Hashable:
+def form_of(task: Task) -> Hashable:
     """What tasks of the same layer have in common: not bounds, curves, layouts, how it is stored, or a gate."""
     (layer,) = task.region
-    kept = SHAPE | {"residual"}
+    kept = shape_of(type(layer)) | {"residual"}
     return task.threads, type(layer), *((field.name, getattr(layer, field.name)) for field in fields(layer) if field.name in kept)
 
 
@@ -63,7 +63,7 @@ def slower(records: Sequence[Record], clock_hz: float) -> list[str]:
     best: dict[str, dict[Hashable, tuple[float, Task]]] = defaultdict(dict)
     for latency, task in timed:
         if len(task.region) == 1:
-            shape = shape_of(task)
+            shape = form_of(task)
             best[task.dtype][shape] = min(best[task.dtype].get(shape, (math.inf, task)), (latency, task), key=lambda one: one[0])
     told = []
     for shape, (latency, task) in best["int8"].items():

@@ -1,31 +1,33 @@
-"""A task's requirements of a template beyond its shape, derived from its fields so that none is forgotten."""
+"""A task's requirements of a template beyond its shape, derived from its fields so that none is forgotten.
+
+Each field says of itself whether it is shape:
+
+    height: int = field(metadata=SHAPE)
+    stride: tuple[int, int] = field(default=(1, 1), metadata=SHAPE)
+    residual: bool = False
+
+Every template that takes such layers reads `height` and `stride`; only templates that declare `residual` see layers that have one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.graph.layouts import shuffle_of
 
-#: Fields that every template reads to decide what it takes. Any other field is a need if it differs from its default.
-SHAPE = frozenset(
-    {
-        *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),
-        *("kernel", "stride", "padding", "groups", "region"),
-        *("out_height", "out_width", "method", "places", "epsilon"),
-        *("heads", "queries", "keys", "depth", "width", "scale", "shapes", "query_place", "key_place", "value_place", "merged", "bias"),
-        *("leading", "rows", "terms", "columns", "turned"),
-        "dtype",  # `Precision.needs_on`
-    }
-)
+#: Metadata of a field that every template for its class reads to decide what it takes. Any other field is a need.
+SHAPE: Mapping[str, bool] = MappingProxyType({"shape": True})
 
 #: Fields that name a precision; which one makes no difference to a template.
 STORAGE = frozenset({"reads", "writes"})
 
 
 def needs_of(value: Any) -> frozenset[str]:
-    """The needs of a layer or task: one for each field outside `SHAPE` without a default, or with a value other than its default.
+    """The needs of a layer or task: one for each field that is not shape and has no default, or a value other than its default.
 
     A need is named after the field and, if the value is one choice or several, that too: `residual`, `in_layout=blocked`, `clamp=hswish`,
     `clamp` (bounds).
@@ -35,9 +37,43 @@ def needs_of(value: Any) -> frozenset[str]:
 
 
 @functools.cache
+def shape_of(kind: Any) -> frozenset[str]:
+    """Names of the fields of a class that are shape.
+
+    Templates recognise layers by `isinstance`, so those for a kind of layer also see its subclasses. Whatever a subclass says of a field
+    that it adds or defines anew, these templates do not know it, and it is a need.
+    """
+    shape: set[str] = set()
+    for owner, fields in _definitions(kind):
+        extends_kind = any(_is_kind(base) for base in owner.__mro__[1:])
+        shape -= fields.keys()
+        shape |= {name for name, field in fields.items() if field.metadata.get("shape") and not extends_kind}
+    return frozenset(shape)
+
+
+@functools.cache
 def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Names and defaults of fields that tell values apart; the sentinel of a field without a default equals no value."""
-    return tuple((field.name, field.default) for field in dataclasses.fields(kind) if field.compare and field.name not in SHAPE)
+    """Names of the needs of a class with what templates take for granted: the default where the field first appears; the sentinel of a
+    field without a default equals no value.
+    """
+    first: dict[str, Any] = {}
+    for _, fields in _definitions(kind):
+        first = {name: field.default for name, field in fields.items()} | first
+    return tuple((field.name, first[field.name]) for field in dataclasses.fields(kind) if field.name not in shape_of(kind))
+
+
+def _definitions(kind: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The dataclasses that a class consists of, bases first, each with the fields that it defines itself."""
+    known: set[int] = set()
+    for owner in reversed(kind.__mro__):
+        fields = {name: field for name, field in vars(owner).get("__dataclass_fields__", {}).items() if id(field) not in known}
+        known |= set(map(id, fields.values()))
+        yield owner, fields
+
+
+def _is_kind(owner: Any) -> bool:
+    """Whether templates may take layers of a class: they have a name. The other bases are parts of layers."""
+    return hasattr(owner, "name")
 
 
 def _need(name: str, value: Any) -> str:

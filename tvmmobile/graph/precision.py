@@ -58,10 +58,10 @@ class Precision:
         """Of one stored element."""
         return self.numpy.itemsize
 
-    @property
+    @cached_property
     def is_integer(self) -> bool:
         """Whether stored numbers are integers, which stand for real ones by a scale and a zero point."""
-        return self.name == INT8.name
+        return self.numpy.kind in "iu"
 
     @property
     def vectors_of_totals(self) -> int:

@@ -11,8 +11,8 @@ from typing import TypeVar
 from tvmmobile.graph.integers import HIGHEST
 from tvmmobile.graph.layers import Conv2d, Layer, Resize, WindowPool
 from tvmmobile.graph.machine import BASELINE, Machine
-from tvmmobile.graph.needs import needs_of
-from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named, storage_named
+from tvmmobile.graph.needs import SHAPE, needs_of
+from tvmmobile.graph.precision import FLOAT32, UINT8, Precision, is_precision, precision_named, storage_named
 
 _Argument = TypeVar("_Argument")
 
@@ -28,10 +28,10 @@ class Task:
         machine: the core that its templates generate code for. Tasks that differ only in it are equal, because a log is for one device.
     """
 
-    region: tuple[Layer, ...]
-    dtype: str = FLOAT32.name
+    region: tuple[Layer, ...] = field(metadata=SHAPE)
+    dtype: str = field(default=FLOAT32.name, metadata=SHAPE)
     threads: int = 1
-    machine: Machine = field(default=BASELINE, compare=False, repr=False)
+    machine: Machine = field(default=BASELINE, compare=False, repr=False, metadata=SHAPE)
 
     @property
     def name(self) -> str:
@@ -41,12 +41,14 @@ class Task:
     @cached_property
     def needs(self) -> frozenset[str]:
         """The needs that a template must declare to be offered this task: see `needs_of`; what its precision needs, and what that
-        of its input needs (integers mean nothing to a kernel in floats); and `layers`, where there are several.
+        of its input needs (integers mean nothing to a kernel in floats), and an output in bytes without sign, which no kernel stores;
+        and `layers`, where there are several.
         """
         if not is_precision(self.dtype):
             numbers = frozenset([f"dtype={self.dtype}"])
         else:
-            numbers = self.precision.needs_on(self.machine) | self.storage[0].needs
+            read, written = self.storage
+            numbers = self.precision.needs_on(self.machine) | read.needs | ({f"writes={UINT8.name}"} if written == UINT8 else set())
         return needs_of(self).union(["layers"] * (len(self.region) > 1), numbers, *map(needs_of, self.region))
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.storage import ConvertingLayer
 
 #: The first element in a tensor, and elements from one group, head and token to the next; those of a token's head follow each other.
@@ -29,19 +30,19 @@ class Attention(ConvertingLayer):
             keys), such as relative positions (arXiv 2103.14030) and masks; (0, 0) for none.
     """
 
-    groups: int
-    heads: int
-    queries: int
-    keys: int
-    depth: int
-    width: int
-    scale: float
-    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    query_place: Place
-    key_place: Place
-    value_place: Place
-    merged: bool
-    bias: tuple[int, int] = (0, 0)
+    groups: int = field(metadata=SHAPE)
+    heads: int = field(metadata=SHAPE)
+    queries: int = field(metadata=SHAPE)
+    keys: int = field(metadata=SHAPE)
+    depth: int = field(metadata=SHAPE)
+    width: int = field(metadata=SHAPE)
+    scale: float = field(metadata=SHAPE)
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = field(metadata=SHAPE)
+    query_place: Place = field(metadata=SHAPE)
+    key_place: Place = field(metadata=SHAPE)
+    value_place: Place = field(metadata=SHAPE)
+    merged: bool = field(metadata=SHAPE)
+    bias: tuple[int, int] = field(default=(0, 0), metadata=SHAPE)
     kind: ClassVar[str] = "attention"
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tvmmobile.graph.layers.pieces import other_sources, pieces_name
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.storage import ConvertingLayer
 
 #: Taps of a kernel: (first row, end, first column, end).
@@ -35,14 +36,14 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
             if all channels have all taps. Only where there is one group.
     """
 
-    height: int
-    width: int
-    in_channels: int
-    out_channels: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    groups: int = 1
+    height: int = field(metadata=SHAPE)
+    width: int = field(metadata=SHAPE)
+    in_channels: int = field(metadata=SHAPE)
+    out_channels: int = field(metadata=SHAPE)
+    kernel: tuple[int, int] = field(default=(1, 1), metadata=SHAPE)
+    stride: tuple[int, int] = field(default=(1, 1), metadata=SHAPE)
+    padding: tuple[int, int, int, int] = field(default=(0, 0, 0, 0), metadata=SHAPE)
+    groups: int = field(default=1, metadata=SHAPE)
     clamp: Clamp = NO_CLAMP
     in_layout: Layout = "NHWC"
     out_layout: Layout = "NHWC"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
+from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.storage import ConvertingLayer
 
 
@@ -17,8 +18,8 @@ class Dense(ConvertingLayer, SumLayer):
         clamp, then: see `Conv2d`.
     """
 
-    in_features: int
-    out_features: int
+    in_features: int = field(metadata=SHAPE)
+    out_features: int = field(metadata=SHAPE)
     clamp: Clamp = NO_CLAMP
     then: tuple[Clamp, ...] = ()
     kind: ClassVar[str] = "fully connected"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tvmmobile.graph.layouts import Layout, activation_shape
+from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.storage import ConvertingLayer
 
 
@@ -17,9 +18,9 @@ class ImageLayer(ConvertingLayer):
         height, width, channels: input size.
     """
 
-    height: int
-    width: int
-    channels: int
+    height: int = field(metadata=SHAPE)
+    width: int = field(metadata=SHAPE)
+    channels: int = field(metadata=SHAPE)
     macs: ClassVar[int] = 0  # it has no weights to multiply by
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.needs import SHAPE
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class ChannelNorm(ImageLayer):
         centred: if not, channels are divided by their root mean square and have no bias (RMS norm, arXiv 1910.07467).
     """
 
-    epsilon: float
+    epsilon: float = field(metadata=SHAPE)
     centred: bool = True
 
     @property
@@ -47,8 +48,8 @@ class GroupNorm(ImageLayer):
         epsilon: added to the variance.
     """
 
-    groups: int
-    epsilon: float
+    groups: int = field(metadata=SHAPE)
+    epsilon: float = field(metadata=SHAPE)
     kind: ClassVar[str] = "group norm"
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tvmmobile.graph.layers.image import ImageLayer
 from tvmmobile.graph.layers.pieces import other_sources, pieces_name
 from tvmmobile.graph.layers.window import WindowLayer
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.needs import SHAPE
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class WindowPool(ImageLayer, WindowLayer):
         sources, pieces: see `Conv2d`.
     """
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    kernel: tuple[int, int] = field(metadata=SHAPE)
+    stride: tuple[int, int] = field(default=(1, 1), metadata=SHAPE)
+    padding: tuple[int, int, int, int] = field(default=(0, 0, 0, 0), metadata=SHAPE)
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
     of: ClassVar[str]

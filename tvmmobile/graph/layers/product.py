@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.storage import ConvertingLayer
 
 
@@ -19,11 +20,11 @@ class Product(ConvertingLayer):
         turned: whether the first and the second matrix are stored transposed.
     """
 
-    leading: tuple[int, ...]
-    rows: int
-    terms: int
-    columns: int
-    turned: tuple[bool, bool] = (False, False)
+    leading: tuple[int, ...] = field(metadata=SHAPE)
+    rows: int = field(metadata=SHAPE)
+    terms: int = field(metadata=SHAPE)
+    columns: int = field(metadata=SHAPE)
+    turned: tuple[bool, bool] = field(default=(False, False), metadata=SHAPE)
     kind: ClassVar[str] = "product"
     constants: ClassVar[int] = 0
 

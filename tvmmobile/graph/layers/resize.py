@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tvmmobile.graph.layers.image import ImageLayer
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.needs import SHAPE
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class Resize(ImageLayer):
         out_layout: `NHWC`, in which the input is, or `NCHW`.
     """
 
-    out_height: int
-    out_width: int
-    method: str
-    places: str
+    out_height: int = field(metadata=SHAPE)
+    out_width: int = field(metadata=SHAPE)
+    method: str = field(metadata=SHAPE)
+    places: str = field(metadata=SHAPE)
     out_layout: Layout = "NHWC"
 
     @property

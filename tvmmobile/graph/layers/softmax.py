@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.storage import ConvertingLayer
 
 
@@ -20,8 +21,8 @@ class Softmax(ConvertingLayer):
         logarithm: whether the output is the logarithm of that, as of PyTorch's `log_softmax`.
     """
 
-    leading: tuple[int, ...]
-    channels: int
+    leading: tuple[int, ...] = field(metadata=SHAPE)
+    channels: int = field(metadata=SHAPE)
     trailing: tuple[int, ...] = ()
     logarithm: bool = False
     kind: ClassVar[str] = "softmax"
