@@ -161,6 +161,12 @@ def test_the_guides_observer_prints_each_kernel(guest: Guest) -> None:
 
 
 @pytest.mark.virtual
+def test_threads_round_as_their_caller_does(guest: Guest) -> None:
+    program = guest.compiled(f"-I{guest.folder}", f"./{STEM}.so", source=str(Path(__file__).with_name("rounding.c")))
+    assert guest.said(program, THREADS) == ""
+
+
+@pytest.mark.virtual
 def test_a_static_program(guest: Guest) -> None:
     program = guest.compiled("-static", f"{STEM}.a")
     assert guest.said(program, 1) == guest.answer

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-SOURCE = Path(__file__).with_name("team.c")
+HERE = Path(__file__).parent
+SOURCE = HERE / "team.c"
+#: How to compile for a machine, and to run what was compiled.
+MACHINES = {"host": ("gcc", []), "aarch64": ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"])}
 
 
 @pytest.fixture(scope="module", params=["thread", "address,undefined", ""])
@@ -55,3 +58,12 @@ def test_an_observer_hears_of_each_kernel(team: Path, shared: bool) -> None:
 
 def test_ten_thousand_runs(team: Path) -> None:
     assert said(team, 1250, 2, 1, False) == ""
+
+
+@pytest.mark.parametrize("machine", ["host", pytest.param("aarch64", marks=pytest.mark.virtual)])
+def test_threads_compute_in_their_callers_mode(machine: str, tmp_path: Path) -> None:
+    """Its rounding, subnormal numbers and NaNs, with the library's threads and with a pool's, which keep their own mode."""
+    compiler, runner = MACHINES[machine]
+    command = [compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{REPOSITORY}/tvmmobile/native", str(HERE / "modes.c")]
+    subprocess.run([*command, "-pthread", "-o", str(tmp_path / "modes")], check=True)
+    assert subprocess.run([*runner, str(tmp_path / "modes")], capture_output=True, text=True, check=True).stdout == ""

@@ -35,6 +35,8 @@ typedef struct Step {
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "float_mode.h"
+
 #define MAGIC UINT64_C(0x74766d6d6f62696c)
 #define MOST_THREADS 32
 #define MOST_CPUS 64
@@ -84,6 +86,7 @@ typedef struct Instance {
   Observer observer;
   void *context;
   const Frame *frame; /* of the run that the threads take part in */
+  uint64_t mode;      /* of its caller: see float_mode.h */
   atomic_uint starting; /* numbers the threads as they start */
   atomic_bool taken;    /* the threads belong to a run */
   Gate begun;           /* run number × LANES + its threads; 0 threads: end */
@@ -195,16 +198,21 @@ typedef struct Shared {
   const Step *step;
   const Frame *frame;
   uint32_t lanes;
+  uint64_t mode;
 } Shared;
 
 static void do_shared(void *data, uint32_t lane) {
   const Shared *shared = data;
+  uint64_t own = float_mode();
+  take_float_mode(shared->mode);
   do_share(shared->step, shared->frame, lane, shared->lanes);
+  take_float_mode(own);
 }
 
 static void run_in_pool(Instance *self, const Frame *frame, uint32_t lanes) {
+  uint64_t mode = float_mode();
   for (uint32_t i = first_step(frame); i < STEPS; ++i) {
-    Shared shared = {&steps[i], frame, lanes};
+    Shared shared = {&steps[i], frame, lanes, mode};
     if (self->observer && begins(frame, i)) tell(self, i, 0);
     if (steps[i].extent)
       self->parallel(self->pool, do_shared, &shared, lanes);
@@ -241,7 +249,9 @@ static void *work(void *argument) {
   for (unsigned seen = 0, now;; seen = now) {
     now = wait_for(&self->begun, seen, self->spins);
     if (now % LANES == 0) return 0;
-    if (lane < now % LANES) run_lane(self, lane, now % LANES);
+    if (lane >= now % LANES) continue;
+    take_float_mode(self->mode);
+    run_lane(self, lane, now % LANES);
   }
 }
 
@@ -363,6 +373,7 @@ static int perform(Instance *self, const Frame *frame, uint32_t threads) {
     run_alone(self, frame); /* another run has the threads: the result is the same */
   } else {
     self->frame = frame;
+    self->mode = float_mode();
     open_gate(&self->begun, (atomic_load(&self->begun.value) / LANES + 1) * LANES + lanes);
     run_lane(self, 0, lanes);
     atomic_store(&self->taken, false);
