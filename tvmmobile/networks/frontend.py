@@ -48,8 +48,8 @@ class Imported:
         weights: where they came from, for the manifest.
         macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
         parameters: all trainable values; `None` for a built-in network.
-        judge: the program that computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`.
-        compute: computes it, from the inputs to the outputs, in order.
+        compute: computes the output to compare with, from the inputs to the outputs, in order.
+        judged_by: names the program that does, see `judge`.
         scales: of the weights, where they are integers in the file; `None` for a network in float32.
     """
 
@@ -58,14 +58,19 @@ class Imported:
     weights: str
     macs: int | None
     parameters: int | None
-    judge: str
     compute: Compute
+    judged_by: Callable[[], str]
     scales: WeightScales | None = None
+
+    @property
+    def judge(self) -> str:
+        """The program that computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`."""
+        return self.judged_by()
 
 
 def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Imported:
     """A built-in network, imported."""
-    return Imported(spec, import_torch(module, spec.input_shape), weights, None, None, torch_judge(), by_torch(module))
+    return Imported(spec, import_torch(module, spec.input_shape), weights, None, None, by_torch(module), torch_judge)
 
 
 def torch_judge() -> str:

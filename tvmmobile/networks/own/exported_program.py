@@ -84,7 +84,7 @@ def imported_program(
     parameters = sum(parameter.numel() for parameter in program.parameters())
     if scales is not None:
         parameters = scales.parameters + _numbers_read(program)
-    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, torch_judge(), compute, scales)
+    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales)
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:

@@ -1,13 +1,15 @@
-"""Networks from a LiteRT file, in float or quantised, translated to ONNX and compared with ONNX's reference evaluator."""
+"""Networks from a LiteRT file, in float or quantised, translated to ONNX and compared with LiteRT's own interpreter."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 from tvmmobile.networks.frontend import Imported, not_imported
 from tvmmobile.networks.own.files import OwnFile, Wanted, read_whole
 from tvmmobile.networks.own.litert_operators import onnx_of
 from tvmmobile.networks.own.litert_reader import read_litert
+from tvmmobile.networks.own.litert_runtime import start_litert
 from tvmmobile.networks.own.onnx_file import imported_onnx
 from tvmmobile.system.errors import UserError
 
@@ -28,4 +30,6 @@ def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
         raise
     except Exception as error:  # a file whose tensors and options contradict each other
         raise not_imported(error) from error
-    return imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX)
+    numbers = (list(dict.fromkeys(numbers)) for numbers in (network.inputs, network.outputs))
+    programs = [("LiteRT", partial(start_litert, content, *numbers))]
+    return imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)

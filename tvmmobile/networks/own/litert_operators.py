@@ -1,4 +1,4 @@
-"""Translates a LiteRT network to ONNX, which the importer, the graph passes and ONNX's reference evaluator know."""
+"""Translates a LiteRT network to ONNX, which the importer and the graph passes know."""
 
 from __future__ import annotations
 

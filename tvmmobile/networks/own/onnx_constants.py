@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.networks.own.onnx_reference import reference_evaluator
+
 Array = npt.NDArray[Any]
 #: Elements of a computed constant; larger ones stay as they are written.
 _MOST_ELEMENTS = 1 << 24
@@ -131,7 +133,6 @@ def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappi
     """The node's results if they are known; `None` otherwise."""
     import onnx
     from onnx import helper
-    from onnx.reference import ReferenceEvaluator
 
     if node.domain not in _STANDARD or node.op_type in _RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
         return None
@@ -150,7 +151,7 @@ def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappi
         elements = _ENLARGING.get(node.op_type)
         if elements is not None and elements(*feeds.values()) > _MOST_ELEMENTS:
             return None
-        found = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
+        found = reference_evaluator(helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
     except Exception:  # an operator that ONNX's evaluator lacks or refuses stays for the importer, which has its own message
         return None
     arrays = [np.asarray(value) for value in found]

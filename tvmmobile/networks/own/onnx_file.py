@@ -1,4 +1,4 @@
-"""Networks from an ONNX file, compared with ONNX's own reference evaluator.
+"""Networks from an ONNX file, compared with ONNX Runtime.
 
 TVM's importer reads them, with our converters for operators that it would turn into unscheduled loops, which graph passes cannot read.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, reduce
+from collections.abc import Callable, Sequence
+from functools import cache, partial, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,13 +16,16 @@ import numpy as np
 
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
+from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
 from tvmmobile.networks.own.onnx_norms import instance_norm, whole_group_norms
 from tvmmobile.networks.own.onnx_pads import same_pads
-from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
-from tvmmobile.networks.own.onnx_reference import reference_evaluator
+from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quantised, without_integers
+from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
+from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
+from tvmmobile.networks.own.onnx_tensors import external_tensors
+from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
@@ -49,19 +52,20 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
 
 
-def imported_onnx(file: OwnFile, model: Any, contents: str, wanted: Wanted, fix: str) -> Imported:
+def imported_onnx(
+    file: OwnFile, model: Any, contents: str, wanted: Wanted, fix: str, programs: Sequence[tuple[str, Start]] = ()
+) -> Imported:
     """A network in a `ModelProto` that holds all its weights.
 
     Args:
         contents: SHA-256 of the files that it is from, in hexadecimal.
         fix: how to make such a file with static shapes.
+        programs: those that its output is to be compared with rather than with ONNX Runtime's.
 
     Raises:
         UserError: it is not valid, has another side, or cannot be compiled.
     """
-    import onnx
-
-    parameters, opset = _parameters(model.graph), _opset(model)
+    given, parameters, opset = model, _parameters(model.graph), _opset(model)
     model, scales = _checked(file, model)
     if scales is not None:
         parameters = scales.parameters
@@ -71,28 +75,25 @@ def imported_onnx(file: OwnFile, model: Any, contents: str, wanted: Wanted, fix:
     spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], wanted, fix, model.graph.name)
     try:
         module = import_onnx(model, opset)
-        evaluator = reference_evaluator(model)
     except Exception as error:  # converters raise errors of any kind
         raise not_imported(error) from error
+    judged = model if computes_in_integers(given.graph) else given
+    reference = _reference(file, judged, model, [tensor.name for tensor in inputs], programs)
+    spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
+    return Imported(spec, module, weights, count_macs(module), parameters, reference.compute, reference.judge, scales)
 
-    def compute(given: Sequence[Array]) -> tuple[Array, ...]:
-        try:
-            result = evaluator.run(None, {tensor.name: array for tensor, array in zip(inputs, given, strict=True)})
-        except Exception as error:  # its operators raise errors of any kind
-            raise UserError(
-                f"ONNX's reference evaluator fails on {file}: {first_line(error)}", "The output cannot be checked without it."
-            ) from error
-        return tuple(result)
 
-    judge, spec = f"onnx.reference {onnx.__version__}", with_layouts(spec, module)
-    return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), parameters, judge, compute, scales)
+def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
+    """What computes a network's output on the host, from the file's operators (`given`) or those left after `_checked`."""
+    runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
+    return HostReference(str(file), [*programs, runtime, ("onnx.reference", partial(start_reference_evaluator, simple, inputs))])
 
 
 def files_beside(file: OwnFile) -> list[str]:
     """The files with weights that an ONNX file needs, relative to its folder; none where it cannot be read."""
     try:
         model = _parsed(file, read_whole(file.path))
-        return list(dict.fromkeys(_location(file, tensor) for tensor in _external(model)))
+        return list(dict.fromkeys(_location(file, tensor) for tensor in external_tensors(model)))
     except UserError:
         return []
 
@@ -126,14 +127,6 @@ def _opset(model: Any) -> int:
     return max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=1)
 
 
-def _external(model: Any) -> Iterator[Any]:
-    """Tensors whose data is in other files."""
-    from onnx.external_data_helper import uses_external_data
-
-    constants = (attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t"))
-    yield from (tensor for tensor in (*model.graph.initializer, *constants) if uses_external_data(tensor))
-
-
 def _location(file: OwnFile, tensor: Any) -> str:
     location = next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
     path = PurePosixPath(location)
@@ -146,7 +139,7 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     """Read the weights that are in files beside it; returns those tensors."""
     from onnx.external_data_helper import load_external_data_for_tensor
 
-    tensors = list(_external(model))
+    tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)
         try:

@@ -1,4 +1,4 @@
-"""Quantised ONNX networks in ordinary operators, which ONNX's reference evaluator and TVM's importer have for every opset.
+"""Quantised ONNX networks in ordinary operators, which TVM's importer has for every opset.
 
 Each tensor of integers becomes the real numbers that they stand for. Whatever rounds to integers, by itself (`QuantizeLinear`) or with an
 operator (`QLinearConv`), becomes the operator in float32 and
@@ -22,6 +22,8 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+#: Operators between integers and the real numbers that they stand for.
+_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
 #: Types of integers, and what is subtracted from their zero points and bounds.
 _SHIFTS = {"int8": 0, "uint8": 128, "int16": 0, "uint16": 0}
 #: Types of inputs, by their numbers in ONNX.
@@ -52,6 +54,15 @@ class _Grid:
 def is_quantised(graph: Any) -> bool:
     """Whether a graph has an operator that `without_integers` rewrites."""
     return any(node.op_type in _REWRITES and node.domain in _DOMAINS for node in graph.node)
+
+
+def computes_in_integers(graph: Any) -> bool:
+    """Whether a graph has operators that compute with integers, rather than beside `QuantizeLinear` and `DequantizeLinear`.
+
+    ONNX Runtime's sums of their products saturate on x86 processors without VNNI, so that it cannot judge them as they are. What they stand
+    for, the operator in float32 and its rounding, it computes alike everywhere; that is what QDQ writes.
+    """
+    return any(node.op_type not in _CONVERSIONS and node.op_type in _REWRITES and node.domain in _DOMAINS for node in graph.node)
 
 
 def without_integers(model: Any) -> tuple[Any, WeightScales]:

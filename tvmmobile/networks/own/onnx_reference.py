@@ -1,4 +1,4 @@
-"""ONNX's reference evaluator, with its errors corrected."""
+"""ONNX's reference evaluator in Python, for single nodes and for networks that ONNX Runtime cannot compute, with its errors corrected."""
 
 from __future__ import annotations
 
@@ -10,9 +10,26 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.frontend import Compute
 
-#: The version from which `Softmax` is along one axis.
-_ONE_AXIS = 13
+#: The versions from which `Softmax` is along one axis, and from which `BatchNormalization` says whether it is in training.
+_ONE_AXIS, _SAYS_MODE = 13, 14
+
+
+def start_reference_evaluator(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]:
+    """Name and version, and what computes a `ModelProto` whose inputs have these names.
+
+    Raises:
+        Exception: of any kind, for a model that it cannot compute.
+    """
+    import onnx
+
+    evaluator = reference_evaluator(model)
+
+    def compute(given: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(evaluator.run(None, dict(zip(inputs, given, strict=True))))
+
+    return f"onnx.reference {onnx.__version__}", compute
 
 
 def reference_evaluator(model: Any) -> Any:
@@ -23,64 +40,26 @@ def reference_evaluator(model: Any) -> Any:
     """
     from onnx.reference import ReferenceEvaluator
 
-    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=1)
-    return ReferenceEvaluator(model, new_ops=[_conv(), _max_pool(), *([] if opset >= _ONE_AXIS else _softmaxes())])
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    older = [*([] if opset >= _ONE_AXIS else _softmaxes()), *([] if opset >= _SAYS_MODE else [_batch_norm()])]
+    return ReferenceEvaluator(model, new_ops=[_max_pool(), *older])
 
 
 @functools.cache
-def _conv() -> type:
-    """`Conv` that adds up one place of the kernel after the other. That of onnx 1.23 spells out every window, of a dilated kernel with its
-    gaps, and eight bytes of indices for each element: DeepLab v3 took 23 GB.
-    """
-    from onnx.reference.ops.op_conv import Conv as Theirs
+def _batch_norm() -> type:
+    """`BatchNormalization` before version 14, which onnx 1.23 normalises by the image's own mean and variance, as in training."""
+    from onnx.reference.op_run import OpRun
 
-    class Conv(Theirs):  # type: ignore[misc]
+    class BatchNormalization(OpRun):  # type: ignore[misc]
         op_domain = ""
 
-        def _run(
-            self,
-            x: Array,
-            weight: Array,
-            bias: Array | None = None,
-            auto_pad: str | None = None,
-            dilations: Sequence[int] | None = None,
-            group: int | None = None,
-            kernel_shape: Sequence[int] | None = None,
-            pads: Sequence[int] | None = None,
-            strides: Sequence[int] | None = None,
-        ) -> Any:
-            kernel, once, group = weight.shape[2:], [1] * (x.ndim - 2), group or 1
-            strides, dilations = strides or once, dilations or once
-            reach = [(taps - 1) * dilation + 1 for taps, dilation in zip(kernel, dilations, strict=True)]
-            padding = _padding(x.shape[2:], reach, strides, pads, auto_pad)
-            x = np.pad(x, ((0, 0), (0, 0), *padding))
-            counts = [(extent - taps) // step + 1 for extent, taps, step in zip(x.shape[2:], reach, strides, strict=True)]
-            batch, outputs, inputs = x.shape[0], weight.shape[0] // group, weight.shape[1]
-            result = np.zeros((batch, group, outputs, math.prod(counts)), x.dtype)
-            for place in np.ndindex(*kernel):
-                starts = [offset * dilation for offset, dilation in zip(place, dilations, strict=True)]
-                parts = zip(starts, counts, strides, strict=True)
-                pixels = x[:, :, *(slice(start, start + (count - 1) * step + 1, step) for start, count, step in parts)]
-                result += weight[:, :, *place].reshape(group, outputs, inputs) @ pixels.reshape(batch, group, inputs, -1)
-            result = result.reshape(batch, -1, *counts)
-            return (result if bias is None else (result + bias.reshape(-1, *once)).astype(x.dtype),)
+        def _run(self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: Any = None, **_attributes: Any) -> Any:
+            over_channels = [-1, *[1] * (x.ndim - 2)]
+            factor = scale / np.sqrt(variance + np.float32(1e-5 if epsilon is None else epsilon))
+            shift = bias - mean * factor
+            return ((x * factor.reshape(over_channels) + shift.reshape(over_channels)).astype(x.dtype),)
 
-    return Conv
-
-
-def _padding(
-    image: Sequence[int], reach: Sequence[int], strides: Sequence[int], pads: Sequence[int] | None, auto_pad: str | None
-) -> list[tuple[int, int]]:
-    """Zeros before and behind each extent of an image, under windows that reach so far."""
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        lacking = [
-            max(0, (-(-extent // step) - 1) * step + taps - extent) for extent, taps, step in zip(image, reach, strides, strict=True)
-        ]
-        halves = [(amount // 2, amount - amount // 2) for amount in lacking]
-        return halves if auto_pad == "SAME_UPPER" else [(behind, before) for before, behind in halves]
-    if pads is None or auto_pad == "VALID":
-        return [(0, 0)] * len(image)
-    return list(zip(pads[: len(image)], pads[len(image) :], strict=True))
+    return BatchNormalization
 
 
 @functools.cache
