@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,6 @@ def without_assertions(program: torch.export.ExportedProgram) -> torch.export.Ex
 
 def import_program(program: torch.export.ExportedProgram) -> Any:
     """A decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
-    from tvm.relax.frontend.torch import from_exported_program
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     ours = converters()
@@ -143,9 +143,42 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
     refuse_operators(f"{node.target}{place_of(node)}" for node in nodes if getattr(node.target, "__name__", "") not in known)
     try:
         with quiet():
-            return without_sorting(from_exported_program(program, custom_convert_map=ours, run_ep_decomposition=False))
-    except Exception as error:  # converters raise errors of any kind
+            return without_sorting(_importer()().from_exported_program(program, False, False, False, ours))
+    except UserError:
+        raise
+    except Exception as error:  # what is around converters raises errors of any kind
         raise not_imported(error) from error
+
+
+@cache
+def _importer() -> Any:
+    """TVM's importer of exported programs, which names the operator that it fails on."""
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+    class Importer(ExportedProgramImporter):  # type: ignore[misc]
+        def _translate_fx_graph(self, *arguments: Any) -> Any:
+            convert_map = self.convert_map
+            self.convert_map = {name: _naming(convert) for name, convert in convert_map.items()}
+            try:
+                return super()._translate_fx_graph(*arguments)
+            finally:
+                self.convert_map = convert_map
+
+    return Importer
+
+
+def _naming(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """A converter whose errors name the node."""
+
+    def converted(node: Any, *importer: Any) -> Any:
+        try:
+            return convert(node, *importer)
+        except UserError:
+            raise
+        except Exception as error:  # converters raise errors of any kind
+            raise not_imported(error, f"{node.target} (node {node.name!r}){place_of(node)}") from error
+
+    return converted
 
 
 def place_of(node: Any) -> str:
@@ -164,10 +197,13 @@ def refuse_operators(unknown: Iterable[str]) -> None:
         )
 
 
-def not_imported(error: Exception) -> UserError:
-    """The error for when Relax's importer fails on an operator that it supports."""
+def not_imported(error: Exception, operator: str = "") -> UserError:
+    """The error for when Relax's importer fails on an operator that it supports, or on what is around operators."""
+    if operator:
+        what = f"the operator {operator} cannot be imported into Relax: {first_line(error)}"
+        return UserError(what, "Express it with others, or leave that part out.")
     return UserError(
-        f"the network cannot be imported into Relax: {first_line(error)}", "Find the operator it names, and express it with others."
+        f"the network cannot be imported into Relax: {first_line(error)}", "Set TVMMOBILE_DEBUG=1 and run it again to see where."
     )
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial, reduce
 from pathlib import PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,11 @@ from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
+from tvmmobile.networks.own.onnx_constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx_constants import fold_constants
+from tvmmobile.networks.own.onnx_halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx_norms import instance_norm, whole_group_norms
+from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_one
 from tvmmobile.networks.own.onnx_pads import same_pads
 from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
@@ -49,6 +54,8 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
     _fix_dimensions(model.graph, wanted)
+    with _refusing_unsound(file):
+        model = in_float32(model, HALVES)
     return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
 
 
@@ -65,7 +72,7 @@ def imported_onnx(
     Raises:
         UserError: it is not valid, has another side, or cannot be compiled.
     """
-    given, parameters, opset = model, _parameters(model.graph), _opset(model)
+    given, parameters, opset = model, count_parameters(model.graph), _opset(model)
     model, scales = _checked(file, model)
     if scales is not None:
         parameters = scales.parameters
@@ -75,7 +82,9 @@ def imported_onnx(
     spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], wanted, fix, model.graph.name)
     try:
         module = import_onnx(model, opset)
-    except Exception as error:  # converters raise errors of any kind
+    except UserError:
+        raise
+    except Exception as error:  # passes over what is imported raise errors of any kind
         raise not_imported(error) from error
     judged = model if computes_in_integers(given.graph) else given
     reference = _reference(file, judged, model, [tensor.name for tensor in inputs], programs)
@@ -154,28 +163,43 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
 
 
 def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None]:
-    """The model with functions inlined, integers as real numbers, constants computed and shapes inferred, after ONNX's checker has accepted
-    it; and the scales of its weights, if it is quantised.
+    """The model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's checker has
+    accepted it; and the scales of its weights, if it is quantised.
     """
     import onnx
     from onnx.inliner import inline_local_functions
 
     scales = None
-    try:
+    with _refusing_unsound(file):
         onnx.checker.check_model(model)
         model = inline_local_functions(model) if model.functions else model
+        model = with_initializers(file, model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)
-        return fold_constants(model), scales
+        return in_float32(fold_constants(model), DOUBLES), scales
+
+
+@contextmanager
+def _refusing_unsound(file: OwnFile) -> Iterator[None]:
+    """Raises `UserError` for whatever goes wrong in ONNX's own functions."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # they raise errors of any kind
         raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 
 
 def _fix_dimensions(graph: Any, wanted: Wanted) -> None:
-    """Give dimensions that have no number one: the batch in front, and the height and width that are asked for of images."""
+    """Give dimensions that have no number one: the batch in front, and the height and width that are asked for of images.
+
+    Exporters also write -1 or 0 for a dimension that has none.
+    """
     constants = {tensor.name for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output):
+        for dimension in value.type.tensor_type.shape.dim if value.name not in constants else ():
+            if dimension.HasField("dim_value") and dimension.dim_value < 1:
+                dimension.ClearField("dim_value")
     for value in graph.input:
         dimensions = value.type.tensor_type.shape.dim
         if value.name in constants or len(dimensions) < 2:
@@ -209,12 +233,6 @@ def _tensor(value: Any) -> Tensor:
     return Tensor(value.name, shape, dtype)
 
 
-def _parameters(graph: Any) -> int:
-    """Weights, biases and the γ and β of batch norms that were not folded into weights during export."""
-    statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
-    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type == 1 and tensor.name not in statistics)
-
-
 #: An operator's inputs, attributes and version to a Relax expression; `None` leaves it, with these attributes, to TVM's converter.
 _Converter = Callable[[Sequence[Any], dict[str, Any], int], Any]
 
@@ -223,10 +241,17 @@ def import_onnx(model: Any, opset: int) -> Any:
     """A `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
 
     Raises:
-        Exception: of any kind, from a converter.
+        UserError: an operator cannot be imported.
+        Exception: of any kind, from what is done to the whole.
     """
     with quiet():
         return whole_group_norms(without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset)))
+
+
+def named_node(node: Any, opset: int) -> str:
+    """Type, name and version of a node for messages: `Slice (node 'crop', opset 9)`; a node without a name has its output's."""
+    name = node.name or next(iter(node.output), "")
+    return f"{node.op_type} (node {str(name)[:80]!r}, opset {opset})"
 
 
 @cache
@@ -234,6 +259,13 @@ def _importer() -> Any:
     from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
     class Importer(ONNXGraphImporter):  # type: ignore[misc]
+        def _construct_nodes(self, graph: Any) -> None:
+            for node in graph.node:
+                try:
+                    super()._construct_nodes(SimpleNamespace(node=[node]))
+                except Exception as error:  # converters raise errors of any kind
+                    raise not_imported(error, named_node(node, self.opset)) from error
+
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             convert = _CONVERTERS.get(op_name)
             converted = convert(inputs, attrs, opset) if convert else None
@@ -363,4 +395,6 @@ _CONVERTERS: dict[str, _Converter] = {
     "Min": _pairwise("minimum"),
     "Pad": _pad,
     "ScatterND": _scatter_nd,
+    "Slice": slice_by_attributes,
+    "Split": split_into_one,
 }
