@@ -5,7 +5,7 @@
     ./scripts/survey_networks --trials 8 --out docs/survey.json  # the figures of docs/own-networks.md; networks already there stay
 
 Weights are random. Each network is written as .pt2 and as ONNX by PyTorch's own exporters (ONNX by the older one, which needs no package
-more), then goes through `tvmmobile tune`, which compares it with PyTorch or with ONNX's reference evaluator and times it. What cannot be
+more), then goes through `tvmmobile tune`, which compares it with PyTorch or with ONNX Runtime and times it. What cannot be
 exported, imported, compiled or run is in the table with its error. The packages are kept in the cache (once, 15 MB), models and logs in
 `--work`. Interrupt it whenever you like, the same command goes on.
 """

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from sharing import progress, telling
 
-from tvmmobile.graph.precision import precision_named
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
@@ -77,7 +76,7 @@ def main() -> int:
     found = verify(libraries)
     wrong = 0
     for library, (path, result) in zip(libraries, found.items(), strict=True):
-        tolerance = precision_named(library.dtype).network_tolerance
+        tolerance = library.tolerance
         good = isinstance(result, float) and math.isfinite(result) and result <= tolerance
         wrong += not good
         said = f"error {result:.2g} of the output's largest magnitude" if isinstance(result, float) else result

@@ -29,8 +29,8 @@ ROOMS = (
     "accuracy",
     "cli",
 )
-#: What takes seconds to import.
-HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib"}
+#: What takes a while to import.
+HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib", "onnxruntime", "ai_edge_litert"}
 
 
 def tree_of(file: str) -> ast.Module:

@@ -259,7 +259,7 @@ def test_a_checkpoint_is_compared_by_its_contents(cli: CommandLine, compiled: Co
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize(("name", "judge"), [("net.py:separable", "PyTorch"), ("net.onnx", "onnx.reference")])
+@pytest.mark.parametrize(("name", "judge"), [("net.py:separable", "PyTorch"), ("net.onnx", "ONNX Runtime")])
 def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge: str) -> None:
     module = module_of(write_python(tmp_path), "separable", seed=3)
     write_onnx(module, tmp_path / "net.onnx")

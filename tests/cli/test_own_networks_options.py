@@ -166,7 +166,7 @@ def test_a_pt2_is_compiled_from_its_records(story: Story) -> None:
 def test_an_onnx_model_is_compiled_and_run(story: Story) -> None:
     out, _ = compiled(story, "small.onnx")
     manifest = json.loads((out / f"{STEM}.json").read_text())
-    assert manifest["reference"].startswith("onnx.reference") and all(kernel["latency_us"] for kernel in manifest["kernels"])
+    assert manifest["reference"].startswith("ONNX Runtime") and all(kernel["latency_us"] for kernel in manifest["kernels"])
     with np.load(out / f"{STEM}.reference.npz") as reference:
         np.save(story.folder / "image.npy", reference["input"])
         expected = reference["output"]

@@ -17,10 +17,10 @@ import pytest
 from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.pipeline.bench import say_differences
-from tvmmobile.pipeline.stages import kernel_results
+from tvmmobile.pipeline.stages import agreement, kernel_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.running.manifest import records_compare
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.system.files import sha256_of
 
 Manifest = dict[str, Any]
@@ -106,6 +106,7 @@ def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
         (lambda manifest: manifest["input"].update(layout="NHWC"), "its input is 'float32' in 'NHWC', and networks take"),
         (lambda manifest: manifest["output"].update(dtype="int8"), "its output is 'int8' in 'NCHW', and networks take"),
         (lambda manifest: manifest.update(device=None), "device is not text"),
+        (lambda manifest: manifest.update(quantised="yes"), "quantised is neither true nor false"),
         (lambda manifest: manifest["kernels"].append("conv"), "is not a manifest"),
         (lambda manifest: manifest["model"].update(resolution=float("inf")), "is not a manifest"),
         (lambda manifest: manifest.update(sha256="0" * 64), "is not the library its manifest describes"),
@@ -129,6 +130,17 @@ def test_what_older_and_newer_manifests_have_otherwise(tmp_path: Path) -> None:
     assert not library.is_c and not {"format", "reference", "versions", "created"} & library.manifest().keys()
     (kernel,) = kernel_results(library.manifest(), ())
     assert (kernel.rank_correlation, kernel.least_bytes, kernel.course) == (None, None, ())
+
+
+def test_a_quantised_network_may_be_steps_off_in_any_precision(tmp_path: Path) -> None:
+    near, far, expected = ([np.full((1, 10), value, np.float32)] for value in (0.98, 0.7, 1.0))
+    (plain,) = find_libraries([write_library(tmp_path)])
+    with pytest.raises(Disagreement):
+        agreement(plain, near, expected, "pi4")
+    (quantised,) = find_libraries([write_library(tmp_path, lambda manifest: manifest.update(quantised=True))])
+    assert agreement(quantised, near, expected, "pi4") == pytest.approx(0.02)
+    with pytest.raises(Disagreement):
+        agreement(quantised, far, expected, "pi4")
 
 
 def test_a_schedule_with_half_a_character_has_a_name(tmp_path: Path) -> None:

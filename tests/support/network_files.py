@@ -158,6 +158,14 @@ def convolution(after: Sequence[Any] = (), attributes: Mapping[str, Any] | None 
     return Graph([helper.make_node("Conv", ["x", "w", "b"], ["c" if after else "y"], **settings), *after], weights)
 
 
+def batch_norm(source: str) -> tuple[Any, dict[str, Array]]:
+    """A node from a tensor of three channels to `n`, and its constants."""
+    random = np.random.default_rng(5)
+    constants = {name: random.normal(0, 1, 3).astype(np.float32) for name in ("scale", "shift", "mean")}
+    constants["variance"] = random.uniform(0.5, 2, 3).astype(np.float32)
+    return helper.make_node("BatchNormalization", [source, *constants], ["n"], epsilon=1e-3), constants
+
+
 def write_model(path: Path, graph: Graph, shape: Sequence[int | str | None] = (1, 3, 8, 8), **settings: Any) -> Path:
     """An ONNX model of a graph.
 

@@ -154,7 +154,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
         images_chosen=chosen,
         labels=folder.how,
         preprocessing=str(subject.preprocessing),
-        tolerance=subject.precision.network_tolerance,
+        tolerance=library.tolerance,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )

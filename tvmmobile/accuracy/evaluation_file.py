@@ -47,7 +47,7 @@ class EvaluationContext:
         dtype: of weights and activations, e.g. `float32`.
         threads: worker threads.
         weights: where they came from, for the library and for its original.
-        judge: program that computes the original's output on the host, with version, e.g. `PyTorch 2.13.0`, or `onnx.reference 1.19.0`.
+        judge: program that computes the original's output on the host, with version, e.g. `PyTorch 2.13.0`, or `ONNX Runtime 1.32.0`.
         device: its name, e.g. `pi4-virtual`.
         board: e.g. `Raspberry Pi 4 Model B`.
         kind: whether the board is `virtual`, `hardware`, or `emulated`: a machine that runs the board's programs in an emulator.

@@ -42,7 +42,7 @@ class Original:
     @property
     def judge_name(self) -> str:
         """`judge` without the version."""
-        return self.judge.rpartition(" ")[0]
+        return re.split(r" (?=\d)", self.judge, maxsplit=1)[0]
 
 
 def original_of(library: Library, model: str | None, checkpoint: Path | None) -> Original:

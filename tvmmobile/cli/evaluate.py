@@ -50,8 +50,8 @@ def evaluate(
 ) -> None:
     """Measure a library's top-1 and top-5 over labelled images, beside PyTorch's.
 
-    PyTorch runs on this machine with the same weights; for an ONNX file, ONNX's reference evaluator runs instead. Class folders are synsets
-    in order, numbers, or names from --labels; the output says which. Libraries of one network in several precisions are shown side by side.
+    PyTorch runs on this machine with the same weights; for an ONNX or LiteRT file, ONNX Runtime or LiteRT. Class folders are synsets in
+    order, numbers, or names from --labels; the output says which. Libraries of one network in several precisions are shown side by side.
     noise:N in place of FOLDER takes N inputs of noise: how far the outputs agree, without labels.
     """
     from tvmmobile.accuracy.evaluate import check_one_network

@@ -12,7 +12,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
 from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, program_words, push_files, runtime_files
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
-from tvmmobile.graph.precision import FLOAT32, precision_named
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
@@ -52,7 +52,7 @@ class Deployment:
         """What runs a library on the board: a C library on its reference input, another one with `classify`, a program of the user's."""
         place = f"{self.folder}/{library.path.name}"
         if library.is_c:
-            most = precision_named(library.dtype).network_tolerance
+            most = library.tolerance
             tolerance = [] if most == FLOAT32.network_tolerance else [f"--tolerance={most:g}"]
             return [*self.program, f"{self.folder}/{_CHECK}", *tolerance, place, library.manifest()["c"]["prefix"]]
         return [*self.program, "./classify", place, "INPUT.f32"]

@@ -213,7 +213,7 @@ def bench_library(job: BenchJob) -> VariantResult:
 def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], place: str) -> float:
     """The largest difference of a library's outputs from their references, see `network_error`; raises `Disagreement` if too large."""
     difference = network_error(outputs, expected)
-    if not difference <= precision_named(library.dtype).network_tolerance:
+    if not difference <= library.tolerance:
         raise disagreement(library, place, f"error {difference:.2g} of the output's largest magnitude")
     return difference
 

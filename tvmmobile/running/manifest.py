@@ -71,6 +71,8 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
     for name in ("sha256", "weights", "device", "dtype", "reference"):
         if not isinstance(manifest.get(name, "") if name == "reference" else manifest[name], str):
             raise ValueError(f"{name} is not text")
+    if type(manifest.get("quantised", False)) is not bool:
+        raise ValueError("quantised is neither true nor false")
     if "contents" in manifest["model"]:
         for name in ("macs", "parameters"):
             if not (isinstance(manifest[name], int) and manifest[name] > 0):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import os
 
 from tvmmobile.system.environment import keep_torch_cache
+from tvmmobile.system.streams import silenced
 
 #: Includes what `torch.export` imports on its first call. PyTorch's internal modules may disappear in a later version.
 _MODULES = (
@@ -22,16 +22,10 @@ _MODULES = (
 
 def _quietly() -> None:
     """Hide what libraries print as they are loaded; if one fails, the job that needs it reports that."""
-    before = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    with silenced():
         for name in _MODULES:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
 
 
 keep_torch_cache()  # PyTorch creates its folder on import

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from litert_files import FILE, Array, LiteRtFile, by_litert, schema, translated
+from litert_files import FILE, LiteRtFile, by_litert, quantised_network, schema, translated
 from own_networks import load
 from quantised_files import in_integers
 
@@ -15,48 +15,6 @@ from tvmmobile.graph.layers import Conv2d, Gating
 from tvmmobile.networks.own.litert_reader import read_litert
 from tvmmobile.networks.signature import CHANNELS_LAST
 from tvmmobile.system.errors import UserError
-
-
-def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
-    """A convolution, a depthwise one, a sum, a mean and a classifier; `full`: inputs and outputs are integers too."""
-    random, file = np.random.default_rng(seed), LiteRtFile()
-    low = -128 if dtype == "int8" else 0
-
-    def activation(shape: tuple[int, ...], spread: float, positive: bool) -> int:
-        return file.tensor(shape, dtype, None, spread / 255, low if positive else low + 128)
-
-    def weights(shape: tuple[int, ...], axis: int | None) -> tuple[int, Array]:
-        """With a scale of each channel along an axis, if there is one."""
-        if dtype == "uint8":
-            scale = np.array([0.02], np.float32)
-            return file.tensor(shape, "uint8", random.integers(4, 256, shape), scale, 131), scale
-        scale = np.asarray(random.uniform(0.002, 0.02, 1 if axis is None else shape[axis]), np.float32)
-        return file.tensor(shape, "int8", random.integers(-127, 128, shape), scale, 0, axis or 0), scale
-
-    def bias(channels: int, read: float, scale: Array) -> int:
-        return file.tensor((channels,), "int32", random.integers(-500, 500, channels), np.float32(read) * scale)
-
-    image, conv, deep, total = (1, 16, 16, 3), (1, 8, 8, 8), (1, 8, 8, 8), (1, 8, 8, 8)
-    entry = activation(image, 4.0, False)
-    one, two = activation(conv, 6.0, True), activation(deep, 6.0, True)
-    three, mean, logits = activation(total, 10.0, True), activation((1, 8), 8.0, True), activation((1, 5), 30.0, False)
-    weight, scale = weights((8, 3, 3, 3), 0)
-    same = {"padding": 0, "fusedActivationFunction": 3}
-    file.operator("CONV_2D", [entry, weight, bias(8, 4 / 255, scale)], [one], "Conv2DOptions", strideH=2, strideW=2, **same)
-    weight, scale = weights((1, 3, 3, 8), 3)
-    values = same | {"strideH": 1, "strideW": 1, "depthMultiplier": 1}
-    file.operator("DEPTHWISE_CONV_2D", [one, weight, bias(8, 6 / 255, scale)], [two], "DepthwiseConv2DOptions", **values)
-    file.operator("ADD", [one, two], [three], "AddOptions")
-    file.operator("MEAN", [three, file.int32(1, 2)], [mean], "ReducerOptions", keepDims=False)
-    weight, scale = weights((5, 8), None)  # runtimes of all ages know one scale of FULLY_CONNECTED
-    file.operator("FULLY_CONNECTED", [mean, weight, bias(5, 8 / 255, scale)], [logits], "FullyConnectedOptions")
-    if full:
-        return file.ends([entry], [logits])
-    data, real = file.tensor(image), file.tensor((1, 5))
-    file.operator("QUANTIZE", [data], [entry], "QuantizeOptions")
-    file.operator("DEQUANTIZE", [logits], [real], "DequantizeOptions")
-    file.graph.operators.insert(0, file.graph.operators.pop(-2))
-    return file.ends([data], [real])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

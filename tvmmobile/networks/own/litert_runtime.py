@@ -7,13 +7,14 @@ from importlib.metadata import version
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
+from tvmmobile.system.streams import silenced
 
 
 def start_litert(content: bytes, inputs: Sequence[int], outputs: Sequence[int]) -> tuple[str, Compute]:
     """Name and version, and what computes the network in a file.
 
-    LiteRT's own kernels compute, not XNNPACK's, which it would choose by default: those scale sums of integers by a float32 factor, where
-    LiteRT's specification has a 31-bit multiplier, and differ between processors.
+    XNNPACK computes what it can, which is LiteRT's default here as on ARM boards. It scales sums of integers by a float32 factor, as our
+    kernels do; LiteRT's own kernels have a 31-bit multiplier instead, which is one step off in some places.
 
     Args:
         content: the file's.
@@ -22,11 +23,11 @@ def start_litert(content: bytes, inputs: Sequence[int], outputs: Sequence[int]) 
     Raises:
         Exception: of any kind, where it is not installed, or lacks an operator or a version.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import Interpreter
 
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=plain, num_threads=1)
-    interpreter.allocate_tensors()
+    with silenced():
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
         for number, array in zip(inputs, given, strict=True):

@@ -9,7 +9,6 @@ import numpy as np
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer
-from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
@@ -109,4 +108,4 @@ def _time_network(job: TimingJob, library: Library) -> tuple[Latency, float, flo
     inputs, expected = library.reference()
     timing = job.agents.network_timing(library.threads, _REPEAT, _WARMUP)
     run = job.agents.measure_network(library.path, inputs, job.timeout_s, timing)
-    return run.latency, network_error(run.outputs, expected), precision_named(library.dtype).network_tolerance
+    return run.latency, network_error(run.outputs, expected), library.tolerance
