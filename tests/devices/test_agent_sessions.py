@@ -21,6 +21,7 @@ from virtual_libraries import build_library
 from tvmmobile.devices.agents.rpc import LinkError, open_relay, open_session
 from tvmmobile.devices.protocol import MEASURED, Endpoint
 from tvmmobile.devices.registry import find_device
+from tvmmobile.devices.virtual_board import STRETCH
 from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
 
 pytestmark = pytest.mark.virtual
@@ -83,14 +84,29 @@ def test_crash_is_named_and_survived(endpoint: Endpoint, library: Path, function
     scale(endpoint, library)
 
 
-@pytest.mark.parametrize("function", ["hang", "hang_deaf", "hang_family"])
+@pytest.mark.parametrize("function", ["hang", "hang_deaf", "hang_family", "sleep", "stop"])
 def test_hang_ends_at_the_deadline(endpoint: Endpoint, library: Path, function: str) -> None:
     begin = time.monotonic()
     error = failure(endpoint, library, function, timeout_s=0.75)
     assert (error.kind, error.reason) == ("timeout", "did not finish within 0.75 s")
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 0.75 * STRETCH  # by its use of the processor, which other programs use too
     scale(endpoint, library)
     assert busy(emulated(psutil.Process())) == []
+
+
+def test_a_session_that_waits_for_a_processor_has_not_had_its_time(library: Path) -> None:
+    """As on a busy machine: it stands still for longer than its limit."""
+    before = set(emulated(psutil.Process()))
+    with DEVICE.started(1) as started, open_session(started, 3.0) as session:
+        session.upload_file(library)
+        function = session.load_module(library.name)["scale"]
+        tensors = [session.put(X), session.put(np.zeros_like(X))]
+        (waiting,) = [process for process in set(emulated(psutil.Process())) - before if "qemu" in process.parent().name()]
+        waiting.suspend()
+        time.sleep(3.5)
+        waiting.resume()
+        function(*tensors)
+        np.testing.assert_array_equal(session.get(tensors[1]), 2 * X)
 
 
 def test_wrong_architecture_is_a_load_failure(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -242,6 +258,7 @@ def test_nothing_outlives_the_device_host(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_agent_that_stands_still_is_cut_off(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tvmmobile.devices.agents.rpc.GRACE_S", 0.2)
+    monkeypatch.setattr("tvmmobile.devices.virtual_board.STRETCH", 1)
     before = set(emulated(psutil.Process()))
     with DEVICE.started(1) as started:
 

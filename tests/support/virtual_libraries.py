@@ -18,6 +18,8 @@ FUNCTION(crash) { *(volatile int *)0 = 1; return 0; }
 FUNCTION(hang) { for (volatile int i = 0;; i++) {} }
 FUNCTION(hang_deaf) { signal(SIGTERM, SIG_IGN); for (volatile int i = 0;; i++) {} }
 FUNCTION(hang_family) { fork(); fork(); for (volatile int i = 0;; i++) {} }
+FUNCTION(sleep) { for (;;) pause(); }
+FUNCTION(stop) { for (;;) kill(getpid(), SIGSTOP); }
 FUNCTION(die) { kill(getpid(), SIGKILL); return 0; }
 FUNCTION(leave) { _exit(3); }
 FUNCTION(kill_agent) { kill(getppid(), SIGKILL); for (volatile int i = 0;; i++) {} }

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.workers import WorkerError, Workers
+from tvmmobile.system.workers import WorkerError, Workers, processor_limit
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,15 @@ def die(_: Path) -> int:
     """Ends its worker."""
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+def loop(_: Path) -> int:
+    """Computes for ever, after a while in which it may."""
+    with processor_limit(60.0):
+        pass
+    with processor_limit(0.3):
+        while True:
+            pass
 
 
 def begun(*folders: Path) -> list[int]:
@@ -83,6 +92,11 @@ def test_a_job_is_not_blamed_for_a_kill_from_outside(workers: Workers, tmp_path:
 def test_a_job_that_kills_its_worker_again_is_blamed(workers: Workers, tmp_path: Path) -> None:
     ((_, result),) = workers.run(die, [tmp_path], 60)
     assert isinstance(result, WorkerError) and str(result) == "its worker process died (exit code -9)"
+
+
+def test_a_job_that_takes_too_much_processor_time_is_ended(workers: Workers, tmp_path: Path) -> None:
+    ((_, result),) = workers.run(loop, [tmp_path], 60)
+    assert isinstance(result, WorkerError) and str(result) == "it took too much processor time"
 
 
 def test_starting_is_tried_until_what_they_are_forked_from_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,9 +36,11 @@ class Workers:
     def __init__(self, answer: Callable[[TrialJob], Any]) -> None:
         self.answer = answer
         self.jobs: list[TrialJob] = []
+        self.timeouts_s: set[float] = set()
 
     def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
         """As `workers.Workers.run`."""
+        self.timeouts_s.add(timeout_s)
         for job in reversed(list(jobs)):  # they come back in any order
             self.jobs.append(job)
             yield job, self.answer(job)
@@ -93,6 +95,15 @@ def test_every_kernel_gets_its_trials_and_a_second_run_none(tmp_path: Path) -> N
     assert workers.jobs == [] and heard.events == []
     workers, _ = tuned(tmp_path, well, 13)
     assert len(workers.jobs) == 6 and len(Database(IDENTITY, (tmp_path,), None)) == 26
+
+
+def test_a_worker_may_wait_as_long_as_a_session_lasts(tmp_path: Path) -> None:
+    """Longer by the clock than its limits say, where this machine is busy with other work."""
+    workers, database = Workers(well), Database(IDENTITY, (), tmp_path)
+    bench = bench_of(PROFILE, workers)
+    busy = replace(bench, agents=replace(bench.agents, endpoint=replace(bench.agents.endpoint, stretch=30.0)))
+    tune(assign(TASKS, database, 3, PROFILE.target), database, busy, Heard(), Search(deadlines=Deadlines(run_s=4, trial_s=12)))
+    assert workers.timeouts_s == {360.0} and {(job.timeout_s, job.build_s) for job in workers.jobs} == {(4, 12)}
 
 
 def test_an_interruption_loses_only_what_was_under_way(tmp_path: Path) -> None:

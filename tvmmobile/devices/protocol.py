@@ -76,12 +76,18 @@ class Endpoint:
         key: agents register under it.
         secret: what tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal digits, or ""
             where there are no agents. It is not shown when printed.
+        stretch: by the clock, a session may last this many times its limit, which counts only what it did itself: see agent/limit.h.
     """
 
     host: str
     port: int
     key: str
     secret: str = field(default="", repr=False)
+    stretch: float = 1.0
+
+    def longest_s(self, limit_s: float) -> float:
+        """How long a session with a limit may last by the clock."""
+        return limit_s * self.stretch
 
 
 class Watch(Protocol):

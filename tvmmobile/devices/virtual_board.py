@@ -24,6 +24,8 @@ from tvmmobile.virtual.program import plain_qemu_words, qemu_words
 START_DEADLINE_S = 60.0
 #: Time limit of a network whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
 _LONGEST_SESSION_S = 7200
+#: Most times its limit that a session may last by the clock: it shares this machine's processors with whatever else runs.
+STRETCH = 30
 HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.agents.host import main; main()"
 #: Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
 #: everywhere, and as long as when models were calibrated, because it is part of a process's memory, and thus of what is modelled.
@@ -101,7 +103,7 @@ class VirtualDevice:
                 deadline_s=START_DEADLINE_S,
             )
             with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
-                yield Endpoint("127.0.0.1", port, self.board.name, secret)
+                yield Endpoint("127.0.0.1", port, self.board.name, secret, STRETCH)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
@@ -112,6 +114,7 @@ class VirtualDevice:
 def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
     # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
     agent = [*agent_command(Path("/proc/self/cwd", BUNDLE)), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "."]
+    agent += ["--stretch", str(STRETCH)]
     if not timed:
         return (*plain_qemu_words(board), *agent)
     return (*qemu_words(board, "{work}"), *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")

@@ -42,7 +42,7 @@ WARM_S = 0.1
 #: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
 ELF_AARCH64 = 183
 #: The agent's answer when it ends a session itself (agent.cc, `SayWhy`).
-_ENDED = re.compile(r"tvmmobile session (crashed|timeout): ([^\n]*)")
+_ENDED = re.compile(r"tvmmobile session (crashed|timeout|starved): ([^\n]*)")
 _KILLED = "killed by SIGKILL"
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -202,7 +202,8 @@ def _again_if_killed(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 class Agents:
     """The agents of a started device, as any process of this machine reaches them; each verb opens a session of its own with a free one.
 
-    Every verb takes `library`, a `.so` for the device, and `timeout_s`, how long the whole session may last, loading included. Every one
+    Every verb takes `library`, a `.so` for the device, and `timeout_s`, how long the whole session may last, loading included; on a virtual
+    board, time in which it waits for a processor of this machine does not count, up to `Endpoint.longest_s`. Every one
     raises `MeasureError` where it could not be done; see its kind. For a C library with a bad manifest, verbs raise `UserError`.
 
     Attributes:
@@ -341,6 +342,8 @@ def _explained(error: Exception) -> MeasureError:
     text = str(error)
     ended = _ENDED.search(text)
     if ended:
+        if ended.group(1) == "starved":
+            return MeasureError(f"this machine is too busy: a session {ended.group(2)}", "link")
         return MeasureError(ended.group(2), "timeout" if ended.group(1) == "timeout" else "crashed")
     if _is_outage(text):
         return MeasureError(f"the agent went away: {_first_line(text)}", "link")

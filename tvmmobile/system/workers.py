@@ -74,6 +74,19 @@ class WorkerPool(Protocol):
         """
 
 
+@contextmanager
+def processor_limit(seconds: float) -> Iterator[None]:
+    """End this process, a worker, once it has used that much processor time in the context: the job's result is a `WorkerError`.
+
+    A signal ends it where the compiler does not return to Python.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
 class Workers:
     """A pool of processes with the compiler and PyTorch loaded.
 
@@ -200,6 +213,8 @@ class Workers:
         except BrokenProcessPool:
             return _Died("its worker processes died")
         except pebble.ProcessExpired as error:
+            if error.exitcode == -signal.SIGPROF:
+                return WorkerError("it took too much processor time")
             check_space(Path(self._scratch))  # LLVM ends the process when it cannot write
             return _Died(f"its worker process died (exit code {error.exitcode})", error.exitcode)
         except Exception:

@@ -18,6 +18,7 @@
 #include <sstream>
 #include <thread>
 
+#include "limit.h"
 #include "reception.h"
 #include "stream.h"
 #include "timing.h"
@@ -39,7 +40,7 @@ constexpr double kGoodbyeSeconds = 1;  // for a session's process to end by itse
 struct Options {
   std::string tracker_host = "127.0.0.1", host = "127.0.0.1", key, work_dir, profile_dir;
   int tracker_port = 0;
-  double session_timeout = 600;
+  double session_timeout = 600, stretch = 1;
 };
 
 int wake_pipe[2] = {-1, -1};  // a signal handler may only write to it; every wait polls it
@@ -51,9 +52,10 @@ void OnSignal(int) {
 [[noreturn]] void Usage(const std::string& problem) {
   fprintf(stderr,
           "tvmmobile-agent: %s\nusage: tvmmobile-agent --tracker HOST:PORT --key KEY --work-dir DIR [--host 127.0.0.1]\n"
-          "                       [--session-timeout SECONDS] [--profile-dir DIR]\n"
+          "                       [--session-timeout SECONDS] [--profile-dir DIR] [--stretch FACTOR]\n"
           "The run's secret is a line of 64 hexadecimal digits on standard input.\n"
-          "QEMU's plugin leaves profiles in the work directory; sessions, each in a folder of its own there, read them from --profile-dir.\n",
+          "QEMU's plugin leaves profiles in the work directory; sessions, each in a folder of its own there, read them from --profile-dir.\n"
+          "With --stretch, sessions' limits do not count time in which they wait for a processor, for up to that many times as long.\n",
           problem.c_str());
   exit(1);
 }
@@ -74,6 +76,7 @@ Options ParseOptions(int argc, char** argv) {
     else if (name == "--work-dir") options.work_dir = value;
     else if (name == "--profile-dir") options.profile_dir = value;
     else if (name == "--session-timeout") options.session_timeout = atof(value.c_str());
+    else if (name == "--stretch") options.stretch = atof(value.c_str());
     else Usage("unknown option " + name);
   }
   if (options.tracker_port <= 0 || options.key.empty() || options.work_dir.empty()) Usage("--tracker, --key and --work-dir are needed");
@@ -252,12 +255,13 @@ class Agent {
     return outcome;
   }
 
-  // Waits for the session's end; "" if it ended well, else what happened, first word "crashed" or "timeout".
+  // Waits for the session's end; "" if it ended well, else what happened, first word "crashed", "timeout" or "starved".
   std::string Watch(int fd, int alive, pid_t child, double timeout, Outcome* outcome) {
-    double deadline = SecondsNow() + timeout;
+    Limit limit(timeout, options_.stretch, child, SecondsNow());
+    double goodbye = 0;
     bool client_gone = false, late = false, ended = false;
     while (!ended) {
-      double left = deadline - SecondsNow();
+      double left = client_gone ? goodbye - SecondsNow() : limit.Left(SecondsNow());
       if (left <= 0) {
         late = !client_gone;
         break;
@@ -273,7 +277,7 @@ class Agent {
       if (waits[0].revents != 0) ended = true;
       if (!client_gone && waits[3].revents != 0) {
         client_gone = true;
-        deadline = SecondsNow() + kGoodbyeSeconds;
+        goodbye = SecondsNow() + kGoodbyeSeconds;
       }
     }
     // Nothing else keeps the pipe's end open, so an ended child is a zombie or about to be one; any other is stopped here, with its group.
@@ -282,6 +286,7 @@ class Agent {
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
     kill(-child, SIGKILL);
+    if (limit.starved()) return "starved: had " + SecondsText(limit.used()) + " s of a processor in " + SecondsText(limit.longest()) + " s";
     if (late) return "timeout: did not finish within " + SecondsText(timeout) + " s";
     if (client_gone || *outcome == Outcome::kStop) return "";
     if (WIFSIGNALED(status)) {

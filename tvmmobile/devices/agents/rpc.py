@@ -39,7 +39,7 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
     Args:
         endpoint: the tracker to ask for an agent.
-        timeout_s: how long the whole session may last; then the agent kills it and the call under way raises.
+        timeout_s: how long the whole session may last (`Endpoint.longest_s`); then the agent kills it and the call under way raises.
         wait_s: how long to wait for a free agent.
 
     Raises:
@@ -55,7 +55,7 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
             connection = relay.hand_over()
         except Exception as error:  # TVM raises many kinds of errors from C++: RuntimeError, InternalError, …
             raise LinkError(f"the agent of {endpoint.key!r} did not open a session: {_last_line(error)}") from error
-        with _cut_off(relay.agent, timeout_s + GRACE_S):
+        with _cut_off(relay.agent, endpoint.longest_s(timeout_s) + GRACE_S):
             close = module.get_function("CloseRPCConnection")
             try:
                 yield AgentSession(module, connection)
@@ -73,7 +73,7 @@ def open_relay(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAI
         agent = socket.create_connection((host, port), timeout=PROVE_S)
         agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         prove(agent, bytes.fromhex(endpoint.secret), offer, timeout_s)
-        relay = Relay(agent, time.monotonic() + timeout_s + GRACE_S)
+        relay = Relay(agent, time.monotonic() + endpoint.longest_s(timeout_s) + GRACE_S)
     except (OSError, NotProven) as error:
         if agent is not None:
             agent.close()

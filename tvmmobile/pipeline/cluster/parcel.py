@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.virtual_board import STRETCH
 from tvmmobile.running.measure import Agents
 from tvmmobile.system.files import write_bytes
 
@@ -97,4 +98,4 @@ def accept(job: Any, delivered: Delivery) -> Any:
 
 def elsewhere(profile: DeviceProfile) -> Agents:
     """Placeholder for the agents of a board that is started where the job runs."""
-    return Agents(profile, Endpoint("", 0, profile.name))
+    return Agents(profile, Endpoint("", 0, profile.name, stretch=STRETCH if profile.origin.modelled else 1.0))

@@ -166,7 +166,7 @@ def _measured(job: TimingJob, bench: Bench) -> tuple[Latency, str]:
 
 def _timed(job: TimingJob, workers: WorkerPool) -> Latency:
     try:
-        ((_, answer),) = workers.run(time_point, [job], 2 * job.timeout_s)
+        ((_, answer),) = workers.run(time_point, [job], job.agents.endpoint.longest_s(2 * job.timeout_s))
     except MeasureError as error:
         device = job.agents.profile.name
         if error.kind in ("link", "host"):

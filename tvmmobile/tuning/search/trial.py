@@ -21,17 +21,25 @@ from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_space
+from tvmmobile.system.workers import processor_limit
 
 
 @dataclass(frozen=True)
 class TrialJob:
-    """The input of one trial in a worker; `source` is an opaque task's TIR function as JSON text, `timeout_s` for running on the device."""
+    """The input of one trial in a worker.
+
+    Attributes:
+        source: an opaque task's TIR function as JSON text, else `None`.
+        timeout_s: for running on the device.
+        build_s: processor time for building.
+    """
 
     task: Task
     schedule: Schedule
     source: str | None
     agents: Agents
     timeout_s: float = 20.0
+    build_s: float = 90.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ def build_trial(job: TrialJob) -> bytes | Outcome:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
         try:
-            compile_kernel(kernel_function(job.task, job.schedule, _load_function(job.source)), job.agents.profile.target, library)
+            with processor_limit(job.build_s):
+                compile_kernel(kernel_function(job.task, job.schedule, _load_function(job.source)), job.agents.profile.target, library)
         except (OSError, UserError):  # a fault of this machine, not of the candidate
             raise
         except Exception as error:  # the compiler rejected the candidate; the error is the reason

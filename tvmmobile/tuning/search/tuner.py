@@ -37,8 +37,10 @@ TRIAL_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Deadlines:
-    """How many seconds a candidate may take on the device, loading included, and altogether; and how long an outage may last, from
-    the first candidate that met an outage with none measured since.
+    """How many seconds a candidate may take on the device, loading included; how many altogether, and of processor time for its
+    compilation; and how long an outage may last, from the first candidate that met an outage with none measured since.
+
+    On a virtual board the first two are stretched while this machine is busy (`Endpoint.longest_s`).
     """
 
     run_s: float = 20.0
@@ -196,7 +198,7 @@ class _Runner:
         """A task's schedule as a candidate; a task read from a log has no core yet."""
         agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
-        return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s)
+        return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s, self._deadlines.trial_s)
 
     def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
         """Schedules of one task as candidates."""
@@ -232,7 +234,8 @@ class _Runner:
                 time.sleep(OUTAGE_PAUSE_S)
 
     def _run(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
-        for job, result in self._bench.workers.run(run_trial, jobs, self._deadlines.trial_s):
+        longest_s = self._bench.agents.endpoint.longest_s(self._deadlines.trial_s)
+        for job, result in self._bench.workers.run(run_trial, jobs, longest_s):
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
     def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
