@@ -13,8 +13,8 @@ from commands import Command
 from conftest import CommandLine
 from network_files import SIDE, SOURCE, convolution, module_of, write_model, write_onnx, write_pt2, write_python
 
-from tvmmobile.cli.options import sides_of
 from tvmmobile.networks.models.spec import OwnSpec
+from tvmmobile.networks.own.files import side_from
 from tvmmobile.results.file import read_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
@@ -99,10 +99,10 @@ def compiled(story: Story, file: str) -> tuple[Path, Command]:
 
 
 def test_sizes() -> None:
-    assert sides_of(["160", "96x128", "64×64"]) == [160, (96, 128), 64] and sides_of(None) == []
+    assert [side_from(text) for text in ("160", "96x128", "64×64")] == [160, (96, 128), 64]
     for text in ("", "x", "96x", "1x2x3", "9.5"):
         with pytest.raises(UserError, match="is not a size"):
-            sides_of([text])
+            side_from(text)
 
 
 @pytest.mark.virtual

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
     from tvmmobile.networks.model import Model as Network
-    from tvmmobile.networks.own.files import Side
 
 TARGETS = ("arm",)
 
@@ -149,18 +147,6 @@ def check_target(target: str) -> None:
         raise UserError(f"target {target!r} is not known.", f"Give --target one of: {', '.join(TARGETS)}.")
 
 
-def sides_of(texts: list[str] | None) -> list[Side]:
-    """What --resolution means; raises `UserError` for anything but `SIDE` and `HEIGHTxWIDTH`."""
-    found: list[Side] = []
-    for text in texts or ():
-        match = re.fullmatch(r"(-?\d{1,9})(?:[x×](-?\d{1,9}))?", text)
-        if match is None:
-            raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
-        height, width = int(match[1]), int(match[2] or match[1])
-        found.append(height if height == width else (height, width))
-    return found
-
-
 def asked_for(
     model: str,
     alphas: list[float] | None,
@@ -173,14 +159,14 @@ def asked_for(
 ) -> Callable[[], Sequence[Network]]:
     """A function that loads the networks named by the options, for when everything else has been checked; a file may be executed."""
     from tvmmobile.networks.model import variants
-    from tvmmobile.networks.own.files import own_file
+    from tvmmobile.networks.own.files import own_file, side_from
 
     own_file(model)
     return partial(
         variants,
         model,
         alphas or (),
-        sides_of(resolutions),
+        [side_from(text) for text in resolutions or ()],
         activation=activation,
         classes=classes,
         checkpoint=checkpoint,

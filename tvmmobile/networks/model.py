@@ -12,7 +12,7 @@ from tvmmobile.networks.models.published import IMAGENET_CLASSES
 from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
-from tvmmobile.networks.own.files import OwnFile, Side, own_file
+from tvmmobile.networks.own.files import OwnFile, Side, own_file, side_from
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def load(
     example: torch.Tensor | tuple[torch.Tensor, ...] | None = None,
     *,
     alpha: float = 1.0,
-    resolution: Side | None = None,
+    resolution: Side | str | None = None,
     activation: str | None = None,
     classes: int = IMAGENET_CLASSES,
     checkpoint: str | Path | None = None,
@@ -74,7 +74,8 @@ def load(
             `torch.nn.Module`, which is exported in eval mode and left as it is; or an exported program.
         example: what a module is exported with, such as float32 `[1, channels, side, side]`, or a tuple of its inputs.
         alpha: width multiplier of a family.
-        resolution: input side in pixels, or height and width; without it, the family's own or what the file says.
+        resolution: input side in pixels, or height and width, as numbers or as `160` or `96x128`; without it, the family's own or what the
+            file says.
         activation: of a family that has several.
         classes: outputs of a family's classifier.
         checkpoint: state dict for a family or a Python file; without it weights are generated from `seed`.
@@ -85,6 +86,8 @@ def load(
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled.
     """
+    if isinstance(resolution, str):
+        resolution = side_from(resolution)
     if not isinstance(network, str | Path):
         from tvmmobile.networks.own.objects import write_object
 

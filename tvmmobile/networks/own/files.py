@@ -103,6 +103,15 @@ def own_file(model: str) -> OwnFile | None:
     return None
 
 
+def side_from(text: str) -> Side:
+    """A side in pixels, or height and width, from `160` or `96x128`; raises `UserError` for other texts."""
+    match = re.fullmatch(r"(-?\d{1,9})(?:[x×](-?\d{1,9}))?", text)
+    if match is None:
+        raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
+    height, width = int(match[1]), int(match[2] or match[1])
+    return height if height == width else (height, width)
+
+
 def read_whole(path: Path) -> bytes:
     """The content of a file; raises `UserError` where it cannot be read."""
     try:

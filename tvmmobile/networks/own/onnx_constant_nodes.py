@@ -1,4 +1,4 @@
-"""Makes initializers of an ONNX graph's `Constant` nodes, where Paddle's exporter keeps all weights; counts parameters in both places."""
+"""Makes initializers of an ONNX graph's `Constant` nodes, where Paddle's exporter keeps weights, and counts parameters in both places."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def count_parameters(graph: Any) -> int:
 
 
 def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
-    """Names of real numbers in `Constant` nodes, and how many there are."""
+    """Names of real numbers in `Constant` nodes and of sparse ones, and how many there are."""
+    yield from ((sparse.values.name, math.prod(sparse.dims)) for sparse in graph.sparse_initializer)
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in _STANDARD:
             for attribute in node.attribute:
@@ -63,6 +64,8 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
                     yield node.output[0], math.prod(attribute.t.dims)
                 elif attribute.name == "value_floats":
                     yield node.output[0], len(attribute.floats)
+                elif attribute.name == "sparse_value" and attribute.sparse_tensor.values.data_type in _REAL:
+                    yield node.output[0], math.prod(attribute.sparse_tensor.dims)
 
 
 def _tensor_of(file: OwnFile, node: Any) -> Any:

@@ -12,6 +12,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import Any
 
 from tvmmobile.networks.frontend import refuse_operators
@@ -19,6 +22,7 @@ from tvmmobile.networks.own import exported_quantised
 from tvmmobile.networks.own.files import OwnFile, Wanted
 from tvmmobile.networks.own.pt2_blocks import without_blocks
 from tvmmobile.networks.own.pt2_dimensions import entries, is_dynamic, with_fixed_dimensions
+from tvmmobile.networks.own.pt2_numbers import constant_numbers
 from tvmmobile.system.errors import UserError
 
 _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
@@ -54,8 +58,8 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
             names = archive.get_file_names()
             parts = {name: archive.read_bytes(name) for name in names if name.endswith((".json", ".pt"))}
         program = json.loads(parts[_MODEL])
-        payloads = [payload for name in parts if name.endswith(_CONFIG) for payload in json.loads(parts[name])["config"].values()]
-        pickled = any(payload["use_pickle"] for payload in payloads)
+        configs = {name: json.loads(parts[name])["config"] for name in parts if name.endswith(_CONFIG)}
+        pickled = any(payload["use_pickle"] for config in configs.values() for payload in config.values())
     except Exception as error:  # its zip and JSON readers raise errors of any kind
         raise _damaged(file, fix) from error
     if any(name.startswith(_COMPILED) for name in names):
@@ -64,7 +68,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
-    plain = _plain_program(file, program, wanted, fix)
+    plain = _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))
     _check_program(file, plain, fix)
     if plain is program:
         return content
@@ -74,13 +78,22 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _damaged(file, fix) from error
 
 
-def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str) -> Any:
-    """The program with one graph, and numbers for dynamic dimensions."""
+def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
+    """The program with one graph, and numbers for dynamic dimensions and for what it takes out of constants (`numbers`)."""
     try:
         program = without_blocks(program)
-        return with_fixed_dimensions(file, program, wanted) if is_dynamic(program) else program
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+    except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(file, fix) from error
+
+
+def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[str, Fraction]:
+    """Values of the symbols that stand for numbers in stored tensors."""
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    folders = {f"{PurePosixPath(name).parent}/": config for name, config in configs.items()}
+    with PT2ArchiveReader(io.BytesIO(content)) as archive:
+        return constant_numbers(program, folders, archive.read_bytes)
 
 
 def _rewritten(content: bytes, program: bytes) -> bytes:

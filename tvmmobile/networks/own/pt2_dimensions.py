@@ -13,9 +13,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, refuse_dynamic
+from tvmmobile.networks.own.pt2_numbers import ITEMS
 from tvmmobile.system.errors import UserError
 
 _FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or export it without dynamic_shapes."
@@ -82,19 +84,25 @@ def is_dynamic(program: Any) -> bool:
     return any(name == "expr_str" for name, _ in entries(program))
 
 
-def with_fixed_dimensions(file: OwnFile, program: Any, wanted: Wanted) -> Any:
+def with_fixed_dimensions(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[str, Fraction] = MappingProxyType({})) -> Any:
     """A serialised program whose extents are numbers, where `wanted` and a batch of 1 say what they are.
+
+    Args:
+        numbers: values of symbols that do not depend on extents.
 
     Raises:
         UserError: the program does not take these, or other dimensions are dynamic.
         AttributeError, LookupError, TypeError, ValueError: it is none.
     """
-    values = _symbols(file, program, wanted)
+    values = {**_symbols(file, program, wanted), **numbers}
     for tensor in input_tensors(program):
         refuse_dynamic(file, replace(tensor, shape=tuple(_known(extent, values) for extent in tensor.shape or ())), "input", _FIX)
     try:
         fixed = _Fixing(values, program["graph_module"]["graph"]).fixed(program)
     except UnknownExtentError as error:
+        if any(node["target"] in ITEMS for node in program["graph_module"]["graph"]["nodes"]):
+            what = f"{file}: the network takes a number out of a tensor that it computes, with .item() or by a condition."
+            raise UserError(what, "Have it compute with the tensor, or with a number that does not depend on the input.") from error
         raise UserError(f"{file}: a dimension inside the network is dynamic ({str(error)[:80]}), and must be a number.", _FIX) from error
     graph = fixed["graph_module"]["graph"]
     for kind in ("sym_int_values", "sym_float_values", "sym_bool_values"):

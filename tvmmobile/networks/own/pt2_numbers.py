@@ -1,0 +1,181 @@
+"""Computes the numbers that a `.pt2` takes out of constant tensors with `.item()`, as every detector of ultralytics does with its strides.
+
+`torch.export` makes a symbol of each such number, as if it depended on the input. Here the few operators between a stored tensor and
+`.item()` are run on small tensors, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+#: Operators whose result is a number.
+ITEMS = frozenset({"torch.ops.aten.item.default", "torch.ops.aten._local_scalar_dense.default"})
+_SELECTION = "_operator.getitem"
+_PREFIX = "torch.ops.aten."
+#: Operators that are run, none of which makes much of little or changes its operands.
+_RUN = frozenset(
+    f"{_PREFIX}{name}"
+    for name in (
+        *("alias.default", "clone.default", "detach.default", "lift_fresh_copy.default", "to.dtype", "_to_copy.default"),
+        *("select.int", "slice.Tensor", "unbind.int", "view.default", "reshape.default"),
+        *("squeeze.default", "squeeze.dim", "unsqueeze.default", "flatten.using_ints", "permute.default", "transpose.int"),
+        *(f"{name}.{kind}" for name in ("add", "sub", "mul", "div") for kind in ("Tensor", "Scalar")),
+        *("abs.default", "neg.default", "reciprocal.default", "sqrt.default", "rsqrt.default", "exp.default", "log.default"),
+        *("floor.default", "ceil.default", "round.default", "pow.Tensor_Scalar"),
+        *("max.default", "min.default", "sum.default", "mean.default", "prod.default"),
+    )
+)
+#: Elements of a tensor that is read, and those that two operands of an operator may have multiplied with each other.
+_MOST_ELEMENTS, _MOST_TOGETHER = 1 << 16, 1 << 20
+_SYMBOL = re.compile(r"Symbol\('(\w+)'")
+_FILE = re.compile(r"\w+")
+
+
+def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Fraction]:
+    """The values of symbols that stand for numbers in constant tensors of a serialised program.
+
+    Args:
+        configs: for each folder of stored tensors their descriptions, by name.
+        read: returns the content of a file in the archive.
+
+    Raises:
+        AttributeError, LookupError, TypeError, ValueError: it is no such program.
+    """
+    graph = program["graph_module"]["graph"]
+    makers = {name: node for node in graph["nodes"] for name in _results(node)}
+    items = [node for node in graph["nodes"] if node["target"] in ITEMS]
+    if not items:
+        return {}
+    folding = _Folding(makers, dict(_stored(program)), configs, read)
+    found: dict[str, Fraction] = {}
+    for node in items:
+        symbol = _symbol(graph, node)
+        tensor = folding.tensor(node["inputs"][0]["arg"]["as_tensor"]["name"])
+        if symbol and tensor is not None and tensor.numel() == 1 and math.isfinite(number := tensor.item()):
+            found[symbol] = Fraction(number)
+    return found
+
+
+def _results(node: Any) -> list[str]:
+    """Names of the tensors that an operator returns."""
+    return [name for output in node.get("outputs") or () for name in _names(output)]
+
+
+def _names(argument: Any) -> list[str]:
+    tensors = [argument["as_tensor"]] if "as_tensor" in argument else argument.get("as_tensors") or ()
+    return [str(tensor["name"]) for tensor in tensors]
+
+
+def _symbol(graph: Any, node: Any) -> str:
+    """The symbol of the number that an operator returns; "" if there is none."""
+    (output,) = node["outputs"]
+    ((kind, value),) = output.items()
+    said = graph.get(f"{kind.removeprefix('as_')}_values", {}).get(value.get("as_name")) or {}
+    names = set(_SYMBOL.findall(str((said.get("as_expr") or {}).get("expr_str", ""))))
+    return names.pop() if len(names) == 1 else ""
+
+
+def _stored(program: Any) -> Iterator[tuple[str, str]]:
+    """Names of constant tensors in the graph, and in the archive."""
+    for spec in program["graph_module"]["signature"]["input_specs"]:
+        for kind, named in (("buffer", "buffer_name"), ("parameter", "parameter_name"), ("tensor_constant", "tensor_constant_name")):
+            if kind in spec:
+                yield str(spec[kind]["arg"]["name"]), str(spec[kind][named])
+
+
+class _Folding:
+    """Tensors of a graph that are known without its input."""
+
+    def __init__(
+        self, makers: Mapping[str, Any], stored: Mapping[str, str], configs: Mapping[str, Any], read: Callable[[str], bytes]
+    ) -> None:
+        self.makers, self.stored, self.configs, self.read = makers, stored, configs, read
+        self.known: dict[str, torch.Tensor | None] = {}
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """A tensor; `None` if it depends on the input, is large, or comes from an operator that is not run here."""
+        waiting = [name]
+        while waiting:
+            last = waiting[-1]
+            needed = [] if last in self.known else [one for one in self._operands(last) if one not in self.known]
+            if any(one in waiting for one in needed):
+                raise ValueError("an operator reads its own result")
+            waiting += needed
+            if not needed:
+                waiting.pop()
+                if last not in self.known:
+                    self._compute(last)
+        return self.known[name]
+
+    def _operands(self, name: str) -> list[str]:
+        node = self.makers.get(name)
+        if node is None or not (node["target"] in _RUN or node["target"] == _SELECTION):
+            return []
+        return [operand for given in node["inputs"] for operand in _names(given["arg"])]
+
+    def _compute(self, name: str) -> None:
+        node = self.makers.get(name)
+        if node is None:
+            self.known[name] = self._read(self.stored[name]) if name in self.stored else None
+            return
+        results = _results(node)
+        self.known.update(dict.fromkeys(results))
+        made = self._run(node) if node["target"] in _RUN else None
+        if made is not None and len(made) == len(results):
+            self.known.update(zip(results, made, strict=True))
+
+    def _run(self, node: Any) -> list[torch.Tensor] | None:
+        """An operator's results."""
+        import torch
+
+        operands = [self.known[operand] for given in node["inputs"] for operand in _names(given["arg"])]
+        if any(operand is None for operand in operands):
+            return None
+        if math.prod(operand.numel() for operand in operands if operand is not None) > _MOST_TOGETHER:
+            return None
+        packet, overload = node["target"].removeprefix(_PREFIX).split(".")
+        positional = [self._argument(given["arg"]) for given in node["inputs"] if given.get("kind") != 2]
+        named = {str(given["name"]): self._argument(given["arg"]) for given in node["inputs"] if given.get("kind") == 2}
+        try:
+            made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
+        except Exception:  # an operator that PyTorch refuses has no result here, and PyTorch says why later
+            return None
+        return list(made) if isinstance(made, list | tuple) else [made]
+
+    def _argument(self, given: Any) -> Any:
+        from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
+
+        ((kind, value),) = given.items()
+        if kind == "as_tensor":
+            return self.known[value["name"]]
+        if kind == "as_scalar_type":
+            return _SERIALIZE_TO_TORCH_DTYPE[value]
+        if kind in ("as_int", "as_float", "as_bool", "as_ints"):
+            return value
+        if kind in ("as_none", "as_device", "as_memory_format", "as_layout"):
+            return None
+        raise ValueError(f"an argument {kind}")
+
+    def _read(self, name: str) -> torch.Tensor | None:
+        """A small tensor of the archive."""
+        import torch
+        from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
+
+        for folder, config in self.configs.items():
+            if name not in config:
+                continue
+            meta, place = config[name]["tensor_meta"], str(config[name]["path_name"])
+            sizes, strides = ([int(extent["as_int"]) for extent in meta[part]] for part in ("sizes", "strides"))
+            if not _FILE.fullmatch(place) or math.prod(sizes) > _MOST_ELEMENTS:
+                return None
+            content = bytearray(self.read(folder + place))
+            numbers = torch.frombuffer(content, dtype=_SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]])
+            return numbers.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+        return None
