@@ -35,8 +35,9 @@ def compile_libraries(
     image: options.Image = False,
     mean: options.ImageMean = None,
     std: options.ImageStd = None,
+    no_check: options.NoCheck = False,
 ) -> None:
-    """Compile a network for a device from its tuning logs, without the device.
+    """Compile a network for a device from its tuning logs, without the device; check that the library computes what the network does.
 
     Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Kernels without records use the
     nearest shape's schedule.
@@ -45,6 +46,7 @@ def compile_libraries(
     from tvmmobile.cli.progress import Shown, errors
     from tvmmobile.pipeline.compile import compile_models
     from tvmmobile.results.report.fallback import UsedKernel, fallback_lines
+    from tvmmobile.running.manifest import check_lines, check_of
     from tvmmobile.system.console import output
 
     options.check_target(target)
@@ -52,10 +54,12 @@ def compile_libraries(
     chosen: Any = {"threads": threads, "dtype": dtype, "out": out, "logs": logs, "dump_ir": dump_ir, "dask": dask}
     chosen |= {"io_dtype": io_dtype, "max_error": max_error, "calibrate": calibrate, "format": library_format, "archive": archive}
     chosen |= {"keep": keep or (), "max_drop": max_drop}
-    chosen["image"] = normalisation_for(image, mean, std)
+    chosen |= {"image": normalisation_for(image, mean, std), "check": not no_check}
     libraries = compile_models(models, device, **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
+    for line in check_lines([check_of(library.manifest()) for library in libraries]):
+        errors().print(line, soft_wrap=True)
     kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}
     used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for library in libraries for each in library.kernels]
     for line in fallback_lines(used):

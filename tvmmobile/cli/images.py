@@ -30,14 +30,15 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
     from tvmmobile.cli.progress import errors
     from tvmmobile.pipeline.run import check_cores
     from tvmmobile.running.library import find_libraries
-    from tvmmobile.running.manifest import differences
+    from tvmmobile.running.manifest import differences, unchecked_note
     from tvmmobile.system.errors import UserError
 
     if path.is_dir():
         raise UserError(f"{path} is a directory.", "Name one library (.so) in it.")
     (library,) = find_libraries([path])
     check_cores(library, profile)
-    if remark := differences(library.path.name, library.manifest(), profile):
+    name, manifest = library.path.name, library.manifest()
+    for remark in filter(None, (differences(name, manifest, profile), unchecked_note(name, manifest))):
         errors().print(remark, soft_wrap=True)
     return library
 

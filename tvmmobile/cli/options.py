@@ -123,6 +123,7 @@ Format = Annotated[
     ),
 ]
 Archive = Annotated[bool, typer.Option("--archive", help="Also write static libraries (.a); C libraries only.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not run the libraries once under QEMU and compare their outputs.")]
 Image = Annotated[bool, typer.Option("--image", help="Let C libraries take RGB images and camera frames, and rank classes.")]
 ImageMean = Annotated[str | None, typer.Option("--mean", metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5.")]
 ImageStd = Annotated[

@@ -175,8 +175,11 @@ def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Arra
     return found, list(map(origin_of, results_of(main)))
 
 
-def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
-    """The network's Relax module computed by these kernels, which cover every node once, in execution order."""
+def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False) -> Any:
+    """The network's Relax module computed by these kernels, which cover every node once, in execution order.
+
+    If it is `observed`, it also returns what each kernel writes, behind its own results.
+    """
     from tvm import relax
 
     module = network.module
@@ -188,6 +191,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
     builder = relax.BlockBuilder()
     replaced: dict[Any, Any] = {}
     data: list[Any] = []
+    written: list[Any] = []
 
     def current(expression: Any) -> Any:
         return replaced.get(expression, expression)
@@ -213,7 +217,9 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                 # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
                 output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
                 replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
-            outputs = [builder.emit_output(current(result)) for result in results_of(main)]
+                written.append(replaced[binding.var])
+            results = [current(result) for result in results_of(main)]
+            outputs = [builder.emit_output(result) for result in (*results, *(written if observed else ()))]
         builder.emit_func_output(returned(outputs))
     return builder.get()
 

@@ -70,6 +70,10 @@ class Precision:
 
         return np.dtype(self.total).itemsize // self.bytes
 
+    def tolerance_of(self, quantised: bool) -> float:
+        """Largest error of a network in this precision, which its file has `quantised` or not; see `network_tolerance`."""
+        return max(self.network_tolerance, _ROUNDED_TOLERANCE) if quantised else self.network_tolerance
+
     def needs_on(self, machine: Machine) -> frozenset[str]:
         """`needs`, plus features that the core lacks, which no template handles."""
         return self.needs | ({f"core with {self.requires}"} if self.requires and self.requires not in machine.has else set())
@@ -86,6 +90,9 @@ class Precision:
         return int(self.numpy.type(number).view(self.bits))
 
 
+#: Of a network that rounds to integers where its file says, in any precision: a value beside a tie is one step off in one program or the
+#: other, and so are those computed from it. A dozen of 255 steps.
+_ROUNDED_TOLERANCE = 5e-2
 #: Of integers, by the best instruction that a core has.
 _INTEGER_RATES = {"matrix": 8.0, "dot": 4.0}
 #: Sums of a thousand terms stay below 1e-5 in float32.

@@ -24,6 +24,7 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters, decompositions
+from tvmmobile.networks.tracing import Trace
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
 
@@ -52,6 +53,7 @@ class Imported:
         compute: computes the output to compare with, from the inputs to the outputs, in order.
         judged_by: names the program that does, see `judge`.
         scales: of the weights, where they are integers in the file; `None` for a network in float32.
+        trace: gives the values inside it, for a message about a wrong library.
     """
 
     spec: ModelSpec
@@ -62,6 +64,7 @@ class Imported:
     compute: Compute
     judged_by: Callable[[], str]
     scales: WeightScales | None = None
+    trace: Trace | None = None
 
     @property
     def judge(self) -> str:

@@ -17,6 +17,8 @@ from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
+from tvmmobile.pipeline.checking import check, handed_over, unchecked
+from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, with_shortcuts, write_manifest
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
@@ -54,13 +56,24 @@ def build_variant(job: VariantJob) -> Library:
 
 
 def build(job: VariantJob) -> BuiltVariant:
-    """Build a variant; returns the library and remarks on the logs."""
+    """Build a variant; returns the library and remarks on the logs. Raises `Disagreement` where it is checked and does not agree."""
+    if job.unchecked:
+        return _built(job, plan_variant(job))
+    with handed_over(job.out) as folder:
+        unseen = replace(job, out=folder)
+        planned = plan_variant(unseen)
+        built = _built(unseen, planned)
+        check(built.library, lambda: first_difference(job, planned, built.library.reference()))
+    return replace(built, library=job.library)
+
+
+def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
+    """Write a planned variant's files, without running the library."""
     tools = toolchain(job.target)
-    planned = plan_variant(job)
     database, basis, library = planned.database, planned.basis, job.library
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = unchecked(job.unchecked)
     if job.form == C:
-        details = _write_c_library(job, planned)
+        details |= _write_c_library(job, planned)
     else:
         export(planned.compiled(job.target), library.path, tools)
     _write_reference(planned, library.reference_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -19,6 +20,9 @@ from tvmmobile.running.formats import C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
+
+#: Why libraries are not checked where the user does not want it.
+NO_CHECK = "--no-check"
 
 
 @overload
@@ -39,6 +43,7 @@ def compile_models(
     format: str = ...,
     archive: bool = ...,
     image: Normalisation | None = ...,
+    check: bool = ...,
     dask: str | None = ...,
     listener: Listener = ...,
 ) -> CompiledLibrary: ...
@@ -62,6 +67,7 @@ def compile_models(
     format: str = ...,
     archive: bool = ...,
     image: Normalisation | None = ...,
+    check: bool = ...,
     dask: str | None = ...,
     listener: Listener = ...,
 ) -> list[CompiledLibrary]: ...
@@ -84,6 +90,7 @@ def compile_models(
     format: str = C,  # noqa: A002
     archive: bool = False,
     image: Normalisation | None = None,
+    check: bool = True,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> CompiledLibrary | list[CompiledLibrary]:
@@ -106,6 +113,7 @@ def compile_models(
         format: `c` for libraries and C headers that need nothing else, `vm` for TVM's virtual machine.
         archive: write static libraries as well; `c` alone.
         image: let libraries take images too; `c` alone, with pixels normalised like this.
+        check: run each library once on its reference input, under QEMU, before it is written to `out`. Manifests say whether that was done.
         dask: address of a Dask scheduler whose workers compile.
 
     Returns:
@@ -113,6 +121,7 @@ def compile_models(
 
     Raises:
         UserError: an argument is wrong, or a network cannot be compiled.
+        Disagreement: a library does not compute what its reference computes; it is not written then.
     """
     if logs is not None and not Path(logs).is_dir():
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
@@ -132,7 +141,8 @@ def compile_models(
         archive=archive,
         image=image,
     )
-    jobs = request.jobs(models, device_of(device).profile)
+    why = "" if check else NO_CHECK
+    jobs = [replace(job, unchecked=why) for job in request.jobs(models, device_of(device).profile)]
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
     return libraries[0] if isinstance(models, Model) else libraries

@@ -13,19 +13,19 @@ from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, prog
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.pipeline.agreement import agreement, disagreement, session_timeout_s
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
-from tvmmobile.pipeline.stages import agreement, disagreement, failure_of, session_timeout_s
+from tvmmobile.pipeline.stages import failure_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library, find_libraries
+from tvmmobile.running.manifest import unchecked_note
 from tvmmobile.running.measure import MeasureError
-from tvmmobile.running.networks import checker
+from tvmmobile.running.networks import DISAGREES, checker
 from tvmmobile.system.errors import Disagreement, UserError
 
 _CHECK = f"{RUNTIME_FOLDER}/check"
-#: Exit code of `check` for a library that runs but computes something else (check.c).
-_DISAGREES = 5
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
 def _check_there(remote: Remote, deployment: Deployment, library: Library) -> None:
     """Run a C library where it was deployed, with what was deployed; raises `Disagreement`."""
     done = remote.run([*deployment.words(library), str(library.threads), "0"], timeout_s=session_timeout_s(library))
-    if done.status == _DISAGREES:
+    if done.status == DISAGREES:
         raise disagreement(library, deployment.board, _line(done.stdout, "error ") or "check does not say how far")
     if done.status != 0:
         said, core = _line(done.stderr) or f"status {done.status}", library.manifest()["target"]["mcpu"]
@@ -159,7 +159,10 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
             raise UserError(f"{twins[0]} and {twins[1]} have the same name.", "Deploy them into different folders with --to.")
         if library.is_c and not library.header_path.is_file():
             raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
-        core = library.manifest()["target"]["mcpu"]
+        manifest = library.manifest()
+        core = manifest["target"]["mcpu"]
+        if remark := unchecked_note(library.path.name, manifest):
+            listener.said(remark)
         if core != profile.mcpu:
             listener.said(f"note: {library.path.name} was compiled for {core}; {file.name} has {profile.mcpu}.")
     return found

@@ -45,6 +45,7 @@ class VariantJob:
         calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
         keep: layers of a quantised network that stay in float32, see `mixed.chosen_layers`.
         decision: how to quantise by calibration data, where that is known.
+        unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
     """
 
     model: Model
@@ -65,6 +66,7 @@ class VariantJob:
     calibration: CalibrationData | None = None
     keep: tuple[str, ...] = ()
     decision: Decision | None = None
+    unchecked: str = "no check was asked for"
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""

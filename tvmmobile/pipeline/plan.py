@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tvmmobile.graph.layers import LayerParameters
@@ -16,6 +17,7 @@ from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
+from tvmmobile.networks.torch_trace import trace_module
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.prepared import Prepared, prepared, taken
 from tvmmobile.schedules import template_named
@@ -67,12 +69,12 @@ class PlannedVariant:
         with pass_context():
             return _lowered(self.network, self.steps, self.choices)
 
-    def compiled(self, target: Mapping[str, Any]) -> Any:
-        """The network built for TVM's virtual machine."""
+    def compiled(self, target: Mapping[str, Any], observed: bool = False) -> Any:
+        """The network built for TVM's virtual machine; `observed`, it also returns what each kernel writes, in order."""
         from tvm import relax
 
         with pass_context():
-            lowered = _lowered(self.network, self.steps, self.choices)
+            lowered = _lowered(self.network, self.steps, self.choices, observed)
             return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
 
     def shortcuts(self) -> dict[int, dict[str, float]]:
@@ -83,7 +85,7 @@ class PlannedVariant:
             if step.task.precision.is_integer and not isinstance(schedule, TraceSchedule):
                 template = template_named(schedule.template, schedule.version)
                 assert template is not None
-                shares = shortcuts(step.task, template, schedule.values, _parameters(self.network, step))
+                shares = shortcuts(step.task, template, schedule.values, parameters_of(self.network, step))
                 found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
         return found
 
@@ -116,7 +118,7 @@ def _imported(job: VariantJob) -> Imported:
     if model.own is not None:
         return load_again(model.own, model.spec, model.checkpoint, model.seed)
     built = build_torch_model(model.spec, model.checkpoint, model.seed)
-    return imported_torch(model.spec, built.module, built.weights)
+    return replace(imported_torch(model.spec, built.module, built.weights), trace=partial(trace_module, built.module))
 
 
 def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
@@ -132,8 +134,8 @@ def twin_database(job: VariantJob) -> Database:
     return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
 
 
-def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> Any:
-    """The network's module lowered by its plan, with every distinct kernel once."""
+def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:
+    """The network's module lowered by its plan, with every distinct kernel once; see `lower` for `observed`."""
     functions: dict[Task, Any] = {}
     kernels = []
     for step in steps:
@@ -141,12 +143,13 @@ def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, C
         node = network.nodes[step.first]
         if step.task not in functions:
             functions[step.task] = kernel_function(step.task, schedule, node.function)
-        constants = () if isinstance(schedule, TraceSchedule) else packed_constants(step.task, schedule, _parameters(network, step))
+        constants = () if isinstance(schedule, TraceSchedule) else packed_constants(step.task, schedule, parameters_of(network, step))
         kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
-    return lower(network, tuple(kernels))
+    return lower(network, tuple(kernels), observed)
 
 
-def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
+def parameters_of(network: Network, step: Step) -> tuple[LayerParameters, ...]:
+    """The constants of the layers that a step covers."""
     found = []
     for node in network.nodes[step.first : step.last + 1]:
         assert node.parameters is not None

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.networks.signature import Port, words
+from tvmmobile.pipeline.agreement import session_timeout_s
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import failure_of, session_timeout_s
+from tvmmobile.pipeline.stages import failure_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup

@@ -10,22 +10,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile, Watch
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task, symbol_of
-from tvmmobile.kernels.reference import network_error
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, Published, paper_figures, slim_figures
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
+from tvmmobile.pipeline.agreement import LEAST_SESSION_S, agreement, judge_of, session_timeout_s
 from tvmmobile.pipeline.build import BuiltVariant, build
+from tvmmobile.pipeline.checking import MOST_CHECK_S
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import variant_tasks
-from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
+from tvmmobile.results.file import Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import records_compare
@@ -42,11 +41,6 @@ from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 #: host some 400 times to find how, and a few times for each calibration input, in a time that grows with the input's pixels.
 _BUILD_TIMEOUT_S = 900.0
 _QUANTISING_S_PER_PIXEL, _QUANTISING_RUNS, _RUNS_PER_INPUT = 5e-5, 400, 4
-#: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
-#: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
-#: told from a stuck worker.
-_BENCH_TIMEOUT_S = 120.0
-_BENCH_MACS_PER_S, _BENCH_FALLBACK_MACS_PER_S = 10e6, 1e6
 #: How often a library is timed whose run was spoiled by the board's state, or cut off.
 MOST_ATTEMPTS = 3
 #: What a modelled latency includes and excludes, in words.
@@ -82,7 +76,7 @@ def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
     for data in (job.calibration for job in jobs if job.calibration is not None):
         runs = _QUANTISING_RUNS + _RUNS_PER_INPUT * data.images().count
         most = max(most, runs * math.prod(data.preprocessing.input_shape[2:]) * _QUANTISING_S_PER_PIXEL)
-    return _BUILD_TIMEOUT_S + most
+    return _BUILD_TIMEOUT_S + most + (MOST_CHECK_S if any(not job.unchecked for job in jobs) else 0.0)
 
 
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
@@ -155,25 +149,13 @@ def bench_libraries(bench: Bench, libraries: Sequence[Library], progress: Progre
     return Results(context, tuple(found[job.library.path] for job in jobs))
 
 
-def session_timeout_s(library: Library) -> float:
-    """For running it, in seconds: as slowly as an emulator does."""
-    manifest = library.manifest()
-    of_templates, of_others = (
-        sum(kernel["macs"] for kernel in manifest["kernels"] if ("trace" in kernel["schedule"]) is others) for others in (False, True)
-    )
-    # Manifests of older versions say 0 for the kernels that no template takes.
-    of_others = max(of_others, manifest.get("macs", 0) - of_templates)
-    timeout_s: float = _BENCH_TIMEOUT_S + of_templates / _BENCH_MACS_PER_S + of_others / _BENCH_FALLBACK_MACS_PER_S
-    return timeout_s
-
-
 def _memory(agents: Agents, threads: int) -> tuple[float, str]:
     """Memory bandwidth in bytes per second, and the source of that figure."""
     profile = agents.profile
     if profile.origin.modelled:
         return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
     try:
-        return agents.copy_rate(_BENCH_TIMEOUT_S), "a copy of 32 MiB by one core, measured with the networks"
+        return agents.copy_rate(LEAST_SESSION_S), "a copy of 32 MiB by one core, measured with the networks"
     except MeasureError as error:
         raise _gone(profile, error) from error
 
@@ -208,22 +190,6 @@ def bench_library(job: BenchJob) -> VariantResult:
         raise failure_of(library, device, error) from error
     difference = agreement(library, run.outputs, expected, device.name)
     return _result(library, manifest, run, difference, records_compare(manifest, device))
-
-
-def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], place: str) -> float:
-    """The largest difference of a library's outputs from their references, see `network_error`; raises `Disagreement` if too large."""
-    difference = network_error(outputs, expected)
-    if not difference <= library.tolerance:
-        raise disagreement(library, place, f"error {difference:.2g} of the output's largest magnitude")
-    return difference
-
-
-def disagreement(library: Library, place: str, how: str) -> Disagreement:
-    """The error for a library with a wrong output."""
-    return Disagreement(
-        f"{library.path.name} disagrees with {_judge(library.manifest())} on {place}: {how}.",
-        "One of its kernels is wrong for this input; please report this with the manifest.",
-    )
 
 
 def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
@@ -284,7 +250,7 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         kernels=kernel_results(manifest, run.calls, comparable),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
         network_sha256=own.contents if own else "",
-        reference=_judge(manifest),
+        reference=judge_of(manifest),
         format=library.format,
         input=spec.side if spec.odd_shape else "",
     )
@@ -296,11 +262,6 @@ def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
         return None
     key = (spec.name, spec.alpha, spec.resolution)
     return slim_figures(*key) or paper_figures(*key)
-
-
-def _judge(manifest: Mapping[str, Any]) -> str:
-    """The program that computed the reference output."""
-    return str(manifest.get("reference", REFERENCE))
 
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:

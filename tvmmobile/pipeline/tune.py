@@ -12,6 +12,7 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.pipeline.checking import checked, note
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.doubts import doubted, measure_again
 from tvmmobile.pipeline.job import VariantJob
@@ -164,7 +165,10 @@ def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listen
     """The libraries that the logs now lead to, verified and timed."""
     libraries = _compile(jobs, workers, listener)
     with listener.stage("verifying", len(jobs)) as done:
-        return bench_libraries(bench, libraries, done)
+        results = bench_libraries(bench, libraries, done)
+    for library, variant in zip(libraries, results.variants, strict=True):
+        note(library, checked(variant.max_error, bench.profile.name))
+    return results
 
 
 def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener) -> list[Library]:

@@ -188,7 +188,7 @@ int main(int count, char **words) {
                                  : share_of(outputs[i], expected[i], count, type_of(tensor)->bytes);
     if (off > error) error = off;
   }
-  printf("%s, threads: %u\nerror %.1g of the reference's largest magnitude\n", net->name, options.threads ? options.threads : 1, error);
+  printf("%s, threads: %u\nerror %.2g of the reference's largest magnitude\n", net->name, options.threads ? options.threads : 1, error);
   printf("first run %.3f ms", times[0]);
   qsort(times + 1, (size_t)runs, sizeof *times, by_size);
   if (runs) printf(", then %.3f ms (median of %d)", times[1 + runs / 2], runs);

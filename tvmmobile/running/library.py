@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.precision import INT8, precision_named
+from tvmmobile.graph.precision import precision_named
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import VM, C
@@ -84,13 +84,8 @@ class Library:
 
     @property
     def tolerance(self) -> float:
-        """Largest error of its outputs, relative to the largest magnitude of their references.
-
-        A network that its file has quantised rounds to integers in any precision: a value beside a tie may be one step off, and so are
-        others then.
-        """
-        most = precision_named(self.dtype).network_tolerance
-        return max(most, INT8.network_tolerance) if self.manifest().get("quantised") else most
+        """Largest error of its outputs, relative to the largest magnitude of their references."""
+        return precision_named(self.dtype).tolerance_of(quantised=bool(self.manifest().get("quantised")))
 
     def reference(self) -> Reference:
         """Inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
@@ -55,6 +56,34 @@ def _port(entry: Mapping[str, Any], only: str) -> Port:
     return Port(entry.get("name", only), shape, dtype if dtype in INTEGERS else FLOAT32.name, axes)
 
 
+@dataclass(frozen=True)
+class Check:
+    """What a manifest says of the run that compared its library with the reference output when it was made.
+
+    Attributes:
+        done: whether there was such a run. Manifests written before libraries were checked count as done, at no `place`.
+        place: what it ran on, such as `QEMU's cortex-a72`.
+        why: why there was none.
+        error: of its outputs.
+    """
+
+    done: bool
+    place: str = ""
+    why: str = ""
+    error: float | None = None
+
+
+def check_of(manifest: Mapping[str, Any]) -> Check:
+    """The entries `checked` and `check`; raises `ValueError` for others than tvmmobile writes."""
+    done, check = manifest.get("checked", True), manifest.get("check", {})
+    if type(done) is not bool or not isinstance(check, dict):
+        raise ValueError(f"checked is {ascii(done)[:20]}, and check {ascii(check)[:60]}")
+    place, why, error = check.get("place", ""), check.get("why", ""), check.get("error")
+    if not isinstance(place, str) or not isinstance(why, str) or not (error is None or type(error) in (int, float)):
+        raise ValueError(f"check is {ascii(check)[:60]}")
+    return Check(done, place, why, error)
+
+
 def check_version(manifest: Any) -> None:
     """Raises `ValueError` for a manifest of another version, whose content is unknown, and for anything else."""
     if not isinstance(manifest, dict):
@@ -88,6 +117,7 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
             _check_tensor(port, entry, manifest["dtype"])
     for kernel in manifest["kernels"]:
         _check_kernel(kernel)
+    check_of(manifest)
 
 
 def _check_c(program: Mapping[str, Any]) -> None:
@@ -170,3 +200,19 @@ def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) 
     elif not records_compare(manifest, profile):
         found.append("has its schedules from records of another timing model, whose latencies are not shown beside the current one's")
     return f"note: {name} {', and '.join(found)}." if found else ""
+
+
+def unchecked_note(name: str, manifest: Mapping[str, Any]) -> str:
+    """A sentence on a library that nobody ran when it was made; "" for others."""
+    check = check_of(manifest)
+    return "" if check.done else f"note: {name} was not compared with its reference when it was compiled: {check.why}."
+
+
+def check_lines(checks: Sequence[Check]) -> list[str]:
+    """What `compile` says of its libraries' checks."""
+    lines = []
+    for place in dict.fromkeys(check.place for check in checks if check.done):
+        errors = [check.error or 0.0 for check in checks if check.done and check.place == place]
+        agree = "1 library agrees with its reference" if len(errors) == 1 else f"{len(errors)} libraries agree with their references"
+        lines.append(f"{agree} on {place} (error {max(errors):.2g}).")
+    return lines + [f"not checked: {why}." for why in dict.fromkeys(check.why for check in checks if not check.done)]

@@ -24,6 +24,8 @@ from tvmmobile.system.programs import run_tool
 MAIN = "main"
 _ADAPTER, _CHECK = (Path(__file__).with_name(name) for name in ("adapter.c", "check.c"))
 _FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
+#: Exit code of `check.c` for a library that runs but computes something else.
+DISAGREES = 5
 Array = npt.NDArray[Any]
 
 

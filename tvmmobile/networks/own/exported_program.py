@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.frontend import (
@@ -23,6 +24,7 @@ from tvmmobile.networks.own.exported_quantised import register_operators, withou
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import checked_archive
 from tvmmobile.networks.signature import OUTPUT_NAME
+from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +86,8 @@ def imported_program(
     parameters = sum(parameter.numel() for parameter in program.parameters())
     if scales is not None:
         parameters = scales.parameters + _numbers_read(program)
-    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales)
+    trace = partial(trace_program, program)
+    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales, trace)
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:

@@ -30,6 +30,7 @@ from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quant
 from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx_tensors import external_tensors
+from tvmmobile.networks.own.onnx_trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.sorting import without_sorting
@@ -89,7 +90,8 @@ def imported_onnx(
     judged = model if computes_in_integers(given.graph) else given
     reference = _reference(file, judged, model, [tensor.name for tensor in inputs], programs)
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
-    return Imported(spec, module, weights, count_macs(module), parameters, reference.compute, reference.judge, scales)
+    trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
+    return Imported(spec, module, weights, count_macs(module), parameters, reference.compute, reference.judge, scales, trace)
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:

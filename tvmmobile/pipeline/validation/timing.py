@@ -13,7 +13,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, network_error, relative_error
-from tvmmobile.pipeline.stages import session_timeout_s
+from tvmmobile.pipeline.agreement import session_timeout_s
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Latency
 from tvmmobile.schedules import KnobSchedule, template_for

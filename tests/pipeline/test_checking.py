@@ -1,0 +1,235 @@
+"""`compile` runs what it made once: a wrong library is not handed over, and the error names where its values differ first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import broken_templates as broken
+import numpy as np
+import pytest
+from deployed import make_library
+from network_files import Graph, convolution, write_model, write_pt2
+from onnx import helper
+from small_networks import seeded, unit
+from torch import nn
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.passes import pipeline as passes
+from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.networks import frontend, torch_trace
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.own import onnx_file
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.loading import own_specs
+from tvmmobile.pipeline import build as building
+from tvmmobile.pipeline import plan
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.running import emulation
+from tvmmobile.running.emulation import run_here
+from tvmmobile.running.formats import VM
+from tvmmobile.running.library import Library, read_manifest
+from tvmmobile.running.manifest import Check, check_lines, check_of, unchecked_note
+from tvmmobile.running.measure import MeasureError
+from tvmmobile.system.errors import Disagreement, UserError
+
+pytestmark = pytest.mark.virtual
+SHAPE = (1, 3, 8, 8)
+
+
+def two_convolutions(folder: Path) -> Path:
+    """An ONNX network: convolution, ReLU "first", convolution, ReLU "second"."""
+    first = convolution([helper.make_node("Relu", ["c"], ["d"], "first")])
+    weight = np.random.default_rng(1).normal(0, 0.5, (6, 4, 1, 1)).astype(np.float32)
+    behind = [helper.make_node("Conv", ["d", "v"], ["e"], "wide"), helper.make_node("Relu", ["e"], ["y"], "second")]
+    return write_model(folder / "net.onnx", Graph([*first.nodes, *behind], {**first.constants, "v": weight}), SHAPE)
+
+
+def classifier(folder: Path) -> Path:
+    """A PyTorch network whose last layer is the one that `broken_templates` knows."""
+    layers = *unit(3, 4, 3), *unit(4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(5, 3)
+    return write_pt2(seeded(*layers), folder / "net.pt2", SHAPE)
+
+
+def job_of(path: Path, **settings: Any) -> VariantJob:
+    """The job of compiling and checking a file without any records."""
+    file = OwnFile(path)
+    ((spec, quantised),) = own_specs(file, (), None, 0)
+    job = variant_job(Model(spec, own=file, quantised=quantised), find_device("pi4-virtual").profile, (), path.parent / "out", **settings)
+    return replace(job, unchecked="")
+
+
+def refused(job: VariantJob) -> str:
+    """The message of a build whose library is wrong; nothing of it is left."""
+    job.out.mkdir(exist_ok=True)
+    with pytest.raises(Disagreement) as wrong:
+        build_variant(job)
+    assert wrong.value.exit_code == 5 and "Nothing was written" in wrong.value.remedy
+    assert list(job.out.iterdir()) == []
+    return wrong.value.message
+
+
+@pytest.mark.parametrize(("form", "threads"), [("c", 4), (VM, 1)])
+def test_a_right_library_is_run_and_the_manifest_says_so(tmp_path: Path, form: str, threads: int) -> None:
+    library = build_variant(job_of(two_convolutions(tmp_path), form=form, threads=threads))
+    check = check_of(read_manifest(library.manifest_path)[0])
+    assert check.done and check.place == "QEMU's cortex-a72" and check.error is not None and 0 < check.error < 1e-5
+    assert unchecked_note(library.path.name, library.manifest()) == ""
+    assert {path.suffix for path in library.path.parent.iterdir()} >= {".so", ".json", ".npz"}
+
+
+def test_an_operator_that_is_imported_wrongly_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvm import relax
+
+    def wrong(inputs: Any, _attrs: Any, _opset: int) -> Any:
+        right = relax.op.nn.relu(inputs[0])
+        return relax.op.multiply(right, relax.const(1.01)) if int(inputs[0].ty.shape[1]) == 6 else right
+
+    monkeypatch.setitem(onnx_file._CONVERTERS, "Relu", wrong)
+    message = refused(job_of(two_convolutions(tmp_path)))
+    assert re.fullmatch(
+        r"net_\S+\.so disagrees with onnx\S* \S+ on QEMU's cortex-a72: error 0\.01 of the output's largest magnitude, more than 0\.0001; "
+        r'the first value that differs is that of Relu "second" as it is imported \(error 0\.01\)\.',
+        message,
+    ), message
+
+
+def test_an_operator_of_pytorch_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvm import relax
+
+    def wrong(node: Any, importer: Any) -> Any:
+        (data,) = importer.retrieve_args(node)
+        builder = importer.block_builder
+        return builder.emit(relax.op.multiply(builder.emit(relax.op.sigmoid(data)), relax.const(0.9)))
+
+    real = frontend.converters
+    for module in (frontend, torch_trace):
+        monkeypatch.setattr(module, "converters", lambda: {**real(), "sigmoid.default": wrong})
+    path = write_pt2(seeded(*unit(3, 4, 3), *unit(4, 5), nn.Sigmoid()), tmp_path / "net.pt2", SHAPE)
+    message = refused(job_of(path))
+    assert re.search(r'; the first value that differs is that of sigmoid\.default "sigmoid" \(\S+\.py, line \d+\) as it is', message), (
+        message
+    )
+
+
+def test_a_kernel_that_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = plan.choose
+
+    def chosen(task: Any, *others: Any) -> Any:
+        found = choose(task, *others)
+        return replace(found, schedule=broken.schedule(broken.WRONG)) if task == broken.TASK else found
+
+    monkeypatch.setattr(plan, "choose", chosen)
+    message = refused(job_of(classifier(tmp_path)))
+    assert re.search(rf"; the first value that differs is that of kernel {broken.TASK.name} \(node 3; error 0\.0\d+\)\.$", message), message
+
+
+def test_a_kernel_that_crashes_ends_with_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = plan.choose
+
+    def chosen(task: Any, *others: Any) -> Any:
+        found = choose(task, *others)
+        return replace(found, schedule=broken.schedule(broken.CRASHES)) if task == broken.TASK else found
+
+    monkeypatch.setattr(plan, "choose", chosen)
+    assert refused(job_of(classifier(tmp_path))).endswith(".so does not run once it is compiled: killed by SIGSEGV.")
+
+
+def test_a_layer_that_a_pass_makes_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvm import relax
+    from tvm.relax.dpl import is_op, wildcard
+
+    def wrong(module: Any) -> Any:
+        inner = wildcard()
+
+        def larger(call: Any, matched: Any) -> Any:
+            if int(call.ty.shape[1]) != 6:
+                return call
+            return relax.op.maximum(relax.op.add(matched[inner], relax.const(0.25)), relax.const(0.0))
+
+        return rewrite_main(module, is_op("relax.nn.relu")(inner), larger)
+
+    monkeypatch.setattr(passes, "compare_booleans", wrong)
+    message = refused(job_of(two_convolutions(tmp_path)))
+    assert re.search(
+        r"; the first value that the imported network does not have is that of layer dw_8x8_6_\S+ \(node 2\): a graph pass is wrong\.$",
+        message,
+    ), message
+
+
+def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_given: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr(building, "_write_reference", _doubled(building._write_reference))
+    monkeypatch.setattr("tvmmobile.pipeline.diagnosis._first_difference", fails)
+    assert refused(job_of(two_convolutions(tmp_path))).endswith("error 0.5 of the output's largest magnitude, more than 0.0001.")
+
+
+def _doubled(write: Callable[..., None]) -> Callable[..., None]:
+    def doubled(planned: Any, path: Path) -> None:
+        write(planned, path)
+        with np.load(path) as stored:
+            np.savez(path, **{name: array * (2 if name == "output" else 1) for name, array in stored.items()})
+
+    return doubled
+
+
+def test_a_library_that_was_there_stays_where_a_new_one_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(two_convolutions(tmp_path))
+    library = build_variant(replace(job, unchecked="--no-check"))
+    before = {path: path.read_bytes() for path in job.out.iterdir()}
+    monkeypatch.setattr(building, "check", _refuses)
+    with pytest.raises(Disagreement):
+        build_variant(job)
+    assert {path: path.read_bytes() for path in job.out.iterdir()} == before
+    assert (
+        unchecked_note("net.so", library.manifest()) == "note: net.so was not compared with its reference when it was compiled: --no-check."
+    )
+
+
+def _refuses(*_given: Any) -> None:
+    raise Disagreement("wrong")
+
+
+def test_without_qemu_the_manifest_says_why_it_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "installed", lambda name: False)
+    library = build_variant(job_of(two_convolutions(tmp_path)))
+    check = check_of(library.manifest())
+    assert check == Check(False, why="qemu-aarch64 was not found; apt-get install -y qemu-user")
+    assert check_lines([check, check]) == ["not checked: qemu-aarch64 was not found; apt-get install -y qemu-user."]
+
+
+def test_what_compile_says_of_several_libraries() -> None:
+    done, other = Check(True, "QEMU's cortex-a72", error=2e-6), Check(True, "QEMU's cortex-a72", error=3.14e-6)
+    assert check_lines([done]) == ["1 library agrees with its reference on QEMU's cortex-a72 (error 2e-06)."]
+    assert check_lines([done, other, Check(False, why="--no-check")]) == [
+        "2 libraries agree with their references on QEMU's cortex-a72 (error 3.1e-06).",
+        "not checked: --no-check.",
+    ]
+
+
+def test_a_manifest_without_the_entries_is_read(tmp_path: Path) -> None:
+    """As older versions wrote it."""
+    manifest, _ = read_manifest(make_library(tmp_path).with_suffix(".json"))
+    assert check_of(manifest) == Check(True) and unchecked_note("old.so", manifest) == ""
+
+
+@pytest.mark.parametrize("entries", [{"checked": "yes"}, {"check": 1}, {"checked": False, "check": {"why": 1}}, {"check": {"error": "0"}}])
+def test_other_entries_are_refused(tmp_path: Path, entries: dict[str, Any]) -> None:
+    path = make_library(tmp_path, **entries).with_suffix(".json")
+    with pytest.raises(UserError, match="is not a manifest of tvmmobile: check"):
+        read_manifest(path)
+
+
+def test_a_library_that_is_none_is_not_run(tmp_path: Path) -> None:
+    path = make_library(tmp_path, format="c", c={"prefix": "net", "workspace_bytes": 640})
+    manifest, spec = read_manifest(path.with_suffix(".json"))
+    with pytest.raises(MeasureError, match=f"{path.name}: (file too short|invalid ELF header)"):
+        run_here(Library(spec, manifest["dtype"], 1, path), 30)
+    assert json.loads(path.with_suffix(".json").read_text()) == manifest

@@ -1,0 +1,78 @@
+"""Whether a library's outputs are those of its reference, and what is said where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from tvmmobile.kernels.reference import network_error
+from tvmmobile.results.file import REFERENCE
+from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import check_of
+from tvmmobile.system.errors import Disagreement
+
+#: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
+#: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
+#: told from a stuck worker.
+LEAST_SESSION_S = 120.0
+_MACS_PER_S, _FALLBACK_MACS_PER_S = 10e6, 1e6
+
+
+def session_timeout_s(library: Library) -> float:
+    """For running it, in seconds: as slowly as an emulator does."""
+    manifest = library.manifest()
+    of_templates, of_others = (
+        sum(kernel["macs"] for kernel in manifest["kernels"] if ("trace" in kernel["schedule"]) is others) for others in (False, True)
+    )
+    # Manifests of older versions say 0 for the kernels that no template takes.
+    of_others = max(of_others, manifest.get("macs", 0) - of_templates)
+    timeout_s: float = LEAST_SESSION_S + of_templates / _MACS_PER_S + of_others / _FALLBACK_MACS_PER_S
+    return timeout_s
+
+
+def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], place: str) -> float:
+    """The largest difference of a library's outputs from their references, see `network_error`; raises `Disagreement` if too large."""
+    difference = network_error(outputs, expected)
+    if not agrees(library, difference):
+        raise disagreement(library, place, error_of(difference), _remedy(library))
+    return difference
+
+
+def agrees(library: Library, error: float) -> bool:
+    """Whether an error is one that the library's precision explains."""
+    return error <= library.tolerance
+
+
+def error_of(difference: float) -> str:
+    """An error in words."""
+    return f"error {difference:.2g} of the output's largest magnitude"
+
+
+def disagreement(library: Library, place: str, how: str, remedy: str = "", first: str = "") -> Disagreement:
+    """The error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
+    most = library.tolerance
+    return Disagreement(
+        f"{library.path.name} disagrees with {judge_of(library.manifest())} on {place}: {how}, more than {most:g}{_clause(first)}.",
+        remedy or _remedy(library),
+    )
+
+
+def _remedy(library: Library) -> str:
+    """The advice where a library that is made already turns out to be wrong."""
+    check = check_of(library.manifest())
+    if check.done:
+        return (
+            f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there; please report this with the manifest."
+        )
+    return "Compile it again: tvmmobile compile checks it, and names the first operator, kernel or layer whose values differ."
+
+
+def _clause(text: str) -> str:
+    return f"; {text}" if text else ""
+
+
+def judge_of(manifest: Mapping[str, Any]) -> str:
+    """The program that computed the reference output."""
+    return str(manifest.get("reference", REFERENCE))

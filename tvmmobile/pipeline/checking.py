@@ -1,0 +1,78 @@
+"""Runs a library once where it was made, and notes in its manifest whether that was done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.pipeline.agreement import agrees, disagreement, error_of, session_timeout_s
+from tvmmobile.running.emulation import NotRunnable, run_here
+from tvmmobile.running.library import Library
+from tvmmobile.running.measure import MeasureError
+from tvmmobile.system.errors import Disagreement
+from tvmmobile.system.files import replacing, write_text
+from tvmmobile.system.scratch import scratch
+
+#: The longest that a check may take, in seconds.
+MOST_CHECK_S = 1800.0
+
+
+def checked(error: float, place: str) -> dict[str, Any]:
+    """The manifest's entries for a library that agrees with its reference on `place`."""
+    return {"checked": True, "check": {"error": float(f"{error:.2g}"), "place": place}}
+
+
+def unchecked(why: str) -> dict[str, Any]:
+    """The manifest's entries for a library that was not run."""
+    return {"checked": False, "check": {"why": why}}
+
+
+def note(library: Library, entries: Mapping[str, Any]) -> None:
+    """Replace a manifest's entries on the check."""
+    write_text(library.manifest_path, json.dumps({**library.manifest(), **entries}, indent=1) + "\n")
+
+
+def check(library: Library, explain: Callable[[], str]) -> None:
+    """Run a library once on its reference input, compare its outputs, and note it in the manifest.
+
+    Args:
+        library: with its manifest and reference.
+        explain: says of one that disagrees where its values differ first, as the end of a sentence; "" where that cannot be said.
+
+    Raises:
+        Disagreement: it does not run, or returns something else.
+    """
+    timeout_s = min(session_timeout_s(library), MOST_CHECK_S)
+    try:
+        done = run_here(library, timeout_s)
+    except NotRunnable as error:
+        return note(library, unchecked(str(error)))
+    except MeasureError as error:
+        raise _failure(library, error) from error
+    if not agrees(library, done.error):
+        raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain())
+    return note(library, checked(done.error, done.place))
+
+
+_REMEDY = "Nothing was written. Please report this with the network; with --no-check the library is written as it is."
+
+
+def _failure(library: Library, error: MeasureError) -> Disagreement:
+    """The error for a library that was compiled but does not run."""
+    verb = "does not finish" if error.kind == "timeout" else "does not run"
+    return Disagreement(f"{library.path.name} {verb} once it is compiled: {error.reason}.", _REMEDY)
+
+
+@contextmanager
+def handed_over(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill beside the files of `folder`, to which its own are moved unless the body raises, the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch("unchecked", folder) as made:
+        yield made
+        for path in sorted(made.iterdir(), key=lambda path: path.suffix == ".json"):
+            with replacing(folder / path.name) as temporary:
+                shutil.move(path, temporary)

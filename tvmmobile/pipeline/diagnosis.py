@@ -1,0 +1,183 @@
+"""Where the values of a wrong library differ first: at an operator's import, in a kernel, or in a layer that graph passes made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import INPUT, results_from, sources_of
+from tvmmobile.graph.precision import FLOAT32, precision_named
+from tvmmobile.kernels.codegen import export
+from tvmmobile.kernels.reference import expected_output, network_error, relative_error
+from tvmmobile.kernels.simulation import run_unscheduled
+from tvmmobile.pipeline.host import run_on_host, values_on_host
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.plan import PlannedVariant, parameters_of
+from tvmmobile.running.emulation import outputs_here
+from tvmmobile.running.library import Reference
+from tvmmobile.system.toolchain import toolchain
+from tvmmobile.tuning.plan import Step
+
+#: Longest run of a library that returns everything, in seconds.
+_MOST_S = 1800.0
+
+
+def first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
+    """Name the first operator, kernel or layer with a wrong value, as the end of a sentence; "" where none can be found.
+
+    The network is computed on this machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong.
+    If not, the module is at fault that the passes began with, or one of these.
+    """
+    try:
+        return _first_difference(job, planned, reference)
+    except Exception:  # compilers and frameworks raise anything; the disagreement matters more than its cause
+        return ""
+
+
+def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
+    computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
+    outputs = _outputs(planned, reference.inputs, computed)
+    most = precision_named(job.dtype).tolerance_of(quantised=planned.imported.scales is not None)
+    if network_error(outputs, reference.outputs) <= most:
+        return _wrong_kernel(job, planned, reference)
+    if network_error(run_on_host(planned.imported.module, reference.inputs), reference.outputs) <= FLOAT32.network_tolerance:
+        return _wrong_layer(planned, reference, computed)
+    return _wrong_import(planned, reference)
+
+
+def _wrong_import(planned: PlannedVariant, reference: Reference) -> str:
+    trace = planned.imported.trace
+    if trace is not None:
+        traced = trace(reference.inputs)
+        imported = run_on_host(traced.module, reference.inputs)
+        for operator, actual, expected in zip(traced.operators, imported, traced.values, strict=True):
+            error = difference(actual, expected)
+            if not error <= FLOAT32.network_tolerance:
+                return f"the first value that differs is that of {operator} as it is imported (error {error:.2g})"
+    return "the imported network already returns something else, and each of its operators is right by itself"
+
+
+def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
+    """Run a library that also returns what each kernel writes."""
+    types = [port.stored(job.io_dtype) for port in job.spec.takes]
+    inputs = tuple(array.astype(kind) for array, kind in zip(reference.inputs, types, strict=True))
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-observed-") as folder:
+        library = Path(folder, "observed.so")
+        export(planned.compiled(job.target, observed=True), library, toolchain(job.target))
+        written = outputs_here(library, inputs, job.threads, str(job.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
+    for each in _kernels(planned, reference.inputs, written):
+        error = difference(each.written, each.computed)
+        if not error <= each.tolerance:
+            return f"the first value that differs is that of kernel {each.step.task.name} ({_nodes(each.step)}; error {error:.2g})"
+    return "each of its kernels is right by itself, and the library puts them together wrongly"
+
+
+def _wrong_layer(planned: PlannedVariant, reference: Reference, computed: Sequence[Array]) -> str:
+    """Look for each layer's values among those of the imported network, in whatever order and layout they are there.
+
+    Some layers compute what the imported network does not have, such as sums of which a factor was moved elsewhere; these do not count
+    where something is found that was computed from them.
+    """
+    known = values_on_host(planned.imported.module, reference.inputs)
+    found = [_is_among(array, known) for array in computed]
+    place = {step.last: number for number, step in enumerate(planned.steps)}
+    for number in reversed(range(len(found))):
+        if found[number]:
+            for source in _sources(planned, planned.steps[number]):
+                if isinstance(source, int) and source in place:
+                    found[place[source]] = True
+    for step, right in zip(planned.steps, found, strict=True):
+        if not right:
+            what = step.task.name
+            return (
+                f"the first value that the imported network does not have is that of layer {what} ({_nodes(step)}): a graph pass is wrong"
+            )
+    return "each of its layers has a value of the imported network, but a graph pass returns the wrong ones"
+
+
+def _nodes(step: Step) -> str:
+    return f"node {step.first}" if step.first == step.last else f"nodes {step.first} to {step.last}"
+
+
+def _is_among(array: Array, known: dict[int, list[Array]]) -> bool:
+    """Whether some array has the same numbers, in any order."""
+    numbers = np.sort(array, axis=None)
+    return any(difference(numbers, other) <= FLOAT32.network_tolerance for other in known.get(array.size, ()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel:
+    """A step of a plan at work.
+
+    Attributes:
+        computed: its output on this machine for what it reads.
+        written: its output in the library, or the same.
+        tolerance: between the two.
+    """
+
+    step: Step
+    computed: Array
+    written: Array
+    tolerance: float
+
+
+def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence[Array] | None) -> Iterator[_Kernel]:
+    """Compute each kernel of a plan from what the kernels before it have written in a library, or as they are computed here."""
+    values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
+    for number, step in enumerate(planned.steps):
+        read = [values[source] if isinstance(source, int) else source for source in _sources(planned, step)]
+        computed, tolerance = _computed(planned, step, read)
+        actual = computed if written is None else written[number]
+        values[step.last] = _stored(step, actual)
+        yield _Kernel(step, computed, actual.reshape(computed.shape), tolerance)
+
+
+def _sources(planned: PlannedVariant, step: Step) -> list[int | Array]:
+    """What a kernel reads: all that its first layer reads, and what the others read besides their input."""
+    wired = sources_of(planned.network.module)
+    return [*wired[step.first], *(source for node in range(step.first + 1, step.last + 1) for source in wired[node][1:])]
+
+
+def _computed(planned: PlannedVariant, step: Step, read: Sequence[Array]) -> tuple[Array, float]:
+    """A kernel's output on this machine, and how far the library's may be from it."""
+    task, function = step.task, planned.network.nodes[step.first].function
+    if function is not None:
+        kinds = [(shape_of(parameter), str(parameter.ty.dtype)) for parameter in list(function.params)[:-1]]
+        arrays = [np.ascontiguousarray(array.reshape(shape), kind) for array, (shape, kind) in zip(read, kinds, strict=True)]
+        return run_unscheduled(function, arrays), max(task.tolerance, FLOAT32.tolerance)
+    shapes = [task.region[0].input_shape, *task.side_shapes.values()]
+    arrays = [array.reshape(shape) for array, shape in zip(read, shapes, strict=True)]
+    return expected_output(task, arrays, parameters_of(planned.network, step)), task.tolerance
+
+
+def _stored(step: Step, array: Array) -> Array:
+    """What later kernels read of a kernel's output."""
+    rounds = step.task.rounds and array.dtype.kind == "f"
+    return np.rint(array).astype(step.task.storage[1].numpy) if rounds else array
+
+
+def _outputs(planned: PlannedVariant, inputs: Sequence[Array], computed: Sequence[Array]) -> list[Array]:
+    """What a network returns, given what its kernels compute."""
+    values = {INPUT - place: array for place, array in enumerate(inputs)}
+    values |= {step.last: array for step, array in zip(planned.steps, computed, strict=True)}
+    found = (values[result] if isinstance(result, int) else result for result in results_from(planned.network.module))
+    return [array.reshape(port.shape).astype(port.dtype) for array, port in zip(found, planned.imported.spec.returns, strict=True)]
+
+
+def difference(actual: Array, expected: Array) -> float:
+    """The largest difference over the largest magnitude expected; infinite where different places are not finite, as in masks."""
+    if actual.size != expected.size:
+        return float("inf")
+    actual = actual.reshape(expected.shape)
+    if expected.dtype.kind != "f":
+        return network_error([actual], [expected])
+    finite = np.isfinite(expected)
+    if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
+        return float("inf")
+    return relative_error(actual[finite], expected[finite]) if finite.any() else 0.0

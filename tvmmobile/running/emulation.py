@@ -1,0 +1,135 @@
+"""Runs a library once on this machine, on its reference input: under QEMU as its core, or directly where this machine is AArch64."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.agent.build import LOADER, SYSROOT_LIBRARIES, build_bundle, bundle_path
+from tvmmobile.devices.virtual_board import VirtualDevice
+from tvmmobile.kernels.reference import network_error
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.library import Array, Library
+from tvmmobile.running.measure import MeasureError
+from tvmmobile.running.networks import DISAGREES, checker
+from tvmmobile.system.doctor import TOOLS, install_command, installed, require
+from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.virtual.board import Board, board_names, load_board
+
+_QEMU = "qemu-aarch64"
+#: QEMU's name of a core with every instruction that it knows.
+_ANY_CORE = "max"
+_PR_SET_PDEATHSIG = 1
+_ERROR = re.compile(r"^error (\S+) of", re.MULTILINE)
+#: What `check.c` prints for outputs that are not finite.
+_NOT_FINITE = 1e300
+
+
+class NotRunnable(Exception):
+    """This machine cannot run the library; the message says why, without a full stop."""
+
+
+@dataclass(frozen=True)
+class RunHere:
+    """A library's run on its reference input.
+
+    Attributes:
+        error: of its outputs, see `network_error`.
+        place: what it ran on, such as `QEMU's cortex-a72`.
+    """
+
+    error: float
+    place: str
+
+
+def run_here(library: Library, timeout_s: float) -> RunHere:
+    """Run a library once and compare its outputs with the reference.
+
+    Raises:
+        NotRunnable: QEMU is missing, or what runs with it cannot be made.
+        MeasureError: the library crashes, does not end in time or cannot be loaded.
+    """
+    core = str(library.manifest()["target"]["mcpu"])
+    if library.is_c and platform.machine() == "aarch64":
+        try:
+            return RunHere(_check(library, (), timeout_s), "this machine")
+        except MeasureError as error:
+            if error.reason != _words_of(signal.SIGILL):  # the library may use what this machine's core lacks
+                raise
+    if not installed(_QEMU):
+        raise NotRunnable(f"{_QEMU} was not found; {install_command([tool for tool in TOOLS if tool.name == _QEMU])}")
+    board = board_with(core)
+    place = f"QEMU's {board.qemu_cpu}"
+    if library.is_c:
+        return RunHere(_check(library, (str(require(_QEMU)), "-cpu", board.qemu_cpu), timeout_s), place)
+    inputs, expected = library.reference()
+    return RunHere(network_error(outputs_here(library.path, inputs, library.threads, core, timeout_s), expected), place)
+
+
+def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str, timeout_s: float) -> tuple[Array, ...]:
+    """What a library returns under QEMU, as `Agents.outputs` has it; raises like `run_here`."""
+    try:
+        with started_agents(VirtualDevice("here", board_with(core)), timed=False) as agents:
+            (outputs,) = agents.outputs(path, [inputs], threads, timeout_s)
+    except DeviceUnavailable as error:
+        raise NotRunnable(error.message.rstrip(".")) from error
+    return outputs
+
+
+@functools.cache
+def board_with(core: str) -> Board:
+    """A modelled board with that core; for others one whose core has every instruction that QEMU knows."""
+    boards = {board.mcpu: board for board in map(load_board, reversed(board_names()))}
+    return boards.get(core) or next(iter(boards.values())).model_copy(update={"qemu_cpu": _ANY_CORE})
+
+
+def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> float:
+    """The error that `check.c` finds; raises like `run_here`."""
+    try:
+        folder, program = _runtime(), checker()
+    except UserError as error:
+        raise NotRunnable(f"{error.message.rstrip('.')}; {error.remedy}") from error
+    command = [*emulator, str(folder / LOADER), "--library-path", str(folder), str(program), f"--tolerance={library.tolerance:g}"]
+    command += [str(library.path.absolute()), library.manifest()["c"]["prefix"], str(library.threads), "0"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, preexec_fn=_die_with_parent
+        )
+    except subprocess.TimeoutExpired:
+        raise MeasureError(f"did not finish within {timeout_s:.0f} s", "timeout") from None
+    found = _ERROR.search(done.stdout)
+    if done.returncode not in (0, DISAGREES) or found is None:
+        raise _failure(done.returncode, done.stderr)
+    off = float(found[1])
+    return off if off < _NOT_FINITE else float("inf")
+
+
+def _failure(code: int, said: str) -> MeasureError:
+    """The error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
+    if code < 0:
+        return MeasureError(_words_of(-code), "crashed")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return MeasureError(lines[-1] if lines else f"status {code}", "load")
+
+
+def _runtime() -> Path:
+    """A folder with a loader and a C library for AArch64: the agent's where it is there already, else the cross compiler's."""
+    if not bundle_path().is_dir() and (SYSROOT_LIBRARIES / LOADER).is_file():
+        return SYSROOT_LIBRARIES
+    return build_bundle()
+
+
+def _words_of(number: int) -> str:
+    """A signal's effect, as the agent words it."""
+    return f"killed by {signal.Signals(number).name}"
+
+
+def _die_with_parent() -> None:
+    """Let an emulator end with the worker that started it, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
