@@ -28,8 +28,11 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import own_specs
 from tvmmobile.pipeline import build as building
 from tvmmobile.pipeline import plan
+from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.diagnosis import explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.pipeline.stages import explained
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM
@@ -233,3 +236,27 @@ def test_a_library_that_is_none_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match=f"{path.name}: (file too short|invalid ELF header)"):
         run_here(Library(spec, manifest["dtype"], 1, path), 30)
     assert json.loads(path.with_suffix(".json").read_text()) == manifest
+
+
+def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `tune` finds it, whose libraries no emulator ran."""
+
+    class Workers:
+        def run(self, function: Any, jobs: Any, _timeout_s: float) -> Any:
+            assert function is explain
+            return [(job, f"the first value that differs is that of {job.spec.name}") for job in jobs]
+
+    job = job_of(two_convolutions(tmp_path))
+    wrong = Disagreement(f"{job.library.path.name} disagrees with PyTorch on pi4: error 1.", "Compile it again.")
+    assert explained(wrong, Workers(), [job]).message == f"{wrong.message[:-1]}; the first value that differs is that of net."  # type: ignore[arg-type]
+    other = Disagreement("another.so does not run on pi4: killed by SIGILL.")
+    assert explained(other, Workers(), [job]) is other  # type: ignore[arg-type]
+
+
+def test_a_library_on_disk_that_turns_out_wrong(tmp_path: Path) -> None:
+    """One that agreed when it was compiled has a kernel that is wrong on the device."""
+    for entries, remedy in (({"checked": True, "check": {"place": "QEMU's cortex-a72"}}, "It agreed on QEMU"), ({}, "Compile it again: ")):
+        manifest, spec = read_manifest((path := make_library(tmp_path, **entries)).with_suffix(".json"))
+        with pytest.raises(Disagreement, match=r"on pi4: error 1 of the output's largest magnitude, more than 0\.0001\.") as wrong:
+            agreement(Library(spec, manifest["dtype"], 1, path), [np.zeros(1)], [np.ones(1)], "pi4")
+        assert wrong.value.remedy.startswith(remedy)

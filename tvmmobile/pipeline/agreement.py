@@ -62,7 +62,7 @@ def disagreement(library: Library, place: str, how: str, remedy: str = "", first
 def _remedy(library: Library) -> str:
     """The advice where a library that is made already turns out to be wrong."""
     check = check_of(library.manifest())
-    if check.done:
+    if check.place:
         return (
             f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there; please report this with the manifest."
         )

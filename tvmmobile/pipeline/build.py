@@ -63,7 +63,7 @@ def build(job: VariantJob) -> BuiltVariant:
         unseen = replace(job, out=folder)
         planned = plan_variant(unseen)
         built = _built(unseen, planned)
-        check(built.library, lambda: first_difference(job, planned, built.library.reference()))
+        check(built.library, lambda: first_difference(job, planned))
     return replace(built, library=job.library)
 
 

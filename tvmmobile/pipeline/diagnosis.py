@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tvmmobile.kernels.reference import expected_output, network_error, relative
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.pipeline.host import run_on_host, values_on_host
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.plan import PlannedVariant, parameters_of
+from tvmmobile.pipeline.plan import PlannedVariant, parameters_of, plan_variant
 from tvmmobile.running.emulation import outputs_here
 from tvmmobile.running.library import Reference
 from tvmmobile.system.toolchain import toolchain
@@ -28,14 +28,20 @@ from tvmmobile.tuning.plan import Step
 _MOST_S = 1800.0
 
 
-def first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
+def explain(job: VariantJob) -> str:
+    """The same as `first_difference` of a library that was made before."""
+    return first_difference(job, plan_variant(replace(job, dump_dir=None)))
+
+
+def first_difference(job: VariantJob, planned: PlannedVariant) -> str:
     """Name the first operator, kernel or layer with a wrong value, as the end of a sentence; "" where none can be found.
 
     The network is computed on this machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong.
     If not, the module is at fault that the passes began with, or one of these.
     """
     try:
-        return _first_difference(job, planned, reference)
+        inputs = planned.prepared.inputs
+        return _first_difference(job, planned, Reference(tuple(inputs), planned.imported.compute(inputs)))
     except Exception:  # compilers and frameworks raise anything; the disagreement matters more than its cause
         return ""
 

@@ -22,6 +22,7 @@ from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.pipeline.agreement import LEAST_SESSION_S, agreement, judge_of, session_timeout_s
 from tvmmobile.pipeline.build import BuiltVariant, build
 from tvmmobile.pipeline.checking import MOST_CHECK_S
+from tvmmobile.pipeline.diagnosis import explain
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.results.file import Context, KernelResult, Results, VariantResult
@@ -147,6 +148,15 @@ def bench_libraries(bench: Bench, libraries: Sequence[Library], progress: Progre
     rate, source = _memory(bench.agents, threads)
     context = replace(context_of(bench.profile, threads), memory_bytes_per_s=rate, memory_source=source)
     return Results(context, tuple(found[job.library.path] for job in jobs))
+
+
+def explained(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob]) -> Disagreement:
+    """The same error, which also names where the library's values differ first, if one of `jobs` made it."""
+    blamed = [job for job in jobs if error.message.startswith(f"{job.library.path.name} disagrees ")]
+    for _, first in workers.run(explain, blamed[:1], build_timeout_s(jobs) + MOST_CHECK_S):
+        if isinstance(first, str) and first:
+            return Disagreement(f"{error.message.rstrip('.')}; {first}.", "Please report this with the network.")
+    return error
 
 
 def _memory(agents: Agents, threads: int) -> tuple[float, str]:

@@ -19,12 +19,12 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed import DEFAULT_TRIALS, NeededTrials
 from tvmmobile.pipeline.request import Models, Request, device_of, request_of
-from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants
+from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, explained
 from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.system.files import check_writable, set_aside
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import WorkerPool, worker_count
@@ -164,8 +164,11 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
     """The libraries that the logs now lead to, verified and timed."""
     libraries = _compile(jobs, workers, listener)
-    with listener.stage("verifying", len(jobs)) as done:
-        results = bench_libraries(bench, libraries, done)
+    try:
+        with listener.stage("verifying", len(jobs)) as done:
+            results = bench_libraries(bench, libraries, done)
+    except Disagreement as error:
+        raise explained(error, workers, jobs) from None
     for library, variant in zip(libraries, results.variants, strict=True):
         note(library, checked(variant.max_error, bench.profile.name))
     return results
