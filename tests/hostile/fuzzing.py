@@ -48,6 +48,7 @@ class Reader:
         prepare: given an empty folder, returns samples that are accepted, and what reads an input and uses what was read.
         allowed: what it raises for an input that it refuses.
         cost: how much longer an input takes than one of a quick reader; of the inputs it gets so much less.
+        deadline_s: of the processor's time for one input; `None` for `DEADLINE_S`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Reader:
     prepare: Callable[[Path], tuple[Sequence[bytes], Read]]
     allowed: tuple[type[Exception], ...] = (UserError,)
     cost: int = 1
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Judge:
     def verdict(self, content: bytes) -> tuple[str, str]:
         """ "accepted", "refused", or what is wrong and where."""
         try:
-            with _deadline():
+            with _deadline(self.reader.deadline_s or DEADLINE_S):
                 self._read(content)
         except self.reader.allowed as error:
             problem = _unsaid(error) if isinstance(error, UserError) else ""
@@ -192,10 +194,10 @@ def _ring(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def _deadline() -> Iterator[None]:
+def _deadline(processor_s: float) -> Iterator[None]:
     """A limit on the processor's time, which other programs do not use up, and a wide one on the clock's."""
     before: list[Any] = [signal.signal(number, _ring) for number in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, DEADLINE_S)
+    signal.setitimer(signal.ITIMER_PROF, processor_s)
     signal.setitimer(signal.ITIMER_REAL, WAIT_S)
     try:
         yield

@@ -18,8 +18,10 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Literal
 
-#: What a sample consists of, and so how it is mutated; `lines`: a JSON value a line.
-Shape = Literal["bytes", "text", "json", "lines", "zip"]
+#: What a sample consists of, and so how it is mutated; `lines`: a JSON value a line; the last three are networks.
+Shape = Literal["bytes", "text", "json", "lines", "zip", "onnx", "litert", "pt2"]
+#: Bytes at random seldom leave anything of these to read.
+_NETWORKS = ("onnx", "litert", "pt2")
 #: A level of a list takes five lines of stack in some parsers; more is refused by all.
 _DEEP = 100_000
 #: Of a member that is unpacked: more than readers may take.
@@ -109,7 +111,8 @@ def mutated(sample: bytes, shape: Shape, random: Random) -> bytes:
         return random.choice(_STRANGERS)
     content = sample
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
-        content = _structured(content, shape, random) if random.randrange(5) else mutate_bytes(content, random)
+        well_formed = random.randrange(40 if shape in _NETWORKS else 5)
+        content = _structured(content, shape, random) if well_formed else mutate_bytes(content, random)
     return content
 
 
@@ -126,6 +129,18 @@ def _structured(content: bytes, shape: Shape, random: Random) -> bytes:
             return _mutate_lines(content, random)
         case "zip":
             return _mutate_zip(content, random)
+        case "onnx":
+            from hostile.onnx_mutations import mutate_onnx
+
+            return mutate_onnx(content, random)
+        case "litert":
+            from hostile.litert_mutations import mutate_litert
+
+            return mutate_litert(content, random)
+        case "pt2":
+            from hostile.pt2_mutations import mutate_pt2
+
+            return mutate_pt2(content, random)
 
 
 def mutate_bytes(content: bytes, random: Random) -> bytes:

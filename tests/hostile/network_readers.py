@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import io
-import tempfile
-from functools import cache
 from pathlib import Path
 
 from hostile.file_readers import Prepared, at
 from hostile.fuzzing import Reader
+from hostile.network_samples import litert_models, onnx_models, pt2
 
-
-@cache
-def _network(dynamic: bool = False) -> bytes:
-    """A `.pt2` of a small network, perhaps for any batch."""
-    import torch
-    from network_files import write_pt2
-
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU6(), torch.nn.Flatten(1), torch.nn.Linear(64, 2))
-    shape, settings = ((2, 3, 8, 8), {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}) if dynamic else ((1, 3, 8, 8), {})
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-") as folder:
-        return write_pt2(module.eval(), Path(folder, "made.pt2"), shape, **settings).read_bytes()
+#: Of the processor's time for as many operators as a network may have.
+_IMPORT_S = 10.0
 
 
 def _gate(folder: Path) -> Prepared:
@@ -29,7 +19,7 @@ def _gate(folder: Path) -> Prepared:
     from tvmmobile.networks.own.pt2_archive import checked_archive
 
     file = OwnFile(folder / "x.pt2")
-    return [_network(), _network(dynamic=True)], lambda content: checked_archive(file, content, Wanted(8), "Export it.")
+    return [pt2(), pt2("dynamic"), pt2("varied")], lambda content: checked_archive(file, content, Wanted(8), "Export it.")
 
 
 def _exported(folder: Path) -> Prepared:
@@ -38,36 +28,29 @@ def _exported(folder: Path) -> Prepared:
     from tvmmobile.networks.own.loading import load_own
 
     path = folder / "net.pt2"
-    return [_network()], at(path, lambda: load_own(OwnFile(path), None, None, 0))
+    return [pt2(), pt2("varied")], at(path, lambda: load_own(OwnFile(path), None, None, 0))
 
 
 def _onnx(folder: Path) -> Prepared:
-    from network_files import convolution, write_model
-
+    """An ONNX file all the way to Relax."""
     from tvmmobile.networks.own.files import OwnFile
     from tvmmobile.networks.own.loading import files_of, load_own
 
     path = folder / "net.onnx"
-    samples = [write_model(folder / "made.onnx", convolution()).read_bytes()]
 
     def use() -> object:
         return files_of(OwnFile(path)), load_own(OwnFile(path), None, None, 0)
 
-    return samples, at(path, use)
+    return onnx_models(folder), at(path, use)
 
 
 def _litert(folder: Path) -> Prepared:
-    import numpy as np
-    from litert_files import LiteRtFile
-
+    """A LiteRT file all the way to Relax."""
     from tvmmobile.networks.own.files import OwnFile
     from tvmmobile.networks.own.loading import load_own
 
-    file, path = LiteRtFile(), folder / "net.tflite"
-    data, out = file.tensor((1, 8, 8, 3)), file.tensor((1, 4, 4, 4))
-    weight, bias = file.tensor((4, 3, 3, 3), value=np.ones((4, 3, 3, 3))), file.tensor((4,), value=np.ones(4))
-    file.operator("CONV_2D", [data, weight, bias], [out], "Conv2DOptions", strideH=2, strideW=2)
-    return [file.ends([data], [out])], at(path, lambda: load_own(OwnFile(path), None, None, 0))
+    path = folder / "net.tflite"
+    return litert_models(), at(path, lambda: load_own(OwnFile(path), None, None, 0))
 
 
 def _checkpoint(folder: Path) -> Prepared:
@@ -88,7 +71,11 @@ def _checkpoint(folder: Path) -> Prepared:
 READERS = (
     Reader("checkpoint", "zip", _checkpoint, cost=10),
     Reader("pt2-gate", "zip", _gate, cost=12),
-    Reader("pt2", "zip", _exported, cost=1000),
+    Reader("pt2", "zip", _exported, cost=1000, deadline_s=_IMPORT_S),
     Reader("onnx", "bytes", _onnx, cost=12),
     Reader("litert", "bytes", _litert, cost=12),
+    Reader("onnx parts", "onnx", _onnx, cost=60, deadline_s=_IMPORT_S),
+    Reader("litert parts", "litert", _litert, cost=60, deadline_s=_IMPORT_S),
+    Reader("pt2-gate parts", "pt2", _gate, cost=12),
+    Reader("pt2 parts", "pt2", _exported, cost=1000, deadline_s=_IMPORT_S),
 )

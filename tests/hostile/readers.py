@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hostile import agent_readers, command_readers, file_readers, network_readers, peer_readers
+from hostile import agent_readers, command_readers, file_readers, folder_readers, network_readers, peer_readers
 from hostile.fuzzing import Reader
 
 #: What takes seconds to import, or tens of milliseconds an input.
 SLOW: tuple[Reader, ...] = (*command_readers.READERS, *network_readers.READERS)
-READERS: tuple[Reader, ...] = (*file_readers.READERS, *peer_readers.READERS, *agent_readers.READERS, *SLOW)
+READERS: tuple[Reader, ...] = (*file_readers.READERS, *folder_readers.READERS, *peer_readers.READERS, *agent_readers.READERS, *SLOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import warnings
@@ -59,7 +60,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     Raises:
         UserError: the file is missing, damaged or something else, has another shape, or holds values that are not finite.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path} does not exist.", "Give an image or a .npy file.")
     if not preprocessing.takes_images and path.suffix.lower() != ".npy":
         shape = f"{preprocessing.channels} channels" if not preprocessing.shape else "×".join(map(str, preprocessing.shape))
@@ -90,7 +91,7 @@ def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
         UserError: the file is missing, damaged, or lacks an input.
     """
     names, suffix = ", ".join(map(str, takes)), ".npy" if len(takes) == 1 else ".npz"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path} does not exist.", f"Give a {suffix} file.")
     if path.suffix.lower() != suffix:
         saved = "numpy.save" if len(takes) == 1 else "numpy.savez, with an array for each name"

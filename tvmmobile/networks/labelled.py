@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmmobile.networks.folders import MOST_ENTRIES
 from tvmmobile.networks.images import SUFFIXES
 from tvmmobile.system.errors import UserError, some_of
 
@@ -76,7 +79,7 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
             cannot be told.
     """
     found = classes_of(folder, classes, names)
-    files = [(name, path) for name in sorted(found.labels) for path in _visible(folder / name) if path.is_file()]
+    files = [(name, path) for name in sorted(found.labels) for path in _visible(folder / name) if os.path.isfile(path)]
     images = tuple(
         LabelledImage(path, plain(f"{name}/{path.name}"), found.labels[name]) for name, path in files if path.suffix.lower() in SUFFIXES
     )
@@ -88,9 +91,9 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
 
 def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -> Classes:
     """The classes of a folder's class folders; arguments and errors are those of `read_folder`, which looks for images too."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder.", _LAYOUT)
-    found = sorted(path.name for path in _visible(folder) if path.is_dir())
+    found = sorted(path.name for path in _visible(folder) if os.path.isdir(path))
     if not found:
         raise UserError(f"{folder} has no class folders.", _LAYOUT)
     if len(found) > classes:
@@ -122,9 +125,13 @@ def evenly_spaced(images: Sequence[LabelledImage], limit: int | None) -> tuple[L
 
 def _visible(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        names = itertools.islice((path for path in folder.iterdir() if not path.name.startswith(".")), MOST_ENTRIES + 1)
+        found = sorted(names)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+    if len(found) > MOST_ENTRIES:
+        raise UserError(f"{folder} has more than {MOST_ENTRIES:,} entries.", _LAYOUT)
+    return found
 
 
 def _named(folder: Path, found: Sequence[str], names: Sequence[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.folders import files_below
 from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_input
 from tvmmobile.networks.labelled import classes_of
 from tvmmobile.networks.preprocessing import Preprocessing
@@ -46,10 +48,7 @@ class CalibrationData:
         """The file, or the folder's images and `.npy` files at any depth, sorted; hidden ones are left alone. A folder is listed once."""
         if self.place is None:
             return ()
-        if self.place.is_file():
-            return (self.place,)
-        found = [path for path in self.place.rglob("*") if path.suffix.lower() in SUFFIXES | {".npy"} and path.is_file()]
-        return tuple(sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(self.place).parts)))
+        return (self.place,) if self.place.is_file() else tuple(files_below(self.place, SUFFIXES | {".npy"}))
 
     def reads(self) -> Mapping[str, Path]:
         """The files, by path below the folder that `moved` is given."""
@@ -121,9 +120,9 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
             )
         return CalibrationData(given, None, preprocessing)
     place = Path(given)
-    if not place.exists():
+    if not os.path.exists(place):  # which is false where it may not be looked at
         raise UserError(f"--calibrate {given} does not exist.", _GIVE)
-    if place.is_file() and place.suffix.lower() not in (".npy", ".npz"):
+    if not place.is_dir() and not (place.is_file() and place.suffix.lower() in (".npy", ".npz")):
         raise UserError(f"--calibrate {given} is neither a folder nor a .npy or .npz file.", _GIVE)
     return CalibrationData(given, place, preprocessing)
 

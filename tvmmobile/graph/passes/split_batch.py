@@ -37,13 +37,13 @@ _MOST_PARTS = 16
 
 def split_batch(module: Any) -> Any:
     """Compute batches of `main` image by image; a network of one image without parts stays as it is."""
-    for size in _batches_of(module["main"]):
+    for size in batches_of(module["main"]):
         module = module.clone()
         module["main"] = _Split(module["main"], size).rewritten()
     return module
 
 
-def _batches_of(main: Any) -> list[int]:
+def batches_of(main: Any) -> list[int]:
     """The batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if operator_of(binding.value) in _LAYERS}
     given = {extent for parameter in main.params for extent in _shape(parameter)[:1]}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tvmmobile.networks.budget import check_elements
 from tvmmobile.networks.frontend import (
     Compute,
     Imported,
@@ -16,6 +17,7 @@ from tvmmobile.networks.frontend import (
     decomposed,
     first_line,
     import_program,
+    not_imported,
     quiet,
     torch_judge,
     with_layouts,
@@ -49,9 +51,9 @@ def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
         with quiet():
             register_operators()
             program = load_pt2(io.BytesIO(content)).exported_programs["model"]
+            compute = by_torch(program.module(check_guards=False))
     except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
         raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
-    compute = by_torch(program.module(check_guards=False))
     return imported_program(file, contents, program, compute, wanted, f"{file.label} sha256 {contents}", _FIX)
 
 
@@ -76,8 +78,14 @@ def imported_program(
     Raises:
         UserError: it cannot be compiled.
     """
-    scales = without_integer_weights(program)
-    program = decomposed(program)
+    try:
+        scales = without_integer_weights(program)
+        program = decomposed(program)
+    except UserError:
+        raise
+    except Exception as error:  # PyTorch's operators raise errors of any kind for arguments that contradict each other
+        raise not_imported(error) from error
+    _check_extents(file, program)
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
         raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
@@ -88,6 +96,13 @@ def imported_program(
         parameters = scales.parameters + _numbers_read(program)
     trace = partial(trace_program, program)
     return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales, trace)
+
+
+def _check_extents(file: OwnFile, program: torch.export.ExportedProgram) -> None:
+    """Raises `UserError` for a computed tensor beyond the limits; `spec_of` refuses those with dynamic extents."""
+    for node in program.graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        check_elements(f"{file}: the tensor {node.name!r}", [extent for extent in shape if isinstance(extent, int)])
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:

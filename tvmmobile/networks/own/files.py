@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.networks.budget import MOST_BYTES, check_elements
 from tvmmobile.networks.models.spec import OwnSpec, side_of
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port, words
@@ -114,10 +118,27 @@ def side_from(text: str) -> Side:
 
 def read_whole(path: Path) -> bytes:
     """The content of a file; raises `UserError` where it cannot be read."""
+    check_readable(path)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", f"Give --model {FORMS}, or a built-in network's name.") from error
+        raise _unreadable(path, error.strerror) from error
+
+
+def check_readable(path: Path) -> None:
+    """Raises `UserError` for a path that may be a network's file and is no file, or one of more bytes than are read: a pipe would block."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # a NUL in its name
+        raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise _unreadable(path, os.strerror(errno.EISDIR) if stat.S_ISDIR(found.st_mode) else "it is not a regular file")
+    if found.st_size > MOST_BYTES:
+        raise _unreadable(path, f"it has {found.st_size:,} bytes, more than {MOST_BYTES:,}")
+
+
+def _unreadable(path: Path, why: str) -> UserError:
+    return UserError(f"{path} cannot be read: {why}.", f"Give --model {FORMS}, or a built-in network's name.")
 
 
 def spec_of(
@@ -168,6 +189,7 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
     """The tensors under their names in the file, or `only` one."""
     found = tuple(Port(tensor.name, _static(file, tensor, kind, fix), tensor.dtype) for tensor in tensors)
     for port in found:
+        check_elements(f"{file}: the {kind} {ascii(port.name)[:60]}", port.shape)
         if not port.elements or not port.shape:
             what = "which is empty" if port.shape else "a number without dimensions"
             raise UserError(

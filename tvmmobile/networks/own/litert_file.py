@@ -11,6 +11,7 @@ from tvmmobile.networks.own.litert_operators import onnx_of
 from tvmmobile.networks.own.litert_reader import read_litert
 from tvmmobile.networks.own.litert_runtime import start_litert
 from tvmmobile.networks.own.onnx_file import imported_onnx
+from tvmmobile.networks.own.onnx_limits import check_onnx
 from tvmmobile.system.errors import UserError
 
 _FIX = "Convert it with the shapes that it is to run with."
@@ -30,6 +31,7 @@ def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
         raise
     except Exception as error:  # a file whose tensors and options contradict each other
         raise not_imported(error) from error
+    check_onnx(file, model)
     numbers = (list(dict.fromkeys(numbers)) for numbers in (network.inputs, network.outputs))
     programs = [("LiteRT", partial(start_litert, content, *numbers))]
     return imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.exported_program import load_exported_program
@@ -39,10 +40,12 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
         raise UserError(f"resolution {side} is not positive.", "Give --resolution an input side in pixels, such as 224, or HxW.")
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} is not positive.", "Give --batch a number of images, such as 4.")
+    check_elements("an input of this --resolution and --batch", (batch or 1, *height_and_width(side or 1)))
     with insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, Wanted(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")
+    check_module(str(file), imported.module, imported.macs)
     return imported
 
 

@@ -21,7 +21,10 @@ _MOST_ELEMENTS = 1 << 24
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 #: Elements of results that may be far more than what the operator reads, by its inputs.
 _ENLARGING: dict[str, Callable[..., float]] = {
+    "Conv": lambda *_: math.inf,
+    "ConvTranspose": lambda *_: math.inf,
     "ConstantOfShape": lambda shape: math.prod(map(int, shape)),
+    "Einsum": lambda *operands: math.prod(operand.size for operand in operands),
     "Expand": lambda data, shape: data.size * math.prod(map(int, shape)),
     "OneHot": lambda indices, depth, _values: indices.size * abs(int(depth.reshape(-1)[0])),
     "Pad": lambda data, pads, *_: math.prod(data.shape) * math.prod(int(abs(amount)) + 1 for amount in pads),
@@ -139,6 +142,8 @@ def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappi
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
         values = {**values, node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}
     if not all(name in values for name in node.input if name):
+        return None
+    if any(math.prod(shapes.get(name, ())) > _MOST_ELEMENTS for name in node.output):
         return None
     feeds = {name: values[name] for name in node.input if name}
     graph = helper.make_graph(

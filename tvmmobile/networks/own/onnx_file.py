@@ -19,10 +19,11 @@ import numpy as np
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
-from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
+from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx_constants import fold_constants
 from tvmmobile.networks.own.onnx_halves import DOUBLES, HALVES, in_float32
+from tvmmobile.networks.own.onnx_limits import check_onnx, check_shapes
 from tvmmobile.networks.own.onnx_norms import instance_norm, whole_group_norms
 from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_one
 from tvmmobile.networks.own.onnx_pads import same_pads
@@ -34,10 +35,12 @@ from tvmmobile.networks.own.onnx_trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.sorting import without_sorting
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 
 _FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or export it without dynamic axes."
 _STANDARD = ("", "ai.onnx")
+#: Characters of the path of a file beside.
+_LONGEST_NAME = 255
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If"}
 
@@ -51,6 +54,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     content = read_whole(file.path)
     model = _parsed(file, content)
     _checked_versions(file, model)
+    check_onnx(file, model)
     digest = hashlib.sha256(content)
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
@@ -75,6 +79,7 @@ def imported_onnx(
     """
     given, parameters, opset = model, count_parameters(model.graph), _opset(model)
     model, scales = _checked(file, model)
+    check_shapes(file, model)
     if scales is not None:
         parameters = scales.parameters
     refuse_operators(_unknown(model))
@@ -141,8 +146,8 @@ def _opset(model: Any) -> int:
 def _location(file: OwnFile, tensor: Any) -> str:
     location = next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
     path = PurePosixPath(location)
-    if not location or path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{file}: the data of {tensor.name} is in {location!r}, which is not in the same folder.", "Export it again.")
+    if not location or path.is_absolute() or ".." in path.parts or "\0" in location or len(location) > _LONGEST_NAME:
+        raise UserError(f"{file}: the data of {tensor.name} is in {shown(location)}, which is not in the same folder.", "Export it again.")
     return location
 
 
@@ -153,6 +158,7 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)
+        check_readable(file.path.parent / location)
         try:
             load_external_data_for_tensor(tensor, str(file.path.parent))
         except Exception as error:  # it is missing, too short, or a link that leads elsewhere

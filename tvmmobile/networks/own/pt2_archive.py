@@ -3,8 +3,8 @@
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
 imports the modules of containers it does not know and of enumerations among a dictionary's keys, and looks operators up by any name
 below `torch`; names go into Python code that it makes from the graph. A network with static shapes needs none of that, so a file with
-any of it is refused. Symbolic dimensions become numbers before: see `pt2_dimensions`; and blocks that switch autocasting off are part of
-the graph: see `pt2_blocks`.
+any of it is refused. Symbolic dimensions become numbers before: see `pt2_dimensions`; blocks that switch autocasting off become part of
+the graph: see `pt2_blocks`; and arguments are checked against PyTorch's signatures: see `pt2_arguments`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own import exported_quantised
 from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.pt2_arguments import check_arguments, check_weights, elsewhere, on_processor
 from tvmmobile.networks.own.pt2_blocks import without_blocks
 from tvmmobile.networks.own.pt2_dimensions import entries, is_dynamic, with_fixed_dimensions
 from tvmmobile.networks.own.pt2_numbers import constant_numbers
@@ -58,8 +59,8 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
             names = archive.get_file_names()
             parts = {name: archive.read_bytes(name) for name in names if name.endswith((".json", ".pt"))}
         program = json.loads(parts[_MODEL])
-        configs = {name: json.loads(parts[name])["config"] for name in parts if name.endswith(_CONFIG)}
-        pickled = any(payload["use_pickle"] for config in configs.values() for payload in config.values())
+        configs = {name: json.loads(content) for name, content in parts.items() if name.endswith(_CONFIG)}
+        pickled = any(payload["use_pickle"] for config in configs.values() for payload in config["config"].values())
     except Exception as error:  # its zip and JSON readers raise errors of any kind
         raise _damaged(file, fix) from error
     if any(name.startswith(_COMPILED) for name in names):
@@ -68,22 +69,37 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
-    plain = _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))
-    _check_program(file, plain, fix)
-    if plain is program:
+    plain = {_MODEL: _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))}
+    _check_program(file, plain[_MODEL], fix)
+    plain |= {name: _plain_weights(file, config, fix) for name, config in configs.items()}
+    changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
+    if not changed:
         return content
     try:
-        return _rewritten(content, json.dumps(plain).encode())
+        return _rewritten(content, changed)
     except Exception as error:  # weights were not read so far
         raise _damaged(file, fix) from error
 
 
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
-    """The program with one graph, and numbers for dynamic dimensions and for what it takes out of constants (`numbers`)."""
+    """The program with one graph on the processor, arguments as PyTorch's operators take them, and numbers for dynamic dimensions and for
+    what it takes out of constants (`numbers`).
+    """
     try:
-        program = without_blocks(program)
-        return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+        program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
+        program = with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+        check_arguments(file, program, fix)
     except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(file, fix) from error
+    return program
+
+
+def _plain_weights(file: OwnFile, config: Any, fix: str) -> Any:
+    """What is said of weights or constants, with all of them on the processor."""
+    try:
+        check_weights(file, config["config"])
+        return on_processor(file, config) if elsewhere(config) else config
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(file, fix) from error
 
 
@@ -91,20 +107,20 @@ def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[s
     """Values of the symbols that stand for numbers in stored tensors."""
     from torch.export.pt2_archive import PT2ArchiveReader
 
-    folders = {f"{PurePosixPath(name).parent}/": config for name, config in configs.items()}
+    folders = {f"{PurePosixPath(name).parent}/": config["config"] for name, config in configs.items()}
     with PT2ArchiveReader(io.BytesIO(content)) as archive:
         return constant_numbers(program, folders, archive.read_bytes)
 
 
-def _rewritten(content: bytes, program: bytes) -> bytes:
-    """An archive with another program."""
+def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
+    """An archive with other contents in some places."""
     from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
     made = io.BytesIO()
     with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(made) as writer:
         for name in archive.get_file_names():
             if not name.startswith(".data/") and name != "byteorder":  # the writer's own
-                writer.write_bytes(name, program if name == _MODEL else archive.read_bytes(name))
+                writer.write_bytes(name, changed[name] if name in changed else archive.read_bytes(name))
     return made.getvalue()
 
 

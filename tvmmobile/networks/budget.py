@@ -1,0 +1,110 @@
+"""Limits of time and memory that a network from a file must keep: checked on what the file says, before anything is computed from it.
+
+They are far above what boards run, and far below what would exhaust the machine that compiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.passes.split_batch import batches_of
+from tvmmobile.system.errors import UserError, shown
+
+#: Elements of one tensor, 2 GiB in float32: libraries count bytes of a tensor in 32 bits.
+MOST_ELEMENTS = 1 << 29
+#: Elements of all constants together.
+MOST_CONSTANTS = 1 << 30
+#: Multiply-adds of one run: a quarter of an hour on a Raspberry Pi 4.
+MOST_MACS = 10**13
+#: Operators, after functions are inlined: seconds of import.
+MOST_OPERATORS = 20_000
+#: Operators that compute a batch, image by image, and images.
+MOST_CALLS, MOST_IMAGES = 20_000, 128
+#: Rows or columns of a window, of its steps, of gaps within it and of the padding around an image.
+MOST_WINDOW = 1 << 20
+#: Bytes of a file that is read as a whole.
+MOST_BYTES = 1 << 32
+
+_SMALLER = "Give a network that a board can run."
+
+
+def check_elements(what: str, shape: Iterable[int]) -> None:
+    """Raises `UserError` for a tensor with a negative extent or with more elements than any network needs; `what` names it."""
+    extents = list(shape)
+    if any(extent < 0 for extent in extents):
+        raise UserError(f"{what} has a negative extent: {_times(extents)}.", "Export it again.")
+    if math.prod(extents) > MOST_ELEMENTS or any(extent > MOST_ELEMENTS for extent in extents):
+        raise UserError(f"{what} is {_times(extents)}: more than {MOST_ELEMENTS:,} numbers, which is too many for a board.", _SMALLER)
+
+
+def check_constants(what: str, elements: int) -> None:
+    """Raises `UserError` for more elements of constants than fit into memory."""
+    if elements > MOST_CONSTANTS:
+        raise UserError(f"{what} has {shown(elements)} numbers in its constants, more than {MOST_CONSTANTS:,}.", _SMALLER)
+
+
+def check_operators(what: str, count: int) -> None:
+    """Raises `UserError` for more operators than can be imported in minutes."""
+    if count > MOST_OPERATORS:
+        many = f"{count:,}" if count < 10**15 else "countless"
+        raise UserError(f"{what} has {many} operators, functions inlined: more than {MOST_OPERATORS:,}.", _SMALLER)
+
+
+def check_window(what: str, name: str, numbers: Iterable[Any], least: int = 0) -> None:
+    """Raises `UserError` for a size, step, gap or padding of windows that is below `least`, or that would make indices overflow."""
+    for number in numbers:
+        if not isinstance(number, int) or not least <= number <= MOST_WINDOW:
+            raise UserError(f"{what} has {name} {shown(number)}, not a number from {least} to {MOST_WINDOW:,}.", "Export it again.")
+
+
+def check_batch(what: str, images: int, operators: int) -> None:
+    """Raises `UserError` for a batch that makes more calls than can be planned and compiled in minutes: images are computed one by one."""
+    most = min(MOST_IMAGES, max(1, MOST_CALLS // max(operators, 1)))
+    if images > most:
+        raise UserError(
+            f"{what} takes a batch of {images:,}, which is computed image by image, and {most} is the most.",
+            f"Compile it with --batch {most} or less, and run the library several times.",
+        )
+
+
+def check_module(what: str, module: Any, macs: int) -> None:
+    """Raises `UserError` for a Relax module with a tensor, a window, a batch or a number of multiply-adds beyond the limits."""
+    main = module["main"]
+    bindings = bindings_of(main)
+    check_operators(what, len(bindings))
+    for binding in bindings:
+        name = operator_of(binding.value).removeprefix("relax.")
+        for shape in _shapes(binding.value.ty):
+            check_elements(f"{what}: a result of {name or 'an operator'}", shape)
+        if name.startswith("nn."):
+            _check_windows(f"{what}: {name.removeprefix('nn.')}", binding.value.attrs)
+    if macs > MOST_MACS:
+        raise UserError(f"{what} needs {macs:.1e} multiply-adds for one run, more than {MOST_MACS:.0e}.", _SMALLER)
+    for images in batches_of(main):
+        check_batch(what, images, len(bindings))
+
+
+def _check_windows(what: str, attrs: Any) -> None:
+    for field, least in (("strides", 1), ("dilation", 1), ("pool_size", 1), ("padding", 0), ("output_padding", 0), ("pad_width", 0)):
+        if (numbers := getattr(attrs, field, None)) is not None:
+            check_window(what, field, map(int, numbers), least)
+
+
+def _shapes(kind: Any) -> list[list[int]]:
+    """The static shapes of a tensor's type, or of the tensors in a tuple's."""
+    import tvm
+
+    if isinstance(kind, tvm.ir.TupleType):
+        return [shape for field in kind.fields for shape in _shapes(field)]
+    extents = getattr(getattr(kind, "shape", None), "values", None)
+    if extents is None or not all(isinstance(extent, int | tvm.tirx.IntImm) for extent in extents):
+        return []
+    return [[int(extent) for extent in extents]]
+
+
+def _times(extents: Sequence[int]) -> str:
+    return "×".join(map(shown, extents[:8])) + ("×…" if len(extents) > 8 else "")
