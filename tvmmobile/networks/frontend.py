@@ -159,6 +159,8 @@ def _importer() -> Any:
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     class Importer(ExportedProgramImporter):  # type: ignore[misc]
+        convert_map: dict[str, Any]
+
         def _translate_fx_graph(self, *arguments: Any) -> Any:
             convert_map = self.convert_map
             self.convert_map = {name: _naming(convert) for name, convert in convert_map.items()}

@@ -122,7 +122,7 @@ def read_whole(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error.strerror) from error
+        raise _unreadable(path, error.strerror or str(error)) from error
 
 
 def check_readable(path: Path) -> None:

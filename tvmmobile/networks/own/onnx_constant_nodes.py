@@ -50,7 +50,7 @@ def count_parameters(graph: Any) -> int:
     """
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
     sizes = {name for node in graph.node if node.op_type in _SIZES for name in node.input[1:]}
-    stored = sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in _REAL and tensor.name not in statistics)
+    stored: int = sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in _REAL and tensor.name not in statistics)
     return stored + sum(count for name, count in _in_nodes(graph) if count > 1 and name not in statistics | sizes)
 
 
