@@ -15,7 +15,7 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.litert_operators import onnx_of
 from tvmmobile.networks.own.litert_reader import read_litert
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
-from tvmmobile.networks.own.onnx_reference import reference_evaluator
+from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
 
 Array = npt.NDArray[Any]
 #: The name that messages give.
@@ -152,12 +152,12 @@ def by_litert(content: bytes, inputs: Sequence[Array]) -> list[Array]:
 
 
 def translated(content: bytes, inputs: list[Array]) -> list[Any]:
-    """By ONNX's reference evaluator, after ONNX's checker has accepted the translation."""
+    """By ONNX Runtime, after ONNX's checker has accepted the translation."""
     import onnx
 
     model = onnx_of(read_litert(FILE, content))
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
     if is_quantised(model.graph):
         model, _ = without_integers(model)
-    names = [value.name for value in model.graph.input]
-    return list(reference_evaluator(model).run(None, dict(zip(names, inputs, strict=True))))
+    _, compute = start_onnx_runtime(model, [value.name for value in model.graph.input])
+    return list(compute(inputs))

@@ -8,6 +8,7 @@ from typing import Any
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
 from tvmmobile.networks.own.onnx_tensors import external_tensors
+from tvmmobile.system.streams import silenced
 
 #: Nothing is logged below a fatal error: what matters is raised.
 _FATAL = 4
@@ -25,8 +26,8 @@ def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]
     Raises:
         Exception: of any kind, where it is not installed, or lacks an operator or a version.
     """
-    import onnxruntime
-
+    with silenced():  # it may warn of graphics processors that it does not find
+        import onnxruntime
     if any(external_tensors(model)):
         raise ValueError("weights are in other files")  # it would look for them in the current folder
     onnxruntime.set_default_logger_severity(_FATAL)
