@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import broken_templates as broken
@@ -25,18 +27,19 @@ from tvmmobile.networks import frontend, torch_trace
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own import onnx_file
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.loading import own_specs
+from tvmmobile.networks.own.loading import load_own, own_specs
 from tvmmobile.pipeline import build as building
-from tvmmobile.pipeline import plan
+from tvmmobile.pipeline import checking, plan
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.build import build_variant
-from tvmmobile.pipeline.diagnosis import explain
+from tvmmobile.pipeline.checking import check
+from tvmmobile.pipeline.diagnosis import _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.stages import explained
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM
-from tvmmobile.running.library import Library, read_manifest
+from tvmmobile.running.library import Library, Reference, read_manifest
 from tvmmobile.running.manifest import Check, check_lines, check_of, unchecked_note
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import Disagreement, UserError
@@ -77,11 +80,11 @@ def refused(job: VariantJob) -> str:
     return wrong.value.message
 
 
-@pytest.mark.parametrize(("form", "threads"), [("c", 4), (VM, 1)])
+@pytest.mark.parametrize(("form", "threads"), [("c", 4), pytest.param(VM, 1, marks=pytest.mark.long)])
 def test_a_right_library_is_run_and_the_manifest_says_so(tmp_path: Path, form: str, threads: int) -> None:
     library = build_variant(job_of(two_convolutions(tmp_path), form=form, threads=threads))
-    check = check_of(read_manifest(library.manifest_path)[0])
-    assert check.done and check.place == "QEMU's cortex-a72" and check.error is not None and 0 < check.error < 1e-5
+    found = check_of(read_manifest(library.manifest_path)[0])
+    assert found.done and found.place == "QEMU's cortex-a72" and found.error is not None and 0 < found.error < 1e-5
     assert unchecked_note(library.path.name, library.manifest()) == ""
     assert {path.suffix for path in library.path.parent.iterdir()} >= {".so", ".json", ".npz"}
 
@@ -113,11 +116,12 @@ def test_an_operator_of_pytorch_is_named_with_its_line(tmp_path: Path, monkeypat
     real = frontend.converters
     for module in (frontend, torch_trace):
         monkeypatch.setattr(module, "converters", lambda: {**real(), "sigmoid.default": wrong})
-    path = write_pt2(seeded(*unit(3, 4, 3), *unit(4, 5), nn.Sigmoid()), tmp_path / "net.pt2", SHAPE)
-    message = refused(job_of(path))
-    assert re.search(r'; the first value that differs is that of sigmoid\.default "sigmoid" \(\S+\.py, line \d+\) as it is', message), (
-        message
-    )
+    imported = load_own(OwnFile(write_pt2(seeded(*unit(3, 4, 3), nn.Sigmoid()), tmp_path / "net.pt2", SHAPE)), None, None, 0)
+    given = (np.random.default_rng(0).normal(size=SHAPE).astype(np.float32),)
+    found = _wrong_import(SimpleNamespace(imported=imported), Reference(given, imported.compute(given)))  # type: ignore[arg-type]
+    assert re.fullmatch(
+        r'the first value that differs is that of sigmoid\.default "sigmoid" \(\S+\.py, line \d+\) as it is imported \(error 0\.1\)', found
+    ), found
 
 
 def test_a_kernel_that_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,17 +134,6 @@ def test_a_kernel_that_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "choose", chosen)
     message = refused(job_of(classifier(tmp_path)))
     assert re.search(rf"; the first value that differs is that of kernel {broken.TASK.name} \(node 3; error 0\.0\d+\)\.$", message), message
-
-
-def test_a_kernel_that_crashes_ends_with_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = plan.choose
-
-    def chosen(task: Any, *others: Any) -> Any:
-        found = choose(task, *others)
-        return replace(found, schedule=broken.schedule(broken.CRASHES)) if task == broken.TASK else found
-
-    monkeypatch.setattr(plan, "choose", chosen)
-    assert refused(job_of(classifier(tmp_path))).endswith(".so does not run once it is compiled: killed by SIGSEGV.")
 
 
 def test_a_layer_that_a_pass_makes_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,12 +159,19 @@ def test_a_layer_that_a_pass_makes_wrong_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an older one that was there stays."""
+
     def fails(*_given: Any) -> Any:
         raise RuntimeError
 
     monkeypatch.setattr(building, "_write_reference", _doubled(building._write_reference))
     monkeypatch.setattr("tvmmobile.pipeline.diagnosis._first_difference", fails)
-    assert refused(job_of(two_convolutions(tmp_path))).endswith("error 0.5 of the output's largest magnitude, more than 0.0001.")
+    job = job_of(two_convolutions(tmp_path))
+    job.out.mkdir()
+    job.library.path.write_bytes(b"old")
+    with pytest.raises(Disagreement, match=r"error 0\.5 of the output's largest magnitude, more than 0\.0001\."):
+        build_variant(job)
+    assert {path: path.read_bytes() for path in job.out.iterdir()} == {job.library.path: b"old"}
 
 
 def _doubled(write: Callable[..., None]) -> Callable[..., None]:
@@ -183,29 +183,28 @@ def _doubled(write: Callable[..., None]) -> Callable[..., None]:
     return doubled
 
 
-def test_a_library_that_was_there_stays_where_a_new_one_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = job_of(two_convolutions(tmp_path))
-    library = build_variant(replace(job, unchecked="--no-check"))
-    before = {path: path.read_bytes() for path in job.out.iterdir()}
-    monkeypatch.setattr(building, "check", _refuses)
-    with pytest.raises(Disagreement):
-        build_variant(job)
-    assert {path: path.read_bytes() for path in job.out.iterdir()} == before
-    assert (
-        unchecked_note("net.so", library.manifest()) == "note: net.so was not compared with its reference when it was compiled: --no-check."
+def test_without_qemu_the_manifest_says_why_it_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "installed", lambda name: False)
+    manifest, spec = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
+    library = Library(spec, manifest["dtype"], 1, path)
+    check(library, str)
+    found = check_of(library.manifest())
+    assert found == Check(False, why="qemu-aarch64 was not found; apt-get install -y qemu-user")
+    assert check_lines([found, found]) == ["not checked: qemu-aarch64 was not found; apt-get install -y qemu-user."]
+    assert unchecked_note("net.so", library.manifest()).startswith(
+        "note: net.so was not compared with its reference when it was compiled: qemu"
     )
 
 
-def _refuses(*_given: Any) -> None:
-    raise Disagreement("wrong")
+def test_a_crash_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashes(*_given: Any) -> Any:
+        raise emulation._failure(-signal.SIGSEGV, "")
 
-
-def test_without_qemu_the_manifest_says_why_it_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulation, "installed", lambda name: False)
-    library = build_variant(job_of(two_convolutions(tmp_path)))
-    check = check_of(library.manifest())
-    assert check == Check(False, why="qemu-aarch64 was not found; apt-get install -y qemu-user")
-    assert check_lines([check, check]) == ["not checked: qemu-aarch64 was not found; apt-get install -y qemu-user."]
+    monkeypatch.setattr(checking, "run_here", crashes)
+    manifest, spec = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
+    with pytest.raises(Disagreement, match=r"\.so does not run once it is compiled: killed by SIGSEGV\.") as wrong:
+        check(Library(spec, manifest["dtype"], 1, path), str)
+    assert "--no-check" in wrong.value.remedy
 
 
 def test_what_compile_says_of_several_libraries() -> None:
