@@ -22,6 +22,7 @@ from tvmmobile.networks.frontend import (
     torch_judge,
     with_layouts,
 )
+from tvmmobile.networks.own.exported_halves import in_float32
 from tvmmobile.networks.own.exported_quantised import register_operators, without_integer_weights
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import checked_archive
@@ -79,6 +80,9 @@ def imported_program(
         UserError: it cannot be compiled.
     """
     try:
+        real = in_float32(program)
+        if real is not program:
+            program, compute = real, by_torch(real.module(check_guards=False))
         scales = without_integer_weights(program)
         program = decomposed(program)
     except UserError:

@@ -11,6 +11,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.own import litert_elements as elements
 from tvmmobile.networks.own import litert_layers as layers
 from tvmmobile.networks.own import litert_moves as moves
+from tvmmobile.networks.own.litert_constants import with_whole_constants
 from tvmmobile.networks.own.litert_reader import LiteRtNetwork
 from tvmmobile.networks.own.litert_translation import SIMPLER, Translation, Translator
 from tvmmobile.system.errors import UserError
@@ -87,6 +88,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     """
     from onnx import helper, numpy_helper
 
+    network = with_whole_constants(network)
     into = Translation(network)
     inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
     for number, name in inputs.items():
