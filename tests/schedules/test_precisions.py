@@ -11,10 +11,11 @@ import pytest
 from assembly import assembly_of, hottest_loop
 from float64 import FLOAT64
 from host_kernels import check_schedule
+from template_regions import PADDED, REGIONS, RELU6
 
 from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.integers import HIGHEST, LOWEST
-from tvmmobile.graph.layers import NO_CLAMP, ChannelNorm, Clamp, Conv2d, Dense, GroupNorm, Layer, MaxPool, MeanPool, Pool, Resize, SumLayer
+from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Dense, Layer, Pool, SumLayer
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision, register
 from tvmmobile.graph.tasks import Task
@@ -22,58 +23,9 @@ from tvmmobile.kernels.reference import expected_output, make_inputs, make_param
 from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.schedules import TEMPLATES, Template, templates_for
 
-RELU6: Clamp = (0.0, 6.0)
-PADDED = (1, 1, 1, 1)
 #: Those for all precisions; the exponential functions of attention and softmax have the digits of float32, which products of activations
 #: keep as well.
 EVERY = [template for template in TEMPLATES if template.name not in ("attention", "batched_product", "softmax")]
-#: Channels that are odd, fewer than a vector of float32, and not whole vectors; every activation; pieces, gates and residuals.
-REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
-    "pointwise": (
-        (Conv2d(5, 7, 17, 13, clamp=RELU6),),
-        (Conv2d(6, 6, 10, 6, clamp="hswish", residual=True, scaled=True),),
-        (Conv2d(7, 5, 96, 64, clamp=(-1.0, 1.0), in_layout="NCHW32c", out_layout="NCHW16c"),),
-        (Conv2d(5, 4, 7, 9, sources=(6, 5), pieces=((1, 1, 3), (0, 2, 4))),),
-    ),
-    "depthwise": (
-        (Conv2d(6, 5, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU6),),
-        (Conv2d(8, 9, 32, 32, (3, 3), (1, 1), PADDED, 32, "hswish", "NCHW16c", "NCHW32c"),),
-    ),
-    "image_conv": (
-        (Conv2d(9, 8, 3, 9, (3, 3), (2, 2), PADDED, 1, RELU6, "NCHW"),),
-        (Conv2d(4, 2, 1, 6, (3, 3), (1, 1), PADDED, 1, "hsigmoid", "NCHW"),),
-    ),
-    "dense": ((Dense(19, 13),), (Dense(64, 30, RELU6),)),
-    "separable": (
-        (Conv2d(14, 14, 32, 32, (3, 3), (1, 1), PADDED, 32, RELU6), Conv2d(14, 14, 32, 22, clamp=RELU6, residual=True)),
-        (Conv2d(15, 16, 24, 24, (3, 3), (2, 2), PADDED, 24, RELU6), Conv2d(8, 8, 24, 48, clamp="hswish")),
-    ),
-    "strassen": ((Conv2d(5, 5, 128, 128, clamp=RELU6),), (Conv2d(8, 7, 128, 160, in_layout="NCHW32c", out_layout="NCHW16c"),)),
-    "chain": (
-        (
-            Conv2d(32, 32, 3, 6, (3, 3), (2, 2), PADDED, 1, RELU6, "NCHW"),
-            Conv2d(16, 16, 6, 6, (3, 3), (1, 1), PADDED, 6, RELU6),
-            Conv2d(16, 16, 6, 10, clamp=RELU6),
-        ),
-        (Conv2d(14, 12, 8, 24, clamp=RELU6), Conv2d(14, 12, 24, 24, (3, 3), (2, 2), PADDED, 24, RELU6)),
-        (Conv2d(16, 16, 3, 8, (3, 3), (2, 2), PADDED, 1, RELU6, "NCHW"), Conv2d(8, 8, 8, 8, (3, 3), (1, 1), PADDED, 8, RELU6)),
-    ),
-    "conv": (
-        (Conv2d(7, 8, 6, 9, (3, 3), (2, 2), PADDED, 3, RELU6),),
-        (Conv2d(6, 6, 64, 34, (3, 3), (1, 1), PADDED, residual=True, in_layout="NCHW32c"),),
-        (Conv2d(5, 6, 9, 22, (3, 3), (1, 1), PADDED, clamp=RELU6, windows=((0, 2, 0, 3), (1, 3, 1, 2))),),
-    ),
-    "winograd": ((Conv2d(7, 8, 32, 48, (3, 3), (1, 1), PADDED, clamp=RELU6),), (Conv2d(9, 5, 32, 32, (3, 3), in_layout="NCHW16c"),)),
-    "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
-    "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
-    "mean_pool": (
-        (MeanPool(9, 8, 7, (3, 3), (2, 2), PADDED),),
-        (MeanPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),),
-    ),
-    "resize": ((Resize(5, 7, 13, 9, 10, "linear", "half_pixel"),), (Resize(8, 6, 9, 5, 13, "floor", "asymmetric"),)),
-    "group_norm": ((GroupNorm(5, 7, 30, 5, 1e-5),), (GroupNorm(3, 3, 3, 1, 1e-6),)),
-    "channel_norm": ((ChannelNorm(5, 7, 29, 1e-5),), (ChannelNorm(3, 3, 3, 1e-6),), (ChannelNorm(4, 3, 21, 1e-6, centred=False),)),
-}
 
 
 @pytest.mark.parametrize(("precision", "error"), [(FLOAT64, 1e-13), (FLOAT16, 1.5e-2)], ids=lambda value: getattr(value, "name", ""))

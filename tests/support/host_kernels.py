@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,26 +76,36 @@ class Guarded:
 
 
 def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
-    """Build one schedule into `path`, run it, and return its error relative to the output's largest magnitude.
+    """Build one schedule into `path`, run it as `kernel_on_host` does, and return its error relative to the output's largest magnitude."""
+    data = make_inputs(task)
+    return relative_error(kernel_on_host(task, schedule, path)(data), expected_output(task, data, make_parameters(task)))
 
-    Asserts that every output element is written, and nothing else.
+
+def kernel_on_host(task: Task, schedule: KnobSchedule, path: Path) -> Callable[[Sequence[Array]], Array]:
+    """Build one schedule into `path`; returns a function from the inputs that `make_inputs` lists to the output.
+
+    The function asserts that every output element is written, and nothing else.
     """
     import tvm
 
     template = template_named(schedule.template, schedule.version)
     assert template is not None
-    data, parameters = make_inputs(task), make_parameters(task)
     half = min(stored.bytes for stored in (task.precision, *task.storage)) == 2
     compile_kernel(kernel_function(task, schedule, None), HALF if half else HOST, path)
-    inputs = [Guarded(array) for array in (*data, *template.pack(task, schedule.values, parameters))]
-    output = Guarded(np.empty(task.region[-1].output_shape, task.storage[1].numpy))
-    output.clear()
-    tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]
-    tvm.runtime.load_module(str(path))[task.symbol](*tensors)
-    assert output.unwritten == 0, f"{output.unwritten} of {output.array.size} outputs are not written"
-    assert output.untouched, "wrote before or after the output"
-    assert all(guarded.unchanged for guarded in inputs), "wrote to an input"
-    return relative_error(output.array, expected_output(task, data, parameters))
+    constants = template.pack(task, schedule.values, make_parameters(task))
+    kernel = tvm.runtime.load_module(str(path))[task.symbol]
+
+    def run(data: Sequence[Array]) -> Array:
+        inputs = [Guarded(array) for array in (*data, *constants)]
+        output = Guarded(np.empty(task.region[-1].output_shape, task.storage[1].numpy))
+        output.clear()
+        kernel(*[tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)])
+        assert output.unwritten == 0, f"{output.unwritten} of {output.array.size} outputs are not written"
+        assert output.untouched, "wrote before or after the output"
+        assert all(guarded.unchanged for guarded in inputs), "wrote to an input"
+        return output.array
+
+    return run
 
 
 def check_schedule(task: Task, space: Space, choice: int, tolerance: float, folder: Path) -> None:

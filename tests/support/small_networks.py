@@ -109,6 +109,11 @@ def kernels_of(network: Network, choice: int = 0, threads: int = 1, precision: P
 
 def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
     """Build a lowered network for the host, load it from `path` and run it on one input."""
+    return loaded(module, path)(image)
+
+
+def loaded(module: Any, path: Path) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """A lowered network, built for the host and loaded from `path`, as a function of its input."""
     import tvm
     from tvm import relax
 
@@ -116,8 +121,12 @@ def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndar
         executable = relax.build(module, target=make_target(HOST), tir_pipeline=PIPELINE)
     export(executable, path, toolchain(HOST))
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
-    result: np.ndarray[Any, Any] = machine["main"](tvm.runtime.tensor(image)).numpy()
-    return result
+
+    def run(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        result: np.ndarray[Any, Any] = machine["main"](tvm.runtime.tensor(image)).numpy()
+        return result
+
+    return run
 
 
 def error_against_torch(network: nn.Module, shape: tuple[int, ...], path: Path, choice: int = 0, threads: int = 1) -> float:
