@@ -166,7 +166,7 @@ class _Head:
             return weight
 
         total = self._reduced(base, lambda so_far, value: so_far + value, weighted)
-        return T.bind(kernel.number(1.0) / total)
+        return T.bind(kernel.number(1.0) / kernel.vectors(1).spoiled(total, largest))
 
     def _reduced(self, base: int, join: Callable[[Expr, Expr], Expr], value_of: Callable[[Expr, Expr, int], Expr]) -> Expr:
         """One number of all scores of a query."""

@@ -185,9 +185,7 @@ class Epilogue(Ends):
     def _step(self, step: Clamp, value: Expr, operands: Sequence[Expr], vectors: Vectors) -> Expr:
         if isinstance(step, str):
             return CURVES[step].emit(vectors, value, *operands)
-        # Compared as integers, depthwise convolutions took longer (docs/kernels.md).
-        depthwise = isinstance(self.layer, Conv2d) and self.layer.is_depthwise
-        return vectors.limited(value, *step) if depthwise else vectors.bounded(value, *step)
+        return vectors.limited(value, *step)
 
     def _operand(self, kind: str, number: int, spot: Spot) -> Expr:
         if kind == CHANNEL:

@@ -106,9 +106,10 @@ class _Softmax:
             kernel.store(self.weights, weight, place, lanes)
         kernel.store(buffer, kernel.load(buffer, at, lanes) + weight, at, lanes)
 
-    def _closing(self, total: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
+    def _closing(self, total: Expr, largest: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
         """What a sum of exponential functions, from this place, contributes to each result: a factor or, of a logarithm, a subtrahend."""
         kernel = self.kernel
+        total = kernel.vectors_of_totals(lanes).spoiled(total, largest)
         if not self.layer.logarithm:
             return kernel.T.bind(kernel.splat(kernel.total(1.0), lanes) / total)
         # TVM puts a value that only has a name wherever it is read, and then fails on names within it.
@@ -144,7 +145,8 @@ class _Rows(_Softmax):
         for row, start, have in self._vectors():
             place = row * round_up(self.layer.channels, lanes) + start
             self._weigh(self._value(row, start, have), kernel.splat(largest[row]), lanes, place, (sums, row * lanes))
-        closing = [self._closing(self._joined(sums, row, lambda a, b: a + b), sums, row * lanes, 1) for row in range(self.count)]
+        totals = [self._joined(sums, row, lambda a, b: a + b) for row in range(self.count)]
+        closing = [self._closing(totals[row], largest[row], sums, row * lanes, 1) for row in range(self.count)]
         for row, start, have in self._vectors():
             if self.weights is None:
                 value = self._value(row, start, have) - kernel.splat(largest[row]) - kernel.splat(closing[row])
@@ -211,7 +213,7 @@ class _Columns(_Softmax):
             for place, top in zip(places, most, strict=True):
                 weight = channel * (self.count * lanes) + place
                 self._weigh(self._value(channel, place), top, lanes, weight, (sums, place))
-        closing = [self._closing(kernel.load(sums, place, lanes), sums, place, lanes) for place in places]
+        closing = [self._closing(kernel.load(sums, place, lanes), top, sums, place, lanes) for place, top in zip(places, most, strict=True)]
         with kernel.loop(self.layer.channels) as channel:
             for place, top, last in zip(places, most, closing, strict=True):
                 if self.weights is None:

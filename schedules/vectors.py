@@ -64,15 +64,15 @@ class Vectors:
         return self.T.Cast("int8" if self.lanes == 1 else f"int8x{self.lanes}", moved)
 
     def limited(self, x: Expr, low: float | None, high: float | None) -> Expr:
-        """x limited to the given bounds."""
+        """x limited to the given bounds; a NaN remains one."""
         x = x if low is None else self.T.max(x, self.number(low))
         return x if high is None else self.T.min(x, self.number(high))
 
     def bounded(self, x: Expr, low: float | None, high: float | None) -> Expr:
         """`limited`, comparing integers if 0 is the lower bound and vectors can: half the cost of comparing floats.
 
-        Non-negative floats sort like their bits, and negative ones are negative integers. A NaN becomes one of the bounds, as
-        it does in a comparison of floats.
+        Non-negative floats sort like their bits, and negative ones are negative integers. A NaN may become one of the bounds: only for
+        factors and terms of what is a NaN without them.
         """
         if low != 0.0 or not self.ordered:
             return self.limited(x, low, high)
@@ -80,42 +80,61 @@ class Vectors:
         return self._from(bits if high is None else self.T.min(bits, self._splat(self._pattern(high), self._integer)))
 
     def at_most(self, x: Expr, bound: float) -> Expr:
-        """The smaller of x and a positive bound: positive numbers sort like their bits, and the bits of negative ones are less."""
+        """The smaller of x and a positive bound, for what `bounded` is for: the bits of negative numbers are less than those of others."""
         return self._from(self.T.min(self._bits(x, self._integer), self._splat(self._pattern(bound), self._integer)))
 
     def at_least(self, x: Expr, bound: float) -> Expr:
-        """The larger of x and a negative bound: what lies below it has larger bits as an unsigned integer, and nothing above it has."""
+        """The larger of x and a negative bound, for what `bounded` is for: what lies below it has larger bits as an unsigned integer, and
+        nothing above it has.
+        """
         kind = f"u{self._integer}"
         return self._from(self.T.min(self._bits(x, kind), self._splat(self._pattern(bound), kind)))
 
     def sigmoid(self, x: Expr) -> Expr:
-        """1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that, and between 0 and 1 for a NaN."""
+        """1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that; a NaN remains one."""
         if self.wide != self.dtype:  # too few digits for the steps below, and exp(85) is infinite
-            wide = Vectors(self.wide, self.lanes, self.bind, self.ordered)
+            wide = self._wider()
             return self.cast(wide.sigmoid(wide.cast(x)))
-        x = self.bind(self.at_most(self.at_least(x, -_MOST), _MOST))
-        return self._reciprocal(self.number(_SCALE) + self._exp(x, -_LOG2_E, _SCALE))
+        return self._logistic(self.limited(x, -_MOST, _MOST), keeps_nan=True)
+
+    def sigmoid_from(self, x: Expr) -> Expr:
+        """`sigmoid` of an x from -85 up; any value for a NaN, so for factors of what is one."""
+        if self.wide != self.dtype:
+            wide = self._wider()
+            return self.cast(wide.sigmoid_from(wide.cast(x)))
+        return self._logistic(self.at_most(x, _MOST), keeps_nan=False)
 
     def exp_negative(self, x: Expr) -> Expr:
-        """exp(x) for x up to 0, relative error at most 2e-7; exp(-85) below -85."""
+        """exp(x) for x up to 0, relative error at most 2e-7; exp(-85) below -85, any value for a NaN."""
         return self._exp(self.bind(self.at_least(x, -_MOST)), _LOG2_E)
 
-    def normal_cdf(self, x: Expr) -> Expr:
-        """The share of a normal distribution below x, absolute error at most 2e-7; between 0 and 1 within that for a NaN."""
+    def spoiled(self, x: Expr, other: Expr) -> Expr:
+        """x, or NaN where the other number is a NaN or infinite."""
+        return x + (self._kept(other) - other)
+
+    def normal_cdf_from(self, x: Expr) -> Expr:
+        """The share of a normal distribution below an x from -5.5 up, absolute error at most 2e-7; any value for a NaN."""
         if self.wide != self.dtype:
-            wide = Vectors(self.wide, self.lanes, self.bind, self.ordered)
-            return self.cast(wide.normal_cdf(wide.cast(x)))
-        x = self.bind(self.at_most(self.at_least(x, -_FAR), _FAR))
+            wide = self._wider()
+            return self.cast(wide.normal_cdf_from(wide.cast(x)))
+        x = self.bind(self.at_most(x, _FAR))
         place = self.bind(x * x * self.number(2 / _FAR**2) - self.number(1.0))
         power = self.number(_NORMAL[-1])
         for coefficient in reversed(_NORMAL[:-1]):
             power = power * place + self.number(coefficient)
         return self.number(0.5) + self.number(0.5) * x * power
 
-    def _exp(self, x: Expr, factor: float, scale: float = 1.0) -> Expr:
+    def _logistic(self, x: Expr, keeps_nan: bool) -> Expr:
+        """`sigmoid` within ±85."""
+        return self._reciprocal(self.number(_SCALE) + self._exp(self.bind(x), -_LOG2_E, _SCALE, keeps_nan))
+
+    def _wider(self) -> Vectors:
+        return Vectors(self.wide, self.lanes, self.bind, self.ordered)
+
+    def _exp(self, x: Expr, factor: float, scale: float = 1.0, keeps_nan: bool = False) -> Expr:
         """scale · 2^(factor · x), where that is a normal number."""
-        # Adding it rounds to an integer, which is then in the low bits.
-        rounder = self.number(1.5 * 2.0**self._mantissa)
+        # Adding it rounds to an integer, which is then in the low bits: that of the exponent, or the exponent with its bias.
+        rounder = self.number(1.5 * 2.0**self._mantissa + (self._bias if keeps_nan else 0))
         shifted = self.bind(x * self.number(factor) + rounder)
         whole = self._kept(self._kept(shifted) - rounder)
         rest = self.bind(x * self.number(factor) - whole)
@@ -123,7 +142,8 @@ class Vectors:
         for coefficient in reversed(_EXP2[:-1]):
             power = power * rest + self.number(coefficient * scale)
         exponent = self.T.shift_left(self._bits(shifted, self._integer), self._splat(self._mantissa, self._integer))
-        return self._from(self._bits(power, self._integer) + exponent)
+        # A sum of bits costs half as much as a product, but makes numbers of some NaNs.
+        return power * self._from(exponent) if keeps_nan else self._from(self._bits(power, self._integer) + exponent)
 
     def _reciprocal(self, d: Expr) -> Expr:
         """`_SCALE` / d for a d from `_SCALE` up."""

@@ -62,16 +62,21 @@ def test_the_error_is_as_stated(tmp_path: Path, curve: str, lanes: int) -> None:
     assert error.max() > CURVES[curve].max_error / 8  # what is stated is not far from what is
 
 
-@pytest.mark.parametrize("curve", ["silu", "sigmoid", "tanh", "gelu", "gelu_tanh", "prelu"])
-def test_infinities_and_numbers_that_are_none(tmp_path: Path, curve: str) -> None:
-    """Limits at both ends; a NaN traps nothing, and a bounded function of it stays within its bounds."""
-    unbounded = curve in ("silu", "gelu", "gelu_tanh", "prelu")
-    inputs = np.array([np.inf, -np.inf, np.nan, -np.nan], np.float32)
-    above, below, *rest = values_of(curve, 4, inputs, tmp_path)
-    assert above == (np.inf if unbounded else pytest.approx(1, abs=1e-6))
-    assert below == pytest.approx({"tanh": -1, "prelu": -np.inf}.get(curve, 0), abs=1e-6)
-    if not unbounded:
-        assert np.abs(rest).max() <= 1 + 1e-6
+#: Bits of a NaN: as arithmetic makes it, negative, with one bit and with all bits of a payload.
+NANS = np.array([0x7FC00000, 0xFFC00000, 0x7FC00001, 0xFFC00001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC0BEEF, 0x7F800001], np.uint32)
+
+
+@pytest.mark.parametrize("lanes", [4, 1])
+@pytest.mark.parametrize("curve", CURVES)
+def test_infinities_and_nans(tmp_path: Path, curve: str, lanes: int) -> None:
+    """A NaN remains one, whatever its bits; infinities give the limit, or PyTorch's NaN where a product has none."""
+    inputs = np.concatenate([np.array([np.inf, -np.inf, 0, 0], np.float32), NANS.view(np.float32)])
+    above, below, *_ = values = values_of(curve, lanes, inputs, tmp_path)
+    bounded = curve in ("sigmoid", "hsigmoid", "tanh")
+    assert above == (pytest.approx(1, abs=1e-6) if bounded else np.inf)
+    limits = {"tanh": -1, "square": np.inf, **dict.fromkeys(("prelu", "times", "gated", "scaled"), -np.inf), "hswish": np.nan}
+    assert below == pytest.approx(limits.get(curve, 0), abs=1e-6, nan_ok=True)
+    assert np.isfinite(values[2:4]).all() and np.isnan(values[4:]).all()
 
 
 LAYERS: dict[str, Layer] = {

@@ -60,7 +60,28 @@ def _hsigmoid(x: Float64) -> Float64:
 
 
 def _emit_hsigmoid(v: Any, x: Any) -> Any:
-    return v.bounded(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6)
+    return v.limited(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6)
+
+
+def _emit_hswish(v: Any, x: Any) -> Any:
+    return x * (v.bounded(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6))
+
+
+def _emit_silu(v: Any, x: Any) -> Any:
+    """Below -85 the other factor no longer shrinks, so that x must not grow."""
+    x = v.bind(v.limited(x, -85.0, None))
+    return x * v.sigmoid_from(x)
+
+
+def _emit_gelu(v: Any, x: Any) -> Any:
+    """Below -5.5 the other factor is 0 within its error."""
+    x = v.bind(v.limited(x, -5.5, None))
+    return x * v.normal_cdf_from(x)
+
+
+def _emit_gelu_tanh(v: Any, x: Any) -> Any:
+    x = v.bind(v.limited(x, -13.0, None))
+    return x * v.sigmoid_from(v.at_least(_gelu_argument(v.bind(v.at_most(x, 13.0)), v.number), -85.0))
 
 
 def _squared(x: Any) -> Any:
@@ -87,7 +108,7 @@ def _clipped(x: Any, number: Callable[[float], Any]) -> Any:
 CURVES: dict[str, Curve] = {
     "hswish": Curve(
         lambda x: x * _hsigmoid(x),
-        lambda v, x: x * _emit_hsigmoid(v, x),
+        _emit_hswish,
         2e-7,
         (
             lambda x, number: _op("divide")(_op("multiply")(x, _clipped(x, number)), number(6.0)),
@@ -95,26 +116,25 @@ CURVES: dict[str, Curve] = {
         ),
     ),
     "hsigmoid": Curve(_hsigmoid, _emit_hsigmoid, 2e-7, (lambda x, number: _op("divide")(_clipped(x, number), number(6.0)),)),
-    # Below -85 the other factor no longer shrinks, so that x must not grow.
     "silu": Curve(
         lambda x: x * _sigmoid(x),
-        lambda v, x: v.at_least(x, -85.0) * v.sigmoid(x),
+        _emit_silu,
         3e-7,
         (lambda x, number: _op("nn.silu")(x),),
         long=True,
     ),
     "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),), long=True),
-    # D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv 1606.08415. Below -5.5 the other factor is 0 within its error.
+    # D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv 1606.08415.
     "gelu": Curve(
         _gelu,
-        lambda v, x: v.at_least(x, -5.5) * v.normal_cdf(x),
+        _emit_gelu,
         3.5e-7,
         (lambda x, number: _op("nn.gelu")(x),),
         long=True,
     ),
     "gelu_tanh": Curve(
         lambda x: x * _sigmoid(_gelu_argument(np.clip(x, -50, 50))),
-        lambda v, x: v.at_least(x, -13.0) * v.sigmoid(_gelu_argument(v.bind(v.at_most(v.at_least(x, -13.0), 13.0)), v.number)),
+        _emit_gelu_tanh,
         4e-7,
         (lambda x, number: _op("nn.gelu_tanh")(x),),
         long=True,
@@ -137,7 +157,7 @@ CURVES: dict[str, Curve] = {
     # D. So et al., "Primer", arXiv 2109.08668; PoolFormer v2 and others scale and shift it (arXiv 2210.13452).
     "relu_square": Curve(
         lambda x: np.square(np.maximum(x, 0)),
-        lambda v, x: _product_with_itself(v, v.bounded(x, 0.0, None)),
+        lambda v, x: _product_with_itself(v, v.limited(x, 0.0, None)),
         6e-8,
         (lambda x, number: _squared(_op("maximum")(x, number(0.0))),),
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from tvmmobile.kernels.nans import begin_with_infinity, propagate_nans
 from tvmmobile.schedules.emit import PLAIN
 
 #: Name of our pipeline in TVM.
@@ -36,11 +37,11 @@ def _pipeline() -> tuple[Any, Any, Any]:
         other: dict[Any, Any] = {}
         for name, function in module.functions.items():
             (plain if PLAIN in (function.attrs or {}) else other)[name] = function
-        found = theirs(tvm.IRModule(other, attrs=module.attrs))
+        found = theirs(begin_with_infinity()(tvm.IRModule(other, attrs=module.attrs)))
         found.update(_few_passes()(tvm.IRModule(plain)))
         return found
 
-    return lower, finish_host, finish_device
+    return lower, lambda: tvm.ir.transform.Sequential([finish_host(), propagate_nans()]), finish_device
 
 
 def _few_passes() -> Any:

@@ -1,0 +1,64 @@
+"""NaNs and infinities as in PyTorch: the larger and the smaller of two floats is NaN where either is, by FMAX and FMIN.
+
+TVM compares and selects, so that one of the operands gets lost; LLVM makes FMAXNM of that or, if both may be NaN, two instructions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def propagate_nans() -> Any:
+    """The pass that replaces maximum and minimum of floats by LLVM's intrinsic functions, which are those of IEEE 754-2019."""
+    import tvm
+    from tvm import tirx
+    from tvm_ffi import structural_map
+
+    replacements = [(tirx.Max, _replaced_by("llvm.maximum")), (tirx.Min, _replaced_by("llvm.minimum"))]
+
+    @tvm.tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def replace(function: Any, _module: Any, _context: Any) -> Any:
+        return function.with_body(structural_map(function.body, replacements, order="post"))
+
+    return replace
+
+
+def _replaced_by(intrinsic: str) -> Any:
+    from tvm import tirx
+
+    def replaced(found: Any) -> Any:
+        kind = str(found.ty.dtype)
+        return tirx.call_llvm_pure_intrin(kind, intrinsic, found.a, found.b) if kind.startswith("float") else found
+
+    return replaced
+
+
+def begin_with_infinity() -> Any:
+    """The pass after which maxima and minima along axes begin with an infinity, instead of TVM's largest finite number."""
+    import tvm
+    from tvm import tirx
+    from tvm_ffi import structural_map, structural_walk
+
+    def begun(store: Any, extrema: list[Any]) -> Any:
+        first = store.value
+        if not isinstance(first, tirx.FloatImm) or abs(first.value) != float(tirx.max_value(first.ty.dtype).value):
+            return store
+        if not any(store.buffer.same_as(buffer) for buffer in extrema):
+            return store
+        return tirx.BufferStore(store.buffer, tirx.FloatImm(first.ty.dtype, math.copysign(math.inf, first.value)), store.indices)
+
+    @tvm.tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def replace(function: Any, _module: Any, _context: Any) -> Any:
+        extrema: list[Any] = []
+
+        def note(store: Any) -> None:
+            if isinstance(store.value, tirx.Max | tirx.Min):
+                extrema.append(store.buffer)
+
+        structural_walk(function.body, (tirx.BufferStore, note))
+        if not extrema:
+            return function
+        return function.with_body(structural_map(function.body, (tirx.BufferStore, lambda store: begun(store, extrema)), order="post"))
+
+    return replace
