@@ -2,6 +2,9 @@
 
     ./scripts/fuzz --inputs 1000000
     ./scripts/fuzz --reader manifest --reader results --inputs 50000 --seed 7
+    ./scripts/fuzz --reader "onnx parts" --reader "litert parts" --reader "pt2 parts" --reader "pt2-gate parts" --reader folder
+
+Readers whose names end in "parts" get networks in which an element type, extent, window, argument, device or function was changed.
 
 Prints how many inputs each reader had, how many a second, and how many it accepted; then every fault once, with the input that shows it
 cut down to what matters. A fault is another exception than the reader documents, a message that is not one printable line, more than
@@ -45,7 +48,7 @@ def told(finding: Finding, seed: int) -> str:
     """A finding, and how to reproduce it."""
     content = finding.content
     more = f" and {len(content) - _MOST_SHOWN} bytes more" if len(content) > _MOST_SHOWN else ""
-    again = f"./scripts/fuzz --reader {finding.reader} --seed {seed} --first {finding.number} --inputs 1"
+    again = f"./scripts/fuzz --reader '{finding.reader}' --seed {seed} --first {finding.number} --inputs 1"
     where = f" ({finding.where})" if finding.where else ""
     return f"\n{finding.reader}: {finding.fault}{where}\n    {content[:_MOST_SHOWN]!r}{more}\n    {again}"
 

@@ -99,6 +99,15 @@ def test_constants_whose_product_no_memory_holds(tmp_path: Path) -> None:
     refused(path, "more than 536,870,912 numbers")
 
 
+def test_a_negative_extent_inside_of_which_a_part_is_taken(tmp_path: Path) -> None:
+    """ONNX's shape inference ends its process with a failed assertion."""
+    nodes = [helper.make_node("Pad", ["c", "pads"], ["p"]), helper.make_node("Slice", ["p", "zero", "four", "axis"], ["y"])]
+    numbers = {"pads": [0, 0, 0, 0, 0, 0, -100, 0], "zero": [0], "four": [4], "axis": [2]}
+    graph = convolution(nodes)
+    graph = Graph(graph.nodes, {**graph.constants, **{name: np.array(given, np.int64) for name, given in numbers.items()}})
+    refused(write_model(tmp_path / "net.onnx", graph), "ONNX's shape inference crashes on it")
+
+
 def _functions(folder: Path, depth: int, last: str) -> Path:
     """A function that calls the next one twice, and so on; the last calls `last`."""
     functions = []
@@ -191,12 +200,12 @@ def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes,
     [
         (1, "min_val", {"as_ints": []}, "aten.hardtanh.default is {'as_ints': []}, not number"),
         (1, "min_val", {"as_bool": "x"}, "{'as_bool': 'x'}, not number"),
-        (1, "self", {"as_int": 1}, "{'as_int': 1}, not Tensor"),
+        (1, "self", {"as_string": "input"}, "{'as_string': 'input'}, not Tensor"),
         (0, "stride", {"as_floats": [1.0]}, "not List[int]"),
         (0, "stride", {"as_ints": [2**63, 1]}, "not List[int]"),
         (0, "stride", {"as_ints": [0, 0]}, "aten.conv2d.default has stride 0"),
         (0, "padding", {"as_ints": [10**9, 1]}, "aten.conv2d.default has padding 1000000000"),
-        (2, "start_dim", {"as_bool": True}, "not int"),
+        (2, "start_dim", {"as_float": 1.0}, "not int"),
     ],
 )
 def test_arguments_of_other_kinds(node: int, name: str, given: Any, said: str, tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.networks.own.onnx_reference import reference_evaluator
+from tvmmobile.system.survival import survives
 
 Array = npt.NDArray[Any]
 #: Elements of a computed constant; larger ones stay as they are written.
 _MOST_ELEMENTS = 1 << 24
+#: Bytes of a constant that may be a shape.
+_MOST_TRIED = 4096
 #: Operators whose result is not the same at every run.
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 #: Elements of results that may be far more than what the operator reads, by its inputs.
@@ -55,7 +58,7 @@ def fold_constants(model: Any) -> Any:
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
     while True:
         del folded.graph.value_info[:]
-        folded = onnx.shape_inference.infer_shapes(folded, data_prop=True)
+        folded = _inferred(folded)
         _make_axes_scalar(folded.graph, values)
         nodes = _left(folded, values)
         if len(nodes) == len(folded.graph.node) and not any(node.op_type == "If" for node in folded.graph.node):
@@ -68,6 +71,32 @@ def fold_constants(model: Any) -> Any:
         if not changed:
             break
     return folded
+
+
+def _inferred(model: Any) -> Any:
+    """The model with inferred shapes. ONNX's inference ends the process for a `Slice` of a tensor with a negative extent, as padding may
+    make it, so models with one are tried in another process first.
+    """
+    import onnx
+
+    def infer() -> Any:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+    def tried() -> None:  # in a process of its own, which need not copy weights
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) > _MOST_TRIED:
+                tensor.ClearField("raw_data")
+        infer()
+
+    if _slices(model.graph) and not survives(tried):
+        raise ValueError("ONNX's shape inference crashes on it, as for negative extents")
+    return infer()
+
+
+def _slices(graph: Any) -> bool:
+    """Whether a graph or one within it has a `Slice`."""
+    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return any(node.op_type == "Slice" for node in graph.node) or any(map(_slices, inner))
 
 
 def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:

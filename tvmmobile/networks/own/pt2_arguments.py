@@ -22,12 +22,14 @@ _MOVED = {"cuda", "mps", "xpu", "hip", "mtia", "xla", "npu", "hpu"}
 _LARGEST = 2**63
 #: Arguments that describe windows, with the least that each may be.
 _WINDOWS = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
-#: Kinds of serialised arguments by the type in a signature. An empty list is written as one of integers.
+_NUMBER = ("as_int", "as_float", "as_bool", "as_sym_int", "as_sym_float", "as_sym_bool", "as_complex")
+#: Kinds of serialised arguments by the type in a signature, with those that PyTorch converts to it. An empty list is written as one of
+#: integers.
 _KINDS: Mapping[str, tuple[str, ...]] = {
-    "Tensor": ("as_tensor",),
-    "int": ("as_int", "as_sym_int"),
-    "float": ("as_float", "as_int", "as_sym_float", "as_sym_int"),
-    "number": ("as_int", "as_float", "as_bool", "as_sym_int", "as_sym_float", "as_sym_bool", "as_complex"),
+    "Tensor": ("as_tensor", *_NUMBER),
+    "int": ("as_int", "as_bool", "as_sym_int"),
+    "float": ("as_float", "as_int", "as_bool", "as_sym_float", "as_sym_int"),
+    "number": _NUMBER,
     "bool": ("as_bool", "as_sym_bool"),
     "str": ("as_string",),
     "ScalarType": ("as_scalar_type",),
@@ -42,11 +44,11 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "List[Tensor]": ("as_tensors", "as_ints"),
     "List[Optional[Tensor]]": ("as_optional_tensors", "as_tensors", "as_ints"),
 }
-_NUMBERS = ("Infinity", "-Infinity", "NaN")
+_INFINITE = ("Infinity", "-Infinity", "NaN")
 #: Whether a value is of its kind; lists of a kind hold such values.
 _IS: Mapping[str, Callable[[Any], bool]] = {
     "as_int": lambda value: isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST,
-    "as_float": lambda value: (isinstance(value, int | float) and not isinstance(value, bool)) or value in _NUMBERS,
+    "as_float": lambda value: (isinstance(value, int | float) and not isinstance(value, bool)) or value in _INFINITE,
     "as_bool": lambda value: isinstance(value, bool),
     "as_string": lambda value: isinstance(value, str),
     "as_scalar_type": lambda value: isinstance(value, int) and not isinstance(value, bool),

@@ -1,0 +1,29 @@
+"""Tries native code that may crash in a process of its own first."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import resource
+import signal
+from collections.abc import Callable
+
+#: Of the clock's time for a trial.
+_MOST_S = 60
+
+
+def survives(call: Callable[[], object]) -> bool:
+    """Run a call in a copy of this process and lose what it returns or raises; returns false where a signal ended that process."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_MOST_S)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a failed assertion prints
+            call()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFEXITED(status)
