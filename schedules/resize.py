@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, LayerParameters, Resize
-from tvmmobile.graph.resizing import pixels_along
+from tvmmobile.graph.resized_pixels import pixels_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.space import Knobs, Space, up_to
@@ -58,8 +58,7 @@ class Resample(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, Resize), _TableKernel(task)
-        tables = {name: array.shape for name, array in _tables(layer).items()}
-        shapes = {"data": layer.input_shape, **tables, "output": layer.output_shape}
+        shapes = {"data": layer.input_shape, **_table_shapes(layer), "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             line = kernel.scratch(layer.out_width * layer.channels) if layer.out_layout == "NCHW" else None
             nest = _Nest(kernel, layer, knobs["vectors"], buffers, line)
@@ -74,18 +73,24 @@ class Resample(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """What `_tables` lists."""
-        tables = _tables(layer_of(task, Resize))
+        tables = _tables(layer_of(task, Resize), parameters[0])
         return [array.astype(task.precision.numpy) if name in _SHARES else array for name, array in tables.items()]
 
 
-def _tables(layer: Resize) -> dict[str, Array]:
+def _table_shapes(layer: Resize) -> dict[str, tuple[int, ...]]:
+    """The tables' shapes, by argument."""
+    outputs = layer.out_height, layer.out_width
+    shapes: dict[str, tuple[int, ...]] = {name: (2 * count,) for name, count in zip(_PLACES, outputs, strict=True)}
+    return shapes | ({name: (count,) for name, count in zip(_SHARES, outputs, strict=True)} if layer.method == "linear" else {})
+
+
+def _tables(layer: Resize, parameters: LayerParameters) -> dict[str, Array]:
     """By argument: for each output row and column, where the first input line begins, followed by where the last one does; and, where
     values between pixels are wanted, the last one's weight.
     """
     found, shares = {}, {}
-    axes = ((layer.height, layer.out_height, layer.width * layer.channels), (layer.width, layer.out_width, layer.channels))
-    for places, ratios, (inputs, outputs, pitch) in zip(_PLACES, _SHARES, axes, strict=True):
-        first, last, ratio = pixels_along(inputs, outputs, layer.method, layer.places)
+    pitches = layer.width * layer.channels, layer.channels
+    for places, ratios, pitch, (first, last, ratio) in zip(_PLACES, _SHARES, pitches, pixels_of(layer, parameters), strict=True):
         found[places] = (np.stack([first, last], 1).reshape(-1) * pitch).astype(np.int32)
         shares[ratios] = ratio
     return found | (shares if layer.method == "linear" else {})

@@ -38,6 +38,8 @@ ROUNDINGS: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]
 }
 #: The methods of `layers.Resize`.
 METHODS = ("linear", *ROUNDINGS)
+#: In place of a name in `PLACES`: the pixels and shares are constants of the layer. Methods are `linear` and `COPIES` then.
+GIVEN, COPIES = "given", "nearest"
 
 
 def pixels_along(inputs: int, outputs: int, method: str, places: str) -> tuple[Array, Array, Array]:

@@ -36,7 +36,8 @@ from tvmmobile.graph.layers import (
     WindowPool,
 )
 from tvmmobile.graph.layouts import Layout, shuffle_of
-from tvmmobile.graph.resizing import pixels_along
+from tvmmobile.graph.resized_pixels import given_pixels, pixels_of
+from tvmmobile.graph.resizing import GIVEN
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, random_integers
 
@@ -80,6 +81,9 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
         if isinstance(layer, Attention) and layer.constants:
             bias = generator.normal(0.0, 1.0, layer.bias_shape).astype(task.precision.numpy)
             parameters.append(LayerParameters(NO_PARAMETERS.weight, bias))
+            continue
+        if isinstance(layer, Resize) and layer.places == GIVEN:
+            parameters.append(given_pixels(layer, generator))
             continue
         if not isinstance(layer, SumLayer):
             parameters.append(NO_PARAMETERS)
@@ -177,7 +181,7 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
     if isinstance(layer, Gating):
         return np.asarray(data * side["gate"])
     if isinstance(layer, Resize):
-        return _from_nhwc(_resized(layer, data), layer)
+        return _from_nhwc(_resized(layer, data, constants), layer)
     if isinstance(layer, Attention):
         return _attended(layer, data, constants, side)
     if isinstance(layer, Softmax):
@@ -242,10 +246,9 @@ def _window_means(layer: MeanPool, data: Array) -> Array:
     return np.ascontiguousarray((sums / counts).numpy().transpose(0, 2, 3, 1))
 
 
-def _resized(layer: Resize, data: Array) -> Array:
+def _resized(layer: Resize, data: Array, constants: LayerParameters) -> Array:
     """Rows first, then columns."""
-    for axis, (inputs, outputs) in enumerate(((layer.height, layer.out_height), (layer.width, layer.out_width)), 1):
-        first, last, share = pixels_along(inputs, outputs, layer.method, layer.places)
+    for axis, (first, last, share) in enumerate(pixels_of(layer, constants), 1):
         below, above = data.take(first, axis), data.take(last, axis)
         data = below + (above - below) * np.expand_dims(share.astype(data.dtype), tuple({0, 1, 2, 3} - {axis}))
     return data

@@ -86,7 +86,9 @@ class LayerRun:
 
 
 def _stored(array: Array, precision: Precision) -> Array:
-    """Numbers as a precision stores them."""
+    """Numbers as a precision stores them; integers stay as they are."""
+    if array.dtype.kind != "f":
+        return array
     with np.errstate(over="ignore"):
         return array.astype(precision.numpy).astype(array.dtype)
 

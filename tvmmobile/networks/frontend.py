@@ -24,6 +24,7 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters, decompositions
+from tvmmobile.networks.torch_resizes import keep_resizes
 from tvmmobile.networks.tracing import Trace
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
@@ -123,6 +124,7 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
 
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program in PyTorch's core operators, none of which works in place."""
+    keep_resizes(program)
     with quiet():
         return without_assertions(program.run_decompositions(dict(decompositions())))
 

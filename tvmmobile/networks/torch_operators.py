@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.resizing import pixels_along
+from tvmmobile.networks.torch_resizes import is_resize, resize_converters
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,8 @@ def decompositions() -> Mapping[Any, Callable[..., Any]]:
 
     aten = torch.ops.aten
     table: Any = torch.export.default_decompositions()
+    for operator in [operator for operator in table if is_resize(operator)]:
+        del table[operator]  # PyTorch's own compute positions at run time
     table.update(
         {
             aten.adaptive_max_pool2d.default: _adaptive_max_pool,
@@ -83,9 +85,7 @@ def converters() -> dict[str, Converter]:
         "native_group_norm.default": _group_norm,
         "_native_batch_norm_legit.no_stats": _instance_norm,
         "grid_sampler_2d.default": _grid_sample,
-        "upsample_nearest2d.vec": _nearest,
-        "_upsample_bilinear2d_aa.default": _antialiased("_upsample_bilinear2d_aa"),
-        "_upsample_bicubic2d_aa.default": _antialiased("_upsample_bicubic2d_aa"),
+        **resize_converters(),
     }
 
 
@@ -307,47 +307,3 @@ def _grid_sample(node: Any, importer: Any) -> Any:
     grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, 3, 1, 2]))
     how = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
     return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **how))
-
-
-def _nearest(node: Any, importer: Any) -> Any:
-    """TVM's where each pixel becomes a whole number of pixels, or where its rule chooses the pixels that PyTorch's does, ⌊i · in / out⌋;
-    otherwise these are taken one by one.
-    """
-    from tvm import relax
-
-    data = importer.env[node.args[0]]
-    size, factors = (*node.args[1:], None)[:2]
-    extents, wanted = (shape[2:] for shape in (shape_of(data), [int(extent) for extent in node.meta["val"].shape]))
-    if all(more % extent == 0 for more, extent in zip(wanted, extents, strict=True)):
-        return importer._upsample_nearest2d(node)
-    pixels, usual = [], []
-    for axis, (extent, more) in enumerate(zip(extents, wanted, strict=True)):
-        scale = np.float32(1 / factors[axis] if factors and not size else extent / more)
-        pixels.append(np.minimum((np.arange(more, dtype=np.float32) * scale).astype(np.int64), extent - 1))
-        usual.append(pixels_along(extent, more, "floor", "asymmetric")[0])
-    if all(map(np.array_equal, pixels, usual)):
-        how = {"method": "nearest_neighbor", "coordinate_transformation_mode": "asymmetric", "rounding_method": "floor"}
-        return importer.block_builder.emit(relax.op.image.resize2d(data, tuple(wanted), layout="NCHW", **how))
-    for axis, chosen in enumerate(pixels):
-        data = importer.block_builder.emit(relax.op.take(data, relax.const(chosen, "int64"), axis=2 + axis))
-    return data
-
-
-def _antialiased(operator: str) -> Converter:
-    """A resize is linear in rows and columns: a product with a matrix for each."""
-
-    def convert(node: Any, importer: Any) -> Any:
-        import torch
-        from tvm import relax
-
-        resize = getattr(torch.ops.aten, operator).default
-        data, emit = importer.env[node.args[0]], importer.block_builder.emit
-        size, corners, *factors = node.args[1:]
-        matrices = []
-        for axis, factor in enumerate((*factors, None, None)[:2]):
-            unit = torch.eye(int(data.ty.shape[2 + axis]))[None, None]
-            matrices.append(resize(unit, [size[axis], unit.shape[-1]], corners, factor, None)[0, 0].numpy())
-        rows = emit(relax.op.matmul(relax.const(matrices[0]), data))
-        return emit(relax.op.matmul(rows, relax.const(np.ascontiguousarray(matrices[1].T))))
-
-    return convert

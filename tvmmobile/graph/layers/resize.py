@@ -11,12 +11,13 @@ from tvmmobile.graph.needs import SHAPE
 
 @dataclass(frozen=True)
 class Resize(ImageLayer):
-    """A resized image: `graph.resizing` says from which pixels.
+    """A resized image: `graph.resizing` says from which pixels, or the layer's constants do: `weight` has the first pixel that each output
+    row and then each column is made of, int32, `bias` the share of the next one.
 
     Attributes:
         out_height, out_width: output size in pixels.
-        method: `linear`, or how a position is rounded to a pixel: see `graph.resizing.ROUNDINGS`.
-        places: where an output pixel lies in the input: see `graph.resizing.PLACES`.
+        method: `linear`, or how a position is rounded to a pixel: see `graph.resizing.ROUNDINGS`; `nearest` where pixels are given.
+        places: where an output pixel lies in the input: see `graph.resizing.PLACES`; `given` where the constants say it.
         out_layout: `NHWC`, in which the input is, or `NCHW`.
     """
 

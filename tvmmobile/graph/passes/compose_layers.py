@@ -27,7 +27,7 @@ from tvmmobile.graph.layers import (
 )
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.layer_forms import CURVE_MARK, KINDS, Form, layer_forms
-from tvmmobile.graph.passes.layers_of_forms import gated_operands, layer_of, matrices_of
+from tvmmobile.graph.passes.layers_of_forms import gated_operands, layer_of, matrices_of, resize_constants
 from tvmmobile.graph.passes.products import swaps_beside_products
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
@@ -139,8 +139,10 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
         layer = layer_of(found, form) if matched else None
         if layer is None:
             continue
-        if isinstance(layer, Pool | WindowPool | Resize | Softmax):
+        if isinstance(layer, Pool | WindowPool | Softmax):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
+        if isinstance(layer, Resize):
+            return ComposedLayer(layer, resize_constants(found["resize"])), (0,)
         if isinstance(layer, ChannelNorm | GroupNorm):
             weight, bias = (found[part].value.numpy() if part in found else NO_PARAMETERS.bias for part in ("weight", "bias"))
             return ComposedLayer(layer, LayerParameters(weight, bias)), _places(function, found["norm"].args[:1])

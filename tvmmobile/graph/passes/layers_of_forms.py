@@ -7,9 +7,12 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from tvmmobile.graph.curves import CHANNEL, GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import (
+    NO_PARAMETERS,
     ChannelNorm,
     Clamp,
     Conv2d,
@@ -17,6 +20,7 @@ from tvmmobile.graph.layers import (
     Gating,
     GroupNorm,
     Layer,
+    LayerParameters,
     MaxPool,
     MeanPool,
     Pool,
@@ -30,7 +34,8 @@ from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import holds
 from tvmmobile.graph.passes.views import TO_LAST, turned
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.graph.resizing import METHODS, PLACES
+from tvmmobile.graph.resizing import COPIES, METHODS, PLACES
+from tvmmobile.graph.taps import is_given, taps_of
 
 
 def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
@@ -196,8 +201,19 @@ def _resize_of(call: Any) -> Resize | None:
     places = str(attrs.coordinate_transformation_mode)
     if attrs.layout != "NHWC" or shape[0] != 1 or not str(call.args[0].ty.dtype) == str(call.ty.dtype) == FLOAT32.name:
         return None
-    known = method in METHODS and places in PLACES
-    return Resize(shape[1], shape[2], shape[3], out_shape[1], out_shape[2], method, places) if known else None
+    if is_given(call) and method:
+        method = "linear" if method == "linear" else COPIES
+    elif method not in METHODS or places not in PLACES:
+        return None
+    return Resize(shape[1], shape[2], shape[3], out_shape[1], out_shape[2], method, places)
+
+
+def resize_constants(call: Any) -> LayerParameters:
+    """The constants of a resize's layer: where its pixels are given, these and their shares."""
+    if not is_given(call):
+        return NO_PARAMETERS
+    first, share = (np.concatenate(parts) for parts in zip(*(taps.first_and_share() for taps in taps_of(call)), strict=True))
+    return LayerParameters(first.astype(np.int32), share.astype(np.float32))
 
 
 def _bounds_of(found: dict[str, Any]) -> Clamp | None:

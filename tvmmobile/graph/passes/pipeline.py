@@ -22,6 +22,7 @@ from tvmmobile.graph.passes.channels_last import channels_last
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.given_resizes import given_resizes
 from tvmmobile.graph.passes.group_norms import group_norms
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.joined_views import joined_views
@@ -46,6 +47,7 @@ from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.turned_products import turned_products
 from tvmmobile.graph.precision import FLOAT32, Precision
+from tvmmobile.graph.taps import RESIZE
 from tvmmobile.system.files import write_text
 
 Pass = Callable[[Any], Any]
@@ -56,8 +58,6 @@ _LAYOUTS = {
     "relax.nn.conv3d": ["NCDHW", "OIDHW"],
     "relax.image.resize3d": ["NCDHW"],
 }
-
-_RESIZE = "relax.image.resize2d"
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def _images_in_nhwc(module: Any) -> Any:
 
     main = module["main"]
     inputs = {*main.params} | input_steps(main)
-    resized = {binding.value.args[0] for binding in bindings_of(main) if operator_of(binding.value) == _RESIZE}
-    layouts = _LAYOUTS if resized & inputs else {**_LAYOUTS, _RESIZE: ["NHWC"]}
+    resized = {binding.value.args[0] for binding in bindings_of(main) if operator_of(binding.value) == RESIZE}
+    layouts = _LAYOUTS if resized & inputs else {**_LAYOUTS, RESIZE: ["NHWC"]}
     return relax.transform.ConvertLayout(layouts)(module)
 
 
@@ -149,6 +149,7 @@ def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
         ("joined_views", joined_views),
         *([convert] if convert else []),
         ("copied_outputs", copied_outputs),
+        ("given_resizes", given_resizes),
         ("legalize_rest", transform.LegalizeOps()),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
         ("annotate_rest", transform.AnnotateTIROpPattern()),

@@ -144,8 +144,11 @@ class _Conversion(MainRewriter):
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
-    kind = precision.numpy
-    return LayerParameters(given.weight.astype(kind), given.bias.astype(kind), tuple(array.astype(kind) for array in given.operands))
+    """The constants in a precision; integers, such as places, stay as they are."""
+    weight, bias, *operands = (
+        array.astype(precision.numpy) if array.dtype.kind == "f" else array for array in (given.weight, given.bias, *given.operands)
+    )
+    return LayerParameters(weight, bias, tuple(operands))
 
 
 def _attributes(attrs: Any, precision: Precision) -> Any:

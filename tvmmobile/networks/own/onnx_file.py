@@ -29,6 +29,7 @@ from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_on
 from tvmmobile.networks.own.onnx_pads import same_pads
 from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
+from tvmmobile.networks.own.onnx_resize import resize, upsample
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx_tensors import external_tensors
 from tvmmobile.networks.own.onnx_trace import trace_onnx
@@ -402,7 +403,9 @@ _CONVERTERS: dict[str, _Converter] = {
     "Max": _pairwise("maximum"),
     "Min": _pairwise("minimum"),
     "Pad": _pad,
+    "Resize": resize,
     "ScatterND": _scatter_nd,
     "Slice": slice_by_attributes,
     "Split": split_into_one,
+    "Upsample": upsample,
 }
