@@ -69,9 +69,8 @@ def _failure(library: Library, error: MeasureError) -> Disagreement:
 
 @contextmanager
 def handed_over(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill beside the files of `folder`, to which its own are moved unless the body raises, the manifest last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with scratch("unchecked", folder) as made:
+    """Yield a temporary folder to fill, whose files go to `folder` unless the body raises, each whole and the manifest last."""
+    with scratch("unchecked") as made:
         yield made
         for path in sorted(made.iterdir(), key=lambda path: path.suffix == ".json"):
             with replacing(folder / path.name) as temporary:
