@@ -10,6 +10,9 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.system.errors import UserError
 
+#: How far from integers a filter's values may be, in steps of its scale, and how many steps these may be.
+_OFF, _MOST = 2.0**-14, 256
+
 
 @dataclass(eq=False)
 class WeightScales:
@@ -58,10 +61,24 @@ class WeightScales:
         for values in np.moveaxis(weight, -1, 0):
             first = float(values.flat[0])
             scale = self.scales.get(_key(values), first if first > 0 and (values == first).all() else None)
+            scale = self._fitting(values) if scale is None else scale
             if scale is None:
                 return None
             found.append(scale)
         return np.array(found)
+
+    def _fitting(self, values: Array) -> float | None:
+        """The scale of which a filter's values are multiples; `None` if no filter of the file has such a one.
+
+        Graph passes cut filters into parts: those of a transposed convolution become filters for each pixel that a place makes.
+        """
+        largest = np.abs(values).max(initial=0.0)
+        scales = np.unique(list(self.scales.values()))
+        scales = scales[(scales > 0) & (np.abs(largest / scales - np.rint(largest / scales)) <= _OFF) & (largest / scales < _MOST)]
+        steps = values.reshape(1, -1) / scales.reshape(-1, 1)
+        off = np.abs(steps - np.rint(steps)).max(1, initial=0.0)
+        best = int(off.argmin()) if off.size else -1
+        return float(scales[best]) if off.size and off[best] <= _OFF else None
 
 
 def _key(values: Array) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,33 @@ def test_zero_points_and_saturation(tmp_path: Path) -> None:
     assert ready.integers is not None
     assert steps_off(ready.integers.outputs(image), expected, 0.02).max() < 1.01
     assert expected.min() == pytest.approx(-129 * 0.02) and expected.max() == pytest.approx(126 * 0.02)
+
+
+@pytest.mark.parametrize(("kernel", "pads"), [(2, [0] * 4), (3, [0] * 4), (4, [1] * 4)])
+def test_a_transposed_convolution_with_scales_per_channel(tmp_path: Path, kernel: int, pads: list[int]) -> None:
+    """Its filters are cut into those of each pixel that a place makes, whose scales are the file's."""
+    draw = np.random.default_rng(kernel)
+    constants = {
+        "w": draw.integers(-127, 128, (16, 8, kernel, kernel)).astype(np.int8),
+        "ws": draw.uniform(0.005, 0.03, 8).astype(np.float32),
+        "wz": np.zeros(8, np.int8),
+        "s": np.float32(0.03),
+        "so": np.float32(0.3),
+        "z": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["real"], axis=1),
+        helper.make_node("ConvTranspose", ["d", "real"], ["c"], strides=[2, 2], pads=pads),
+        helper.make_node("QuantizeLinear", ["c", "so", "z"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["rounded", "so", "z"], ["y"]),
+    ]
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, {name: np.asarray(value) for name, value in constants.items()}), (1, 16, 8, 8))
+    ready, image = in_integers(path), noise(1, (1, 16, 8, 8))
+    assert ready.integers is not None and convolutions(ready) == ["int8"]
+    expected = run_onnxruntime(path, image)
+    output, (rows, columns) = ready.integers.outputs(image), expected.shape[2:]
+    side = math.isqrt(output.size // 8)  # of the image before its last pixels are cut off
+    output = output.reshape(1, 8, side, side)[:, :, :rows, :columns]
+    assert steps_off(output, expected, 0.3).max() < 1.01 and (output != expected).mean() < 0.02

@@ -24,7 +24,7 @@ _ALIKE = frozenset(
     {
         *(_NORM, "relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"),
         *("relax.clip", "relax.nn.relu", "relax.nn.leakyrelu", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"),
-        *("relax.sigmoid", "relax.tanh", "relax.exp", "relax.negative"),
+        *("relax.sigmoid", "relax.tanh", "relax.exp", "relax.negative", "relax.round"),
     }
 )
 
