@@ -16,6 +16,7 @@ A million inputs take 7 to 14 minutes, on one core. The agent's C++ has tests of
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def told(finding: Finding, seed: int) -> str:
     """A finding, and how to reproduce it."""
     content = finding.content
     more = f" and {len(content) - _MOST_SHOWN} bytes more" if len(content) > _MOST_SHOWN else ""
-    again = f"./scripts/fuzz --reader '{finding.reader}' --seed {seed} --first {finding.number} --inputs 1"
+    again = f"./scripts/fuzz --reader {shlex.quote(finding.reader)} --seed {seed} --first {finding.number} --inputs 1"
     where = f" ({finding.where})" if finding.where else ""
     return f"\n{finding.reader}: {finding.fault}{where}\n    {content[:_MOST_SHOWN]!r}{more}\n    {again}"
 

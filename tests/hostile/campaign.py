@@ -17,6 +17,8 @@ from hostile.fuzzing import WAIT_S, Finding, Judge, Reader, Tally, fuzz, judging
 
 #: Without a new input in that time a process is stopped: the deadlines within it have failed.
 _STUCK_S = 2 * WAIT_S
+#: The same while samples are made, which imports what takes minutes on a busy machine.
+_PREPARED_S = 10 * WAIT_S
 _NUMBER_BYTES = 8
 
 
@@ -29,7 +31,7 @@ def campaign(readers: Sequence[Reader], seed: int, numbers: Callable[[Reader], S
 
 def _in_process(reader: Reader, seed: int, numbers: Sequence[int], folder: Path) -> Tally:
     """The tally of a process that may not survive it."""
-    place = mmap.mmap(-1, _NUMBER_BYTES)  # what is being read, for when the process cannot say so any more
+    place = mmap.mmap(-1, _NUMBER_BYTES)  # 1 more than the number of what is being read, for when the process cannot say so any more
     reading, writing = os.pipe()
     start, child = time.monotonic(), os.fork()
     if child == 0:
@@ -41,7 +43,7 @@ def _in_process(reader: Reader, seed: int, numbers: Sequence[int], folder: Path)
     if answer:
         tally: Tally = pickle.loads(answer)
         return tally
-    number = int.from_bytes(place[:], "little")
+    number = max(0, int.from_bytes(place[:], "little") - 1)
     code = os.waitstatus_to_exitcode(status)
     fault = f"killed by {signal.Signals(-code).name}" if code < 0 else f"the process ended with {code}"
     with judging(reader) as judge:
@@ -63,7 +65,7 @@ def _answer(reading: int, place: mmap.mmap, child: int) -> bytes:
                 answer += chunk
             elif place[:] != last:
                 last, since = place[:], time.monotonic()
-            elif time.monotonic() - since > _STUCK_S:
+            elif time.monotonic() - since > (_STUCK_S if any(place[:]) else _PREPARED_S):
                 os.kill(child, signal.SIGKILL)
 
 
@@ -73,7 +75,9 @@ def _child(reader: Reader, seed: int, numbers: Sequence[int], folder: Path, plac
     try:
         warnings.simplefilter("ignore")
         with judging(reader, folder) as judge:
-            tally = fuzz(judge, seed, numbers, lambda number: place.__setitem__(slice(None), number.to_bytes(_NUMBER_BYTES, "little")))
+            tally = fuzz(
+                judge, seed, numbers, lambda number: place.__setitem__(slice(None), (number + 1).to_bytes(_NUMBER_BYTES, "little"))
+            )
             tally.findings = [_minimised(judge, finding) for finding in tally.findings]
         with open(writing, "wb") as pipe:
             pickle.dump(tally, pipe)
