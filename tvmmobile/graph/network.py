@@ -83,7 +83,8 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     """Read `main` of a prepared module (see `passes.pipeline.prepare`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
     bindings = kernel_bindings(module)
-    wired, results = _wiring(module)
+    wired, returned_values = _wiring(module)
+    results = {result for result in returned_values if isinstance(result, int)}
     sources = [[source for source in inputs if isinstance(source, int)] for inputs in wired]
     consumers: dict[int, list[int]] = {}
     for index, inputs in enumerate(sources):

@@ -139,6 +139,8 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
     name = operator_of(call)
     if name not in ("relax.nn.conv2d", "relax.matmul") or not isinstance(call.args[1], tvm.ir.GenericConst):
         return ()
+    if call.args[1].ty.ndim < 2:  # a product with a vector has no channels
+        return ()
     channels = int(call.ty.shape[-1])
     return (1, 1, 1, channels) if name == "relax.nn.conv2d" else (channels,)
 

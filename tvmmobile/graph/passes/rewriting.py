@@ -134,11 +134,18 @@ class MainRewriter(ABC):
 
 
 def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:
-    """The module with `main` rewritten; `replacement` gets a match and the matches of the pattern's parts."""
+    """The module with `main` rewritten; `replacement` gets a match and the matches of the pattern's parts.
+
+    TVM's matcher sees through a second name of a variable, such as that of an output, and would give it as a match.
+    """
+    from tvm import relax
     from tvm.relax.dpl import rewrite_call
 
+    def unless_named_again(match: Any, matched: Any) -> Any:
+        return match if isinstance(match, relax.Var) else replacement(match, matched)
+
     module = module.clone()
-    module["main"] = rewrite_call(pattern, replacement, module["main"])
+    module["main"] = rewrite_call(pattern, unless_named_again, module["main"])
     return module
 
 

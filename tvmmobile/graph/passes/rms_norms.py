@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,30 @@ def rms_norms(module: Any) -> Any:
 
         for pattern in (either("relax.multiply", normed, factors), normed):
             module = rewrite_main(module, pattern, rewrite)
-    return module
+    return _along_rows(module)
+
+
+def _along_rows(module: Any) -> Any:
+    """Rewrite `nn.rms_norm` over several last axes, or the last of an image, as one of rows: layout inference would move the axes of an
+    image, but leave the factors as they are.
+    """
+    from tvm import relax
+    from tvm.relax.dpl import is_op, wildcard
+
+    data, weight = wildcard(), wildcard()
+    norm = is_op("relax.nn.rms_norm")(data, weight)
+
+    def rewrite(call: Any, matched: Any) -> Any:
+        shape = shape_of(call)
+        axes = sorted(int(axis) % len(shape) for axis in call.attrs.axes)
+        count = math.prod(shape[axes[0] :])
+        if axes != list(range(axes[0], len(shape))) or (len(axes) == 1 and len(shape) != 4):
+            return call
+        rows = relax.op.reshape(matched[data], [1, math.prod(shape) // count, count])
+        factors = relax.op.reshape(relax.op.broadcast_to(matched[weight], shape[axes[0] :]), [count])
+        return relax.op.reshape(relax.op.nn.rms_norm(rows, factors, [-1], float(call.attrs.epsilon)), shape)
+
+    return rewrite_main(module, norm, rewrite)
 
 
 def _axis_of(mean: Any) -> int | None:
