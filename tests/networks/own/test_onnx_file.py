@@ -36,9 +36,9 @@ def node(operator: str, inputs: Sequence[str], output: str = "y", **attributes: 
         (convolution(), {"opset": 999}, r"opset 999; onnx \S+ knows up to \d+"),
         (convolution(), {"ir_version": 99}, r"IR version 99; onnx \S+ knows up to \d+"),
         (
-            convolution([node("Bernoulli", "c", "d"), node("Celu", "d", "e"), node("Mine", "e", domain="own.ops")]),
+            convolution([node("Bernoulli", "c", "d"), node("Det", "d", "e"), node("Mine", "e", domain="own.ops")]),
             {"domains": ("own.ops",)},
-            r"operators that cannot be imported: Bernoulli, Celu, own\.ops\.Mine",
+            r"operators that cannot be imported: Bernoulli, Det, own\.ops\.Mine",
         ),
         (convolution([node("Relu", "q")]), {}, "is not a valid ONNX model"),
         (Graph([node("Relu", "x")], {}), {}, "has no convolution or matrix product with weights"),

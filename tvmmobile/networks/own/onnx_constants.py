@@ -37,6 +37,8 @@ _ENLARGING: dict[str, Callable[..., float]] = {
     "Upsample": lambda *_: math.inf,
 }
 _STANDARD = ("", "ai.onnx")
+#: Norms whose results have their input's type and shape, which ONNX does not infer.
+_UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 def fold_constants(model: Any) -> Any:
@@ -58,7 +60,7 @@ def fold_constants(model: Any) -> Any:
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
     while True:
         del folded.graph.value_info[:]
-        folded = _inferred(folded)
+        folded = with_shapes(folded)
         _make_axes_scalar(folded.graph, values)
         nodes = _left(folded, values)
         if len(nodes) == len(folded.graph.node) and not any(node.op_type == "If" for node in folded.graph.node):
@@ -73,9 +75,27 @@ def fold_constants(model: Any) -> Any:
     return folded
 
 
+def with_shapes(model: Any) -> Any:
+    """The model with the shapes and types that ONNX infers; raises as `fold_constants` does.
+
+    ONNX infers none for norms that it defines as functions, and then none behind them: they are inferred as copies of their input.
+    """
+    import onnx
+
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    norms = {place: node for place, node in enumerate(model.graph.node) if node.op_type in _UNTYPED and node.domain in _STANDARD}
+    for place, node in norms.items():
+        named.graph.node[place].CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    inferred = _inferred(named)
+    for place, node in norms.items():
+        inferred.graph.node[place].CopyFrom(node)
+    return inferred
+
+
 def _inferred(model: Any) -> Any:
-    """The model with inferred shapes. ONNX's inference ends the process for a `Slice` of a tensor with a negative extent, as padding may
-    make it, so models with one are tried in another process first.
+    """The model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding may make
+    it, so models with one are tried in another process first.
     """
     import onnx
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial, reduce
+from functools import cache, partial
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +20,33 @@ from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, spec_of
+from tvmmobile.networks.own.onnx_attention import attention
 from tvmmobile.networks.own.onnx_constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx_constants import fold_constants
+from tvmmobile.networks.own.onnx_elementwise import (
+    celu,
+    dropout,
+    eye_like,
+    is_inf,
+    lp_normalization,
+    mean,
+    one_hot,
+    pairwise,
+    power,
+    top_k,
+)
 from tvmmobile.networks.own.onnx_halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx_limits import check_onnx, check_shapes
-from tvmmobile.networks.own.onnx_norms import instance_norm, whole_group_norms
+from tvmmobile.networks.own.onnx_norms import instance_norm, layer_norm, whole_group_norms
 from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_one
-from tvmmobile.networks.own.onnx_pads import same_pads
+from tvmmobile.networks.own.onnx_pads import explicit_transposed, same_pads
+from tvmmobile.networks.own.onnx_pools import explicit_pads, lp_pool, max_pool
 from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
+from tvmmobile.networks.own.onnx_regions import roi_align
 from tvmmobile.networks.own.onnx_resize import resize, upsample
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
+from tvmmobile.networks.own.onnx_scatter import scatter_elements, scatter_nd
 from tvmmobile.networks.own.onnx_tensors import external_tensors
 from tvmmobile.networks.own.onnx_trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
@@ -43,7 +59,7 @@ _STANDARD = ("", "ai.onnx")
 #: Characters of the path of a file beside.
 _LONGEST_NAME = 255
 #: Operators that the importer knows but that cannot become a sequence of kernels.
-_NOT_STRAIGHT = {"If"}
+_NOT_STRAIGHT = {"If", *("Compress", "NonMaxSuppression", "NonZero", "Unique")}  # the results' extents depend on values
 
 
 def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
@@ -223,7 +239,7 @@ def _unknown(model: Any) -> list[str]:
     """Operators that the importer does not have."""
     from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
-    known = _get_convert_map().keys()
+    known = _get_convert_map().keys() | _CONVERTERS.keys()
     return [
         f"{node.domain}.{node.op_type}" if node.domain not in _STANDARD else node.op_type
         for node in model.graph.node
@@ -274,6 +290,9 @@ def _importer() -> Any:
                     super()._construct_nodes(SimpleNamespace(node=[node]))
                 except Exception as error:  # converters raise errors of any kind
                     raise not_imported(error, named_node(node, self.opset)) from error
+
+        def _check_for_unsupported_ops(self, graph: Any) -> None:
+            """Do nothing: `_unknown` has found them, and TVM does not know those that only we convert."""
 
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             convert = _CONVERTERS.get(op_name)
@@ -327,30 +346,10 @@ def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int)
     return None
 
 
-def _pairwise(operator: str) -> _Converter:
-    def convert(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
-        from tvm import relax
-
-        return reduce(getattr(relax.op, operator), list(inputs)) if all(map(_is_float, inputs)) else None
-
-    return convert
-
-
 def _is_float(value: Any) -> bool:
     from tvm import relax
 
     return isinstance(value.ty, relax.TensorType) and str(value.ty.dtype) == FLOAT32.name
-
-
-def _scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Keeps the order of dimensions, in which the indices count: TVM would permute the data's without them."""
-    from tvm import relax
-
-    data, indices, updates = inputs
-    if attrs.get("reduction", b"none") != b"none":
-        return None
-    data, updates = (relax.op.reshape(tensor, shape_of(tensor)) for tensor in (data, updates))
-    return relax.op.scatter_nd(data, indices, updates, "update")
 
 
 def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -396,16 +395,35 @@ def _numbers(value: Any) -> list[int] | None:
 
 
 _CONVERTERS: dict[str, _Converter] = {
+    "Attention": attention,
+    "AveragePool": explicit_pads,
+    "Celu": celu,
     "Clip": _clip,
     "Conv": _explicit_padding,
+    "ConvTranspose": explicit_transposed,
+    "Dropout": dropout,
+    "EyeLike": eye_like,
     "Gather": _gather,
     "InstanceNormalization": instance_norm,
-    "Max": _pairwise("maximum"),
-    "Min": _pairwise("minimum"),
+    "IsInf": is_inf,
+    "LayerNormalization": layer_norm,
+    "LpNormalization": lp_normalization,
+    "LpPool": lp_pool,
+    "Max": pairwise("maximum"),
+    "MaxPool": max_pool,
+    "Mean": mean,
+    "Min": pairwise("minimum"),
+    "OneHot": one_hot,
     "Pad": _pad,
+    "Pow": power,
     "Resize": resize,
-    "ScatterND": _scatter_nd,
+    "RoiAlign": roi_align,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
     "Slice": slice_by_attributes,
     "Split": split_into_one,
+    "Sum": pairwise("add"),
+    "TopK": top_k,
     "Upsample": upsample,
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
@@ -19,6 +20,43 @@ def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> 
     shape = shape_of(data)
     axes, epsilon = list(range(2, len(shape))), float(attrs.get("epsilon", 1e-5))
     return relax.op.nn.group_norm(data, weight, bias, num_groups=shape[1], channel_axis=1, axes=axes, epsilon=epsilon)
+
+
+def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `LayerNormalization`: TVM's converter takes the rank of the factors for the number of axes.
+
+    Raises:
+        ValueError: it returns means and deviations.
+    """
+    import tvm
+    from tvm import relax
+
+    if attrs["tvm_custom"]["num_outputs"] > 1:
+        raise ValueError("LayerNormalization that returns its mean is not supported")
+    data, shape = inputs[0], shape_of(inputs[0])
+    axes = list(range(int(attrs.get("axis", -1)) % len(shape), len(shape)))
+    extents = [shape[axis] for axis in axes]
+    bias = inputs[2] if len(inputs) > 2 and inputs[2] is not None else relax.const(np.zeros(extents, np.float32))
+    factors, summands = (_broadcast(part, extents) for part in (inputs[1], bias))
+    epsilon, known = float(attrs.get("epsilon", 1e-5)), all(isinstance(part, tvm.ir.GenericConst) for part in (factors, summands))
+    if len(shape) != 4 or axes[0] > 1 or (axes[0] == 1 and known):
+        return relax.op.nn.layer_norm(data, factors, summands, axes, epsilon)
+    count = math.prod(extents)  # layout inference would move the axes of an image, but leave the factors as they are
+    rows = relax.op.reshape(data, [1, math.prod(shape) // count, count])
+    factors, summands = (relax.op.reshape(part, [count]) for part in (factors, summands))
+    return relax.op.reshape(relax.op.nn.layer_norm(rows, factors, summands, [-1], epsilon), shape)
+
+
+def _broadcast(value: Any, extents: list[int]) -> Any:
+    """A tensor with these extents; a constant stays one, as the graph passes want it."""
+    import tvm
+    from tvm import relax
+
+    if shape_of(value) == extents:
+        return value
+    if isinstance(value, tvm.ir.GenericConst):
+        return constant(np.ascontiguousarray(np.broadcast_to(value.value.numpy(), extents)))
+    return relax.op.broadcast_to(value, extents)
 
 
 def whole_group_norms(module: Any) -> Any:

@@ -1,0 +1,166 @@
+"""Compiles ONNX models for this machine, many to a build, and compares what they compute with ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from own_networks import network_of
+from random_onnx import Array, Case
+from small_networks import HOST, kernels_of
+
+from tvmmobile.graph.network import lower
+from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
+from tvmmobile.kernels.codegen import make_target, pass_context
+from tvmmobile.kernels.lowering import PIPELINE
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.loading import load_own
+from tvmmobile.system.errors import UserError
+
+#: Largest difference from ONNX Runtime, relative to the largest magnitude.
+TOLERANCE = 1e-4
+#: Networks to a build.
+BATCH = 40
+AGREES, REFUSED, UNNAMED, WRONG, FAILED, UNJUDGED = "agrees", "refused", "refused, unnamed", "wrong", "exception", "unjudged"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a model.
+
+    Attributes:
+        result: one of the words above; `unjudged` if ONNX Runtime cannot run it.
+        why: a message, or how far off the values are.
+    """
+
+    case: Case
+    result: str
+    why: str = ""
+
+
+def outcomes(cases: Iterable[Case]) -> Iterator[Outcome]:
+    """What becomes of each model, not in order."""
+    ready: list[tuple[Case, list[Array], Any]] = []
+    for case in cases:
+        try:
+            expected = by_runtime(case)
+        except Exception as error:  # of ONNX Runtime's own classes
+            yield Outcome(case, UNJUDGED, str(error).splitlines()[0][:300])
+            continue
+        try:
+            ready.append((case, expected, lowered(case)))
+        except UserError as error:
+            yield Outcome(case, REFUSED if case.operator in error.message else UNNAMED, error.message)
+        except Exception:
+            yield Outcome(case, FAILED, traceback.format_exc())
+        if len(ready) == BATCH:
+            yield from _compared(ready)
+            ready = []
+    yield from _compared(ready)
+
+
+def by_runtime(case: Case) -> list[Array]:
+    """What ONNX Runtime computes."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(case.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: list[Array] = session.run(None, case.feeds)
+    return found
+
+
+def lowered(case: Case) -> Any:
+    """The model as a module of kernels, as `compile` makes it of a file."""
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-onnx-") as folder:
+        path = Path(folder, "net.onnx")
+        path.write_bytes(case.model.SerializeToString())
+        imported = load_own(OwnFile(path), None, None, 0)
+    network = network_of(imported)
+    return lower(network, kernels_of(network, case.seed))
+
+
+def _compared(ready: Sequence[tuple[Case, list[Array], Any]]) -> Iterator[Outcome]:
+    """Build and run networks together; those of a build that fails each by itself."""
+    if not ready:
+        return
+    try:
+        machine = built([module for _, _, module in ready])
+    except Exception:
+        if len(ready) == 1:
+            yield Outcome(ready[0][0], FAILED, traceback.format_exc())
+            return
+        half = len(ready) // 2
+        yield from _compared(ready[:half])
+        yield from _compared(ready[half:])
+        return
+    for place, (case, expected, _) in enumerate(ready):
+        try:
+            actual = run(machine, f"main_{place}", list(case.feeds.values()))
+        except Exception:
+            yield Outcome(case, FAILED, traceback.format_exc())
+            continue
+        difference = max(difference_of(one, other) for one, other in zip(actual, expected, strict=True))
+        yield Outcome(case, AGREES if difference <= TOLERANCE else WRONG, f"{difference:.2g}")
+
+
+def built(modules: Sequence[Any]) -> Any:
+    """A virtual machine with `main_0`, `main_1`, … of these modules."""
+    import tvm
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    for place, module in enumerate(modules):
+        _add(builder, module, f"_{place}")
+    with pass_context():
+        executable = relax.build(builder.get(), target=make_target({**HOST, "opt-level": 0}), tir_pipeline=PIPELINE)
+    return relax.VirtualMachine(executable, tvm.cpu())
+
+
+def _add(builder: Any, module: Any, suffix: str) -> None:
+    """Add the functions of a module under their names with a suffix."""
+    from tvm import relax
+
+    kernels, main, replaced = {}, module["main"], {}
+    for variable, function in module.functions_items():
+        if not isinstance(function, relax.Function):
+            name = f"{variable.name_hint}{suffix}"
+            kernels[variable] = builder.add_func(function.with_attr("global_symbol", name), name)
+    parameters = {parameter: relax.Var(parameter.name, parameter.ty) for parameter in main.params}
+    replaced.update(parameters)
+
+    def copied(value: Any) -> Any:
+        made = rebuilt(value, lambda leaf: replaced.get(leaf, leaf))
+        if isinstance(made, relax.Call) and made.args and made.args[0] in kernels:
+            return relax.Call(made.op, [kernels[made.args[0]], *made.args[1:]], made.attrs, made.ty_args)
+        return made
+
+    with builder.function(f"main{suffix}", list(parameters.values())):
+        with builder.dataflow():
+            for binding in bindings_of(main):
+                replaced[binding.var] = builder.emit(copied(binding.value))
+            outputs = [builder.emit_output(copied(result)) for result in results_of(main)]
+        builder.emit_func_output(returned(outputs))
+
+
+def run(machine: Any, name: str, inputs: Sequence[Array]) -> list[Array]:
+    import tvm
+
+    result = machine[name](*map(tvm.runtime.tensor, inputs))
+    return [result.numpy()] if isinstance(result, tvm.runtime.Tensor) else [part.numpy() for part in result]
+
+
+def difference_of(actual: Array, expected: Array) -> float:
+    """Largest difference, relative to the largest finite magnitude or to 0.01; infinite where shapes, NaNs or infinities differ."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    finite = np.isfinite(expected)
+    if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True) or not np.isfinite(actual[finite]).all():
+        return float("inf")
+    actual, expected = actual[finite].astype(np.float64), expected[finite].astype(np.float64)
+    return float(np.abs(actual - expected).max(initial=0.0) / max(np.abs(expected).max(initial=0.0), 0.01))

@@ -1,0 +1,153 @@
+"""Operators of ONNX files that TVM's importer lacks, reads with another meaning, or writes as operators that no pass knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import constant, shape_of
+
+
+def pairwise(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
+    """Convert an operator of any number of tensors to calls of one for two tensors, a pair at a time."""
+
+    def convert(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
+        from tvm import relax
+
+        return reduce(getattr(relax.op, operator), list(inputs)) if all(map(_is_tensor, inputs)) else None
+
+    return convert
+
+
+def mean(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    """Convert `Mean` of several tensors to their sum, multiplied by a number."""
+    from tvm import relax
+
+    total = pairwise("add")(inputs, attrs, opset)
+    if total is None or len(inputs) == 1:
+        return total
+    return relax.op.multiply(total, constant(np.asarray(1 / len(inputs), str(inputs[0].ty.dtype))))
+
+
+def _is_tensor(value: Any) -> bool:
+    from tvm import relax
+
+    return isinstance(value.ty, relax.TensorType)
+
+
+def celu(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `Celu`, max(0, x) + min(0, α · (exp(x / α) − 1))."""
+    from tvm import relax
+
+    (data,), op, alpha = inputs, relax.op, float(attrs.get("alpha", 1.0))
+    zero, one, factor, inverse = (relax.const(number, "float32") for number in (0.0, 1.0, alpha, 1 / alpha))
+    curve = op.multiply(op.subtract(op.exp(op.multiply(op.minimum(data, zero), inverse)), one), factor)
+    return op.add(op.maximum(data, zero), curve)
+
+
+def is_inf(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `IsInf` with the signs that it detects, which TVM's converter ignores."""
+    from tvm import relax
+
+    (data,), op, kind = inputs, relax.op, str(inputs[0].ty.dtype)
+    signs = [number for name, number in (("detect_positive", math.inf), ("detect_negative", -math.inf)) if attrs.get(name, 1)]
+    if not signs:
+        return constant(np.zeros(shape_of(data), np.bool_))
+    found = [op.equal(data, relax.const(number, kind)) for number in signs]
+    return reduce(op.logical_or, found)
+
+
+def dropout(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `Dropout` at inference: the tensor itself, and a mask of ones if that is asked for."""
+    import tvm
+    from tvm import relax
+
+    training = inputs[2] if len(inputs) > 2 else None
+    if training is not None and not (isinstance(training, tvm.ir.GenericConst) and not training.value.numpy().any()):
+        raise ValueError("Dropout with training_mode is random")
+    if attrs["tvm_custom"]["num_outputs"] == 1:
+        return inputs[0]
+    return relax.Tuple([inputs[0], constant(np.ones(shape_of(inputs[0]), np.bool_))])
+
+
+def lp_normalization(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `LpNormalization`: each element divided by the norm along an axis; zeros stay zeros."""
+    from tvm import relax
+
+    (data,), op, axis = inputs, relax.op, [int(attrs.get("axis", -1))]
+    if int(attrs.get("p", 2)) == 1:
+        norm = op.sum(op.abs(data), axis, keepdims=True)
+    else:
+        norm = op.sqrt(op.sum(op.multiply(data, data), axis, keepdims=True))
+    smallest = relax.const(float(np.finfo(np.float32).tiny), "float32")
+    return op.divide(data, op.maximum(norm, smallest))
+
+
+def one_hot(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `OneHot`: a comparison of each index with all numbers below the depth, along a new axis; negative ones count from the end.
+
+    Raises:
+        ValueError: depth or values are computed.
+    """
+    import tvm
+    from tvm import relax
+
+    if not all(isinstance(value, tvm.ir.GenericConst) for value in inputs[1:]):
+        raise ValueError("OneHot with a computed depth or computed values is not supported")
+    indices, op = inputs[0], relax.op
+    depth, (off, on) = int(inputs[1].value.numpy().reshape(-1)[0]), inputs[2].value.numpy()
+    kind, rank = str(indices.ty.dtype), len(shape_of(indices)) + 1
+    axis = int(attrs.get("axis", -1)) % rank
+    numbers = np.arange(depth).reshape([depth if place == axis else 1 for place in range(rank)])
+    given = op.expand_dims(indices, axis)
+    found = op.logical_or(op.equal(given, constant(numbers.astype(kind))), op.equal(given, constant((numbers - depth).astype(kind))))
+    return op.where(found, constant(np.asarray(on)), constant(np.asarray(off)))
+
+
+def top_k(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    """Convert `TopK` of versions whose number is an input; TVM's converter looks for version 10's among the attributes.
+
+    Raises:
+        ValueError: the number is computed.
+    """
+    import tvm
+    from tvm import relax
+
+    if opset < 10:
+        return None
+    data, count = inputs
+    if not isinstance(count, tvm.ir.GenericConst):
+        raise ValueError("TopK with a computed number is not supported")
+    number, axis = int(count.value.numpy().item()), int(attrs.get("axis", -1))
+    return relax.op.topk(data, number, axis, "both", bool(attrs.get("largest", 1)), "int64")
+
+
+def eye_like(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `EyeLike`, which depends on nothing but its input's shape and type."""
+    import onnx
+
+    rows, columns = shape_of(inputs[0])
+    kind = onnx.helper.tensor_dtype_to_np_dtype(attrs["dtype"]) if "dtype" in attrs else np.dtype(str(inputs[0].ty.dtype))
+    return constant(np.eye(rows, columns, int(attrs.get("k", 0)), kind))
+
+
+def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `Pow` whose exponent has another type than its base, or whose base are integers; the result has the base's type."""
+    import tvm
+    from tvm import relax
+
+    base, exponent = inputs
+    kind, op = str(base.ty.dtype), relax.op
+    whole = not kind.startswith("float")
+    if not whole and str(exponent.ty.dtype) == kind:
+        return None
+    real = "float32" if whole else kind
+    known = isinstance(exponent, tvm.ir.GenericConst)
+    exponent = constant(exponent.value.numpy().astype(real)) if known else op.astype(exponent, real)
+    if not whole:
+        return op.power(base, exponent)
+    return op.astype(op.round(op.power(op.astype(base, real), exponent)), kind)

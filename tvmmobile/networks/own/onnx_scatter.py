@@ -1,0 +1,50 @@
+"""Scattering operators of ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import constant, shape_of
+
+
+def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `ScatterND`, keeping the order of dimensions, in which the indices count: TVM would permute the data's without them."""
+    from tvm import relax
+
+    data, indices, updates = inputs
+    if attrs.get("reduction", b"none") != b"none":
+        return None
+    extents = constant(np.array(shape_of(data)[: shape_of(indices)[-1]], str(indices.ty.dtype)))
+    data, updates = (relax.op.reshape(tensor, shape_of(tensor)) for tensor in (data, updates))
+    return relax.op.scatter_nd(data, _from_the_front(indices, extents), updates, "update")
+
+
+def _from_the_front(indices: Any, extents: Any) -> Any:
+    """Indices of which the negative ones counted from the end of these extents."""
+    import tvm
+    from tvm import relax
+
+    op, kind = relax.op, str(indices.ty.dtype)
+    if isinstance(indices, tvm.ir.GenericConst):
+        numbers = indices.value.numpy()
+        return constant(np.where(numbers < 0, numbers + extents.value.numpy(), numbers).astype(kind))
+    return op.where(op.less(indices, relax.const(0, kind)), op.add(indices, extents), indices)
+
+
+def scatter_elements(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `ScatterElements` with fewer indices than data in other dimensions; TVM would count with the indices' extents."""
+    from tvm import relax
+
+    data, indices, updates = inputs
+    axis, extents, given = int(attrs.get("axis", 0)), shape_of(data), shape_of(indices)
+    axis %= len(extents)
+    if all(extent == count for place, (extent, count) in enumerate(zip(extents, given, strict=True)) if place != axis):
+        return None
+    op, kind = relax.op, str(indices.ty.dtype)
+    coordinates = [constant(numbers.astype(kind)[..., None]) for numbers in np.indices(given)]
+    coordinates[axis] = op.expand_dims(_from_the_front(indices, relax.const(extents[axis], kind)), -1)
+    reduction = attrs.get("reduction", b"none").decode()
+    return op.scatter_nd(data, op.concat(coordinates, -1), updates, "update" if reduction == "none" else reduction)
