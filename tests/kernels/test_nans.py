@@ -34,7 +34,7 @@ MORE_ELEMENTWISE: tuple[Function, ...] = (
     *(torch.relu, functional.hardtanh, functional.hardswish, torch.abs, torch.sigmoid, functional.elu, lambda x: x.clamp(min=-0.5)),
     *(lambda x: x.clamp(max=0.5), lambda x: torch.maximum(x.flip(-1), x), torch.exp, torch.log, functional.softplus, functional.mish),
     *(torch.erf, torch.sqrt, functional.logsigmoid, functional.selu, functional.celu, torch.rsqrt, torch.sin, torch.log1p, torch.round),
-    *(functional.softshrink, functional.hardshrink, lambda x: functional.threshold(x, 0.1, 20.0), torch.expm1, torch.atan, torch.sinh),
+    *(functional.hardshrink, lambda x: functional.threshold(x, 0.1, 20.0), torch.expm1, torch.atan, torch.sinh),
     *(lambda x: x**3, lambda x: x.clamp(-1, 2) * 3, torch.reciprocal, torch.square),
 )
 #: From an image with two channels of 8 × 8 pixels.

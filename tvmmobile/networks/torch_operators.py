@@ -39,7 +39,6 @@ def decompositions() -> Mapping[Any, Callable[..., Any]]:
             aten.var_mean.correction: _var_mean,
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
             aten.erfc.default: lambda x: 1 - torch.erf(x),
-            aten.softshrink.default: lambda x, limit=0.5: x - x.clamp(-limit, limit),  # PyTorch's own makes 0 of a NaN
             aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
         }
