@@ -99,7 +99,8 @@ def test_an_operator_that_is_imported_wrongly_is_named(tmp_path: Path, monkeypat
     monkeypatch.setitem(onnx_file._CONVERTERS, "Relu", wrong)
     message = refused(job_of(two_convolutions(tmp_path)))
     assert re.fullmatch(
-        r"net_\S+\.so disagrees with ONNX Runtime \S+ on QEMU's cortex-a72: error 0\.01 of the output's largest magnitude, more than 0\.0001; "
+        r"net_\S+\.so disagrees with ONNX Runtime \S+ on QEMU's cortex-a72: "
+        r"error 0\.01 of the output's largest magnitude, more than 0\.0001; "
         r'the first value that differs is that of Relu "second" as it is imported \(error 0\.01\)\.',
         message,
     ), message
