@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from litert_files import FILE, Array, LiteRtFile, by_litert, translated
 
@@ -224,6 +225,25 @@ def test_moves(name: str) -> None:
     file.operator("CONV_2D", [data, weight, file.tensor((3,), value=np.ones(3))], [image], "Conv2DOptions", strideH=1, strideW=1)
     append(file, image, out)
     agrees(file.ends([data], [out]), [random.standard_normal(IMAGE, np.float32)])
+
+
+@pytest.mark.parametrize("values", [{}, {"halfPixelCenters": True}, {"alignCorners": True}], ids=str)
+def test_nearest_pixels(values: dict[str, bool]) -> None:
+    """Also where rounding decides which of two is nearest: for ONNX Runtime, since ONNX's evaluator rounds otherwise."""
+    file, random = LiteRtFile(), np.random.default_rng(5)
+    inputs, outputs, images = [], [], []
+    for _ in range(40):
+        rows, columns, height, width = (int(extent) for extent in random.integers(1, 40, 4))
+        inputs.append(file.tensor((1, rows, columns, 1)))
+        outputs.append(file.tensor((1, height, width, 1)))
+        images.append(random.standard_normal((1, rows, columns, 1), np.float32))
+        operands = [inputs[-1], file.int32(height, width)]
+        file.operator("RESIZE_NEAREST_NEIGHBOR", operands, outputs[-1:], "ResizeNearestNeighborOptions", **values)
+    content = file.ends(inputs, outputs)
+    model = onnx_of(read_litert(FILE, content))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    ours = session.run(None, {value.name: image for value, image in zip(model.graph.input, images, strict=True)})
+    assert all(map(np.array_equal, ours, by_litert(content, images)))
 
 
 def test_squeezed() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from tvmmobile.networks.own.litert_reader import LiteRtOperator
 from tvmmobile.networks.own.litert_translation import SIMPLER, TO_FRONT, TO_LAST, Translation, Translator, same_grid
+from tvmmobile.networks.own.onnx_positions import Axis, Method, taps_along
 from tvmmobile.system.errors import UserError
 
 
@@ -118,11 +122,35 @@ def resize(mode: str) -> Translator:
         rule = "align_corners" if corners else "half_pixel" if centres else "asymmetric"
         # Of pixel centres, LiteRT rounds ⌊(i + ½) · in / out⌋.
         nearest = ("round_prefer_ceil" if corners or centres else "floor") if mode == "nearest" else "round_prefer_floor"
+        if mode == "nearest" and (gathered := _nearest_pixels(into, data, (height, width), corners, centres)):
+            into.write(operator.outputs[0], gathered, True, data)
+            return
         inputs = [into.read(data, True), "", "", into.integers(batch, channels, height, width)]
         made = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
         into.write(operator.outputs[0], made, True, data if mode == "nearest" else None)
 
     return translate
+
+
+def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:
+    """The pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
+    made, differs = into.read(data, True), False
+    method = Method("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
+    method = method if corners or centres else replace(method, nearest="floor")
+    chosen = []
+    for inputs, outputs in zip(into.tensor(data).shape[1:3], size, strict=True):
+        aligned = corners and outputs > 1
+        scale = np.float32(inputs - aligned) / np.float32(outputs - aligned)
+        places = (np.arange(outputs, dtype=np.float32) + np.float32(0.5 if centres else 0)) * scale
+        pixels = np.floor(places.astype(np.float64) + 0.5 if corners else places)
+        chosen.append(np.clip(pixels, 0, inputs - 1).astype(np.int64))
+        usual = taps_along(method, Axis(inputs, outputs, np.float32(outputs) / np.float32(inputs)))
+        differs |= not np.array_equal(chosen[-1], usual.pixels[:, 0])
+    if not differs:
+        return ""
+    for axis, pixels in enumerate(chosen, 2):
+        made = into.emit("Gather", [made, into.integers(*map(int, pixels))], axis=axis)
+    return made
 
 
 def space(onnx: str) -> Translator:
