@@ -15,7 +15,7 @@ from torch import nn
 
 from tvmmobile.graph.layers import Conv2d, LayerParameters, Opaque, Resize
 from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.resizing import METHODS, PLACES
+from tvmmobile.graph.resizing import GIVEN, METHODS, PLACES
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import compute_layer, relative_error
 from tvmmobile.schedules import template_for
@@ -71,6 +71,19 @@ def test_values(
     assert template is not None and template.name == "resize"
     space = template.space(task)
     assert space is not None and 1 <= len(space) <= 6
+    check_schedule(task, space, choice, 1e-6 if dtype == "float32" else 2e-3, tmp_path)
+
+
+@examples(8)
+@given(
+    st.sampled_from(("linear", "nearest")), st.sampled_from(("float32", "float16")), st.sampled_from(("NHWC", "NCHW")), st.integers(0, 5)
+)
+def test_values_of_given_pixels(tmp_path: Path, method: str, dtype: str, layout: str, choice: int) -> None:
+    task = Task((Resize(9, 6, 7, 13, 10, method, GIVEN, layout),), dtype, 2, machine_of("cortex-a76"))
+    template = template_for(task)
+    assert template is not None and template.name == "resize"
+    space = template.space(task)
+    assert space is not None
     check_schedule(task, space, choice, 1e-6 if dtype == "float32" else 2e-3, tmp_path)
 
 
