@@ -161,7 +161,7 @@ def _importer() -> Any:
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     class Importer(ExportedProgramImporter):  # type: ignore[misc]
-        convert_map: dict[str, Any]
+        convert_map: dict[str, Callable[..., Any]]
 
         def _translate_fx_graph(self, *arguments: Any) -> Any:
             convert_map = self.convert_map
