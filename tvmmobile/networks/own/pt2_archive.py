@@ -71,6 +71,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _refusal(file, "holds several programs", fix)
     plain = {_MODEL: _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))}
     _check_program(file, plain[_MODEL], fix)
+    _check_arguments(file, plain[_MODEL], fix)
     plain |= {name: _plain_weights(file, config, fix) for name, config in configs.items()}
     changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
     if not changed:
@@ -82,16 +83,20 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
 
 
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
-    """The program with one graph on the processor, arguments as PyTorch's operators take them, and numbers for dynamic dimensions and for
-    what it takes out of constants (`numbers`).
-    """
+    """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes out of constants (`numbers`)."""
     try:
         program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
-        program = with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+        return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+    except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(file, fix) from error
+
+
+def _check_arguments(file: OwnFile, program: Any, fix: str) -> None:
+    """Raises `UserError` for arguments that PyTorch's operators do not take."""
+    try:
         check_arguments(file, program, fix)
     except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(file, fix) from error
-    return program
 
 
 def _plain_weights(file: OwnFile, config: Any, fix: str) -> Any:
