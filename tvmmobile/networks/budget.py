@@ -21,7 +21,7 @@ MOST_CONSTANTS = 1 << 30
 #: Multiply-adds of one run: a quarter of an hour on a Raspberry Pi 4.
 MOST_MACS = 10**13
 #: Operators, after functions are inlined: seconds of import.
-MOST_OPERATORS = 20_000
+MOST_OPERATORS = 10_000
 #: Operators that compute a batch, image by image, and images.
 MOST_CALLS, MOST_IMAGES = 20_000, 128
 #: Rows or columns of a window, of its steps, of gaps within it and of the padding around an image.
