@@ -121,6 +121,11 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
         [node("ConstantOfShape", "s", "k"), node("Conv", "k w", "y"), node("Relu", "c", "z")],
         {"s": ints(1, 3, 2, 2)},
     ),
+    "a product of numbers": (
+        *(13, 1),
+        [node("ReduceMax", "c", "d", keepdims=0), node("Exp", "d", "e"), node("Mul", "d e", "f"), node("Reshape", "f o")],
+        {"o": ints(1)},
+    ),
     "a product of vectors": (
         *(13, 1),
         [node("Reshape", "c n", "d"), node("MatMul", "d v", "e"), node("Reshape", "e o")],

@@ -234,6 +234,6 @@ def gated_operands(found: dict[str, Any]) -> tuple[Any, ...]:
     shape = shape_of(found["scaled"])
     for data, gate in itertools.permutations(found["scaled"].args):
         shapes = [shape_of(operand) for operand in (data, gate)]
-        if shapes == [shape, [1, 1, 1, shape[-1]]]:
+        if shape and shapes == [shape, [1, 1, 1, shape[-1]]]:
             return data, gate
     return ()
