@@ -83,7 +83,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
 
 
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
-    """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes out of constants (`numbers`)."""
+    """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
     try:
         program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
         return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
