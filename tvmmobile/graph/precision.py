@@ -90,9 +90,9 @@ class Precision:
         return int(self.numpy.type(number).view(self.bits))
 
 
-#: Of a network that rounds to integers where its file says, in any precision: a value beside a tie is one step off in one program or the
-#: other, and so are those computed from it. A dozen of 255 steps.
-_ROUNDED_TOLERANCE = 5e-2
+#: Of a network that rounds to integers where its file says, in any precision: a value at a tie is one step off in one program or the other,
+#: and so are those computed from it. A step of a logit can be eleven of a probability's 255.
+_ROUNDED_TOLERANCE = 0.1
 #: Of integers, by the best instruction that a core has.
 _INTEGER_RATES = {"matrix": 8.0, "dot": 4.0}
 #: Sums of a thousand terms stay below 1e-5 in float32.
