@@ -151,6 +151,12 @@ def test_what_went_wrong_once_agrees_with_onnx_runtime() -> None:
     assert [outcome for outcome in found if outcome.result != AGREES] == [] and len(found) == len(FOUND)
 
 
+def test_windows_that_onnx_and_onnx_runtime_pad_in_different_ways_are_refused() -> None:
+    pool = node("MaxPool", "c", auto_pad="SAME_UPPER", dilations=[1, 2], kernel_shape=[2, 2])
+    made = Case("found", "MaxPool", 13, 0, model(13, [pool], {}, 1), {"x": floats(1, 3, 6, 7)})
+    assert [outcome.result for outcome in outcomes([made])] == [REFUSED]
+
+
 def bad(found: Sequence[Outcome]) -> list[tuple[Any, ...]]:
     """How to make the models again that neither agree nor are refused by name."""
     fine = {AGREES, REFUSED, UNJUDGED}

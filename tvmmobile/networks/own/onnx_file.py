@@ -40,7 +40,7 @@ from tvmmobile.networks.own.onnx_limits import check_onnx, check_shapes
 from tvmmobile.networks.own.onnx_norms import instance_norm, layer_norm, whole_group_norms
 from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_one
 from tvmmobile.networks.own.onnx_pads import explicit_transposed, same_pads
-from tvmmobile.networks.own.onnx_pools import explicit_pads, lp_pool, max_pool
+from tvmmobile.networks.own.onnx_pools import average_pool, lp_pool, max_pool
 from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx_regions import roi_align
@@ -396,7 +396,7 @@ def _numbers(value: Any) -> list[int] | None:
 
 _CONVERTERS: dict[str, _Converter] = {
     "Attention": attention,
-    "AveragePool": explicit_pads,
+    "AveragePool": average_pool,
     "Celu": celu,
     "Clip": _clip,
     "Conv": _explicit_padding,

@@ -14,18 +14,29 @@ def max_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Give a `MaxPool` explicit pads in place of `SAME`, whose windows TVM rounds down.
 
     Raises:
-        ValueError: it returns indices.
+        ValueError: it returns indices, or is dilated and padded by `SAME`.
     """
     if attrs["tvm_custom"]["num_outputs"] > 1:
         raise ValueError("MaxPool with indices is not supported")
-    return explicit_pads(inputs, attrs, _opset)
+    return _explicit_pads(inputs[0], attrs, "MaxPool")
 
 
-def explicit_pads(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Give a pool explicit pads in place of `SAME`; the rest is left to TVM's converter."""
+def average_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Give an `AveragePool` explicit pads in place of `SAME`; raises `ValueError` where it is dilated."""
+    return _explicit_pads(inputs[0], attrs, "AveragePool")
+
+
+def _explicit_pads(data: Any, attrs: dict[str, Any], operator: str) -> None:
+    """Replace `SAME` among the attributes, which are left to TVM's converter."""
     if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
-        attrs.update(auto_pad=b"NOTSET", pads=tuple(_windows(inputs[0], attrs)[2]), ceil_mode=0)
-    return None
+        _refuse_dilated(attrs, operator)
+        attrs.update(auto_pad=b"NOTSET", pads=tuple(_windows(data, attrs)[2]), ceil_mode=0)
+
+
+def _refuse_dilated(attrs: dict[str, Any], operator: str) -> None:
+    """Raises `ValueError` for dilated windows padded by `SAME`: ONNX Runtime pads them as if they had no gaps, unlike ONNX."""
+    if any(int(step) != 1 for step in attrs.get("dilations", ())):
+        raise ValueError(f"{operator} with auto_pad SAME and dilations is ambiguous")
 
 
 def lp_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -33,6 +44,8 @@ def lp_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     from tvm import relax
 
     (data,), power, op = inputs, int(attrs.get("p", 2)), relax.op
+    if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
+        _refuse_dilated(attrs, "LpPool")
     kernel, (strides, dilations), pads = _windows(data, attrs)
     raised = op.abs(data)
     if power > 1:
