@@ -57,7 +57,7 @@ def check_torch(count: int, at_once: int) -> None:
 
 
 def test_some_of_onnx() -> None:
-    check_onnx(40)
+    check_onnx(24)
 
 
 def test_some_of_pytorch() -> None:
