@@ -88,8 +88,12 @@ def check_module(what: str, module: Any, macs: int) -> None:
         check_batch(what, images, len(bindings))
 
 
+#: Attributes of Relax's operators on windows, with the least number that each may have; a negative padding cuts an edge off.
+_LEAST = {"strides": 1, "dilation": 1, "pool_size": 1, "padding": 0, "output_padding": 0, "pad_width": -MOST_WINDOW}
+
+
 def _check_windows(what: str, attrs: Any) -> None:
-    for field, least in (("strides", 1), ("dilation", 1), ("pool_size", 1), ("padding", 0), ("output_padding", 0), ("pad_width", 0)):
+    for field, least in _LEAST.items():
         if (numbers := getattr(attrs, field, None)) is not None:
             check_window(what, field, map(int, numbers), least)
 

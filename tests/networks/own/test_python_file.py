@@ -33,9 +33,9 @@ from tvmmobile.system.errors import UserError
             id="channels",
         ),
         pytest.param(
-            module_text("return self.conv(x.float())").replace("Net()", "Net(), torch.zeros(1, 3, 8, 8).double()"),
-            "the input 'x' is float64, not one of float32",
-            id="double",
+            module_text("return self.conv(x.float())").replace("Net()", "Net(), torch.zeros(1, 3, 8, 8).to(torch.int16)"),
+            "the input 'x' is int16, not one of float32",
+            id="short integers",
         ),
         pytest.param(
             module_text("return self.conv(x) if x.sum() > 1 else self.conv(-x)"), r"cannot be exported: .*[Dd]ata-dependent", id="a branch"

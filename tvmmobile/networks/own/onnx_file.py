@@ -144,8 +144,8 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)
-        check_readable(file.path.parent / location)
         try:
+            check_readable(file.path.parent / location)
             load_external_data_for_tensor(tensor, str(file.path.parent))
         except Exception as error:  # it is missing, too short, or a link that leads elsewhere
             raise UserError(
