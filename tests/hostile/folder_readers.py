@@ -56,12 +56,15 @@ def _make(place: Path, entries: Any, picture: bytes) -> None:
     """A new folder with what a list of entries says, as far as it can be made; nothing is written outside of it."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
+    place = place.resolve()
     for entry in entries[:_MOST_ENTRIES] if isinstance(entries, list) else ():
         if not isinstance(entry, dict):
             continue
         parts = [part for part in str(entry.get("path")).split("/") if part not in ("", ".", "..")]
         path = place.joinpath(*parts) if parts else place / "x"
         with contextlib.suppress(OSError, ValueError, TypeError, UnicodeError, OverflowError):
+            if os.path.realpath(path.parent) != str(path.parent) or os.path.lexists(path):
+                continue  # through a link, which may lead out of the folder, or into a pipe, which would block
             path.parent.mkdir(parents=True, exist_ok=True)
             _make_one(path, entry.get("kind"), picture)
             if not path.is_symlink():
