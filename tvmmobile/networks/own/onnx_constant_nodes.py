@@ -10,9 +10,9 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.onnx_tensors import STANDARD
 from tvmmobile.system.errors import UserError
 
-_STANDARD = ("", "ai.onnx")
 #: The types of real numbers, as ONNX numbers them: float32, float16, float64, bfloat16.
 _REAL = {1, 10, 11, 16}
 #: Operators whose constants are sizes and factors of images.
@@ -58,7 +58,7 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
     """Names of real numbers in `Constant` nodes and of sparse ones, and how many there are."""
     yield from ((sparse.values.name, math.prod(sparse.dims)) for sparse in graph.sparse_initializer)
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in _STANDARD:
+        if node.op_type == "Constant" and node.domain in STANDARD:
             for attribute in node.attribute:
                 if attribute.name == "value" and attribute.t.data_type in _REAL:
                     yield node.output[0], math.prod(attribute.t.dims)
@@ -73,7 +73,7 @@ def _tensor_of(file: OwnFile, node: Any) -> Any:
     import onnx
     from onnx import numpy_helper
 
-    if node.op_type != "Constant" or node.domain not in _STANDARD or len(node.attribute) != 1:
+    if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
         return None
     [attribute], name = node.attribute, node.output[0]
     if attribute.name == "value":

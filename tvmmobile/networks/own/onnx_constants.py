@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.networks.own.onnx_reference import reference_evaluator
+from tvmmobile.networks.own.onnx_tensors import STANDARD
 from tvmmobile.system.survival import survives
 
 Array = npt.NDArray[Any]
@@ -36,7 +37,6 @@ _ENLARGING: dict[str, Callable[..., float]] = {
     "Tile": lambda data, repeats: data.size * math.prod(map(int, repeats)),
     "Upsample": lambda *_: math.inf,
 }
-_STANDARD = ("", "ai.onnx")
 #: Norms whose results have their input's type and shape, which ONNX does not infer.
 _UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
@@ -84,7 +84,7 @@ def with_shapes(model: Any) -> Any:
 
     named = onnx.ModelProto()
     named.CopyFrom(model)
-    norms = {place: node for place, node in enumerate(model.graph.node) if node.op_type in _UNTYPED and node.domain in _STANDARD}
+    norms = {place: node for place, node in enumerate(model.graph.node) if node.op_type in _UNTYPED and node.domain in STANDARD}
     for place, node in norms.items():
         named.graph.node[place].CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
     inferred = _inferred(named)
@@ -122,7 +122,7 @@ def _slices(graph: Any) -> bool:
 def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:
     """PyTorch's exporter gives the axis of `CumSum` a dimension, which ONNX's evaluator refuses."""
     for node in graph.node:
-        axis = values.get(node.input[1]) if node.op_type == "CumSum" and node.domain in _STANDARD else None
+        axis = values.get(node.input[1]) if node.op_type == "CumSum" and node.domain in STANDARD else None
         if axis is not None and axis.ndim:
             name = f"{node.input[1]}/scalar"
             node.input[1] = name
@@ -145,7 +145,7 @@ def _left(model: Any, values: dict[str, Array]) -> list[Any]:
     outputs = {output.name for output in graph.output}
     left: list[Any] = []
     for node in graph.node:
-        if node.op_type == "If" and node.domain in _STANDARD and node.input[0] in values:
+        if node.op_type == "If" and node.domain in STANDARD and node.input[0] in values:
             left.extend(_branch(node, bool(values[node.input[0]].reshape(-1)[0])))
         elif outputs.isdisjoint(node.output) and (found := _values_of(model, node, values, shapes)) is not None:
             values.update(zip(node.output, found, strict=False))
@@ -186,7 +186,7 @@ def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappi
     import onnx
     from onnx import helper
 
-    if node.domain not in _STANDARD or node.op_type in _RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
+    if node.domain not in STANDARD or node.op_type in _RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
         return None
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
         values = {**values, node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}

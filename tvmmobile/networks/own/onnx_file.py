@@ -19,14 +19,13 @@ from tvmmobile.networks.own.onnx_limits import check_onnx, check_shapes
 from tvmmobile.networks.own.onnx_quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
-from tvmmobile.networks.own.onnx_tensors import external_tensors
+from tvmmobile.networks.own.onnx_tensors import STANDARD, external_tensors
 from tvmmobile.networks.own.onnx_trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError, shown
 
 _FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or export it without dynamic axes."
-_STANDARD = ("", "ai.onnx")
 #: Characters of the path of a file beside.
 _LONGEST_NAME = 255
 
@@ -126,7 +125,7 @@ def _checked_versions(file: OwnFile, model: Any) -> None:
 
 def _opset(model: Any) -> int:
     """The version of the standard operators."""
-    return max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=1)
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=1)
 
 
 def _location(file: OwnFile, tensor: Any) -> str:

@@ -35,9 +35,9 @@ from tvmmobile.networks.own.onnx_pools import average_pool, lp_pool, max_pool
 from tvmmobile.networks.own.onnx_regions import roi_align
 from tvmmobile.networks.own.onnx_resize import resize, upsample
 from tvmmobile.networks.own.onnx_scatter import scatter_elements, scatter_nd
+from tvmmobile.networks.own.onnx_tensors import STANDARD
 from tvmmobile.networks.sorting import without_sorting
 
-_STANDARD = ("", "ai.onnx")
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If", *("Compress", "NonMaxSuppression", "NonZero", "Unique")}  # the results' extents depend on values
 
@@ -48,9 +48,9 @@ def unknown_operators(model: Any) -> list[str]:
 
     known = _get_convert_map().keys() | CONVERTERS.keys()
     return [
-        f"{node.domain}.{node.op_type}" if node.domain not in _STANDARD else node.op_type
+        f"{node.domain}.{node.op_type}" if node.domain not in STANDARD else node.op_type
         for node in model.graph.node
-        if node.domain not in _STANDARD or node.op_type not in known or node.op_type in _NOT_STRAIGHT
+        if node.domain not in STANDARD or node.op_type not in known or node.op_type in _NOT_STRAIGHT
     ]
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+#: Names of the domain of ONNX's own operators.
+STANDARD = ("", "ai.onnx")
+
 
 def external_tensors(model: Any) -> Iterator[Any]:
     """Tensors of a `ModelProto` whose data is in other files: of the graph, and of those in branches, loops and functions."""
