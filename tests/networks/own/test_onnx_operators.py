@@ -105,6 +105,19 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
         [node("Reshape", "c s", "d"), node("Attention", "d k k m", q_num_heads=3, kv_num_heads=1)],
         {"s": ints(1, 14, 12), "k": floats(1, 5, 4), "m": floats(14, 5)},
     ),
+    "attention of a row that is wholly hidden": (
+        *(23, 1),
+        [node("Reshape", "c s", "d"), node("Attention", "d k k m", q_num_heads=3, kv_num_heads=1, is_causal=1)],
+        {"s": ints(1, 14, 12), "k": floats(1, 5, 4), "m": np.arange(70).reshape(14, 5) % 5 > np.arange(14)[:, None] % 4},
+    ),
+    **{
+        f"{operator} over no axis": (18, 1, [node("Relu", "c", "d"), node(operator, "d", noop_with_empty_axes=1)], {})
+        for operator in ("ReduceL1", "ReduceLogSum")
+    },
+    **{
+        f"{operator} over no axis": (18, 1, [node(operator, "c e", noop_with_empty_axes=1)], {"e": ints()})
+        for operator in ("ReduceL2", "ReduceSumSquare")
+    },
     "a greatest pixel with zeros in front": (
         *(13, 1),
         [node("MaxPool", "c", auto_pad="SAME_LOWER", kernel_shape=[2, 3], strides=[4, 2])],

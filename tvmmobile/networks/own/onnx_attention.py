@@ -42,6 +42,8 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
         hidden = relax.const(0.0, "float32"), relax.const(_NOTHING, "float32")
         scores = op.add(scores, op.where(mask, *hidden) if str(mask.ty.dtype) == "bool" else mask)
     result = op.matmul(op.nn.softmax(scores, -1), value)
+    if mask is not None:  # a row without a column gives zeros, not the mean of all values
+        result = op.where(op.greater(op.max(scores, -1, True), relax.const(_NOTHING / 2, "float32")), result, relax.const(0.0, "float32"))
     if not flat:
         return result
     return op.reshape(op.permute_dims(result, [0, 2, 1, 3]), [batch, rows, heads * shapes[2][3]])

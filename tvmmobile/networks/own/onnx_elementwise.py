@@ -151,3 +151,35 @@ def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     if not whole:
         return op.power(base, exponent)
     return op.astype(op.round(op.power(op.astype(base, real), exponent)), kind)
+
+
+def over_no_axis(step: Callable[[Any], Any]) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
+    """A converter of a reduction over no axis at all, which still takes each number's magnitude, square or logarithm: TVM's forgets it."""
+
+    def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+        axes = inputs[1] if len(inputs) > 1 else None
+        some = attrs.get("axes") if axes is None else shape_of(axes) != [0]
+        return step(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None
+
+    return convert
+
+
+def absolute(data: Any) -> Any:
+    """The magnitude of each number."""
+    from tvm import relax
+
+    return relax.op.abs(data)
+
+
+def logarithm(data: Any) -> Any:
+    """The natural logarithm of each number."""
+    from tvm import relax
+
+    return relax.op.log(data)
+
+
+def square(data: Any) -> Any:
+    """Each number times itself."""
+    from tvm import relax
+
+    return relax.op.multiply(data, data)

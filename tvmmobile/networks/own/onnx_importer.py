@@ -17,15 +17,19 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import not_imported, quiet
 from tvmmobile.networks.own.onnx_attention import attention
 from tvmmobile.networks.own.onnx_elementwise import (
+    absolute,
     celu,
     dropout,
     eye_like,
     is_inf,
+    logarithm,
     lp_normalization,
     mean,
     one_hot,
+    over_no_axis,
     pairwise,
     power,
+    square,
     top_k,
 )
 from tvmmobile.networks.own.onnx_norms import instance_norm, layer_norm, whole_group_norms
@@ -213,6 +217,10 @@ CONVERTERS: dict[str, Converter] = {
     "OneHot": one_hot,
     "Pad": _pad,
     "Pow": power,
+    "ReduceL1": over_no_axis(absolute),
+    "ReduceL2": over_no_axis(absolute),
+    "ReduceLogSum": over_no_axis(logarithm),
+    "ReduceSumSquare": over_no_axis(square),
     "Resize": resize,
     "RoiAlign": roi_align,
     "Scatter": scatter_elements,
