@@ -35,12 +35,6 @@ def test_precisions_are_found_by_name() -> None:
     assert (FLOAT32.bytes, FLOAT64.bytes) == (4, 8)
 
 
-@pytest.mark.parametrize("numbers", [(0.0, 6.0), (1e-40, 2.5), (5.999999, 6.0)])
-def test_bits_order_as_the_numbers_do(numbers: tuple[float, float]) -> None:
-    low, high = map(FLOAT32.bits_of, numbers)
-    assert low < high and np.int32(high).view(np.float32) == np.float32(numbers[1])
-
-
 def test_machines_are_found_by_the_compilers_name() -> None:
     a53, a72, a76 = map(machine_of, ("cortex-a53", "cortex-a72", "cortex-a76"))
     assert (a53.in_order, a72.in_order, a72.has, a76.has) == (True, False, (), ("half", "dot"))

@@ -85,10 +85,6 @@ class Precision:
             return self.fma_rate
         return next((rate for feature, rate in _INTEGER_RATES.items() if feature in machine.has), self.fma_rate)
 
-    def bits_of(self, number: float) -> int:
-        """A number's bits as an integer."""
-        return int(self.numpy.type(number).view(self.bits))
-
 
 #: Of a network that rounds to integers where its file says, in any precision: a value at a tie is one step off in one program or the other,
 #: and so are those computed from it. A step of a logit can be eleven of a probability's 255.

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.networks.own.onnx_tensors import graphs_of, tensors_of
+
 #: Types of real numbers as ONNX numbers them.
 FLOAT32, HALVES, DOUBLES = 1, frozenset({10, 16}), frozenset({11})
 #: Attributes that name the type of a result, and one that names the type of sums inside an operator.
@@ -26,31 +28,16 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
     import onnx
     from onnx.inliner import inline_local_functions
 
-    if not any(_has(graph, kinds) for part in (model.graph, *model.functions) for graph in _graphs(part)):
+    if not any(_has(graph, kinds) for part in (model.graph, *model.functions) for graph in graphs_of(part)):
         return model
     changed = onnx.ModelProto()
     changed.CopyFrom(inline_local_functions(model) if model.functions else model)
-    for graph in list(_graphs(changed.graph)):
+    for graph in list(graphs_of(changed.graph)):
         _convert(graph, kinds)
     inferred = onnx.shape_inference.infer_shapes(changed)
-    for graph, typed in zip(_graphs(changed.graph), _graphs(inferred.graph), strict=True):
+    for graph, typed in zip(graphs_of(changed.graph), graphs_of(inferred.graph), strict=True):
         _without_conversions(graph, typed)
     return changed
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph, or a function, and the graphs within its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Constants of a graph or function and of its nodes' attributes."""
-    yield from getattr(graph, "initializer", ())
-    yield from (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
 
 
 def _types(graph: Any) -> Iterator[Any]:
@@ -61,7 +48,7 @@ def _types(graph: Any) -> Iterator[Any]:
 def _has(graph: Any, kinds: frozenset[int]) -> bool:
     """Whether a graph has a tensor of one of these types, or a node that makes one."""
     ports = (value.type.tensor_type.elem_type for value in (*graph.input, *graph.output) if not isinstance(value, str))
-    stored = (tensor.data_type for tensor in _tensors(graph))
+    stored = (tensor.data_type for tensor in tensors_of(graph))
     return any(kind in kinds for kind in (*ports, *stored, *(attribute.i for attribute in _types(graph))))
 
 
@@ -73,7 +60,7 @@ def _convert(graph: Any, kinds: frozenset[int]) -> None:
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type in kinds:
             value.type.tensor_type.elem_type = FLOAT32
-    for tensor in _tensors(graph):
+    for tensor in tensors_of(graph):
         if tensor.data_type in kinds:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     for attribute in _types(graph):

@@ -11,6 +11,7 @@ from typing import Any
 
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.onnx_tensors import graphs_within
 from tvmmobile.system.errors import UserError, shown
 
 _AGAIN = "Export it again."
@@ -83,15 +84,12 @@ def _check_node(file: OwnFile, node: Any) -> int:
     return elements
 
 
-def _graphs(file: OwnFile, nodes: Any, depth: int = 0) -> Iterator[Any]:
-    """The graphs that nodes hold in attributes, at any depth."""
-    if depth > _MOST_NESTED:
-        raise UserError(f"{file} has graphs within graphs, more than {_MOST_NESTED} deep.", _AGAIN)
-    for node in nodes:
-        for attribute in node.attribute:
-            for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                yield graph
-                yield from _graphs(file, graph.node, depth + 1)
+def _graphs(file: OwnFile, nodes: Any) -> Iterator[Any]:
+    """The graphs that nodes hold in attributes, at any depth that is allowed."""
+    for graph, depth in graphs_within(nodes):
+        if depth > _MOST_NESTED:
+            raise UserError(f"{file} has graphs within graphs, more than {_MOST_NESTED} deep.", _AGAIN)
+        yield graph
 
 
 def _nodes(file: OwnFile, nodes: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The constants of an ONNX network, wherever they are in its file."""
+"""The graphs and constants of an ONNX network, wherever they are in its file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,31 @@ def external_tensors(model: Any) -> Iterator[Any]:
     """Tensors of a `ModelProto` whose data is in other files: of the graph, and of those in branches, loops and functions."""
     from onnx.external_data_helper import uses_external_data
 
-    found = (*_of_graph(model.graph), *(tensor for function in model.functions for tensor in _of_nodes(function.node)))
-    return (tensor for tensor in found if uses_external_data(tensor))
+    graphs = (graph for part in (model.graph, *model.functions) for graph in graphs_of(part))
+    return (tensor for graph in graphs for tensor in tensors_of(graph) if uses_external_data(tensor))
 
 
-def _of_graph(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _of_nodes(graph.node)
+def graphs_of(graph: Any) -> Iterator[Any]:
+    """A graph or function, and the graphs within its nodes."""
+    yield graph
+    yield from (inner for inner, _ in graphs_within(graph.node))
 
 
-def _of_nodes(nodes: Any) -> Iterator[Any]:
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
+def graphs_within(nodes: Any, depth: int = 1) -> Iterator[tuple[Any, int]]:
+    """Graphs that nodes hold in attributes, such as branches, with their depth; each comes before those that it holds itself."""
+    for node in nodes:
+        for attribute in node.attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield graph, depth
+                yield from graphs_within(graph.node, depth + 1)
+
+
+def tensors_of(graph: Any) -> Iterator[Any]:
+    """Constants of a graph or function, and of its nodes' attributes; a sparse one is its values and their places."""
+    yield from getattr(graph, "initializer", ())
+    sparse = list(getattr(graph, "sparse_initializer", ()))
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors)
-        for sparse in (*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            yield from _of_graph(graph)
+        sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors]
+    for each in sparse:
+        yield from (each.values, each.indices)
