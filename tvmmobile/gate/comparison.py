@@ -225,10 +225,10 @@ def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChan
     """Kernels whose schedule or latency differs: those that cost most first, then the largest."""
     timed = base.kernels_us is not None and new.kernels_us is not None
     old, young = (_kernels(variant.kernels, timed) for variant in (base, new))
-    found = []
+    whole_us, found = base.latency_us, []
     for name in dict.fromkeys((*young, *old)):
         mine, theirs = old.get(name), young.get(name)
-        if mine is None or theirs is None or _differs(mine, theirs, base.latency_us):
+        if mine is None or theirs is None or _differs(mine, theirs, whole_us):
             old_us, new_us = (one.latency_us if one else None for one in (mine, theirs))
             added_us = None if (mine and old_us is None) or (theirs and new_us is None) else (new_us or 0.0) - (old_us or 0.0)
             before, now = (one.schedule if one else None for one in (mine, theirs))
