@@ -208,6 +208,13 @@ def gate_table() -> str:
     return str(simulate_gate.report(found["equal"], found["slowed"]))
 
 
+def gate_runs_table() -> str:
+    """The gate's verdicts in the simulation, by runs a side."""
+    import simulate_gate
+
+    return str(simulate_gate.runs_report(content("gate.json")["runs"]))
+
+
 def quantisation_table() -> str:
     """What each method of quantisation costs a trained network."""
     import compare_quantisation
@@ -282,7 +289,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"result": result_table},
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
-    "docs/gate.md": {"simulation": gate_table},
+    "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},
     "docs/own-networks.md": {"survey": survey_table},
     "docs/quantisation.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
     "docs/virtual-boards.md": {

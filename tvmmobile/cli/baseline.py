@@ -30,7 +30,7 @@ def save(
 ) -> None:
     """Save results as the baselines of their device, replacing older ones.
 
-    The libraries are kept too: regress times them again when a new one looks slower.
+    The libraries are kept too: regress times them again when a new one may be slower.
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.gate.baselines import save_baselines

@@ -84,7 +84,7 @@ def regress(
 ) -> int:
     """Time libraries and compare them with their baselines.
 
-    On a board, a variant that looks slower is timed again, alternating with
+    On a board, a variant that may be slower is timed again, alternating with
     the baseline's library, before it is reported. Exit codes: see compare.
     """
     from tvmmobile.cli.progress import Shown

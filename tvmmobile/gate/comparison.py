@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tvmmobile.gate.statistics import Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
+from tvmmobile.gate.statistics import ALPHA, Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
 from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, read_results
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
@@ -155,7 +155,7 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
 
     Args:
         threshold: changes up to this share are none.
-        measure: with it, variants that look slower are repeated before they are judged; modelled ones need none of it.
+        measure: with it, variants that may be slower are repeated before they are judged; modelled ones need none of it.
 
     Raises:
         UserError: the two are not comparable: device, kind, clock, threads, dtype, format or timing model differ, a sample is not a
@@ -294,6 +294,8 @@ def _remark(base: VariantResult, new: VariantResult, judgement: Judgement) -> st
         return ""
     if math.isinf(judgement.detects):
         return f"{min(len(base.samples_us), len(new.samples_us))} samples are too few to know their noise"
+    if judgement.p is not None and judgement.p <= ALPHA:
+        return "slower, but perhaps by no more than the threshold"
     return f"a slowdown of up to {judgement.detects:.1%} cannot be told from noise"
 
 

@@ -3,8 +3,11 @@
 Samples of one run depend on one another, have outliers and drift, and two runs of the same library differ by more than the samples of
 either suggest. So a run counts by the median of its samples. For one pair of runs the error of their ratio is that of the medians (a
 bootstrap over blocks of neighbouring samples) plus the known spread between runs (`RUN_TO_RUN`); for several interleaved
-pairs it follows from the ratios themselves (Student's t). A slowdown counts if it is significant at `ALPHA` for all variants together
-(Holm), and exceeds the threshold. `scripts/simulate_gate` counts how often that goes wrong; docs/gate.md has the figures.
+pairs it follows from the ratios themselves (Student's t).
+
+A slowdown counts if it is significant at `ALPHA` for all variants together (Holm), and exceeds the threshold. "Same" is no lack of
+significance but an equivalence test: the upper limit of the slowdown at `CONFIDENCE` is below the threshold. `scripts/simulate_gate`
+counts how often either goes wrong; docs/gate.md has the figures.
 """
 
 from __future__ import annotations
@@ -24,14 +27,16 @@ ALPHA = 0.01
 #: Standard deviation of the medians of separate runs of one library, as a share: 1 % between runs, and as much for a drift of 2 % over a
 #: run, which moves its median by half of that.
 RUN_TO_RUN = math.hypot(0.01, 0.01)
-#: If a slowdown of this size would not have been noticed, the verdict is "too noisy".
-COARSEST = 0.10
+#: What is known of the spread between runs counts as much as this many pairs of runs that were seen to differ by it.
+_KNOWN_FREEDOM = 12
+#: Confidence with which "same" excludes a slowdown beyond the threshold.
+CONFIDENCE = 0.95
+#: The same while more pairs of runs may follow: each look is another chance to clear a slow variant, and all together leave 90 %.
+_CONFIDENCE_EARLY = 0.99
 #: The error of a run with fewer samples cannot be estimated.
 MIN_SAMPLES = 8
 #: Most interleaved pairs of runs to decide a suspicion.
 MOST_PAIRS = 14
-#: Errors by which an effect must stay below the threshold to be no suspicion: after the first look, and after interleaved pairs.
-_CLEAR_AT_FIRST, _CLEAR = 1.5, 2.0
 #: Samples further apart than this hardly depend on one another; and blocks that a run is divided into, at least.
 _BLOCK, _MIN_BLOCKS = 5, 4
 _RESAMPLES = 200
@@ -63,14 +68,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How much slower the new library is: logarithm of new over old latency, its standard error (infinite if unknown) with degrees of
-    freedom, and the pairs of runs it rests on.
+    """How much slower the new library is.
+
+    Attributes:
+        log_ratio: logarithm of new over old latency.
+        error: its standard error, infinite if unknown; from several pairs, by how much they differ.
+        freedom: degrees of freedom of the error.
+        pairs: of runs that it rests on.
+        known: the error that the medians' errors and `RUN_TO_RUN` lead to, however alike several pairs are; infinite if unknown.
     """
 
     log_ratio: float
     error: float
     freedom: float
     pairs: int
+    known: float = math.inf
 
     @property
     def change(self) -> float:
@@ -88,6 +100,24 @@ class Estimate:
         if math.isinf(self.error):
             return math.inf
         return math.expm1(min(float(stats.t.isf(ALPHA / hypotheses, self.freedom)) * self.error, 700.0))
+
+    def excludes(self, threshold: float, confidence: float) -> bool:
+        """Whether no slowdown beyond the threshold is compatible with the runs, at this one-sided confidence."""
+        error, freedom = self._spread()
+        return self.log_ratio + float(stats.t.isf(1 - confidence, freedom)) * error <= math.log1p(threshold)
+
+    def _spread(self) -> tuple[float, float]:
+        """Standard error and degrees of freedom, from what is known of runs and from how much these pairs differ.
+
+        Their variances are averaged by degrees of freedom (Smyth 2004, Linear models and empirical Bayes methods: a moderated t).
+        """
+        if self.pairs == 1:
+            return self.error, min(self.freedom, _KNOWN_FREEDOM)
+        if math.isinf(self.known):
+            # Two or three ratios may agree by chance; runs differ by `RUN_TO_RUN` all the same.
+            return max(self.error, RUN_TO_RUN * math.sqrt(2 / self.pairs)), self.freedom
+        freedom = _KNOWN_FREEDOM + self.freedom
+        return math.sqrt((_KNOWN_FREEDOM * self.known**2 + self.freedom * self.error**2) / freedom), freedom
 
 
 @dataclass(frozen=True)
@@ -126,21 +156,22 @@ def judge_exact(base: float, new: float, threshold: float) -> Judgement:
 
 
 def judge(estimates: Sequence[Estimate], threshold: float) -> list[Judgement]:
-    """The verdicts, in order, on variants that are compared together; changes up to `threshold` do not count."""
+    """The verdicts, in order, on variants that are compared together; changes up to `threshold` do not count.
+
+    "Same" has `CONFIDENCE` for each variant alone: it excludes a slowdown beyond the threshold. A smaller one, or a speed-up, may be there.
+    """
     slower = holm([estimate.p_value(1) for estimate in estimates])
     faster = holm([estimate.p_value(-1) for estimate in estimates])
     found = []
     for estimate, p_slower, p_faster in zip(estimates, slower, faster, strict=True):
-        cleared = not is_suspicious(estimate, threshold)
+        cleared = estimate.excludes(threshold, CONFIDENCE)
         detects = threshold if cleared else max(estimate.least_significant(len(estimates)), threshold)
         if p_slower <= ALPHA and estimate.change > threshold:
             verdict = Verdict.SLOWER
         elif p_faster <= ALPHA and estimate.change < -threshold:
             verdict = Verdict.FASTER
-        elif not cleared and (estimate.change > threshold or detects > max(COARSEST, threshold)):
-            verdict = Verdict.TOO_NOISY
         else:
-            verdict = Verdict.SAME
+            verdict = Verdict.SAME if cleared else Verdict.TOO_NOISY
         found.append(Judgement(verdict, estimate.change, p_slower, detects, estimate.pairs))
     return found
 
@@ -160,25 +191,37 @@ def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
     """How much slower the new library is, from pairs of runs; raises `ValueError` without a pair, or for a bad sample."""
     if not pairs:
         raise ValueError("no runs")
-    for pair in pairs:
-        check_samples(pair.base)
-        check_samples(pair.new)
-    ratios = [float(np.log(np.median(pair.new)) - np.log(np.median(pair.base))) for pair in pairs]
-    if len(ratios) > 1:
-        return Estimate(float(np.mean(ratios)), float(stats.sem(ratios)), len(ratios) - 1, len(ratios))
-    parts = [_median_error(np.asarray(side, dtype=np.float64)) for side in (pairs[0].base, pairs[0].new)]
+    return combine([_estimate_pair(pair) for pair in pairs])
+
+
+def _estimate_pair(pair: Pair) -> Estimate:
+    """The estimate from one pair of runs; raises `ValueError` for a bad sample."""
+    check_samples(pair.base)
+    check_samples(pair.new)
+    base, new = (np.asarray(side, dtype=np.float64) for side in (pair.base, pair.new))
+    log_ratio = float(np.log(np.median(new)) - np.log(np.median(base)))
+    parts = [_median_error(side) for side in (base, new)]
     variance = 2 * RUN_TO_RUN**2 + sum(error**2 for error, _ in parts)
     if math.isinf(variance):
-        return Estimate(ratios[0], math.inf, 1.0, 1)
+        return Estimate(log_ratio, math.inf, 1.0, 1)
     # Satterthwaite: what runs differ by is known, so only the medians' errors cost degrees of freedom.
     spent = sum(error**4 / freedom for error, freedom in parts)
-    return Estimate(ratios[0], math.sqrt(variance), variance**2 / spent if spent else math.inf, 1)
+    return Estimate(log_ratio, math.sqrt(variance), variance**2 / spent if spent else math.inf, 1, math.sqrt(variance))
+
+
+def combine(singles: Sequence[Estimate]) -> Estimate:
+    """One estimate from those of single pairs of runs, at least one."""
+    if len(singles) == 1:
+        return singles[0]
+    ratios, count = [single.log_ratio for single in singles], len(singles)
+    known = math.sqrt(sum(single.known**2 for single in singles)) / count
+    return Estimate(float(np.mean(ratios)), float(stats.sem(ratios)), count - 1, count, known)
 
 
 def settle(
     first: Mapping[Key, Estimate], measure: Callable[[Key, bool], Pair | None], threshold: float, most_pairs: int = MOST_PAIRS
 ) -> dict[Key, Estimate]:
-    """Repeat what looks slower, old and new library interleaved, until it is cleared or `most_pairs` pairs of runs are there.
+    """Repeat what may be slower, old and new library interleaved, until it is cleared or `most_pairs` pairs of runs are there.
 
     Only the pairs decide a suspicion: the runs that raised it were picked for being slow. Since pairs can only clear a variant
     before the last of them, looking at it after each one makes no false alarm likelier.
@@ -191,26 +234,26 @@ def settle(
         The estimate to judge each variant by.
     """
     open_keys = [key for key, estimate in first.items() if is_suspicious(estimate, threshold)]
-    pairs: dict[Key, list[Pair]] = {key: [] for key in open_keys}
+    singles: dict[Key, list[Estimate]] = {key: [] for key in open_keys}
+    repeated: dict[Key, Estimate] = {}
     for number in range(most_pairs):
         for key in list(open_keys):
             # Old, new, new, old: a steady drift affects both sides equally.
             pair = measure(key, number % 2 == 0)
-            if pair is not None:
-                pairs[key].append(pair)
-            if pair is None or (len(pairs[key]) > 1 and not is_suspicious(estimate_ratio(pairs[key]), threshold)):
+            if pair is None:
                 open_keys.remove(key)
-    repeated = {key: estimate_ratio(found) for key, found in pairs.items() if len(found) > 1}
+                continue
+            singles[key].append(_estimate_pair(pair))
+            if len(singles[key]) > 1:
+                repeated[key] = combine(singles[key])
+                if not is_suspicious(repeated[key], threshold):
+                    open_keys.remove(key)
     return {key: repeated.get(key, estimate) for key, estimate in first.items()}
 
 
 def is_suspicious(estimate: Estimate, threshold: float) -> bool:
-    """A slowdown beyond the threshold cannot be ruled out."""
-    if estimate.pairs == 1:
-        return estimate.log_ratio + _CLEAR_AT_FIRST * estimate.error > math.log1p(threshold)
-    # Two or three ratios may agree by chance; runs differ by `RUN_TO_RUN` all the same.
-    error = max(estimate.error, RUN_TO_RUN * math.sqrt(2 / estimate.pairs))
-    return estimate.log_ratio + _CLEAR * error > math.log1p(threshold)
+    """Whether a slowdown beyond the threshold cannot be excluded so far."""
+    return not estimate.excludes(threshold, CONFIDENCE if estimate.pairs == 1 else _CONFIDENCE_EARLY)
 
 
 def _median_error(samples: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Libraries timed now → compared with their baselines; libraries that look slower are timed again, interleaved with the baseline's."""
+"""Libraries timed now → compared with their baselines; libraries that may be slower are timed again, interleaved with the baseline's."""
 
 from __future__ import annotations
 
