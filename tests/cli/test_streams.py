@@ -48,6 +48,23 @@ def test_an_encoding_without_our_characters(tmp_path: Path) -> None:
     assert say(tmp_path, "wrong", "", "ascii").stderr == b"tvmmobile: error: \\u03b1 is wrong.\nMend \\u03b1.\n"
 
 
+def test_a_locale_without_characters_of_ours(tmp_path: Path) -> None:
+    """Python then keeps the bytes of file names, and would refuse other characters."""
+    done = say(tmp_path, "right", "", "ascii:surrogateescape")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"? printed\n" * 2000 + b"\n")
+    words = "print('\\u03b1\\udce9\\ud83d')"  # a letter, a byte of a name, half of a character
+    program = f"from tvmmobile.cli import streams; streams.prepare(); {words}"
+    for encoding, said in (("ascii", b"?\xe9?\n"), ("utf-8", b"\xce\xb1\xe9?\n")):
+        environment = {
+            **os.environ,
+            "PYTHONIOENCODING": f"{encoding}:surrogateescape",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False, timeout=60)
+        assert (done.stdout, done.stderr) == (said, b"")
+
+
 @pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path: Path, redirection: str) -> None:
     done = say(tmp_path, "right", redirection)

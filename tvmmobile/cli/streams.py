@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
 from typing import Any, TextIO
+
+
+def _bytes_or_question_mark(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Handle one character: a surrogate that stands for a byte of a file's name becomes that byte, any other `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    one = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    try:
+        return codecs.lookup_error("surrogateescape")(one)
+    except UnicodeEncodeError:
+        return codecs.replace_errors(one)
+
+
+#: Handlers of errors that print any text, for those of Python that do not: without a locale, Python keeps file names' bytes
+#: and refuses other characters.
+_REPLACING = {"strict": "replace", "surrogateescape": "tvmmobile.bytes_or_question_mark"}
+codecs.register_error(_REPLACING["surrogateescape"], _bytes_or_question_mark)
 
 
 class _Stdout(io.FileIO):
@@ -37,9 +55,11 @@ def prepare() -> None:
     before = sys.stdout
     if isinstance(before, io.TextIOWrapper):
         before.flush()
-        errors = "replace" if before.errors == "strict" else before.errors
+        errors = before.errors or "strict"
         lines = before.line_buffering or before.write_through
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Stdout(1, "w", closefd=False)), before.encoding, errors, line_buffering=lines)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(1, "w", closefd=False)), before.encoding, _REPLACING.get(errors, errors), line_buffering=lines
+        )
 
 
 def fails(stream: TextIO) -> bool:
