@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from torch import nn
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import lower
-from tvmmobile.native.library import write_sources
+from tvmmobile.native.library import write_library, write_sources
 from tvmmobile.native.source import RUNTIME
 from tvmmobile.system.errors import UserError
 
@@ -312,7 +312,7 @@ def test_parts_of_one_kernel_share_what_lies_between_them(tmp_path: Path) -> Non
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
-    """In the caller's order, and an output that a later kernel reads."""
+    """In the caller's order, of any names, and an output that a later kernel reads."""
     from tvm import relax
     from tvm.relax.transform import LegalizeOps
 
@@ -324,13 +324,19 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
             product = builder.emit_output(relax.op.multiply(total, relax.const(np.arange(8, dtype=np.float32))))
         builder.emit_func_output(relax.Tuple([product, total]))
     module = named(LegalizeOps()(builder.get()))
-    write_host_library(module, tmp_path / "net.so")
+    description = describe(module)
+    names = "\U0001f600", 'two "quoted" ??/'
+    description = replace(
+        description, outputs=tuple(replace(port, name=name) for port, name in zip(description.outputs, names, strict=True))
+    )
+    write_library(module, HOST, description, tmp_path / "net.so")
     library = CLibrary(tmp_path / "net.so")
+    assert [library.description.outputs[number].name.decode() for number in range(2)] == list(names)
     first, second = (np.random.default_rng(seed).normal(size=(4, 8)).astype(np.float32) for seed in (1, 2))
     found = library.run(library.instance(), [first, second])
     assert np.array_equal(found[1], first + second) and np.array_equal(found[0], (first + second) * np.arange(8, dtype=np.float32))
     assert library.description.workspace_bytes == 0
-    write_sources(module, HOST, describe(module), tmp_path)
+    write_sources(module, HOST, description, tmp_path)
     folders = [f"-I{tmp_path}", f"-I{RUNTIME.parent}"]
     subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, tmp_path / "model.c"], check=True)
 

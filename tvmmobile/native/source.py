@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ _IMAGES = _HERE / "image.h"
 #: Of every library, and of those that take images.
 FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
+#: Characters that mean themselves in every C literal.
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_ ./:,;+-*()[]")
 
 
 @functools.cache
@@ -66,6 +68,14 @@ def prefix_of(name: str) -> str:
     """A network's name as a C identifier."""
     identifier = re.sub(r"[^0-9A-Za-z]", "_", name)
     return identifier if identifier[:1].isalpha() else f"net_{identifier}"
+
+
+def c_string(text: str) -> str:
+    """Text as a C literal: its bytes in UTF-8, in octal wherever C could read something else, such as a trigraph.
+
+    Octal escapes have at most three digits; a hexadecimal one would take in digits behind it.
+    """
+    return '"' + "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 def header_text(description: Description) -> str:
@@ -174,7 +184,7 @@ def source_text(
             lines += _step(name, part.symbol, list(_arguments(program, layout, number, call, kernel)))
             by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
             rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
-    names += [f"    {json.dumps(call.symbol)}," for call in program.calls]
+    names += [f"    {c_string(call.symbol)}," for call in program.calls]
     lines += ["", "static const char *const kernels[] = {", *names, "};"]
     lines += ["static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
     return "\n".join([*lines, '#include "runtime.c"', *([] if image is None else ['#include "image.c"']), ""])
@@ -222,10 +232,10 @@ def _described(description: Description, program: Program, layout: Layout) -> It
         yield f"static const tvmmobile_tensor {kind}s[] = {{"
         for number, (port, value) in enumerate(zip(ports, values, strict=True)):
             tensor = program.values[value]
-            words = ", ".join(map(json.dumps, (port.name, tensor.dtype, port.layout)))
+            words = ", ".join(map(c_string, (port.name, tensor.dtype, port.layout)))
             yield f"    {{{words}, {kind}{number}_shape, {len(port.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
         yield "};"
-    words = ", ".join(map(json.dumps, (description.name, description.version, description.core)))
+    words = ", ".join(map(c_string, (description.name, description.version, description.core)))
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {layout.workspace_bytes}, {len(layout.weights)}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"
     yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts}}};"
