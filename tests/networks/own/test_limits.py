@@ -161,6 +161,16 @@ def test_a_network_that_would_compute_for_hours(tmp_path: Path, monkeypatch: pyt
     refused(write_model(tmp_path / "net.onnx", convolution()), "multiply-adds for one run")
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1, 1)])
+@pytest.mark.parametrize(("operator", "dtype"), [("Div", np.float32), ("Mod", np.int64)])
+def test_divisions_by_a_constant_zero(operator: str, dtype: type, shape: tuple[int, ...], tmp_path: Path) -> None:
+    number = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [helper.make_node("Cast", ["c"], ["i"], to=number), helper.make_node(operator, ["i", "zero"], ["q"])]
+    graph = convolution([*nodes, helper.make_node("Cast", ["q"], ["y"], to=TensorProto.FLOAT)])
+    path = write_model(tmp_path / "net.onnx", Graph(graph.nodes, {**graph.constants, "zero": np.zeros(shape, dtype)}))
+    refused(path, "divides by a constant that is 0")
+
+
 # Files of any format
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
@@ -46,6 +49,7 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")
     check_module(str(file), imported.module, imported.macs)
+    _check_divisors(file, imported.module)
     return imported
 
 
@@ -57,6 +61,18 @@ def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int)
     return _LOADERS[file.path.suffix.lower()](file, wanted)
 
 
+def _check_divisors(file: OwnFile, module: Any) -> None:
+    """Raises `UserError` for a division by a constant that is 0, which TVM refuses to fold."""
+    import tvm
+
+    for binding in bindings_of(module["main"]):
+        if operator_of(binding.value) in _DIVISIONS and isinstance(divisor := binding.value.args[1], tvm.ir.GenericConst):
+            numbers = divisor.value.numpy()
+            if not (numbers.any() if numbers.dtype.kind == "f" else numbers.all()):
+                raise UserError(f"{file} divides by a constant that is 0.", "Check its weights, and export it again.")
+
+
+_DIVISIONS = {"relax.divide", "relax.floor_divide", "relax.mod", "relax.floor_mod"}
 #: Of files that hold a whole network, by suffix.
 _LOADERS = {".onnx": load_onnx, ".pt2": load_exported_program, ".tflite": load_litert}
 
