@@ -14,12 +14,15 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.cluster.parcel import Delivery, UsesBoard, UsesFiles, accept, delivery, pack, unpack
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.stages import BenchJob
+from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Timing
 from tvmmobile.schedules import template_for
+from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.trial import TrialJob
@@ -51,6 +54,17 @@ def variant(tmp_path: Path) -> VariantJob:
         Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 500.0, cycles=7)])
     logs = (tmp_path / "none", tmp_path / "logs")
     return VariantJob(Model(ModelSpec(), checkpoint), "float32", 1, identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
+
+
+def test_a_file_that_has_gone_since_it_was_listed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").touch()
+    data = calibration_data(str(tmp_path / "images"), Preprocessing(8), generated=True)
+    job = VariantJob(Model(ModelSpec()), "int8", 1, Identity.of(PROFILE), (), PROFILE.target, tmp_path, calibration=data)
+    assert "calibration/images/a.png" in pack(done, job).files
+    (tmp_path / "images/a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png cannot be read: No such file"):
+        pack(done, job)
 
 
 def test_a_variant_travels_with_its_checkpoint_and_its_devices_logs(variant: VariantJob, tmp_path: Path) -> None:

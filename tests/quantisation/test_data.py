@@ -55,6 +55,31 @@ def test_tensors_and_noise(tmp_path: Path) -> None:
     assert (read("noise:3")[2] == noise_input(2, (1, 3, SIDE, SIDE))[0]).all()
 
 
+def test_a_file_that_is_written_anew_while_it_is_read(tmp_path: Path) -> None:
+    """What is mapped and not in the file any more would end the process by SIGBUS."""
+    path, arrays = tmp_path / "many.npy", np.ones((64, 3, SIDE, SIDE), np.float32)
+    for array, order in ((arrays, "C"), (np.asfortranarray(arrays), "F")):
+        np.save(path, array)
+        images = calibration_data(str(path), TAKES, True).images()
+        assert images.read([63]).all(), order
+        os.truncate(path, 1000)
+        with pytest.raises(UserError, match="has become shorter since it was opened"):
+            images.read([63])
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        images.read([0])
+
+
+def test_a_folder_that_changes_after_it_was_listed(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "digits", 22, seed=3)
+    data = calibration_data(str(folder), TAKES, False)
+    images = data.images()
+    shutil.rmtree(folder / "4")
+    assert data.labels(10) == ()
+    with pytest.raises(UserError, match=r"4/.* does not exist"):
+        images.all()
+
+
 def test_labels_are_class_folders(tmp_path: Path) -> None:
     """In the order of the images, also of some of them; where it is certain which classes folders are."""
     folder = write_images(tmp_path / "digits", 22, seed=3)

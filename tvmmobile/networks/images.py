@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.networks.arrays import read_mapped
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.system.errors import UserError, one_line
@@ -70,6 +71,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     array = _load_array(path)
     expected = preprocessing.input_shape
     if array.dtype == np.float32 and array.shape == expected:
+        array = read_mapped(array)
         if not np.isfinite(array).all():
             raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Check how it was made.")
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
@@ -77,7 +79,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
         from PIL import Image
 
-        return _from_image(Image.fromarray(np.ascontiguousarray(array)), str(path), preprocessing)
+        return _from_image(Image.fromarray(np.ascontiguousarray(read_mapped(array))), str(path), preprocessing)
     raise UserError(
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
         f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if image else ''}.",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.arrays import read_part
 from tvmmobile.networks.folders import files_below
 from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_input
 from tvmmobile.networks.labelled import classes_of
@@ -75,7 +76,9 @@ class CalibrationData:
             found = classes_of(place, classes)
         except UserError:  # folders that are no classes
             return ()
-        return tuple(found.labels[path.parent.name] for path in self.files) if found.certain else ()
+        names = [path.parent.name for path in self.files]
+        listed = all(name in found.labels for name in names)  # or one has gone since its files were listed, and reading these will say so
+        return tuple(found.labels[name] for name in names) if found.certain and listed else ()
 
     def images(self) -> Images:
         """The inputs; raises `UserError` if there are none, and what is wrong with one when it is read."""
@@ -96,7 +99,7 @@ class CalibrationData:
             raise UserError(f"--calibrate {self.given} has no inputs in it.", _GIVE)
 
         def read(numbers: Sequence[int]) -> Array:
-            batch = np.stack([owners[number][0][owners[number][1]] for number in numbers])
+            batch = np.stack([read_part(*owners[number]) for number in numbers])
             if not np.isfinite(batch).all():
                 raise UserError(f"--calibrate {self.given} holds values that are not finite (NaN or infinity).", "Check how it was made.")
             return batch

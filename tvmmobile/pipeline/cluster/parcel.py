@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.virtual_board import STRETCH
 from tvmmobile.running.measure import Agents
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 
 
@@ -60,9 +61,14 @@ class Delivery:
 
 
 def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parcel:
-    """Pack a job for sending; `builds`: it needs no board. Raises `OSError` if a file it needs cannot be read."""
+    """Pack a job for sending; `builds`: it needs no board. Raises `UserError` if a file it needs cannot be read."""
     paths = job.reads() if isinstance(job, UsesFiles) else {}
-    files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
+    try:
+        files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read: {error.strerror}.", "Leave the files of a run as they are until it ends."
+        ) from error
     if not isinstance(job, UsesBoard):
         return Parcel(function, job, files)
     profile = job.agents.profile

@@ -1,0 +1,41 @@
+"""Reads arrays of `.npy` files that other programs may write meanwhile.
+
+A file is mapped to learn what it holds: a header that promises more than the file has is refused before anything is allocated. Numbers
+are read from the file: where it has become shorter since, a mapped page would end this process by SIGBUS.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.system.errors import UserError
+
+Array = npt.NDArray[Any]
+
+
+def read_mapped(array: Array) -> Array:
+    """The numbers of a mapped file; any other array is returned as it is. Raises `UserError` if the file has gone or become shorter."""
+    return _read(array, array.shape, 0) if isinstance(array, np.memmap) else array
+
+
+def read_part(array: Array, number: int) -> Array:
+    """The same of `array[number]` alone."""
+    if not isinstance(array, np.memmap):
+        return np.asarray(array[number])
+    if not array.flags.c_contiguous:  # its parts are all over the file
+        return np.asarray(read_mapped(array)[number])
+    return _read(array, array.shape[1:], number)
+
+
+def _read(array: Any, shape: tuple[int, ...], number: int) -> Array:
+    count = int(np.prod(shape, dtype=np.int64))
+    try:
+        numbers = np.fromfile(array.filename, array.dtype, count, offset=array.offset + number * count * array.dtype.itemsize)
+    except OSError as error:
+        raise UserError(f"{array.filename} cannot be read: {error.strerror}.", "Check whether something changes it.") from error
+    if numbers.size < count:
+        raise UserError(f"{array.filename} has become shorter since it was opened.", "Run it again once the file is whole.")
+    return numbers.reshape(shape, order="C" if array.flags.c_contiguous else "F")
