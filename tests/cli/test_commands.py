@@ -96,6 +96,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (DeviceUnavailable("pi4 does not answer.", "Run: ping pi4"), 3, "tvmmobile: error: pi4 does not answer.\nRun: ping pi4\n"),
         (KeyboardInterrupt(), 130, "tvmmobile: interrupted\n"),
         (OSError(28, "No space left on device", "/x"), 1, "tvmmobile: error: No space left on device (/x)\n"),
+        (OSError(36, "File name too long", "x" * 300), 1, f"tvmmobile: error: File name too long ({'x' * 300})\nChoose a shorter name.\n"),
+        (OSError(27, "File too large", "a\nb"), 1, "tvmmobile: error: File too large (a b)\nRaise the limit on the size of files"),
         (
             FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
             1,

@@ -8,6 +8,8 @@ import hashlib
 import os
 import re
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import check_file_writable, replacing, sha256_of, write_bytes, write_text
+from tvmmobile.system.files import check_file_writable, check_writable, replacing, sha256_of, write_bytes, write_text
+from tvmmobile.system.programs import run_tool
 
 #: What may open a file for writing without `system/files.py`: only scratch files, locks, logs that grow, and what is nobody's output.
 WRITES_ITSELF = {
@@ -171,6 +174,30 @@ def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
         write_text(tmp_path / "full", "table")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "full")
     assert (tmp_path / "full").is_symlink() and stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
+def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
+    """Their temporary files have shorter ones. Names that are too long are refused before any work."""
+    longest, too_long = tmp_path / ("é" * 125 + ".json"), tmp_path / ("x" * 300)
+    write_text(longest, "table")
+    assert longest.read_text() == "table" and list(tmp_path.iterdir()) == [longest]
+    check_file_writable(longest, "--json")
+    for check in (check_file_writable, check_writable):
+        with pytest.raises(UserError, match=r"^--out .* cannot be written: File name too long\.") as caught:
+            check(too_long, "--out")
+        assert caught.value.remedy.endswith("with --out.")
+
+
+def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
+    """Of programs that it ends, and of workers, which leave their file behind."""
+    grow = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1)); from tvmmobile.system.files import check_space; "
+    grow += "from pathlib import Path; here = Path(sys.argv[1]); check_space(here); (here / 'kernels.o').open('wb', 0).write(bytes(2000)); "
+    done = subprocess.run([sys.executable, "-c", f"{grow} check_space(here)", tmp_path], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path / 'kernels.o'}'"
+    for last in ("exec head -c 5000 /dev/zero > x", "head -c 5000 /dev/zero > x; exit 1"):
+        with pytest.raises(OSError, match="Linking x failed: File too large") as caught:
+            run_tool(["bash", "-c", f"ulimit -f 1; {last}"], "Linking x", "", folder=tmp_path)
+        assert caught.value.errno == errno.EFBIG
 
 
 def test_every_output_goes_through_here(repository: Path) -> None:

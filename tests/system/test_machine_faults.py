@@ -21,9 +21,10 @@ from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
+from tvmmobile.pipeline.stages import succeeded
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.schedules import template_for
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import filling_cache, write_text
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database
@@ -170,6 +171,9 @@ def test_workers_outlast_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert list(tmp_path.glob("*/left"))
     assert found["well"] == "well" and found["still well"] == "still well"
     assert isinstance(found["die"], WorkerError) and str(found["die"]) == "its worker process died (exit code -9)"
+    with pytest.raises(UserError, match=r"^building net failed: its process was killed, as happens where memory runs out") as caught:
+        succeeded(found["die"], "building net")
+    assert caught.value.exit_code == ExitCode.USAGE
     assert isinstance(found["hang"], WorkerError) and str(found["hang"]) == "not done within 2 s"
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().err == ""

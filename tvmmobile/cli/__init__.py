@@ -29,6 +29,8 @@ _FIXABLE = {
     errno.EDQUOT: "Free some of your disk quota and run it again.",
     errno.EACCES: "Give yourself access to it, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), and run it again.",
 }
 #: The wording of `tempfile`.
 _NO_TMPDIR = "No usable temporary directory"
@@ -136,8 +138,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # the process boundary: anything left is a bug of ours
         if isinstance(error, OSError) and error.errno in _FIXABLE:
             streams.fails(sys.stdout)
-            place = f" ({error.filename})" if error.filename else ""
-            return _complain(f"error: {error.strerror}{place}", _FIXABLE[error.errno], ExitCode.USAGE)
+            failure = UserError(f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror), _FIXABLE[error.errno])
+            return _complain(f"error: {failure.message}", failure.remedy, failure.exit_code)
         if isinstance(error, FileNotFoundError) and _NO_TMPDIR in str(error):
             return _complain(f"error: {error.strerror}", "Set TMPDIR to a folder that can be written.", ExitCode.USAGE)
         if isinstance(error, MemoryError) or _NO_MEMORY in str(error):

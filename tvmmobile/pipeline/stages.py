@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -316,5 +317,8 @@ def _gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
 def succeeded(result: Any, what: str) -> Any:
     """The result of a worker's job; raises `UserError`, naming `what` it was about, if it did not finish."""
     if isinstance(result, WorkerError):
+        if result.code == -signal.SIGKILL:
+            why = "its process was killed, as happens where memory runs out"
+            raise UserError(f"{what} failed: {why}.", "Free some memory, or take a smaller network or --resolution.")
         raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
     return result

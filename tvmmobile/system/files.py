@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from tvmmobile.system.errors import UserError
 
 #: Most symbolic links in a row; Linux has the same limit.
 _MOST_LINKS = 40
+#: Characters of a file's name and of its suffix in the name of its temporary file, which must not be too long where its own is not.
+_MOST_NAME, _MOST_SUFFIX = 32, 16
 #: Errors of a disk that lost data.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 #: A disk with less free space than this counts as full.
@@ -39,7 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
         make_folders(goal.parent)
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=None if through else goal.parent)
+        prefix, suffix = f".{path.name[:_MOST_NAME]}.", f".tmp{path.suffix[:_MOST_SUFFIX]}"
+        handle, name = tempfile.mkstemp(suffix, prefix, None if through else goal.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -178,24 +182,23 @@ def sha256_of(path: Path) -> str:
 
 def check_writable(directory: Path, option: str) -> None:
     """Raises `UserError` unless `directory` can be written, or created; leaves nothing behind."""
-    existing = directory.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"{option} {directory}: {existing} is not a directory.", f"Name another directory with {option}.")
-    try:  # permissions do not suffice: root has them all, even where nothing can be created
+    existing, remedy = directory.absolute(), f"Name another directory with {option}."
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            raise UserError(f"{option} {directory}: {existing} is not a directory.", remedy)
+        # Permissions do not suffice: root has them all, even where nothing can be created.
         os.rmdir(tempfile.mkdtemp(prefix=".tvmmobile-", dir=existing))
     except OSError as error:
-        raise UserError(
-            f"{option} {directory}: {existing} cannot be written: {error.strerror}.", f"Name another directory with {option}."
-        ) from error
+        raise UserError(f"{option} {directory}: {existing} cannot be written: {error.strerror}.", remedy) from error
 
 
 def check_file_writable(file: Path, option: str) -> None:
     """Raises `UserError` unless `file` can be written, or created; leaves nothing behind."""
-    if file.is_dir():
-        raise UserError(f"{option} {file} is a directory.", "Name a file in it.")
     try:
+        if file.is_dir():
+            raise UserError(f"{option} {file} is a directory.", "Name a file in it.")
         goal = _goal(file)
         number = _descriptor(goal)
         if number is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
@@ -210,7 +213,14 @@ def check_file_writable(file: Path, option: str) -> None:
 
 
 def check_space(folder: Path, needed_bytes: int = 0) -> None:
-    """Raise `OSError` if the disk under `folder` is full, the probable reason for a failure there."""
+    """Raise `OSError` if the disk under `folder` is full, or a file in it as large as this process's may be: the probable reasons for a
+    failure there.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY:
+        for path in folder.rglob("*"):
+            if path.is_file() and path.stat().st_size >= limit:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     if shutil.disk_usage(folder).free < needed_bytes + _FULL_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 

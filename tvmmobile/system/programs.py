@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import signal
 import subprocess
 from pathlib import Path
 
 from tvmmobile.system.errors import UserError
 
+#: What compilers say of a program of theirs that a signal ended.
+_TOO_LARGE = str(signal.strsignal(signal.SIGXFSZ))
+
 
 def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600, folder: Path | None = None) -> str:
-    """Run a program to its end and return its standard output; raises `UserError` with the end of it if it fails or takes too long.
+    """Run a program to its end and return its standard output; raises `UserError` with the end of it if it fails or takes too long, and
+    `OSError` if a file grows beyond this process's limit.
 
     It runs in `folder`, by default in this process's.
     """
@@ -19,7 +26,10 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
     except subprocess.TimeoutExpired:
         raise UserError(f"{what} did not end within {timeout_s:g} s.", remedy) from None
     if done.returncode != 0:
-        raise UserError(f"{what} failed: {(done.stderr or done.stdout).strip()[-1200:]}", remedy)
+        said = (done.stderr or done.stdout).strip()
+        if done.returncode == -signal.SIGXFSZ or _TOO_LARGE in said:
+            raise OSError(errno.EFBIG, f"{what} failed: {os.strerror(errno.EFBIG)}")
+        raise UserError(f"{what} failed: {said[-1200:]}", remedy)
     return done.stdout
 
 

@@ -54,7 +54,15 @@ _preparation = spawn.get_preparation_data
 
 
 class WorkerError(Exception):
-    """A job did not finish: its worker died, or it took too long. The one-line message says which."""
+    """A job did not finish: its worker died, or it took too long. The one-line message says which.
+
+    Attributes:
+        code: the exit code of a worker that died.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class WorkerPool(Protocol):
@@ -224,10 +232,6 @@ class Workers:
 
 class _Died(WorkerError):
     """A job's worker died, with this exit code, or the job was lost with the worker of another one."""
-
-    def __init__(self, message: str, code: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass

@@ -110,7 +110,13 @@ def test_its_identity(files: Files) -> None:
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("nets/a b.onnx", "a_b"), ("mobilenet_v1.pt2", "own_mobilenet_v1"), ("x.py:make_net", "make_net"), ("….onnx", "network")],
+    [
+        ("nets/a b.onnx", "a_b"),
+        ("mobilenet_v1.pt2", "own_mobilenet_v1"),
+        ("x.py:make_net", "make_net"),
+        ("….onnx", "network"),
+        (f"{'n' * 240}.onnx", "n" * 150),  # its library's files have longer names
+    ],
 )
 def test_names(model: str, name: str) -> None:
     file = own_file(model)

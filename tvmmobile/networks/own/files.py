@@ -21,6 +21,8 @@ from tvmmobile.system.errors import UserError
 SUFFIXES = (".pt2", ".onnx", ".tflite")
 #: The forms of `--model` for a user's own network.
 FORMS = "path.py:factory, file.pt2, file.onnx or file.tflite"
+#: Characters of a network's name: those of its library's files, with more behind them, have at most 255.
+_MOST_CHARACTERS = 150
 #: Names that programs give to any network.
 _MEANINGLESS = {"", "model", "network", "graph", "main", "main_graph", "torch_jit", "torch-jit-export", "tf2onnx", "onnx_graph"}
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
@@ -65,14 +67,16 @@ class OwnFile:
 
     @property
     def name(self) -> str:
-        """The network's name: the factory's or else the file's, with `own_` in front if a built-in network has that name."""
+        """The network's name: the factory's or else the file's, with `own_` in front if a built-in network has that name; the beginning of
+        a long one.
+        """
         return self.named("")
 
     def named(self, inside: str) -> str:
         """The network's name from inside the file, used if the file's own name says nothing, such as `model.onnx`."""
         own = self.factory or self.path.stem
         given = inside if own in _MEANINGLESS and inside not in _MEANINGLESS else own
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given).strip("._-") or "network"
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given)[:_MOST_CHARACTERS].strip("._-") or "network"
         return f"own_{name}" if name in TRAITS else name
 
 
