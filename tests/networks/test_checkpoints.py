@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,11 @@ def test_weights_of_another_width(tmp_path: Path) -> None:
     torch.save(generated(original("timm-mobilenetv2_140").tensors), path)
     with pytest.raises(UserError, match="but this variant needs"):
         build_torch_model(ModelSpec("mobilenet_v2"), checkpoint=path)
+
+
+def test_a_checkpoint_that_fills_memory_when_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(70 << 20))
+    with pytest.raises(UserError, match=r"weights\.pt has .* bytes and unpacks to 73,400,320"):
+        build_torch_model(ModelSpec("mobilenet_v1", 0.25, 32), checkpoint=path)

@@ -5,9 +5,12 @@ They are far above what boards run, and far below what would exhaust the machine
 
 from __future__ import annotations
 
+import io
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.passes.rewriting import bindings_of
@@ -28,6 +31,8 @@ MOST_CALLS, MOST_IMAGES = 20_000, 128
 MOST_WINDOW = 1 << 20
 #: Bytes of a file that is read as a whole.
 MOST_BYTES = 1 << 32
+#: How much larger an archive may be unpacked: that many times as large, and more by that many bytes. PyTorch packs without compression.
+_TIMES, _MORE_BYTES = 4, 64 << 20
 
 _SMALLER = "Give a network that a board can run."
 
@@ -45,6 +50,24 @@ def check_constants(what: str, elements: int) -> None:
     """Raises `UserError` for more elements of constants than fit into memory."""
     if elements > MOST_CONSTANTS:
         raise UserError(f"{what} has {shown(elements)} numbers in its constants, more than {MOST_CONSTANTS:,}.", _SMALLER)
+
+
+def check_unpacked(what: str, packed_bytes: int, unpacked_bytes: int) -> None:
+    """Raises `UserError` for an archive that fills memory when it is unpacked."""
+    if unpacked_bytes > _TIMES * packed_bytes + _MORE_BYTES:
+        many = f"{unpacked_bytes:,}" if unpacked_bytes < 10**15 else "countless"
+        raise UserError(f"{what} has {packed_bytes:,} bytes and unpacks to {many}, too many more.", "Save it again, without compression.")
+
+
+def check_zip(what: str, archive: Path | BinaryIO) -> None:
+    """The same of a zip archive, by what it says of its members; other files are left to their readers. Raises what `zipfile` raises for a
+    damaged one.
+    """
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+        packed_bytes = archive.stat().st_size if isinstance(archive, Path) else archive.seek(0, io.SEEK_END)
+        check_unpacked(what, packed_bytes, sum(member.file_size for member in members))
 
 
 def check_operators(what: str, count: int) -> None:

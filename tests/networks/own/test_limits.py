@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -275,6 +276,43 @@ def test_what_torch_computes_from_it_that_no_memory_holds(tmp_path: Path) -> Non
     members[name] = members[name].replace(b'"as_ints": [1, 1, 2, 2]', b'"as_ints": [1, 1, 100000, 100000]')
     path.write_bytes(packed(list(members.items())))
     refused(path, "more than 536,870,912 numbers")
+
+
+def _with_size(name: str, content: bytes, size: int) -> bytes:
+    """An archive whose directory says another size of a deflated member, unpacked."""
+    with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()} | {name: content}
+    whole = bytearray(packed(list(members.items()), zipfile.ZIP_DEFLATED))
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        place, local = archive.start_dir, archive.getinfo(name).header_offset
+        for info in archive.infolist()[: archive.namelist().index(name)]:
+            place += 46 + len(info.orig_filename)
+    for at in (place + 24, local + 22):
+        struct.pack_into("<I", whole, at, size)
+    return bytes(whole)
+
+
+@pytest.mark.parametrize("member", ["models/model.json", "data/weights/weight_0", "archive_format", "byteorder", "data/x.pt"])
+def test_a_pt2_that_fills_memory_when_it_is_unpacked(member: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    path.write_bytes(_with_size(f"made/{member}", bytes(1000), 3 << 30))
+    refused(path, "and unpacks to 3,221,2")
+
+
+def test_a_pt2_that_is_larger_unpacked_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    path.write_bytes(_with_size("made/models/model.json", bytes(1 << 20), 100))
+    refused(path, "is damaged or was not written by torch.export.save")
+
+
+def test_tensors_in_a_pt2_that_fill_memory_when_they_are_unpacked(tmp_path: Path) -> None:
+    """An archive within the archive."""
+    inner = packed([("archive/data.pkl", bytes(70 << 20))], zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    path = tmp_path / "net.pt2"
+    path.write_bytes(packed(list({**members, "made/data/sample_inputs/model.pt": inner}.items())))
+    refused(path, "unpacks to 73,400,320")
 
 
 # LiteRT

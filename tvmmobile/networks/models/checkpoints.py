@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvmmobile.networks.budget import check_zip
 from tvmmobile.networks.models.blocks import Linear, Norm, Part, placed
 from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import sha256_of
@@ -110,7 +111,10 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} is not a file.", remedy)
     try:
+        check_zip(f"checkpoint {path}", path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     # torch.load raises whatever its zip and pickle readers meet in a damaged file.
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read: it is damaged, or holds more than tensors.", remedy) from error

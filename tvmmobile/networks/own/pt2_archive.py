@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
 
+from tvmmobile.networks.budget import check_unpacked, check_zip
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own import exported_quantised
 from tvmmobile.networks.own.files import OwnFile, Wanted
@@ -50,22 +51,26 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         fix: how to make a file that can be read.
 
     Raises:
-        UserError: it is damaged or of another kind, a dimension stays dynamic, or loading it would execute part of it.
+        UserError: it is damaged, of another kind or too large unpacked, a dimension stays dynamic, or loading it would execute part of it.
     """
     from torch.export.pt2_archive import PT2ArchiveReader
 
     try:
+        check_zip(str(file), io.BytesIO(content))  # before PyTorch's reader, which unpacks some members at once
         with PT2ArchiveReader(io.BytesIO(content)) as archive:  # PyTorch's own: two programs may read one archive differently
             names = archive.get_file_names()
+            check_unpacked(str(file), len(content), sum(map(archive.archive_file.get_record_size, names)))
             parts = {name: archive.read_bytes(name) for name in names if name.endswith((".json", ".pt"))}
         program = json.loads(parts[_MODEL])
         configs = {name: json.loads(content) for name, content in parts.items() if name.endswith(_CONFIG)}
         pickled = any(payload["use_pickle"] for config in configs.values() for payload in config["config"].values())
+    except UserError:
+        raise
     except Exception as error:  # its zip and JSON readers raise errors of any kind
         raise _damaged(file, fix) from error
     if any(name.startswith(_COMPILED) for name in names):
         raise _refusal(file, "holds compiled code", fix)
-    if pickled or not all(_only_tensors(content) for name, content in parts.items() if name.endswith(".pt")):
+    if pickled or not all(_only_tensors(file, content) for name, content in parts.items() if name.endswith(".pt")):
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
@@ -157,12 +162,15 @@ def _are_keys(context: Any) -> bool:
     return context is None or (isinstance(context, list) and all(isinstance(key, str | int) for key in context))
 
 
-def _only_tensors(content: bytes) -> bool:
+def _only_tensors(file: OwnFile, content: bytes) -> bool:
     """Whether PyTorch's safe reader, which executes nothing, can read it; PyTorch would fall back to an unsafe one."""
     import torch
 
     try:
+        check_zip(str(file), io.BytesIO(content))
         torch.load(io.BytesIO(content), weights_only=True)
+    except UserError:
+        raise
     except Exception:  # a pickle may raise anything
         return not content
     return True
