@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from strangers import strangers_answer
 
 from tvmmobile.pipeline.cluster.pool import _connected
+from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
@@ -93,7 +94,20 @@ def test_a_scheduler_with_certificates_tells_a_stranger_nothing(scheduler: str) 
 
 
 def test_another_certificate_is_none(scheduler: str, tmp_path: Path) -> None:
-    from tvmmobile.system.errors import DeviceUnavailable
-
-    with configured(certificate(tmp_path / "other.pem")), pytest.raises(DeviceUnavailable, match="did not answer"):  # type: ignore[attr-defined]
-        _connected(scheduler, 1)
+    """Neither one of the scheduler's that is not known here, nor one of ours that is not known there; nor what is no certificate."""
+    other = str(certificate(tmp_path / "other.pem"))
+    said = r"cannot be reached: it has another certificate: .*verify failed"
+    with configured(Path(other)), pytest.raises(UserError, match=said) as caught:  # type: ignore[attr-defined]
+        _connected(scheduler, 10)
+    assert caught.value.exit_code == ExitCode.USAGE and "distributed.comm.tls" in caught.value.remedy
+    ours, authority = "distributed.comm.tls.client.cert", "distributed.comm.tls.ca-file"
+    known = dask.config.get(authority)
+    for setting, reason in (
+        ({ours: other, authority: known}, r"does not know the certificate\."),
+        ({ours: other, authority: str(tmp_path / "gone.pem")}, r"cannot be loaded: .*No such file or directory"),
+        ({ours: other, authority: __file__}, r"cannot be loaded: .*no certificate"),
+    ):
+        with dask.config.set(setting), pytest.raises(UserError, match=reason):
+            _connected(scheduler, 10)
+    with configured(Path(other)), pytest.raises(DeviceUnavailable, match="did not answer within 1 s"):  # type: ignore[attr-defined]
+        _connected("tls://127.0.0.1:9", 1)  # nobody is there

@@ -13,6 +13,7 @@ import math
 import pickle
 import queue
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -23,7 +24,7 @@ from tvmmobile.pipeline.cluster.parcel import Delivery, accept, pack
 from tvmmobile.pipeline.cluster.worker import PACKAGES, Order, check_versions, versions_here
 from tvmmobile.pipeline.stages import bench_library
 from tvmmobile.system.environment import debug_level
-from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.system.errors import DeviceUnavailable, UserError, one_line
 from tvmmobile.system.workers import JOBS_EACH, Job, Result, WorkerError, WorkerPool
 from tvmmobile.tuning.search.trial import Built, Outcome, build_trial, measure_trial, run_trial
 
@@ -34,6 +35,7 @@ LOOK_S, WITHOUT_WORKERS_S = 2.0, 60.0
 _CLOSE_S = 5.0
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
 _NO_MORE = object()
+_CERTIFICATES = "For tls://, name its certificates in Dask's own configuration (distributed.comm.tls); see its documentation."
 
 
 class ClusterWorkers:
@@ -46,7 +48,7 @@ class ClusterWorkers:
         connect_s: how long the scheduler may take to answer.
 
     Raises:
-        UserError: the address is invalid or not encrypted, Dask is not installed, or a worker has other versions than this machine.
+        UserError: the address is invalid or not encrypted, certificates do not match, Dask is not installed, or a worker has other versions than this machine.
         DeviceUnavailable: the scheduler does not answer, or has no workers.
     """
 
@@ -227,13 +229,34 @@ def _check_encrypted(address: str, required: bool | None) -> None:
         )
 
 
-async def _greet(address: str, connect_s: float) -> None:
+async def _greet(address: str, connect_s: float, arguments: Mapping[str, Any]) -> None:
     """Exchange greetings with the scheduler. A `Client` waits for ever for one that accepts connections and does not answer."""
     from distributed.comm import connect
+
+    comm = await connect(address, timeout=connect_s, **arguments)
+    comm.abort()
+
+
+def _certificates() -> Mapping[str, Any]:
+    """What Dask's configuration says of connections, with its certificates loaded; raises `UserError` if they cannot be."""
     from distributed.security import Security
 
-    comm = await connect(address, timeout=connect_s, **Security().get_connection_args("client"))
-    comm.abort()
+    try:
+        arguments: Mapping[str, Any] = Security().get_connection_args("client")
+    except OSError as error:  # OpenSSL's as well
+        raise UserError(f"the certificates in Dask's configuration cannot be loaded: {one_line(error)}.", _CERTIFICATES) from error
+    return arguments
+
+
+def _refused(address: str, error: OSError) -> str:
+    """Why one end of a connection does not trust the other; "" if it failed for another reason."""
+    from distributed.comm import CommClosedError
+
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return f"it has another certificate: {one_line(error.__cause__)}"
+    if address.startswith("tls://") and isinstance(error, CommClosedError):
+        return "it ended the connection, as it does where it does not know the certificate"
+    return ""
 
 
 def _connected(address: str, connect_s: float) -> Any:
@@ -248,17 +271,17 @@ def _connected(address: str, connect_s: float) -> Any:
     if not debug_level():  # our own message replaces its log of connections that end
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"})  # libraries travel with their jobs
+    certificates = _certificates()
     try:
-        asyncio.run(asyncio.wait_for(_greet(address, connect_s), connect_s))
+        asyncio.run(asyncio.wait_for(_greet(address, connect_s, certificates), connect_s))
         return distributed.Client(address, timeout=connect_s, set_as_default=False)
     except OSError as error:
+        if reason := _refused(address, error):
+            raise UserError(f"The Dask scheduler {address} cannot be reached: {reason}.", _CERTIFICATES) from error
         raise DeviceUnavailable(
             f"The Dask scheduler {address} did not answer within {connect_s:g} s.",
             "Start one with: dask scheduler --host ADDRESS; or leave out --dask to use only this machine.",
         ) from error
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"The Dask scheduler {address} cannot be reached: {reason}.",
-            "For tls://, name its certificates in Dask's own configuration (distributed.comm.tls); see its documentation.",
-        ) from error
+        raise UserError(f"The Dask scheduler {address} cannot be reached: {reason}.", _CERTIFICATES) from error
