@@ -192,6 +192,16 @@ def test_a_file_larger_than_memory(tmp_path: Path) -> None:
 # .pt2
 
 
+def _on_gpu(content: bytes) -> bytes:
+    """Tensors as `torch.save` writes those of a GPU."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = next(one for one in members if one.endswith("data.pkl"))
+    assert b"X\x03\0\0\0cpu" in members[name]
+    members[name] = members[name].replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+    return packed(list(members.items()))
+
+
 def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes, bytes] = (b"", b"")) -> Path:
     with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
@@ -201,6 +211,8 @@ def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes,
             program = json.loads(members[name])
             change(program["graph_module"]["graph"])
             members[name] = json.dumps(program).encode()
+    if everywhere[1].startswith(b'"cuda"'):
+        members["made/data/sample_inputs/model.pt"] = _on_gpu(members["made/data/sample_inputs/model.pt"])
     path = folder / "net.pt2"
     path.write_bytes(packed(list(members.items())))
     return path

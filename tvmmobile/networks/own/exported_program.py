@@ -33,7 +33,7 @@ from tvmmobile.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-_FIX = "Export it so: torch.export.save(torch.export.export(module.eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
+_FIX = "Export it so: torch.export.save(torch.export.export(module.cpu().eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
 
 
 def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:

@@ -70,7 +70,8 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _damaged(file, fix) from error
     if any(name.startswith(_COMPILED) for name in names):
         raise _refusal(file, "holds compiled code", fix)
-    if pickled or not all(_only_tensors(file, content) for name, content in parts.items() if name.endswith(".pt")):
+    tensors = {name: _plain_tensors(file, part) for name, part in parts.items() if name.endswith(".pt")}
+    if pickled or None in tensors.values():
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
@@ -79,6 +80,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
     _check_arguments(file, plain[_MODEL], fix)
     plain |= {name: _plain_weights(file, config, fix) for name, config in configs.items()}
     changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
+    changed |= {name: moved for name, moved in tensors.items() if moved is not None and moved is not parts[name]}
     if not changed:
         return content
     try:
@@ -162,18 +164,29 @@ def _are_keys(context: Any) -> bool:
     return context is None or (isinstance(context, list) and all(isinstance(key, str | int) for key in context))
 
 
-def _only_tensors(file: OwnFile, content: bytes) -> bool:
-    """Whether PyTorch's safe reader, which executes nothing, can read it; PyTorch would fall back to an unsafe one."""
+def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:
+    """Tensors as PyTorch's safe reader, which executes nothing, can read them here: those on a GPU are moved to the processor. `None` if it
+    cannot: PyTorch would fall back to an unsafe one.
+    """
     import torch
 
     try:
         check_zip(str(file), io.BytesIO(content))
-        torch.load(io.BytesIO(content), weights_only=True)
     except UserError:
         raise
-    except Exception:  # a pickle may raise anything
-        return not content
-    return True
+    except Exception:  # zipfile raises errors of any kind for a damaged one
+        return None
+    for place in (None, "cpu"):
+        try:
+            tensors = torch.load(io.BytesIO(content), place, weights_only=True)
+        except Exception:  # a pickle may raise anything
+            continue
+        if place is None:
+            return content
+        saved = io.BytesIO()
+        torch.save(tensors, saved)
+        return saved.getvalue()
+    return None if content else content
 
 
 def _refusal(file: OwnFile, what: str, fix: str) -> UserError:
