@@ -155,6 +155,7 @@ def test_bad_libraries_are_refused(cli: CommandLine, tmp_path: Path) -> None:
         (("--mean", "a"), "--mean a is not"),
         (("--std", "nan"), "--std nan is not"),
         (("--std", "0.5,0,0.5"), "divides by zero"),
+        (("--std", "-1"), "cannot normalise pixels"),
         (("--output", "logits.txt"), "does not end in .npy"),
         (("--output", "/proc/nowhere/x.npy"), "--output /proc/nowhere"),
         (("--save-input", "/proc"), "--save-input /proc is a directory"),

@@ -41,6 +41,14 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--threads", "0"], "Invalid value for '--threads'"),
         (["--threads", "9"], "9 threads exceed the 4 cores of Raspberry Pi 4 Model B"),
         (["--max-error", "0.01"], "--max-error bounds the error of float16"),
+        *(
+            (["--dtype", "float16", "--device", "pi5", "--max-error", error], "as a share above 0 and up to 1")
+            for error in ("0", "-1", "nan", "inf", "1.5")
+        ),
+        (["--dtype", "int8", "--calibrate", ""], "--calibrate is empty"),
+        (["--image", "--std", "-1"], "cannot normalise pixels"),
+        (["--image", "--std", "0.5,1e-50,0.5"], "cannot normalise pixels"),
+        (["--image", "--mean", "1e300"], "cannot normalise pixels"),
         (["--io-dtype", "float16"], "libraries in float32 cannot take and return float16"),
         (["--dtype", "float8"], "precision 'float8' is not known"),
         (["--dtype", "float16"], "float16 needs arithmetic that the cortex-a72 of Raspberry Pi 4 Model B does not have"),

@@ -19,7 +19,7 @@ from trained import write_images
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.quantisation.data import calibration_data
+from tvmmobile.quantisation.data import calibration_data, check_values
 from tvmmobile.system.errors import UserError
 
 TAKES = Preprocessing(SIDE, resize=False)
@@ -68,6 +68,20 @@ def test_a_file_that_is_written_anew_while_it_is_read(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="cannot be read: No such file"):
         images.read([0])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_one_value_again_and_again(tmp_path: Path, value: float) -> None:
+    """As in black images. Some input must have another one, be it the last."""
+    arrays = np.full((9, 3, SIDE, SIDE), value, np.float32)
+    for count in (1, 9):
+        np.save(tmp_path / "same.npy", arrays[:count])
+        data = calibration_data(str(tmp_path / "same.npy"), TAKES, False)
+        with pytest.raises(UserError, match=rf"same\.npy holds nothing but {value:g}\."):
+            check_values(data, data.images())
+    arrays[-1, 0, 0, 0] = 0.5
+    np.save(tmp_path / "same.npy", arrays)
+    check_values(data, data.images())
 
 
 def test_a_folder_that_changes_after_it_was_listed(tmp_path: Path) -> None:

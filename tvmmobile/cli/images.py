@@ -54,10 +54,10 @@ def preprocessing_for(library: Library, mean: str | None, std: str | None, no_re
 
     spec, own = library.spec, normalisation_in(library.manifest()) or Normalisation()
     means, stds = own.mean if mean is None else _triple("--mean", mean), own.std if std is None else _triple("--std", std)
-    preprocessing = Preprocessing(spec.resolution, means, stds, not no_resize, spec.channels, spec.odd_shape)
-    if 0.0 in preprocessing.std:
+    if 0.0 in stds:
         raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")
-    return preprocessing
+    numbers = Normalisation(means, stds)
+    return Preprocessing(spec.resolution, numbers.mean, numbers.std, not no_resize, spec.channels, spec.odd_shape)
 
 
 def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:

@@ -6,6 +6,7 @@ timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobil
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 
@@ -22,16 +23,17 @@ class Normalisation:
     """Normalisation of pixels in [0, 1]: subtract `mean`, divide by `std`, for red, green and blue.
 
     Raises:
-        UserError: a number is not finite, or a deviation is 0.
+        UserError: a number is not finite, or a deviation not positive, in float32.
     """
 
     mean: Triple = HALVES
     std: Triple = HALVES
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or 0.0 in self.std or (len(self.mean), len(self.std)) != (3, 3):
+        mean, std = ([ctypes.c_float(value).value for value in values] for values in (self.mean, self.std))
+        if not all(map(math.isfinite, (*mean, *std))) or not all(value > 0 for value in std) or (len(mean), len(std)) != (3, 3):
             what = f"mean {self.mean} and standard deviation {self.std} cannot normalise pixels."
-            raise UserError(what, "Give three numbers each; no deviation is 0.")
+            raise UserError(what, "Give three numbers each; deviations are above 0.")
 
 
 @dataclass(frozen=True)

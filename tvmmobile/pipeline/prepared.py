@@ -25,7 +25,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.quantisation.calibration import Images, best_method, narrowed
-from tvmmobile.quantisation.data import CalibrationData
+from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Step, flow_of
 from tvmmobile.quantisation.given import as_given
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
@@ -96,6 +96,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         _check_quantised(imported.spec)
         data, classes = job.calibration, imported.spec.returns[0].classes
         images = replace(data.images(), labels=data.labels(classes))
+        check_values(data, images)
         return _quantised(composed, data, images, lambda layer: job.task((layer,)), job.decision)
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)

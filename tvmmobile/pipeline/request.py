@@ -80,9 +80,10 @@ class Request:
         self._check_calibration(precision)
         if self.io_dtype not in (FLOAT32.name, *[self.dtype] * (not precision.is_integer)):
             raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", _other_ends(self.io_dtype))
-        if self.max_error is not None and (self.dtype == FLOAT32.name or precision.is_integer or not self.max_error > 0):
+        if self.max_error is not None and (self.dtype == FLOAT32.name or precision.is_integer or not 0 < self.max_error <= 1):
             raise UserError(
-                "--max-error bounds the error of float16, as a share above 0.", "Give --dtype float16, and a share such as 0.01."
+                "--max-error bounds the error of float16, as a share above 0 and up to 1.",
+                "Give --dtype float16, and a share such as 0.01.",
             )
         if self.image and self.io_dtype != FLOAT32.name:
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")

@@ -122,12 +122,21 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
                 "noise cannot calibrate trained weights: the scales would fit no real image.", "Give --calibrate a folder of images."
             )
         return CalibrationData(given, None, preprocessing)
+    if not given:
+        raise UserError("--calibrate is empty.", _GIVE)
     place = Path(given)
     if not os.path.exists(place):  # which is false where it may not be looked at
         raise UserError(f"--calibrate {given} does not exist.", _GIVE)
     if not place.is_dir() and not (place.is_file() and place.suffix.lower() in (".npy", ".npz")):
         raise UserError(f"--calibrate {given} is neither a folder nor a .npy or .npz file.", _GIVE)
     return CalibrationData(given, place, preprocessing)
+
+
+def check_values(data: CalibrationData, images: Images) -> None:
+    """Raises `UserError` for inputs that are one number again and again, as of black images: the scales would fit nothing else."""
+    if all(np.ptp(batch) == 0 for batch in images.batches()):
+        value = images.read([0]).flat[0]
+        raise UserError(f"--calibrate {data.given} holds nothing but {value:g}.", "Give images like those that the network will see.")
 
 
 def _arrays(place: Path, given: str) -> list[Any]:

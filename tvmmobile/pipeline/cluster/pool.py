@@ -48,7 +48,8 @@ class ClusterWorkers:
         connect_s: how long the scheduler may take to answer.
 
     Raises:
-        UserError: the address is invalid or not encrypted, certificates do not match, Dask is not installed, or a worker has other versions than this machine.
+        UserError: the address is invalid or not encrypted, certificates do not match, Dask is not installed, or a worker has other versions
+            than this machine.
         DeviceUnavailable: the scheduler does not answer, or has no workers.
     """
 
