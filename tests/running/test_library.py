@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,8 @@ import pytest
 from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.pipeline.bench import say_differences
+from tvmmobile.pipeline.library import open_libraries
+from tvmmobile.pipeline.run import run
 from tvmmobile.pipeline.stages import agreement, kernel_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.running.manifest import records_compare
@@ -63,6 +67,31 @@ def test_a_sound_one_is_found_once(tmp_path: Path) -> None:
     path = write_library(tmp_path)
     (library,) = find_libraries([tmp_path, path])
     assert library.spec.variant == "mobilenet_v1_0.25_32" and library.reference().inputs[0].shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "complaint"),
+    [
+        (np.nan, "float32", "the input holds values that are not finite (NaN or infinity)"),
+        (-np.inf, "float16", "the input holds values that are not finite (NaN or infinity)"),
+        (1e300, "float32", "the input holds values beyond the range of float32"),
+        (70_000, "float16", "the input holds values beyond the range of float16"),
+        (1j, "float32", "the input holds complex numbers"),
+    ],
+)
+def test_values_that_it_would_not_get(tmp_path: Path, value: complex, stored: str, complaint: str) -> None:
+    """Said before a device is started, as the command says it of a file."""
+
+    def stores(manifest: Manifest) -> None:
+        for part in (manifest, manifest["input"], manifest["output"]):
+            part["dtype"] = stored
+
+    (library,) = open_libraries(write_library(tmp_path, stores))
+    given = np.zeros((1, 3, 32, 32), np.asarray(value).dtype)
+    given[0, 1, 2, 3] = value
+    for called in (library.run, partial(run, library)):
+        with pytest.raises(UserError, match=re.escape(complaint)):
+            called(given, "pi4-virtual")
 
 
 def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reads arrays of `.npy` files that other programs may write meanwhile.
+"""Arrays that users give: their values are checked, and `.npy` files read that other programs may write meanwhile.
 
 A file is mapped to learn what it holds: a header that promises more than the file has is refused before anything is allocated. Numbers
 are read from the file: where it has become shorter since, a mapped page would end this process by SIGBUS.
@@ -11,9 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.system.errors import UserError
 
 Array = npt.NDArray[Any]
+
+
+def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
+    """Raises `UserError` for NaN, infinity, and numbers that become infinite in the type that a library takes, `stored`."""
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} holds values that are not finite (NaN or infinity).", "Check how it was made.")
+    with np.errstate(over="ignore"):
+        kept = array.astype(stored, copy=False)
+    if not np.isfinite(kept).all():
+        raise UserError(f"{what} holds values beyond the range of {stored}.", "Check how it was made.")
 
 
 def read_mapped(array: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.networks.arrays import read_mapped
+from tvmmobile.networks.arrays import check_finite, read_mapped
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.system.errors import UserError, one_line
@@ -72,8 +72,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     expected = preprocessing.input_shape
     if array.dtype == np.float32 and array.shape == expected:
         array = read_mapped(array)
-        if not np.isfinite(array).all():
-            raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Check how it was made.")
+        check_finite(str(path), array)
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
     image = preprocessing.takes_images
     if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:

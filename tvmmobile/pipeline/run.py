@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
-from tvmmobile.networks.signature import Port, words
+from tvmmobile.networks.arrays import check_finite
+from tvmmobile.networks.signature import INPUT_NAME, Port, words
 from tvmmobile.pipeline.agreement import session_timeout_s
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import failure_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import tensors_of
 from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
 from tvmmobile.system.errors import UserError
 
@@ -92,8 +94,8 @@ def output_of(library: Library, given: Given, device: Place = "pi4") -> Array | 
 def run(library: Library, given: Given, device: Place = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> LibraryRun:
     """Run a library on a device, and time it; `repeat` and `warmup_runs` are as in `bench`.
 
-    Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or a
-    device with fewer cores than the library threads.
+    Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or with
+    numbers that are not finite in the library's type, or a device with fewer cores than the library threads.
 
     Args:
         given: anything that NumPy turns into an array of the input's shape, such as `[1, channels, side, side]`; for several inputs
@@ -124,19 +126,26 @@ def _inputs(library: Library, given: Given) -> list[Array]:
         named = {port.name: array for port, array in zip(takes, arrays, strict=True)}
     if named.keys() != {port.name for port in takes}:
         raise UserError(f"inputs called {', '.join(map(str, named)) or 'nothing'} are given to {library.path.name}.", _by_name(takes))
-    return [_input(library, port, named[port.name]) for port in takes]
+    stored = [str(entry.get("dtype", port.dtype)) for port, entry in zip(takes, tensors_of(library.manifest(), INPUT_NAME), strict=True)]
+    return [_input(library, port, kind, named[port.name]) for port, kind in zip(takes, stored, strict=True)]
 
 
 def _by_name(takes: Sequence[Port]) -> str:
     return f"It takes {', '.join(map(str, takes))}."
 
 
-def _input(library: Library, port: Port, given: npt.ArrayLike) -> Array:
+def _input(library: Library, port: Port, stored: str, given: npt.ArrayLike) -> Array:
+    """One input as an array of the port's type; `stored` is the type in which the library takes it."""
     called = "input" if len(library.spec.takes) == 1 else f"input {port.name}"
     try:
         found = np.asarray(given)
+        if found.dtype.kind == "c":
+            raise UserError(f"the {called} holds complex numbers.", "Give real ones.")
+        if port.is_float:
+            check_finite(f"the {called}", found if found.dtype.kind == "f" else found.astype(np.float64), stored)
+        with np.errstate(invalid="ignore"):
+            array = np.ascontiguousarray(found, dtype=port.dtype)
         # A fraction, or a class beyond a byte, would become another number.
-        array = np.ascontiguousarray(found, dtype=port.dtype)
         changed = not port.is_float and not np.array_equal(array, found)
     except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's own error says what its tensor lacks
         raise UserError(f"the {called} is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.arrays import read_part
+from tvmmobile.networks.arrays import check_finite, read_part
 from tvmmobile.networks.folders import files_below
 from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_input
 from tvmmobile.networks.labelled import classes_of
@@ -100,8 +100,7 @@ class CalibrationData:
 
         def read(numbers: Sequence[int]) -> Array:
             batch = np.stack([read_part(*owners[number]) for number in numbers])
-            if not np.isfinite(batch).all():
-                raise UserError(f"--calibrate {self.given} holds values that are not finite (NaN or infinity).", "Check how it was made.")
+            check_finite(f"--calibrate {self.given}", batch)
             return batch
 
         return Images(len(owners), read)
