@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -214,17 +215,22 @@ def not_imported(error: Exception, operator: str = "") -> UserError:
     )
 
 
+#: Held by the thread in which frameworks read a network: torch.export is not made for several, and `quiet` redirects the process's streams.
+ALONE = threading.RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress warnings, prints and logs of frameworks while they read a network; problems with it are raised as errors."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with ALONE:
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.disable(before)
 
 
 def first_line(error: BaseException) -> str:

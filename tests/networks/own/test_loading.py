@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from own_networks import TOLERANCE, Files, error_of, image_for, load, names_of, 
 from small_networks import kernels_of
 from torch import nn
 
+import tvmmobile
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.network import lower
 from tvmmobile.kernels.reference import relative_error
@@ -273,3 +276,12 @@ def test_a_checkpoint_that_does_not_fit(files: Files, tmp_path: Path, change: Ca
 def test_a_checkpoint_for_a_file_with_weights(files: Files, tmp_path: Path, form: int) -> None:
     with pytest.raises(UserError, match="holds its own weights"):
         load(files.all[form], None, tmp_path / "weights.pt")
+
+
+def test_threads_load_networks_one_after_another() -> None:
+    """torch.export is not made for several, nor is the redirection of what is printed meanwhile."""
+    before = sys.stdout
+    modules = [nn.Sequential(nn.Conv2d(3, 4 + number, 3), nn.ReLU()).eval() for number in range(4)]
+    with ThreadPoolExecutor(len(modules)) as threads:
+        found = list(threads.map(lambda module: tvmmobile.load(module, torch.zeros(1, 3, 8, 8)), modules))
+    assert [model.spec.output_shape[1] for model in found] == [4, 5, 6, 7] and sys.stdout is before

@@ -9,7 +9,7 @@ from typing import Any
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.networks.budget import check_elements, check_module
-from tvmmobile.networks.frontend import Imported
+from tvmmobile.networks.frontend import ALONE, Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.exported_program import load_exported_program
 from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
@@ -44,7 +44,7 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} is not positive.", "Give --batch a number of images, such as 4.")
     check_elements("an input of this --resolution and --batch", (batch or 1, *height_and_width(side or 1)))
-    with insisted():  # torch.export has weak references with callbacks
+    with ALONE, insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, Wanted(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmmobile.networks.frontend import export_torch, first_line
+from tvmmobile.networks.frontend import ALONE, export_torch, first_line
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.python_file import check_module, examples_of
 from tvmmobile.system.errors import UserError
@@ -38,7 +38,7 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
 
     if isinstance(network, torch.nn.Module):
         name = name or type(network).__name__
-        with insisted():  # torch.export has weak references with callbacks
+        with ALONE, insisted():  # torch.export has weak references with callbacks
             program = _exported(network, example, name)
     elif isinstance(network, torch.export.ExportedProgram):
         name, program = name or "network", network
@@ -49,7 +49,8 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
     before = [(node, node.meta.pop("stack_trace", None)) for node in program.graph.nodes]
     content = io.BytesIO()
     try:
-        torch.export.save(program, content)
+        with ALONE:
+            torch.export.save(program, content)
     except Exception as error:  # it raises errors of any kind for unexpected arguments
         raise UserError(f"{name} cannot be saved: {first_line(error)}", "It must be what torch.export.save takes.") from error
     finally:
