@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from PIL import Image
 from support.frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
@@ -88,6 +89,20 @@ def some_frames(generator: np.random.Generator, frame_format: int, count: int) -
 def test_any_frame_becomes_what_run_makes_of_it(frames: Frames, frame_format: int, tmp_path: Path) -> None:
     given = some_frames(np.random.default_rng([frames.side, frame_format]), frame_format, 20)
     assert same(frames.run(given, 1 + frame_format % THREADS), given, frames.side, tmp_path)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 30), (640, 480), (50, 2000), (2000, 50), (1500, 1001)])
+def test_two_calls_of_pillow_give_the_same_bits(frames: Frames, width: int, height: int) -> None:
+    """As docs/c-library.md writes them."""
+    frame = replace(some_frame(np.random.default_rng(width), RGB, width, height), turns=0)
+    shorter = int(frames.side / 0.875)
+    w, h = (shorter * length // min(width, height) for length in (width, height))
+    image = Image.fromarray(frame.seen)
+    image = image.resize((w, image.height), Image.Resampling.BICUBIC).resize((w, h), Image.Resampling.BICUBIC)
+    left, top = (round((length - frames.side) / 2) for length in (w, h))
+    pixels = np.asarray(image.crop((left, top, left + frames.side, top + frames.side)), np.float32) / np.float32(255)
+    wanted = ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
+    assert np.array_equal(frames.run([frame])[0], wanted)
 
 
 @pytest.mark.virtual

@@ -1,8 +1,10 @@
 /* From a frame to the network's input: scaled so that its shorter side has IMAGE_SHORTER pixels, the middle cut out, normalised.
  *
- * The same bits as Pillow's bicubic `resize` of the whole image, its crop, and NumPy's arithmetic: coefficients have 22 bits behind the
- * point, rows are scaled first and rounded to 8 bits, and only what the crop needs is computed. Threads divide the rows of the result; each
- * scales the rows of the frame that it needs into a ring, so that memory depends on how much the frame is scaled down, not on its height.
+ * The same bits as Pillow's `resize((width, HEIGHT), BICUBIC)` and then `resize((width, height), BICUBIC)` of an RGB image HEIGHT pixels
+ * high, without `reducing_gap`, `draft` or `reduce`, its `crop`, and NumPy's arithmetic. (One call may scale columns first.) Coefficients
+ * have 22 bits behind the point, rows are scaled first and rounded to 8 bits, and only what the crop needs is computed. Threads divide the
+ * rows of the result; each scales the rows of the frame that it needs into a ring, so that memory depends on how much the frame is scaled
+ * down, not on its height.
  *
  * The generated file has defined IMAGE_SIDE, IMAGE_SHORTER, image_mean, image_std and `description`. It is compiled without contraction of
  * floating-point expressions.
