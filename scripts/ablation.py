@@ -35,6 +35,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import plan
 from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
@@ -170,7 +171,7 @@ def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> Var
         for name, other in changes.items():
             stack.enter_context(mock.patch.object(plan, name, other))
         library = build_variant(job)
-    return bench_library(BenchJob(library, agents, agents.network_timing(job.threads, 1, 1)))
+    return bench_library(BenchJob(library, agents, agents.network_timing(job.options.threads, 1, 1)))
 
 
 def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
             progress(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled")
         if threads > 1:
             last = AblationRow("one thread", f"{threads} threads", {})
-            found.append(entry(last, measured(replace(job, threads=threads), {}, agents)))
+            found.append(entry(last, measured(replace(job, options=replace(job.options, threads=threads)), {}, agents)))
     return found
 
 
@@ -229,7 +230,7 @@ def main() -> int:
     profile = find_device(DEVICE).profile
     spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
-        found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder), form=VM), options.threads)
+        found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder), LibraryOptions(format=VM)), options.threads)
     where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.origin.model}
     content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
     if options.out is None:

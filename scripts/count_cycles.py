@@ -24,6 +24,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
@@ -61,7 +62,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
     """Compile the variant into `folder`, check it against PyTorch on the virtual board, and time it."""
     device = find_device(DEVICE)
     profile = device.profile
-    library = build_variant(variant_job(Model(spec), profile, (logs,), folder, form=VM))
+    library = build_variant(variant_job(Model(spec), profile, (logs,), folder, LibraryOptions(format=VM)))
     with started_agents(device) as agents:
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 

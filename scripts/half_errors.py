@@ -40,6 +40,7 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -110,7 +111,7 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
     spec = model.spec
     images, labels = unseen_inputs(inputs, spec.resolution) if weights == TRAINED else (_noise(spec, inputs), None)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-half-") as folder:
-        job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], Path(folder), precision=FLOAT16, form=VM)
+        job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], Path(folder), LibraryOptions(precision=FLOAT16, format=VM))
         built = build(replace(job, target=HOST))
         half, exact = _loaded(built.library.path), by_torch(_module(model))
         shares, tops = [], []

@@ -27,6 +27,7 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.quantisation.data import calibration_data
@@ -71,7 +72,7 @@ def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     imported = imported_torch(spec, build_torch_model(spec, None, 0).module, "")
     preprocessing = Preprocessing(spec.resolution, channels=spec.channels)
     data = calibration_data(f"noise:{CALIBRATION}", preprocessing, generated=True)
-    job = variant_job(Model(spec), find_device(DEVICE).profile, (), Path(), precision=INT8, calibration=data)
+    job = variant_job(Model(spec), find_device(DEVICE).profile, (), Path(), LibraryOptions(precision=INT8), calibration=data)
     seen = calibration_data(f"noise:{CALIBRATION + inputs}", preprocessing, generated=True).images()
     others = seen.part(range(CALIBRATION, CALIBRATION + inputs))
     ready = prepared(imported, job, None)

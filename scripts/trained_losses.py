@@ -34,6 +34,7 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.data import calibration_data
 
@@ -82,7 +83,8 @@ def losses_of(model: Model, images: int) -> TrainedLosses:
         place = Path(folder) / "pictures.npy"
         np.save(place, _pictures(_CALIBRATION, spec.resolution, _CALIBRATION_SEED)[0])
         data = calibration_data(str(place), Preprocessing(spec.resolution), generated=False)
-        ready = prepared(imported, variant_job(model, find_device(DEVICE).profile, (), Path(), precision=INT8, calibration=data), None)
+        job = variant_job(model, find_device(DEVICE).profile, (), Path(), LibraryOptions(precision=INT8), calibration=data)
+        ready = prepared(imported, job, None)
     network = ready.integers
     assert network is not None
     inputs, labels = _pictures(images, spec.resolution, _TEST_SEED)

@@ -25,6 +25,7 @@ from tvmmobile.networks.own.files import SUFFIXES, OwnFile
 from tvmmobile.networks.own.loading import files_of, load_own
 from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
@@ -136,13 +137,13 @@ def compiled(
     kind = f"{'' if form == VM else f'-{form}'}{'' if precision == FLOAT32 else f'-{precision.name}'}"
     folder, spec = models / f"{profile.name}-t{threads}{kind}-{recipe}", model.spec
     calibration = _calibration(model, models) if precision.is_integer else None
-    job = variant_job(model, profile, (logs,), folder, threads, precision=precision, form=form, calibration=calibration)
+    job = variant_job(model, profile, (logs,), folder, LibraryOptions(threads, precision, format=form), calibration=calibration)
     with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
             build_variant(replace(job, out=made))
             copy_image(models, made)
-    return Library(spec, job.dtype, threads, folder / f"{job.stem}.so")
+    return job.library
 
 
 def model_files(system: System, board: Board, models: Path, library: Library | None) -> tuple[Path, ...]:

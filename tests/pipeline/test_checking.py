@@ -35,6 +35,7 @@ from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.checking import check
 from tvmmobile.pipeline.diagnosis import _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages import explained
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
@@ -66,7 +67,8 @@ def job_of(path: Path, **settings: Any) -> VariantJob:
     """The job of compiling and checking a file without any records."""
     file = OwnFile(path)
     ((spec, quantised),) = own_specs(file, (), None, 0)
-    job = variant_job(Model(spec, own=file, quantised=quantised), find_device("pi4-virtual").profile, (), path.parent / "out", **settings)
+    model, profile = Model(spec, own=file, quantised=quantised), find_device("pi4-virtual").profile
+    job = variant_job(model, profile, (), path.parent / "out", LibraryOptions(**settings))
     return replace(job, unchecked="")
 
 
@@ -82,7 +84,7 @@ def refused(job: VariantJob) -> str:
 
 @pytest.mark.parametrize(("form", "threads"), [("c", 4), pytest.param(VM, 1, marks=pytest.mark.long)])
 def test_a_right_library_is_run_and_the_manifest_says_so(tmp_path: Path, form: str, threads: int) -> None:
-    library = build_variant(job_of(two_convolutions(tmp_path), form=form, threads=threads))
+    library = build_variant(job_of(two_convolutions(tmp_path), format=form, threads=threads))
     found = check_of(read_manifest(library.manifest_path)[0])
     assert found.done and found.place == "QEMU's cortex-a72" and found.error is not None and 0 < found.error < 1e-5
     assert unchecked_note(library.path.name, library.manifest()) == ""

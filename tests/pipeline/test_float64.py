@@ -17,6 +17,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
@@ -34,7 +35,7 @@ def ignore(_: str) -> None:
 
 def test_a_network_in_double_precision(tmp_path: Path) -> None:
     device, logs = find_device("pi4"), tmp_path / "logs"
-    job = variant_job(Model(ModelSpec("mobilenet_v1", 0.25, 128)), device.profile, (logs,), tmp_path, precision=FLOAT64)
+    job = variant_job(Model(ModelSpec("mobilenet_v1", 0.25, 128)), device.profile, (logs,), tmp_path, LibraryOptions(precision=FLOAT64))
     with Workers(2, preload=("float64",)) as workers, started_bench(device, workers) as bench:
         (variant,) = collect_variants(workers, [job], ignore)
         database = Database(job.identity, (), logs)

@@ -29,6 +29,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
@@ -166,7 +167,7 @@ def test_tune_decides_once_how_to_quantise(tmp_path: Path, monkeypatch: pytest.M
     model = tvmmobile.load(f"{file}:make", resolution=32)
     assert model.own is not None
     data = calibration_data("noise:4", Preprocessing(32), generated=True)
-    job = variant_job(model, device_of("pi5").profile, (), tmp_path, precision=INT8, calibration=data)
+    job = variant_job(model, device_of("pi5").profile, (), tmp_path, LibraryOptions(precision=INT8), calibration=data)
     found = variant_tasks(job)
     assert found.decision is not None
     imported = load_again(model.own, model.spec, None, 0)
@@ -196,7 +197,7 @@ def test_class_folders_of_calibration_data_are_labels(part: str, labelled: bool,
 
     monkeypatch.setattr(Limit, "holds", holds)
     data = replace(calibration_data(str(seen / part), Preprocessing(32), generated=True), max_drop=Limit(1, "%"))
-    job = variant_job(model, device_of("pi5").profile, (), tmp_path, precision=INT8, calibration=data)
+    job = variant_job(model, device_of("pi5").profile, (), tmp_path, LibraryOptions(precision=INT8), calibration=data)
     details = prepared(load_again(model.own, model.spec, None, 0), job, None).details
     assert details["quantisation"]["labelled"] == labelled
     assert given == [tuple(sorted([*range(10)] * 2)) if labelled else ()]

@@ -48,6 +48,7 @@ def test_what_a_trial_gives_a_kernel_of_any_operators(tmp_path: Path, text: str)
 def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     from tvmmobile.pipeline.cluster.parcel import pack, unpack
     from tvmmobile.pipeline.job import VariantJob
+    from tvmmobile.pipeline.options.library import LibraryOptions
     from tvmmobile.pipeline.plan import variant_tasks
     from tvmmobile.tuning.records import Identity
 
@@ -55,7 +56,7 @@ def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     file = OwnFile(path)
     assert [each.name for each in files_of(file)] == ["net.onnx", "weights.bin"]
     ((spec, _),) = own_specs(file, (), None, 0)
-    job = VariantJob(Model(spec, own=file), "float32", 1, Identity("nowhere", MEASURED), (), {}, tmp_path)
+    job = VariantJob(Model(spec, own=file), LibraryOptions(), Identity("nowhere", MEASURED), (), {}, tmp_path)
     parcel = pickle.loads(pickle.dumps(pack(variant_tasks, job)))
     path.unlink()
     (tmp_path / "there").mkdir()

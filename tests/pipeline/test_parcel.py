@@ -17,6 +17,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.cluster.parcel import Delivery, UsesBoard, UsesFiles, accept, delivery, pack, unpack
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages import BenchJob
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.running.library import Library
@@ -53,7 +54,7 @@ def variant(tmp_path: Path) -> VariantJob:
     for name in (PROFILE.name, "another-board"):
         Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 500.0, cycles=7)])
     logs = (tmp_path / "none", tmp_path / "logs")
-    return VariantJob(Model(ModelSpec(), checkpoint), "float32", 1, identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
+    return VariantJob(Model(ModelSpec(), checkpoint), LibraryOptions(), identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
 
 
 def test_a_file_that_has_gone_since_it_was_listed(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import INT8
 from tvmmobile.networks.own.exported_quantised import register_operators
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.prepared import Prepared, prepared
 from tvmmobile.pipeline.request import device_of
 
@@ -184,7 +185,7 @@ def in_integers(path: Path, board: str = "pi5", keep: tuple[str, ...] = ()) -> P
     """The network in a file as the planner reads it, with its integers on the host."""
     model = tvmmobile.load(path)
     assert model.quantised
-    job = variant_job(model, device_of(board).profile, (), path.parent / "out", precision=INT8, keep=keep)
+    job = variant_job(model, device_of(board).profile, (), path.parent / "out", LibraryOptions(precision=INT8, keep=keep))
     return prepared(load(path), job, None)
 
 

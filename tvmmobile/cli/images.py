@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
-    from tvmmobile.networks.preprocessing import Normalisation, Preprocessing, Triple
+    from tvmmobile.networks.preprocessing import Preprocessing
     from tvmmobile.running.library import Library
 
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="Compiled library.")]
@@ -49,42 +49,13 @@ def preprocessing_for(library: Library, mean: str | None, std: str | None, no_re
     If they are not given, a library that takes images has the values it was compiled with.
     """
     from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
+    from tvmmobile.pipeline.options.image import triple
     from tvmmobile.running.manifest import normalisation_in
     from tvmmobile.system.errors import UserError
 
     spec, own = library.spec, normalisation_in(library.manifest()) or Normalisation()
-    means, stds = own.mean if mean is None else _triple("--mean", mean), own.std if std is None else _triple("--std", std)
+    means, stds = own.mean if mean is None else triple("--mean", mean), own.std if std is None else triple("--std", std)
     if 0.0 in stds:
         raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")
     numbers = Normalisation(means, stds)
     return Preprocessing(spec.resolution, numbers.mean, numbers.std, not no_resize, spec.channels, spec.odd_shape)
-
-
-def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:
-    """The normalisation of a library that takes images, None for others; raises `UserError` like `preprocessing_for`."""
-    from tvmmobile.networks.preprocessing import Normalisation
-    from tvmmobile.system.errors import UserError
-
-    if image:
-        return Normalisation(_triple("--mean", "0.5" if mean is None else mean), _triple("--std", "0.5" if std is None else std))
-    for option, value in (("--mean", mean), ("--std", std)):
-        if value is not None:
-            raise UserError(f"{option} is for libraries that take images.", "Give --image as well.")
-    return None
-
-
-def _triple(option: str, text: str) -> Triple:
-    """Three numbers from a text with one or three."""
-    import math
-
-    from tvmmobile.system.errors import UserError
-
-    try:
-        values = [float(word) for word in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        values *= 3
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise UserError(f"{option} {text} is not one number or three.", f"For example: {option} 0.485,0.456,0.406")
-    return values[0], values[1], values[2]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmmobile.cli.generated import word_of
+from tvmmobile.pipeline.options.option import Place
+from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,94 +55,23 @@ Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
-Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        metavar="NAME",
-        help="What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or float16 on cores that have it "
-        "(A55, A76, …).",
-    ),
-]
-IoDtype = Annotated[
-    str,
-    typer.Option("--io-dtype", metavar="NAME", help="Type of the library's input and output: float32, or float16 with --dtype float16."),
-]
-MaxError = Annotated[
-    float | None,
-    typer.Option(
-        "--max-error",
-        metavar="SHARE",
-        help="Keep layers in float32 until the output's estimated error is at most this share of its largest magnitude, such as 0.01.",
-    ),
-]
-Calibrate = Annotated[
-    str | None,
-    typer.Option(
-        "--calibrate",
-        metavar="PATH",
-        help="Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
-    ),
-]
-Keep = Annotated[
-    list[str] | None,
-    typer.Option("--keep", metavar="LAYER", help="Keep a layer in float32 beside int8: its number, or its name, where * matches anything."),
-]
-MaxDrop = Annotated[
-    str | None,
-    typer.Option(
-        "--max-drop",
-        metavar="LIMIT",
-        help="Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, "
-        "or top-1 loses at most 1% (without labels: at most 1% get another class).",
-    ),
-]
-Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
+Out = Annotated[Path, word_of(RunOptions, "out")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Checkpoint = Annotated[
     Path | None,
     typer.Option("--checkpoint", metavar="FILE", help="State dict to load weights from; default: weights generated from --seed."),
+    Place.WEIGHTS,
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed for generated weights and for the search.")]
-Logs = Annotated[
-    Path | None,
-    typer.Option(
-        "--logs",
-        metavar="DIR",
-        file_okay=False,
-        help="Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
-    ),
+Seed = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed for generated weights and for the search."),
+    Place.WEIGHTS,
 ]
-DumpIr = Annotated[
-    Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the Relax module after each graph pass to DIR.")
+RequireHardware = Annotated[
+    bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board."), Place.DEVICE
 ]
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        help="c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
-    ),
-]
-Archive = Annotated[bool, typer.Option("--archive", help="Also write static libraries (.a); C libraries only.")]
-NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not run the libraries once under QEMU and compare their outputs.")]
-Image = Annotated[bool, typer.Option("--image", help="Let C libraries take RGB images and camera frames, and rank classes.")]
-ImageMean = Annotated[str | None, typer.Option("--mean", metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5.")]
-ImageStd = Annotated[
-    str | None, typer.Option("--std", metavar="R,G,B", help="With --image: per-channel standard deviation to divide by; default: 0.5.")
-]
-RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board.")]
-
-Dask = Annotated[
-    str | None,
-    typer.Option(
-        "--dask",
-        metavar="ADDRESS",
-        help="Run jobs on the Dask cluster with this scheduler, tls://HOST:PORT; jobs for a registered board still run here.",
-    ),
-]
-Pin = Annotated[bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted.")]
+Dask = Annotated[str | None, word_of(RunOptions, "dask")]
+Pin = Annotated[bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted."), Place.DEVICE]
 
 
 def check_target(target: str) -> None:

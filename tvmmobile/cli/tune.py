@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmmobile.cli import options
+from tvmmobile.cli.generated import takes
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.option import Place
+from tvmmobile.pipeline.options.run import RunOptions
+from tvmmobile.pipeline.options.search import SearchOptions
 
 if TYPE_CHECKING:
     from tvmmobile.pipeline.listener import TuningPlan
     from tvmmobile.results.file import Results
 
-Trials = Annotated[
-    int | None,
-    typer.Option(
-        "--trials",
-        metavar="N",
-        min=0,
-        help="Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
-    ),
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit."), Place.DEVICE]
 
 
+@takes(LibraryOptions, RunOptions, SearchOptions)
 def tune(
     target: options.Target = "arm",
     device: options.Device = "pi4",
@@ -34,55 +32,30 @@ def tune(
     activation: options.Activation = None,
     batch: options.Batch = None,
     classes: options.Classes = 1000,
-    trials: Trials = None,
-    threads: options.Threads = 1,
-    dtype: options.Dtype = "float32",
-    io_dtype: options.IoDtype = "float32",
-    max_error: options.MaxError = None,
-    calibrate: options.Calibrate = None,
-    keep: options.Keep = None,
-    max_drop: options.MaxDrop = None,
-    out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
-    logs: options.Logs = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore all logs; start an empty one under --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit.")] = False,
+    dry_run: DryRun = False,
     require_hardware: options.RequireHardware = False,
     pin: options.Pin = False,
-    dask: options.Dask = None,
-    dump_ir: options.DumpIr = None,
-    library_format: options.Format = "c",
-    archive: options.Archive = False,
-    image: options.Image = False,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Search strategy: evolution, climb or random.")] = "evolution",
+    **chosen: Any,
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
 
     Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Interrupt it at any time: finished trials are
     kept, and the same command resumes from there.
     """
-    from tvmmobile.cli.images import normalisation_for
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.pipeline.tune import check_strategy, plan_tuning
+    from tvmmobile.pipeline.tune import plan_tuning
     from tvmmobile.pipeline.tune import tune as run
 
     board = find_device(device, require_hardware, pin)
-    check_strategy(strategy)
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed, batch)
-    chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
-    chosen |= {"dtype": dtype, "io_dtype": io_dtype, "format": library_format, "archive": archive}
-    chosen |= {"max_error": max_error, "calibrate": calibrate, "image": normalisation_for(image, mean, std)}
-    chosen |= {"keep": keep or (), "max_drop": max_drop}
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
-        return
-    results = run(models, board, **chosen, strategy=strategy, seed=seed, listener=Shown())
-    _report(results, out)
+    else:
+        _report(run(models, board, **chosen, seed=seed, listener=Shown()), chosen["out"])
 
 
 def _report(results: Results, out: Path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.request import check_threads, device_of
+from tvmmobile.pipeline.options.library import check_threads
+from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.library import Library

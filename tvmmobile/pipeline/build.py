@@ -72,7 +72,7 @@ def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
     tools = toolchain(job.target)
     database, basis, library = planned.database, planned.basis, job.library
     details: dict[str, Any] = unchecked(job.unchecked)
-    if job.form == C:
+    if job.options.format == C:
         details |= _write_c_library(job, planned)
     else:
         export(planned.compiled(job.target), library.path, tools)
@@ -114,9 +114,10 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
     """Write the C library; returns what the manifest says of it."""
     spec = job.spec
     names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
-    image = None if job.image is None else Preprocessing(spec.resolution, job.image.mean, job.image.std)
-    description = Description(*names, job.threads, spec.takes, spec.returns, image)
-    written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
+    taken = job.options.image
+    image = None if taken is None else Preprocessing(spec.resolution, taken.mean, taken.std)
+    description = Description(*names, job.options.threads, spec.takes, spec.returns, image)
+    written = write_library(planned.lowered(), job.target, description, job.library.path, job.options.archive, planned.separate)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
     if image is not None:
         details["image"] = image_entry(image)

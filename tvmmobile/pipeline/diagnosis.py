@@ -12,7 +12,7 @@ import numpy as np
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import INPUT, results_from, sources_of
-from tvmmobile.graph.precision import FLOAT32, precision_named
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.codegen import export
 from tvmmobile.kernels.reference import expected_output, network_error, relative_error
 from tvmmobile.kernels.simulation import run_unscheduled
@@ -49,7 +49,7 @@ def first_difference(job: VariantJob, planned: PlannedVariant) -> str:
 def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
     computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, reference.inputs, computed)
-    most = precision_named(job.dtype).tolerance_of(quantised=planned.imported.scales is not None)
+    most = job.options.precision.tolerance_of(quantised=planned.imported.scales is not None)
     if network_error(outputs, reference.outputs) <= most:
         return _wrong_kernel(job, planned, reference)
     if network_error(run_on_host(planned.imported.module, reference.inputs), reference.outputs) <= FLOAT32.network_tolerance:
@@ -71,12 +71,12 @@ def _wrong_import(planned: PlannedVariant, reference: Reference) -> str:
 
 def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
     """Run a library that also returns what each kernel writes."""
-    types = [port.stored(job.io_dtype) for port in job.spec.takes]
+    types = [port.stored(job.options.io_precision.name) for port in job.spec.takes]
     inputs = tuple(array.astype(kind) for array, kind in zip(reference.inputs, types, strict=True))
     with tempfile.TemporaryDirectory(prefix="tvmmobile-observed-") as folder:
         library = Path(folder, "observed.so")
         export(planned.compiled(job.target, observed=True), library, toolchain(job.target))
-        written = outputs_here(library, inputs, job.threads, str(job.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
+        written = outputs_here(library, inputs, job.options.threads, str(job.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
     for each in _kernels(planned, reference.inputs, written):
         error = difference(each.written, each.computed)
         if not error <= each.tolerance:

@@ -1,4 +1,4 @@
-"""What determines a library: a variant, a device and its logs, and how numbers are stored."""
+"""What determines a library: a variant, a device and its logs, and the user's options."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.machine import BASELINE, Machine
-from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.loading import files_of
-from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.mixed import Decision
-from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.records import Identity
@@ -31,26 +30,20 @@ class VariantJob:
 
     Attributes:
         model: the network and where its weights come from.
+        options: what the library is.
         identity, logs: which records are used, and the directories they are read from.
         target: the device's target.
         twin: of a real board, whose modelled records its ranks are compared with.
         out: directory for the results.
         dump_dir: where to write the Relax module after each pass, or `None`.
         machine: the device's core.
-        form: what the library is for, one of `FORMS`.
-        archive: write a static library as well.
-        image: let a C library take images too, normalised like this.
-        io_dtype: name of the precision of input and output.
-        max_error: keep layers in float32 until the output is off by no more, as a share of its largest magnitude; `None` for any error.
         calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
-        keep: layers of a quantised network that stay in float32, see `mixed.chosen_layers`.
         decision: how to quantise by calibration data, where that is known.
         unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
     """
 
     model: Model
-    dtype: str
-    threads: int
+    options: LibraryOptions
     identity: Identity
     logs: tuple[Path, ...]
     target: Mapping[str, Any]
@@ -58,19 +51,13 @@ class VariantJob:
     dump_dir: Path | None = None
     twin: Identity | None = None
     machine: Machine = BASELINE
-    form: str = C
-    archive: bool = False
-    image: Normalisation | None = None
-    io_dtype: str = FLOAT32.name
-    max_error: float | None = None
     calibration: CalibrationData | None = None
-    keep: tuple[str, ...] = ()
     decision: Decision | None = None
-    unchecked: str = "no check was asked for"
+    unchecked: str = RunOptions().unchecked
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
-        return Task(region, self.dtype, self.threads, self.machine)
+        return Task(region, self.options.precision.name, self.options.threads, self.machine)
 
     @property
     def spec(self) -> ModelSpec:
@@ -80,12 +67,12 @@ class VariantJob:
     @property
     def stem(self) -> str:
         """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
-        return stem_of(self.spec.variant, self.dtype, self.threads)
+        return stem_of(self.spec.variant, self.options.precision.name, self.options.threads)
 
     @property
     def library(self) -> Library:
         """The library that the job makes."""
-        return Library(self.spec, self.dtype, self.threads, self.out / f"{self.stem}.so")
+        return Library(self.spec, self.options.precision.name, self.options.threads, self.out / f"{self.stem}.so")
 
     def reads(self) -> Mapping[str, Path]:
         """The files it reads, by path below the folder that `moved` is given."""
@@ -130,19 +117,11 @@ def variant_job(
     profile: DeviceProfile,
     logs: Sequence[Path],
     out: Path,
-    threads: int = 1,
+    options: LibraryOptions = LibraryOptions(),
     dump_ir: Path | None = None,
-    precision: Precision = FLOAT32,
-    form: str = C,
-    archive: bool = False,
-    image: Normalisation | None = None,
-    io_dtype: str = FLOAT32.name,
-    max_error: float | None = None,
     calibration: CalibrationData | None = None,
-    keep: tuple[str, ...] = (),
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    numbers = (io_dtype, max_error, calibration, keep)
-    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, *numbers)
+    return VariantJob(model, options, identity, tuple(logs), *place, calibration)

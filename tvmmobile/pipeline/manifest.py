@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tvmmobile import __version__
+from tvmmobile.graph.precision import Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, schedule_to_json
 from tvmmobile.networks.frontend import Imported
@@ -34,11 +35,11 @@ def write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, 
         "weights": imported.weights,
         "reference": imported.judge,
         **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
-        **_tensors(INPUT_NAME, job.spec.takes, job.io_dtype),
-        **_tensors(OUTPUT_NAME, job.spec.returns, job.io_dtype),
-        "dtype": job.dtype,
+        **_tensors(INPUT_NAME, job.spec.takes, job.options.io_precision),
+        **_tensors(OUTPUT_NAME, job.spec.returns, job.options.io_precision),
+        "dtype": job.options.precision.name,
         **({} if imported.scales is None else {"quantised": True}),
-        "threads": job.threads,
+        "threads": job.options.threads,
         "device": job.identity.device,
         "timing_model": job.identity.origin.written,
         "kind": job.identity.origin.kind,
@@ -89,13 +90,13 @@ def image_entry(image: Preprocessing) -> dict[str, Any]:
     return {"resampling": "bicubic", **numbers}
 
 
-def _tensors(only: str, ports: Sequence[Port], io_dtype: str) -> dict[str, Any]:
+def _tensors(only: str, ports: Sequence[Port], stored: Precision) -> dict[str, Any]:
     """The manifest's entry on what a library takes or returns: `input`, or `inputs` with a list of them and their names."""
     found = [
         {
             "shape": port.shape,
             **({"layout": port.layout} if only == INPUT_NAME and len(port.shape) == 4 else {}),
-            "dtype": port.stored(io_dtype),
+            "dtype": port.stored(stored.name),
         }
         for port in ports
     ]

@@ -16,7 +16,7 @@ from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Gating, Layer, SumLa
 from tvmmobile.graph.network import INPUT, KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
-from tvmmobile.graph.precision import FLOAT32, INT8, precision_named
+from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
@@ -76,8 +76,8 @@ def taken(task: Task) -> bool:
 def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prepared:
     """The network of a job; raises `UserError` where it, or its calibration data, cannot be used."""
     elementary.register()  # constants are folded identically in every build of a process
-    precision, outside = map(precision_named, (job.dtype, job.io_dtype))
-    floats = FLOAT32.name if precision.is_integer else job.dtype
+    precision, outside = job.options.precision, job.options.io_precision
+    floats = (FLOAT32 if precision.is_integer else precision).name
 
     def accepts(layer: Layer) -> bool:
         if isinstance(layer, Gating):
@@ -101,7 +101,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
     wide = read_network(*finish(composed))
-    kept = layers_to_keep(wide, [_noise(imported.spec, seed) for seed in _SEEDS], precision, job.max_error)
+    kept = layers_to_keep(wide, [_noise(imported.spec, seed) for seed in _SEEDS], precision, job.options.max_error)
     names = names_of(wide)
     network = replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
     return Prepared(network, inputs, None, _float32_layers(kept))
@@ -218,7 +218,7 @@ def _as_given(
     composed = replace(composed, module=module, layers=layers)
     wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
-    found = as_given(flow, scales.of, takes, chosen_layers(flow, job.keep))
+    found = as_given(flow, scales.of, takes, chosen_layers(flow, job.options.keep))
     if not found.network.steps:
         raise UserError(
             f"{imported.spec.variant} has no layer that an int8 kernel takes: {_commonest(found.floats)}.",

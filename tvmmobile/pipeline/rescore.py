@@ -16,6 +16,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import collect_variants, distinct_tasks
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
@@ -118,7 +119,7 @@ def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile, li
 
 def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
     precision = precision_named(dtype)
-    jobs = [variant_job(model, profile, (), Path(), threads, precision=precision) for model in variants(family)]
+    jobs = [variant_job(model, profile, (), Path(), LibraryOptions(threads, precision)) for model in variants(family)]
     return [replace(job, calibration=_any_calibration(job.spec)) for job in jobs] if precision.is_integer else jobs
 
 

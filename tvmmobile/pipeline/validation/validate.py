@@ -12,6 +12,7 @@ from tvmmobile.devices.board.registered import load_device
 from tvmmobile.networks.model import load
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, build_libraries, succeeded
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for
 from tvmmobile.pipeline.validation.record import begun, point_of, with_point
@@ -126,7 +127,7 @@ class _Run:
             for job, built in workers.run(build_kernel, [BuildJob(source, profile.target) for source in sources], _BUILD_TIMEOUT_S):
                 succeeded(built, f"building {job.source.name}")
                 done(job.source.name)
-            jobs = [variant_job(model, profile, log_dirs(None).all, folder, form=VM) for model in models]
+            jobs = [variant_job(model, profile, log_dirs(None).all, folder, LibraryOptions(format=VM)) for model in models]
             libraries = build_libraries(workers, jobs, done, self.listener.said)
         return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 

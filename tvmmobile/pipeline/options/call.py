@@ -1,0 +1,67 @@
+"""Calls that take options as keywords: what type checkers, `inspect.signature` and `help` say of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast, get_args, get_type_hints
+
+from tvmmobile.pipeline.options.library import LibraryArguments
+from tvmmobile.pipeline.options.option import Option, Options, options_of
+from tvmmobile.pipeline.options.run import CheckArguments, RunArguments
+from tvmmobile.pipeline.options.search import SearchArguments
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+class CompileArguments(LibraryArguments, RunArguments, CheckArguments, total=False):
+    """The options of `compile_models`."""
+
+
+class TuneArguments(LibraryArguments, RunArguments, SearchArguments, total=False):
+    """The options of `tune` and `plan_tuning`."""
+
+
+def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
+    """Let a function whose last parameters are a listener and typed `**options` take the options of some objects, and no other.
+
+    Its signature lists them, as does its documentation, in place of a line `options: …`.
+
+    Args:
+        defaults: of the function, where they are not those of the objects.
+    """
+
+    def decorate(function: Call) -> Call:
+        options = [each for _, each in options_of(*kinds)]
+        signature = inspect.signature(function, eval_str=True)
+        *before, listener, arguments = signature.parameters.values()
+        types = get_type_hints(*get_args(arguments.annotation))
+        made = [_parameter(each, defaults.get(each.keyword, each.default), types[each.keyword]) for each in options]
+        signature = signature.replace(parameters=[*before, *made, listener])
+
+        @wraps(function)
+        def call(*given: Any, **named: Any) -> Any:
+            try:
+                signature.bind(*given, **named)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            return function(*given, **defaults | named)
+
+        call.__doc__ = re.sub(r"^ *options: .*\n", lambda _: _documented(options), function.__doc__ or "", flags=re.MULTILINE)
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        return cast(Call, call)
+
+    return decorate
+
+
+def _parameter(option: Option, default: Any, kind: Any) -> inspect.Parameter:
+    return inspect.Parameter(option.keyword, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _documented(options: Sequence[Option]) -> str:
+    """Lines of a docstring's arguments."""
+    texts = [f"{each.keyword}: {each.about}" for each in options]
+    return "".join(f"{textwrap.fill(text, 140, initial_indent=' ' * 8, subsequent_indent=' ' * 12)}\n" for text in texts)

@@ -1,0 +1,38 @@
+"""The normalisation of images that `--image`, `--mean` and `--std` give."""
+
+from __future__ import annotations
+
+import math
+
+from tvmmobile.networks.preprocessing import Normalisation, Triple
+from tvmmobile.pipeline.options.option import word
+from tvmmobile.system.errors import UserError
+
+#: What says more of `--image`.
+IMAGE_WORDS = (
+    word("--mean", kind=str | None, metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5."),
+    word("--std", kind=str | None, metavar="R,G,B", help="With --image: per-channel standard deviation to divide by; default: 0.5."),
+)
+
+
+def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:
+    """The normalisation of a library that takes images, None for others; raises `UserError` for what is neither one number nor three."""
+    if image:
+        return Normalisation(triple("--mean", "0.5" if mean is None else mean), triple("--std", "0.5" if std is None else std))
+    for option, value in (("--mean", mean), ("--std", std)):
+        if value is not None:
+            raise UserError(f"{option} is for libraries that take images.", "Give --image as well.")
+    return None
+
+
+def triple(option: str, text: str) -> Triple:
+    """Three numbers from a text with one or three."""
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise UserError(f"{option} {text} is not one number or three.", f"For example: {option} 0.485,0.456,0.406")
+    return values[0], values[1], values[2]

@@ -1,0 +1,162 @@
+"""What a library is: its threads, its numbers, and the form of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
+from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.pipeline.options.image import IMAGE_WORDS, normalisation_for
+from tvmmobile.pipeline.options.option import Options, Place, option
+from tvmmobile.running.formats import FORMS, C
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    from tvmmobile.devices.protocol import DeviceProfile
+
+
+@dataclass(frozen=True)
+class LibraryOptions(Options):
+    """What a library is."""
+
+    threads: int = option(1, Place.NUMBERS, "--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")
+    precision: Precision = option(
+        FLOAT32.name,
+        Place.NUMBERS,
+        "--dtype",
+        keyword="dtype",
+        read=precision_named,
+        metavar="NAME",
+        help="What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or float16 on cores that have it "
+        "(A55, A76, …).",
+    )
+    io_precision: Precision = option(
+        FLOAT32.name,
+        Place.NUMBERS,
+        "--io-dtype",
+        keyword="io_dtype",
+        read=precision_named,
+        metavar="NAME",
+        help="Type of the library's input and output: float32, or float16 with --dtype float16.",
+    )
+    max_error: float | None = option(
+        None,
+        Place.NUMBERS,
+        "--max-error",
+        metavar="SHARE",
+        help="Keep layers in float32 until the output's estimated error is at most this share of its largest magnitude, such as 0.01.",
+    )
+    calibrate: str | None = option(
+        None,
+        Place.NUMBERS,
+        "--calibrate",
+        read=lambda given: None if given is None else str(given),
+        metavar="PATH",
+        help="Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
+    )
+    keep: tuple[str, ...] = option(
+        (),
+        Place.NUMBERS,
+        "--keep",
+        kind=list[str] | None,
+        typed=None,
+        join=lambda given: given or (),
+        read=tuple,
+        metavar="LAYER",
+        help="Keep a layer in float32 beside int8: its number, or its name, where * matches anything.",
+        about="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
+    )
+    max_drop: str | None = option(
+        None,
+        Place.NUMBERS,
+        "--max-drop",
+        metavar="LIMIT",
+        help="Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, "
+        "or top-1 loses at most 1% (without labels: at most 1% get another class).",
+    )
+    format: str = option(
+        C,
+        Place.FILES,
+        "--format",
+        metavar="NAME",
+        help="c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
+    )
+    archive: bool = option(False, Place.FILES, "--archive", help="Also write static libraries (.a); C libraries only.")
+    image: Normalisation | None = option(
+        None,
+        Place.FILES,
+        "--image",
+        kind=bool,
+        typed=False,
+        more=IMAGE_WORDS,
+        join=normalisation_for,
+        help="Let C libraries take RGB images and camera frames, and rank classes.",
+        about="Let C libraries take RGB images and camera frames, normalised like this, and rank classes.",
+    )
+
+    def check(self, profile: DeviceProfile) -> None:
+        """Raises `UserError` for options that exclude each other, and for those that a device does not support."""
+        check_threads(self.threads, profile)
+        _check_precision(self.precision, profile)
+        self._check_calibration()
+        name, ends, whole = self.precision.name, self.io_precision, self.precision.is_integer
+        if ends not in (FLOAT32, *[self.precision] * (not whole)):
+            remedy = "Leave out --io-dtype." if ends.is_integer else f"Give --dtype {ends.name} as well."
+            raise UserError(f"libraries in {name} cannot take and return {ends.name}.", remedy)
+        if self.max_error is not None and (self.precision == FLOAT32 or whole or not self.max_error > 0):
+            raise UserError(
+                "--max-error bounds the error of float16, as a share above 0.", "Give --dtype float16, and a share such as 0.01."
+            )
+        if self.image and ends != FLOAT32:
+            raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
+        if self.format not in FORMS:
+            raise UserError(f"format {self.format!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
+        for flag, given in (("--archive", self.archive), ("--image", self.image)):
+            if given and self.format != C:
+                raise UserError(f"{flag} is for C libraries.", "Leave out --format, or give --format c.")
+
+    def _check_calibration(self) -> None:
+        """Raises `UserError` for calibration data without integers."""
+        from tvmmobile.quantisation.mixed import limit_of
+
+        if self.calibrate is not None and not self.precision.is_integer:
+            raise UserError(
+                f"--calibrate is for {INT8.name}, and --dtype is {self.precision.name}.", f"Leave it out, or give --dtype {INT8.name}."
+            )
+        if (self.keep or self.max_drop is not None) and not self.precision.is_integer:
+            raise UserError(f"--keep and --max-drop are for {INT8.name}.", f"Leave them out, or give --dtype {INT8.name}.")
+        if self.max_drop is not None:
+            limit_of(self.max_drop)
+
+
+class LibraryArguments(TypedDict, total=False):
+    """The keywords of `LibraryOptions` in calls."""
+
+    threads: int
+    dtype: str
+    io_dtype: str
+    max_error: float | None
+    calibrate: str | Path | None
+    keep: Sequence[str]
+    max_drop: str | None
+    format: str
+    archive: bool
+    image: Normalisation | None
+
+
+def check_threads(threads: int, profile: DeviceProfile) -> None:
+    """Raises `UserError` for a thread count the device cannot run."""
+    if threads > profile.cores:
+        raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
+
+
+def _check_precision(precision: Precision, profile: DeviceProfile) -> None:
+    """Raises `UserError` for a precision that the device's core does not compute in."""
+    if precision.requires and precision.requires not in profile.machine.has:
+        raise UserError(
+            f"{precision.name} needs arithmetic that the {profile.mcpu} of {profile.board} does not have.",
+            f"Leave --dtype out: {FLOAT32.name} runs on every core.",
+        )
