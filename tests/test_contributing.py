@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md followed to the letter in a copy of the checkout: a board, a template, a pass and a command."""
+"""CONTRIBUTING.md followed to the letter in a copy of the checkout: a board, a template, a pass, a command and an option."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUIDE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-SECTIONS = ("A virtual board", "A schedule template", "A graph pass", "A command")
+SECTIONS = ("A virtual board", "A schedule template", "A graph pass", "A command", "An option")
 
 
 def section(title: str) -> str:
@@ -46,7 +46,7 @@ def follow(title: str, checkout: Path) -> tuple[set[str], set[str]]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy in which all four were added."""
+    """A copy in which all of them were added."""
     copy = tmp_path_factory.mktemp("copy") / "checkout"
     for name in ("tvmmobile", "schedules", "tests/support"):
         shutil.copytree(REPOSITORY / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -68,7 +68,7 @@ def python(checkout: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
-    for name in ("tvmmobile/cli", "tvmmobile/graph/passes", "tvmmobile/virtual/boards", "schedules", "docs"):
+    for name in ("tvmmobile/cli", "tvmmobile/graph/passes", "tvmmobile/pipeline/options", "tvmmobile/virtual/boards", "schedules", "docs"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.svg"))
     made, edited = follow(title, tmp_path)
     anchor = title.lower().replace(" ", "-")
@@ -122,3 +122,26 @@ def test_the_command_shows_in_the_help_and_runs(checkout: Path) -> None:
     assert "List the virtual boards." in python(checkout, "-m", "tvmmobile", "boards", "--help")
     assert "r2s: NanoPi R2S, 4 × Cortex-A53" in python(checkout, "-m", "tvmmobile", "boards").splitlines()
     assert "| `tvmmobile boards` |" in (checkout / "docs/commands.md").read_text(encoding="utf-8")
+
+
+def test_the_option_is_one_of_commands_and_calls_and_reaches_the_job(checkout: Path) -> None:
+    code = """
+import inspect
+import tvmmobile as tm
+from pathlib import Path
+from tvmmobile.cli import run
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.request import jobs_of
+from tvmmobile.tuning.logs.directories import log_dirs
+for call in tm.compile, tm.tune, tm.plan_tuning:
+    print(inspect.signature(call).parameters["note"], "note: Line for readers of the manifest." in (call.__doc__ or "") or call.__name__)
+given = tm.Model(tm.load("mobilenet_v1").spec), tm.find_device("pi4").profile
+print(jobs_of(*given, LibraryOptions.of({"note": "ours"}), Path("out"), log_dirs(None), None)[0].options.note)
+for verb in "compile", "tune":
+    print(run([verb, "--out", "out", "--note", "ours\\n, too"]))
+    run([verb, "--help"])
+"""
+    said = python(checkout, "-c", code).splitlines()
+    assert said[:3] == [f"note: str | None = None {each}" for each in ("True", "True", "plan_tuning")] and said[3] == "ours"
+    assert [line for line in said if line.isdigit()] == ["1", "1"]
+    assert sum("--note TEXT" in line and line.endswith("Line for readers of the manifest.") for line in said) == 2

@@ -6,22 +6,17 @@ from typing import Any
 
 from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
+from tvmmobile.cli.network import NetworkOptions
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.run import CompileOptions
 
 
-@takes(LibraryOptions, CompileOptions)
+@takes(LibraryOptions, CompileOptions, network=NetworkOptions)
 def compile_libraries(
     target: options.Target = "arm",
     device: options.Device = "pi4",
-    model: options.Model = "mobilenet_v1",
-    alpha: options.Alphas = None,
-    resolution: options.Sizes = None,
-    activation: options.Activation = None,
-    batch: options.Batch = None,
-    classes: options.Classes = 1000,
-    checkpoint: options.Checkpoint = None,
-    seed: options.Seed = 0,
+    *,
+    network: NetworkOptions,
     **chosen: Any,
 ) -> None:
     """Compile a network for a device from its tuning logs, without the device; check that the library computes what the network does.
@@ -36,8 +31,7 @@ def compile_libraries(
     from tvmmobile.system.console import output
 
     options.check_target(target)
-    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed, batch)
-    libraries = compile_models(models, device, **chosen, listener=Shown())
+    libraries = compile_models(network.models(), device, **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
     for line in check_lines([check_of(library.manifest()) for library in libraries]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, get_args
 
@@ -19,26 +19,35 @@ def word_of(kind: type[Options], field: str) -> OptionInfo:
     return _as_typer(dict(options_of(kind))[field].words[0])
 
 
-def takes(*kinds: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the options of some objects, each in its place; it gets them as `**chosen`, by the keywords that calls have."""
-    options = [each for _, each in options_of(*kinds) if each.words]
+def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the options of some objects, each in its place.
+
+    Args:
+        kinds: whose options the verb gets as `**chosen`, by the keywords that calls have.
+        whole: those that it gets as objects.
+    """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(verb, eval_str=True)
-        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-        made = [_parameter(word, option.place) for option in options for word in option.words]
+        own = [each for each in signature.parameters.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        made = [_parameter(word, each.place) for _, each in options_of(*kinds, *whole.values()) for word in each.words]
         signature = signature.replace(parameters=sorted([*own, *made], key=_place))
 
         @wraps(verb)
         def command(**given: Any) -> None:
-            chosen = {each.keyword: each.join(*(given.pop(word.name) for word in each.words)) for each in options}
-            verb(**given, **chosen)
+            objects = {name: kind.of(_keywords(given, kind)) for name, kind in whole.items()}
+            verb(**{each.name: given[each.name] for each in own}, **objects, **_keywords(given, *kinds))
 
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
         return command
 
     return decorate
+
+
+def _keywords(given: Mapping[str, Any], *kinds: type[Options]) -> dict[str, Any]:
+    """The keywords of a call that do what the command line says."""
+    return {each.keyword: each.join(*(given[word.name] for word in each.words)) for _, each in options_of(*kinds) if each.words}
 
 
 def _as_typer(word: Word) -> OptionInfo:

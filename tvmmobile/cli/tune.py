@@ -10,6 +10,7 @@ import typer
 
 from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
+from tvmmobile.cli.network import NetworkOptions
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.option import Place
 from tvmmobile.pipeline.options.run import RunOptions
@@ -22,21 +23,15 @@ if TYPE_CHECKING:
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit."), Place.DEVICE]
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions)
+@takes(LibraryOptions, RunOptions, SearchOptions, network=NetworkOptions)
 def tune(
     target: options.Target = "arm",
     device: options.Device = "pi4",
-    model: options.Model = "mobilenet_v1",
-    alpha: options.Alphas = None,
-    resolution: options.Sizes = None,
-    activation: options.Activation = None,
-    batch: options.Batch = None,
-    classes: options.Classes = 1000,
-    checkpoint: options.Checkpoint = None,
-    seed: options.Seed = 0,
     dry_run: DryRun = False,
     require_hardware: options.RequireHardware = False,
     pin: options.Pin = False,
+    *,
+    network: NetworkOptions,
     **chosen: Any,
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
@@ -51,11 +46,11 @@ def tune(
 
     board = find_device(device, require_hardware, pin)
     options.check_target(target)
-    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed, batch)
+    models = network.models()
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
     else:
-        _report(run(models, board, **chosen, seed=seed, listener=Shown()), chosen["out"])
+        _report(run(models, board, **chosen, seed=network.seed, listener=Shown()), chosen["out"])
 
 
 def _report(results: Results, out: Path) -> None:

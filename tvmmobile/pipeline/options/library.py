@@ -120,7 +120,7 @@ class LibraryOptions(Options):
 
     def _check_calibration(self) -> None:
         """Raises `UserError` for calibration data without integers."""
-        from tvmmobile.quantisation.mixed import limit_of
+        from tvmmobile.quantisation.mixed import limit_of  # NumPy, which `--help` does without
 
         if self.calibrate is not None and not self.precision.is_integer:
             raise UserError(

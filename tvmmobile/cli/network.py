@@ -1,0 +1,76 @@
+"""The networks that the command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tvmmobile.pipeline.options.option import Options, Place, option
+
+if TYPE_CHECKING:
+    from tvmmobile.networks.model import Model
+
+#: What PyTorch's generator takes.
+_MOST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """A network, the variants of it, and its weights."""
+
+    model: str = option(
+        "mobilenet_v1",
+        Place.NETWORK,
+        "--model",
+        metavar="NAME",
+        help="Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite.",
+    )
+    alpha: list[float] | None = option(
+        None, Place.NETWORK, "--alpha", metavar="ALPHA", help="Width multiplier, such as 0.5; may be given more than once."
+    )
+    resolution: list[str] | None = option(
+        None,
+        Place.NETWORK,
+        "--resolution",
+        metavar="SIDE",
+        help="Input side in pixels, such as 160; for your own network also HxW, such as 96x128. May be given more than once.",
+    )
+    activation: str | None = option(
+        None, Place.NETWORK, "--activation", metavar="NAME", help="Activation of MobileNet v1: relu6 (default) or relu."
+    )
+    batch: int | None = option(
+        None,
+        Place.NETWORK,
+        "--batch",
+        metavar="N",
+        min=1,
+        help="Images at a time, for your own file with a dynamic batch dimension; default: 1.",
+    )
+    classes: int = option(1000, Place.NETWORK, "--classes", metavar="N", help="Number of classes.")
+    checkpoint: Path | None = option(
+        None, Place.WEIGHTS, "--checkpoint", metavar="FILE", help="State dict to load weights from; default: weights generated from --seed."
+    )
+    seed: int = option(
+        0, Place.WEIGHTS, "--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed for generated weights and for the search."
+    )
+
+    def models(self) -> Callable[[], Sequence[Model]]:
+        """A function that loads the networks, for when everything else has been checked; a file may be executed."""
+        from tvmmobile.networks.model import variants
+        from tvmmobile.networks.own.files import own_file, side_from
+
+        own_file(self.model)
+        return partial(
+            variants,
+            self.model,
+            self.alpha or (),
+            [side_from(text) for text in self.resolution or ()],
+            activation=self.activation,
+            classes=self.classes,
+            checkpoint=self.checkpoint,
+            seed=self.seed,
+            batch=self.batch,
+        )
