@@ -196,8 +196,8 @@ def test_class_folders_of_calibration_data_are_labels(part: str, labelled: bool,
         return True
 
     monkeypatch.setattr(Limit, "holds", holds)
-    data = replace(calibration_data(str(seen / part), Preprocessing(32), generated=True), max_drop=Limit(1, "%"))
-    job = variant_job(model, device_of("pi5").profile, (), tmp_path, LibraryOptions(precision=INT8), calibration=data)
+    data = calibration_data(str(seen / part), Preprocessing(32), generated=True)
+    job = variant_job(model, device_of("pi5").profile, (), tmp_path, LibraryOptions(precision=INT8, max_drop="1%"), calibration=data)
     details = prepared(load_again(model.own, model.spec, None, 0), job, None).details
     assert details["quantisation"]["labelled"] == labelled
     assert given == [tuple(sorted([*range(10)] * 2)) if labelled else ()]

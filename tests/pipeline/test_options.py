@@ -12,34 +12,30 @@ import pytest
 import tvmmobile as tm
 from tvmmobile.cli.network import NetworkOptions
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
-from tvmmobile.pipeline.options.call import CompileArguments, TuneArguments
-from tvmmobile.pipeline.options.library import LibraryArguments, LibraryOptions
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.option import Option, Options, as_given, options_of
-from tvmmobile.pipeline.options.run import CheckArguments, CompileOptions, RunArguments, RunOptions
-from tvmmobile.pipeline.options.search import SearchArguments, SearchOptions
+from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions, RunOptions
+from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 
-OBJECTS: dict[type[Options], tuple[type[Any], ...]] = {
-    LibraryOptions: (LibraryArguments,),
-    RunOptions: (RunArguments,),
-    CompileOptions: (RunArguments, CheckArguments),
-    SearchOptions: (SearchArguments,),
-}
-EVERY = [(kind, name, option) for kind in OBJECTS for name, option in options_of(kind)]
+KINDS = (LibraryOptions, RunOptions, CompileOptions, SearchOptions)
+EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(kind)]
 
 
-@pytest.mark.parametrize("kind", OBJECTS)
-def test_type_checkers_see_the_keywords_that_there_are(kind: type[Options]) -> None:
-    typed = {name: hint for arguments in OBJECTS[kind] for name, hint in get_type_hints(arguments).items()}
-    fields = get_type_hints(kind)
-    assert typed.keys() == {option.keyword for _, option in options_of(kind)}
-    assert all(typed[each.keyword] == fields[name] for name, each in options_of(kind) if each.read is as_given)
+@pytest.mark.parametrize(
+    ("arguments", "kinds"),
+    [(CompileArguments, (LibraryOptions, CompileOptions)), (TuneArguments, (LibraryOptions, RunOptions, SearchOptions))],
+)
+def test_type_checkers_see_the_keywords_that_there_are(arguments: type[Any], kinds: tuple[type[Options], ...]) -> None:
+    typed, options = get_type_hints(arguments), [(get_type_hints(kind)[name], each) for kind in kinds for name, each in options_of(kind)]
+    assert typed.keys() == {option.keyword for _, option in options}
+    assert all(typed[option.keyword] == kind for kind, option in options if option.read is as_given)
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), EVERY, ids=lambda value: value if isinstance(value, str) else "")
 def test_defaults_agree(kind: type[Options], name: str, option: Option) -> None:
     """Of the object, of calls, and of the command line, which alone has a folder for results."""
     assert kind.of({option.keyword: option.default}) == kind.of({}) == kind()
-    typed = option.join(*(word.default for word in option.words)) if option.words else option.default
+    typed = option.join(*(each.typed for each in option.on_command_line)) if option.words else option.default
     assert typed == (Path("out") if name == "out" else option.default)
 
 

@@ -11,12 +11,12 @@ from typing import Annotated, Any, get_args
 import typer
 from typer.models import OptionInfo
 
-from tvmmobile.pipeline.options.option import Options, Place, Word, options_of
+from tvmmobile.pipeline.options.option import Option, Options, Place, options_of
 
 
 def word_of(kind: type[Options], field: str) -> OptionInfo:
     """The option for a field, for a verb that has no other of its object."""
-    return _as_typer(dict(options_of(kind))[field].words[0])
+    return _as_typer(dict(options_of(kind))[field])
 
 
 def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -30,7 +30,7 @@ def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[.
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(verb, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        made = [_parameter(word, each.place) for _, each in options_of(*kinds, *whole.values()) for word in each.words]
+        made = [_parameter(typed, each.place) for _, each in options_of(*kinds, *whole.values()) for typed in each.on_command_line]
         signature = signature.replace(parameters=sorted([*own, *made], key=_place))
 
         @wraps(verb)
@@ -47,17 +47,18 @@ def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[.
 
 def _keywords(given: Mapping[str, Any], *kinds: type[Options]) -> dict[str, Any]:
     """The keywords of a call that do what the command line says."""
-    return {each.keyword: each.join(*(given[word.name] for word in each.words)) for _, each in options_of(*kinds) if each.words}
+    options = [each for _, each in options_of(*kinds) if each.words]
+    return {each.keyword: each.join(*(given[typed.parameter] for typed in each.on_command_line)) for each in options}
 
 
-def _as_typer(word: Word) -> OptionInfo:
-    found: OptionInfo = typer.Option(*word.flags, **word.settings)
+def _as_typer(option: Option) -> OptionInfo:
+    found: OptionInfo = typer.Option(*option.flags, metavar=option.metavar, help=option.help, **option.settings)
     return found
 
 
-def _parameter(word: Word, place: Place) -> inspect.Parameter:
-    annotation: Any = operator.getitem(Annotated, (word.kind, _as_typer(word), place))
-    return inspect.Parameter(word.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=word.default, annotation=annotation)
+def _parameter(option: Option, place: Place) -> inspect.Parameter:
+    annotation: Any = operator.getitem(Annotated, (option.kind, _as_typer(option), place))
+    return inspect.Parameter(option.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=option.typed, annotation=annotation)
 
 
 def _place(parameter: inspect.Parameter) -> Place:

@@ -23,39 +23,24 @@ class NetworkOptions(Options):
 
     model: str = option(
         "mobilenet_v1",
-        Place.NETWORK,
-        "--model",
-        metavar="NAME",
-        help="Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite.",
+        "--model NAME",
+        "Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite.",
     )
-    alpha: list[float] | None = option(
-        None, Place.NETWORK, "--alpha", metavar="ALPHA", help="Width multiplier, such as 0.5; may be given more than once."
-    )
+    alpha: list[float] | None = option(None, "--alpha ALPHA", "Width multiplier, such as 0.5; may be given more than once.")
     resolution: list[str] | None = option(
         None,
-        Place.NETWORK,
-        "--resolution",
-        metavar="SIDE",
-        help="Input side in pixels, such as 160; for your own network also HxW, such as 96x128. May be given more than once.",
+        "--resolution SIDE",
+        "Input side in pixels, such as 160; for your own network also HxW, such as 96x128. May be given more than once.",
     )
-    activation: str | None = option(
-        None, Place.NETWORK, "--activation", metavar="NAME", help="Activation of MobileNet v1: relu6 (default) or relu."
-    )
+    activation: str | None = option(None, "--activation NAME", "Activation of MobileNet v1: relu6 (default) or relu.")
     batch: int | None = option(
-        None,
-        Place.NETWORK,
-        "--batch",
-        metavar="N",
-        min=1,
-        help="Images at a time, for your own file with a dynamic batch dimension; default: 1.",
+        None, "--batch N", "Images at a time, for your own file with a dynamic batch dimension; default: 1.", settings={"min": 1}
     )
-    classes: int = option(1000, Place.NETWORK, "--classes", metavar="N", help="Number of classes.")
+    classes: int = option(1000, "--classes N", "Number of classes.")
     checkpoint: Path | None = option(
-        None, Place.WEIGHTS, "--checkpoint", metavar="FILE", help="State dict to load weights from; default: weights generated from --seed."
+        None, "--checkpoint FILE", "State dict to load weights from; default: weights generated from --seed.", place=Place.WEIGHTS
     )
-    seed: int = option(
-        0, Place.WEIGHTS, "--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed for generated weights and for the search."
-    )
+    seed: int = option(0, "--seed N", "Seed for generated weights and for the search.", settings={"min": 0, "max": _MOST_SEED})
 
     def models(self) -> Callable[[], Sequence[Model]]:
         """A function that loads the networks, for when everything else has been checked; a file may be executed."""

@@ -11,9 +11,9 @@ from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import CompileArguments, takes
+from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.options.run import CompileOptions
+from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.system.errors import UserError
@@ -60,7 +60,7 @@ def compile_models(
     if run.logs is not None and not run.logs.is_dir():
         raise UserError(f"--logs {run.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     planned = jobs_of(models, device_of(device).profile, library, run.folder(), log_dirs(run.logs), run.dump_ir)
-    jobs = [replace(job, unchecked=run.unchecked) for job in planned]
+    jobs = [replace(job, unchecked="" if run.check else "--no-check") for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
     return libraries[0] if isinstance(models, Model) else libraries

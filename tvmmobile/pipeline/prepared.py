@@ -24,7 +24,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.quantisation.calibration import Images, best_method, narrowed
+from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Step, flow_of
 from tvmmobile.quantisation.given import as_given
@@ -94,10 +94,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     composed = compose(imported.module, accepts, dump_dir, whole_rows=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        data, classes = job.calibration, imported.spec.returns[0].classes
-        images = replace(data.images(), labels=data.labels(classes))
-        check_values(data, images)
-        return _quantised(composed, data, images, lambda layer: job.task((layer,)), job.decision)
+        return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes)
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
     wide = read_network(*finish(composed))
@@ -128,15 +125,13 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
     return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
 
 
-def _quantised(
-    composed: Composed, data: CalibrationData, images: Images, task: Callable[[Layer], Task], decision: Decision | None
-) -> Prepared:
-    """The network in integers, except layers that no kernel takes or that are faster in float32.
+def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, classes: int) -> Prepared:
+    """The network in integers, except layers that no kernel takes or that are faster in float32; `classes` are those it tells apart."""
+    images = replace(data.images(), labels=data.labels(classes))
+    check_values(data, images)
 
-    Args:
-        data: where `images` are from.
-        task: that of an integer layer.
-    """
+    def task(layer: Layer) -> Task:
+        return job.task((layer,))
 
     @cache
     def accepts(layer: Layer) -> bool:
@@ -144,12 +139,12 @@ def _quantised(
 
     wide = read_network(*finish_in_nhwc(composed))
     flow = flow_of(wide)
-    if decision is None:
+    if job.decision is None:
         method = best_method(flow, images, accepts)
         method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
-        mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, data.keep), data.max_drop)
+        mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit())
     else:
-        mixed = quantise_as_decided(flow, images, decision, accepts)
+        mixed = quantise_as_decided(flow, images, job.decision, accepts)
     integers, decision = mixed.network, mixed.decision
     method = decision.method
     names = names_of(wide)

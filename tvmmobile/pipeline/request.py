@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
@@ -14,7 +13,6 @@ from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
-from tvmmobile.quantisation.mixed import limit_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
@@ -72,16 +70,14 @@ def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | Non
             f"{options.precision.name} needs images to calibrate with.",
             f"Give --calibrate {SOURCES}; a few hundred images like those the network will see are enough.",
         )
-    numbers, spec = options.image or Normalisation(), model.spec
-    limit = None if options.max_drop is None else limit_of(options.max_drop)
+    numbers, spec, limit = options.image or Normalisation(), model.spec, options.limit()
     if limit is not None and limit.unit == "%" and not spec.returns[0].classes:
         raise UserError(
             f"--max-drop {limit} counts classes, and {spec.variant} returns no scores of classes, but {spec.returns[0]}.",
             "Give a signal-to-noise ratio, such as --max-drop 30dB.",
         )
     preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
-    data = calibration_data(options.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
-    return replace(data, keep=options.keep, max_drop=limit)
+    return calibration_data(options.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
 
 
 def _check_takes_images(model: Model) -> None:

@@ -15,10 +15,10 @@ from tvmmobile.pipeline.doubts import doubted, measure_again
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed import NeededTrials
-from tvmmobile.pipeline.options.call import TuneArguments, takes
+from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.run import RunOptions
-from tvmmobile.pipeline.options.search import SearchOptions
+from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, explained
 from tvmmobile.results.file import Results

@@ -18,7 +18,6 @@ from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_i
 from tvmmobile.networks.labelled import classes_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.calibration import Images
-from tvmmobile.quantisation.mixed import Limit
 from tvmmobile.system.errors import UserError, one_line
 
 #: What calibration data may be.
@@ -34,15 +33,11 @@ class CalibrationData:
         given: by the user, such as `photos` or `noise:64`.
         place: a file or folder; `None` for noise.
         preprocessing: of images, and the input that the network takes.
-        keep: layers that stay in float32, see `mixed.chosen_layers`.
-        max_drop: how much accuracy may be lost on these data, see `labels`; `None` for any amount.
     """
 
     given: str
     place: Path | None
     preprocessing: Preprocessing
-    keep: tuple[str, ...] = ()
-    max_drop: Limit | None = None
 
     @cached_property
     def files(self) -> tuple[Path, ...]:

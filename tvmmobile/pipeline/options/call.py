@@ -9,20 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
-from tvmmobile.pipeline.options.library import LibraryArguments
 from tvmmobile.pipeline.options.option import Option, Options, options_of
-from tvmmobile.pipeline.options.run import CheckArguments, RunArguments
-from tvmmobile.pipeline.options.search import SearchArguments
 
 Call = TypeVar("Call", bound=Callable[..., Any])
-
-
-class CompileArguments(LibraryArguments, RunArguments, CheckArguments, total=False):
-    """The options of `compile_models`."""
-
-
-class TuneArguments(LibraryArguments, RunArguments, SearchArguments, total=False):
-    """The options of `tune` and `plan_tuning`."""
 
 
 def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 
 from tvmmobile.networks.preprocessing import Normalisation, Triple
-from tvmmobile.pipeline.options.option import word
+from tvmmobile.pipeline.options.option import Option
 from tvmmobile.system.errors import UserError
 
-#: What says more of `--image`.
-IMAGE_WORDS = (
-    word("--mean", kind=str | None, metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5."),
-    word("--std", kind=str | None, metavar="R,G,B", help="With --image: per-channel standard deviation to divide by; default: 0.5."),
-)
+MEAN = Option(None, "--mean R,G,B", "With --image: per-channel mean to subtract; default: 0.5.", kind=str | None, typed=None)
+STD = Option(None, "--std R,G,B", "With --image: per-channel standard deviation to divide by; default: 0.5.", kind=str | None, typed=None)
 
 
 def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:

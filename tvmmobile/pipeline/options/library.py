@@ -9,93 +9,88 @@ from typing import TYPE_CHECKING, TypedDict
 
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.networks.preprocessing import Normalisation
-from tvmmobile.pipeline.options.image import IMAGE_WORDS, normalisation_for
+from tvmmobile.pipeline.options.image import MEAN, STD, normalisation_for
 from tvmmobile.pipeline.options.option import Options, Place, option
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.quantisation.mixed import Limit
 
 
 @dataclass(frozen=True)
 class LibraryOptions(Options):
     """What a library is."""
 
-    threads: int = option(1, Place.NUMBERS, "--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")
+    threads: int = option(
+        1, "--threads, --num-threads N", "Number of threads the library runs on.", place=Place.NUMBERS, settings={"min": 1}
+    )
     precision: Precision = option(
         FLOAT32.name,
-        Place.NUMBERS,
-        "--dtype",
+        "--dtype NAME",
+        "What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or float16 on cores that have it "
+        "(A55, A76, …).",
         keyword="dtype",
         read=precision_named,
-        metavar="NAME",
-        help="What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or float16 on cores that have it "
-        "(A55, A76, …).",
     )
     io_precision: Precision = option(
         FLOAT32.name,
-        Place.NUMBERS,
-        "--io-dtype",
+        "--io-dtype NAME",
+        "Type of the library's input and output: float32, or float16 with --dtype float16.",
         keyword="io_dtype",
         read=precision_named,
-        metavar="NAME",
-        help="Type of the library's input and output: float32, or float16 with --dtype float16.",
     )
     max_error: float | None = option(
         None,
-        Place.NUMBERS,
-        "--max-error",
-        metavar="SHARE",
-        help="Keep layers in float32 until the output's estimated error is at most this share of its largest magnitude, such as 0.01.",
+        "--max-error SHARE",
+        "Keep layers in float32 until the output's estimated error is at most this share of its largest magnitude, such as 0.01.",
     )
     calibrate: str | None = option(
         None,
-        Place.NUMBERS,
-        "--calibrate",
+        "--calibrate PATH",
+        "Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
         read=lambda given: None if given is None else str(given),
-        metavar="PATH",
-        help="Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
     )
     keep: tuple[str, ...] = option(
         (),
-        Place.NUMBERS,
-        "--keep",
+        "--keep LAYER",
+        "Keep a layer in float32 beside int8: its number, or its name, where * matches anything.",
         kind=list[str] | None,
         typed=None,
         join=lambda given: given or (),
         read=tuple,
-        metavar="LAYER",
-        help="Keep a layer in float32 beside int8: its number, or its name, where * matches anything.",
         about="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
         None,
-        Place.NUMBERS,
-        "--max-drop",
-        metavar="LIMIT",
-        help="Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, "
+        "--max-drop LIMIT",
+        "Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, "
         "or top-1 loses at most 1% (without labels: at most 1% get another class).",
     )
     format: str = option(
         C,
-        Place.FILES,
-        "--format",
-        metavar="NAME",
-        help="c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
+        "--format NAME",
+        "c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
+        place=Place.FILES,
     )
-    archive: bool = option(False, Place.FILES, "--archive", help="Also write static libraries (.a); C libraries only.")
+    archive: bool = option(False, "--archive", "Also write static libraries (.a); C libraries only.")
     image: Normalisation | None = option(
         None,
-        Place.FILES,
         "--image",
+        "Let C libraries take RGB images and camera frames, and rank classes.",
         kind=bool,
         typed=False,
-        more=IMAGE_WORDS,
+        more=(MEAN, STD),
         join=normalisation_for,
-        help="Let C libraries take RGB images and camera frames, and rank classes.",
         about="Let C libraries take RGB images and camera frames, normalised like this, and rank classes.",
     )
+
+    def limit(self) -> Limit | None:
+        """What `max_drop` says; raises `UserError` where that cannot be read."""
+        from tvmmobile.quantisation.mixed import limit_of  # with NumPy, which `--help` does without
+
+        return None if self.max_drop is None else limit_of(self.max_drop)
 
     def check(self, profile: DeviceProfile) -> None:
         """Raises `UserError` for options that exclude each other, and for those that a device does not support."""
@@ -106,9 +101,10 @@ class LibraryOptions(Options):
         if ends not in (FLOAT32, *[self.precision] * (not whole)):
             remedy = "Leave out --io-dtype." if ends.is_integer else f"Give --dtype {ends.name} as well."
             raise UserError(f"libraries in {name} cannot take and return {ends.name}.", remedy)
-        if self.max_error is not None and (self.precision == FLOAT32 or whole or not self.max_error > 0):
+        if self.max_error is not None and (self.precision == FLOAT32 or whole or not 0 < self.max_error <= 1):
             raise UserError(
-                "--max-error bounds the error of float16, as a share above 0.", "Give --dtype float16, and a share such as 0.01."
+                "--max-error bounds the error of float16, as a share above 0 and up to 1.",
+                "Give --dtype float16, and a share such as 0.01.",
             )
         if self.image and ends != FLOAT32:
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
@@ -120,20 +116,17 @@ class LibraryOptions(Options):
 
     def _check_calibration(self) -> None:
         """Raises `UserError` for calibration data without integers."""
-        from tvmmobile.quantisation.mixed import limit_of  # NumPy, which `--help` does without
-
         if self.calibrate is not None and not self.precision.is_integer:
             raise UserError(
                 f"--calibrate is for {INT8.name}, and --dtype is {self.precision.name}.", f"Leave it out, or give --dtype {INT8.name}."
             )
         if (self.keep or self.max_drop is not None) and not self.precision.is_integer:
             raise UserError(f"--keep and --max-drop are for {INT8.name}.", f"Leave them out, or give --dtype {INT8.name}.")
-        if self.max_drop is not None:
-            limit_of(self.max_drop)
+        self.limit()
 
 
 class LibraryArguments(TypedDict, total=False):
-    """The keywords of `LibraryOptions` in calls."""
+    """Keywords of calls: those of `LibraryOptions`."""
 
     threads: int
     dtype: str

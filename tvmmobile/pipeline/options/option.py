@@ -15,30 +15,9 @@ class Place(IntEnum):
     NETWORK, TRIALS, NUMBERS, OUT, WEIGHTS, LOGS, DEVICE, RUN, FILES, SEARCH = range(10)
 
 
-@dataclass(frozen=True)
-class Word:
-    """An option of the command line.
-
-    Attributes:
-        flags: as they are typed, such as `--threads`.
-        kind: its type, as Typer reads it.
-        settings: `help`, `metavar` and others of `typer.Option`.
-    """
-
-    flags: tuple[str, ...]
-    kind: Any
-    default: Any
-    settings: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Its name as a parameter."""
-        return self.flags[-1].lstrip("-").replace("-", "_")
-
-
-def word(*flags: str, kind: Any, default: Any = None, **settings: Any) -> Word:
-    """A word that an option has besides the first; see `Word`."""
-    return Word(flags, kind, default, settings)
+def as_given(value: Any) -> Any:
+    """The value itself."""
+    return value
 
 
 @dataclass(frozen=True)
@@ -46,55 +25,58 @@ class Option:
     """A choice of the user.
 
     Attributes:
-        keyword: its name in calls.
         default: in calls.
-        place: in `--help`.
-        words: on the command line; none for an option of calls alone.
-        join: makes the keyword's value of the words' values.
-        read: makes the program's value of the keyword's; raises `UserError` for one that is not known.
-        about: documentation in calls.
-    """
-
-    keyword: str
-    default: Any
-    place: Place
-    words: tuple[Word, ...]
-    join: Callable[..., Any]
-    read: Callable[[Any], Any]
-    about: str
-
-
-def as_given(value: Any) -> Any:
-    """The value itself."""
-    return value
-
-
-def option(
-    default: Any,
-    place: Place,
-    *flags: str,
-    keyword: str = "",
-    kind: Any = None,
-    typed: Any = ...,
-    more: tuple[Word, ...] = (),
-    join: Callable[..., Any] = as_given,
-    read: Callable[[Any], Any] = as_given,
-    about: str = "",
-    **settings: Any,
-) -> Any:
-    """A field of `Options`, whose default is what `read` makes of the user's.
-
-    Args:
-        default, place, join, read: see `Option`.
-        flags, settings: of its first word, see `Word`.
+        words: its flags on the command line and what stands for its value, such as `--threads, --num-threads N`; "" for calls alone.
+        help: of the command line.
+        place: in `--help`, if it is behind that of the field before.
         keyword: in calls, if it is not the field's name.
-        kind: of the first word, if it is neither the default's nor the field's.
-        typed: the default of the first word, if it is not that of calls.
-        more: its other words.
-        about: documentation in calls, if it is not the first word's help.
+        kind: of the command line's value, if it is neither the default's nor the field's.
+        typed: the default of the command line, if it is not that of calls.
+        more: further options of the command line that belong to it.
+        settings: others that `typer.Option` takes.
+        join: makes the keyword's value of those of the command line.
+        read: makes the field's value of the keyword's; raises `UserError` for one that is not known.
+        about: documentation in calls, if it is not `help`.
     """
-    words = (Word(flags, kind, default if typed is ... else typed, settings), *more) if flags else ()
-    return field(default=read(default), metadata={"option": Option(keyword, default, place, words, join, read, about)})
+
+    default: Any
+    words: str = ""
+    help: str = ""
+    place: Place = Place.NETWORK
+    keyword: str = ""
+    kind: Any = None
+    typed: Any = ...
+    more: tuple[Option, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    join: Callable[..., Any] = as_given
+    read: Callable[[Any], Any] = as_given
+    about: str = ""
+
+    @property
+    def flags(self) -> list[str]:
+        """As they are typed."""
+        return [word for word in self.words.replace(",", "").split() if word.startswith("-")]
+
+    @property
+    def metavar(self) -> str | None:
+        """What stands for its value in `--help`."""
+        return next((word for word in self.words.split() if not word.startswith("-")), None)
+
+    @property
+    def parameter(self) -> str:
+        """The name of the command line's value."""
+        return self.flags[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def on_command_line(self) -> tuple[Option, ...]:
+        """Its options of the command line."""
+        return (self, *self.more) if self.words else ()
+
+
+def option(default: Any, words: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
+    """A field of `Options`; see `Option`."""
+    made = Option(default, words, help, **others)
+    return field(default=made.read(default), metadata={"option": made})
 
 
 @dataclass(frozen=True)
@@ -108,18 +90,19 @@ class Options:
 
 
 def options_of(*kinds: type[Options]) -> Iterator[tuple[str, Option]]:
-    """The options of some objects as users write them, each with the name of its field."""
+    """The options of some objects with everything filled in, each with the name of its field."""
     for kind in kinds:
-        types = get_type_hints(kind)
+        types, place = get_type_hints(kind), Place.NETWORK
         for each in fields(kind):
             found: Option = each.metadata["option"]
-            own = types[each.name] if found.default is None else type(found.default)
-            words = tuple(replace(one, kind=one.kind or own) for one in found.words)
-            keyword = found.keyword or each.name
-            yield each.name, replace(found, keyword=keyword, words=words, about=found.about or _in_calls(words[0], keyword))
+            place, keyword = max(place, found.place), found.keyword or each.name
+            own = found.kind or (types[each.name] if found.default is None else type(found.default))
+            typed = found.default if found.typed is ... else found.typed
+            about = found.about or _in_calls(found.help, keyword)
+            yield each.name, replace(found, place=place, keyword=keyword, kind=own, typed=typed, about=about)
 
 
-def _in_calls(word: Word, keyword: str) -> str:
-    """The help of the command line in the words of a call: `dump_ir` for --dump-ir, and for DIR."""
-    text = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: f"`{found[1].replace('-', '_')}`", word.settings["help"])
+def _in_calls(text: str, keyword: str) -> str:
+    """The help of the command line in the words of a call, with `dump_ir` for --dump-ir, and for DIR."""
+    text = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: f"`{found[1].replace('-', '_')}`", text)
     return re.sub(r"\bDIR\b", f"`{keyword}`", text)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
+from tvmmobile.pipeline.options.library import LibraryArguments
 from tvmmobile.pipeline.options.option import Options, Place, option
 from tvmmobile.system.scratch import scratch_folder
+
+_FOLDER = {"file_okay": False}
 
 
 def path_or_none(given: str | Path | None) -> Path | None:
@@ -22,51 +24,45 @@ class RunOptions(Options):
 
     out: Path | None = option(
         None,
-        Place.OUT,
-        "-o",
-        "--out",
+        "-o, --out DIR",
+        "Output directory.",
+        place=Place.OUT,
         kind=Path,
         typed=Path("out"),
+        settings=_FOLDER,
         read=path_or_none,
-        metavar="DIR",
-        file_okay=False,
-        help="Output directory.",
         about="Where libraries go, each with its manifest and reference; default: a folder that lasts as long as this process.",
     )
     logs: Path | None = option(
         None,
-        Place.LOGS,
-        "--logs",
+        "--logs DIR",
+        "Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
+        place=Place.LOGS,
+        settings=_FOLDER,
         read=path_or_none,
-        metavar="DIR",
-        file_okay=False,
-        help="Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
     )
     dask: str | None = option(
         None,
-        Place.RUN,
-        "--dask",
-        metavar="ADDRESS",
-        help="Run jobs on the Dask cluster with this scheduler, tls://HOST:PORT; jobs for a registered board still run here.",
+        "--dask ADDRESS",
+        "Run jobs on the Dask cluster with this scheduler, tls://HOST:PORT; jobs for a registered board still run here.",
+        place=Place.RUN,
     )
     dump_ir: Path | None = option(
-        None,
-        Place.RUN,
-        "--dump-ir",
-        read=path_or_none,
-        metavar="DIR",
-        file_okay=False,
-        help="Write the Relax module after each graph pass to DIR.",
+        None, "--dump-ir DIR", "Write the Relax module after each graph pass to DIR.", settings=_FOLDER, read=path_or_none
     )
-
-    @property
-    def unchecked(self) -> str:
-        """Why libraries are not run once they are made; "" to run them."""
-        return "no check was asked for"
 
     def folder(self) -> Path:
         """Where libraries go; a new folder where none was named."""
         return scratch_folder("libraries") if self.out is None else self.out
+
+
+class RunArguments(LibraryArguments, total=False):
+    """Keywords of calls: those of `LibraryOptions` and `RunOptions`."""
+
+    out: str | Path | None
+    logs: str | Path | None
+    dask: str | None
+    dump_ir: str | Path | None
 
 
 @dataclass(frozen=True)
@@ -75,29 +71,16 @@ class CompileOptions(RunOptions):
 
     check: bool = option(
         True,
-        Place.FILES,
         "--no-check",
+        "Do not run the libraries once under QEMU and compare their outputs.",
+        place=Place.FILES,
         typed=False,
         join=operator.not_,
-        help="Do not run the libraries once under QEMU and compare their outputs.",
         about="Run each library once under QEMU and compare its output before it is written to `out`; manifests say whether it was.",
     )
 
-    @property
-    def unchecked(self) -> str:
-        return "" if self.check else "--no-check"
 
-
-class RunArguments(TypedDict, total=False):
-    """The keywords of `RunOptions` in calls."""
-
-    out: str | Path | None
-    logs: str | Path | None
-    dask: str | None
-    dump_ir: str | Path | None
-
-
-class CheckArguments(TypedDict, total=False):
-    """Those that `CompileOptions` adds."""
+class CompileArguments(RunArguments, total=False):
+    """The options of `compile_models`."""
 
     check: bool

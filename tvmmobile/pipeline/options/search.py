@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 from tvmmobile.pipeline.options.option import Options, Place, option
+from tvmmobile.pipeline.options.run import RunArguments
 from tvmmobile.system.errors import UserError
 
 STRATEGIES = ("evolution", "climb", "random")
@@ -24,26 +24,20 @@ class SearchOptions(Options):
 
     trials: int | None = option(
         None,
-        Place.TRIALS,
-        "--trials",
-        metavar="N",
-        min=0,
-        help="Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
+        "--trials N",
+        "Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
+        place=Place.TRIALS,
+        settings={"min": 0},
     )
-    fresh: bool = option(False, Place.LOGS, "--fresh", help="Ignore all logs; start an empty one under --out.")
+    fresh: bool = option(False, "--fresh", "Ignore all logs; start an empty one under --out.", place=Place.LOGS)
     strategy: str = option(
-        STRATEGIES[0],
-        Place.SEARCH,
-        "--strategy",
-        read=known_strategy,
-        metavar="NAME",
-        help="Search strategy: evolution, climb or random.",
+        STRATEGIES[0], "--strategy NAME", "Search strategy: evolution, climb or random.", place=Place.SEARCH, read=known_strategy
     )
-    seed: int = option(0, Place.SEARCH, about="Seed for the search.")
+    seed: int = option(0, about="Seed for the search.")
 
 
-class SearchArguments(TypedDict, total=False):
-    """The keywords of `SearchOptions` in calls."""
+class TuneArguments(RunArguments, total=False):
+    """The options of `tune` and `plan_tuning`."""
 
     trials: int | None
     fresh: bool
