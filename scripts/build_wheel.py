@@ -15,12 +15,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sharing import progress, telling
-
 from tvmmobile.devices.agent.build import COMPILER_PACKAGE, build_bundle
 from tvmmobile.kernels.codegen import instead_of_libc
 from tvmmobile.running.networks import adapter, checker
 from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import PREBUILT, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.programs import run_tool

@@ -22,8 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharing import progress, telling
-
+from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.errors import ExitCode, UserError, some_of
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Every script NAME here that is a link to this file sets up what is missing and runs NAME.py with the checkout's Python.
+# Every script NAME here that is a link to this file sets up what is missing and runs its program with the checkout's Python.
 set -euo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
-# bench_peers draws with matplotlib and fuzz reads the tests' samples, which need development tools.
-case $(basename "$0") in bench_peers | fuzz) ensure_setup --dev ;; *) ensure_setup ;; esac
-exec "$venv/bin/python" "$root/scripts/$(basename "$0").py" "$@"
+name=$(basename "$0")
+# fuzz reads the tests' samples, which need development tools.
+case $name in fuzz) ensure_setup --dev ;; *) ensure_setup ;; esac
+case $name in
+    calibrate) program=(-m tvmmobile.virtual.calibration.calibrate) ;;
+    sysroot) program=(-m tvmmobile.virtual.sysroot) ;;
+    *) program=("$root/scripts/$name.py") ;;
+esac
+exec "$venv/bin/python" "${program[@]}" "$@"

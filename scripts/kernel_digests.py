@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sharing import telling
-
 from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.serial import TraceSchedule
+from tvmmobile.system.entry_points import telling
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.tuning.logs.inspection import files_of, inspect

@@ -1,4 +1,4 @@
-"""`import tvmmobile`: what there is, what it costs to import, and that scripts use it and not the command line."""
+"""`import tvmmobile`: what there is, what it costs to import, and that scripts and studies use it and not the command line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import tvmmobile
 from tvmmobile.system.lazy import places
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(path.relative_to(REPOSITORY).as_posix() for name in ("scripts", "studies") for path in (REPOSITORY / name).rglob("*.py"))
 HEAVY = {"tvm", "torch", "numpy", "scipy", "xgboost", "onnx", "paramiko", "pydantic", "typer", "rich"}
 
 
@@ -50,7 +51,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-@pytest.mark.parametrize("script", sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scripts").rglob("*.py")))
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_do_without_the_command_line(script: str) -> None:
     for node in ast.walk(ast.parse((REPOSITORY / script).read_text(encoding="utf-8"))):
         names = (

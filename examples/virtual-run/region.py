@@ -42,9 +42,9 @@ class Arguments:
 
 
 def read_arguments(what: str) -> Arguments:
-    """Read `MODEL [--threads N] [--half]`, and `image.npy` and `logits.npy`, which `./scripts/export_models` puts beside the model."""
+    """Read `MODEL [--threads N] [--half]`, and `image.npy` and `logits.npy`, which `./studies/run export_models` puts beside the model."""
     parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file that ./scripts/export_models has made")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file that ./studies/run export_models has made")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="how many threads the network may use (default: 1)")
     parser.add_argument("--half", action="store_true", help="compute in half precision; the distance from PyTorch is only printed")
     given = parser.parse_args()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from digits import SIDE, digits, inputs_of
 from trained import trained, write_images
 
+from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.accuracy.storage import stored_layers
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.frontend import by_torch

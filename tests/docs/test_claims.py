@@ -191,12 +191,13 @@ CLAIMS: tuple[tuple[str, str, Callable[[], tuple[float, ...]]], ...] = (
 #: Figures that are no result: limits of a tool or a test, constants of an algorithm, sizes of downloads, facts about a core.
 CONSTANTS = {
     "README.md": set(),
-    "docs/ablation.md": set(),
-    "docs/benchmarks.md": {"427 MB"},
+    "studies/results/ablation.md": set(),
+    "studies/results/benchmarks.md": {"427 MB"},
+    "docs/benchmarks.md": set(),
     "docs/gate.md": {"3 %", "1 %", "2 %", "5 %", "90 %", "95 %", "99 %"},
     "docs/kernels.md": {"76 cycles"},  # tests/schedules/test_in_order.py
-    "docs/networks.md": set(),
-    "docs/search.md": {"1 %", "3 %"},
+    "studies/results/networks.md": set(),
+    "studies/results/search.md": {"1 %", "3 %"},
     "docs/tune.md": {"10 %", "8 trials", "64 trials"},
     "docs/virtual-boards.md": {
         "1 %",

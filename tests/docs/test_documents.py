@@ -13,7 +13,8 @@ import pytest
 from tvmmobile.cli import VERBS, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(path.relative_to(REPOSITORY).as_posix() for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")))
+PATTERNS = ("*.md", "docs/**/*.md", "studies/**/*.md")
+DOCUMENTS = sorted(path.relative_to(REPOSITORY).as_posix() for pattern in PATTERNS for path in REPOSITORY.glob(pattern))
 #: Words at most, glossary aside: what a reader has patience for.
 WORDS = {"README.md": 750, "ARCHITECTURE.md": 1650}
 #: What documents name that a run, a board, another project or the reader makes.
@@ -21,7 +22,7 @@ ELSEWHERE = re.compile(
     r"^(~|/|out/|page/|old/|new/|baselines|val/|https?:|\.github|\.tvmmobile|\.ssh|\.venv|known_hosts|models/|runtime/)|[A-Z]{4}|"
     r"^(report[\w-]*|evaluation|gate|net|path|tiny|myboard|classify|config|weights|cortex-a53|benchmark/models|benchmark/README)\b"
 )
-FOLDERS = ("docs", "examples", "schedules", "scripts", "tests", "tuning_logs", "tvmmobile")
+FOLDERS = ("docs", "examples", "schedules", "scripts", "studies", "tests", "tuning_logs", "tvmmobile")
 NAMED = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|cc|c|h|md|toml|jsonl|json|yml|sh))(?::\w+)?`")
 
 

@@ -1,4 +1,4 @@
-"""The gate's statistics, on numbers made by hand and on simulated noise; scripts/simulate_gate has the long version."""
+"""The gate's statistics, on numbers made by hand and on simulated noise; studies/checks/simulate_gate.py has the long version."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import simulate_gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from studies.checks import simulate_gate
 from tvmmobile.gate.statistics import (
     MOST_PAIRS,
     RUN_TO_RUN,
@@ -32,7 +32,7 @@ from tvmmobile.gate.statistics import (
     settle,
 )
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "simulate_gate.py"
+STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
 
 def quiet_run(latency: float, seed: int, noise: float = 0.002) -> list[float]:
@@ -62,7 +62,7 @@ def test_the_simulated_noise_is_what_it_says() -> None:
 
 
 def test_the_script_says_the_same_twice() -> None:
-    command = [sys.executable, str(SCRIPT), "--comparisons", "2", "--seed", "5"]
+    command = [sys.executable, str(STUDIES), "simulate_gate", "--comparisons", "2", "--seed", "5"]
     first, second = (subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(2))
     assert first.returncode == 0 and first.stdout == second.stdout
     assert "| slowdown caught |" in first.stdout and "pairs of runs" in first.stdout

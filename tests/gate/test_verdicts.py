@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-import simulate_gate
 
+from studies.checks import simulate_gate
 from tvmmobile.gate.statistics import CONFIDENCE, Verdict
 
 #: What remains of the confidence where `regress` looks at a variant again and again.

@@ -75,7 +75,7 @@ def test_what_is_far_off(record_us: float | None, network_us: float | None, far:
 
 def test_honest_records_are_never_far_off(repository: Path) -> None:
     """What `FAR` rests on: every kernel of the published networks, modelled alone and within its network."""
-    variants = read_results(repository / "docs" / "networks.json").variants
+    variants = read_results(repository / "studies/results/networks.json").variants
     kernels = [kernel for variant in variants for kernel in variant.kernels]
     ratios = [kernel.network_us / kernel.latency_us for kernel in kernels if kernel.network_us and kernel.latency_us]
     assert len(ratios) == 636 and 0.65 < min(ratios) < 0.66 and 1.62 < max(ratios) < 1.63

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from digits import SIDE, digits, inputs_of
 from trained import trained, write_images
 
 import tvmmobile
 import tvmmobile.pipeline.prepared
+from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import KeptLayer, kept_sentence
 from tvmmobile.graph.precision import INT8

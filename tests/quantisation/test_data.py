@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from digits import SIDE, digits, inputs_of
 from labelled_images import write_image
 from trained import write_images
 
+from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.preprocessing import Preprocessing

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-LISTS = ("requirements", "requirements-dev", "converters", "survey")
+LISTS = ("scripts/requirements", "scripts/requirements-dev", "studies/formats/converters", "studies/networks/survey")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -30,9 +30,9 @@ def advisories(repository: Path) -> list[tuple[str, str, Version]]:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_lock_has_what_its_list_has_and_a_hash_of_each(repository: Path, name: str) -> None:
-    lock = repository / "scripts" / f"{name}.lock"
+    lock = repository / f"{name}.lock"
     torch = repository / "scripts/torch.lock"
-    locks = [lock, torch] if name == "requirements" else [lock]
+    locks = [lock, torch] if name == LISTS[0] else [lock]
     assert {package: version for one in locks for package, version in pins(one).items()} == pins(lock.with_suffix(".txt"))
     entries = [entry for one in locks for entry in re.split(r"\n(?=[a-zA-Z])", one.read_text())]
     assert [entry for entry in entries if not HASH.search(entry)] == []
@@ -46,7 +46,7 @@ def test_the_bill_of_materials_names_what_a_set_up_installs(repository: Path) ->
 
 
 def test_no_pinned_version_has_a_known_vulnerability(repository: Path) -> None:
-    pinned = {package: version for name in LISTS for package, version in pins(repository / "scripts" / f"{name}.txt").items()}
+    pinned = {package: version for name in LISTS for package, version in pins(repository / f"{name}.txt").items()}
     found = advisories(repository)
     assert {package for package, _, _ in found} <= set(pinned), "an advisory for a package that nothing uses"
     assert [one for one in found if Version(pinned[one[0]]) < one[2]] == []

@@ -19,7 +19,7 @@ from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, published, read_fit, worst_error
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCS = REPOSITORY / "docs"
+RESULTS = REPOSITORY / "studies/results"
 
 DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 PEERS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT/XNNPACK", "onnxruntime": "ONNX Runtime"}
@@ -31,8 +31,8 @@ FITTED |= {"pi5": "pi5", "rk3566": "rk3566", "a311d-a73": "a311d-a73"}
 
 
 def content(name: str) -> Any:
-    """What a JSON file under docs/ holds."""
-    return json.loads((DOCS / name).read_text(encoding="utf-8"))
+    """What a JSON file of the studies holds."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
 def benchmark(system: str, variant: tuple[float, int] = (1.0, 224), threads: int = 1, board: str = "pi4") -> dict[str, Any]:
@@ -81,10 +81,10 @@ def result_table() -> str:
 
 
 def tune_output() -> str:
-    """What `tune` prints for two variants; docs/tune.json is the report.json that it wrote."""
+    """What `tune` prints for two variants; studies/results/tune.json is the report.json that it wrote."""
     said = io.StringIO()
     with redirect_stdout(said):
-        print_table(read_results(DOCS / "tune.json"))
+        print_table(read_results(RESULTS / "tune.json"))
     lines = [" ".join(re.split("\N{NO-BREAK SPACE}", line)).rstrip() for line in said.getvalue().splitlines()]
     command = "$ ./scripts/tvmmobile tune --target arm --device pi4 --alpha 1 --alpha 0.75 --resolution 224"
     return "\n".join(
@@ -202,7 +202,7 @@ def _board_title(board: Board) -> str:
 
 def gate_table() -> str:
     """How often the gate was wrong in the simulation."""
-    import simulate_gate
+    from studies.checks import simulate_gate
 
     found = content("gate.json")
     return str(simulate_gate.report(found["equal"], found["slowed"]))
@@ -210,33 +210,33 @@ def gate_table() -> str:
 
 def gate_runs_table() -> str:
     """The gate's verdicts in the simulation, by runs a side."""
-    import simulate_gate
+    from studies.checks import simulate_gate
 
     return str(simulate_gate.runs_report(content("gate.json")["runs"]))
 
 
 def quantisation_table() -> str:
     """What each method of quantisation costs a trained network."""
-    import compare_quantisation
+    from studies.errors import compare_quantisation
 
     return str(compare_quantisation.table(content("quantisation.json")))
 
 
 def trained_table() -> str:
-    import trained_losses
+    from studies.errors import trained_losses
 
     return str(trained_losses.table(content("trained-losses.json")))
 
 
 def losses_table() -> str:
-    import integer_losses
+    from studies.errors import integer_losses
 
     return str(integer_losses.table(content("integer-losses.json")))
 
 
 def survey_table() -> str:
     """What became of other people's networks."""
-    import survey_networks
+    from studies.networks import survey_networks
 
     compared = survey_networks.ratios(content("benchmarks-survey.json")["benchmarks"])
     return str(survey_networks.table(content("survey.json")["networks"], compared))
@@ -244,10 +244,18 @@ def survey_table() -> str:
 
 @functools.cache
 def _peers_pages(stem: str) -> dict[str, str]:
-    from peers.results import from_json
-    from peers.tables import pages
+    from studies.peers.results import from_json
+    from studies.peers.tables import pages
 
-    return dict(pages(from_json(DOCS / f"{stem}.json"), stem))
+    return dict(pages(from_json(RESULTS / f"{stem}.json"), stem))
+
+
+def peers_table(*stems: str) -> str:
+    """The boards of some comparisons with other libraries."""
+    from studies.peers.results import from_json
+    from studies.peers.tables import boards_table
+
+    return "\n".join(boards_table({stem: from_json(RESULTS / f"{stem}.json") for stem in stems}, "../studies/results/"))
 
 
 def _peers_paths(stem: str) -> list[str]:
@@ -255,38 +263,47 @@ def _peers_paths(stem: str) -> list[str]:
 
 
 def _networks_page() -> str:
-    import compare_networks
+    from studies.networks import compare_networks
 
-    return str(compare_networks.page(compare_networks.COMPARED, read_results(DOCS / "networks.json")))
+    return str(compare_networks.page(compare_networks.COMPARED, read_results(RESULTS / "networks.json")))
 
 
-def _script_page(script: str, file: str) -> str:
+def _study_page(module: str, file: str) -> str:
     import importlib
 
-    return str(importlib.import_module(script).page(content(file)))
+    return str(importlib.import_module(f"studies.{module}").page(content(file)))
 
 
 def _start_page() -> str:
-    from peers.start_page import from_file, page
+    from studies.start_up.page import from_file, page
 
-    return str(page(from_file(DOCS / "start-up.json"), "start-up"))
+    return str(page(from_file(RESULTS / "start-up.json"), "start-up"))
 
 
-#: Documents that a script writes as a whole.
+#: Documents that a study writes as a whole.
 PAGES: dict[str, Callable[[], str]] = {
     **{
-        f"docs/{path}": lambda stem=stem, path=path: _peers_pages(stem)[path]  # type: ignore[misc]
-        for stem in sorted(path.stem for path in DOCS.glob("benchmarks*.json"))
+        f"studies/results/{path}": lambda stem=stem, path=path: _peers_pages(stem)[path]  # type: ignore[misc]
+        for stem in sorted(path.stem for path in RESULTS.glob("benchmarks*.json"))
         for path in _peers_paths(stem)
     },
-    "docs/start-up.md": _start_page,
-    "docs/networks.md": _networks_page,
-    "docs/ablation.md": lambda: _script_page("ablation", "ablation.json"),
-    "docs/search.md": lambda: _script_page("compare_search", "search.json"),
+    "studies/results/start-up.md": _start_page,
+    "studies/results/networks.md": _networks_page,
+    "studies/results/ablation.md": lambda: _study_page("kernels.ablation", "ablation.json"),
+    "studies/results/search.md": lambda: _study_page("kernels.compare_search", "search.json"),
+    "studies/results/half-errors.md": lambda: _study_page("errors.half_errors", "half-errors.json"),
 }
 #: By document, the blocks of figures in it.
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"result": result_table},
+    "docs/benchmarks.md": {
+        "float32": lambda: peers_table("benchmarks"),
+        "later": lambda: peers_table("benchmarks-later"),
+        "half": lambda: peers_table("benchmarks-half", "benchmarks-half-later"),
+        "int8": lambda: peers_table("benchmarks-int8", "benchmarks-int8-later", "benchmarks-int8-later-t4"),
+        "trained": lambda: peers_table("benchmarks-int8-trained", "benchmarks-int8-later-trained"),
+        "survey": lambda: peers_table("benchmarks-survey"),
+    },
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},

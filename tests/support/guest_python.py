@@ -1,9 +1,8 @@
-"""Python for AArch64 under QEMU, as on a board: what is in the cache already for the scripts that check libraries there."""
+"""Python for AArch64 under QEMU, as on a board: what is in the cache already for the programs that check libraries there."""
 
 from __future__ import annotations
 
-from verify_in_python import REQUIREMENTS
-
+from studies.checks.verify_in_python import REQUIREMENTS
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 

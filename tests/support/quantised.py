@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 import torch
-from digits import SIDE, digits, inputs_of
 from trained import trained
 
+from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import prepare

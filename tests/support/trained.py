@@ -1,6 +1,6 @@
 """A small trained MobileNet: v1 0.25-32, which tells drawn digits apart.
 
-`PYTHONPATH=.:scripts .venv/bin/python tests/support/trained.py` trains it anew, in a minute or two, and writes `trained.npz`. Weights
+`PYTHONPATH=. .venv/bin/python tests/support/trained.py` trains it anew, in a minute or two, and writes `trained.npz`. Weights
 are kept in bytes with a scale for each output channel: what they then are is not a number of half precision.
 """
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from digits import SIDE, digits, inputs_of
 from PIL import Image
-from training import train
 
+from studies.trained.digits import SIDE, digits, inputs_of
+from studies.trained.training import train
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 

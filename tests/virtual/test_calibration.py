@@ -259,7 +259,7 @@ def test_the_script_says_what_is_missing(repository: Path, tmp_path: Path, argum
         (tmp_path / name).mkdir()
     for network in published()["input_side"]:
         (tmp_path / "BAD" / f"{network}.param").write_text("hello\n", encoding="utf-8")
-    command = [sys.executable, str(repository / "scripts/calibrate.py"), *arguments, "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "tvmmobile.virtual.calibration.calibrate", *arguments, "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == "" and complaint in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.json"))

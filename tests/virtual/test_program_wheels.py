@@ -44,8 +44,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float, int],
     def folder(alpha: float, side: int) -> Path:
         made = root / f"{alpha}_{side}"
         if not made.is_dir():
-            script = str(EXAMPLES.parents[1] / "scripts/export_models.py")
-            subprocess.run([sys.executable, script, "--alpha", str(alpha), "--resolution", str(side), str(made)], check=True)
+            command = [sys.executable, str(EXAMPLES.parents[1] / "studies"), "export_models"]
+            subprocess.run([*command, "--alpha", str(alpha), "--resolution", str(side), str(made)], check=True)
         return made
 
     return folder
@@ -69,7 +69,7 @@ def pinned(file: Path) -> dict[str, str]:
 
 
 def test_converters_and_wheels_are_of_the_same_versions() -> None:
-    wheels, converters = pinned(EXAMPLES / "wheels.txt"), pinned(EXAMPLES.parents[1] / "scripts/converters.txt")
+    wheels, converters = pinned(EXAMPLES / "wheels.txt"), pinned(EXAMPLES.parents[1] / "studies/formats/converters.txt")
     assert set(wheels) == {"ncnn", "MNN", "ai-edge-litert", "onnxruntime", "numpy"}
     assert {name: converters[name] for name in ("MNN", "ai-edge-litert")} == {name: wheels[name] for name in ("MNN", "ai-edge-litert")}
     assert "1.0." + converters["pnnx"] == wheels["ncnn"]

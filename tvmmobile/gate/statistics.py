@@ -6,7 +6,7 @@ bootstrap over blocks of neighbouring samples) plus the known spread between run
 pairs it follows from the ratios themselves (Student's t).
 
 A slowdown counts if it is significant at `ALPHA` for all variants together (Holm), and exceeds the threshold. "Same" is no lack of
-significance but an equivalence test: the upper limit of the slowdown at `CONFIDENCE` is below the threshold. `scripts/simulate_gate`
+significance but an equivalence test: the upper limit of the slowdown at `CONFIDENCE` is below the threshold. `./studies/run simulate_gate`
 counts how often either goes wrong; docs/gate.md has the figures.
 """
 

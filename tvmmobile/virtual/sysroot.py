@@ -1,7 +1,15 @@
-"""An AArch64 Python with third-party wheels, assembled without root rights, that runs under QEMU as on the board."""
+"""An AArch64 Python with third-party wheels, assembled without root rights, that runs under QEMU as on the board.
+
+    sysroot=$(./scripts/sysroot ncnn==1.0.20261020 numpy==2.4.0)
+    ./scripts/tvmmobile virtual run --sysroot "$sysroot" -- python3 program.py
+
+It is kept in the cache, one for each list of requirements; dependencies of the wheels are not followed. Give exact versions: what was
+built once for a requirement is used again.
+"""
 
 from __future__ import annotations
 
+import argparse
 import compileall
 import hashlib
 import json
@@ -12,11 +20,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
-from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.board import Board, load_board
 
 #: Debian's packages: Python, and the libraries that wheels expect.
 PACKAGES = ("python3", "libstdc++6", "libgomp1")
@@ -230,3 +239,18 @@ def _python_version(root: Path) -> str:
     if len(versions) != 1:
         raise UserError(f"Debian's packages hold {len(versions)} Pythons; one was expected.", "Run it again.")
     return versions[0]
+
+
+@telling
+def main() -> int:
+    """Build a sysroot and print its folder; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("requirements", nargs="*", metavar="REQUIREMENT", help="wheels, as pip takes them")
+    parser.add_argument("--board", default="pi4", metavar="NAME", help="whose core programs shall find (default: pi4)")
+    arguments = parser.parse_args()
+    print(python_sysroot(load_board(arguments.board), arguments.requirements, progress))
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

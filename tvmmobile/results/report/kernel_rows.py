@@ -13,7 +13,7 @@ from tvmmobile.results.file import Context, KernelResult, VariantResult
 OTHER = "other"
 Limit = Literal["compute", "memory"]
 #: A kernel is far off its record where it takes more than twice as long within the network, or less than half. Of the 256 kernels of
-#: docs/networks.json, the virtual Pi 4's takes 0.90 to 1.83 times as long, the most where a pool's input has left the caches.
+#: studies/results/networks.json, the virtual Pi 4's takes 0.90 to 1.83 times as long, the most where a pool's input has left the caches.
 FAR = 2.0
 #: And where it is more than this, which a clock and what passes between two kernels may be.
 _FAR_US = 5.0

@@ -1,0 +1,1 @@
+"""What measures and compares tvmmobile for publication; nothing in the product imports it. `./studies/run` lists the studies."""

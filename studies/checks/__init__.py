@@ -1,0 +1,1 @@
+"""Claims about tvmmobile, checked from outside."""

@@ -1,0 +1,1 @@
+"""What half precision and int8 cost."""

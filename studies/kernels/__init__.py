@@ -1,0 +1,1 @@
+"""What each step is worth, and how the kernels are found."""

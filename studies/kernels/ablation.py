@@ -1,0 +1,246 @@
+"""What each step towards a fast library is worth: a variant's modelled latency with that step alone left out.
+
+    ./studies/run ablation                                   # 1.0-224 from the shipped logs, the page on stdout
+    ./studies/run ablation --out studies/results/ablation.md            # and studies/results/ablation.json
+
+Every row is a library of its own, compiled with the same schedules but for what the row says, checked against PyTorch and run on the
+virtual Pi 4. What is left out is not tuned again: the rows say what a step contributes to this library, not how good the best one
+without it would be. Ends with 5 if a library disagrees with PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from tvmmobile import schedules
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Array, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import PASS_CONFIG
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline import plan
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.stages import BenchJob, bench_library
+from tvmmobile.results.file import VariantResult
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.formats import VM
+from tvmmobile.running.measure import Agents
+from tvmmobile.schedules import KnobSchedule
+from tvmmobile.schedules.emit import Expr
+from tvmmobile.schedules.epilogue import pack_constants
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.pointwise import Pointwise
+from tvmmobile.schedules.space import Knobs, round_up
+from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.files import write_text
+from tvmmobile.system.markdown import markdown_table
+from tvmmobile.tuning.choice import Choice, choose
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import Region, candidate_regions
+from tvmmobile.tuning.records import Record
+
+DEVICE = "pi4-virtual"
+
+
+class UnpackedTile(MatmulTile):
+    """Reads weights as the model has them: (K, N), row by row."""
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """See `MatmulTile.emit`."""
+        channels = round_up(self.c.channels, self.kernel.lanes)
+        super().emit(row, target, rows, panel, index, part, part.start * channels + panel.channel + index * panel.width)
+
+    def pitch(self, width: int) -> int:
+        """All output channels."""
+        return round_up(self.c.channels, self.kernel.lanes)
+
+
+class UnpackedPointwise(Pointwise):
+    """`Pointwise` without packed weights."""
+
+    name = "pointwise_unpacked"
+    tile = UnpackedTile
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """The weights without packing."""
+        weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
+        padding = round_up(weight.shape[1], task.lanes) - weight.shape[1]
+        return [np.pad(weight, ((0, 0), (0, padding))).ravel(), *pack_constants(parameters[0], task.lanes)]
+
+
+class WithoutStrassen(Database):
+    """Knows no record of products multiplied by Strassen's scheme."""
+
+    def records(self, task: Task) -> list[Record]:
+        """See `Database`."""
+        return [record for record in super().records(task) if getattr(record.schedule, "template", "") != "strassen"]
+
+
+def single_layers(*arguments: Any) -> list[Region]:
+    """`candidate_regions` without those of several layers."""
+    return [region for region in candidate_regions(*arguments) if region.first == region.last]
+
+
+def without_blocks(*arguments: Any) -> list[Region]:
+    """`candidate_regions` with no blocks of channels anywhere."""
+    with mock.patch("tvmmobile.tuning.plan.edge_layouts", return_value=("NHWC",)):
+        return candidate_regions(*arguments)
+
+
+def without_memory_plan() -> Any:
+    """`pass_context` without TVM's pass that lets activations share memory."""
+    import tvm
+
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=["StaticPlanBlockMemory"])
+
+
+def rescheduled(template: str, other: str = "", **knobs: int) -> Callable[..., Choice]:
+    """`choose` with these knobs in the schedules of a template that have them, or with another template for them."""
+
+    def chosen(*arguments: Any) -> Choice:
+        choice = choose(*arguments)
+        schedule = choice.schedule
+        if not isinstance(schedule, KnobSchedule) or schedule.template != template:
+            return choice
+        own = {name: value for name, value in knobs.items() if name in schedule.values}
+        return replace(choice, schedule=replace(schedule, template=other or template, knobs=tuple((schedule.values | own).items())))
+
+    return chosen
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A library of the comparison.
+
+    Attributes:
+        left_out: the step, as the table names it.
+        what: what takes its place.
+        changes: what `pipeline.plan` calls instead of the functions and classes of these names.
+        against: the row whose library it is, but for this step; "" for a row that others are compared with.
+    """
+
+    left_out: str
+    what: str
+    changes: Mapping[str, Any]
+    against: str = "nothing"
+
+
+#: Kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone.
+DIRECT = {"candidate_regions": single_layers, "Database": WithoutStrassen}
+ROWS = (
+    AblationRow("nothing", "as tuned", {}, ""),
+    AblationRow("Strassen", "every product multiplied directly", {"Database": WithoutStrassen}),
+    AblationRow("fusion", "every layer a kernel of its own", {"candidate_regions": single_layers}),
+    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", {"candidate_regions": without_blocks}),
+    AblationRow("depthwise window", "1 output at a time, in kernels of one layer", {"choose": rescheduled("depthwise", rows=1, columns=1)}),
+    AblationRow("memory plan", "every activation in memory of its own", {"pass_context": without_memory_plan}),
+    AblationRow("both", "every layer a kernel of its own, multiplied directly", DIRECT, ""),
+    AblationRow(
+        "cache blocks",
+        "all of K, all panels for each pixel tile",
+        DIRECT | {"choose": rescheduled("pointwise", k_block=0, m_block=0, n_block=0)},
+        "both",
+    ),
+    AblationRow(
+        "packed weights", "1×1 weights as the model has them", DIRECT | {"choose": rescheduled("pointwise", "pointwise_unpacked")}, "both"
+    ),
+    AblationRow(
+        "register tile", "1 pixel × 8 channels at a time", DIRECT | {"choose": rescheduled("pointwise", rows=1, columns=8)}, "both"
+    ),
+)
+
+
+def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> VariantResult:
+    """Build a library and run it."""
+    with contextlib.ExitStack() as stack:
+        for name, other in changes.items():
+            stack.enter_context(mock.patch.object(plan, name, other))
+        library = build_variant(job)
+    return bench_library(BenchJob(library, agents, agents.network_timing(job.options.threads, 1, 1)))
+
+
+def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
+    """A row of the JSON file."""
+    counts = {"core_cycles": result.cycles, "l1d_misses": result.l1d_misses, "dram_bytes": result.dram_bytes}
+    return {"left_out": row.left_out, "instead": row.what, "against": row.against or None, "ms": result.samples_us[0] / 1000, **counts}
+
+
+def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
+    """The rows, measured one after another; with more than one thread, the last one is the whole library on so many."""
+    board = find_device(DEVICE)
+    found = []
+    with started_agents(board) as agents:
+        for row in ROWS:
+            found.append(entry(row, measured(job, row.changes, agents)))
+            progress(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled")
+        if threads > 1:
+            last = AblationRow("one thread", f"{threads} threads", {})
+            found.append(entry(last, measured(replace(job, options=replace(job.options, threads=threads)), {}, agents)))
+    return found
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page, from what the JSON file holds."""
+    ms = {row["left_out"]: row["ms"] for row in content["rows"]}
+    rows = []
+    for row in content["rows"]:
+        usual = ms.get(row["against"])
+        change = f"{row['ms'] - usual:+.2f} ms ({row['ms'] / usual - 1:+.1%})" if usual else ""
+        counts = f"{row['core_cycles'] / 1e6:.1f}", f"{row['l1d_misses'] / 1e6:.2f}", f"{row['dram_bytes'] / 1e6:.1f}"
+        rows.append((row["left_out"], row["instead"], f"{row['ms']:.2f}", change, *counts))
+    headings = "left out", "instead", "ms", "change", "core cycles, M", "L1D misses, M", "DRAM, MB"
+    return f"""# What each step is worth
+
+MobileNet v1 {content["variant"]}, float32, one thread, **modelled** on the virtual {content["board"]}
+(timing model `{content["timing_model"]}`) on {content["date"]}, with the shipped logs of that day. Each row is the
+same library with one step left out and nothing tuned again, so it shows what the step contributes to this library, not how fast the best
+library without it would be. Steps within the matrix product are left out of direct kernels of single layers; compare those with "both".
+
+`./studies/run ablation` wrote this page and [ablation.json](ablation.json); [kernels.md](../../docs/kernels.md) explains the steps.
+
+""" + "\n".join([*markdown_table(headings, rows, 2), ""])
+
+
+@telling
+def main() -> int:
+    """Run the comparison; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1.0)")
+    parser.add_argument("--resolution", type=int, default=224, help="input side (default: 224)")
+    parser.add_argument("--threads", type=int, default=4, help="for the last row, 1 for none (default: 4)")
+    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
+    parser.add_argument("--out", type=Path, help="write the page there, and its figures beside it as JSON")
+    options = parser.parse_args()
+    schedules.register(UnpackedPointwise())
+    profile = find_device(DEVICE).profile
+    spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
+        found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder), LibraryOptions(format=VM)), options.threads)
+    where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.origin.model}
+    content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
+    if options.out is None:
+        print(page(content), end="")
+        return 0
+    write_text(options.out, page(content))
+    write_text(options.out.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many networks beside each other: built-in ones and other people's."""

@@ -1,0 +1,198 @@
+"""Tries some 75 networks of torchvision, timm and the field as a user would: exported, tuned on the virtual Pi 4, compared.
+
+    ./studies/run survey_networks                                    # all of them, untuned: about a minute each; the table on stdout
+    ./studies/run survey_networks resnet18 unet --trials 8
+    ./studies/run survey_networks --trials 8 --out studies/results/survey.json  # networks already there stay
+
+Weights are random. Each network is written as .pt2 and as ONNX by PyTorch's own exporters (ONNX by the older one, which needs no package
+more), then goes through `tvmmobile tune`, which compares it with PyTorch or with ONNX Runtime and times it. What cannot be
+exported, imported, compiled or run is in the table with its error. The packages are kept in the cache (once, 15 MB), models and logs in
+`--work`. Interrupt it whenever you like, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from studies.formats.export_models import installed
+from studies.networks.survey_models import NETWORKS
+from tvmmobile.results.file import read_results
+from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_text
+from tvmmobile.system.markdown import markdown_table
+
+HERE = Path(__file__).resolve().parent
+FORMATS = ("pt2", "onnx")
+#: In front of the name of a file's network where a built-in one has that name.
+OWN = "own_"
+#: In front of what a command complains about.
+_ERRORS = re.compile("tvmmobile: (?:internal )?error: ")
+#: A network that takes longer has failed.
+TIMEOUT_S = 3600
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a network in one format.
+
+    Attributes:
+        latency_ms: modelled; None where there is an error.
+        error: the largest difference from the reference, as a share of its largest magnitude.
+        fallback: share of the time in kernels without a template.
+        macs: multiply-adds.
+        kernels: how many.
+        message: what went wrong; empty where nothing did.
+    """
+
+    latency_ms: float | None = None
+    error: float | None = None
+    fallback: float | None = None
+    macs: int | None = None
+    kernels: int | None = None
+    message: str = ""
+
+
+def packages() -> Path:
+    """The folder in the cache with the packages of survey.lock, installed if they are not there yet."""
+    lock = HERE / "survey.lock"
+    recipe = f"{sys.version_info[:2]} {lock.read_text(encoding='utf-8')}"
+    name = f"survey-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+    return installed(name, ["--require-hashes", "-r", str(lock)], "torchvision and timm", progress)
+
+
+def exported(name: str, work: Path) -> Mapping[str, str]:
+    """Have a network written in both formats; returns why it is not, by format."""
+    told = work / f"{name}.json"
+    if not told.is_file():
+        needed = "" if NETWORKS[name].source == "here" else str(packages())
+        command = [sys.executable, str(HERE / "survey_models.py"), needed, name, str(work)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        if done.returncode:
+            return dict.fromkeys(FORMATS, _complaint(done.stderr))
+    return dict(json.loads(told.read_text(encoding="utf-8")))
+
+
+def tried(model: Path, device: str, trials: int, threads: int) -> Outcome:
+    """Tune, check and time one file, in a process of its own."""
+    out = model.with_name(f"out-{model.stem}-{model.suffix[1:]}")
+    options = ["--device", device, "--trials", str(trials), "--threads", str(threads), "--out", str(out)]
+    command = [sys.executable, "-m", "tvmmobile", "tune", "--model", str(model), *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return Outcome(message=f"not done after {TIMEOUT_S / 60:.0f} minutes")
+    if done.returncode:
+        return Outcome(message=_complaint(done.stderr))
+    [variant] = read_results(out / "report.json").variants
+    shares = [(kernel.network_us or 0.0, kernel.fallback) for kernel in variant.kernels]
+    fallback = sum(time for time, is_fallback in shares if is_fallback) / sum(time for time, _ in shares)
+    return Outcome(variant.latency_us / 1000, variant.max_error, fallback, variant.macs, len(shares))
+
+
+def _complaint(text: str) -> str:
+    """What a command says is wrong, without what to do about it; its last line if it did not end that way."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line[found.end() :] for line in lines if (found := _ERRORS.match(line))]
+    return (said or lines or ["ended without a word"])[-1]
+
+
+def survey(names: Iterable[str], options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Try networks; returns `known` with them, and writes `--out` after each."""
+    found = dict(known)
+    options.work.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name in found:
+            continue
+        failures = exported(name, options.work)
+        outcomes = {}
+        for form in FORMATS:
+            file = options.work / f"{name}.{form}"
+            lost = failures.get(form)
+            outcome = Outcome(message=f"PyTorch: {lost}") if lost else tried(file, options.device, options.trials, options.threads)
+            progress(f"{name} ({form}): {outcome.message or f'{outcome.latency_ms:.2f} ms modelled, {outcome.fallback:.0%} in fallback'}")
+            outcomes[form] = asdict(outcome)
+        found[name] = outcomes
+        if options.out:
+            write_text(options.out, json.dumps({**described(options), "networks": found}, indent=1) + "\n")
+    return found
+
+
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {"device": options.device, "trials": options.trials, "threads": options.threads}
+
+
+def ratios(benchmarks: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """By network, our C library's latency over the fastest other library's: of the entries in the JSON file of `bench_peers`."""
+    ours = (entry for entry in benchmarks if entry["system"] == "ours-c")
+    return {entry["model"].removeprefix(OWN): entry["ratio_to_best_peer"] for entry in ours if entry["ratio_to_best_peer"] is not None}
+
+
+def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Mapping[str, float] | None = None) -> str:
+    """The outcomes as a Markdown table, in the order of `NETWORKS`; with `ratios`, these as a column and what they come to below."""
+    rows = []
+    for name, surveyed in NETWORKS.items():
+        if name not in networks:
+            continue
+        outcomes = [networks[name][form] for form in FORMATS]
+        good = next((one for one in outcomes if not one["message"]), None)
+        cells = [f"{good['macs'] / 1e6:.0f}", f"{good['latency_ms']:.2f}", f"{good['fallback']:.1%}"] if good else ["", "", ""]
+        shape = "×".join(map(str, surveyed.shape[1:]))
+        ratio = [f"{compared[name]:.2f}" if name in compared else ""] if compared is not None else []
+        rows.append((name, surveyed.source, surveyed.kind, shape, *map(_answer, outcomes), *cells, *ratio))
+    headings = ["network", "from", "for", "input", ".pt2", "ONNX", "multiply-adds, M", "modelled ms", "fallback"]
+    headings += ["÷ best other"] if compared is not None else []
+    return "\n".join([*markdown_table(headings, rows, 6), *_in_all(compared or {})])
+
+
+def _in_all(compared: Mapping[str, float]) -> list[str]:
+    """What the ratios come to, as a paragraph; nothing without any."""
+    if not compared:
+        return []
+    last = max(compared, key=lambda name: compared[name])
+    median = statistics.median(compared.values())
+    return ["", f"{len(compared)} networks are compared: the median is {median:.2f}, the largest ratio {compared[last]:.2f} ({last})."]
+
+
+def _answer(outcome: Mapping[str, Any]) -> str:
+    return str(outcome["message"]).replace("|", "\\|") or f"{outcome['error']:.0e}"
+
+
+@telling
+def main() -> int:
+    """Try the networks, print the table and write the file; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help="(default: all)")
+    parser.add_argument("--device", default="pi4-virtual", help="(default: pi4-virtual)")
+    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("out/survey"), metavar="DIR", help="for models and libraries (default: out/survey)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON; networks in it are not tried again")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in NETWORKS]:
+        raise UserError(f"There is no network {unknown[0]} in the survey.", f"Known: {', '.join(NETWORKS)}.")
+    known: Mapping[str, Any] = {}
+    if options.out and options.out.is_file():
+        earlier = json.loads(options.out.read_text(encoding="utf-8"))
+        if any(earlier[key] != value for key, value in described(options).items()):
+            raise UserError(f"{options.out} was made with other options.", "Give those it was made with, or another file.")
+        known = earlier["networks"]
+    print(table(survey(options.names or NETWORKS, options, known)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

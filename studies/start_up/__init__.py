@@ -1,0 +1,1 @@
+"""How systems start, and the memory they hold."""

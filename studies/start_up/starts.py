@@ -1,0 +1,163 @@
+"""How a system starts: what it executes and the memory it holds until its first result, on a virtual board and on one thread."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+
+from studies.digests import digest_of
+from studies.peers.runs import PeerRun, check_difference, difference_in, environment_of, figures_of, instructions_of, run_to_the_end
+from studies.peers.systems import OURS_C, System
+from tvmmobile.native.source import INTERFACE
+from tvmmobile.system.compiled import HOST_FLAGS, built_once
+from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import write_text
+from tvmmobile.system.programs import run_tool
+from tvmmobile.virtual.plugin import build
+from tvmmobile.virtual.program import find_program, plain_qemu_words
+
+#: The C library in a program in C, without Python.
+PLAIN = "c"
+PAGE_BYTES = 4096
+_HERE = Path(__file__).parent
+_PROGRAM, _PAGES = _HERE / "load_and_run.c", _HERE / "pages.c"
+_PLUGIN_API = build.FOLDER / "plugin_api.h"
+Count = Annotated[int, Field(gt=0)]
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Pages:
+    """Pages of 4 KiB that a process holds.
+
+    Attributes:
+        start: when it begins to load the network.
+        end: when it has the first result.
+        most: at most in between.
+        most_before: at most before.
+    """
+
+    start: Count
+    end: Count
+    most: Count
+    most_before: Count
+
+    @property
+    def most_bytes(self) -> int:
+        """At most, from the process's start to the first result."""
+        return max(self.most, self.most_before) * PAGE_BYTES
+
+    @property
+    def loading_bytes(self) -> int:
+        """What loading and running the network adds at most."""
+        return (self.most - self.start) * PAGE_BYTES
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class StartUp:
+    """How a system starts with one network.
+
+    Attributes:
+        key: the system's, or `PLAIN`.
+        imports: instructions of importing its Python modules; `None` without Python.
+        instructions: from there to the first result, of all threads.
+        modelled_ms: of the latter, of the thread that loads.
+    """
+
+    key: str
+    variant: str
+    imports: Count | None
+    instructions: Count
+    modelled_ms: float
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class MemoryUse:
+    """What a process holds that loads a network and runs it once.
+
+    Attributes:
+        key: the system's, or `PLAIN`.
+        needed_bytes: of a C library, its weights as packed and its workspace.
+    """
+
+    key: str
+    variant: str
+    pages: Pages
+    needed_bytes: Count | None
+
+
+def _marked(job: PeerRun, region: Literal["load", "import"]) -> PeerRun:
+    """The run of a system's program with another part of it marked, see first_result.py."""
+    environment = {**job.system.environment, "TVMMOBILE_PROGRAM": str(job.system.program), "TVMMOBILE_REGION": region}
+    system = replace(job.system, program=_HERE / "first_result.py", environment=environment)
+    return replace(job, system=system, files=(*job.files, job.system.program))
+
+
+def plain_program(job: PeerRun, prefix: str) -> PeerRun:
+    """The same C library in a program in C, marked from dlopen to its first result."""
+    program = _compiled(CROSS_COMPILER, ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lm", "-ldl"), _PROGRAM, "", INTERFACE)
+    program.chmod(0o755)
+    system = System(OURS_C, job.system.title, program, job.system.requirements, (), job.system.tolerance, {"TVMMOBILE_PREFIX": prefix})
+    return replace(job, system=system)
+
+
+def start_up(key: str, variant: str, job: PeerRun) -> StartUp:
+    """How a system starts; `job` is as `bench_peers` has it, or a `plain_program`.
+
+    Raises:
+        UserError, Disagreement: as `figures_of`.
+    """
+    imports = None if key == PLAIN else instructions_of(_marked(job, "import"))
+    load = job if key == PLAIN else _marked(job, "load")
+    figures, _ = figures_of(load)
+    return StartUp(key, variant, imports, instructions_of(load), figures.modelled_ms)
+
+
+def memory_use(key: str, variant: str, job: PeerRun, needed_bytes: int | None = None) -> MemoryUse:
+    """What its process holds; raises as `count_pages`."""
+    return MemoryUse(key, variant, pages_of(job if key == PLAIN else _marked(job, "load")), needed_bytes)
+
+
+def pages_of(job: PeerRun) -> Pages:
+    """The pages of a run that marks its start-up, counted under QEMU if they are not in the cache."""
+    kept = cache_dir() / "peers/pages" / f"{job.key()}-{digest_of([_PAGES, _PLUGIN_API])}.json"
+    try:
+        return Pages(**json.loads(kept.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        pass  # never made, or damaged
+    found = count_pages(job)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text(kept, json.dumps(asdict(found)))
+    return found
+
+
+def count_pages(job: PeerRun) -> Pages:
+    """The same, always counted; raises `UserError` where it cannot run, and `Disagreement` where its output is not PyTorch's."""
+    program, _ = find_program(job.command()[0], job.sysroot)
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-pages-") as scratch:
+        out = Path(scratch, "pages.json")
+        words = [*plain_qemu_words(job.board), "-L", str(job.sysroot), "-plugin", f"{plugin()},out={out}", str(program)]
+        output = run_to_the_end([*words, *job.command()[1:]], environment_of(job, scratch), job)
+        check_difference(difference_in(output, job), job)
+        counted: Mapping[str, int] = json.loads(out.read_text(encoding="utf-8"))
+    return Pages(**counted)
+
+
+def plugin() -> Path:
+    """`pages.c` for QEMU, compiled if it is not there yet."""
+    return _compiled("cc", HOST_FLAGS, _PAGES, ".so", _PLUGIN_API)
+
+
+def _compiled(compiler: str, flags: Sequence[str], source: Path, suffix: str, header: Path) -> Path:
+    def write(output: Path) -> None:
+        command = [str(require(compiler)), f"-I{header.parent}", str(source), *flags, "-o", str(output)]
+        run_tool(command, f"Compiling {source.name}", "Run: ./scripts/tvmmobile doctor")
+
+    return built_once(source, suffix, flags, write, (header,))

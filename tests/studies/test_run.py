@@ -1,0 +1,29 @@
+"""`./studies/run`: every program of the studies has a name there, and a wrong name is an error."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from studies.__main__ import STUDIES, listing, main
+
+
+def test_every_program_with_options_is_a_study(repository: Path) -> None:
+    programs = [path for path in (repository / "studies").rglob("*.py") if "ArgumentParser" in path.read_text(encoding="utf-8")]
+    helpers = {"run_c_library", "run_iree", "run_tvmmobile"}  # run on the virtual board
+    assert {path.stem for path in programs} - helpers == set(STUDIES)
+    assert all((repository / f"{module.replace('.', '/')}.py").is_file() for module in STUDIES.values())
+
+
+def test_without_a_name_it_lists_the_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["studies"])
+    assert main() == 0
+    assert capsys.readouterr().out.strip() == listing().strip() and all(f"\n  {name} " in listing() for name in STUDIES)
+
+
+def test_another_name_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["studies", "bench_pears"])
+    assert main() == 1
+    assert capsys.readouterr().err == "studies: error: there is no study 'bench_pears'.\nRun ./studies/run for their names.\n"

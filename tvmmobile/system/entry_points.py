@@ -1,0 +1,29 @@
+"""Programs beside the command line: how they report errors and progress."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tvmmobile.system.errors import UserError
+
+
+def telling(main: Callable[[], int]) -> Callable[[], int]:
+    """Decorate `main`: a `UserError` is printed as `PROGRAM: error: …` and its exit code returned."""
+
+    @functools.wraps(main)
+    def told() -> int:
+        try:
+            return main()
+        except UserError as error:
+            print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
+            return error.exit_code
+
+    return told
+
+
+def progress(sentence: str) -> None:
+    """Print on stderr what takes time."""
+    print(sentence, file=sys.stderr, flush=True)
