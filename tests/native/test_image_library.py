@@ -186,8 +186,8 @@ def test_a_bad_call_gives_a_code(library: ImageLibrary, wrong: dict[str, Any], c
 
 
 def test_every_code_has_a_message(library: ImageLibrary) -> None:
-    messages = [library.message(code) for code in range(14)]
-    assert len(set(messages)) == 14 and messages[13] == library.message(-1) == "unknown error code"
+    messages = [library.message(code) for code in range(15)]
+    assert len(set(messages)) == 15 and messages[14] == library.message(-1) == "unknown error code"
 
 
 @pytest.mark.parametrize("seed", range(4))

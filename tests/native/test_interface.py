@@ -28,7 +28,7 @@ def test_programs_compiled_with_an_older_header_go_on_working(tmp_path: Path) ->
     """What this checks may change only together with TVMMOBILE_INTERFACE."""
     assert interface_version() == 1
     checks = [f"TVMMOBILE_{name} == {number}" for number, name in enumerate(CODES)]
-    checks += ["TVMMOBILE_BIG_CORES == 1", "TVMMOBILE_ALWAYS_SPIN == 0xffffffff"]
+    checks += ["TVMMOBILE_CPU == 13", "TVMMOBILE_BIG_CORES == 1", "TVMMOBILE_ANY_CPU == 2", "TVMMOBILE_ALWAYS_SPIN == 0xffffffff"]
     for structure, (fields, size) in LAYOUT.items():
         checks += ["offsetof({}, {}) == {}".format(structure, *field.split()) for field in fields.split(",")]
         checks += [f"sizeof({structure}) == {size}"] if size else []

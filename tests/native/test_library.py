@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support.c_libraries import (
     ALIGNMENT,
+    CPU,
     IN_USE,
     INTERFACE,
     NULL,
@@ -245,7 +246,8 @@ def memory() -> Any:
         (lambda calls: calls.init(memory()), OK),
         (lambda calls: calls.init(None), NULL),
         (lambda calls: calls.init(memory(), interface=2), VERSION),
-        (lambda calls: calls.init(memory(), flags=2), VERSION),
+        (lambda calls: calls.init(memory(), flags=2), OK),
+        (lambda calls: calls.init(memory(), flags=4), VERSION),
         (lambda calls: calls.init(memory(), reserved=1), VERSION),
         (lambda calls: calls.init(memory(), threads=2), THREADS),
         (lambda calls: calls.init(calls.good["instance"]), IN_USE),
@@ -264,8 +266,8 @@ def test_a_bad_call_gives_a_code(single: Built, call: Callable[[Calls], int], co
 
 def test_every_code_has_a_message(single: Built) -> None:
     library = CLibrary(single.path)
-    messages = [library.message(code) for code in range(10)]
-    assert len(set(messages)) == 10 and messages[9] == library.message(-1) == "unknown error code"
+    messages = [library.message(code) for code in (*range(10), CPU)]
+    assert len(set(messages)) == 11 and messages[9] == library.message(-1) == "unknown error code"
 
 
 def test_no_other_symbol_is_seen(single: Built) -> None:

@@ -27,6 +27,7 @@ PREFIX = "net"
 _KEPT: list[Any] = []
 INTERFACE = 1
 OK, VERSION, NULL, ALIGNMENT, WORKSPACE, UNREADY, IN_USE, THREADS, NO_THREADS = range(9)
+CPU = 13
 
 
 class Tensor(ctypes.Structure):
@@ -170,18 +171,19 @@ def write_host_library(
     return write_library(module, HOST, describe(module, threads, image), path, archive, separate)
 
 
-def write_device_library(folder: Path, name: str = "net") -> Path:
-    """The library of `two_blocks` for the virtual Pi 4, with a manifest and PyTorch's reference."""
+def write_device_library(folder: Path, name: str = "net", core: str = TARGET["mcpu"]) -> Path:
+    """The library of `two_blocks` for the virtual Pi 4 or another core, with a manifest and PyTorch's reference."""
     network, shape, path = two_blocks(), (1, 3, 16, 16), folder / f"{name}.so"
     kernels = kernels_of(read := prepared(network, shape))
     module = lower(read, kernels)
-    written = write_library(module, TARGET, describe(module), path, separate=frozenset(one.task.symbol for one in kernels))
+    target = {**TARGET, "mcpu": core}
+    written = write_library(module, target, describe(module), path, separate=frozenset(one.task.symbol for one in kernels))
     image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     with torch.no_grad():
         output = network(torch.from_numpy(image)).numpy()
     np.savez(path.with_suffix(".reference.npz"), input=image, output=output)
     program = {"prefix": PREFIX, "workspace_bytes": written.workspace_bytes}
-    write_own_manifest(path, shape, output.shape, reference="PyTorch", format="c", c=program)
+    write_own_manifest(path, shape, output.shape, reference="PyTorch", format="c", c=program, target=target)
     return path
 
 

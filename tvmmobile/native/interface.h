@@ -8,14 +8,15 @@
 /* What calls return; NAME_message returns the meaning as a sentence. */
 enum tvmmobile_error {
   TVMMOBILE_OK = 0,
-  TVMMOBILE_VERSION = 1,   /* the program was compiled with the header of another interface, or its options have unknown flags */
-  TVMMOBILE_NULL = 2,      /* a pointer is null */
-  TVMMOBILE_ALIGNMENT = 3, /* a buffer does not begin at a multiple of the description's alignment */
-  TVMMOBILE_WORKSPACE = 4, /* the workspace is smaller than the description's workspace_bytes */
-  TVMMOBILE_UNREADY = 5,   /* the instance was not initialised, was freed, or was moved */
-  TVMMOBILE_IN_USE = 6,    /* the instance is initialised already */
-  TVMMOBILE_THREADS = 7,   /* more threads than the library was compiled for, or than init was asked for */
-  TVMMOBILE_NO_THREADS = 8 /* threads cannot be started */
+  TVMMOBILE_VERSION = 1,    /* the program was compiled with the header of another interface, or its options have unknown flags */
+  TVMMOBILE_NULL = 2,       /* a pointer is null */
+  TVMMOBILE_ALIGNMENT = 3,  /* a buffer does not begin at a multiple of the description's alignment */
+  TVMMOBILE_WORKSPACE = 4,  /* the workspace is smaller than the description's workspace_bytes */
+  TVMMOBILE_UNREADY = 5,    /* the instance was not initialised, was freed, or was moved */
+  TVMMOBILE_IN_USE = 6,     /* the instance is initialised already */
+  TVMMOBILE_THREADS = 7,    /* more threads than the library was compiled for, or than init was asked for */
+  TVMMOBILE_NO_THREADS = 8, /* threads cannot be started */
+  TVMMOBILE_CPU = 13        /* init: the CPU lacks instructions that the kernels use, so compile the library for its core; 9 to 12 are of images */
 };
 
 /* A tensor of the network's interface: contiguous, in the machine's byte order. */
@@ -55,7 +56,8 @@ typedef void (*tvmmobile_parallel)(void *pool, tvmmobile_work work, void *data, 
 typedef int (*tvmmobile_create)(unsigned long *thread, const void *attributes, void *(*start)(void *), void *argument);
 typedef int (*tvmmobile_join)(unsigned long thread, void **result);
 
-#define TVMMOBILE_BIG_CORES 1u        /* flag: pin each thread of the library to one of the fastest cores */
+#define TVMMOBILE_BIG_CORES 1u            /* flag: pin each thread of the library to one of the fastest cores */
+#define TVMMOBILE_ANY_CPU 2u              /* flag: never return TVMMOBILE_CPU, where the system does not report what the CPU has */
 #define TVMMOBILE_ALWAYS_SPIN 0xffffffffu /* spins: never sleep */
 
 /* Zeros mean the defaults. */

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.kernels.codegen import instead_of_libc, pass_context
+from tvmmobile.native.instructions import needed_features
 from tvmmobile.native.layout import Layout, make_layout
 from tvmmobile.native.parts import CutKernel, cut_parts, write_objects
 from tvmmobile.native.program import Program, read_program
@@ -23,8 +24,8 @@ from tvmmobile.system.toolchain import Toolchain, toolchain
 
 #: Image scaling must be exact to the bit: products are rounded before they are added.
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
-#: A device's: no C library, and atomic instructions of the base architecture in place.
-DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
+#: A device's: no C library, and instructions of the base architecture alone, atomic ones in place.
+DEVICE_FLAGS = ("-march=armv8-a", "-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
 _LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both")
 #: Nothing may be missing.
 _DEVICE_LINK_OPTIONS = ("-z,defs",)
@@ -104,10 +105,16 @@ def write_sources(
     program, kernels, parts, layout = laid_out(module, target, description.threads)
     write_objects(parts, target, folder)
     (folder / f"{description.prefix}.h").write_text(header_text(description), encoding="utf-8")
-    (folder / "model.c").write_text(source_text(description, program, kernels, layout, separate), encoding="utf-8")
+    needs = needed_features(_kernels(folder), target) if toolchain(target).device else ()
+    (folder / "model.c").write_text(source_text(description, program, kernels, layout, separate, needs), encoding="utf-8")
     (folder / "weights.bin").write_bytes(layout.weights)
     (folder / "weights.S").write_text(_WEIGHTS, encoding="utf-8")
     return layout
+
+
+def _kernels(folder: Path) -> list[Path]:
+    """The object files that `write_objects` wrote."""
+    return sorted(folder.glob("kernels*.o"))
 
 
 def _link(folder: Path, tools: Toolchain, description: Description, soname: str) -> None:
@@ -115,8 +122,7 @@ def _link(folder: Path, tools: Toolchain, description: Description, soname: str)
     model, weights, whole = (folder / name for name in ("model.o", "weights.o", "all.o"))
     tools.compiled(folder / "model.c", model, (*FLAGS, *(DEVICE_FLAGS if tools.device else ())), (folder, RUNTIME.parent))
     tools.compiled(folder / "weights.S", weights, (), (folder,))
-    kernels = sorted(folder.glob("kernels*.o"))
-    tools.merged((model, *kernels, weights, *instead_of_libc(tools)), whole)
+    tools.merged((model, *_kernels(folder), weights, *instead_of_libc(tools)), whole)
     seen = {f"{description.prefix}_{function}" for function in description.functions}
     whole.write_bytes(localised(whole.read_bytes(), seen))
     options = (*_LINK_OPTIONS, *(_DEVICE_LINK_OPTIONS if tools.device else ()), f"-soname,{soname}")

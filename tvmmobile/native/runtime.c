@@ -4,6 +4,7 @@
  *   description         what MODEL(describe) returns
  *   steps, STEPS        what to run, in order, and how many
  *   kernels             the names that steps refer to
+ *   NEEDED_…            what the kernels need of the CPU, see cpu.h
  *   IMAGE_STEPS         if it takes images: how many of those, at the beginning, make the network's input; image.c follows then
  *   typedefs Frame and Step below, which it uses: it includes this file twice, the first time for the types alone.
  *
@@ -42,6 +43,7 @@ typedef struct Step {
 #define MOST_CPUS 64
 #define DEFAULT_SPINS 20000
 #define LINE 64
+#define FLAGS (TVMMOBILE_BIG_CORES | TVMMOBILE_ANY_CPU)
 
 #if defined(__linux__)
 #if defined(__aarch64__)
@@ -61,6 +63,19 @@ extern long syscall(long number, ...);
 #define system_call syscall
 #endif
 #endif
+
+#if defined(__linux__)
+/* Reads the beginning of a file; returns how many bytes, 0 if it cannot be read. */
+static size_t read_file(const char *path, char *text, size_t size) {
+  long file = system_call(SYS_openat, -100L /* AT_FDCWD */, (long)path, 0L, 0L);
+  if (file < 0) return 0;
+  long read = system_call(SYS_read, file, (long)text, (long)size, 0L);
+  system_call(SYS_close, file, 0L, 0L, 0L);
+  return read > 0 ? (size_t)read : 0;
+}
+#endif
+
+#include "cpu.h"
 
 /* From the process, if its loader shows them; null if not. */
 extern int process_create(unsigned long *, const void *, void *(*)(void *), void *) __asm__("pthread_create") __attribute__((weak));
@@ -266,11 +281,9 @@ static long capacity_of(uint32_t cpu) {
   path[length++] = (char)('0' + cpu % 10);
   for (const char *from = after; *from; ++from) path[length++] = *from;
   path[length] = 0;
-  long file = system_call(SYS_openat, -100L /* AT_FDCWD */, (long)path, 0L, 0L), value = 0;
-  if (file < 0) return 0;
-  long read = system_call(SYS_read, file, (long)text, (long)sizeof text, 0L);
-  system_call(SYS_close, file, 0L, 0L, 0L);
-  for (long i = 0; i < read && text[i] >= '0' && text[i] <= '9'; ++i) value = 10 * value + (text[i] - '0');
+  size_t read = read_file(path, text, sizeof text);
+  long value = 0;
+  for (size_t i = 0; i < read && text[i] >= '0' && text[i] <= '9'; ++i) value = 10 * value + (text[i] - '0');
   return value;
 }
 #endif
@@ -319,13 +332,14 @@ PUBLIC const tvmmobile_description *MODEL(describe)(void) { return &description;
 PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvmmobile_options *given) {
   static const tvmmobile_options defaults;
   const tvmmobile_options *options = given ? given : &defaults;
-  if (interface != TVMMOBILE_INTERFACE || (options->flags & ~TVMMOBILE_BIG_CORES) || options->reserved) return TVMMOBILE_VERSION;
+  if (interface != TVMMOBILE_INTERFACE || (options->flags & ~FLAGS) || options->reserved) return TVMMOBILE_VERSION;
   if (!memory) return TVMMOBILE_NULL;
   if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
   Instance *self = instance_in(memory);
   if (ready(memory, self)) return TVMMOBILE_IN_USE;
   uint32_t threads = options->threads ? options->threads : 1;
   if (threads > description.threads || threads > MOST_THREADS) return TVMMOBILE_THREADS;
+  if (!(options->flags & TVMMOBILE_ANY_CPU) && !cpu_suffices()) return TVMMOBILE_CPU;
   for (uint32_t i = 0; i < sizeof memory->state / sizeof *memory->state; ++i) memory->state[i] = 0;
   self->threads = threads;
   self->spins = options->spins ? options->spins : DEFAULT_SPINS;
@@ -417,6 +431,9 @@ PUBLIC const char *MODEL(message)(int code) {
     case TVMMOBILE_IN_USE: return "the instance is initialised already: free it first";
     case TVMMOBILE_THREADS: return "more threads than the library was compiled for, or than init was asked for";
     case TVMMOBILE_NO_THREADS: return "threads cannot be started: give the options create and join, or parallel";
+    case TVMMOBILE_CPU:
+      return "the CPU lacks instructions that the kernels use, or the system does not report them" NEEDED_WORDS
+             ": compile the library for this CPU's core";
     default: return OTHER_MESSAGE;
   }
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tvmmobile.native.instructions import Feature
 from tvmmobile.native.layout import Layout
 from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.native.parts import CutKernel
@@ -157,9 +158,19 @@ endif()
 
 
 def source_text(
-    description: Description, program: Program, kernels: Mapping[str, CutKernel], layout: Layout, separate: frozenset[str]
+    description: Description,
+    program: Program,
+    kernels: Mapping[str, CutKernel],
+    layout: Layout,
+    separate: frozenset[str],
+    needs: Sequence[Feature] = (),
 ) -> str:
-    """The C file of a library; `separate` are kernels whose parts write different outputs, and need not wait for each other."""
+    """The C file of a library.
+
+    Args:
+        separate: kernels whose parts write different outputs, and need not wait for each other.
+        needs: what the kernels need of a CPU beyond Armv8.0.
+    """
     image = description.image
     lines = [
         f"/* {description.name}: its kernels in order. */",
@@ -167,6 +178,7 @@ def source_text(
         f"#define MODEL(name) {description.prefix}_##name",
         '#define PUBLIC __attribute__((visibility("default")))',
         '#include "runtime.c" /* its types */',
+        *(_need_lines(needs) if needs else ()),
         "",
         'extern const unsigned char weights[] __attribute__((visibility("hidden")));',
     ]
@@ -188,6 +200,13 @@ def source_text(
     lines += ["", "static const char *const kernels[] = {", *names, "};"]
     lines += ["static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
     return "\n".join([*lines, '#include "runtime.c"', *([] if image is None else ['#include "image.c"']), ""])
+
+
+def _need_lines(needs: Sequence[Feature]) -> Iterator[str]:
+    """What cpu.h is compiled for."""
+    for word, name in enumerate(("NEEDED_HWCAP", "NEEDED_HWCAP2")):
+        yield f"#define {name} UINT64_C({sum(1 << feature.bit for feature in needs if feature.word == word):#x})"
+    yield f"#define NEEDED_NAMES {json.dumps(' '.join(feature.name for feature in needs))}"
 
 
 def _image_lines(image: Preprocessing) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Symbols of an object file, made local, so that several libraries link into one program: what `objcopy --keep-global-symbols` does.
+"""Object files: their code, and their symbols made local, so that several libraries link into one program.
 
-System V ABI, object files: local symbols come first in the table, and relocations and groups name symbols by their place in it.
+The latter is what `objcopy --keep-global-symbols` does. System V ABI, object files: local symbols come first in the table, and relocations
+and groups name symbols by their place in it.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _RELOCATION = struct.Struct("<QQ")  # where and what; in tables of 24 bytes an addend follows
 _SYMBOLS, _RELOCATIONS, _GROUP, _MANY_SECTIONS = 2, (4, 9), 17, 18
 _UNDEFINED = 0
+_EXECUTABLE = 4
 _VISIBILITY = 3
 _OBJECT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 Symbol = tuple[int, int, int, int, int, int]
 
 
-#: Fields of a section: its type, place, bytes, the section it belongs to, a number whose meaning depends on its type, and bytes an entry.
-_TYPE, _OFFSET, _SIZE, _LINK, _INFO, _ENTRY = 1, 4, 5, 6, 7, 9
+#: Fields of a section: its type, flags, place, bytes, the section it belongs to, a number whose meaning depends on its type, and bytes an
+#: entry.
+_TYPE, _FLAGS, _OFFSET, _SIZE, _LINK, _INFO, _ENTRY = 1, 2, 4, 5, 6, 7, 9
+
+
+def code_of(content: bytes) -> bytes:
+    """The instructions of an object file; raises `ValueError` for any other file."""
+    _, sections = _sections(content)
+    return b"".join(content[section[_OFFSET] : section[_OFFSET] + section[_SIZE]] for section in sections if section[_FLAGS] & _EXECUTABLE)
 
 
 def localised(content: bytes, keep: Collection[str]) -> bytes:
     """An object file whose defined symbols are local but for those that `keep` names; raises `ValueError` for any other file."""
-    if content[: len(_OBJECT)] != _OBJECT:
-        raise ValueError("not a 64-bit little-endian ELF file")
-    _, _, _, _, _, begin, _, _, _, _, _, count, _ = _HEADER.unpack_from(content)
-    sections = [list(_SECTION.unpack_from(content, begin + index * _SECTION.size)) for index in range(count)]
+    begin, sections = _sections(content)
     tables = [index for index, section in enumerate(sections) if section[_TYPE] == _SYMBOLS]
     if len(tables) != 1 or any(section[_TYPE] == _MANY_SECTIONS for section in sections):
         raise ValueError("not an object file with one symbol table and fewer than 65,280 sections")
@@ -50,6 +56,14 @@ def localised(content: bytes, keep: Collection[str]) -> bytes:
     for index, section in enumerate(sections):
         _SECTION.pack_into(result, begin + index * _SECTION.size, *section)
     return bytes(result)
+
+
+def _sections(content: bytes) -> tuple[int, list[list[int]]]:
+    """Where the table of sections begins, and its entries."""
+    if content[: len(_OBJECT)] != _OBJECT:
+        raise ValueError("not a 64-bit little-endian ELF file")
+    _, _, _, _, _, begin, _, _, _, _, _, count, _ = _HEADER.unpack_from(content)
+    return begin, [list(_SECTION.unpack_from(content, begin + index * _SECTION.size)) for index in range(count)]
 
 
 def _is_global(symbol: Symbol) -> bool:
