@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.other_cpus import OLD, expected_outcomes, outcomes
 
 import tvmmobile
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.pipeline.deploy import Deployment
 from tvmmobile.pipeline.listener import Listener
+from tvmmobile.running import emulation
 from tvmmobile.running.networks import checker
 from tvmmobile.system.doctor import require
+from tvmmobile.system.errors import Disagreement
 
 NETWORK = """
 from torch import nn
@@ -36,7 +40,7 @@ def make():
 
 
 @pytest.mark.virtual
-def test_a_network_in_half_precision(tmp_path: Path) -> None:
+def test_a_network_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Input and output are converted by the first and the last kernel; two layers beyond the range of half precision stay in float32."""
     file = tmp_path / "network.py"
     file.write_text(NETWORK)
@@ -54,6 +58,20 @@ def test_a_network_in_half_precision(tmp_path: Path) -> None:
     assert [(one["node"], one["why"][:12]) for one in manifest["float32_layers"]] == [(1, "values up to"), (2, "values up to")]
     (sentence,) = [remark for remark in heard.remarks if "float32" in remark]
     assert "2 layers stay in float32: pw_16x16_16x16_linear to pw_16x16_16x16_linear (nodes 1 to 2, values up to" in sentence
+    check_other_cpus(*tvmmobile.open_libraries(tmp_path / "out"), monkeypatch)
+
+
+def check_other_cpus(library: tvmmobile.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those without half precision refuse a library, by themselves, through a board's agent, and where `compile` checks it."""
+    assert outcomes(library) == expected_outcomes(*OLD)
+    with pytest.raises(Disagreement, match=r"does not run on pi4-virtual: .* the CPU lacks instructions that it uses") as found:
+        library.run(library.reference().inputs, "pi4")
+    assert found.value.remedy == "It was compiled for cortex-a76; compile it for this device: tvmmobile compile --device pi4-virtual"
+    # An AArch64 machine tries the library itself before it asks QEMU.
+    here, check = (str(require("qemu-aarch64")), "-cpu", "cortex-a72"), emulation._check
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(emulation, "_check", lambda library, emulator, timeout_s: check(library, emulator or here, timeout_s))
+    assert emulation.run_here(library, 60).place == "QEMU's cortex-a76"
 
 
 @pytest.mark.virtual

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
+from support.other_cpus import OLD, expected_outcomes, outcomes
 from trained import trained, write_images
 
 import tvmmobile
@@ -103,6 +104,7 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
         ("fully connected", 10),
     ]
     assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5
+    assert outcomes(library) == expected_outcomes(*OLD)  # without SDOT
 
 
 @pytest.mark.virtual

@@ -2,8 +2,8 @@
  *
  * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
  * unless given. Ends with 5 where an output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, or where
- * more than that share of its integers differ; with 1 where nothing ran. A library that takes or returns float16 is given the reference's
- * float32 rounded, and compared in float32.
+ * more than that share of its integers differ; with 6 where the CPU lacks instructions that the library uses; with 1 where nothing ran.
+ * A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,7 +14,7 @@
 
 #include "interface.h"
 
-enum { LINE = 64, RUNS = 20, MOST_RUNS = 10000, MOST_TENSORS = 1000, DISAGREES = 5 };
+enum { LINE = 64, RUNS = 20, MOST_RUNS = 10000, MOST_TENSORS = 1000, DISAGREES = 5, LACKS = 6 };
 /* Types as libraries and as NumPy name them; float16 is stored as float32 in references. */
 static const struct Type {
   const char *name, *numpy;
@@ -28,10 +28,12 @@ typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, voi
 typedef int (*Free)(tvmmobile_instance *);
 typedef const char *(*Message)(int);
 
-static void fail(const char *place, const char *problem) {
+static void end_with(int status, const char *place, const char *problem) {
   fprintf(stderr, "check: %s: %s\n", place, problem);
-  exit(1);
+  exit(status);
 }
+
+static void fail(const char *place, const char *problem) { end_with(1, place, problem); }
 
 static void *function_of(void *library, const char *path, const char *prefix, const char *name) {
   char symbol[1024];
@@ -177,7 +179,7 @@ int main(int count, char **words) {
     code = run(&instance, inputs, outputs, workspace, net->workspace_bytes, 0);
     times[i] = milliseconds() - begin;
   }
-  if (code) fail(path, message(code));
+  if (code) end_with(code == TVMMOBILE_CPU ? LACKS : 1, path, message(code));
   end(&instance);
 
   double error = 0;

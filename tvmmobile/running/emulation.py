@@ -17,7 +17,7 @@ from tvmmobile.kernels.reference import network_error
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Array, Library
 from tvmmobile.running.measure import MeasureError
-from tvmmobile.running.networks import DISAGREES, checker
+from tvmmobile.running.networks import DISAGREES, LACKING, LACKS, checker
 from tvmmobile.system.doctor import TOOLS, install_command, installed, require
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.virtual.board import Board, board_names, load_board
@@ -60,7 +60,7 @@ def run_here(library: Library, timeout_s: float) -> RunHere:
         try:
             return RunHere(_check(library, (), timeout_s), "this machine")
         except MeasureError as error:
-            if error.reason != _words_of(signal.SIGILL):  # the library may use what this machine's core lacks
+            if error.reason != LACKING:
                 raise
     if not installed(_QEMU):
         raise NotRunnable(f"{_QEMU} was not found; {install_command([tool for tool in TOOLS if tool.name == _QEMU])}")
@@ -114,6 +114,8 @@ def _failure(code: int, said: str) -> MeasureError:
     """The error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
     if code < 0:
         return MeasureError(_words_of(-code), "crashed")
+    if code == LACKS:
+        return MeasureError(LACKING, "load")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return MeasureError(lines[-1] if lines else f"status {code}", "load")
 

@@ -26,6 +26,10 @@ _ADAPTER, _CHECK = (Path(__file__).with_name(name) for name in ("adapter.c", "ch
 _FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
 #: Exit code of `check.c` for a library that runs but computes something else.
 DISAGREES = 5
+#: Its exit code where the CPU lacks instructions that the library uses, and how that is reported.
+LACKS, LACKING = 6, "the CPU lacks instructions that it uses"
+#: `TVMMOBILE_CPU` of the C interface.
+_CPU = 13
 Array = npt.NDArray[Any]
 
 
@@ -144,7 +148,7 @@ class CNetwork:
         place = session.get_function("tvm.rpc.server.workpath")(name)
         code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads))
         if code:
-            raise ValueError("the device's loader refuses it" if code < 0 else f"its init returns {code}")
+            raise ValueError(_refusal(code))
 
     def _text(self, text: str) -> Any:
         return self._session.put(np.frombuffer(text.encode() + b"\0", np.uint8))
@@ -164,6 +168,13 @@ class CNetwork:
     def outputs(self) -> tuple[Array, ...]:
         """See `ReadyNetwork`."""
         return tuple(_widened(self._session.get(tensor)) for tensor in self._outputs)
+
+
+def _refusal(code: int) -> str:
+    """Why a C library did not start, from what the adapter's `open` returned."""
+    if code == _CPU:
+        return LACKING
+    return "the device's loader refuses it" if code < 0 else f"its init returns {code}"
 
 
 @functools.cache
