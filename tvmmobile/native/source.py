@@ -206,7 +206,7 @@ def _need_lines(needs: Sequence[Feature]) -> Iterator[str]:
     """What cpu.h is compiled for."""
     for word, name in enumerate(("NEEDED_HWCAP", "NEEDED_HWCAP2")):
         yield f"#define {name} UINT64_C({sum(1 << feature.bit for feature in needs if feature.word == word):#x})"
-    yield f"#define NEEDED_NAMES {json.dumps(' '.join(feature.name for feature in needs))}"
+    yield f"#define NEEDED_NAMES {c_string(' '.join(feature.name for feature in needs))}"
 
 
 def _image_lines(image: Preprocessing) -> Iterator[str]:
