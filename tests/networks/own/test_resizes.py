@@ -44,7 +44,12 @@ def check_onnx(count: int) -> None:
         opset = OPSETS[number % len(OPSETS)]
         case = onnx_case(random, opset)
         image, model = image_of(random, case.shape), onnx_network([case], opset)
-        assert agrees(values_of(imported(model), [image])[0], by_onnx_runtime(model, [image])[0]), case
+        theirs = by_onnx_runtime(model, [image])[0]
+        if theirs.size == 0:  # an aspect ratio may leave no row
+            with pytest.raises(UserError, match="leaves no pixels"):
+                imported(model)
+            continue
+        assert agrees(values_of(imported(model), [image])[0], theirs), case
 
 
 def check_torch(count: int, at_once: int) -> None:
