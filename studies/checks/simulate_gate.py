@@ -100,7 +100,7 @@ def compare_once(random: np.random.Generator, slow: int | None) -> GateOutcome:
     caught = [Verdict.SLOWER in found for found in concerned]
     missed = [slow is not None and Verdict.SAME in found for found in concerned]
     undecided = [Verdict.TOO_NOISY in found for found in verdicts]
-    return GateOutcome(*caught, *missed, *undecided, len(set(repeats)), len(repeats))
+    return GateOutcome(caught[0], caught[1], missed[0], missed[1], undecided[0], undecided[1], len(set(repeats)), len(repeats))
 
 
 def _verdicts(estimates: Sequence[Estimate]) -> list[Verdict]:
@@ -126,12 +126,16 @@ def verdicts_by_runs(comparisons: int, seed: int, slowdowns: Sequence[float], ru
     return found
 
 
+def _pair_again(random: np.random.Generator, slowdown: float, variant: int, base_first: bool) -> Pair:
+    return pair_of_runs(random, slowdown)
+
+
 def verdicts_of_regress(comparisons: int, seed: int, slowdown: float) -> Counter[Verdict]:
     """How often `regress` gives a single variant each verdict."""
     found = Counter[Verdict]()
     for random in np.random.default_rng(seed).spawn(comparisons):
-        again = partial(pair_of_runs, random, slowdown)
-        settled = settle({0: estimate_ratio([again()])}, lambda variant, base_first, again=again: again(), THRESHOLD)
+        again = partial(_pair_again, random, slowdown)
+        settled = settle({0: estimate_ratio([again(0, True)])}, again, THRESHOLD)
         found.update(_verdicts(list(settled.values())))
     return found
 

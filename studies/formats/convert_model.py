@@ -9,6 +9,7 @@ PACKAGES is the folder with the packages of converters.txt. Those of the checkou
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 
 def to_litert(module: str, shape: str, output: str) -> None:
@@ -37,4 +38,5 @@ def to_mnn(model: str, output: str) -> None:
 if __name__ == "__main__":
     _, packages, converter, *arguments = sys.argv
     sys.path.append(packages)
-    {"litert": to_litert, "mnn": to_mnn}[converter](*arguments)
+    converters: dict[str, Callable[..., None]] = {"litert": to_litert, "mnn": to_mnn}
+    converters[converter](*arguments)

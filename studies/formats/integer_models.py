@@ -69,7 +69,7 @@ def to_onnx(model: Path, inputs: Any, output: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Inputs(CalibrationDataReader):  # type: ignore[misc]
+    class Inputs(CalibrationDataReader):
         def __init__(self) -> None:
             self._rest: Iterator[Any] = iter(inputs)
 

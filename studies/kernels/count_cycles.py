@@ -52,7 +52,7 @@ def kernel_lines(kernels: Sequence[Mapping[str, Any]], profile: DeviceProfile) -
         said = "no record" if cycles is None else f"{cycles:,.0f}"
         share = f"{cycles / limit:.2f} x" if cycles and limit else ""
         lines.append(f"{said:>12} {limit:>12,.0f} {share:>9} {count:>5}  {name}")
-    known, least = (sum(row[column] or 0 for row in rows) for column in (0, 1))
+    known, least = sum(row[0] or 0 for row in rows), sum(row[1] for row in rows)
     lines.append(f"{known:>12,.0f} {least:>12,.0f} {f'{known / least:.2f} x':>9} {len(kernels):>5}  all kernels, from their records")
     return lines
 

@@ -137,7 +137,7 @@ def unet() -> torch.nn.Module:
             image = self.bottom(image)
             for rise, level, kept in zip(self.rise, self.up, reversed(levels), strict=True):
                 image = level(torch.cat([rise(image), kept], dim=1))
-            return self.head(image)  # type: ignore[no-any-return]
+            return self.head(image)
 
     return Unet()
 
@@ -183,18 +183,18 @@ def build(name: str, surveyed: Surveyed) -> torch.nn.Module:
     if surveyed.source == "timm":
         import timm
 
-        return timm.create_model(name).eval()  # type: ignore[no-any-return]
+        return timm.create_model(name).eval()
     if surveyed.source == "torchvision":
         import torchvision
 
         # Published weights are not needed, those of backbones included.
-        plain = {"weights": None}
+        plain: dict[str, bool | None] = {"weights": None}
         if surveyed.kind in ("detection", "segmentation"):
             plain["weights_backbone"] = None
         if name in ("googlenet", "inception_v3"):
             plain |= {"aux_logits": False, "init_weights": False}
         return _one_output(torchvision.models.get_model(name, **plain), surveyed.kind).eval()
-    return globals()[name]().eval()  # type: ignore[no-any-return]
+    return globals()[name]().eval()
 
 
 def _one_output(module: torch.nn.Module, kind: str) -> torch.nn.Module:
@@ -208,7 +208,7 @@ def _one_output(module: torch.nn.Module, kind: str) -> torch.nn.Module:
             self.inner = module
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.inner(image)["out"]  # type: ignore[no-any-return]
+            return self.inner(image)["out"]
 
     class Detects(nn.Module):
         def __init__(self) -> None:

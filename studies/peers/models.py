@@ -18,12 +18,13 @@ from studies.peers.systems import System
 from studies.trained import networks as trained
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision
-from tvmmobile.networks.images import Preprocessing, noise_input
+from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import SUFFIXES, OwnFile
 from tvmmobile.networks.own.loading import files_of, load_own
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions

@@ -333,7 +333,7 @@ def from_json(path: Path) -> Comparison:
         kernels = tuple(PeerKernel(**entry) for entry in report.get("kernels", ()))
         rows = tuple(
             PeerRow(
-                Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution")), entry.get("model", Cell.model)),
+                Cell(entry["board"], entry["threads"], entry["alpha"], entry["resolution"], entry.get("model", Cell.model)),
                 entry["system"],
                 tuple(Figures.read(run) for run in entry["runs"]),
                 entry["failure"] or "",

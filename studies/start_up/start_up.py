@@ -22,6 +22,7 @@ from studies.peers.runs import PeerRun
 from studies.peers.systems import OURS_C, System, chosen_systems
 from studies.start_up.page import StartReport, page, to_text
 from studies.start_up.starts import PLAIN, MemoryUse, StartUp, memory_use, plain_program, start_up
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.doctor import require
@@ -65,7 +66,7 @@ def report_of(place: ReadyBoard, systems: Sequence[System], logs: Path) -> Start
                     say(f"{variant}, {key}: {starts[-1].instructions / 1e6:.2f} M instructions to the first result")
                 memory.append(memory_use(key, variant, job, needed_bytes))
                 say(f"{variant}, {key}: {memory[-1].pages.most_bytes / 1e6:.2f} MB")
-    context = context_of([place], systems, logs)
+    context = context_of([place], systems, logs, FLOAT32.name)
     titles = dict(context.titles) | ({PLAIN: f"{context.titles[OURS_C]} in C"} if OURS_C in context.titles else {})
     return StartReport(replace(context, titles=titles), tuple(starts), tuple(memory))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ def digits(count: int, seed: int) -> tuple[Pixels, npt.NDArray[np.int64]]:
     return np.stack([digit(int(label), generator) for label in labels]), labels
 
 
-def pictures(labels: Sequence[int], side: int, drawn: Pixels, generator: np.random.Generator) -> Pixels:
+def pictures(labels: npt.NDArray[np.integer[Any]], side: int, drawn: Pixels, generator: np.random.Generator) -> Pixels:
     """Pictures of any side, `[len(labels), side, side, 3]`, each full of one digit beside and below itself, the last ones cut off.
 
     A network that is convolutional up to its pool sees in a larger picture what it sees in a smaller one.

@@ -54,4 +54,4 @@ def _norm_behind(layer: torch.nn.Module) -> torch.nn.Module:
 
 def _normed(norm: torch.nn.Module, layer: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
     """A forward hook: what `norm` makes of a layer's output."""
-    return norm(output)  # type: ignore[no-any-return]
+    return norm(output)
