@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,34 @@ def title(spec: ModelSpec) -> str:
     return f"{spec.name} {spec.alpha}-{spec.resolution}"
 
 
-def completed(file: Path, wanted: Mapping[str, Callable[[], Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+Entry = Mapping[str, Any]
+
+
+def completed(
+    file: Path,
+    wanted: Mapping[tuple[str, ...], Callable[[], Entry | None]],
+    names: Sequence[str] = ("network",),
+    page: Callable[[Sequence[Entry]], str] | None = None,
+) -> list[Entry]:
     """The entries of a JSON file, with those that it lacks; written after each.
 
     Args:
-        wanted: by the `network` of an entry, what computes it.
+        wanted: what computes an entry, by its values of `names`; `None` leaves it out.
+        names: fields that tell entries apart.
+        page: makes the text of a Markdown file beside the JSON file.
     """
-    found: list[Mapping[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    done = {entry["network"] for entry in found}
-    for network, compute in wanted.items():
-        if network not in done:
-            found.append(compute())
-            progress(str(found[-1]))
-            write_text(file, json.dumps(found, indent=1) + "\n")
+    found: list[Entry] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    done = {tuple(entry[name] for name in names) for entry in found}
+    for key, compute in wanted.items():
+        if key in done:
+            continue
+        progress(f"{', '.join(key)} …")
+        entry = compute()
+        if entry is None:
+            continue
+        found.append(entry)
+        progress(str(entry))
+        write_text(file, json.dumps(found, indent=1) + "\n")
+        if page is not None:
+            write_text(file.with_suffix(".md"), page(found))
     return found

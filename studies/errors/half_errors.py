@@ -12,18 +12,18 @@ with noise show what a network does to rounding errors; weights trained on drawn
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.harness import RESULTS, title
+from studies.harness import RESULTS, completed, title
 from studies.trained.networks import GENERATED, TRAINED, check_trainable, unseen_inputs, with_trained_weights
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
@@ -46,7 +46,6 @@ from tvmmobile.schedules import template_for
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
 
 if TYPE_CHECKING:
@@ -190,23 +189,22 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", metavar="NAME", help="families (default: all)")
     parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md", help="the results are beside it as JSON")
     options = parser.parse_args()
-    data = options.out.with_suffix(".json")
-    found = json.loads(data.read_text()) if data.exists() else []
-    done = {(entry["network"], entry["weights"]) for entry in found}
     specs = [spec for spec in (*COMPARED, *SMALLER) if options.models is None or spec.name in options.models]
-    for weights in options.weights:
-        for spec in sorted(specs, key=lambda spec: spec.alpha * spec.resolution):
-            if (title(spec), weights) in done:
-                continue
-            progress(f"{title(spec)}, {weights} weights: {options.inputs} inputs")
-            try:
-                model = _model(spec, weights)
-            except UserError as error:
-                progress(f"left out: {error}")
-                continue
-            found.append(asdict(errors_of(model, weights, options.inputs)))
-            write_text(data, json.dumps(found, indent=1) + "\n")
-            write_text(options.out, page(found))
+
+    def computed(spec: ModelSpec, weights: str) -> dict[str, Any] | None:
+        try:
+            model = _model(spec, weights)
+        except UserError as error:
+            progress(f"left out: {error}")
+            return None
+        return asdict(errors_of(model, weights, options.inputs))
+
+    wanted: dict[tuple[str, ...], Callable[[], dict[str, Any] | None]] = {
+        (title(spec), weights): partial(computed, spec, weights)
+        for weights in options.weights
+        for spec in sorted(specs, key=lambda spec: spec.alpha * spec.resolution)
+    }
+    completed(options.out.with_suffix(".json"), wanted, ("network", "weights"), page)
     return 0
 
 

@@ -121,7 +121,7 @@ def main() -> int:
     def computed(spec: ModelSpec) -> dict[str, Any]:
         return asdict(losses_of(spec, options.inputs))
 
-    print(table(completed(options.out, {title(spec): partial(computed, spec) for spec in NETWORKS})))
+    print(table(completed(options.out, {(title(spec),): partial(computed, spec) for spec in NETWORKS})))
     return 0
 
 

@@ -129,7 +129,7 @@ def main() -> int:
     def computed(spec: ModelSpec) -> dict[str, Any]:
         return asdict(losses_of(with_trained_weights(Model(spec), progress), options.images))
 
-    print(table(completed(options.out, {title(spec): partial(computed, spec) for spec in NETWORKS})))
+    print(table(completed(options.out, {(title(spec),): partial(computed, spec) for spec in NETWORKS})))
     return 0
 
 

@@ -1,7 +1,7 @@
 """What each step towards a fast library is worth: a variant's modelled latency with that step alone left out.
 
-    ./studies/run ablation                                   # 1.0-224 from the shipped logs, the page on stdout
-    ./studies/run ablation --out studies/results/ablation.md            # and studies/results/ablation.json
+    ./studies/run ablation                                     # 1.0-224 from the shipped logs, the page on stdout
+    ./studies/run ablation --out studies/results/ablation.md   # and ablation.json
 
 Every row is a library of its own, compiled with the same schedules but for what the row says, checked against PyTorch and run on the
 virtual Pi 4. What is left out is not tuned again: the rows say what a step contributes to this library, not how good the best one

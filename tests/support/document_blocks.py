@@ -15,6 +15,7 @@ from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.results.report import print_table
+from tvmmobile.system.markdown import markdown_table
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, published, read_fit, worst_error
 
@@ -54,8 +55,7 @@ def fit_of(board: str) -> Fit:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> str:
     """A Markdown table; columns from `numbers_from` on are aligned to the right."""
-    rules = ["---" if number < numbers_from else "---:" for number in range(len(headings))]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (headings, rules, *rows))
+    return "\n".join(markdown_table(headings, rows, numbers_from))
 
 
 def _percent(value: float) -> str:

@@ -21,6 +21,7 @@ from tvmmobile.results.report.wording import (
     scientific,
     signed,
 )
+from tvmmobile.system.markdown import markdown_table
 
 #: GitHub takes comments of up to 65,536 characters; some are left for what a workflow puts around the report.
 MOST_CHARACTERS = 65_000
@@ -84,10 +85,8 @@ def _list(lines: Sequence[str]) -> str:
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], right_from: int | None = None) -> str:
     """A table of escaped cells; columns from `right_from` on are flushed right. A cell in `**` stays bold."""
-    columns = len(headings)
-    rule = ["---:" if right_from is not None and place >= right_from else "---" for place in range(columns)]
-    rows = [[_escape(heading) for heading in headings], rule, *([_cell(cell) for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    texts = len(headings) if right_from is None else right_from
+    return "\n".join(markdown_table([*map(_escape, headings)], ([*map(_cell, line)] for line in lines), texts))
 
 
 def _cell(text: str) -> str:
