@@ -61,7 +61,7 @@ def test_a_file_that_has_gone_since_it_was_listed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.png").touch()
     data = calibration_data(str(tmp_path / "images"), Preprocessing(8), generated=True)
-    job = VariantJob(Model(ModelSpec()), "int8", 1, Identity.of(PROFILE), (), PROFILE.target, tmp_path, calibration=data)
+    job = VariantJob(Model(ModelSpec()), LibraryOptions(), Identity.of(PROFILE), (), PROFILE.target, tmp_path, calibration=data)
     assert "calibration/images/a.png" in pack(done, job).files
     (tmp_path / "images/a.png").unlink()
     with pytest.raises(UserError, match=r"a\.png cannot be read: No such file"):
