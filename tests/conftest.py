@@ -12,9 +12,12 @@ import pytest
 from hypothesis import settings
 
 from tvmmobile.cli import run
+from tvmmobile.system.collector import collect_rarely
 
 # Before torch is imported: on a busy machine OpenMP's threads spin for each other, and a test of milliseconds takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As in the program's own processes.
+collect_rarely()
 # A shell ignores them for what it starts in the background, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from tvmmobile import __version__
 from tvmmobile.cli import streams
+from tvmmobile.system.collector import collect_rarely
 from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.interrupts import terminate
@@ -154,6 +155,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `tvmmobile` command."""
+    collect_rarely()
     streams.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import importlib
 
+from tvmmobile.system.collector import collect_rarely
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.streams import silenced
 
@@ -28,6 +29,7 @@ def _quietly() -> None:
                 importlib.import_module(name)
 
 
+collect_rarely()
 keep_torch_cache()  # PyTorch creates its folder on import
 _quietly()
 gc.collect()
