@@ -269,6 +269,6 @@ def test_options_that_do_not_fit(cli: CommandLine, tmp_path: Path) -> None:
     words = ("compile", "--alpha", "0.25", "--resolution", "32", "--out", str(tmp_path))
     assert "Leave out --format, or give --format c." in cli(*words, "--format", "vm", "--image").err
     assert "Give --image as well" in cli(*words, "--mean", "0.4").err
-    assert "no deviation is 0" in cli(*words, "--image", "--std", "1,0,1").err
+    assert "deviations are above 0" in cli(*words, "--image", "--std", "1,0,1").err
     assert "not one number or three" in cli(*words, "--image", "--mean", "1,2").err
     assert not list(tmp_path.iterdir())

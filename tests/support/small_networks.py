@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -79,8 +80,21 @@ def accepted(layer: Layer, precision: Precision = FLOAT32) -> bool:
     return template_for(Task((layer,), precision.name)) is not None
 
 
+#: By network and by what decides the result.
+_prepared: WeakKeyDictionary[nn.Module, dict[Any, Network]] = WeakKeyDictionary()
+
+
 def prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None = None, precision: Precision = FLOAT32) -> Network:
-    """The network as the planner reads it."""
+    """The network as the planner reads it; the same as last time, if nothing has changed, because PyTorch's export takes most of a test."""
+    known = _prepared.setdefault(network, {})
+    key = (shape, precision, repr(network), tuple((id(tensor), tensor._version) for tensor in network.state_dict().values()))
+    if dump_dir is None and key in known:
+        return known[key]
+    known[key] = _as_prepared(network, shape, dump_dir, precision)
+    return known[key]
+
+
+def _as_prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None, precision: Precision) -> Network:
     return read_network(*prepare(import_torch(network, shape), lambda layer: accepted(layer, precision), dump_dir, precision))
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import ExitCode, UserError
-from tvmmobile.system.files import write_bytes
+from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.markdown import markdown_table
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, Observation, mean_error, published, worst_error, write_fit
@@ -121,7 +121,7 @@ def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
         sysroot = python_sysroot(board, (row.wheel,), progress, row.python)
         with tempfile.TemporaryDirectory(prefix="tvmmobile-calibrate-") as folder:
             program = Path(folder, "program.py")
-            program.write_text(PROGRAM, encoding="utf-8")
+            write_text(program, PROGRAM)
             command = ["python3", str(program), str(path.resolve()), str(side), str(row.threads)]
             write_bytes(kept, gzip.compress(profile_program(board, command, sysroot)[0]))
     return parse_profile(gzip.decompress(kept.read_bytes()))
