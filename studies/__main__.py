@@ -20,6 +20,7 @@ MODULES = (
     "kernels.ablation",
     "kernels.compare_search",
     "kernels.count_cycles",
+    "checks.network_digests",
     "checks.simulate_gate",
     "checks.verify_in_python",
 )
