@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,14 @@ Converter = Callable[[Any, Any], Any]
 
 def decompositions() -> Mapping[Any, Callable[..., Any]]:
     """PyTorch's own decompositions to its core operators, and ours; one that returns `NotImplemented` keeps the operator."""
+    import torch
+
+    # PyTorch looks at every operator to collect its own, as a user's code may have registered more.
+    return _decompositions(frozenset((name, len(getattr(space, "__dict__", ()))) for name, space in vars(torch.ops).items()))
+
+
+@lru_cache(maxsize=1)
+def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Callable[..., Any]]:
     import torch
 
     aten = torch.ops.aten
