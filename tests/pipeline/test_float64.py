@@ -54,6 +54,6 @@ def test_a_network_in_double_precision(tmp_path: Path) -> None:
     kernels = {kernel["name"]: kernel for kernel in manifest["kernels"]}
     assert all(name.endswith("_float64_t1") for name in kernels) and manifest["input"]["dtype"] == manifest["output"]["dtype"] == "float32"
     made = [name for name, kernel in kernels.items() if "trace" in kernel["schedule"]]
-    assert sorted(name.split("_")[0] for name in made) == ["cast", "cast"], made  # the input and the output
+    assert not made  # the first and the last kernel convert the input and the output
     assert {array.dtype for arrays in library.reference() for array in arrays} == {np.dtype("float32")}
     assert result.peak_share(results.context) == 2 * replace(result, dtype="float32").peak_share(results.context)

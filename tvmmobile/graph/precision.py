@@ -59,6 +59,13 @@ class Precision:
         return self.numpy.itemsize
 
     @cached_property
+    def half_step(self) -> float:
+        """Largest error of rounding a real number to it, as a share of the number; only of floating-point precisions."""
+        import numpy as np
+
+        return float(np.finfo(self.numpy).eps) / 2
+
+    @cached_property
     def is_integer(self) -> bool:
         """Whether stored numbers are integers, which stand for real ones by a scale and a zero point."""
         return self.numpy.kind in "iu"

@@ -69,10 +69,12 @@ class Task:
 
     @property
     def tolerance(self) -> float:
-        """Largest error of a kernel, relative to the largest magnitude of its reference output. Where it `rounds`, that reference has not
-        been rounded.
+        """Largest error of a kernel, relative to the largest magnitude of its reference output, which has not been rounded to what the
+        kernel stores: where that has fewer digits than it computes with, half a step is added.
         """
-        return self.precision.tolerance + (0.5 / HIGHEST if self.rounds else 0.0)
+        if self.rounds:
+            return self.precision.tolerance + 0.5 / HIGHEST
+        return self.precision.tolerance + (0.0 if self.keeps_sums else self.storage[1].half_step)
 
     @property
     def keeps_sums(self) -> bool:
