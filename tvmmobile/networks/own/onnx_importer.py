@@ -32,6 +32,7 @@ from tvmmobile.networks.own.onnx_elementwise import (
     square,
     top_k,
 )
+from tvmmobile.networks.own.onnx_fourier import dft, stft
 from tvmmobile.networks.own.onnx_norms import instance_norm, layer_norm, whole_group_norms
 from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_one
 from tvmmobile.networks.own.onnx_pads import explicit_transposed, same_pads
@@ -202,6 +203,7 @@ CONVERTERS: dict[str, Converter] = {
     "Clip": _clip,
     "Conv": _explicit_padding,
     "ConvTranspose": explicit_transposed,
+    "DFT": dft,
     "Dropout": dropout,
     "EyeLike": eye_like,
     "Gather": _gather,
@@ -227,6 +229,7 @@ CONVERTERS: dict[str, Converter] = {
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Slice": slice_by_attributes,
+    "STFT": stft,
     "Split": split_into_one,
     "Sum": pairwise("add"),
     "TopK": top_k,
