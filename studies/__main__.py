@@ -13,6 +13,7 @@ MODULES = (
     "start_up.start_up",
     "networks.compare_networks",
     "networks.survey_networks",
+    "networks.zoo",
     "errors.half_errors",
     "errors.integer_losses",
     "errors.trained_losses",

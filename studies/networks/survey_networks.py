@@ -19,7 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,10 @@ def exported(name: str, work: Path) -> Mapping[str, str]:
     return dict(json.loads(told.read_text(encoding="utf-8")))
 
 
-def tried(model: Path, device: str, trials: int, threads: int) -> Outcome:
-    """Tune, check and time one file, in a process of its own."""
+def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[str] = ()) -> Outcome:
+    """Tune, check and time one file, in a process of its own; with more options of `tvmmobile tune`."""
     out = model.with_name(f"out-{model.stem}-{model.suffix[1:]}")
-    options = ["--device", device, "--trials", str(trials), "--threads", str(threads), "--out", str(out)]
+    options = ["--device", device, "--trials", str(trials), "--threads", str(threads), "--out", str(out), *more]
     command = [sys.executable, "-m", "tvmmobile", "tune", "--model", str(model), *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
@@ -150,7 +150,7 @@ def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Map
         cells = [f"{good['macs'] / 1e6:.0f}", f"{good['latency_ms']:.2f}", f"{good['fallback']:.1%}"] if good else ["", "", ""]
         shape = "×".join(map(str, surveyed.shape[1:]))
         ratio = [f"{compared[name]:.2f}" if name in compared else ""] if compared is not None else []
-        rows.append((name, surveyed.source, surveyed.kind, shape, *map(_answer, outcomes), *cells, *ratio))
+        rows.append((name, surveyed.source, surveyed.kind, shape, *map(answer, outcomes), *cells, *ratio))
     headings = ["network", "from", "for", "input", ".pt2", "ONNX", "multiply-adds, M", "modelled ms", "fallback"]
     headings += ["÷ best other"] if compared is not None else []
     return "\n".join([*markdown_table(headings, rows, 6), *_in_all(compared or {})])
@@ -165,7 +165,8 @@ def _in_all(compared: Mapping[str, float]) -> list[str]:
     return ["", f"{len(compared)} networks are compared: the median is {median:.2f}, the largest ratio {compared[last]:.2f} ({last})."]
 
 
-def _answer(outcome: Mapping[str, Any]) -> str:
+def answer(outcome: Mapping[str, Any]) -> str:
+    """A table's words for an outcome: its error, or what went wrong."""
     return str(outcome["message"]).replace("|", "\\|") or f"{outcome['error']:.0e}"
 
 

