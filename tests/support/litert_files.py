@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.litert_operators import onnx_of
 from tvmmobile.networks.own.litert_reader import read_litert
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
+from tvmmobile.system.errors import UserError
 
 Array = npt.NDArray[Any]
+#: Shape of an image.
+IMAGE = (1, 6, 4, 3)
 #: The name that messages give.
 FILE = OwnFile(Path("net.tflite"))
 
@@ -161,3 +165,27 @@ def translated(content: bytes, inputs: list[Array]) -> list[Any]:
         model, _ = without_integers(model)
     _, compute = start_onnx_runtime(model, [value.name for value in model.graph.input])
     return list(compute(inputs))
+
+
+def agrees(content: bytes, inputs: list[Array], most: float = 1e-5) -> None:
+    """Real outputs differ by at most `most` of the largest magnitude, integers not at all."""
+    theirs, ours = by_litert(content, inputs), translated(content, inputs)
+    for one, other in zip(theirs, ours, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        assert np.abs(one.astype(float) - other).max() <= (most * max(1.0, np.abs(one).max()) if one.dtype.kind == "f" else 0)
+
+
+def one(kind: str, options: str = "", shape: tuple[int, ...] = IMAGE, **values: Any) -> tuple[bytes, list[Array]]:
+    """An operator of each element of an image."""
+    file = LiteRtFile()
+    data, out = file.tensor(shape), file.tensor(shape)
+    file.operator(kind, [data], [out], options, **values)
+    numbers = 3 * np.random.default_rng(1).standard_normal(shape, np.float32)
+    return file.ends([data], [out]), [np.abs(numbers) + np.float32(0.1) if kind in ("SQRT", "RSQRT", "LOG") else numbers]
+
+
+def refused(content: bytes) -> str:
+    """The message about a network that is not translated."""
+    with pytest.raises(UserError) as caught:
+        onnx_of(read_litert(FILE, content))
+    return str(caught.value)

@@ -1,4 +1,4 @@
-"""Computes the constants of a LiteRT network that are stored in fewer bits, such as weights in float16 behind `DEQUANTIZE`."""
+"""Computes constants of LiteRT files that are stored in fewer bits (float16 weights behind `DEQUANTIZE`), or without their zeros."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from tvmmobile.networks.own.litert_reader import LiteRtNetwork, LiteRtTensor
 
 
 def with_whole_constants(network: LiteRtNetwork) -> LiteRtNetwork:
-    """The network with a constant in float32 for each operator that makes one of float16 or of scaled integers."""
+    """The network with a constant for each operator that makes one of float16, of scaled integers, or of numbers without zeros."""
     tensors, operators = list(network.tensors), []
     for operator in network.operators:
         value = None
         if operator.kind == "DEQUANTIZE" and operator.inputs[0] >= 0:
             value = _real_numbers(tensors[operator.inputs[0]])
+        if operator.kind == "DENSIFY":  # the reader has put the zeros in
+            value = tensors[operator.inputs[0]].value
         if value is None or operator.outputs[0] in network.outputs:
             operators.append(operator)
         else:

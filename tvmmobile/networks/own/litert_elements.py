@@ -57,6 +57,33 @@ def squared_difference(into: Translation, operator: LiteRtOperator) -> None:
     into.write(operator.outputs[0], into.emit("Mul", [difference, difference]), False)
 
 
+def square(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `SQUARE`."""
+    name, front = into.as_it_is(operator.inputs[0])
+    into.write(operator.outputs[0], into.emit("Mul", [name, name]), front)
+
+
+def floor_division(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `FLOOR_DIV`, and `FLOOR_MOD`: what is left, with the divisor's sign."""
+    first, second = (into.read(number, False) for number in operator.inputs)
+    whole = into.tensor(operator.outputs[0]).dtype.kind != "f"  # type: ignore[union-attr]
+    remainder = into.emit("Mod", [first, second]) if whole else ""
+    if operator.kind == "FLOOR_DIV" and whole:  # ONNX cuts quotients off towards zero
+        made = into.emit("Div", [into.emit("Sub", [first, remainder]), second])
+    elif whole:
+        made = remainder
+    else:
+        made = into.emit("Floor", [into.emit("Div", [first, second])])
+        if operator.kind == "FLOOR_MOD":
+            made = into.emit("Sub", [first, into.emit("Mul", [made, second])])
+    into.write(operator.outputs[0], made, False)
+
+
+def sum_of_all(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `ADD_N`."""
+    into.write(operator.outputs[0], into.emit("Sum", [into.read(number, False) for number in operator.inputs]), False)
+
+
 def gelu(into: Translation, operator: LiteRtOperator) -> None:
     """`GELU`: `x/2 · (1 + erf(x/√2))`, or by `tanh`."""
     name, front = into.as_it_is(operator.inputs[0])

@@ -11,6 +11,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.litert_sparse import with_zeros
 from tvmmobile.system.errors import UserError
 
 #: NumPy's types by LiteRT's names; others, such as strings and four-bit numbers, are not supported.
@@ -129,12 +130,11 @@ def _numbers(found: Any) -> tuple[int, ...]:
 def _tensor(content: bytes, model: Any, tensor: Any) -> LiteRtTensor:
     shape = _numbers(tensor.ShapeAsNumpy())
     dtype = _TYPES.get(_type_names().get(tensor.Type(), ""))
-    if tensor.Sparsity() is not None:
-        dtype = None
     data = _data(content, model.Buffers(tensor.Buffer()))
-    value = None
+    value, sparsity = None, tensor.Sparsity()
     if dtype is not None and data:
-        value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+        value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+        value = value.reshape(shape) if sparsity is None else with_zeros(value, shape, sparsity)
     name = (tensor.Name() or b"").decode(errors="replace")
     is_open = any(extent < 0 for extent in _numbers(tensor.ShapeSignatureAsNumpy()))
     return LiteRtTensor(name, shape, is_open, dtype, value, _grid(tensor.Quantization()))
