@@ -14,7 +14,8 @@ import pytest
 
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.litert_operators import onnx_of
-from tvmmobile.networks.own.litert_reader import read_litert
+from tvmmobile.networks.own.litert_reader import LiteRtNetwork, read_litert
+from tvmmobile.networks.own.litert_states import without_variables
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
 from tvmmobile.system.errors import UserError
@@ -143,6 +144,11 @@ def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
     return file.ends([data], [real])
 
 
+def network_in(content: bytes) -> LiteRtNetwork:
+    """The file's network, with inputs and outputs for its variables."""
+    return without_variables(read_litert(FILE, content))
+
+
 def by_litert(content: bytes, inputs: Sequence[Array]) -> list[Array]:
     """What LiteRT's runtime computes."""
     from ai_edge_litert.interpreter import Interpreter
@@ -159,7 +165,7 @@ def translated(content: bytes, inputs: list[Array]) -> list[Any]:
     """By ONNX Runtime, after ONNX's checker has accepted the translation."""
     import onnx
 
-    model = onnx_of(read_litert(FILE, content))
+    model = onnx_of(network_in(content))
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
     if is_quantised(model.graph):
         model, _ = without_integers(model)
@@ -187,5 +193,5 @@ def one(kind: str, options: str = "", shape: tuple[int, ...] = IMAGE, **values: 
 def refused(content: bytes) -> str:
     """The message about a network that is not translated."""
     with pytest.raises(UserError) as caught:
-        onnx_of(read_litert(FILE, content))
+        onnx_of(network_in(content))
     return str(caught.value)

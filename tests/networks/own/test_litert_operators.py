@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from litert_files import FILE, IMAGE, LiteRtFile, agrees, by_litert, one, refused
+from litert_files import IMAGE, LiteRtFile, agrees, by_litert, network_in, one, refused
 
 from tvmmobile.networks.own.litert_operators import OPERATORS, onnx_of
-from tvmmobile.networks.own.litert_reader import read_litert
 
 
 def window(random: np.random.Generator) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def test_convolutions(seed: int, depthwise: bool) -> None:
     file.operator(name, [around, weight, bias], [out], options, **values)
     content = file.ends([data], [out])
     agrees(content, [random.standard_normal((1, height, width, channels), np.float32)])
-    assert "Pad" not in {node.op_type for node in onnx_of(read_litert(FILE, content)).graph.node}
+    assert "Pad" not in {node.op_type for node in onnx_of(network_in(content)).graph.node}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -219,7 +218,7 @@ def test_nearest_pixels(values: dict[str, bool]) -> None:
         operands = [inputs[-1], file.int32(height, width)]
         file.operator("RESIZE_NEAREST_NEIGHBOR", operands, outputs[-1:], "ResizeNearestNeighborOptions", **values)
     content = file.ends(inputs, outputs)
-    model = onnx_of(read_litert(FILE, content))
+    model = onnx_of(network_in(content))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     ours = session.run(None, {value.name: image for value, image in zip(model.graph.input, images, strict=True)})
     assert all(map(np.array_equal, ours, by_litert(content, images)))

@@ -10,6 +10,7 @@ from tvmmobile.networks.own.files import OwnFile, Wanted, read_whole
 from tvmmobile.networks.own.litert_operators import onnx_of
 from tvmmobile.networks.own.litert_reader import read_litert
 from tvmmobile.networks.own.litert_runtime import start_litert
+from tvmmobile.networks.own.litert_states import without_variables
 from tvmmobile.networks.own.onnx_file import imported_onnx
 from tvmmobile.networks.own.onnx_limits import check_onnx
 from tvmmobile.system.errors import UserError
@@ -24,14 +25,14 @@ def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
         UserError: it is damaged or of another kind, has another side, or cannot be compiled.
     """
     content = read_whole(file.path)
-    network = read_litert(file, content)
+    networks = read_litert(file, content)
     try:
+        network = without_variables(networks)
         model = onnx_of(network)
     except UserError:
         raise
     except Exception as error:  # a file whose tensors and options contradict each other
         raise not_imported(error) from error
     check_onnx(file, model)
-    numbers = (list(dict.fromkeys(numbers)) for numbers in (network.inputs, network.outputs))
-    programs = [("LiteRT", partial(start_litert, content, *numbers))]
+    programs = [("LiteRT", partial(start_litert, content, network))]
     return imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)

@@ -66,7 +66,12 @@ class LiteRtOperator:
 
 @dataclass(frozen=True)
 class LiteRtNetwork:
-    """The network of a file; `names` are those of inputs and outputs in its signature, by tensor."""
+    """A network of a file.
+
+    Attributes:
+        names: of inputs and outputs in the file's signature, by tensor.
+        same: tensors that stand for others of the file, see `litert_states`.
+    """
 
     name: str
     tensors: Sequence[LiteRtTensor]
@@ -74,13 +79,14 @@ class LiteRtNetwork:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: dict[int, str] = field(default_factory=dict)
+    same: dict[int, int] = field(default_factory=dict)
 
 
-def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
-    """The network in a file's content.
+def read_litert(file: OwnFile, content: bytes) -> list[LiteRtNetwork]:
+    """The networks in a file's content: the file's own first, then those that it calls.
 
     Raises:
-        UserError: it is damaged or of another kind, or it has several networks.
+        UserError: it is damaged or of another kind.
     """
     damaged = UserError(f"{file} is damaged or not a LiteRT file.", _AGAIN)
     if content[4:8] != _MAGIC:
@@ -89,10 +95,10 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
 
     try:
         model = tflite.Model.GetRootAsModel(content, 0)
-        count, graph = model.SubgraphsLength(), model.Subgraphs(0)
-        if count != 1 or graph is None:
-            raise UserError(f"{file} has {count} networks that call each other, not one.", "Convert one without control flow.")
-        return _network(content, model, graph)
+        graphs = [model.Subgraphs(number) for number in range(model.SubgraphsLength())]
+        if not graphs:
+            raise damaged
+        return [_network(content, model, graph) for graph in graphs]
     except UserError:
         raise
     except Exception as error:  # offsets that lead outside raise errors of many kinds

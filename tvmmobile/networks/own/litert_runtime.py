@@ -7,10 +7,12 @@ from importlib.metadata import version
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
+from tvmmobile.networks.own.litert_reader import LiteRtNetwork
+from tvmmobile.networks.own.litert_states import stateless_content
 from tvmmobile.system.streams import silenced
 
 
-def start_litert(content: bytes, inputs: Sequence[int], outputs: Sequence[int]) -> tuple[str, Compute]:
+def start_litert(content: bytes, network: LiteRtNetwork) -> tuple[str, Compute]:
     """Name and version, and what computes the network in a file.
 
     XNNPACK computes what it can, which is LiteRT's default here as on ARM boards. It scales sums of integers by a float32 factor, as our
@@ -18,15 +20,16 @@ def start_litert(content: bytes, inputs: Sequence[int], outputs: Sequence[int]) 
 
     Args:
         content: the file's.
-        inputs, outputs: tensors by number.
+        network: what is in it, without variables.
 
     Raises:
         Exception: of any kind, where it is not installed, or lacks an operator or a version.
     """
     from ai_edge_litert.interpreter import Interpreter
 
+    inputs, outputs = (list(dict.fromkeys(numbers)) for numbers in (network.inputs, network.outputs))
     with silenced():
-        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter = Interpreter(model_content=stateless_content(content, network), num_threads=1)
         interpreter.allocate_tensors()
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:

@@ -1,0 +1,111 @@
+"""Variables of LiteRT files, in which streaming networks keep their state between calls, as inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tvmmobile.networks.own.litert_reader import LiteRtNetwork, LiteRtTensor
+from tvmmobile.networks.own.litert_translation import SIMPLER
+from tvmmobile.system.errors import UserError
+
+#: Operators that are left out.
+STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
+#: Behind a variable's name in that of the output with its next value.
+NEXT = "/next"
+
+
+def without_variables(networks: Sequence[LiteRtNetwork]) -> LiteRtNetwork:
+    """The first of a file's networks, with an input for each variable that it reads and an output for each of these that it assigns.
+
+    The others may only set variables, once, to zeros: the caller begins with these, and passes an output on to the next call.
+
+    Raises:
+        UserError: the networks call each other, or a variable begins with other numbers.
+    """
+    network, *others = networks
+    calls = {operator.options.InitSubgraphIndex() for operator in network.operators if operator.kind == "CALL_ONCE"}
+    if calls != set(range(1, len(networks))):
+        raise UserError(f"the file has {len(networks)} networks that call each other, not one.", "Convert one without control flow.")
+    initial: dict[bytes, LiteRtTensor] = {}
+    for other in others:
+        initial |= _initial_values(other)
+    tensors, operators, handles = list(network.tensors), [], _handles(network)
+    current: dict[bytes, int] = {}
+    first, same, assigned = dict[bytes, int](), dict[int, int](), set[bytes]()
+    for operator in network.operators:
+        inputs = tuple(same.get(number, number) for number in operator.inputs)
+        if operator.kind not in STATEFUL:
+            operators.append(replace(operator, inputs=inputs))
+        elif operator.kind == "READ_VARIABLE":
+            variable, (out,) = handles[inputs[0]], operator.outputs
+            if variable in current:
+                same[out] = current[variable]
+            else:
+                first[variable] = current[variable] = out
+        elif operator.kind == "ASSIGN_VARIABLE":
+            current[handles[inputs[0]]] = inputs[1]
+            assigned.add(handles[inputs[0]])
+    names = dict(network.names)
+    for variable, number in first.items():
+        if variable in initial:
+            _check_zeros(variable, initial[variable], tensors[number])
+        names[number] = variable.decode(errors="replace")
+        if variable in assigned:
+            names.setdefault(current[variable], f"{names[number]}{NEXT}")
+    outputs = (*(same.get(number, number) for number in network.outputs), *(current[one] for one in first if one in assigned))
+    inputs = (*network.inputs, *first.values())
+    return replace(network, tensors=tensors, operators=operators, inputs=inputs, outputs=outputs, names=names, same=same)
+
+
+def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:
+    """The names of the variables that tensors stand for."""
+    return {
+        operator.outputs[0]: bytes(operator.options.SharedName() or b"") for operator in network.operators if operator.kind == "VAR_HANDLE"
+    }
+
+
+def _initial_values(network: LiteRtNetwork) -> dict[bytes, LiteRtTensor]:
+    """What a network that runs once assigns to variables."""
+    handles, found = _handles(network), {}
+    for operator in network.operators:
+        if operator.kind == "ASSIGN_VARIABLE":
+            found[handles[operator.inputs[0]]] = network.tensors[operator.inputs[1]]
+        elif operator.kind != "VAR_HANDLE":
+            raise UserError(f"the network computes how its variables begin, by {operator.kind}.", SIMPLER)
+    return found
+
+
+def _check_zeros(variable: bytes, initial: LiteRtTensor, read: LiteRtTensor) -> None:
+    zero = 0 if read.grid is None else read.grid.zeros
+    if initial.value is None or not np.array_equal(initial.value, np.broadcast_to(zero, initial.value.shape)):
+        raise UserError(f"the variable {variable.decode(errors='replace')} does not begin with zeros.", SIMPLER)
+
+
+def stateless_content(content: bytes, network: LiteRtNetwork) -> bytes:
+    """The file of a network without its variables, for LiteRT's own runtime; the same content if it has none.
+
+    Raises:
+        Exception: of any kind, where LiteRT's package is missing or the file's constants lie behind it.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    stateful = {getattr(schema.BuiltinOperator, kind) for kind in STATEFUL}
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    if not stateful & set(codes):
+        return content
+    if any(buffer.offset > 1 for buffer in model.buffers):
+        raise ValueError("constants behind the file")
+    graph = model.subgraphs[0]
+    graph.operators = [operator for operator in graph.operators if codes[operator.opcodeIndex] not in stateful]
+    for operator in graph.operators:
+        operator.inputs = [network.same.get(int(number), int(number)) for number in operator.inputs]
+    graph.inputs, graph.outputs = (list(dict.fromkeys(numbers)) for numbers in (network.inputs, network.outputs))
+    model.subgraphs, model.signatureDefs = [graph], None
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), content[4:8])
+    return bytes(builder.Output())
