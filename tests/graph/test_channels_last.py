@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_networks import Lambda, error_against_torch, prepared, seeded
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.networks.models.weights import seed_weights
@@ -60,6 +61,9 @@ def moved(network: nn.Module) -> int:
         pytest.param(lambda one, other: one.clamp(-0.5, 0.75).reshape(other.shape) + other, id="a view of the same shape"),
         pytest.param(lambda one, other: one.clamp(-0.5, 0.75).squeeze(2) + other, id="a squeeze of nothing"),
         pytest.param(lambda one, other: torch.where(one > 0, one, other), id="choice"),
+        pytest.param(lambda one, other: F.pad(one, (1, 2, 0, 1, 0, 3), value=0.5), id="more rows, columns and channels"),
+        pytest.param(lambda one, other: F.pad(F.max_pool2d(one + other, 3, 2, 1), (0, 0, 0, 0, 0, 4)).relu(), id="greatest, more channels"),
+        pytest.param(lambda one, other: F.max_pool2d(one * other, (2, 3), ceil_mode=True), id="greatest of parts of windows"),
     ],
 )
 def test_nothing_is_turned(tmp_path: Path, function: Function) -> None:

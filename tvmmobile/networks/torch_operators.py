@@ -39,6 +39,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
         {
             aten.adaptive_max_pool2d.default: _adaptive_max_pool,
             aten.avg_pool2d.default: _average_pool,
+            aten.max_pool2d_with_indices.default: _max_pool,
             aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
             aten.min.dim: lambda x, dim, keepdim=False: (x.amin(dim, keepdim), x.argmin(dim, keepdim)),
             aten.im2col.default: _im2col,
@@ -111,6 +112,13 @@ def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
     )
     pooled = [torch.stack([x[..., a:b, c:d].amax((-2, -1)) for c, d in columns], -1) for a, b in rows]
     return torch.stack(pooled, -2), x.new_empty((0,), dtype=torch.int64)
+
+
+def _max_pool(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *others: Any) -> Any:
+    """With the kernel as the stride that TVM's importer wants to be given."""
+    import torch
+
+    return NotImplemented if stride else torch.nn.functional.max_pool2d_with_indices(x, kernel, kernel, *others)
 
 
 def _average_pool(

@@ -37,6 +37,7 @@ BOTH: dict[str, Function] = {
     "amax": lambda x: x.amax((2, 3)),
     "argmax": lambda x: x.argmax(1).float(),
     "bicubic": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
+    "greatest of windows side by side": lambda x: F.max_pool2d(x, (2, 3), padding=1, ceil_mode=True),
     "booleans that are equal": lambda x: ((x > 0) == (x > 1)).float(),
     "nearest, to any size": lambda x: F.interpolate(x, size=(7, 4)),
     "convolution of one frame": lambda x: F.conv3d(x.unsqueeze(2), torch.arange(72.0).view(2, 4, 1, 3, 3).sin()),

@@ -19,7 +19,7 @@ _STEPS = {f"relax.{name}" for name in BY_ELEMENT}
 
 
 def channels_last(module: Any) -> Any:
-    """Rewrite steps by element, slices and concatenations of images that were NHWC before, in `main`.
+    """Rewrite steps by element, slices, pads, max pools and concatenations of images that were NHWC before, in `main`.
 
     Who still wants the result's channels first, gets it turned. What is made of an input alone stays as it is.
     """
@@ -49,6 +49,8 @@ class _Images:
     def value(self, builder: Any, binding: Any) -> Any:
         """What becomes of the value of a binding."""
         variable, value = binding.var, binding.value
+        if (member := self._member(value)) in self.last:
+            self.last[variable] = self.last[member]
         if variable in self.made_of_input or not _is_image(value):
             return value
         if (known := self.last.get(turned(value, TO_LAST))) is not None:
@@ -65,6 +67,13 @@ class _Images:
         self.last[variable] = builder.emit(step)
         return builder.normalize(_first(self.last[variable]))
 
+    def _member(self, value: Any) -> Any:
+        """The variable that a value takes out of a tuple, as of a max pool's values and indices; `None` for other values."""
+        from tvm import relax
+
+        source = self.values.get(value.tuple_value) if isinstance(value, relax.TupleGetItem) else None
+        return source.fields[value.index] if isinstance(source, relax.Tuple) else None
+
     def _step(self, value: Any) -> Any:
         """A step of images NHWC; `None` for other values."""
         from tvm import relax
@@ -77,6 +86,12 @@ class _Images:
         if name == "relax.strided_slice" and value.args[0] in self.last:
             axes, *rest = ([int(number.value) for number in part.fields] for part in value.args[1:])
             return relax.op.strided_slice(self.last[value.args[0]], [_axis(axis) for axis in axes], *rest)
+        if name == "relax.nn.pad" and value.args[0] in self.last:
+            widths = [int(value.attrs.pad_width[2 * axis + side]) for axis in TO_LAST for side in (0, 1)]
+            return relax.op.nn.pad(self.last[value.args[0]], widths, value.attrs.pad_mode, float(value.attrs.pad_value))
+        if name == "relax.nn.max_pool2d" and value.args[0] in self.last and value.attrs.layout == value.attrs.out_layout == "NCHW":
+            numbers = ([int(number) for number in getattr(value.attrs, part)] for part in ("pool_size", "strides", "padding", "dilation"))
+            return relax.op.nn.max_pool2d(self.last[value.args[0]], *numbers, ceil_mode=value.attrs.ceil_mode, layout="NHWC")
         if name not in _STEPS or not any(operand in self.last for operand in value.args):
             return None
         operands = [self._operand(operand) for operand in value.args]
