@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import broken_templates as broken
@@ -121,7 +120,7 @@ def test_an_operator_of_pytorch_is_named_with_its_line(tmp_path: Path, monkeypat
         monkeypatch.setattr(module, "converters", lambda: {**real(), "sigmoid.default": wrong})
     imported = load_own(OwnFile(write_pt2(seeded(*unit(3, 4, 3), nn.Sigmoid()), tmp_path / "net.pt2", SHAPE)), None, None, 0)
     given = (np.random.default_rng(0).normal(size=SHAPE).astype(np.float32),)
-    found = _wrong_import(SimpleNamespace(imported=imported), Reference(given, imported.compute(given)))  # type: ignore[arg-type]
+    found = _wrong_import(imported, Reference(given, imported.compute(given)))
     assert re.fullmatch(
         r'the first value that differs is that of sigmoid\.default "sigmoid" \(\S+\.py, line \d+\) as it is imported \(error 0\.1\)', found
     ), found
@@ -178,8 +177,8 @@ def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path
 
 
 def _doubled(write: Callable[..., None]) -> Callable[..., None]:
-    def doubled(planned: Any, path: Path) -> None:
-        write(planned, path)
+    def doubled(spec: Any, variant: Any, path: Path) -> None:
+        write(spec, variant, path)
         with np.load(path) as stored:
             np.savez(path, **{name: array * (2 if name == "output" else 1) for name, array in stored.items()})
 

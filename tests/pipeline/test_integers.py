@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from support.other_cpus import OLD, expected_outcomes, outcomes
 from trained import trained, write_images
 
 import tvmmobile
-import tvmmobile.pipeline.prepared
 from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import KeptLayer, kept_sentence
@@ -31,7 +29,6 @@ from tvmmobile.networks.own.loading import load_again
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import build_libraries, collect_variants, published_figures
@@ -160,29 +157,6 @@ def test_workers_have_longer_where_more_is_computed_to_quantise(stage: Callable[
             stage(SimpleNamespace(run=run), given, lambda line: None)
     more = [timeout_s - told[0] for timeout_s in told]
     assert more[1] > 0 and more[3] == more[4] > 2 * more[2] > 4 * more[1]
-
-
-def test_tune_decides_once_how_to_quantise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `variant_tasks` found makes the same integers of the network when its library is built."""
-    file = tmp_path / "network.py"
-    file.write_text(NETWORK)
-    model = tvmmobile.load(f"{file}:make", resolution=32)
-    assert model.own is not None
-    data = calibration_data("noise:4", Preprocessing(32), generated=True)
-    job = variant_job(model, device_of("pi5").profile, (), tmp_path, LibraryOptions(precision=INT8), calibration=data)
-    found = variant_tasks(job)
-    assert found.decision is not None
-    imported = load_again(model.own, model.spec, None, 0)
-    first = prepared(imported, job, None)
-
-    def again(*_: object) -> NoReturn:
-        raise AssertionError
-
-    monkeypatch.setattr(tvmmobile.pipeline.prepared, "best_method", again)
-    second = prepared(imported, replace(job, decision=pickle.loads(pickle.dumps(found.decision))), None)
-    assert first.integers is not None and second.integers is not None and first.details == second.details
-    image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
-    assert np.array_equal(first.integers.outputs(image), second.integers.outputs(image))
 
 
 @pytest.mark.parametrize(("part", "labelled"), [("", True), ("7", False)])

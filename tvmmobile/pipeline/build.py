@@ -15,6 +15,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
+from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.pipeline.checking import check, handed_over, unchecked
@@ -22,6 +23,7 @@ from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, with_shortcuts, write_manifest
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
+from tvmmobile.pipeline.variant import PreparedVariant
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
@@ -76,14 +78,14 @@ def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
         details |= _write_c_library(job, planned)
     else:
         export(planned.compiled(job.target), library.path, tools)
-    _write_reference(planned, library.reference_path)
+    _write_reference(job.spec, planned.prepared, library.reference_path)
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
     macs = [sum(node.macs for node in planned.network.nodes[step.first : step.last + 1]) for step in steps]
     kernels = [
         kernel_entry(step, planned.choices[step.task].schedule, count, ranks, basis) for step, count in zip(steps, macs, strict=True)
     ]
-    write_manifest(job, planned.imported, kernels, details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
+    write_manifest(job, planned.prepared.origin, kernels, details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
     read = [database] if basis is database else [database, basis]
     refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
     return BuiltVariant(library, refused, database.outdated, planned.network.kept)
@@ -124,17 +126,16 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
     return {"format": C, "c": details}
 
 
-def _write_reference(planned: PlannedVariant, path: Path) -> None:
+def _write_reference(spec: ModelSpec, variant: PreparedVariant, path: Path) -> None:
     """Write inputs and the network's outputs for them, see `Library.reference`; for integers, theirs on the host as `integers`."""
-    imported, inputs, integers = planned.imported, planned.prepared.inputs, planned.prepared.integers
-    outputs, spec = imported.compute(inputs), imported.spec
+    inputs, outputs = variant.reference
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
-            f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Check its weights."
+            f"{spec.variant} returns values that are not finite for white noise, by {variant.origin.judge}.", "Check its weights."
         )
     arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs, strict=True))
     arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs, strict=True))
-    if integers is not None:
-        arrays["integers"] = integers.outputs(inputs[0])
+    if variant.integers is not None:
+        arrays["integers"] = variant.integers
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

@@ -16,9 +16,12 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.codegen import export
 from tvmmobile.kernels.reference import expected_output, network_error, relative_error
 from tvmmobile.kernels.simulation import run_unscheduled
+from tvmmobile.networks.frontend import Imported
+from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.host import run_on_host, values_on_host
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import PlannedVariant, parameters_of, plan_variant
+from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.emulation import outputs_here
 from tvmmobile.running.library import Reference
 from tvmmobile.system.toolchain import toolchain
@@ -40,25 +43,25 @@ def first_difference(job: VariantJob, planned: PlannedVariant) -> str:
     If not, the module is at fault that the passes began with, or one of these.
     """
     try:
-        inputs = planned.prepared.inputs
-        return _first_difference(job, planned, Reference(tuple(inputs), planned.imported.compute(inputs)))
+        return _first_difference(job, planned, planned.prepared.reference)
     except Exception:  # compilers and frameworks raise anything; the disagreement matters more than its cause
         return ""
 
 
 def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
     computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
-    outputs = _outputs(planned, reference.inputs, computed)
-    most = job.options.precision.tolerance_of(quantised=planned.imported.scales is not None)
+    outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
+    most = job.options.precision.tolerance_of(quantised=planned.prepared.origin.quantised)
     if network_error(outputs, reference.outputs) <= most:
         return _wrong_kernel(job, planned, reference)
-    if network_error(run_on_host(planned.imported.module, reference.inputs), reference.outputs) <= FLOAT32.network_tolerance:
-        return _wrong_layer(planned, reference, computed)
-    return _wrong_import(planned, reference)
+    imported = import_variant(job)
+    if network_error(run_on_host(imported.module, reference.inputs), reference.outputs) <= FLOAT32.network_tolerance:
+        return _wrong_layer(imported, planned, reference, computed)
+    return _wrong_import(imported, reference)
 
 
-def _wrong_import(planned: PlannedVariant, reference: Reference) -> str:
-    trace = planned.imported.trace
+def _wrong_import(network: Imported, reference: Reference) -> str:
+    trace = network.trace
     if trace is not None:
         traced = trace(reference.inputs)
         imported = run_on_host(traced.module, reference.inputs)
@@ -84,13 +87,13 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
     return "each of its kernels is right by itself, and the library puts them together wrongly"
 
 
-def _wrong_layer(planned: PlannedVariant, reference: Reference, computed: Sequence[Array]) -> str:
+def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Reference, computed: Sequence[Array]) -> str:
     """Look for each layer's values among those of the imported network, in whatever order and layout they are there.
 
     Some layers compute what the imported network does not have, such as sums of which a factor was moved elsewhere; these do not count
     where something is found that was computed from them.
     """
-    known = values_on_host(planned.imported.module, reference.inputs)
+    known = values_on_host(network.module, reference.inputs)
     found = [_is_among(array, known) for array in computed]
     place = {step.last: number for number, step in enumerate(planned.steps)}
     for number in reversed(range(len(found))):
@@ -168,12 +171,12 @@ def _stored(step: Step, array: Array) -> Array:
     return np.rint(array).astype(step.task.storage[1].numpy) if rounds else array
 
 
-def _outputs(planned: PlannedVariant, inputs: Sequence[Array], computed: Sequence[Array]) -> list[Array]:
+def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[Array], computed: Sequence[Array]) -> list[Array]:
     """What a network returns, given what its kernels compute."""
     values = {INPUT - place: array for place, array in enumerate(inputs)}
     values |= {step.last: array for step, array in zip(planned.steps, computed, strict=True)}
     found = (values[result] if isinstance(result, int) else result for result in results_from(planned.network.module))
-    return [array.reshape(port.shape).astype(port.dtype) for array, port in zip(found, planned.imported.spec.returns, strict=True)]
+    return [array.reshape(port.shape).astype(port.dtype) for array, port in zip(found, returns, strict=True)]
 
 
 def difference(actual: Array, expected: Array) -> float:

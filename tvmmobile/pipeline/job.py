@@ -16,7 +16,6 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import CalibrationData
-from tvmmobile.quantisation.mixed import Decision
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.records import Identity
@@ -37,7 +36,7 @@ class VariantJob:
         dump_dir: where to write the Relax module after each pass, or `None`.
         machine: the device's core.
         calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
-        decision: how to quantise by calibration data, where that is known.
+        prepared: the file that keeps the prepared network between the stages of a run; `None` to prepare it in each.
         unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
     """
 
@@ -51,7 +50,7 @@ class VariantJob:
     twin: Identity | None = None
     machine: Machine = BASELINE
     calibration: CalibrationData | None = None
-    decision: Decision | None = None
+    prepared: Path | None = None
     unchecked: str = "no check was asked for"
 
     def task(self, region: tuple[Layer, ...]) -> Task:
@@ -82,7 +81,9 @@ class VariantJob:
             found[f"checkpoint/{checkpoint.name}"] = checkpoint
         if own is not None:
             found |= {f"network/{path.relative_to(own.path.parent).as_posix()}": path for path in files_of(own)}
-        if self.calibration is not None:
+        if self.prepared is not None and self.prepared.is_file():
+            found[f"prepared/{self.prepared.name}"] = self.prepared
+        elif self.calibration is not None:
             found |= {f"calibration/{name}": path for name, path in self.calibration.reads().items()}
         devices = {self.identity.device: None, **({} if self.twin is None else {self.twin.device: None})}
         for number, directory in enumerate(self.logs):
@@ -108,7 +109,16 @@ class VariantJob:
             calibration=None if self.calibration is None else self.calibration.moved(folder / "calibration"),
             out=folder / "out",
             dump_dir=None if self.dump_dir is None else folder / "dump",
+            prepared=None if self.prepared is None else folder / "prepared" / self.prepared.name,
         )
+
+
+class PreparingJob(VariantJob):
+    """A job whose prepared network comes back, for later stages of the run."""
+
+    def writes(self) -> Mapping[str, Path]:
+        """The folders it writes to, with that of the prepared network."""
+        return {**super().writes(), **({} if self.prepared is None else {"prepared": self.prepared.parent})}
 
 
 def variant_job(

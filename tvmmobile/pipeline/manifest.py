@@ -11,11 +11,11 @@ from tvmmobile import __version__
 from tvmmobile.graph.precision import Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, schedule_to_json
-from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.variant import Origin
 from tvmmobile.running.manifest import MANIFEST_VERSION
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.files import sha256_of, write_text
@@ -23,7 +23,7 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Step
 
 
-def write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
+def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
     """Write the manifest of a job's library; `details` are entries besides those that every library has."""
     library = job.library
     manifest = {
@@ -32,13 +32,13 @@ def write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, 
         **details,
         "sha256": sha256_of(library.path),
         "model": _identity(job),
-        "weights": imported.weights,
-        "reference": imported.judge,
-        **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
+        "weights": origin.weights,
+        "reference": origin.judge,
+        **({} if origin.macs is None else {"macs": origin.macs, "parameters": origin.parameters}),
         **_tensors(INPUT_NAME, job.spec.takes, job.options.io_precision),
         **_tensors(OUTPUT_NAME, job.spec.returns, job.options.io_precision),
         "dtype": job.options.precision.name,
-        **({} if imported.scales is None else {"quantised": True}),
+        **({"quantised": True} if origin.quantised else {}),
         "threads": job.options.threads,
         "device": job.identity.device,
         "timing_model": job.identity.origin.written,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.graph.layers import LayerParameters
@@ -14,12 +13,9 @@ from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
-from tvmmobile.networks.frontend import Imported, imported_torch
-from tvmmobile.networks.models.registry import build_torch_model
-from tvmmobile.networks.own.loading import load_again
-from tvmmobile.networks.torch_trace import trace_module
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.prepared import Prepared, prepared, taken
+from tvmmobile.pipeline.prepared import taken
+from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
 from tvmmobile.schedules import template_named
 from tvmmobile.schedules.integer_shortcuts import shortcuts
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -32,14 +28,13 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
     import tvm
 
-    ready = prepared(_imported(job), job, None)
-    network = ready.network
+    network = prepare_variant(job).network
     regions = candidate_regions(network, taken, job.task)
     nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
     opaque = {task: node for task, node in nodes.items() if node.function is not None}
     sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
     macs = {task: node.macs for task, node in opaque.items()}
-    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, macs, ready.decision)
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, macs)
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,7 @@ class PlannedVariant:
         basis: whose records decided, see `_basis`.
     """
 
-    imported: Imported
-    prepared: Prepared
+    prepared: PreparedVariant
     steps: tuple[Step, ...]
     choices: Mapping[Task, Choice]
     database: Database
@@ -96,9 +90,8 @@ class PlannedVariant:
 
 
 def plan_variant(job: VariantJob) -> PlannedVariant:
-    """Import a network and plan it; compiles only what the fallback needs."""
-    imported = _imported(job)
-    ready = prepared(imported, job, job.dump_dir)
+    """Plan a job's network; compiles only what the fallback needs."""
+    ready = prepare_variant(job)
     network = ready.network
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
@@ -110,15 +103,7 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
             choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(len(network.nodes), regions, lambda task: choices[task].price)
-    return PlannedVariant(imported, ready, plan.steps, choices, database, basis)
-
-
-def _imported(job: VariantJob) -> Imported:
-    model = job.model
-    if model.own is not None:
-        return load_again(model.own, model.spec, model.checkpoint, model.seed)
-    built = build_torch_model(model.spec, model.checkpoint, model.seed)
-    return replace(imported_torch(model.spec, built.module, built.weights), trace=partial(trace_module, built.module))
+    return PlannedVariant(ready, plan.steps, choices, database, basis)
 
 
 def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:

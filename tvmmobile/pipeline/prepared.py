@@ -30,7 +30,7 @@ from tvmmobile.quantisation.flow import Step, flow_of
 from tvmmobile.quantisation.given import as_given
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
-from tvmmobile.quantisation.mixed import Decision, chosen_layers, quantise_as_decided, quantise_within
+from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_depthwise import gains_by_less_together
@@ -58,14 +58,12 @@ class Prepared:
         inputs: those of the library's reference outputs.
         integers: the network in exact integers on the host, if that is what the library computes.
         details: the manifest's entries on how numbers are stored.
-        decision: how it was quantised by calibration data; given as `VariantJob.decision`, the same is repeated in less time.
     """
 
     network: Network
     inputs: tuple[Array, ...]
     integers: IntegerNetwork | None = None
     details: dict[str, Any] = field(default_factory=dict)
-    decision: Decision | None = None
 
 
 def taken(task: Task) -> bool:
@@ -139,12 +137,9 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
 
     wide = read_network(*finish_in_nhwc(composed))
     flow = flow_of(wide)
-    if job.decision is None:
-        method = best_method(flow, images, accepts)
-        method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
-        mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit())
-    else:
-        mixed = quantise_as_decided(flow, images, job.decision, accepts)
+    method = best_method(flow, images, accepts)
+    method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
+    mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit())
     integers, decision = mixed.network, mixed.decision
     method = decision.method
     names = names_of(wide)
@@ -170,7 +165,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
         ],
     }
     details = {"quantisation": found, **_float32_layers(floats)}
-    return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details, decision)
+    return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details)
 
 
 def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:

@@ -24,7 +24,7 @@ from tvmmobile.pipeline.agreement import LEAST_SESSION_S, agreement, judge_of, s
 from tvmmobile.pipeline.build import BuiltVariant, build
 from tvmmobile.pipeline.checking import MOST_CHECK_S
 from tvmmobile.pipeline.diagnosis import explain
-from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.job import PreparingJob, VariantJob
 from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.results.file import Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench
@@ -84,7 +84,7 @@ def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """What may become kernels, of every variant, in the order of `jobs`; raises `UserError` where one cannot be built or imported."""
     found: dict[ModelSpec, VariantTasks] = {}
-    without_logs = [replace(job, logs=()) for job in jobs]  # they need not travel
+    without_logs = [replace(PreparingJob(**vars(job)), logs=()) for job in jobs]  # they need not travel
     for job, tasks in workers.run(variant_tasks, without_logs, build_timeout_s(jobs)):
         found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)

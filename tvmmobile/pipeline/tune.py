@@ -26,6 +26,7 @@ from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.files import check_writable, set_aside
+from tvmmobile.system.scratch import scratch
 from tvmmobile.system.workers import WorkerPool, worker_count
 from tvmmobile.tuning.database import writing
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
@@ -69,8 +70,10 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
     """Tune, compile, verify and time."""
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, asked, dask))
+        # Each in a folder of its own: a cluster's workers return whole folders.
+        folder = held.enter_context(scratch("prepared"))
+        jobs = [replace(job, prepared=folder / str(number) / "network.npz") for number, job in enumerate(jobs)]
         variants = _imported(workers, jobs, listener)
-        jobs = [replace(job, decision=variant.decision) for job, variant in zip(jobs, variants, strict=True)]
         if asked.fresh and logs.target.exists():
             with writing(logs.target, board.profile.name):  # not from under a run that writes there
                 set_aside(logs.target)
@@ -124,7 +127,7 @@ def plan_tuning(
     logs = log_dirs(run.logs, out if asked.fresh else None)
     jobs = jobs_of(models, board.profile, library, out, logs, run.dump_ir)
     with _workers(jobs, board, asked, run.dask) as workers:
-        variants = _imported(workers, jobs, listener)
+        variants = _imported(workers, [replace(job, dump_dir=None) for job in jobs], listener)
     plan = NeededTrials(jobs, variants, logs, board.profile, asked.trials).plan
     listener.planned(plan)
     return plan

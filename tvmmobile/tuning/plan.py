@@ -11,7 +11,6 @@ from tvmmobile.graph.layers import Conv2d, Layer, Pool
 from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.network import KeptLayer, Network, Node
 from tvmmobile.graph.tasks import Task
-from tvmmobile.quantisation.mixed import Decision
 
 #: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
 MAX_REGION = 6
@@ -76,7 +75,6 @@ class VariantTasks:
         sources: opaque tasks' TIR functions as JSON text.
         kept: layers that stay in float32 although the others do not.
         macs: multiply-adds of opaque tasks.
-        decision: how the network was quantised by calibration data; `None` for others.
     """
 
     nodes: int
@@ -84,7 +82,6 @@ class VariantTasks:
     sources: Mapping[Task, str]
     kept: tuple[KeptLayer, ...] = ()
     macs: Mapping[Task, int] = field(default_factory=dict)
-    decision: Decision | None = None
 
 
 def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:

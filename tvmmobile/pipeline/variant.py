@@ -1,0 +1,150 @@
+"""A job's network, imported and prepared once for all stages of a run, which find it in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.integers import IntegerParameters
+from tvmmobile.graph.layers import Array, LayerParameters
+from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.passes.compose_layers import ComposedLayer
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import task_from_json, task_to_json
+from tvmmobile.networks.frontend import Imported, imported_torch
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.own.loading import load_again
+from tvmmobile.networks.torch_trace import trace_module
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.prepared import prepared
+from tvmmobile.running.library import Reference
+from tvmmobile.system.files import replacing
+
+#: The types of layers' constants, by name.
+_PARAMETERS: dict[str, type[LayerParameters]] = {each.__name__: each for each in (LayerParameters, IntegerParameters)}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The manifest's entries on the network that a library is made of.
+
+    Attributes:
+        weights, macs, parameters: see `Imported`.
+        judge: the program that computed the reference outputs.
+        quantised: whether the network's file has its weights in integers.
+    """
+
+    weights: str
+    judge: str
+    macs: int | None
+    parameters: int | None
+    quantised: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedVariant:
+    """A network for the planner, and all that its library's manifest and reference say of it.
+
+    Attributes:
+        reference: inputs and the network's outputs for them.
+        integers: outputs in exact integers on the host, if that is what the library computes.
+        details: the manifest's entries on how numbers are stored.
+    """
+
+    network: Network
+    reference: Reference
+    origin: Origin
+    integers: Array | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare_variant(job: VariantJob) -> PreparedVariant:
+    """Read a job's network from the file of an earlier stage, or import and prepare it, and write that file if the job names one.
+
+    Raises `UserError` where the network, or its calibration data, cannot be used.
+    """
+    file = job.prepared
+    if file is not None and file.is_file():
+        return _read(file)
+    imported = import_variant(job)
+    ready = prepared(imported, job, job.dump_dir)
+    outputs = imported.compute(ready.inputs)
+    origin = Origin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
+    integers = None if ready.integers is None else ready.integers.outputs(ready.inputs[0])
+    variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, ready.details)
+    if file is not None:
+        with suppress(OSError):  # where the disk is full, each stage prepares the network
+            _write(file, variant)
+    return variant
+
+
+def import_variant(job: VariantJob) -> Imported:
+    """Import a job's network; raises `UserError` where that cannot be done."""
+    model = job.model
+    if model.own is not None:
+        return load_again(model.own, model.spec, model.checkpoint, model.seed)
+    built = build_torch_model(model.spec, model.checkpoint, model.seed)
+    return replace(imported_torch(model.spec, built.module, built.weights), trace=partial(trace_module, built.module))
+
+
+def _write(path: Path, variant: PreparedVariant) -> None:
+    """Write a prepared variant: arrays, and the rest as JSON in `text`."""
+    import tvm
+
+    network, reference = variant.network, variant.reference
+    arrays = {f"{part}{number}": array for part in Reference._fields for number, array in enumerate(getattr(reference, part))}
+    if variant.integers is not None:
+        arrays["integers"] = variant.integers
+    layers = {}
+    for name, node in zip(names_of(network), network.nodes, strict=True):
+        if node.parameters is not None:
+            fields = dict(vars(node.parameters))
+            operands = fields.pop("operands")
+            found = {key: fields.pop(key) for key, value in list(fields.items()) if isinstance(value, np.ndarray)}
+            arrays |= {f"{name}/{key}": array for key, array in (*found.items(), *enumerate(operands))}
+            layers[name] = {
+                "task": task_to_json(Task((node.layer,), node.dtype)),
+                "parameters": type(node.parameters).__name__,
+                "arrays": list(found),
+                "operands": len(operands),
+                "numbers": fields,
+            }
+    text = {
+        "module": tvm.ir.save_json(network.module),
+        "layers": layers,
+        "kept": [asdict(one) for one in network.kept],
+        "reference": [len(each) for each in reference],
+        "origin": asdict(variant.origin),
+        "details": variant.details,
+    }
+    arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _read(path: Path) -> PreparedVariant:
+    """Read what `_write` wrote."""
+    import tvm
+
+    with np.load(path, allow_pickle=False) as stored:
+        text = json.loads(stored["text"].tobytes())
+        composed = {}
+        for name, entry in text["layers"].items():
+            arrays = {key: stored[f"{name}/{key}"] for key in entry["arrays"]}
+            operands = tuple(stored[f"{name}/{number}"] for number in range(entry["operands"]))
+            task = task_from_json(entry["task"])
+            parameters = _PARAMETERS[entry["parameters"]](**arrays, **entry["numbers"], operands=operands)
+            composed[name] = ComposedLayer(task.region[0], parameters, task.dtype)
+        counts = zip(Reference._fields, text["reference"], strict=True)
+        reference = Reference(*(tuple(stored[f"{part}{number}"] for number in range(count)) for part, count in counts))
+        integers = stored.get("integers")
+    network = read_network(tvm.ir.load_json(text["module"]), composed)
+    kept = tuple(KeptLayer(**one) for one in text["kept"])
+    return PreparedVariant(replace(network, kept=kept), reference, Origin(**text["origin"]), integers, text["details"])
