@@ -13,7 +13,7 @@ Kind = Literal["modelled", "measured", "emulated"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where latencies come from; the only source of that information.
+    """The source of latencies.
 
     Attributes:
         kind: a timing model, the board's clock, or the clock of a machine that emulates the board.
@@ -25,7 +25,7 @@ class Origin:
 
     @property
     def modelled(self) -> bool:
-        """Whether they come from a model, not a clock."""
+        """True if they come from a model, not a clock."""
         return self.kind == "modelled"
 
     @property
@@ -86,7 +86,7 @@ class Endpoint:
     stretch: float = 1.0
 
     def longest_s(self, limit_s: float) -> float:
-        """How long a session with a limit may last by the clock."""
+        """Return how long a session with a limit may last by the clock."""
         return limit_s * self.stretch
 
 
@@ -94,13 +94,13 @@ class Watch(Protocol):
     """Looks after a board's state while it is measured; see `devices/watch.py`."""
 
     def wait_until_cool(self) -> Any:
-        """The boards' state once they are cool."""
+        """Return the boards' state once they are cool."""
 
     def read(self) -> Any:
-        """The boards' state."""
+        """Return the boards' state."""
 
     def spoiled(self, before: Any, after: Any) -> str:
-        """Why what was measured between two states does not count; "" where it does."""
+        """Return why measurements between two states do not count; "" if they do."""
 
 
 class Device(Protocol):
@@ -108,7 +108,7 @@ class Device(Protocol):
 
     @property
     def profile(self) -> DeviceProfile:
-        """What the board is."""
+        """Description of the board."""
 
     @property
     def boards(self) -> int | None:
@@ -127,7 +127,7 @@ class Device(Protocol):
         """
 
     def watched(self) -> AbstractContextManager[Watch | None]:
-        """A watch over the board while the context lasts; `None` for a board whose state is always the same."""
+        """Watch over the board while the context lasts; yields `None` for a board whose state is always the same."""
 
 
 class NotStored(OSError):

@@ -13,12 +13,12 @@ from tvmmobile.virtual.calibration.fit import calibrated_boards, calibration_of
 
 
 def device_names() -> list[str]:
-    """The names of all devices: those registered, and every virtual board's two."""
+    """Return the names of all devices: those registered, and every virtual board's two."""
     return [*registered_names(), *(name for board in sorted(calibrated_boards()) for name in (board, board + VIRTUAL_SUFFIX))]
 
 
 def find_device(name: str, require_hardware: bool = False, pin: bool = False) -> Device:
-    """The device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
+    """Return the device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
 
     Args:
         name: such as `pi4` or `pi4-virtual`, or the path of a virtual board's file, `*.toml`.

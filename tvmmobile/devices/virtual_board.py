@@ -49,7 +49,7 @@ class VirtualDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """What the board is; its latencies are modelled."""
+        """Description of the board; its latencies are modelled."""
         board = self.board
         return DeviceProfile(
             name=self._name,
@@ -73,7 +73,7 @@ class VirtualDevice:
 
     @property
     def boards(self) -> None:
-        """As many as agents are asked for."""
+        """`None`: as many as agents are asked for."""
         return
 
     @contextlib.contextmanager
@@ -107,7 +107,7 @@ class VirtualDevice:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
-        """Nothing to watch: a model's state never changes."""
+        """Yield `None`: a model's state never changes."""
         yield None
 
 

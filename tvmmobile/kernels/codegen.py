@@ -25,7 +25,7 @@ PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 
 
 def pass_context() -> Any:
-    """The PassContext under which every kernel and network is built, through `lowering.PIPELINE`: so a kernel is the same code in both."""
+    """Return the PassContext for every kernel and network, built through `lowering.PIPELINE`, so that a kernel is the same code in both."""
     import tvm
 
     elementary.register()
@@ -34,7 +34,7 @@ def pass_context() -> Any:
 
 
 def make_target(target: Mapping[str, Any]) -> Any:
-    """TVM's target object for a device profile's target."""
+    """Return TVM's target object for a device profile's target."""
     import tvm
 
     return tvm.target.Target(dict(target))
@@ -53,7 +53,7 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
 
 @functools.cache
 def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
-    """Objects that free a device's library from needing a C library, so that Android can load it too; none for this machine."""
+    """Return objects that free a device's library from needing a C library, so that Android can load it too; none for this machine."""
     if not tools.device:
         return ()
 

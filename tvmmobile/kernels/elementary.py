@@ -77,7 +77,7 @@ class Elementary(Vectors):
         return int(self._integer.removeprefix("int")) - 1
 
     def exp(self, x: Expr, base: str = "exp") -> Expr:
-        """The base to the power of x; 0 on underflow, infinite on overflow."""
+        """Return the base to the power of x; 0 on underflow, infinite on overflow."""
         log2, first, second, log = _BASES[base]
         x = self.bind(x)
         bounded = self.bind(self.limited(x, -152 / log2, 130 / log2))
@@ -91,15 +91,15 @@ class Elementary(Vectors):
         return self.T.Select(x < self.number(math.inf), value, x)  # a NaN remains one
 
     def exp2(self, x: Expr) -> Expr:
-        """2 to the power of x."""
+        """Return 2 to the power of x."""
         return self.exp(x, "exp2")
 
     def exp10(self, x: Expr) -> Expr:
-        """10 to the power of x."""
+        """Return 10 to the power of x."""
         return self.exp(x, "exp10")
 
     def log(self, x: Expr) -> Expr:
-        """The natural logarithm: -∞ for 0, NaN for negative numbers."""
+        """Return the natural logarithm: -∞ for 0, NaN for negative numbers."""
         x = self.bind(x)
         small = x < self.number(2.0**-126)
         scaled = self.bind(self._bits(self.T.Select(small, x * self.number(2.0**25), x), self._integer))
@@ -114,15 +114,15 @@ class Elementary(Vectors):
         return self.T.Select(x > self.number(0.0), self.T.Select(x < self.number(math.inf), value, x), other)
 
     def log2(self, x: Expr) -> Expr:
-        """The logarithm to base 2."""
+        """Return the logarithm to base 2."""
         return self.log(x) * self.number(1 / math.log(2))
 
     def log10(self, x: Expr) -> Expr:
-        """The logarithm to base 10."""
+        """Return the logarithm to base 10."""
         return self.log(x) * self.number(1 / math.log(10))
 
     def log1p(self, x: Expr) -> Expr:
-        """log(1 + x), accurate even if x vanishes in that sum."""
+        """Return log(1 + x), accurate even if x vanishes in that sum."""
         x = self.bind(x)
         more = self.bind(x + self.number(1.0))
         rest = self.bind(self._kept(more) - self.number(1.0))
@@ -131,28 +131,28 @@ class Elementary(Vectors):
         return self.T.Select(self.equal(rest, 0.0), x, self.T.Select(more < self.number(math.inf), exact, usual))
 
     def sigmoid(self, x: Expr) -> Expr:
-        """1 / (1 + exp(-x))."""
+        """Return 1 / (1 + exp(-x))."""
         return self.number(1.0) / (self.number(1.0) + self.exp(self.number(0.0) - x))
 
     def tanh(self, x: Expr) -> Expr:
-        """The hyperbolic tangent."""
+        """Return the hyperbolic tangent."""
         x = self.bind(x)
         far = self.number(1.0) - self.number(2.0) / (self.exp(self.size(x) * self.number(2.0)) + self.number(1.0))
         return self._near(x, 0.625, self._odd(_TANH, x), self.signed(far, x))
 
     def sinh(self, x: Expr) -> Expr:
-        """The hyperbolic sine."""
+        """Return the hyperbolic sine."""
         x = self.bind(x)
         half = self._half_exp(x)
         return self._near(x, 1.0, self._odd(_SINH, x), self.signed(half - self.number(0.25) / half, x))
 
     def cosh(self, x: Expr) -> Expr:
-        """The hyperbolic cosine."""
+        """Return the hyperbolic cosine."""
         half = self._half_exp(x)
         return half + self.number(0.25) / half
 
     def erf(self, x: Expr) -> Expr:
-        """The error function."""
+        """Return the error function."""
         x = self.bind(x)
         size = self.bind(self.size(x))
         far = self.number(1.0) - self.exp(self._polynomial(_ERF_FAR, size) * size)
@@ -160,24 +160,24 @@ class Elementary(Vectors):
         return self._near(x, 0.927734375, near, self.signed(far, x))
 
     def sin(self, x: Expr) -> Expr:
-        """The sine."""
+        """Return the sine."""
         sine, cosine, number = self._turned(x)
         return self._quadrant(number, sine, cosine)
 
     def cos(self, x: Expr) -> Expr:
-        """The cosine."""
+        """Return the cosine."""
         sine, cosine, number = self._turned(x)
         return self._quadrant(number + self._splat(1, self._integer), sine, cosine)
 
     def tan(self, x: Expr) -> Expr:
-        """The tangent."""
+        """Return the tangent."""
         sine, cosine, number = self._turned(x)
         one = self._splat(1, self._integer)
         odd = self.T.bitwise_and(number, one) > self._splat(0, self._integer)
         return self.T.Select(odd, (self.number(0.0) - cosine) / sine, sine / cosine)
 
     def atan(self, x: Expr) -> Expr:
-        """The arc tangent."""
+        """Return the arc tangent."""
         x = self.bind(x)
         size = self.bind(self.size(x))
         far, middle = size > self.number(math.tan(3 * math.pi / 8)), size > self.number(math.tan(math.pi / 8))
@@ -187,7 +187,7 @@ class Elementary(Vectors):
         return self.signed(start + self._odd(_ATAN, rest), x)
 
     def atan2(self, y: Expr, x: Expr) -> Expr:
-        """The angle of the point (x, y)."""
+        """Return the angle of the point (x, y)."""
         y, x = self.bind(y), self.bind(x)
         height, width = self.bind(self.size(y)), self.bind(self.size(x))
         steep, zero = height > width, self.number(0.0)
@@ -200,20 +200,20 @@ class Elementary(Vectors):
         return self.T.Select(self.equal(x, x), self.T.Select(self.equal(y, y), angle, y), x)
 
     def asin(self, x: Expr) -> Expr:
-        """The arc sine: NaN beyond ±1."""
+        """Return the arc sine: NaN beyond ±1."""
         x = self.bind(x)
         far, angle = self._arc(x)
         return self.signed(self.T.Select(far, self.number(math.pi / 2) - angle, angle), x)
 
     def acos(self, x: Expr) -> Expr:
-        """The arc cosine: NaN beyond ±1."""
+        """Return the arc cosine: NaN beyond ±1."""
         x = self.bind(x)
         far, angle = self._arc(x)
         behind = self.T.Select(x < self.number(0.0), self.number(math.pi) - angle, angle)
         return self.T.Select(far, behind, self.number(math.pi / 2) - self.signed(angle, x))
 
     def _arc(self, x: Expr) -> tuple[Expr, Expr]:
-        """Whether |x| > 1/2; then the arc cosine of |x|, else its arc sine."""
+        """Return whether |x| > 1/2, and the arc cosine of |x| if so, else its arc sine."""
         from tvm import tirx
 
         size = self.bind(self.size(x))
@@ -224,7 +224,7 @@ class Elementary(Vectors):
         return far, self.bind(self.T.Select(far, angle + angle, angle))
 
     def asinh(self, x: Expr) -> Expr:
-        """The inverse hyperbolic sine."""
+        """Return the inverse hyperbolic sine."""
         from tvm import tirx
 
         x = self.bind(x)
@@ -234,7 +234,7 @@ class Elementary(Vectors):
         return self.signed(self.T.Select(size < self.number(_GREAT), near, self.log(size) + self.number(math.log(2))), x)
 
     def acosh(self, x: Expr) -> Expr:
-        """The inverse hyperbolic cosine: NaN below 1."""
+        """Return the inverse hyperbolic cosine: NaN below 1."""
         from tvm import tirx
 
         x = self.bind(x)
@@ -244,33 +244,33 @@ class Elementary(Vectors):
         return self.T.Select(x < self.number(1.0), self.number(math.nan), value)
 
     def _half_exp(self, x: Expr) -> Expr:
-        """Half of exp(|x|), without an intermediate overflow."""
+        """Return half of exp(|x|), without an intermediate overflow."""
         root = self.bind(self.exp(self.size(x) * self.number(0.5)))
         return self.bind(root * self.number(0.5) * root)
 
     def _power(self, exponent: Expr) -> Expr:
-        """2 to the power of an integer, where that is a normal number."""
+        """Return 2 to the power of an integer, where that is a normal number."""
         biased = exponent + self._splat(self._bias, self._integer)
         return self._from(self.T.shift_left(biased, self._splat(self._mantissa, self._integer)))
 
     def _polynomial(self, coefficients: Sequence[float], x: Expr) -> Expr:
-        """Its value, coefficients from the highest power's down."""
+        """Return a polynomial's value; coefficients begin with the highest power's."""
         value = self.number(coefficients[0])
         for coefficient in coefficients[1:]:
             value = value * x + self.number(coefficient)
         return value
 
     def _odd(self, coefficients: Sequence[float], x: Expr) -> Expr:
-        """x + x³ · a polynomial in x²."""
+        """Return x + x³ · a polynomial in x²."""
         square = self.bind(x * x)
         return x + x * square * self._polynomial(coefficients, square)
 
     def size(self, x: Expr) -> Expr:
-        """x without its sign."""
+        """Return x without its sign."""
         return self._from(self.T.bitwise_and(self._bits(x, self._integer), self._splat((1 << self._sign) - 1, self._integer)))
 
     def signed(self, value: Expr, x: Expr) -> Expr:
-        """A value that is not negative, with the sign of x."""
+        """Return a value that is not negative, with the sign of x."""
         sign = self.T.bitwise_and(self._bits(x, self._integer), self._splat(-(1 << self._sign), self._integer))
         return self._from(self.T.bitwise_or(self._bits(value, self._integer), sign))
 
@@ -278,13 +278,13 @@ class Elementary(Vectors):
         return self.T.Select(self.size(x) < self.number(limit), near, far)
 
     def equal(self, x: Expr, value: Expr | float) -> Expr:
-        """Whether two numbers are the same."""
+        """Return whether two numbers are the same."""
         from tvm import tirx
 
         return tirx.EQ(x, self.number(value) if isinstance(value, float) else value)
 
     def _turned(self, x: Expr) -> tuple[Expr, Expr, Expr]:
-        """Sine and cosine of x minus a number of quarter turns."""
+        """Return sine and cosine of x minus a number of quarter turns, and that number."""
         x = self.bind(x)
         rounder = 1.5 * 2.0**self._mantissa
         shifted = self.bind(x * self.number(2 / math.pi) + self.number(rounder))
@@ -296,7 +296,7 @@ class Elementary(Vectors):
         return self.bind(self._odd(_SIN, x)), self.bind(cosine), self.bind(self._bits(shifted, self._integer))
 
     def _quadrant(self, number: Expr, sine: Expr, cosine: Expr) -> Expr:
-        """The sine after adding that many quarter turns."""
+        """Return the sine after adding that many quarter turns."""
         one, two, zero = (self._splat(value, self._integer) for value in (1, 2, 0))
         number = self.bind(number)
         value = self.bind(self.T.Select(self.T.bitwise_and(number, one) > zero, cosine, sine))
@@ -304,7 +304,7 @@ class Elementary(Vectors):
 
 
 def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
-    """x to the power of y in float32, by way of float64; whole constant powers up to 16 by multiplying."""
+    """Return x to the power of y in float32, by way of float64; whole constant powers up to 16 by multiplying."""
     from tvm import tirx
 
     narrow = Elementary("float32", lanes, bind, True)
@@ -333,7 +333,7 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
 
 
 def remainder(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
-    """C's `fmod` in float32, by way of float64: x minus y times their quotient rounded towards zero, with the sign of x."""
+    """Return C's `fmod` in float32, by way of float64: x minus y times their quotient rounded towards zero, with the sign of x."""
     from tvm import tirx
 
     narrow, wide = Elementary("float32", lanes, bind, True), Elementary("float64", lanes, bind, False)
@@ -349,7 +349,7 @@ _BY_WIDE = {"pow": power, "fmod": remainder}
 
 
 def _lowered(name: str, call: Any) -> Any:
-    """The call as arithmetic in float32; unchanged if its precision needs another type."""
+    """Rewrite a call as arithmetic in float32; it is unchanged if its precision needs another type."""
     from tvm import tirx
 
     kind, _, lanes = str(call.ty.dtype).partition("x")

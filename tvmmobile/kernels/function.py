@@ -13,7 +13,7 @@ from tvmmobile.system.errors import UserError
 
 
 def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
-    """The kernel `task.symbol`, from the unscheduled `source` if it is opaque; raises `UserError` for a template this version lacks."""
+    """Make the kernel `task.symbol`, an opaque one from its unscheduled `source`; raises `UserError` for a template that is missing."""
     if isinstance(schedule, TraceSchedule):
         return apply_trace(schedule, source).with_attr("global_symbol", task.symbol)
     template = template_named(schedule.template, schedule.version)
@@ -23,7 +23,7 @@ def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
 
 
 def packed_constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-    """The constants that the kernel reads, in its layout; none for a trace, whose function contains them."""
+    """Return the constants that the kernel reads, in its layout; none for a trace, whose function contains them."""
     if isinstance(schedule, TraceSchedule):
         return []
     template = template_named(schedule.template, schedule.version)

@@ -35,7 +35,7 @@ _WEIGHTS = 42.0
 
 
 def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerParameters:
-    """Constants with which outputs of evenly spread inputs use the whole range and some leave it, with zero points of their own.
+    """Draw constants with which outputs of evenly spread inputs use the whole range and some leave it, with their own zero points.
 
     Bounds and sums keep to what a layer's `bounded` and `wide` say.
     """
@@ -78,26 +78,26 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
 
 
 def quantise(data: Array, per_scale: float, zero: int) -> npt.NDArray[np.int8]:
-    """Float32 numbers as stored integers; infinite ones become the bounds."""
+    """Convert float32 numbers to stored integers; infinite ones become the bounds."""
     whole = np.rint(data.astype(np.float64) * np.float64(np.float32(per_scale)))
     stored: npt.NDArray[np.int8] = np.clip(whole + zero, LOWEST, HIGHEST).astype(np.int8)
     return stored
 
 
 def signed(data: Array) -> npt.NDArray[np.int8]:
-    """Integers of uint8 less 128."""
+    """Subtract 128 from integers of uint8."""
     lower: npt.NDArray[np.int8] = np.bitwise_xor(data, np.uint8(128)).view(np.int8)
     return lower
 
 
 def sums_of(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> npt.NDArray[np.int64]:
-    """A layer's sums with their bias, exactly, channels last: of NHWC data, or NCHW if the layer says so."""
+    """Return a layer's sums with their bias, exactly, channels last: of NHWC data, or NCHW if the layer says so."""
     sums: npt.NDArray[np.int64] = _products(layer, data, constants).astype(np.int64) + constants.bias.astype(np.int64)
     return sums
 
 
 def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> Array:
-    """Sums of products, as integers or as floats in which every part of them is exact."""
+    """Return sums of products, as integers or as floats in which every part of them is exact."""
     import torch
     from torch.nn import functional
 
@@ -122,7 +122,7 @@ def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParame
 
 
 def _adds_exactly(layer: Layer, weight: Array) -> bool:
-    """Whether float32 has all sums of a layer's products, however they are added up; a convolution's may be transformed before that."""
+    """Return whether float32 has all sums of a layer's products in any order; a convolution's may be transformed before that."""
     direct = isinstance(layer, Dense) or (isinstance(layer, Conv2d) and (layer.is_pointwise or layer.is_depthwise))
     magnitudes = np.abs(weight, dtype=np.float64).reshape(-1, weight.shape[-1]).sum(0)
     return direct and bool(-LOWEST * magnitudes.max(initial=0.0) <= _EXACT)
@@ -131,7 +131,7 @@ def _adds_exactly(layer: Layer, weight: Array) -> bool:
 def requantise(
     sums: npt.NDArray[np.int64], constants: IntegerParameters, curve: str = "", residual: Array | None = None
 ) -> npt.NDArray[np.int8]:
-    """Sums as the integers that are stored, with a curve of `graph.integers.CURVES` and integers that are added."""
+    """Convert sums to stored integers, with a curve of `graph.integers.CURVES` and integers that are added."""
     numbers = sums.astype(np.float32)
     if curve or residual is not None or constants.addend.size:
         products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)
@@ -142,7 +142,7 @@ def requantise(
 
 
 def _side(residual: Array | None, constants: IntegerParameters) -> Array:
-    """The addend of products, float32."""
+    """Return the addend of products, float32."""
     addend = constants.addend if constants.addend.size else np.zeros(1, np.float32)
     if residual is None:
         return addend
@@ -150,7 +150,7 @@ def _side(residual: Array | None, constants: IntegerParameters) -> Array:
 
 
 def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
-    """The value that is rounded for x, float32: exact, in float64."""
+    """Return the value that is rounded for x, float32: exact, in float64."""
     if not curve:
         return x.astype(np.float64)
     sixth = np.float32(constants.sixth)
@@ -159,7 +159,7 @@ def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
 
 
 def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
-    """a · b + c of float32, rounded once to float32.
+    """Return a · b + c of float32, rounded once to float32.
 
     The product is exact in float64. Their sum is rounded there to odd, so that rounding it again is as if it had been exact (Boldo and
     Melquiond 2008, Emulation of FMA and correctly rounded sums).
@@ -173,7 +173,7 @@ def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
 
 
 def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, side: Mapping[str, Array] = MappingProxyType({})) -> Array:
-    """An integer layer's output: int8, or float32 where the layer writes that; `side` holds the integers of `side_shapes` by name."""
+    """Compute an integer layer's output: int8, or float32 if the layer writes that; `side` holds the integers of `side_shapes` by name."""
     if reads := getattr(layer, "reads", ""):
         data = signed(data) if reads == UINT8.name else quantise(data, constants.per_scale_in, constants.zero_in)
     sums = sums_of(layer, data, constants)

@@ -26,7 +26,7 @@ def register() -> None:
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
-    """Our passes for functions marked `PLAIN`, TVM's for all others, then TVM's final passes for both."""
+    """Return our passes for functions marked `PLAIN`, TVM's for all others, then TVM's final passes for both."""
     import tvm
 
     theirs, finish_host, finish_device = tvm.tirx.get_tir_pipeline("s_tir")
@@ -45,7 +45,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
 
 
 def _few_passes() -> Any:
-    """In TVM's order, the passes that change what templates emit."""
+    """Return, in TVM's order, the passes that change what templates emit."""
     import tvm
     from tvm import s_tir, tirx
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def propagate_nans() -> Any:
-    """The pass that replaces maximum and minimum of floats by LLVM's intrinsic functions, which are those of IEEE 754-2019."""
+    """Return the pass that replaces maximum and minimum of floats by LLVM's intrinsic functions, those of IEEE 754-2019."""
     import tvm
     from tvm import tirx
     from tvm_ffi import structural_map
@@ -35,7 +35,7 @@ def _replaced_by(intrinsic: str) -> Any:
 
 
 def begin_with_infinity() -> Any:
-    """The pass after which maxima and minima along axes begin with an infinity, instead of TVM's largest finite number."""
+    """Return the pass after which maxima and minima along axes begin with an infinity, instead of TVM's largest finite number."""
     import tvm
     from tvm import tirx
     from tvm_ffi import structural_map, structural_walk

@@ -59,7 +59,7 @@ Schedule = KnobSchedule | TraceSchedule
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
-    """A task as JSON; default values are left out."""
+    """Convert a task to JSON; default values are left out."""
     region = []
     for layer in task.region:
         kind = next(name for name, cls in _LAYERS.items() if isinstance(layer, cls))
@@ -70,7 +70,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 
 def task_from_json(value: dict[str, Any]) -> Task:
-    """The task that `task_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """Return the task that `task_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     region = []
     for entry in value["region"]:
         fields = {name: _tuples(field) for name, field in entry.items() if name != "kind"}
@@ -79,14 +79,14 @@ def task_from_json(value: dict[str, Any]) -> Task:
 
 
 def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
-    """A schedule as JSON."""
+    """Convert a schedule to JSON."""
     if isinstance(schedule, TraceSchedule):
         return {"trace": schedule.trace}
     return {"template": schedule.template, "version": schedule.version, "knobs": schedule.values}
 
 
 def schedule_from_json(value: dict[str, Any]) -> Schedule:
-    """The schedule that `schedule_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """Return the schedule that `schedule_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     if "trace" in value:
         return TraceSchedule(str(value["trace"]))
     knobs = tuple((str(name), int(knob)) for name, knob in value["knobs"].items())

@@ -40,23 +40,23 @@ class LayerRun:
     parameters: LayerParameters
 
     def output(self) -> Array:
-        """What it computes."""
+        """Compute the layer's output."""
         return self._computed(self.layer, lambda array: array)
 
     def sums(self) -> Array:
-        """The same before any step that limits or bends it."""
+        """Compute the layer's output before any step that limits or bends it."""
         layer = self.layer
         return (
             self._computed(replace(layer, clamp=NO_CLAMP, then=()), lambda array: array) if isinstance(layer, SumLayer) else self.output()
         )
 
     def rounded(self, precision: Precision) -> Array:
-        """What it computes if all that it reads and writes is stored in a precision, and sums are exact."""
+        """Compute the layer's output if all that it reads and writes is stored in a precision, and sums are exact."""
         stored = partial(_stored, precision=precision)
         return stored(self._computed(self.layer, stored))
 
     def in_precision(self, precision: Precision, generator: np.random.Generator) -> Array:
-        """A guess at what it computes in a precision: `rounded`, and noise for what sums lose on their way.
+        """Estimate the layer's output in a precision: `rounded`, with noise for the rounding of partial sums.
 
         The partial sums of a chain of L terms walk at random from 0 to their share of the whole, and each is rounded; so are the N sums of
         chains. With a whole of variance v that leaves errors of variance v · (L + N) / 2 · r², r being the error of one rounding, and
@@ -86,7 +86,7 @@ class LayerRun:
 
 
 def _stored(array: Array, precision: Precision) -> Array:
-    """Numbers as a precision stores them; integers stay as they are."""
+    """Round numbers to a precision; integers stay as they are."""
     if array.dtype.kind != "f":
         return array
     with np.errstate(over="ignore"):
@@ -110,7 +110,7 @@ def run_layers(
 
 
 def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
-    """An opaque function's output, from its unscheduled loops compiled for the host."""
+    """Return an opaque function's output, from its unscheduled loops compiled for the host."""
     import tvm
 
     kind = list(function.params)[-1].ty
@@ -122,7 +122,7 @@ def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def _unscheduled(function: Any) -> Any:
-    """A TIR function compiled for the host; calibration runs it once for each input and choice."""
+    """Return a TIR function compiled for the host; calibration runs it once for each input and choice."""
     import tvm
 
     with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
@@ -134,7 +134,7 @@ def _unscheduled(function: Any) -> Any:
 def layers_to_keep(
     network: Network, inputs: Sequence[Sequence[Array]], precision: Precision, most_error: float | None = None
 ) -> tuple[KeptLayer, ...]:
-    """Layers of a float32 network that `precision` is too small or too coarse for, by what they compute of some inputs.
+    """Find the layers of a float32 network that `precision` is too small or too coarse for, by their outputs for some inputs.
 
     Given the most that the output may be off, as a share of its largest magnitude, also as many of the first layers as that takes: what
     those lose, all others add to.
@@ -156,7 +156,7 @@ def layers_to_keep(
 def _first_layers(
     network: Network, wide: frozenset[int], error: Callable[[frozenset[int]], float], most_error: float
 ) -> Iterator[KeptLayer]:
-    """The fewest layers from the first one on, besides those in `wide`, that leave no more than an error."""
+    """Yield the fewest layers from the first one on, besides those in `wide`, that leave no more than an error."""
     layers = [node for node, entry in enumerate(network.nodes) if entry.parameters is not None and node not in wide]
     least = error(wide)
     if least <= most_error:
@@ -173,7 +173,7 @@ def _first_layers(
 def _error(
     network: Network, inputs: Sequence[Sequence[Array]], outputs: Sequence[Array], precision: Precision, wide: frozenset[int]
 ) -> float:
-    """A guess at the largest error of a network's last layer in a precision, all but some layers."""
+    """Estimate the largest error of a network's last layer with all but some layers in a precision."""
     largest = 0.0
     for arrays, expected in zip(inputs, outputs, strict=True):
         generator = np.random.default_rng(0)
@@ -187,7 +187,7 @@ def _error(
 
 
 def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
-    """Why a layer cannot be computed in a precision; "" where it can."""
+    """Return why a layer cannot be computed in a precision; "" if it can."""
     numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, run.sums(), output)
     largest = max(float(np.abs(array).max(initial=0.0)) for array in numbers)
     if not largest <= float(np.finfo(precision.numpy).max):

@@ -46,7 +46,7 @@ _Row = tuple[int, int, Feature | None]
 
 
 def _also_scalar(mask: int, value: int, feature: Feature) -> tuple[_Row, _Row]:
-    """Rows of vector instructions, whose bit 28 is 0, and of the same on single numbers in vector registers."""
+    """Return rows of vector instructions, whose bit 28 is 0, and of their scalar forms in vector registers."""
     return (mask | 0x10000000, value, feature), (mask | 0x50000000, value | 0x50000000, feature)
 
 
@@ -109,12 +109,12 @@ _ROWS: tuple[_Row, ...] = (
 
 
 def needed_features(objects: Iterable[Path], target: Mapping[str, Any]) -> tuple[Feature, ...]:
-    """What the code of object files for `target` needs of a CPU beyond Armv8.0."""
+    """Return the features beyond Armv8.0 that the code of object files for `target` needs."""
     return tuple(sorted(set().union(*(features_of(code_of(path.read_bytes()), target) for path in objects))))
 
 
 def features_of(code: bytes, target: Mapping[str, Any]) -> frozenset[Feature]:
-    """What a CPU needs beyond Armv8.0 to run the instructions in `code`, which was compiled for `target`."""
+    """Return the features beyond Armv8.0 that the instructions in `code`, compiled for `target`, need."""
     words, found = np.frombuffer(code, "<u4"), set()
     for mask, value, feature in _ROWS:
         others = words & mask != value
@@ -125,7 +125,7 @@ def features_of(code: bytes, target: Mapping[str, Any]) -> frozenset[Feature]:
 
 
 def _scalable(target: Mapping[str, Any]) -> set[Feature]:
-    """What SVE's instructions may need on this core."""
+    """Return the features that SVE's instructions may need on this core."""
     from tvm.target.codegen import llvm_get_cpu_features
 
     known = set(map(str, llvm_get_cpu_features(make_target(target))))

@@ -15,7 +15,7 @@ from tvmmobile.native.program import Program
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets in bytes.
+    """Offsets of a library's memory, in bytes.
 
     Attributes:
         constants: of each constant in `weights`.
@@ -35,7 +35,7 @@ class Layout:
 
 
 def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int) -> Layout:
-    """The layout of a program whose kernels are run by up to `threads` threads; inputs and outputs are the caller's."""
+    """Return the layout of a program whose kernels are run by up to `threads` threads; inputs and outputs are the caller's."""
     constants, weights = _weights(program)
     first = {call.result: time for time, call in enumerate(program.calls)}
     last = dict(first)
@@ -54,7 +54,7 @@ def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int
 
 
 def _weights(program: Program) -> tuple[dict[int, int], bytes]:
-    """The constants in sequence, each aligned to a cache line, and their offsets."""
+    """Return the constants in sequence, each aligned to a cache line, and their offsets."""
     offsets: dict[int, int] = {}
     known: dict[bytes, int] = {}
     pieces = bytearray()

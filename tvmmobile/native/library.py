@@ -91,7 +91,7 @@ def write_library(
 
 
 def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
-    """A library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
+    """Lay out a library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
     program = read_program(module)
     with pass_context():
         kernels, parts = cut_parts(program.functions, target)
@@ -101,7 +101,7 @@ def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Prog
 def write_sources(
     module: Any, target: Mapping[str, Any], description: Description, folder: Path, separate: frozenset[str] = frozenset()
 ) -> Layout:
-    """What `write_library` links, in `folder`: `model.c` and its header, `kernels*.o`, `weights.S` and `weights.bin`."""
+    """Write the files that `write_library` links: `model.c` and its header, `kernels*.o`, `weights.S` and `weights.bin`."""
     program, kernels, parts, layout = laid_out(module, target, description.threads)
     write_objects(parts, target, folder)
     (folder / f"{description.prefix}.h").write_text(header_text(description), encoding="utf-8")
@@ -113,7 +113,7 @@ def write_sources(
 
 
 def _kernels(folder: Path) -> list[Path]:
-    """The object files that `write_objects` wrote."""
+    """Return the object files that `write_objects` wrote."""
     return sorted(folder.glob("kernels*.o"))
 
 

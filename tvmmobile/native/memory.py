@@ -30,18 +30,18 @@ class Packing:
 
 
 def aligned(size: int) -> int:
-    """Rounded up to a whole number of cache lines."""
+    """Round a size up to a whole number of cache lines."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def lower_bound(blocks: Sequence[LiveBlock]) -> int:
-    """The largest sum of blocks that live at the same time; no packing is smaller."""
+    """Return the largest sum of blocks that live at the same time; no packing is smaller."""
     times = {block.first for block in blocks}
     return max((sum(block.bytes for block in blocks if block.first <= time <= block.last) for time in times), default=0)
 
 
 def pack(blocks: Sequence[LiveBlock]) -> Packing:
-    """The smallest packing found: blocks are placed one by one at the lowest free offset, in several orders.
+    """Pack blocks as tightly as found, by placing them one by one at the lowest free offset, in several orders.
 
     Largest first is nearly always the best order. Where it misses the bound, orders that differ from the best so far by a few exchanges are
     tried; equal blocks give equal packings.

@@ -79,7 +79,7 @@ def write_objects(module: Any, target: Mapping[str, Any], folder: Path) -> None:
 
 
 def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
-    """One of the files, in a pass context of its own: TVM's holds for one thread."""
+    """Write one of the files, in a pass context of its own: TVM's holds for one thread."""
     import tvm
     from tvm.tirx.build import codegen_build
 
@@ -97,7 +97,7 @@ class _Memory:
         self.buffers: list[Any] = []
 
     def declared(self, buffer: Any) -> Any:
-        """A declaration of the buffer in this memory, instead of its allocation."""
+        """Place the buffer in this memory and return its declaration, instead of its allocation."""
         from tvm import tirx
 
         offset, self.bytes = self.bytes, self.bytes + aligned(_bytes_of(buffer))
@@ -121,7 +121,7 @@ class _Cut:
             self._add(wrappers, [], body, 0)
 
     def _cut(self, wrappers: Sequence[Any], statements: Sequence[Any]) -> None:
-        """One part for every parallel loop, and one for all between two of them; each repeats the declarations before it."""
+        """Make a part of every parallel loop, and of all between two of them; each repeats the declarations before it."""
         from tvm import tirx
 
         declared: list[Any] = []
@@ -139,7 +139,7 @@ class _Cut:
                 self._add_loop(wrappers, declared, statement)
 
     def _outside(self, statement: Any) -> Any:
-        """A statement between loops; a buffer there may be read by any part behind, unless it stands for registers."""
+        """Rewrite a statement between loops; any later part may read a buffer there, unless it stands for registers."""
         from tvm import tirx
 
         if isinstance(statement, tirx.AllocBuffer) and _REGISTERS not in statement.annotations:
@@ -155,7 +155,7 @@ class _Cut:
         self._add(wrappers, declared, body, int(loop.extent), (begin, end))
 
     def _add(self, wrappers: Sequence[Any], declared: Sequence[Any], body: Any, extent: int, span: Sequence[Any] = ()) -> None:
-        """A function of this body."""
+        """Add a function with this body."""
         from tvm import tirx
 
         symbol = f"{self._symbol}_part{len(self.parts)}"
@@ -174,7 +174,7 @@ class _Cut:
 
 
 def _compute_body(statement: Any) -> Any:
-    """The body of the kernel after the checks of its arguments."""
+    """Return the body of the kernel after the checks of its arguments."""
     found = next((each for each in _walk(statement) if getattr(each, "attr_key", "") == "compute_scope"), None)
     assert found is not None, "MakePackedAPI has left no compute_scope"
     return found.body
@@ -187,7 +187,7 @@ def _walk(statement: Any) -> Iterator[Any]:
 
 
 def _unwrapped(body: Any) -> tuple[list[Any], list[Any]]:
-    """Attributes around a body, and its statements."""
+    """Split a body into the attributes around it and its statements."""
     from tvm import tirx
 
     wrappers = []
@@ -204,14 +204,14 @@ def _is_parallel(statement: Any) -> bool:
 
 
 def _reads(statement: Any) -> bool:
-    """Whether it reads an element of a buffer, which a part may write, so that it cannot be repeated in another part."""
+    """Return whether a statement reads a buffer, which a part may write, so that it cannot be repeated in another part."""
     from tvm import tirx
 
     return isinstance(statement, tirx.Bind) and "[" in str(statement.value)
 
 
 def _replaced(statement: Any, declared: Callable[[Any], Any]) -> Any:
-    """The statement with memory that was given instead of allocations, and with loops that nobody shares."""
+    """Replace allocations in a statement by given memory, and parallel loops by serial ones."""
     from tvm import tirx
 
     if isinstance(statement, tirx.AllocBuffer):
@@ -245,7 +245,7 @@ def _pointer(name: str) -> Any:
 
 
 def _at(pointer: Any, offset: int, buffer: Any) -> Any:
-    """A pointer to a buffer's elements, `offset` bytes behind another pointer."""
+    """Return a pointer to a buffer's elements, `offset` bytes behind another pointer."""
     from tvm.tirx.buffer import buffer_data_pointer_type
     from tvm.tirx.script import builder as T  # noqa: N812
 

@@ -32,7 +32,7 @@ class Value:
 
     @property
     def bytes(self) -> int:
-        """In memory."""
+        """Size in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -90,14 +90,14 @@ class _Reader:
         self._numbers: dict[Any, int] = {}
 
     def added(self, variable: Any, kind: Literal["input", "result"]) -> int:
-        """A new value for a variable."""
+        """Add a value for a variable."""
         shape = tuple(shape_of(variable))
         self.values.append(Value(kind, shape, str(variable.ty.dtype)))
         self._numbers[variable] = len(self.values) - 1
         return len(self.values) - 1
 
     def number(self, expression: Any) -> int:
-        """The value of a variable, or of a constant."""
+        """Return the value of a variable, or of a constant."""
         from tvm import relax
 
         if isinstance(expression, relax.Var):
@@ -107,7 +107,7 @@ class _Reader:
         return len(self.values) - 1
 
     def bind(self, variable: Any, value: Any) -> None:
-        """One binding: a kernel's call, a view, or another name."""
+        """Read one binding: a kernel's call, a view, or another name."""
         from tvm import relax
 
         name = operator_of(value)

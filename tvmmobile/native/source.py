@@ -31,7 +31,7 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + "_ ./:,;+-*()[]")
 
 @functools.cache
 def interface_version() -> int:
-    """TVMMOBILE_INTERFACE of the libraries that are written."""
+    """Return TVMMOBILE_INTERFACE of the libraries that are written."""
     (number,) = re.findall(r"^#define TVMMOBILE_INTERFACE (\d+)", INTERFACE.read_text(encoding="utf-8"), re.MULTILINE)
     return int(number)
 
@@ -66,13 +66,13 @@ class Description:
 
 
 def prefix_of(name: str) -> str:
-    """A network's name as a C identifier."""
+    """Turn a network's name into a C identifier."""
     identifier = re.sub(r"[^0-9A-Za-z]", "_", name)
     return identifier if identifier[:1].isalpha() else f"net_{identifier}"
 
 
 def c_string(text: str) -> str:
-    """Text as a C literal: its bytes in UTF-8, in octal wherever C could read something else, such as a trigraph.
+    """Write text as a C literal: its bytes in UTF-8, in octal wherever C could read something else, such as a trigraph.
 
     Octal escapes have at most three digits; a hexadecimal one would take in digits behind it.
     """
@@ -80,7 +80,7 @@ def c_string(text: str) -> str:
 
 
 def header_text(description: Description) -> str:
-    """The header of a library."""
+    """Return the header of a library."""
     guard, prefix = f"{description.prefix.upper()}_H", description.prefix
     return f"""/* {description.name} for {description.core}, compiled by tvmmobile {description.version}. docs/c-library.md explains it. */
 #ifndef {guard}
@@ -114,12 +114,12 @@ const char *{prefix}_message(int code);
 
 
 def _image_types(description: Description) -> str:
-    """The additional text in headers of libraries that take images."""
+    """Return the additional text in headers of libraries that take images."""
     return "" if description.image is None else f"\n{_IMAGES.read_text(encoding='utf-8')}"
 
 
 def _image_functions(description: Description) -> str:
-    """The additional declarations of those."""
+    """Return the additional declarations for such libraries."""
     image, prefix = description.image, description.prefix
     if image is None:
         return ""
@@ -140,7 +140,7 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def cmake_text(library: str) -> str:
-    """A package for CMake: where `library.so` is, and `library.a` if there is one, as seen from the file that holds this text."""
+    """Write a package for CMake: it locates `library.so`, and `library.a` if there is one, relative to its own file."""
     return f"""# find_package({library}) reads this file. It may be moved, together with what lies beside it.
 if(NOT TARGET tvmmobile::{library})
   add_library(tvmmobile::{library} SHARED IMPORTED)
@@ -165,7 +165,7 @@ def source_text(
     separate: frozenset[str],
     needs: Sequence[Feature] = (),
 ) -> str:
-    """The C file of a library.
+    """Return the C file of a library.
 
     Args:
         separate: kernels whose parts write different outputs, and need not wait for each other.
@@ -203,14 +203,14 @@ def source_text(
 
 
 def _need_lines(needs: Sequence[Feature]) -> Iterator[str]:
-    """What cpu.h is compiled for."""
+    """Yield the definitions that cpu.h reads."""
     for word, name in enumerate(("NEEDED_HWCAP", "NEEDED_HWCAP2")):
         yield f"#define {name} UINT64_C({sum(1 << feature.bit for feature in needs if feature.word == word):#x})"
     yield f"#define NEEDED_NAMES {c_string(' '.join(feature.name for feature in needs))}"
 
 
 def _image_lines(image: Preprocessing) -> Iterator[str]:
-    """What scaling.c is compiled for; floats to the bit."""
+    """Yield the definitions that scaling.c reads; floats to the bit."""
     yield f"#define IMAGE_SIDE {image.side}"
     yield f"#define IMAGE_SHORTER {image.shorter_side}"
     for name, values in (("mean", image.mean), ("std", image.std)):
@@ -226,7 +226,7 @@ def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel: CutKernel) -> Iterator[str]:
-    """Where a call's tensors and memory lie, as C."""
+    """Yield the places of a call's tensors and memory, as C."""
     for value in (*call.arguments, call.result):
         if value in program.inputs:
             yield f"frame->inputs[{program.inputs.index(value)}]"
@@ -243,7 +243,7 @@ def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel
 
 
 def _described(description: Description, program: Program, layout: Layout) -> Iterator[str]:
-    """The description and its tensors."""
+    """Yield the lines of the description and its tensors."""
     for kind, ports, values in (("input", description.inputs, program.inputs), ("output", description.outputs, program.outputs)):
         for number, port in enumerate(ports):
             extents = ", ".join(map(str, port.shape))

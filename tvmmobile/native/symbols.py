@@ -27,13 +27,13 @@ _TYPE, _FLAGS, _OFFSET, _SIZE, _LINK, _INFO, _ENTRY = 1, 2, 4, 5, 6, 7, 9
 
 
 def code_of(content: bytes) -> bytes:
-    """The instructions of an object file; raises `ValueError` for any other file."""
+    """Return the instructions of an object file; raises `ValueError` for any other file."""
     _, sections = _sections(content)
     return b"".join(content[section[_OFFSET] : section[_OFFSET] + section[_SIZE]] for section in sections if section[_FLAGS] & _EXECUTABLE)
 
 
 def localised(content: bytes, keep: Collection[str]) -> bytes:
-    """An object file whose defined symbols are local but for those that `keep` names; raises `ValueError` for any other file."""
+    """Make the defined symbols of an object file local, except those in `keep`; raises `ValueError` for any other file."""
     begin, sections = _sections(content)
     tables = [index for index, section in enumerate(sections) if section[_TYPE] == _SYMBOLS]
     if len(tables) != 1 or any(section[_TYPE] == _MANY_SECTIONS for section in sections):
@@ -59,7 +59,7 @@ def localised(content: bytes, keep: Collection[str]) -> bytes:
 
 
 def _sections(content: bytes) -> tuple[int, list[list[int]]]:
-    """Where the table of sections begins, and its entries."""
+    """Return where the table of sections begins, and its entries."""
     if content[: len(_OBJECT)] != _OBJECT:
         raise ValueError("not a 64-bit little-endian ELF file")
     _, _, _, _, _, begin, _, _, _, _, _, count, _ = _HEADER.unpack_from(content)
@@ -71,7 +71,7 @@ def _is_global(symbol: Symbol) -> bool:
 
 
 def _seen(symbol: Symbol, content: bytes, names: int, keep: Collection[str]) -> Symbol:
-    """A symbol, made visible or local."""
+    """Make a symbol visible or local."""
     name, info, other, section, value, size = symbol
     start = names + name
     text = content[start : content.index(0, start)].decode()

@@ -35,14 +35,14 @@ class Bench:
 
 @contextmanager
 def started_agents(device: Device, count: int = 1, timed: bool = True) -> Iterator[Agents]:
-    """A device's agents while the context lasts; see `Device.started`."""
+    """Start a device's agents while the context lasts; see `Device.started`."""
     with device.started(count, timed) as endpoint:
         yield Agents(device.profile, endpoint)
 
 
 @contextmanager
 def started_bench(device: Device, workers: WorkerPool, repeat: int = 1, warmup: int = 1, timed: bool = True) -> Iterator[Bench]:
-    """A bench of `device` while the context lasts, with an agent for each worker where their number can be chosen.
+    """Start a bench of `device` while the context lasts, with an agent for each worker if their number can be chosen.
 
     Unless `timed`, the boards are not watched, and a virtual one does not count instructions. Raises as `Device.started`.
     """

@@ -73,7 +73,7 @@ def run_here(library: Library, timeout_s: float) -> RunHere:
 
 
 def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str, timeout_s: float) -> tuple[Array, ...]:
-    """What a library returns under QEMU, as `Agents.outputs` has it; raises like `run_here`."""
+    """Return a library's outputs under QEMU, as `Agents.outputs` does; raises like `run_here`."""
     try:
         with started_agents(VirtualDevice("here", board_with(core)), timed=False) as agents:
             (outputs,) = agents.outputs(path, [inputs], threads, timeout_s)
@@ -84,13 +84,13 @@ def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str,
 
 @functools.cache
 def board_with(core: str) -> Board:
-    """A modelled board with that core; for others one whose core has every instruction that QEMU knows."""
+    """Return a modelled board with that core; for others one whose core has every instruction that QEMU knows."""
     boards = {board.mcpu: board for board in map(load_board, reversed(board_names()))}
     return boards.get(core) or next(iter(boards.values())).model_copy(update={"qemu_cpu": _ANY_CORE})
 
 
 def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> float:
-    """The error that `check.c` finds; raises like `run_here`."""
+    """Return the error that `check.c` finds; raises like `run_here`."""
     try:
         folder, program = _runtime(), checker()
     except UserError as error:
@@ -111,7 +111,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
 
 
 def _failure(code: int, said: str) -> MeasureError:
-    """The error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
+    """Return the error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
     if code < 0:
         return MeasureError(_words_of(-code), "crashed")
     if code == LACKS:
@@ -121,14 +121,14 @@ def _failure(code: int, said: str) -> MeasureError:
 
 
 def _runtime() -> Path:
-    """A folder with a loader and a C library for AArch64: the agent's where it is there already, else the cross compiler's."""
+    """Return a folder with a loader and a C library for AArch64: the agent's where it is there already, else the cross compiler's."""
     if not bundle_path().is_dir() and (SYSROOT_LIBRARIES / LOADER).is_file():
         return SYSROOT_LIBRARIES
     return build_bundle()
 
 
 def _words_of(number: int) -> str:
-    """A signal's effect, as the agent words it."""
+    """Return a signal's effect, as the agent words it."""
     return f"killed by {signal.Signals(number).name}"
 
 

@@ -27,7 +27,7 @@ _HEADER_BYTES = 4096
 
 
 def stem_of(variant: str, dtype: str, threads: int) -> str:
-    """A library's name without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
+    """Return a library's name without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
     return f"{variant}_{dtype}_t{threads}"
 
 
@@ -49,37 +49,34 @@ class Library:
 
     @property
     def manifest_path(self) -> Path:
-        """The manifest."""
         return self.path.with_suffix(".json")
 
     @property
     def reference_path(self) -> Path:
-        """Inputs, and the outputs for them."""
         return self.path.with_suffix(".reference.npz")
 
     @property
     def header_path(self) -> Path:
-        """The header of a C library."""
         return self.path.with_suffix(".h")
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest's content."""
+        """Return the manifest's content."""
         content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         return content
 
     @property
     def format(self) -> str:
-        """Its format, one of `FORMS`."""
+        """Format of the library, one of `FORMS`."""
         return str(self.manifest().get("format", VM))
 
     @property
     def is_c(self) -> bool:
-        """Whether it is a C library, not one of TVM's virtual machine."""
+        """True for a C library, false for one of TVM's virtual machine."""
         return self.format == C
 
     @property
     def weights(self) -> str:
-        """Where they came from, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
+        """Source of the weights, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
         return str(self.manifest()["weights"])
 
     @property
@@ -88,7 +85,7 @@ class Library:
         return precision_named(self.dtype).tolerance_of(quantised=bool(self.manifest().get("quantised")))
 
     def reference(self) -> Reference:
-        """Inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.
+        """Read inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.
 
         The file has them as `input` and `output`, or with numbers behind where there are several: `output0`, `output1`, ….
         """
@@ -114,13 +111,13 @@ class Library:
 
 
 def _largest(path: Path) -> int:
-    """The bytes of the largest array in an archive, unpacked and with its header."""
+    """Return the bytes of the largest array in an archive, unpacked and with its header."""
     with zipfile.ZipFile(path) as archive:
         return max((info.file_size for info in archive.infolist()), default=0)
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], ModelSpec]:
-    """A manifest and the network it describes, checked as `check_manifest` does; raises `UserError` for anything else."""
+    """Return a manifest and the network it describes, checked as `check_manifest` does; raises `UserError` for anything else."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         check_version(manifest)
@@ -133,7 +130,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], ModelSpec]:
 
 
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
-    """Libraries of one thread count, a directory's by name; raises `UserError` for none, a damaged or foreign one, or a name twice."""
+    """Find libraries of one thread count, a directory's by name; raises `UserError` for none, a damaged one or a name twice."""
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob("*.so")) if path.is_dir() else [path]
@@ -154,7 +151,7 @@ def find_libraries(paths: Sequence[Path]) -> list[Library]:
 
 
 def _described(path: Path) -> Library:
-    """The library at `path` as its manifest describes it."""
+    """Return the library at `path` as its manifest describes it."""
     for needed in (path, path.with_suffix(".json"), path.with_suffix(".reference.npz")):
         if not needed.is_file():
             raise UserError(

@@ -26,7 +26,7 @@ _UNWRITTEN_INTERFACE = 1
 
 
 def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
-    """The identity of the network; raises like `check_manifest` if it is missing."""
+    """Return the identity of the network; raises like `check_manifest` if it is missing."""
     model = manifest["model"]
     if "contents" not in model:
         return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
@@ -35,7 +35,7 @@ def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
 
 
 def tensors_of(manifest: Mapping[str, Any], only: str) -> list[Mapping[str, Any]]:
-    """A manifest's entries for what the library takes (`input`) or returns (`output`); raises `ValueError` if they are not a list."""
+    """Return a manifest's entries for the library's inputs (`input`) or outputs (`output`); raises `ValueError` if they are not a list."""
     several = manifest.get(f"{only}s")
     if several is None:
         return [manifest[only]]
@@ -48,7 +48,7 @@ def tensors_of(manifest: Mapping[str, Any], only: str) -> list[Mapping[str, Any]
 
 
 def _port(entry: Mapping[str, Any], only: str) -> Port:
-    """An entry of `tensors_of`."""
+    """Convert an entry of `tensors_of`."""
     shape, dtype = tuple(map(int, entry["shape"])), entry.get("dtype", FLOAT32.name)
     if not shape or min(shape) < 1:
         raise ValueError(f"an {only} is {ascii(shape)[:60]}, which is empty")
@@ -58,7 +58,7 @@ def _port(entry: Mapping[str, Any], only: str) -> Port:
 
 @dataclass(frozen=True)
 class Check:
-    """What a manifest says of the run that compared its library with the reference output when it was made.
+    """A manifest's entries on the run that compared its library with the reference output.
 
     Attributes:
         done: whether there was such a run. Manifests written before libraries were checked count as done, at no `place`.
@@ -74,7 +74,7 @@ class Check:
 
 
 def check_of(manifest: Mapping[str, Any]) -> Check:
-    """The entries `checked` and `check`; raises `ValueError` for others than tvmmobile writes."""
+    """Return the entries `checked` and `check`; raises `ValueError` for others than tvmmobile writes."""
     done, check = manifest.get("checked", True), manifest.get("check", {})
     if type(done) is not bool or not isinstance(check, dict):
         raise ValueError(f"checked is {ascii(done)[:20]}, and check {ascii(check)[:60]}")
@@ -85,7 +85,7 @@ def check_of(manifest: Mapping[str, Any]) -> Check:
 
 
 def check_version(manifest: Any) -> None:
-    """Raises `ValueError` for a manifest of another version, whose content is unknown, and for anything else."""
+    """Raise `ValueError` for a manifest of another version, whose content is unknown, and for anything else."""
     if not isinstance(manifest, dict):
         raise ValueError("it holds no object")
     version = manifest["version"]
@@ -94,7 +94,7 @@ def check_version(manifest: Any) -> None:
 
 
 def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
-    """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a library cannot be that, or no report be made of it."""
+    """Raise `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a library cannot be that, or no report be made of it."""
     if type(manifest["threads"]) is not int or manifest["threads"] < 1:
         raise ValueError(f"{manifest['threads']} threads")
     for name in ("sha256", "weights", "device", "dtype", "reference"):
@@ -134,7 +134,7 @@ def _check_c(program: Mapping[str, Any]) -> None:
 
 
 def normalisation_in(manifest: Mapping[str, Any]) -> Normalisation | None:
-    """How a C library that takes images normalises pixels; `None` for others. Raises `ValueError` if the manifest does not say."""
+    """Return how a C library for images normalises pixels; `None` for others. Raises `ValueError` if the manifest does not say."""
     image = manifest["c"].get("image") if manifest.get("format", VM) == C else None
     if image is None:
         return None
@@ -146,7 +146,7 @@ def normalisation_in(manifest: Mapping[str, Any]) -> Normalisation | None:
 
 
 def _check_place(library: Any) -> None:
-    """The library is the file beside the manifest, which may have been renamed; a path would lead elsewhere."""
+    """Check that the library is a file beside the manifest, which may have been renamed; a path would lead elsewhere."""
     if not isinstance(library, str) or "/" in library or "\\" in library or not library.endswith(".so"):
         raise ValueError(f"library is {ascii(library)[:60]}, not the name of a file beside it")
 
@@ -182,12 +182,12 @@ def _check_kernel(kernel: Mapping[str, Any]) -> None:
 
 
 def records_compare(manifest: Mapping[str, Any], profile: DeviceProfile) -> bool:
-    """Whether the latencies of a manifest's records are comparable with the device's."""
+    """Return whether the latencies of a manifest's records are comparable with the device's."""
     return (manifest["device"], manifest.get("timing_model")) == (profile.name, profile.origin.written)
 
 
 def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) -> str:
-    """How a library differs from those compiled for the device, in a sentence; "" if it does not.
+    """Describe in a sentence how a library differs from those compiled for the device; "" if it does not.
 
     A library runs on other cores than its own if they have its instructions, but its latency there says little about either core.
     """
@@ -203,13 +203,13 @@ def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) 
 
 
 def unchecked_note(name: str, manifest: Mapping[str, Any]) -> str:
-    """A sentence on a library that nobody ran when it was made; "" for others."""
+    """Return a sentence on a library that nobody ran when it was made; "" for others."""
     check = check_of(manifest)
     return "" if check.done else f"note: {name} was not compared with its reference when it was compiled: {check.why}."
 
 
 def check_lines(checks: Sequence[Check]) -> list[str]:
-    """What `compile` says of its libraries' checks."""
+    """Return the lines that `compile` prints on its libraries' checks."""
     lines = []
     for place in dict.fromkeys(check.place for check in checks if check.done):
         errors = [check.error or 0.0 for check in checks if check.done and check.place == place]

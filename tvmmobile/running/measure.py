@@ -68,7 +68,7 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """How a run is timed. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are a real one's.
+    """Settings for timing a run. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are for real ones.
 
     Attributes:
         warmup: runs before the timed ones.
@@ -100,7 +100,7 @@ ONCE, WARM = Timing(), Timing(warmup=1)
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one run took.
+    """The latency of one run, and what it consists of.
 
     Attributes:
         kind: of the device's `Origin`.
@@ -239,7 +239,7 @@ class Agents:
             return NetworkRun(latency, outputs, peak, self._timed_calls(session, network, timing) if network.observable else ())
 
     def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
-        """What a network costs before it is warm, on a board with a clock: load a library that is known to run there, and run it once."""
+        """Load a library that is known to run on the board and run it once, timed by the board's clock."""
         how = calling(library)
         with self._session(timeout_s) as session:
             _upload_network(session, library, how)
@@ -253,7 +253,7 @@ class Agents:
 
     @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Sequence[Array]], threads: int, timeout_s: float) -> list[tuple[Array, ...]]:
-        """What a network's library returns for each set of inputs; no latency, so a virtual board need not model one."""
+        """Return a network's outputs for each set of inputs; no latency, so a virtual board need not model one."""
         found, how = [], calling(library)
         with self._session(timeout_s) as session:
             network = _network(session, library, how, threads)
@@ -265,18 +265,18 @@ class Agents:
         return found
 
     def copy_rate(self, timeout_s: float) -> float:
-        """Bytes a second that one core of a board reads and writes while it copies a large array."""
+        """Measure the bytes a second that one core of a board reads and writes while it copies a large array."""
         with self._session(timeout_s) as session:
             return float(session.get_function("tvmmobile.copy_rate")())
 
     def network_timing(self, threads: int, repeat: int, warmup: int) -> Timing:
-        """The timing of a whole network; `repeat` and `warmup` apply to clocks, a model needs one warm-up and one run."""
+        """Return the timing of a whole network; `repeat` and `warmup` apply to clocks, a model needs one warm-up and one run."""
         if self.profile.origin.modelled:
             return Timing(warmup=1, threads=threads)
         return Timing(warmup, repeat, threads=threads, settle=0.02, warm_s=WARM_S, min_total_ms=500, max_total_ms=20_000)
 
     def kernel_timing(self, threads: int) -> Timing:
-        """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled.
+        """Return the timing of a single kernel: weights cold, input as the layer before left it; one run where the clock is modelled.
 
         A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
         """
@@ -287,7 +287,7 @@ class Agents:
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[Any]:
-        """A session whose failures become `MeasureError`s; raises `OSError` if this machine's disk is full under a virtual board."""
+        """Open a session whose failures become `MeasureError`s; raises `OSError` if this machine's disk is full under a virtual board."""
         try:
             with open_session(self.endpoint, timeout_s) as session:
                 yield session
@@ -351,13 +351,13 @@ def _explained(error: Exception) -> MeasureError:
 
 
 def _is_outage(text: str) -> bool:
-    """Whether TVM's client says that its connection ended (rpc_endpoint.cc, socket.h), as it does when the agent itself is gone."""
+    """Return whether TVM's client says that its connection ended (rpc_endpoint.cc, socket.h), as it does when the agent itself is gone."""
     signs = ("Channel closes", "previously closed", "code == RPCCode::kReturn", "SockChannel::")
     return any(sign in text for sign in signs)
 
 
 def _first_line(text: str) -> str:
-    """The first line of an error, without the traceback."""
+    """Return the first line of an error, without the traceback."""
     lines = [
         line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("RPCError: Error caught", "Traceback", "  "))
     ]
@@ -366,7 +366,7 @@ def _first_line(text: str) -> str:
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Turns the agent's errors into failures of kind `load`; outages, crashes and deadlines keep their kind."""
+    """Turn the agent's errors into failures of kind `load`; outages, crashes and deadlines keep their kind."""
     try:
         yield
     except Exception as error:
@@ -405,7 +405,7 @@ def _upload_network(session: Any, library: Path, how: Calling) -> None:
 
 
 def _ready(session: Any, library: Path, how: Calling, threads: int) -> ReadyNetwork:
-    """An uploaded network's library, ready to be run."""
+    """Return an uploaded network's library, ready to be run."""
     with _loading(library.name):
         if how.c is None:
             return VmNetwork(session, session.load_module(library.name), threads, how)

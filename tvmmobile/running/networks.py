@@ -48,18 +48,18 @@ class ReadyNetwork(Protocol):
 
     @property
     def observable(self) -> bool:
-        """Whether it can be timed kernel by kernel."""
+        """True if the network can be timed kernel by kernel."""
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """The inputs of runs from now on, reals in float32; a library that takes another type is given that."""
+        """Set the inputs of further runs, reals in float32; they are converted to the type that the library takes."""
 
     def outputs(self) -> tuple[Array, ...]:
-        """What the last run returned, reals in float32."""
+        """Return the outputs of the last run, reals in float32."""
 
 
 @dataclass(frozen=True)
 class CProgram:
-    """How to call a C library: its manifest's data, and `adapter.c`, compiled for devices."""
+    """A C library's data from its manifest, and `adapter.c`, compiled for devices."""
 
     prefix: str
     workspace_bytes: int
@@ -69,7 +69,7 @@ class CProgram:
 
 @dataclass(frozen=True)
 class Calling:
-    """How a network's library is called.
+    """The calling convention of a network's library.
 
     Attributes:
         inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
@@ -81,12 +81,12 @@ class Calling:
     c: CProgram | None = None
 
     def taken(self, arrays: Sequence[Array]) -> list[Array]:
-        """The inputs in the types that the library takes."""
+        """Convert the inputs to the types that the library takes."""
         return [array.astype(kind, copy=False) for array, kind in zip(arrays, self.inputs or map(_type, arrays), strict=True)]
 
 
 def calling(library: Path) -> Calling:
-    """What a library's manifest says of calling it; one without a manifest is for TVM. Raises `UserError` for an invalid manifest."""
+    """Read from a library's manifest how to call it; one without a manifest is for TVM. Raises `UserError` for an invalid manifest."""
     path = library.with_suffix(".json")
     if not path.is_file():
         return Calling()
@@ -99,7 +99,7 @@ def calling(library: Path) -> Calling:
 
 
 def _types(manifest: Mapping[str, Any], only: str) -> tuple[str, ...]:
-    """Of what the library takes or returns."""
+    """Return the element types of the library's inputs or outputs."""
     return tuple(str(entry.get("dtype", FLOAT32.name)) for entry in tensors_of(manifest, only))
 
 
@@ -108,7 +108,7 @@ def _type(array: Array) -> str:
 
 
 def _widened(array: Array) -> Array:
-    """Reals in float32, whatever they were stored in."""
+    """Convert reals to float32."""
     return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
@@ -126,11 +126,9 @@ class VmNetwork:
         self._how = how
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """See `ReadyNetwork`."""
         self._machine.set_input(MAIN, *map(self._session.put, self._how.taken(arrays)))
 
     def outputs(self) -> tuple[Array, ...]:
-        """See `ReadyNetwork`."""
         found = self._machine.get_outputs(MAIN)
         tensors = found if isinstance(found, list | tuple) else [found]
         return tuple(_widened(self._session.get(tensor)) for tensor in tensors)
@@ -155,23 +153,22 @@ class CNetwork:
 
     @property
     def observable(self) -> bool:
-        """See `ReadyNetwork`; not if it was compiled before libraries had observers."""
+        """False for a library that was compiled before libraries had observers."""
         return bool(self.module["observable"]())
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """See `ReadyNetwork`; raises `ValueError` where the library does not take them."""
+        """Set the inputs; raises `ValueError` if the library refuses them."""
         self.arguments[:] = [*map(self._session.put, self._how.taken(arrays)), *self._outputs, self._workspace]
         code = int(self.module[self.function](*self.arguments))
         if code:
             raise ValueError(f"its run returns {code}")
 
     def outputs(self) -> tuple[Array, ...]:
-        """See `ReadyNetwork`."""
         return tuple(_widened(self._session.get(tensor)) for tensor in self._outputs)
 
 
 def _refusal(code: int) -> str:
-    """Why a C library did not start, from what the adapter's `open` returned."""
+    """Return why a C library did not start, from the exit code of the adapter's `open`."""
     if code == _CPU:
         return LACKING
     return "the device's loader refuses it" if code < 0 else f"its init returns {code}"
@@ -179,12 +176,12 @@ def _refusal(code: int) -> str:
 
 @functools.cache
 def adapter() -> Path:
-    """`adapter.c` for devices, compiled if it is not there yet; raises `UserError` without the cross compiler."""
+    """Return `adapter.c` for devices, compiled if needed; raises `UserError` without the cross compiler."""
     return _compiled(_ADAPTER, ".so", _FLAGS)
 
 
 def checker() -> Path:
-    """`check.c` for devices, compiled if it is not there yet: runs a C library on its reference input, where neither agent nor TVM is."""
+    """Return `check.c` for devices, compiled if needed: it runs a C library on its reference input, without agent or TVM."""
     return _compiled(_CHECK, "", ("-O2", f"-DTOLERANCE={FLOAT32.network_tolerance}", "-ldl", "-lpthread"))
 
 

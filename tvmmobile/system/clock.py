@@ -17,7 +17,7 @@ NS_PER_MS = 1e6
 
 @dataclass(frozen=True)
 class ClockPlan:
-    """How often to run.
+    """A plan of runs.
 
     Attributes:
         settle: relative difference between the medians of two windows below which times are steady; 0 to skip the check.

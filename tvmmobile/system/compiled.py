@@ -23,7 +23,7 @@ def compile_here(source: Path, output: Path, title: str) -> None:
 def built_once(
     source: Path, suffix: str, flags: Sequence[str], build: Callable[[Path], object], headers: Sequence[Path] = (), variant: str = ""
 ) -> Path:
-    """The compiled form of one of our C files: prebuilt from a wheel, or from the cache, where it is built if needed.
+    """Return the compiled form of one of our C files: prebuilt from a wheel, or from the cache, where it is built if needed.
 
     Args:
         flags: these and what the files say are in its name.

@@ -19,7 +19,7 @@ class _Output(Console):
 
 
 def output() -> Console:
-    """The console for results, on stdout. Colour only on a terminal; text is printed as it is, without markup."""
+    """Return the console for results, on stdout. Colour only on a terminal; text is printed as it is, without markup."""
     return _Output(highlight=False, markup=False, emoji=False)
 
 
@@ -27,7 +27,7 @@ class _Rows(Table):
     """A table whose numbers are never cut off."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As a table where it fits, otherwise row by row."""
+        """Render a table where it fits, otherwise row by row."""
         if self._least_width(console, options) <= options.max_width:
             yield from super().__rich_console__(console, options)
             return
@@ -40,7 +40,7 @@ class _Rows(Table):
             yield Padding(Text(said, overflow="fold"), (0, 0, 0, 2))
 
     def _least_width(self, console: Console, options: ConsoleOptions) -> int:
-        """Width of the table with every cell that may wrap broken at each blank."""
+        """Return the width of the table with every cell that may wrap broken at each blank."""
         width = Measurement.get(console, options.update_width(10_000), self).maximum
         for column in self.columns:
             if not column.no_wrap:
@@ -50,7 +50,7 @@ class _Rows(Table):
 
 
 def table_of(left: Sequence[str], right: Sequence[str]) -> Table:
-    """An empty table for the terminal: columns of text with the headings `left`, then columns of numbers with the headings `right`.
+    """Return an empty table for the terminal: columns of text with the headings `left`, then columns of numbers with the headings `right`.
 
     Only the text after the first column wraps when the terminal is narrow. Where that is not enough, each row is a paragraph.
     """

@@ -45,7 +45,7 @@ class Tool:
 
 
 def _of_llvm(name: str) -> tuple[str, ...]:
-    """16 first: timing models differ between versions, and virtual boards are calibrated with that one."""
+    """Return names of an LLVM tool, 16 first: timing models differ between versions, and virtual boards are calibrated with it."""
     return (f"{name}-16", name, *(f"{name}-{version}" for version in (17, 18, 19)))
 
 
@@ -61,7 +61,7 @@ TOOLS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a tool, package or resource: a version, a path, a size, or what is wrong with it; and what it is needed for."""
+    """A tool, package or resource: the version, path or size found, or its fault; and its purpose."""
 
     name: str
     ok: bool
@@ -79,17 +79,17 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing."""
+        """True if nothing is missing."""
         return all(check.ok for check in self.checks)
 
     @property
     def real_boards(self) -> bool:
-        """Nothing is missing but for virtual boards."""
+        """True if nothing is missing, except for virtual boards."""
         return all(check.ok or check.virtual for check in self.checks)
 
 
 def require(name: str) -> Path:
-    """The path of a program of `TOOLS`, e.g. `require("llvm-mca")`; raises `UserError`, with the remedy, if it is missing or too old."""
+    """Return the path of a program of `TOOLS`, e.g. `require("llvm-mca")`; raises `UserError`, with the remedy, without one."""
     tool = _tool(name)
     path, problem = _find(tool)
     if path is None:
@@ -100,12 +100,12 @@ def require(name: str) -> Path:
 
 
 def installed(name: str) -> bool:
-    """Whether `require(name)` finds it."""
+    """Return whether `require(name)` finds it."""
     return _find(_tool(name))[0] is not None
 
 
 def install_command(tools: Sequence[Tool]) -> str:
-    """The command that installs the packages of `tools` on Debian and its kin."""
+    """Return the command that installs the packages of `tools` on Debian and its kin."""
     packages = dict.fromkeys(package for tool in tools for package in tool.package.split())
     return f"apt-get install -y {' '.join(packages)}"
 
@@ -135,7 +135,7 @@ def _tool(name: str) -> Tool:
 
 
 def _find(tool: Tool) -> tuple[Path | None, str]:
-    """The first program that is new enough, and its version; or None, and what is wrong."""
+    """Return the first program that is new enough, and its version; or None, and what is wrong."""
     problem = "missing"
     for program in tool.programs:
         if path := shutil.which(program):
@@ -148,7 +148,7 @@ def _find(tool: Tool) -> tuple[Path | None, str]:
 
 @cache
 def _version_of(path: str) -> str:
-    """The first dotted number that `--version` prints, or an empty string."""
+    """Return the first dotted number that `--version` prints, or an empty string."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
@@ -158,7 +158,7 @@ def _version_of(path: str) -> str:
 
 
 def _check_tool(tool: Tool) -> Finding:
-    """The tool, or what takes its place: a wheel brings the agent, and the package ziglang a linker."""
+    """Look for a tool, or a substitute: a wheel brings the agent, and the package ziglang a linker."""
     path, version = _find(tool)
     if path is None and tool.name == CROSS_COMPILER and zig_program():
         return Finding("ziglang", True, "in its place", tool.purpose)
@@ -168,7 +168,7 @@ def _check_tool(tool: Tool) -> Finding:
 
 
 def _requirements() -> list[str]:
-    """What the installed distribution depends on, without its extras; empty if it is not installed."""
+    """Return the requirements of the installed distribution, without its extras; empty if it is not installed."""
     try:
         lines = metadata.requires(_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -199,5 +199,5 @@ def _check_disk() -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder above `path` that exists."""
+    """Return the nearest folder above `path` that exists."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())

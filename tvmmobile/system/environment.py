@@ -20,12 +20,12 @@ PREBUILT = Path(__file__).resolve().parents[1] / "prebuilt"
 
 
 def cache_dir() -> Path:
-    """Where built helpers (agent, plugin, unpacked runtime) are kept; `TVMMOBILE_CACHE` moves it."""
+    """Return the folder of built helpers (agent, plugin, unpacked runtime); `TVMMOBILE_CACHE` moves it."""
     return Path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
 
 
 def torch_cache() -> Path:
-    """The kernel cache folder that PyTorch's exporter creates without using it: among the helpers, not the temporary files."""
+    """Return the kernel cache folder that PyTorch's exporter creates without using it: among the helpers, not the temporary files."""
     return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_dir() / "torchinductor")
 
 
@@ -35,12 +35,12 @@ def keep_torch_cache() -> None:
 
 
 def user_data_dir() -> Path:
-    """Where the user's own tuning logs and device profiles are kept; `TVMMOBILE_DATA` moves it."""
+    """Return the folder of the user's own tuning logs and device profiles; `TVMMOBILE_DATA` moves it."""
     return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
 
 
 def adb_server_port() -> int:
-    """adb's port on this machine: `ANDROID_ADB_SERVER_PORT`, which adb reads too, or 5037; raises `UserError` if it is not a port."""
+    """Return adb's port on this machine: `ANDROID_ADB_SERVER_PORT`, as adb does, or 5037; raises `UserError` if it is not a port."""
     text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
         raise UserError(
@@ -50,7 +50,7 @@ def adb_server_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """All of this process's variables, for another process to take over."""
+    """Return all of this process's variables, for another process to take over."""
     return dict(os.environ)
 
 
@@ -61,6 +61,6 @@ def take_over(variables: Mapping[str, str]) -> None:
 
 
 def debug_level() -> int:
-    """`TVMMOBILE_DEBUG`: 0 (quiet) to 4 (everything); anything else counts as 0."""
+    """Return `TVMMOBILE_DEBUG`, 0 (quiet) to 4 (everything); anything else counts as 0."""
     text = os.environ.get("TVMMOBILE_DEBUG", "0")
     return int(text) if text in {"0", "1", "2", "3", "4"} else 0

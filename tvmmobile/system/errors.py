@@ -64,7 +64,7 @@ class Disagreement(UserError):
 
 
 def shown(value: object) -> str:
-    """A value to quote in a message: printable ASCII, shortened."""
+    """Quote a value for a message: printable ASCII, shortened."""
     if isinstance(value, int) and abs(value) > 1e18:
         return "a huge number"  # Python refuses to print numbers with thousands of digits
     text = ascii(value)
@@ -72,18 +72,18 @@ def shown(value: object) -> str:
 
 
 def in_one_line(text: str, most: int) -> str:
-    """Text on one line: line ends and surrounding blanks become one blank, other unprintable characters are escaped; cut at `most`."""
+    """Put text on one line: line ends and blanks around them become one blank, other unprintable characters are escaped; cut at `most`."""
     line = _LINE_END.sub(" ", text[: 4 * most])
     plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return plain if len(plain) <= most else f"{plain[:most]}..."
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """The message of a foreign exception, as one printable line without the full stop."""
+    """Return the message of a foreign exception, as one printable line without the full stop."""
     return in_one_line(str(error), most).rstrip(".") or type(error).__name__
 
 
 def some_of(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
-    """The first few names for a message, and how many more there are."""
+    """List the first few names for a message, and count the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{between.join(names[:most])}{more}"

@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _goal(path: Path) -> Path:
-    """The file behind `path`: symbolic links are followed, except those of /proc to this process's open files."""
+    """Return the file behind `path`: symbolic links are followed, except those of /proc to this process's open files."""
     for _ in range(_MOST_LINKS):
         path = Path(os.path.realpath(path.parent), path.name)
         if _descriptor(path) is not None or not path.is_symlink():
@@ -68,7 +68,7 @@ def _goal(path: Path) -> Path:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of this process's open file that `path` names."""
+    """Return the number of this process's open file that `path` names."""
     found = re.fullmatch(rf"{re.escape(os.path.realpath('/proc/self'))}(/task/\d+)?/fd/(\d+)", str(path))
     return int(found[2]) if found else None
 
@@ -153,7 +153,7 @@ def made_once(folder: Path) -> Iterator[Path | None]:
 
 @contextmanager
 def filling_cache(folder: Path | None = None) -> Iterator[None]:
-    """Around code that writes to the cache, or to `folder` in it: turns an `OSError` into a `UserError` that names the folder."""
+    """Turn an `OSError` of code that writes to the cache, or to `folder` in it, into a `UserError` that names the folder."""
     try:
         yield
     except OSError as error:
@@ -175,13 +175,13 @@ def write_text(path: Path, content: str) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_writable(directory: Path, option: str) -> None:
-    """Raises `UserError` unless `directory` can be written, or created; leaves nothing behind."""
+    """Raise `UserError` unless `directory` can be written, or created; leaves nothing behind."""
     existing, remedy = directory.absolute(), f"Name another directory with {option}."
     try:
         while not existing.exists() and existing != existing.parent:
@@ -195,7 +195,7 @@ def check_writable(directory: Path, option: str) -> None:
 
 
 def check_file_writable(file: Path, option: str) -> None:
-    """Raises `UserError` unless `file` can be written, or created; leaves nothing behind."""
+    """Raise `UserError` unless `file` can be written, or created; leaves nothing behind."""
     try:
         if file.is_dir():
             raise UserError(f"{option} {file} is a directory.", "Name a file in it.")

@@ -18,7 +18,7 @@ class Terminated(SystemExit):
 
 
 def terminate(number: int, _frame: object) -> None:
-    """Handler of SIGTERM and SIGHUP: ends the command in order, as Ctrl-C does. Further signals are ignored meanwhile."""
+    """Handle SIGTERM and SIGHUP: end the command in order, as Ctrl-C does. Further signals are ignored meanwhile."""
     for other in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(other, signal.SIG_IGN)
     raise Terminated(128 + number)
@@ -26,7 +26,7 @@ def terminate(number: int, _frame: object) -> None:
 
 @contextmanager
 def deferred() -> Iterator[list[int]]:
-    """Inside, these signals are only added to the yielded list; the first of them takes effect at the end.
+    """Defer these signals: they are added to the yielded list, and the first of them takes effect at the end.
 
     For code whose locks would stay locked if an exception left it at the wrong moment, such as Python's futures: the next to wait for
     them would wait for ever. The signals are not blocked, because processes started inside would inherit that.
@@ -42,7 +42,7 @@ def deferred() -> Iterator[list[int]]:
 
 @contextmanager
 def insisted() -> Iterator[None]:
-    """These signals take effect at once, and again at the end if the exception they raised was swallowed.
+    """Let these signals take effect at once, and again at the end if the exception they raised was swallowed.
 
     For libraries that call back into Python where exceptions are swallowed, such as in weak references.
     """
@@ -73,7 +73,7 @@ def _replaced(handlers: Mapping[int, Handler], other: Handler) -> Iterator[None]
 
 
 def _handlers() -> dict[int, Handler]:
-    """Handlers that raise; empty outside the main thread, where no handler runs.
+    """Return the handlers that raise; none outside the main thread, where no handler runs.
 
     Ctrl-C's comes last: once restored, it may raise before the others are.
     """

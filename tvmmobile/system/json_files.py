@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class FileKind:
-    """The expected kind of file.
+    """A kind of file.
 
     Attributes:
         name: such as `a result file of tvmmobile`.
@@ -37,12 +37,12 @@ class FileKind:
     made_by: str = ""
 
     def refusal(self, path: Path, problem: str) -> UserError:
-        """The error for a `path` that is not such a file."""
+        """Return the error for a `path` that is not such a file."""
         return UserError(f"{path} is not {self.name}: {problem}.", self.remedy)
 
 
 def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
-    """The text of a JSON file and what it holds; raises `UserError` if it is unreadable, too large, not JSON, or has a NaN or infinity."""
+    """Read a JSON file, as text and as values; raises `UserError` if it is unreadable, too large, not JSON, or has a NaN or infinity."""
     text = _text(path, kind)
     if not text.strip():
         raise UserError(f"{path} is empty.", kind.remedy)
@@ -85,7 +85,7 @@ def check_version(path: Path, kind: FileKind, content: Any, readable: Sequence[i
 
 
 def validated(path: Path, kind: FileKind, text: str, adapter: TypeAdapter[Value]) -> Value:
-    """What the text of `path` holds, as `adapter` reads it; raises `UserError` with the first field that is missing, unknown or wrong."""
+    """Read the text of `path` with `adapter`; raises `UserError` with the first field that is missing, unknown or wrong."""
     try:
         return adapter.validate_json(text)
     except ValidationError as error:
@@ -95,7 +95,7 @@ def validated(path: Path, kind: FileKind, text: str, adapter: TypeAdapter[Value]
 
 
 def place(parts: Sequence[int | str]) -> str:
-    """Where something is in a JSON file, e.g. `benchmarks[3].samples_us[0]`."""
+    """Write a place in a JSON file as text, e.g. `benchmarks[3].samples_us[0]`."""
     text = ""
     for part in parts:
         if isinstance(part, int):

@@ -11,13 +11,13 @@ from typing import Any
 
 
 def places(package: str) -> dict[str, tuple[str, str]]:
-    """For each name in a package's `__init__.pyi` (`from MODULE import NAME as KNOWN`), its module and its name there."""
+    """Map each name in a package's `__init__.pyi` (`from MODULE import NAME as KNOWN`) to its module and its name there."""
     stub = Path(str(sys.modules[package].__file__)).with_suffix(".pyi").read_text(encoding="utf-8")
     return {known: (module, name) for module, name, known in re.findall(r"^from (\S+) import (\w+) as (\w+)", stub, re.MULTILINE)}
 
 
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__` for the names in its stub."""
+    """Return a package's `__getattr__` and `__dir__` for the names in its stub."""
     known, names = places(package), vars(sys.modules[package])
 
     def load(name: str) -> Any:

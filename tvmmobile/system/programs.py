@@ -34,7 +34,7 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
 
 
 def zig_program() -> Path | None:
-    """The program of the package ziglang, which contains clang and lld; `None` if the package is not installed."""
+    """Return the program of the package ziglang, which contains clang and lld; `None` if the package is not installed."""
     found = importlib.util.find_spec("ziglang")
     program = Path(found.origin).with_name("zig") if found and found.origin else None
     return program if program and program.is_file() else None

@@ -25,7 +25,7 @@ _LONGEST_SOCKET, _SOCKET_NAME = 107, len("/listener-12345678")
 
 @contextmanager
 def scratch(purpose: str, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder in `parent`, or in the system's place for temporary files, that is removed at the end; `purpose` is a word for its name.
+    """Make a folder in `parent`, or in the system's place for temporary files, until the context ends; `purpose` is a word for its name.
 
     It is locked until then. Unlocked folders were left by processes that were killed, and are removed now.
     """
@@ -38,7 +38,7 @@ def scratch(purpose: str, parent: Path | None = None) -> Iterator[Path]:
 
 
 def scratch_folder(purpose: str) -> Path:
-    """Such a folder that is removed when this process ends."""
+    """Make such a folder, which is removed when this process ends."""
     held = ExitStack()
     folder = held.enter_context(scratch(purpose))
     atexit.register(held.close)
@@ -59,7 +59,7 @@ def place_sockets() -> None:
 
 
 def _locked(purpose: str, parent: Path) -> tuple[Path, int]:
-    """A new folder and its lock, a file descriptor; the system releases it when the process dies."""
+    """Make a folder and lock it with a file descriptor, which the system releases when the process dies."""
     _sweep(parent)
     while True:
         folder = tempfile.mkdtemp(prefix=f"tvmmobile-{purpose}-{os.getpid()}-", dir=parent)

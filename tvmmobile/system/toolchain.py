@@ -37,7 +37,7 @@ class Toolchain:
 
     @property
     def remedy(self) -> str:
-        """What the user can do if it fails."""
+        """Command that repairs the toolchain if it fails."""
         if self.zig:
             return "Run: pip install --force-reinstall ziglang"
         return f"Run: apt-get install -y --reinstall {'g++-aarch64-linux-gnu' if self.device else 'gcc libc6-dev'}"
@@ -58,7 +58,7 @@ class Toolchain:
         run_tool([*words, "-c", str(source), "-o", str(output)], f"Compiling {source.name}", self.remedy)
 
     def shared(self, objects: Sequence[Path | str], output: Path, options: Sequence[str] = ()) -> list[str]:
-        """The command that links objects into a shared library; `options` are the linker's, each with its value after a comma."""
+        """Return the command that links objects into a shared library; `options` are the linker's, each with its value after a comma."""
         rest = [*map(str, objects), "-o", str(output)]
         if self.zig:
             # Debian's cross compiler works around that erratum, too.
@@ -82,7 +82,7 @@ class Toolchain:
 
 
 def toolchain(target: Mapping[str, Any]) -> Toolchain:
-    """The toolchain for a device profile's target; raises `UserError` if there is none."""
+    """Return the toolchain for a device profile's target; raises `UserError` if there is none."""
     if "aarch64" not in str(target.get("mtriple", "")):
         return _host_toolchain()
     return device_toolchain()
@@ -96,7 +96,7 @@ def _host_toolchain() -> Toolchain:
 
 
 def device_toolchain() -> Toolchain:
-    """The AArch64 cross compiler, or ziglang if that is missing; raises `UserError` if both are."""
+    """Return the AArch64 cross compiler, or ziglang if that is missing; raises `UserError` if both are."""
     zig = zig_program()
     if zig is not None and not installed(CROSS_COMPILER):
         return Toolchain(zig, device=True, zig=True)

@@ -141,7 +141,6 @@ class Workers:
                 self._held.close()
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """See `WorkerPool.run`."""
         source, suspects = iter(jobs), deque[_Try]()
         pending: dict[Any, _Try] = {}
         try:
@@ -169,7 +168,7 @@ class Workers:
                     future.cancel()
 
     def _next(self, source: Iterator[Any], pending: Mapping[Any, _Try], suspects: deque[_Try]) -> _Try | None:
-        """The jobs to start now: as many as there are free workers, or a suspect once nothing else is running."""
+        """Return a job to start now: while there are free workers, or a suspect once nothing else is running."""
         if suspects:
             return suspects.popleft() if not pending else None
         if any(one.alone for one in pending.values()) or len(pending) >= JOBS_EACH * self.count:
@@ -204,7 +203,7 @@ class Workers:
             self._pool = self._started()
 
     def _started(self) -> _Pool:
-        """New processes. The process they are forked from may be dying; it is started again once it is dead."""
+        """Start processes. The process they are forked from may be dying; it is started again once it is dead."""
         for pause_s in _PAUSES_S:
             with suppress(UserError):
                 return _Pool(self.count, self._scratch, self._preload)
@@ -243,7 +242,7 @@ class _Try:
     alone: int = 0
 
     def to_blame(self, died: _Died) -> bool:
-        """Whether the job itself probably killed its worker."""
+        """Return whether the job itself probably killed its worker."""
         return self.alone > 0 and (died.code is not None or self.alone >= _MOST_TRIES)
 
 
@@ -270,11 +269,11 @@ class _Pool:
             raise
 
     def lost(self) -> bool:
-        """Whether a process died by itself."""
+        """Return whether a process died by itself."""
         return not self._stopped and (self._starts.lost() or not self.processes.active)
 
     def was_ready(self) -> bool:
-        """Whether some process could work."""
+        """Return whether some process could work."""
         return self._ready.acquire(block=False)
 
     def stop(self) -> None:
@@ -301,11 +300,10 @@ class _Starts(ForkServerContext):
         self.ended = False
 
     def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]  # noqa: N802
-        """See `multiprocessing.Process`."""
         return _Process(self, *args, **kwargs)
 
     def lost(self) -> bool:
-        """Whether a process ended that was not told to. This does not read its exit code, which only the first reader gets."""
+        """Return whether a process ended that was not told to. This does not read its exit code, which only the first reader gets."""
         with self.lock:
             return bool(connection.wait([process.sentinel for process in self.started if not process.told], 0))
 
@@ -318,7 +316,7 @@ class _Starts(ForkServerContext):
 
 
 def _prepared(name: str) -> dict[str, Any]:
-    """What multiprocessing passes to a new process; ours do not get the user's main program, which they would run again."""
+    """Return multiprocessing's data for a new process; ours do not get the user's main program, which they would run again."""
     told = _preparation(name)
     return {key: value for key, value in told.items() if not (name == _WORKER and key.startswith("init_main_from"))}
 
@@ -332,7 +330,7 @@ class _Process(ForkServerProcess):
         self._starts: _Starts | None = starts
 
     def start(self) -> None:
-        """See `multiprocessing.Process`; raises `OSError` where the pool is ending."""
+        """Start the process; raises `OSError` if the pool is ending."""
         starts, self._starts = self._starts, None  # it is not pickled for the process
         assert starts is not None
         with starts.lock:
@@ -343,18 +341,16 @@ class _Process(ForkServerProcess):
             starts.started.append(self)
 
     def terminate(self) -> None:
-        """See `multiprocessing.Process`."""
         self.told = True
         super().terminate()
 
     def kill(self) -> None:
-        """See `multiprocessing.Process`."""
         self.told = True
         super().kill()
 
 
 def worker_count(jobs: int, boards: int | None = None) -> int:
-    """Worker processes: one per core this process may use, at most one per job.
+    """Return the number of worker processes: one per core this process may use, at most one per job.
 
     With `boards`, some measure while others build: one more for each board, since it mostly waits. At most two builders per board:
     a third would wait for two measurements, which its deadline allows for.
@@ -365,7 +361,7 @@ def worker_count(jobs: int, boards: int | None = None) -> int:
 
 @contextmanager
 def _deaf_to_terminal() -> Iterator[None]:
-    """Threads and processes started inside, and those they start, ignore Ctrl-C and hang-ups: their parent ends them in order.
+    """Make threads and processes started inside, and theirs, ignore Ctrl-C and hang-ups: their parent ends them in order.
 
     A Python that is interrupted while it starts, before any of our code runs, would print a traceback.
     """
@@ -399,7 +395,7 @@ def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[st
 
 
 def _die_with_parent() -> None:
-    """The parent, which is not the process that this one was forked from."""
+    """End with the parent, which is not the process that this one was forked from."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

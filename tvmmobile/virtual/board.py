@@ -89,7 +89,7 @@ class Caches(_Strict):
 
     @property
     def has_l3(self) -> bool:
-        """Whether there is a third level."""
+        """True if there is a third level."""
         return self.l3_bytes > 0
 
 
@@ -114,7 +114,7 @@ class Memory(_Strict):
 
 
 class Core(_Strict):
-    """What one core can start per cycle: a lower bound of a block's cost.
+    """Operations that one core can start per cycle, for a lower bound of a block's cost.
 
     Attributes:
         vector_bits: how wide each of `vector_ports` is for arithmetic: a 128-bit operation takes two of 64 bits.
@@ -176,7 +176,7 @@ class Board(_Strict):
 
     @property
     def line_copy_ns(self) -> float:
-        """How long one core copies a line of large arrays, in ns."""
+        """Time in which one core copies a line of large arrays, in ns."""
         return self.caches.line_bytes / self.memory.copy_bytes_per_s * 1e9
 
     @property
@@ -186,12 +186,12 @@ class Board(_Strict):
 
 
 def board_names() -> list[str]:
-    """The names of the boards that can be modelled, sorted."""
+    """Return the names of the boards that can be modelled, sorted."""
     return sorted(_places())
 
 
 def is_board(name: str) -> bool:
-    """Whether a built-in board has this name, or this name without its kind of core."""
+    """Return whether a built-in board has this name, or this name without its kind of core."""
     return name in _places() or (BOARDS / f"{name}.toml").is_file()
 
 
@@ -249,14 +249,14 @@ def read_board(path: Path, cluster: str = "") -> Board:
 
 @functools.cache
 def core_values(mcpu: str) -> dict[str, Any]:
-    """The figures that all boards with this core share, from its file; empty if the core has no file."""
+    """Return the figures that all boards with this core share, from its file; empty if the core has no file."""
     known = {path.stem: path for path in CORES.glob("*.toml")}
     return _toml(known[mcpu]) if mcpu in known else {}
 
 
 @functools.cache
 def _places() -> dict[str, tuple[Path, str]]:
-    """The file of each board, and which of the file's kinds of cores it is; "" where there is one kind."""
+    """Return the file of each board, and which of the file's kinds of cores it is; "" where there is one kind."""
     places: dict[str, tuple[Path, str]] = {}
     for path in BOARDS.glob("*.toml"):
         clusters = _toml(path).get("clusters", {})
@@ -274,7 +274,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` updated with `over`, tables entry by entry."""
+    """Update `base` with `over`, tables entry by entry."""
     both = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
     return base | over | both
 

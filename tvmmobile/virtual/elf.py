@@ -52,7 +52,7 @@ class Elf:
     symbols: tuple[tuple[int, int, str], ...]
 
     def place(self, offset: int) -> str:
-        """`name+0x10` for the function that lies at an offset of the file; empty if it has no known name."""
+        """Return `name+0x10` for the function at an offset of the file; empty if it has no known name."""
         address = next((address + offset - begin for begin, size, address in self.segments if begin <= offset < begin + size), None)
         if address is None:
             return ""
@@ -103,7 +103,7 @@ def _parse(data: bytes) -> Elf:
 
 
 def _with_sizes(symbols: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:
-    """Functions with sizes; those without one, common in handwritten assembly, reach to the next function."""
+    """Give functions without a size, common in handwritten assembly, one that reaches to the next function."""
     begins = sorted({address for address, _, _ in symbols})
     after = dict(pairwise(begins))
     return tuple((address, size or after.get(address, address) - address, name) for address, size, name in symbols)
@@ -131,7 +131,7 @@ class Mapping:
 
 
 def parse_maps(text: str, base: int = 0) -> tuple[Mapping, ...]:
-    """The files in the text of a /proc/PID/maps.
+    """Return the files in the text of a /proc/PID/maps.
 
     Args:
         text: the file's content; see proc(5).
@@ -142,7 +142,7 @@ def parse_maps(text: str, base: int = 0) -> tuple[Mapping, ...]:
 
 
 def place_of(address: int, mappings: Sequence[Mapping]) -> str:
-    """`library.so+0x1234 (function+0x10)`: file, offset in it and function where known, else `address 0x…`."""
+    """Return file, offset and function, if known, as `library.so+0x1234 (function+0x10)`, else `address 0x…`."""
     for mapping in mappings:
         if mapping.begin <= address < mapping.end:
             offset = mapping.offset + address - mapping.begin

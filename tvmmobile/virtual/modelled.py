@@ -106,12 +106,12 @@ def modelled_regions(profile: Profile, board: Board, threads: int = 1) -> list[R
 
 
 def modelled_course(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> Course:
-    """The course of a run in several threads, with misses priced by these parameters."""
+    """Return the course of a run in several threads, with misses priced by these parameters."""
     return course_of(profile, board, _worked(profile, board, parameters))
 
 
 def phases_of(profile: Profile, board: Board) -> tuple[Phase, ...]:
-    """A run's phases, summed where memory was about equally busy; none for a board whose core simply waits for each miss."""
+    """Return a run's phases, summed where memory was about equally busy; none for a board whose core waits for each miss."""
     return _phases(profile, board, _core_cycles(profile, board)) if overlaps(board) else ()
 
 
@@ -128,13 +128,13 @@ def _phases(profile: Profile, board: Board, core_cycles: Sequence[float]) -> tup
 
 
 def _core_cycles(profile: Profile, board: Board) -> list[float]:
-    """Each segment's."""
+    """Return the core cycles of each segment."""
     cycles = block_cycles(profile.executed(), board, costs_for(board))
     return [sum(cycles[index] * count for index, count in segment.counts.items()) for segment in profile.segments]
 
 
 def _worked(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> list[dict[str, float]]:
-    """The terms of each segment's time in milliseconds, without waiting."""
+    """Return the terms of each segment's time in milliseconds, without waiting."""
     return _terms(profile, board, parameters, _core_cycles(profile, board))
 
 

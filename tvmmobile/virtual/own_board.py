@@ -16,7 +16,7 @@ _MOST_REMARK = 300
 
 
 def check_own_board(path: Path, option: str) -> None:
-    """Raises `UserError` unless a new board's file can be written there, under a name that no other board has."""
+    """Raise `UserError` unless a new board's file can be written there, under a name that no other board has."""
     if path.suffix != ".toml":
         raise UserError(f"{path} is not the name of a board's file.", f"Give {option} a name that ends in .toml.")
     if is_board(path.stem.removesuffix(VIRTUAL_SUFFIX)):
@@ -38,7 +38,7 @@ def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Bo
 
 
 def _toml(values: dict[str, Any], table: str = "") -> str:
-    """Tables after the plain values, as TOML wants them; JSON writes numbers, truth values and printable text as TOML does."""
+    """Write tables after the plain values, as TOML wants them; JSON writes numbers, truth values and printable text as TOML does."""
     inner = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"[{table}]\n"] if table and len(inner) < len(values) else []
     lines += [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if key not in inner]

@@ -86,7 +86,7 @@ class MissCounts:
         return self.loads_from_l2 + self.loads_from_l3 + self.loads_from_memory + self.stores
 
     def dram_bytes(self, line_bytes: int) -> int:
-        """Bytes read from memory and written back to it."""
+        """Return the bytes read from memory and written back to it."""
         return (self.fills + self.write_backs) * line_bytes
 
     def __add__(self, other: MissCounts) -> MissCounts:
@@ -114,11 +114,11 @@ class Profile:
     blocks: tuple[tuple[int, bytes], ...]
 
     def of_thread(self, thread: int) -> Profile:
-        """The profile of one thread's segments alone, without its waiting."""
+        """Return the profile of one thread's segments alone, without its waiting."""
         return replace(self, segments=tuple(replace(s, after=0) for s in self.segments if s.thread == thread))
 
     def executed(self) -> list[Block]:
-        """The blocks with their counts over all segments, in the order of `blocks`."""
+        """Return the blocks with their counts over all segments, in the order of `blocks`."""
         totals = [0] * len(self.blocks)
         for segment in self.segments:
             for index, count in segment.counts.items():
@@ -126,7 +126,7 @@ class Profile:
         return [Block(address, count, code) for (address, code), count in zip(self.blocks, totals, strict=True)]
 
     def misses(self) -> MissCounts:
-        """The misses of all segments."""
+        """Return the misses of all segments."""
         return sum((segment.misses for segment in self.segments), MissCounts())
 
 
@@ -144,7 +144,7 @@ def parse_profile(text: str | bytes) -> Profile:
 
 
 def profile_of(found: Any) -> Profile:
-    """The same, from parsed JSON.
+    """Make a profile from the plugin's parsed output.
 
     Raises:
         ValueError: it is something else.
@@ -164,7 +164,7 @@ def profile_of(found: Any) -> Profile:
 
 
 def _check_numbers(profile: Profile) -> None:
-    """Raises `TypeError` for a number of another type, which would otherwise fail only in later arithmetic."""
+    """Raise `TypeError` for a number of another type, which would otherwise fail only in later arithmetic."""
     numbers = [profile.regions, profile.thread, profile.guest_base, *(address for address, _ in profile.blocks)]
     for segment in profile.segments:
         numbers += [segment.region, segment.thread, segment.after, *vars(segment.misses).values(), *segment.counts.values()]
@@ -180,12 +180,12 @@ def _counts(entries: list[int], index: Mapping[str, int]) -> dict[int, int]:
 
 
 def basic_blocks(blocks: Iterable[Block]) -> list[Block]:
-    """Translation blocks cut at each other's ends, summed, and joined where one always falls through into the next; by address."""
+    """Cut translation blocks at each other's ends, sum them, and join those that always follow each other; sorted by address."""
     return basic_blocks_of(list(blocks))[0]
 
 
 def basic_blocks_of(blocks: Sequence[Block]) -> tuple[list[Block], list[list[tuple[int, float]]]]:
-    """As `basic_blocks`, and for each translation block which basic blocks it ran, and what share (0 to 1) of each."""
+    """Return `basic_blocks`, and for each translation block the basic blocks that it ran with the share (0 to 1) of each."""
     cuts = sorted({place for block in blocks for place in (block.address, block.end)})
     counts: defaultdict[tuple[int, bytes], int] = defaultdict(int)
     pieces = [list(_pieces(block, cuts)) for block in blocks]
@@ -215,6 +215,6 @@ def _pieces(block: Block, cuts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
 
 
 def _leaves(code: bytes) -> bool:
-    """Whether control never falls through the last instruction (b, bl, br, blr, ret, svc; Arm ARM, C4.1.66)."""
+    """Return whether control never falls through the last instruction (b, bl, br, blr, ret, svc; Arm ARM, C4.1.66)."""
     word = int.from_bytes(code[-INSTRUCTION_BYTES:], "little")
     return word & 0x7C000000 == 0x14000000 or word & 0xFE000000 == 0xD6000000 or word & 0xFF000000 == 0xD4000000

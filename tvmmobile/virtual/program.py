@@ -114,7 +114,7 @@ def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, t
 
 
 def qemu_words(board: Board, folder: str, skip_start: bool = False) -> list[str]:
-    """The command line of QEMU with the plugin that leaves profiles in `folder`, without the program; see `run_program`.
+    """Return the command line of QEMU with the plugin that leaves profiles in `folder`, without the program; see `run_program`.
 
     Raises:
         UserError: QEMU, or what the plugin is built with, is not installed.
@@ -129,7 +129,7 @@ def qemu_words(board: Board, folder: str, skip_start: bool = False) -> list[str]
 
 
 def plain_qemu_words(board: Board) -> list[str]:
-    """The command line without the plugin, for runs that are not modelled.
+    """Return the command line without the plugin, for runs that are not modelled.
 
     Raises:
         UserError: QEMU is not installed.
@@ -138,12 +138,12 @@ def plain_qemu_words(board: Board) -> list[str]:
 
 
 def _zeroing(block: Block) -> int:
-    """How many of a block's instructions are DC ZVA, Xt (Arm ARM, C5.3.8)."""
+    """Count a block's instructions DC ZVA, Xt (Arm ARM, C5.3.8)."""
     return sum(word & 0xFFFFFFE0 == 0xD50B7420 for (word,) in struct.iter_unpack("<I", block.code))
 
 
 def find_program(name: str, sysroot: Path | None) -> tuple[Path, Path | None]:
-    """The AArch64 program of that name, and the sysroot to run it with.
+    """Return the AArch64 program of that name, and the sysroot to run it with.
 
     Raises:
         UserError: there is none, it is for another machine or a script, or its dynamic loader is missing.
@@ -174,7 +174,7 @@ def _candidates(name: str, sysroot: Path | None) -> list[Path]:
 
 
 def _problem_of(path: Path) -> tuple[str, str] | None:
-    """Why a file cannot run on a board, and what to do about it."""
+    """Return why a file cannot run on a board, and what to do about it."""
     try:
         elf = read_elf(path)
     except NotElf:
@@ -209,7 +209,7 @@ def _check_end(code: int, name: str) -> None:
 
 
 def _read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
-    """The profile of the one process with a region, else of the program itself, and that process's memory map."""
+    """Return the profile of the one process with a region, else of the program itself, and that process's memory map."""
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
     try:
         profiles = {pid: parse_profile(text) for pid, text in texts.items()}

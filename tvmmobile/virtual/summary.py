@@ -12,7 +12,7 @@ from tvmmobile.virtual.program import ProgramRun
 
 
 def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
-    """The JSON of a run for `virtual run --json`."""
+    """Return the JSON of a run for `virtual run --json`."""
     return {
         "board": board.name,
         "kind": "modelled",
@@ -43,7 +43,7 @@ def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
 
 
 def block_summary(block: HotBlock) -> dict[str, Any]:
-    """The JSON of a block for `virtual run --json --top`."""
+    """Return the JSON of a block for `virtual run --json --top`."""
     cost = block.cost
     return {
         "place": block.place,
@@ -58,7 +58,7 @@ def block_summary(block: HotBlock) -> dict[str, Any]:
 
 
 def trust(board: Board, threads: int) -> str:
-    """How far the modelled time of a board can be trusted: a sentence."""
+    """Describe in a sentence how far the modelled time of a board can be trusted."""
     if own := board.calibration:
         off = f"{own.mean_error:.1%} off, {own.worst_error:.1%} at worst"
         return f"Calibrated by its own file on {own.points} kernels and networks: left out of the fit, one was modelled {off}."

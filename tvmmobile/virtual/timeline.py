@@ -38,7 +38,7 @@ class Course:
     copied: float
 
     def term_ms(self, bandwidth: float) -> dict[str, float]:
-        """The terms of the run's time; the last one is `bandwidth`, for which memory makes all threads wait.
+        """Return the terms of the run's time; the last one is `bandwidth`, for which memory makes all threads wait.
 
         Args:
             bandwidth: memory's rate for all cores together, as a share of `copied`.
@@ -104,7 +104,7 @@ def _handover_ms(board: Board) -> float:
 
 
 def _traffic(spans: Sequence[tuple[float, float, Segment]], board: Board, end: float) -> list[tuple[float, float]]:
-    """How long all threads together asked for how many bytes a millisecond, each segment's traffic spread evenly over it."""
+    """Return spans of time with the bytes a millisecond that all threads ask for, each segment's traffic spread evenly over it."""
     steps: defaultdict[float, float] = defaultdict(float)
     for begin, stop, segment in spans:
         stop = min(stop, end)

@@ -45,7 +45,7 @@ def receive_file(connection: socket.socket, source: str, target: IO[bytes]) -> N
 
 
 def error_number(message: str) -> int:
-    """The error number for a device's message, which ends with a `strerror` text; EIO for any other."""
+    """Return the error number for a device's message, which ends with a `strerror` text; EIO for any other."""
     return next((number for number in errno.errorcode if message.strip().endswith(os.strerror(number))), errno.EIO)
 
 
@@ -54,7 +54,7 @@ def _request(connection: socket.socket, name: bytes, content: bytes) -> None:
 
 
 def _answer(connection: socket.socket, path: str) -> int:
-    """The size of the data that follows; 0 at the end."""
+    """Return the size of the data that follows; 0 at the end."""
     name, size = struct.unpack("<4sI", receive(connection, 8))
     if name in (b"DATA", b"FAIL") and size > _CHUNK_BYTES:
         raise Gone(f"{size} bytes at once are not how adb answers")

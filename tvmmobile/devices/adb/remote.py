@@ -35,7 +35,7 @@ _AUTHORIZE = "Unlock its screen, accept this computer's key there, and run the s
 
 
 def devices() -> list[tuple[str, str]]:
-    """Serial and state of every device that adb knows, `device` for one that can be used; raises `DeviceUnavailable` without adb."""
+    """Return serial and state of every device that adb knows, `device` for a usable one; raises `DeviceUnavailable` without adb."""
     server = running_server()
     with _server_answers(server):
         return server.devices()
@@ -79,7 +79,7 @@ def _server_answers(server: AdbServer) -> Iterator[None]:
 
 
 def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s: float) -> None:
-    """Returns once the device's state is `device`."""
+    """Return once the device's state is `device`."""
     network = bool(_NETWORK_SERIAL.fullmatch(serial))
     said, offline_since = "", time.monotonic()
     while True:
@@ -133,13 +133,13 @@ def _unknown(serial: str, listed: dict[str, str], said: str) -> DeviceUnavailabl
 
 
 def _transport_of(server: AdbServer, serial: str, deadline: float) -> int:
-    """adb's number for this connection to the device; it changes when the device is unplugged."""
+    """Return adb's number for this connection to the device; it changes when the device is unplugged."""
     with server.open(f"host:tport:serial:{serial}", timeout_s=_left(deadline)) as connection:
         return int.from_bytes(receive(connection, 8), "little")
 
 
 def _listed(text: str) -> set[int]:
-    """The listening ports, from lines such as `SERIAL tcp:5000 tcp:6000`."""
+    """Return the listening ports, from lines such as `SERIAL tcp:5000 tcp:6000`."""
     return {int(port) for port in re.findall(r"^\S+ tcp:(\d+) ", text, re.MULTILINE)}
 
 
@@ -160,7 +160,6 @@ class AdbRemote:
         self._lock = threading.Lock()
 
     def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
-        """See `Remote`."""
         deadline = time.monotonic() + timeout_s
         process = self._start(words, timeout_s)
         try:
@@ -169,11 +168,9 @@ class AdbRemote:
             process.stop()
 
     def start(self, words: Sequence[str]) -> AdbProcess:
-        """See `Remote`."""
         return self._start(words, _OPEN_TIMEOUT_S)
 
     def push(self, source: Path, target: str) -> None:
-        """See `Remote`."""
         part = f"{target}.part"
         with source.open("rb") as content:
             mode, size = source.stat().st_mode & 0o777, source.stat().st_size
@@ -196,12 +193,10 @@ class AdbRemote:
                 raise
 
     def pull(self, source: str, target: Path) -> None:
-        """See `Remote`."""
         with replacing(target) as part, part.open("wb") as content, self._files() as connection:
             receive_file(connection, source, content)
 
     def forward(self, port: int) -> int:
-        """See `Remote`."""
         with self._link():
             opened = int(self._server.ask(f"{self._prefix}:forward:tcp:0;tcp:{port}", confirmed=True))
         with self._lock:
@@ -209,7 +204,6 @@ class AdbRemote:
         return opened
 
     def reverse(self, port: int) -> int:
-        """See `Remote`."""
         request = f"reverse:forward:tcp:0;tcp:{port}"
         with self._link():
             opened = int(self._server.ask(self._transport, request, timeout_s=_OPEN_TIMEOUT_S, confirmed=True))
@@ -218,7 +212,7 @@ class AdbRemote:
         return opened
 
     def alive(self) -> bool:
-        """See `Remote`. If one of its opened ports is missing, it is not alive: then adb has reconnected to the device."""
+        """Report false if an opened port is missing, too: then adb has reconnected to the device."""
         deadline = time.monotonic() + ALIVE_TIMEOUT_S
         try:
             with self._link():
@@ -239,7 +233,7 @@ class AdbRemote:
         return _listed(here).issuperset(forwards) and _listed(there).issuperset(reverses)
 
     def close(self) -> None:
-        """See `Remote`. Removes only what it has opened itself; the device stays connected to adb."""
+        """Remove only what this object opened; the device stays connected to adb."""
         self._lost, lost = self._lost or "it was closed", bool(self._lost)
         for process in list(self._processes):
             process.stop()
@@ -270,7 +264,7 @@ class AdbRemote:
 
     @contextlib.contextmanager
     def _files(self) -> Iterator[socket.socket]:
-        """A connection to the device's files."""
+        """Open a connection to the device's files."""
         with self._link():
             files = self._server.open(self._transport, "sync:", timeout_s=STALL_TIMEOUT_S)
         with files:
@@ -282,7 +276,7 @@ class AdbRemote:
 
     @contextlib.contextmanager
     def _link(self) -> Iterator[None]:
-        """Turns adb's errors into `LinkLost`."""
+        """Turn adb's errors into `LinkLost`."""
         if self._lost:
             raise LinkLost(f"{self._serial}: {self._lost}")
         try:
@@ -295,7 +289,7 @@ class AdbRemote:
             raise LinkLost(f"{self._serial}: {error}") from error
 
     def _free_bytes(self, folder: str) -> float:
-        """Free bytes of the folder's file system; infinity if the device does not tell."""
+        """Return free bytes of the folder's file system; infinity if the device does not tell."""
         rows = self.run(["df", "-k", folder]).stdout.splitlines()
         words = rows[-1].split() if rows else []
         return int(words[3]) * 1024.0 if len(words) > 3 and words[3].isdigit() else float("inf")

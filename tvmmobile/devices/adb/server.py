@@ -69,7 +69,7 @@ class AdbServer:
         return connection
 
     def ask(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S, confirmed: bool = False) -> str:
-        """The answer to the last request; `confirmed`: a second OKAY precedes it. Raises `AdbRefused`, `NoAnswer` or `Gone`."""
+        """Return the answer to the last request; `confirmed`: a second OKAY precedes it. Raises `AdbRefused`, `NoAnswer` or `Gone`."""
         with self.open(*requests, timeout_s=timeout_s) as connection:
             if confirmed:
                 _check_okay(connection)
@@ -81,7 +81,7 @@ class AdbServer:
             _check_okay(connection)
 
     def devices(self) -> list[tuple[str, str]]:
-        """Serial and state of every device: `device` for one that can be used, `offline`, `unauthorized`, `no permissions; …`.
+        """Return serial and state of every device: `device` for one that can be used, `offline`, `unauthorized`, `no permissions; …`.
 
         Raises:
             AdbRefused, NoAnswer, Gone: there is no answer.
@@ -135,7 +135,7 @@ def _check_okay(connection: socket.socket) -> None:
 
 
 def running_server() -> AdbServer:
-    """The server, started if none runs; raises `DeviceUnavailable` if that fails or if it accepts connections from other machines."""
+    """Return the server, started if needed; raises `DeviceUnavailable` if that fails or if it accepts connections from other machines."""
     port = adb_server_port()
     if not _listens(port):
         _start(port)
@@ -170,7 +170,7 @@ def _listens(port: int) -> bool:
 
 
 def _listens_to_others(port: int) -> bool:
-    """Whether something listens on that port for other machines too; False if the system does not tell."""
+    """Return whether something listens on that port for other machines too; False if the system does not tell."""
     import psutil
 
     try:

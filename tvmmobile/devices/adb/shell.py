@@ -23,7 +23,7 @@ _JOIN_S = 2.0
 
 
 def service_of(words: Sequence[str]) -> str:
-    """The name of the service that runs these words. `exec`: the shell becomes the program, so that a signal to it reaches the program."""
+    """Return the service that runs these words. With `exec` the shell becomes the program, so that signals reach the program."""
     return f"shell,v2,raw:exec {join(words)}"
 
 
@@ -49,7 +49,6 @@ class AdbProcess:
         self._reader.start()
 
     def read_line(self, timeout_s: float) -> str:
-        """See `RemoteProcess`."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while b"\n" not in self._output and not self._over:
@@ -62,7 +61,6 @@ class AdbProcess:
         return line.decode(errors="replace")
 
     def write(self, content: bytes) -> None:
-        """See `RemoteProcess`."""
         with self._writing:
             try:
                 for start in range(0, len(content), _PACKET_BYTES):
@@ -82,12 +80,10 @@ class AdbProcess:
                 raise self._lost() from error
 
     def poll(self) -> int | None:
-        """See `RemoteProcess`."""
         with self._changed:
             return self._status if self._status is not None or not self._over else -1
 
     def last_words(self) -> str:
-        """See `RemoteProcess`."""
         with self._changed:
             return self._errors.decode(errors="replace").strip()[-600:]
 
@@ -109,7 +105,7 @@ class AdbProcess:
             return self._status, self._output.decode(errors="replace"), self._errors.decode(errors="replace")
 
     def stop(self) -> None:
-        """See `RemoteProcess`. adbd then hangs up (SIGHUP) on a program that still runs."""
+        """Close the program's streams; adbd then hangs up (SIGHUP) on a program that still runs."""
         self._stopped = True
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)

@@ -37,12 +37,12 @@ Progress = Callable[[str], None]
 
 
 def sources() -> list[Path]:
-    """The agent's C++ files."""
+    """Return the agent's C++ files."""
     return sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in {".cc", ".h"})
 
 
 def bundle_path() -> Path:
-    """Path of this version's bundle, existing or not: its name depends on sources, flags and runtime versions."""
+    """Return the path of this version's bundle, existing or not: its name depends on sources, flags and runtime versions."""
     digest = hashlib.sha256()
     for path in sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -51,12 +51,12 @@ def bundle_path() -> Path:
 
 
 def agent_command(bundle: Path) -> list[str]:
-    """The start of the command line that runs the bundle's agent, on AArch64 or after an emulator's name."""
+    """Return the start of the command line that runs the bundle's agent, on AArch64 or after an emulator's name."""
     return [str(bundle / LOADER), "--library-path", str(bundle), str(bundle / AGENT)]
 
 
 def build_bundle(progress: Progress | None = None) -> Path:
-    """The bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); a wheel contains it prebuilt.
+    """Return the bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); a wheel contains it prebuilt.
 
     Args:
         progress: called before each long step.

@@ -36,7 +36,7 @@ BUNDLE = "bundle"
 
 @dataclass(frozen=True)
 class HostConfig:
-    """What to run.
+    """Configuration of a host process.
 
     Attributes:
         command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, `{tracker}` for HOST:PORT.
@@ -59,7 +59,7 @@ class HostConfig:
     deadline_s: float
 
     def to_line(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self)) + "\n"
 
 
@@ -114,7 +114,7 @@ class _Agents:
         return ""
 
     def last_words(self) -> str:
-        """The end of what the agents wrote."""
+        """Return the end of what the agents wrote."""
         return self._log_path.read_text(errors="replace")[-600:].strip()
 
     def stop(self) -> None:
@@ -174,13 +174,13 @@ def _raise_stop(_number: int, _frame: object) -> None:
 
 
 def stop_on_signals() -> None:
-    """From now on the first of `STOP_SIGNALS` raises `StopRequested` in the main thread; later ones are ignored."""
+    """Make the first of `STOP_SIGNALS` raise `StopRequested` in the main thread; later ones are ignored."""
     for number in STOP_SIGNALS:
         signal.signal(number, _raise_stop)
 
 
 def main() -> None:
-    """Entry point of the process."""
+    """Run the process."""
     stop_on_signals()
     config = HostConfig(**json.loads(sys.stdin.readline()))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashing kernels are expected here and need no core file

@@ -14,23 +14,23 @@ BYTES = 32
 
 
 def new_secret() -> str:
-    """A run's secret: 64 hexadecimal digits."""
+    """Return a run's secret: 64 hexadecimal digits."""
     return secrets.token_hex(BYTES)
 
 
 def nonce() -> bytes:
-    """Random bytes that are used once."""
+    """Return random bytes that are used once."""
     return secrets.token_bytes(BYTES)
 
 
 def proof(key: bytes, purpose: str, *parts: bytes) -> bytes:
-    """HMAC-SHA256 (RFC 2104) over a purpose and parts, each preceded by its length (32 bits, little-endian)."""
+    """Return HMAC-SHA256 (RFC 2104) over a purpose and parts, each preceded by its length (32 bits, little-endian)."""
     message = b"".join(len(part).to_bytes(4, "little") + part for part in (purpose.encode(), *parts))
     return hmac.digest(key, message, "sha256")
 
 
 def proves(claimed: bytes, key: bytes, purpose: str, *parts: bytes) -> bool:
-    """Whether `claimed` is that proof; takes the same time wherever they differ."""
+    """Return whether `claimed` is that proof; takes the same time wherever they differ."""
     return hmac.compare_digest(claimed, proof(key, purpose, *parts))
 
 
@@ -47,12 +47,12 @@ class Seal:
         self._sent = self._received = 0
 
     def closed(self, content: bytes) -> bytes:
-        """The next message to send: its tag, then `content`."""
+        """Return the next message to send: its tag, then `content`."""
         self._sent += 1
         return proof(self._key, self._ours, self._sent.to_bytes(8, "little"), content) + content
 
     def opened(self, message: bytes) -> bytes:
-        """The content of the next message received; raises `ValueError` where its tag is wrong."""
+        """Return the content of the next message received; raises `ValueError` where its tag is wrong."""
         self._received += 1
         tag, content = message[:BYTES], message[BYTES:]
         if not proves(tag, self._key, self._theirs, self._received.to_bytes(8, "little"), content):
@@ -61,6 +61,6 @@ class Seal:
 
 
 def tracker_seal(key: bytes, client: bytes, tracker: bytes, at_tracker: bool) -> Seal:
-    """The seal of a connection to a tracker, from the nonces of both ends."""
+    """Return the seal of a connection to a tracker, from the nonces of both ends."""
     names = ("from tracker", "to tracker") if at_tracker else ("to tracker", "from tracker")
     return Seal(proof(key, "tracker messages", client, tracker), *names)

@@ -66,7 +66,7 @@ def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> Non
 
 
 def receive(sock: socket.socket, size: int, deadline: float) -> bytes:
-    """Exactly `size` bytes; raises `TimeoutError` at the deadline (of `time.monotonic`), `OSError` where the connection ends."""
+    """Receive exactly `size` bytes; raises `TimeoutError` at the deadline (of `time.monotonic`), `OSError` if the connection ends."""
     data = b""
     while len(data) < size:
         left = deadline - time.monotonic()
@@ -144,7 +144,7 @@ class Relay:
             _shut(self._client)
 
     def _ready(self, *socks: socket.socket) -> list[socket.socket]:
-        """The readable sockets; raises `TimeoutError` at the deadline, `_Stopped` when the thread must end."""
+        """Return the readable sockets; raises `TimeoutError` at the deadline, `_Stopped` when the thread must end."""
         poller = select.poll()
         by_number = {sock.fileno(): sock for sock in (*socks, self._woken)}
         for number in by_number:
@@ -158,7 +158,7 @@ class Relay:
         return ready
 
     def _await_client(self) -> socket.socket:
-        """The connection of TVM's client: the one that sends the key."""
+        """Return the connection of TVM's client: the one that sends the key."""
         wanted = f"client:{self.key}".encode()
         wanted = struct.pack("<ii", RPC_MAGIC, len(wanted)) + wanted
         waiting: dict[socket.socket, bytes] = {}
@@ -233,7 +233,7 @@ class Relay:
 
 
 def _other_end(ours: socket.socket) -> int:
-    """The descriptor of the other end of a connection within this process, which TVM does not expose."""
+    """Return the descriptor of the other end of a connection within this process, which TVM does not expose."""
     ends = ours.getpeername(), ours.getsockname()  # the port may have other connections
     for name in os.listdir("/dev/fd"):  # macOS has it too
         try:

@@ -35,7 +35,7 @@ class HostGone(LinkError):
 
 @contextlib.contextmanager
 def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Any]:
-    """An `AgentSession` (TVM's `RPCSession` and a little more), closed when the context ends, whatever remote objects are still alive.
+    """Open an `AgentSession` (TVM's `RPCSession` and a little more) until the context ends, whatever remote objects are still alive.
 
     Args:
         endpoint: the tracker to ask for an agent.
@@ -66,7 +66,7 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
 @contextlib.contextmanager
 def open_relay(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Relay]:
-    """A port of this process that leads to a free agent, for one TVM client of any kind; arguments and errors as for `open_session`."""
+    """Open a port of this process that leads one TVM client to a free agent; arguments and errors as for `open_session`."""
     host, port, offer = _request_agent(endpoint, wait_s)
     agent = None
     try:
@@ -90,7 +90,7 @@ def _last_line(error: Exception) -> str:
 
 
 def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
-    """The address of a free agent, and its offer."""
+    """Return the address of a free agent, and its offer."""
     deadline = time.monotonic() + wait_s
     try:
         with TrackerLink(endpoint, deadline) as tracker:
@@ -145,13 +145,13 @@ class TrackerLink:
         return tracker_seal(key, ours, theirs, at_tracker=False)
 
     def ask(self, message: Any) -> Any:
-        """The answer to one message. Raises as the constructor."""
+        """Return the answer to one message. Raises as the constructor."""
         content = self._seal.closed(json.dumps(message).encode())
         self.sock.sendall(struct.pack("<i", len(content)) + content)
         return self.answer()
 
     def answer(self) -> Any:
-        """The next answer. Raises as the constructor."""
+        """Return the next answer. Raises as the constructor."""
         size = struct.unpack("<i", receive(self.sock, 4, self._deadline))[0]
         if not BYTES < size <= MAX_MESSAGE_BYTES:
             raise ValueError("its answer is invalid")

@@ -44,7 +44,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
             raise NotStored(path.name, len(content))
 
     def put(self, array: npt.NDArray[Any]) -> Any:
-        """A new tensor on the device with the array's shape, type and content; raises `OSError` if the connection is gone."""
+        """Make a tensor on the device with the array's shape, type and content; raises `OSError` if the connection is gone."""
         content = np.ascontiguousarray(array)
         tensor = tvm.runtime.empty(content.shape, str(content.dtype), self.cpu(0))
         self._request(_WRITE, self._address(tensor), content.nbytes)
@@ -54,7 +54,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         return tensor
 
     def get(self, tensor: Any) -> npt.NDArray[Any]:
-        """A copy of a tensor of the device; raises `OSError` if the connection is gone."""
+        """Return a copy of a tensor of the device; raises `OSError` if the connection is gone."""
         array = np.empty(tuple(int(extent) for extent in tensor.shape), dtype=str(tensor.dtype))
         self._request(_READ, self._address(tensor), array.nbytes)
         self._receive_into(array.reshape(-1).view(np.uint8).data)

@@ -45,7 +45,7 @@ class ForwardedPort:
 
     @property
     def port(self) -> int:
-        """On 127.0.0.1."""
+        """Its number, on 127.0.0.1."""
         return int(self.listener.getsockname()[1])
 
 
@@ -113,7 +113,7 @@ class Tracker:
             self._receive(data)
 
     def servers(self, gate: ForwardedPort | None = None) -> int:
-        """Number of connected agents; only those of one gate, if given."""
+        """Count the connected agents; only those of one gate, if given."""
         return sum(1 for peer in list(self._peers) if gate in (None, peer.gate) and str(peer.info.get("key", "")).startswith("server:"))
 
     def _accept(self, gate: ForwardedPort | None) -> None:

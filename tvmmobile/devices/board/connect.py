@@ -14,7 +14,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 @contextmanager
 def connected(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
-    """A connection that is closed when the context ends; raises `DeviceUnavailable` if it cannot be made, or is lost."""
+    """Connect to a board until the context ends; raises `DeviceUnavailable` if the connection cannot be made, or is lost."""
     remote = connect(address, timeout_s)
     try:
         yield remote
@@ -28,7 +28,7 @@ def connected(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEO
 
 
 def connect(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Remote:
-    """A connection to the board at `address`, to be closed; raises `DeviceUnavailable` with the reason and what to do."""
+    """Connect to the board at `address`; the caller closes it. Raises `DeviceUnavailable` with the reason and what to do."""
     if isinstance(address, SshAddress):
         from tvmmobile.devices.ssh.remote import connect_ssh
 
@@ -39,7 +39,7 @@ def connect(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT
 
 
 def described(address: SshAddress | AdbAddress) -> str:
-    """The address in readable form."""
+    """Return the address in readable form."""
     if isinstance(address, SshAddress):
         return address.destination + (f":{address.port}" if address.port else "")
     return f"adb {address.serial}"

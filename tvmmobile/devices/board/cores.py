@@ -22,7 +22,7 @@ _NOT_FOUND = 127
 
 
 def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int], str]:
-    """The cores that our programs may run on, and their cpuset's name; all cores and "" if the board does not tell.
+    """Return the cores that our programs may run on, and their cpuset's name; all cores and "" if the board does not tell.
 
     `cat` reads its own entries in /proc; it is started in the same way as the agent.
     """
@@ -35,13 +35,13 @@ def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int
 
 
 def _numbers(text: str) -> frozenset[int]:
-    """The numbers in `0-3,6`; other text is left out."""
+    """Return the numbers in `0-3,6`; other text is left out."""
     found = [match for part in text.split(",") if (match := _RANGE.fullmatch(part))]
     return frozenset(number for match in found for number in range(int(match[1]), min(int(match[2] or match[1]), 4095) + 1))
 
 
 def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
-    """Words before the agent's command that confine it to the board's fastest cores; none if all cores are alike.
+    """Return words before the agent's command that confine it to the board's fastest cores; none if all cores are alike.
 
     None either if the board has no `taskset`, which `core_notes` reports, or if an emulator's host has too few cores.
 
@@ -74,7 +74,7 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
 
 
 def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
-    """Remarks on the cores that measurements will use, one sentence each."""
+    """Return remarks on the cores that measurements will use, one sentence each."""
     numbers = fastest(board.facts.cores)
     usable = [number for number in numbers if number in allowed_cores(remote, board)[0]]
     notes = []
@@ -86,7 +86,7 @@ def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
 
 
 def _cores(numbers: Collection[int]) -> str:
-    """`core 7`, or `cores 0-3,6`."""
+    """Return text such as `core 7` or `cores 0-3,6`."""
     ordered = sorted(numbers)
     parts: list[list[int]] = []
     for number in ordered:

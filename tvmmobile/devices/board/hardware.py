@@ -67,20 +67,20 @@ class HardwareDevice:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
-        """A watch over all boards, with its own connections."""
+        """Watch over all boards, with connections of its own."""
         with watching(self.file.boards) as watch:
             yield watch
 
 
 def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
-    """The board's fastest kind of core, their number, and their highest clock in Hz (0 if unknown)."""
+    """Return the board's fastest kind of core, their number, and their highest clock in Hz (0 if unknown)."""
     numbers = fastest(board.facts.cores)
     best = board.facts.cores[numbers[0]]
     return part_of(best.implementer, best.part), len(numbers), best.max_hz
 
 
 def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
-    """The device profile of a registered board."""
+    """Return the device profile of a registered board."""
     part, count, clock_hz = fastest_cores(board)
     system = "gnu" if board.facts.api_level is None else "android"
     return DeviceProfile(

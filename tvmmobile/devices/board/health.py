@@ -48,7 +48,7 @@ class Health:
 
 
 def read_health(remote: Remote, board: RegisteredBoard) -> Health:
-    """The board's current state."""
+    """Read the board's current state."""
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks, caps = (
@@ -84,7 +84,7 @@ def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
 
 
 def capped(health: Health, board: RegisteredBoard) -> str:
-    """How far the clock of the fastest cores is held down now, in words; "" if it is not, or if the board does not tell."""
+    """Describe how far the clock of the fastest cores is held down; "" if it is not, or if the board does not tell."""
     numbers = fastest(board.facts.cores)
     highest = board.facts.cores[numbers[0]].max_hz
     caps = [health.caps_hz[number] for number in numbers if number < len(health.caps_hz) and health.caps_hz[number]]
@@ -92,7 +92,7 @@ def capped(health: Health, board: RegisteredBoard) -> str:
 
 
 def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
-    """Disturbances of measurements, one sentence each with a remedy."""
+    """Return disturbances of measurements, one sentence each with a remedy."""
     found = []
     if health.throttled:
         found.append(f"Its clocks are held down: {', '.join(health.throttled)}. Cool it, and give it a power supply that is strong enough.")

@@ -21,12 +21,12 @@ MARK = ".tvmmobile"
 
 
 def agent_words(folder: str) -> list[str]:
-    """The start of the command line that runs the agent installed in `folder`."""
+    """Return the start of the command line that runs the agent installed in `folder`."""
     return [f"{folder}/{LOADER}", "--library-path", folder, f"{folder}/{AGENT}"]
 
 
 def home_directory(remote: Remote) -> str:
-    """The user's own folder for this program on a board; raises `DeviceUnavailable` where none can be written."""
+    """Return the user's own folder for this program on a board; raises `DeviceUnavailable` where none can be written."""
     script = (
         "if [ -d /data/local/tmp ] && [ -w /data/local/tmp ]; then echo /data/local/tmp/tvmmobile; "
         'elif [ -n "$HOME" ] && [ -w "$HOME" ]; then echo "$HOME/.tvmmobile"; else exit 1; fi'
@@ -83,7 +83,7 @@ def remove_folder(remote: Remote, directory: str) -> None:
 
 
 def make_directory(remote: Remote, directory: str) -> None:
-    """The user's own folder on the board, readable by nobody else, with our mark; raises `DeviceUnavailable` where it cannot be one."""
+    """Create the user's own folder on the board, private and with our mark; raises `DeviceUnavailable` if that is impossible."""
     script = 'if [ -e "$1" ]; then [ -f "$1/$2" ] || [ -z "$(ls -A "$1")" ] || exit 9; fi; mkdir -p -m 700 "$1" && : > "$1/$2"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK])
     if done.status == 9:
@@ -103,13 +103,13 @@ _FOR_C = (LOADER, "libc.so.6", "libdl.so.2", "libpthread.so.0")
 
 
 def runtime_files(bundle: Path, tvm: bool = True) -> dict[str, Path]:
-    """Files that a program needs, by path in the folder: the loader and C library of our own programs and, if asked for, TVM's runtime."""
+    """Return the files that a program needs, by path in the folder: our programs' loader and C library and, if asked for, TVM's runtime."""
     names = sorted(path.name for path in bundle.iterdir() if path.name != AGENT) if tvm else _FOR_C
     return {f"{RUNTIME_FOLDER}/{name}": bundle / name for name in names}
 
 
 def program_words(folder: str) -> list[str]:
-    """Words before a program's path on the board, so that it finds the runtime in `folder`."""
+    """Return words before a program's path on the board, so that it finds the runtime in `folder`."""
     return [f"{folder}/{RUNTIME_FOLDER}/{LOADER}", "--library-path", f"{folder}/{RUNTIME_FOLDER}"]
 
 
@@ -160,7 +160,7 @@ def _make_folders(remote: Remote, folders: list[str]) -> None:
 
 
 def _hashes(remote: Remote, folder: str, names: list[str]) -> dict[str, str]:
-    """SHA-256 of files on the board; those that are not there are left out."""
+    """Return SHA-256 of files on the board; those that are not there are left out."""
     script = 'cd "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
     lines = remote.run(["sh", "-c", script, "sh", folder, *names], timeout_s=_HASH_TIMEOUT_S).stdout.splitlines()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

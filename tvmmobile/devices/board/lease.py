@@ -29,7 +29,7 @@ class BoardBusy(Exception):
 
 @dataclass(frozen=True)
 class Lease:
-    """Who has a board.
+    """A note of who uses a board.
 
     Attributes:
         owner: `user@host`.
@@ -44,7 +44,7 @@ class Lease:
     until_s: float
 
     def to_bytes(self) -> bytes:
-        """The stored form."""
+        """Encode the lease for its file."""
         text = json.dumps({"owner": self.owner, "run": self.run, "boot": self.boot, "until_s": round(self.until_s, 1)})
         return text.encode().ljust(_SIZE - 1) + b"\n"
 
@@ -83,7 +83,7 @@ class BoardLease:
             remote.run(["sh", "-c", _REMOVE, "sh", self.path])
 
     def _state(self, remote: Remote) -> tuple[Lease | None, str, float]:
-        """The stored lease, the board's current boot, and seconds since then."""
+        """Return the stored lease, the board's current boot, and seconds since then."""
         lines = remote.run(["sh", "-c", _STATE, "sh", self.path, self.root]).stdout.splitlines()
         boot, uptime_s = (lines[-2].strip(), float(lines[-1])) if len(lines) >= 2 and _UPTIME.fullmatch(lines[-1]) else ("", 0.0)
         try:

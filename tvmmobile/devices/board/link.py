@@ -35,7 +35,7 @@ _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
 @dataclass(frozen=True)
 class AgentPlan:
-    """What to run on every board.
+    """The agent that every board of a device runs.
 
     Attributes:
         key: agents register under it.
@@ -73,7 +73,7 @@ class BoardLink:
         self._thread = threading.Thread(target=self._keep, name=f"link {described(board.address)}", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
@@ -83,11 +83,11 @@ class BoardLink:
 
     @property
     def ready(self) -> bool:
-        """Whether its agent is registered."""
+        """True while its agent is registered."""
         return self.problem is None and self.tracker.servers(self.gate) > 0
 
     def _place(self, port: int) -> int:
-        """The port of this machine that leads to a port of the board."""
+        """Return the port of this machine that leads to a port of the board."""
         remote = self._remote
         if remote is None:
             raise ValueError("an agent of a connection that has ended")
@@ -212,6 +212,6 @@ class BoardLink:
 
 
 def lease_path(board: RegisteredBoard) -> str:
-    """The file on a board that says who uses it, the same for all its users."""
+    """Return the file on a board that says who uses it, the same for all its users."""
     folder = "/data/local/tmp" if board.facts.api_level is not None else "/tmp"
     return f"{board.root.rstrip('/')}{folder}/tvmmobile.lease"

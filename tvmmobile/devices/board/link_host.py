@@ -25,7 +25,7 @@ _STOP_ALL_S = 2 * STOP_S
 
 
 class LinkConfig(BaseModel):
-    """What to run where; `parent` is the process this one must not outlive, `deadline_s` how long first contact may take."""
+    """Configuration of a link host; it ends with the process `parent`, and first contact may take `deadline_s`."""
 
     plan: AgentPlan
     boards: tuple[RegisteredBoard, ...]
@@ -67,7 +67,7 @@ def _serve(config: LinkConfig) -> None:
 
 
 def main() -> None:
-    """Entry point of the process."""
+    """Run the process."""
     stop_on_signals()
     config = LinkConfig.model_validate_json(sys.stdin.readline())
     with contextlib.suppress(StopRequested):

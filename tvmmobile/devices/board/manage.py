@@ -101,7 +101,7 @@ def remove_device(name: str, keep_files: bool = False, said: Said = lambda _sent
 
 
 def registered(name: str) -> DeviceFile:
-    """The boards of a device; raises `UserError` where it is not registered."""
+    """Return the boards of a device; raises `UserError` where it is not registered."""
     found = load_device(name)
     if found is None:
         known = ", ".join(registered_names()) or "none"
@@ -110,7 +110,7 @@ def registered(name: str) -> DeviceFile:
 
 
 def _ssh_address(destination: str, port: int | None, fingerprint: str | None, agreed: Callable[[str, str], bool]) -> SshAddress:
-    """The address, once the user has accepted its host key."""
+    """Return the address, once the user has accepted its host key."""
     key = host_key_of(destination, port, CONNECT_TIMEOUT_S)
     if fingerprint is not None and fingerprint != key.fingerprint:
         raise DeviceUnavailable(

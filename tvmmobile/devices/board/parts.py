@@ -41,12 +41,12 @@ _GENERIC = _design("AArch64 core", "generic")
 
 
 def part_of(implementer: int, part: int) -> CoreDesign:
-    """The core design with these MIDR fields; a generic one if it is unknown."""
+    """Return the core design with these MIDR fields; a generic one if it is unknown."""
     return _PARTS.get(part, _GENERIC) if implementer == ARM else _GENERIC
 
 
 def fastest(cores: Sequence[LinuxCore]) -> list[int]:
-    """The numbers of the cores of the fastest kind, in order; the others are slower."""
+    """Return the numbers of the cores of the fastest kind, in order; the others are slower."""
 
     def speed(core: LinuxCore) -> tuple[float, float, int]:
         return part_of(core.implementer, core.part).machine.fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part

@@ -19,7 +19,7 @@ _ANDROID_ABI = "arm64-v8a"
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
-    """The content of files of the board, stripped, in one round trip; those that cannot be read are empty."""
+    """Return the content of files of the board, stripped, in one round trip; those that cannot be read are empty."""
     text = remote.run(["sh", "-c", _CAT, "sh", *paths]).stdout
     found = dict.fromkeys(paths, "")
     for section in text.split("\n@@ ")[1:]:
@@ -81,13 +81,13 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
 
 
 def _said(remote: Remote, words: Sequence[str]) -> str:
-    """Output of a program on the board; "" if it fails or is missing."""
+    """Return output of a program on the board; "" if it fails or is missing."""
     done = remote.run(words)
     return done.stdout.strip() if done.status == 0 else ""
 
 
 def _android(remote: Remote) -> dict[str, str]:
-    """Android's properties; empty on other systems."""
+    """Return Android's properties; empty on other systems."""
     names = {"api": "ro.build.version.sdk", "release": "ro.build.version.release", "maker": "ro.product.manufacturer"}
     names |= {"product": "ro.product.model", "soc": "ro.soc.model", "abis": "ro.product.cpu.abilist"}
     script = 'command -v getprop >/dev/null || exit 1; for name in "$@"; do printf "%s\\n" "$(getprop "$name")"; done'
@@ -102,7 +102,7 @@ def _android(remote: Remote) -> dict[str, str]:
 
 
 def _check_android(abis: str, model: str) -> None:
-    """`abis`: the binary interfaces that Android tells, or ""."""
+    """Raise `DeviceUnavailable` unless Android's binary interfaces `abis`, if it tells any, include AArch64's."""
     if abis and _ANDROID_ABI not in abis.split(","):
         raise DeviceUnavailable(
             f"{model or 'The phone'} runs an Android without {_ANDROID_ABI} ({abis}); libraries are made for AArch64.",
@@ -123,7 +123,7 @@ def _check_architecture(architecture: str, model: str) -> None:
 
 
 def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
-    """Cores from the text of /proc/cpuinfo and each core's highest clock in kHz, as text."""
+    """Return cores from the text of /proc/cpuinfo and each core's highest clock in kHz, as text."""
     cores = []
     for section in re.split(r"\n\s*\n", cpuinfo):
         fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
@@ -137,19 +137,19 @@ def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
 
 
 def number_in(text: str) -> int | None:
-    """A number of at most 15 decimal digits, or of hexadecimal ones after 0x; `None` for any other text."""
+    """Return a number of at most 15 decimal digits, or of hexadecimal ones after 0x; `None` for any other text."""
     found = re.fullmatch(r"0[xX][0-9a-fA-F]{1,12}|[0-9]{1,15}", text)
     return None if found is None else int(text, 16 if text[1:2] in ("x", "X") else 10)
 
 
 def parse_memory(meminfo: str) -> int:
-    """MemTotal of /proc/meminfo in bytes; 0 where it is missing."""
+    """Return MemTotal of /proc/meminfo in bytes; 0 where it is missing."""
     found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
 
 
 def hottest(millidegrees: Sequence[str]) -> float | None:
-    """The highest of sensors' readings, in °C; `None` without a plausible one."""
+    """Return the highest of sensors' readings, in °C; `None` without a plausible one."""
     readings = [int(text) / 1000 for text in millidegrees if re.fullmatch(r"-?[0-9]{1,9}", text)]
     plausible = [reading for reading in readings if 0 < reading < 150]
     return max(plausible, default=None)
@@ -161,7 +161,7 @@ def _pretty_name(os_release: str) -> str:
 
 
 def _cache_sizes(described: Sequence[Sequence[str]]) -> tuple[int, int]:
-    """Bytes of the first-level data cache and of the second level, 0 where they are not described."""
+    """Return the bytes of the first-level data cache and of the second level, 0 where they are not described."""
     sizes: Mapping[tuple[str, str], int] = {(level, kind): _bytes(size) for level, kind, size in described}
     return sizes.get(("1", "Data"), 0), sizes.get(("2", "Unified"), 0)
 

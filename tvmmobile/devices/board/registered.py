@@ -62,7 +62,7 @@ class LinuxCore(_Strict):
 
 
 class Facts(_Strict):
-    """What a board said about itself when it was added.
+    """A board's description, read when it was added.
 
     Attributes:
         architecture: `uname -m`.
@@ -118,17 +118,17 @@ class DeviceFile(_Strict):
 
 
 def devices_dir() -> Path:
-    """Where device files are."""
+    """Return the folder of device files."""
     return user_data_dir() / "devices"
 
 
 def registered_names() -> list[str]:
-    """The names of the registered devices, sorted."""
+    """Return the names of the registered devices, sorted."""
     return sorted(path.stem for path in devices_dir().glob("*.json"))
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` for a name no device can have."""
+    """Raise `UserError` for a name no device can have."""
     if not _NAME.fullmatch(name) or name.endswith(("-virtual", ".toml", ".json")):
         raise UserError(
             f"{name!r} cannot be a device's name.", "Use letters, digits, dots, hyphens and underscores, such as pi4; -virtual is taken."
@@ -136,7 +136,7 @@ def check_name(name: str) -> None:
 
 
 def load_device(name: str) -> DeviceFile | None:
-    """The registered device of that name, if there is one; raises `UserError` if its file is damaged or of another version."""
+    """Return the registered device of that name, if there is one; raises `UserError` if its file is damaged or of another version."""
     path = devices_dir() / f"{name}.json"
     if not _NAME.fullmatch(name) or not path.is_file():
         return None

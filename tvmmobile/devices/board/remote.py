@@ -36,16 +36,16 @@ class RemoteProcess(Protocol):
     """A running program on the board. It ends with the connection at the latest."""
 
     def read_line(self, timeout_s: float) -> str:
-        """The next line of its standard output, without the newline; "" once that has ended."""
+        """Return the next line of its standard output, without the newline; "" once that has ended."""
 
     def write(self, content: bytes) -> None:
         """Write to its standard input; a program that has ended is `LinkLost` too."""
 
     def poll(self) -> int | None:
-        """Its exit status; `None` while it runs. A connection that is gone counts as -1."""
+        """Return its exit status; `None` while it runs. A connection that is gone counts as -1."""
 
     def last_words(self) -> str:
-        """The end of what it wrote to standard error, at most 600 characters."""
+        """Return the end of what it wrote to standard error, at most 600 characters."""
 
     def stop(self) -> None:
         """Close its standard input and output; never raises."""
@@ -87,7 +87,7 @@ class Remote(Protocol):
         """
 
     def alive(self) -> bool:
-        """Whether the board still answers; takes at most a few seconds."""
+        """Return whether the board still answers; takes at most a few seconds."""
 
     def close(self) -> None:
         """End the connection and everything that runs over it; never raises."""

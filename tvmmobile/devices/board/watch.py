@@ -31,11 +31,11 @@ class BoardWatch:
         self._remotes: dict[int, Remote] = {}
 
     def read(self) -> tuple[Health, ...]:
-        """The boards' state, in their order; raises `DeviceUnavailable` if one is away, and stays so."""
+        """Return the boards' state, in their order; raises `DeviceUnavailable` if one is away, and stays so."""
         return tuple(self._read(index, board) for index, board in enumerate(self._boards))
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
-        """The boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed; see `read`."""
+        """Return the boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed; see `read`."""
         deadline, patience = (time.monotonic() + seconds for seconds in (limit_s, CAP_S))
         while True:
             now = self.read()
@@ -46,7 +46,7 @@ class BoardWatch:
             time.sleep(poll_s)
 
     def spoiled(self, before: Sequence[Health], after: Sequence[Health]) -> str:
-        """Why a measurement between two states does not count; "" if it does."""
+        """Return why measurements between two states do not count; "" if they do."""
         for board, then, now in zip(self._boards, before, after, strict=True):
             if then.boot != now.boot:
                 return "the board was started anew"
@@ -85,7 +85,7 @@ class BoardWatch:
 
 @contextlib.contextmanager
 def watching(boards: Sequence[RegisteredBoard]) -> Iterator[BoardWatch]:
-    """A watch over boards until the context ends."""
+    """Watch over boards until the context ends."""
     watch = BoardWatch(boards)
     try:
         yield watch

@@ -24,7 +24,7 @@ _USER = re.compile(r"[\w.][\w.@+-]*")
 
 @dataclass(frozen=True)
 class Route:
-    """How to connect.
+    """A resolved way to connect to a server.
 
     Attributes:
         destination: as the user gave it.
@@ -54,19 +54,19 @@ class Route:
 
     @property
     def where(self) -> str:
-        """For messages: the server, and the destination if it has a different name."""
+        """The server for messages, and the destination if it has a different name."""
         server = f"{self.host} port {self.port}"
         return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
 
     @property
     def ssh_arguments(self) -> str:
-        """For commands that the user is told to run."""
+        """Arguments of `ssh` for commands that the user is told to run."""
         port = ["-p", str(self.port)] if self.port != DEFAULT_PORT else []
         return shlex.join([*port, f"{self.user}@{self.host}"])
 
 
 def route_to(destination: str, port: int | None) -> Route:
-    """The route to `[user@]host`. User and port given here take precedence over `~/.ssh/config`, and that over the system's file.
+    """Return the route to `[user@]host`. User and port given here take precedence over `~/.ssh/config`, and that over the system's file.
 
     Raises:
         DeviceUnavailable: the destination is invalid, or a configuration file cannot be parsed.
@@ -115,7 +115,7 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
 
 
 def _config_lines(path: Path, depth: int, section: str) -> list[str]:
-    """A configuration file's lines, with those of the files it includes: paramiko skips them. `section` is the one it is read in."""
+    """Return a configuration file's lines, with those of the files it includes: paramiko skips them. `section` is the one it is read in."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -145,7 +145,7 @@ def _words(text: str) -> list[str]:
 
 
 def _expanded(name: str) -> Path:
-    """A path with `~` replaced; unchanged if it names an unknown user or cannot be a path."""
+    """Return a path with `~` replaced; unchanged if it names an unknown user or cannot be a path."""
     try:
         return Path(name).expanduser()
     except (RuntimeError, ValueError):
@@ -153,7 +153,7 @@ def _expanded(name: str) -> Path:
 
 
 def _folder(path: Path) -> Path:
-    """The folder for relative names of included files."""
+    """Return the folder for relative names of included files."""
     return SYSTEM_CONFIG.parent if path.is_relative_to(SYSTEM_CONFIG.parent) else Path.home() / ".ssh"
 
 

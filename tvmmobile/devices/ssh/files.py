@@ -89,7 +89,7 @@ def _store_by_shell(transport: Any, where: str, stream: BinaryIO, size: int, mod
 
 
 def _reason(stderr: bytes, where: str, path: str) -> OSError:
-    """The programs' message, in the C locale, as an exception with an error number."""
+    """Return the programs' message, in the C locale, as an exception with an error number."""
     said = stderr.decode(errors="replace").strip()
     numbers = [number for number in errno.errorcode if os.strerror(number) in said]
     if "nonexistent" in said:  # dash's wording

@@ -45,7 +45,7 @@ class Forwards:
             self._reversed[there] = port
 
     def take_channel(self, channel: Any, _origin: tuple[str, int], server: tuple[str, int]) -> None:
-        """Someone connected to a port of the board. Called in the transport's thread (`request_port_forward`), which must not wait."""
+        """Take a connection to a port of the board. paramiko calls this in the transport's thread, which must not wait."""
         self._start("ssh-reverse", partial(self._connect_here, channel, server[1]))
 
     def close(self) -> None:

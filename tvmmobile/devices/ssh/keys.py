@@ -34,7 +34,7 @@ class HostKey:
 
 
 def host_key_of(destination: str, port: int | None = None, timeout_s: float = 10.0) -> HostKey:
-    """The key that a server presents, of the type in known_hosts if listed there. This needs no login.
+    """Return the key that a server presents, of the type in known_hosts if listed there. This needs no login.
 
     Destination and port are as in `SshAddress`; `timeout_s` is for all of it, from looking up the name.
 
@@ -55,7 +55,7 @@ def host_key_of(destination: str, port: int | None = None, timeout_s: float = 10
 
 
 def fingerprint_of(text: str) -> str:
-    """`SHA256:…` of a key written `<type> <base64>`; "no key" for other text."""
+    """Return the fingerprint `SHA256:…` of a key written `<type> <base64>`; "no key" for other text."""
     try:
         blob = base64.b64decode(text.split()[1], validate=True)
     except (IndexError, ValueError):
@@ -64,7 +64,7 @@ def fingerprint_of(text: str) -> str:
 
 
 def known_state(route: Route, text: str) -> Known:
-    """What the route's known_hosts files say about a key of its server."""
+    """Return the status of a server's key in the route's known_hosts files."""
     entries = list(_entries(route))
     if (text, True) in entries:
         return "changed"
@@ -75,7 +75,7 @@ def known_state(route: Route, text: str) -> Known:
 
 
 def _entries(route: Route) -> Iterator[tuple[str, bool]]:
-    """The keys listed for a server, and whether each is revoked."""
+    """Yield the keys listed for a server, and whether each is revoked."""
     # Like OpenSSH, a key that is listed for the host alone counts for its other ports too, unless one is listed for the port.
     names = [route.known_as] if route.alias or route.port == 22 else [f"[{route.known_as}]:{route.port}", route.known_as]
     for name in names:
@@ -98,7 +98,7 @@ def _entries_in(path: Path, name: str) -> Iterator[tuple[str, bool]]:
 
 
 def _names(patterns: str, name: str) -> bool:
-    """Whether the first field of a known_hosts line is about `name` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    """Return whether the first field of a known_hosts line is about `name` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
     found = False
     for pattern in patterns.split(","):
         if pattern.startswith("|1|"):

@@ -239,7 +239,7 @@ def _silence_paramiko() -> None:
 
 
 def new_transport(sock: socket.socket) -> Any:
-    """A `paramiko.Transport` over `sock`, not negotiated yet, which says nothing about a channel after that channel's close.
+    """Make a `paramiko.Transport` over `sock`, not negotiated yet, that sends nothing about a channel after that channel's close.
 
     paramiko writes a message under the channel's lock and sends it after releasing the lock. When the program at the other end ends in
     between, its reader's thread sends the close first, and the message follows it. OpenSSH takes that for a protocol error and ends the

@@ -35,7 +35,7 @@ _Candidate = tuple[Any, Path | None]
 
 
 def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
-    """A connection within `timeout_s` to the route's server, which has that host key (`<type> <base64>`), with the user logged in.
+    """Connect to the route's server, which has that host key (`<type> <base64>`), within `timeout_s` and log the user in.
 
     Raises:
         DeviceUnavailable: the server cannot be reached, has another key, or does not let the user in.
@@ -69,7 +69,7 @@ def _check_host_key(route: Route, expected: str, found: str) -> None:
 
 
 def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate], tried: _Tried, deadline: float, first: bool) -> bool:
-    """Whether the user got in; `False` with the transport ended if candidates may be left."""
+    """Log the user in; returns `False` with the transport ended if candidates may be left."""
     import paramiko
 
     if first:
@@ -157,7 +157,7 @@ def _agent_keys(route: Route) -> Iterator[list[Any]]:
 
 
 def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[_Candidate]:
-    """The keys in OpenSSH's order: the agent's configured ones, then its others, then the files; each once."""
+    """Yield the keys in OpenSSH's order: the agent's configured ones, then its others, then the files; each once."""
     configured = [blob for path in route.key_files if (blob := _public_blob(path))]
     held = {key.asbytes(): key for key in agent_keys}
     ordered = [held[blob] for blob in configured if blob in held]
@@ -186,7 +186,7 @@ def _load(path: Path, tried: _Tried) -> Any:
 
 
 def _public_blob(path: Path) -> bytes:
-    """The public half next to a private key file; empty if there is none."""
+    """Return the public half next to a private key file; empty if there is none."""
     public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     try:
         return base64.b64decode(public.read_text(encoding="utf-8").split()[1])

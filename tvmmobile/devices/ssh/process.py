@@ -64,7 +64,7 @@ class IdleWatch:
 
 @contextlib.contextmanager
 def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
-    """A session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end; raises `LinkLost`."""
+    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end; raises `LinkLost`."""
     import paramiko
 
     try:
@@ -167,7 +167,6 @@ class SshProcess:
         self._drain.start()
 
     def read_line(self, timeout_s: float) -> str:
-        """The next line of its standard output."""
         deadline = time.monotonic() + timeout_s
         with self._reading:
             while b"\n" not in self._received:
@@ -179,7 +178,6 @@ class SshProcess:
         return line.decode(errors="replace")
 
     def write(self, content: bytes) -> None:
-        """Write to its standard input."""
         deadline = time.monotonic() + _WRITE_TIMEOUT_S
         while content:
             if self._channel.exit_status_ready():  # the channel stays open until the last holder of its output has closed that
@@ -197,7 +195,6 @@ class SshProcess:
             content = content[max(0, sent) :]
 
     def poll(self) -> int | None:
-        """Its exit status, if it ended."""
         if not self._channel.exit_status_ready():
             return None
         status: int = self._channel.exit_status
@@ -206,13 +203,11 @@ class SshProcess:
         return status
 
     def last_words(self) -> str:
-        """The end of what it wrote to standard error."""
         if self._channel.exit_status_ready():
             self._drain.join(_JOIN_S)
         return self._errors.decode(errors="replace")[-LAST_WORDS_CHARACTERS:]
 
     def stop(self) -> None:
-        """Close its standard input and output."""
         self._stopped = True
         close_channel(self._channel)
         self._drain.join(_JOIN_S)
@@ -243,14 +238,14 @@ class SshProcess:
 
 
 def is_gone(transport: Any) -> bool:
-    """Whether the connection has ended; waits a moment in case it is about to, because paramiko closes the channels first."""
+    """Return whether the connection has ended; waits a moment in case it is about to, because paramiko closes the channels first."""
     if transport.is_active():
         transport.join(_SETTLE_S)
     return not transport.is_alive() or not transport.is_active()
 
 
 def lost(transport: Any, where: str) -> LinkLost:
-    """The error for a failure on a connection."""
+    """Return the error for a failure on a connection."""
     if is_gone(transport):
         return LinkLost(f"the connection to {where} was lost")
     return LinkLost(f"{where} did not answer, or refuses to run programs")

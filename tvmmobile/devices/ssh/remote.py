@@ -59,37 +59,31 @@ class SshRemote:
         self._processes: list[SshProcess] = []
 
     def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
-        """Run a program to its end."""
         output = bytearray()
         with self._session(timeout_s):
             ended = execute(self._transport, self._where, words, timeout_s, stdin=io.BytesIO(stdin) if stdin else None, take=output.extend)
         return Completed(ended.status, output.decode(errors="replace"), ended.stderr.decode(errors="replace"))
 
     def start(self, words: Sequence[str]) -> SshProcess:
-        """Start a program and leave it running."""
         process = SshProcess(self._transport, self._where, words, RUN_TIMEOUT_S)
         with self._lock:
             self._processes = [*(other for other in self._processes if other.poll() is None), process]
         return process
 
     def push(self, source: Path, target: str) -> None:
-        """Copy a file to the board."""
         with self._session(RUN_TIMEOUT_S):
             ssh_files.push(self._transport, self._where, source, target)
 
     def pull(self, source: str, target: Path) -> None:
-        """Copy a file from the board."""
         with self._session(RUN_TIMEOUT_S):
             ssh_files.pull(self._transport, self._where, source, target)
 
     def forward(self, port: int) -> int:
-        """Open a port here that leads to `port` of the board."""
         if is_gone(self._transport):
             raise lost(self._transport, self._where)
         return self._forwards.listen(port)
 
     def reverse(self, port: int) -> int:
-        """Open a port on the board that leads to `port` here."""
         import paramiko
 
         def ask() -> int:
@@ -110,7 +104,6 @@ class SshRemote:
             raise LinkLost(f"{self._where} refuses to forward ports (AllowTcpForwarding in its sshd_config)") from error
 
     def alive(self) -> bool:
-        """Whether the board still answers; takes at most 3 s."""
         if not self._transport.is_active():
             return False
         with self._lock:
@@ -125,7 +118,6 @@ class SshRemote:
         return bool(self._transport.is_active())
 
     def close(self) -> None:
-        """End the connection and everything that runs over it."""
         self._link.close()
         self._forwards.close()
         with self._lock:

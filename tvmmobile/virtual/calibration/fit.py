@@ -79,7 +79,7 @@ class Observation:
 
     @property
     def parts(self) -> tuple[Phase, ...]:
-        """Its phases, or the whole run as one."""
+        """Phases of the run, or the whole run as one."""
         return self.phases or (Phase(self.core_cycles, self.misses),)
 
 
@@ -177,7 +177,7 @@ class Fit:
         return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(times_ms, self.observations, strict=True))
 
     def of_board(self, errors: Sequence[float], board: str, integers: bool | None = None) -> tuple[float, ...]:
-        """One board's errors among those of the observations.
+        """Return one board's errors among those of the observations.
 
         Args:
             errors: one for each observation.
@@ -191,7 +191,7 @@ class Fit:
         )
 
     def check_errors(self) -> dict[str, tuple[float, ...]]:
-        """The errors of the checks, by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
+        """Return the errors of the checks, by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
         groups: dict[str, tuple[float, ...]] = {}
         for row in self.checks:
             name = f"{row.board}, {row.threads} thread{'s' if row.threads > 1 else ''}"
@@ -201,7 +201,7 @@ class Fit:
         return groups
 
     def all_errors(self) -> dict[str, tuple[float, ...]]:
-        """All errors by kind, in the order in which they are reported."""
+        """Return all errors by kind, in the order in which they are reported."""
         told = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
         for board in self.board_names:
             for kind, integers in (("floats", False), ("integers", True)):
@@ -212,28 +212,28 @@ class Fit:
 
     @property
     def digest(self) -> str:
-        """Identifies the parameters (16 hex digits)."""
+        """Hash of the parameters (16 hex digits)."""
         return hashlib.sha256(repr([(p.name, p.value) for p in (*self.parameters, self.bandwidth)]).encode()).hexdigest()[:16]
 
 
 def in_integers(network: str) -> bool:
-    """Whether a published network computes in 8-bit integers, by its name."""
+    """Return whether a published network computes in 8-bit integers, by its name."""
     return network.endswith("_int8")
 
 
 def mean_error(errors: Sequence[float]) -> float:
-    """The mean of their absolute values."""
+    """Return the mean of their absolute values."""
     return sum(map(abs, errors)) / len(errors)
 
 
 def worst_error(errors: Sequence[float]) -> float:
-    """The largest absolute value."""
+    """Return the largest absolute value."""
     return max(map(abs, errors))
 
 
 @functools.cache
 def calibration_of(board: Board) -> Fit | None:
-    """The calibration in the board's own file, else the committed one of its core; None if there is none.
+    """Return the calibration in the board's own file, else the committed one of its core; None if there is none.
 
     A committed one that was fitted with another version of the model, or to other figures of a measured board, is not valid.
 
@@ -251,12 +251,12 @@ def calibration_of(board: Board) -> Fit | None:
 
 
 def fitted_with(board: Board) -> str:
-    """Identifies what a calibration in a board's file depends on: the model's versions, and the figures except the name (16 hex digits)."""
+    """Return a hash (16 hex digits) of what a calibration in a board's file depends on: the model's versions and the board's figures."""
     return hashlib.sha256(f"{versions(board.mcpu)}\0{board.model_dump_json(exclude={'name'})}".encode()).hexdigest()[:16]
 
 
 def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
-    """The core's calibration with the parameters of the board's own file, without checks measured elsewhere."""
+    """Return the core's calibration with the parameters of the board's own file, without checks measured elsewhere."""
     values, problem = dict(own.parameters), ""
     if own.fitted_with != fitted_with(board):
         problem = "the board's figures or the timing model changed since it was fitted"
@@ -278,30 +278,30 @@ def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
 
 
 def memory_bytes_per_s(board: Board, threads: int) -> float:
-    """Bytes per second that memory delivers to that many threads together, read and written."""
+    """Return the bytes per second that memory delivers to that many threads together, read and written."""
     fit = calibration_of(board)
     return 2 * board.memory.copy_bytes_per_s * (fit.bandwidth.value if fit and threads > 1 else 1.0)
 
 
 def calibrated_boards() -> frozenset[str]:
-    """The names of boards whose core has a committed calibration, even one outdated by a changed model."""
+    """Return the names of boards whose core has a committed calibration, even one outdated by a changed model."""
     cores = {path.stem for path in CALIBRATED.glob("*.json") if path != PUBLISHED}
     return frozenset(name for name in board_names() if load_board(name).mcpu in cores)
 
 
 def run_hash(board: Board) -> str:
-    """Identifies everything that a modelled time depends on (16 hex digits)."""
+    """Return a hash (16 hex digits) of everything that a modelled time depends on."""
     fit = calibration_of(board)
     return hashlib.sha256(f"{versions(board.mcpu)}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
 
 
 def versions(mcpu: str) -> tuple[int, ...]:
-    """Versions that a core's calibration depends on, besides the board: one fitted with others is invalid."""
+    """Return the versions that a core's calibration depends on, besides the board: one fitted with others is invalid."""
     return terms_version(mcpu), TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
 
 
 def published() -> dict[str, Any]:
-    """The published latencies in milliseconds, by board, threads and network, with their source and what is fitted to."""
+    """Return the published latencies in milliseconds, by board, threads and network, with their source and what is fitted to."""
     table: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     return table
 

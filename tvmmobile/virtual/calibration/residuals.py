@@ -22,7 +22,7 @@ _Share = Annotated[float, Field(ge=0, le=1e6)]
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Spearman's rank correlation; `None` for too few pairs, or if all on one side are equal."""
+    """Return Spearman's rank correlation; `None` for too few pairs, or if all on one side are equal."""
     if len(pairs) < FEWEST_RANKED or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
         return None
     from scipy.stats import spearmanr  # takes a second
@@ -32,7 +32,7 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 
 @dataclass(frozen=True)
 class TermError:
-    """How much of the model's errors one term explains, if it alone were wrong.
+    """The share of the model's errors that one term explains, if it alone were wrong.
 
     Attributes:
         name: `core`, or one of the terms of misses.
@@ -50,17 +50,17 @@ class TermError:
 
 
 def relative_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> list[float]:
-    """Modelled over measured less 1, of each observation."""
+    """Return the error of each observation: modelled over measured less 1."""
     return [sum(observed_ms(board, parameters, seen).values()) / seen.measured_ms - 1 for seen in observations]
 
 
 def observed_ms(board: Board, parameters: Sequence[Parameter], seen: Observation) -> dict[str, float]:
-    """The terms of an observation, in milliseconds."""
+    """Return the terms of an observation, in milliseconds."""
     return summed_ms(term_ms(board, part.core_cycles, part.misses, parameters) for part in seen.parts)
 
 
 def term_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> tuple[TermError, ...]:
-    """Every term that occurs in the observations, by how much of their errors it explains, most first."""
+    """Return the terms that occur in the observations, those that explain most of the errors first."""
     missing = [-error for error in relative_errors(board, parameters, observations)]
     squares = sum(error * error for error in missing)
     found = []
@@ -76,14 +76,14 @@ def term_errors(board: Board, parameters: Sequence[Parameter], observations: Seq
 
 
 def erring(terms: Sequence[TermError], errors: Sequence[float]) -> TermError | None:
-    """The term that explains most of these errors; `None` if they are small, or if no term explains them."""
+    """Return the term that explains most of these errors; `None` if they are small, or if no term explains them."""
     if not terms or sum(error * error for error in errors) < len(errors) * _LEAST_ERROR**2:
         return None
     return terms[0] if terms[0].explained >= _EXPLAINS else None
 
 
 def _amount_ms(board: Board, parameters: Sequence[Parameter], name: str, seen: Observation) -> float:
-    """Milliseconds of a run if the term were 1; where memory works beside the core, of what its traffic shows with these parameters."""
+    """Return the milliseconds of a run if the term were 1; on overlapping cores, of the traffic that shows with these parameters."""
     if name == CORE:
         return seen.core_cycles / board.clock_hz * 1e3
     value = next(p.value for p in parameters if p.name == name)

@@ -108,17 +108,17 @@ _OVERLAPPING_TERMS: Mapping[str, Term] = {
 
 
 def overlaps(board: Board) -> bool:
-    """Whether the board's core computes while memory works."""
+    """Return whether the board's core computes while memory works."""
     return board.mcpu in _OVERLAPPING
 
 
 def terms_of(board: Board) -> Mapping[str, Term]:
-    """The terms of the board's core by name; the names are those of `TERMS`."""
+    """Return the terms of the board's core by name; the names are those of `TERMS`."""
     return _OVERLAPPING_TERMS if overlaps(board) else TERMS
 
 
 def terms_version(mcpu: str) -> int:
-    """The version of a core's terms."""
+    """Return the version of a core's terms."""
     return _OVERLAPPING_VERSION if mcpu in _OVERLAPPING else TERMS_VERSION
 
 
@@ -150,12 +150,12 @@ class Parameter:
 
     @property
     def on_bound(self) -> bool:
-        """Whether the value lies on one of its bounds."""
+        """True if the value lies on one of its bounds."""
         return min(self.value - self.low, self.high - self.value) <= ON_BOUND * (self.high - self.low)
 
 
 def term_ms(board: Board, core_cycles: float, misses: MissCounts, parameters: Sequence[Parameter]) -> dict[str, float]:
-    """Each term of the modelled time in milliseconds, by its name: `core`, then those of the parameters.
+    """Return each term of the modelled time in milliseconds, by its name: `core`, then those of the parameters.
 
     For a core that computes while memory works, of one phase: the memory's terms share, in proportion, the time by which it exceeds the
     core's.
@@ -170,7 +170,7 @@ def term_ms(board: Board, core_cycles: float, misses: MissCounts, parameters: Se
 
 
 def summed_ms(phases: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The terms of a run in milliseconds, from those of its phases."""
+    """Return the terms of a run in milliseconds, from those of its phases."""
     total: defaultdict[str, float] = defaultdict(float)
     for terms in phases:
         for name, ms in terms.items():

@@ -27,12 +27,12 @@ _BOTH_HALVES = frozenset(
 
 
 def least_cycles(instructions: Iterable[str], core: Core) -> float:
-    """A lower bound of the cycles for these instructions, on average over many executions."""
+    """Return a lower bound of the cycles for these instructions, on average over many executions."""
     return max(port_cycles(instructions, core).values())
 
 
 def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
-    """Cycles that each part of the core is busy with one execution, by the part's name."""
+    """Return the cycles that each part of the core is busy with one execution, by the part's name."""
     total = loads = stores = vector = branches = 0
     quad_ports = 2 if core.vector_bits == 64 else 1
     for text in instructions:
@@ -56,7 +56,7 @@ def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
 
 
 def _transfers(name: str, operands: str) -> int:
-    """How many accesses of at most 16 bytes a load or store makes."""
+    """Count the accesses of at most 16 bytes that a load or store makes."""
     registers = _REGISTER_LIST.search(operands)
     if registers:
         count = registers.group(1).count(",") + 1

@@ -70,7 +70,7 @@ class CoreTime:
 
 
 def model_hash(board: Board) -> str:
-    """Identifies what a modelled number depends on: the board's values, this model's version and llvm-mca's version (16 hex digits)."""
+    """Return a hash (16 hex digits) of the board's values and the versions of this model and llvm-mca."""
     return hashlib.sha256(f"{MODEL_VERSION}\0{board.digest}\0{mca_version()}".encode()).hexdigest()[:16]
 
 
@@ -100,7 +100,7 @@ def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, cos
 
 
 def block_cycles(blocks: Sequence[Block], board: Board, costs_of: CostsOf | None = None) -> list[float]:
-    """Cycles per execution of each translation block, which add up to `core_time`'s cycles."""
+    """Return the cycles per execution of each translation block, which add up to `core_time`'s cycles."""
     pieces, shares = basic_blocks_of(blocks)
     codes = [words_of(piece.code) for piece in pieces]
     costs = (costs_of or _costs)(set(codes), board)
@@ -112,7 +112,7 @@ def _cache(board: Board) -> CostCache:
 
 
 def texts_of(words: set[int], board: Board) -> dict[int, str]:
-    """Each instruction word as `name<TAB>operands`; "" where it does not decode."""
+    """Return each instruction word as `name<TAB>operands`; "" where it does not decode."""
     cache = _cache(board)
     known = cache.texts(words)
     missing = sorted(words - known.keys())
@@ -131,7 +131,7 @@ def costs_by(
     board: Board,
     schedule: Callable[[Sequence[list[str]]], Sequence[float | None]],
 ) -> dict[Code, Cost]:
-    """Costs by a schedule, never less than the ports' bounds; those missing in `cache` are computed and added.
+    """Return costs by a schedule, never less than the ports' bounds; those missing in `cache` are computed and added.
 
     `schedule` gives the cycles of each listing; None for one that it does not know.
     """

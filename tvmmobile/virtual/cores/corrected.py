@@ -57,26 +57,26 @@ DISPATCH: Mapping[str, Callable[[Sequence[str]], float]] = {
 
 
 def corrected_hash(board: Board) -> str:
-    """Identifies what these core cycles depend on: the board, both models' versions and llvm-mca's (16 hex digits)."""
+    """Return a hash (16 hex digits) of the board's values and the versions of both models and llvm-mca."""
     return hashlib.sha256(f"{corrected_version(board.mcpu)}\0{model_hash(board)}".encode()).hexdigest()[:16]
 
 
 def corrected_version(mcpu: str) -> int:
-    """The version of this model's figures of a core; 0 if it has none."""
+    """Return the version of this model's figures of a core; 0 if it has none."""
     return VERSIONS.get(mcpu, 0)
 
 
 def corrected_time(blocks: Sequence[Block], board: Board, hottest: int = 0) -> CoreTime:
-    """As `core_time`, with the corrected cost of each block."""
+    """Model a run as `core_time` does, with the corrected cost of each block."""
     return core_time(blocks, board, hottest, costs_for(board))
 
 
 def costs_for(board: Board) -> CostsOf | None:
-    """The best model of this board's blocks; None for llvm-mca alone."""
+    """Return the best model of this board's blocks; None for llvm-mca alone."""
     return corrected_costs if board.mcpu in CORES else None
 
 
 def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
-    """Cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`."""
+    """Return cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`."""
     cache = CostCache.at(cache_dir() / f"corrected-{corrected_hash(board)}.sqlite")
     return costs_by(cache, codes, board, lambda listings: [CORES[board.mcpu](listing) for listing in listings])

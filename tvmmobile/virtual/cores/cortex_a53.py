@@ -68,7 +68,7 @@ _FIRST_BEAT, _LANE_LOADED = 2, 4
 
 @functools.lru_cache(maxsize=1 << 16)
 def step_of(text: str) -> IssueStep:
-    """How an instruction, `name<TAB>operands`, issues on a Cortex-A53."""
+    """Return how an instruction, `name<TAB>operands`, issues on a Cortex-A53."""
     instruction = instruction_of(text)
     if instruction.kind == "branch":
         return branch_step(instruction)
@@ -148,7 +148,7 @@ def _vector(instruction: Instruction) -> IssueStep:
 
 
 def _fused(instruction: Instruction, reads: Stages, lanes: int) -> IssueStep:
-    """A product, and an addition as soon as it is there."""
+    """Return how a product issues, and an addition as soon as the product is there."""
     if instruction.name not in _STEPS:
         # FMLA has its accumulator among what it reads, first; FMADD has it last.
         at = 0 if instruction.name in ("fmla", "fmls") else len(reads) - 1

@@ -57,7 +57,7 @@ _DUPLICATED = 3
 
 @functools.lru_cache(maxsize=1 << 16)
 def step_of(text: str) -> IssueStep:
-    """How an instruction, `name<TAB>operands`, issues on a Cortex-A55."""
+    """Return how an instruction, `name<TAB>operands`, issues on a Cortex-A55."""
     instruction = instruction_of(text)
     if instruction.kind == "branch":
         return branch_step(instruction)
@@ -79,7 +79,7 @@ def step_of(text: str) -> IssueStep:
 
 
 def _vector_load(instruction: Instruction, address: Stages, base: Stages) -> IssueStep:
-    """[ncnn] 8 bytes leave both halves of the vector pipelines to an FMLA, [slothy] 16 take them, as does a lane."""
+    """Return how a load issues: 8 bytes leave the vector pipelines to an FMLA [ncnn], 16 bytes and lanes take them [slothy]."""
     data, quad = instruction.data, instruction.quad
     if instruction.lane or instruction.name in ("ld1r", "ld2r", "ld3r", "ld4r"):
         kept = at_stage(data, OPERAND) if instruction.lane else ()
@@ -95,7 +95,7 @@ def _vector_load(instruction: Instruction, address: Stages, base: Stages) -> Iss
 
 
 def _vector_store(instruction: Instruction, address: Stages, base: Stages) -> IssueStep:
-    """[slothy] 16 bytes a cycle, and a cycle without a vector store after it."""
+    """Return how a store issues: 16 bytes a cycle, and a cycle without a vector store after it [slothy]."""
     data, quad = instruction.data, instruction.quad and not instruction.lane
     stored = tuple((name, _STORED_VECTOR + index) for index, name in enumerate(data))
     cycles = len(data) if quad or instruction.interleaved else (len(data) + 1) // 2

@@ -90,7 +90,7 @@ def _timing(instruction: Instruction) -> InstructionTiming:
 
 
 def _in_passes(instruction: Instruction, timing: InstructionTiming) -> InstructionTiming:
-    """A vector instruction's timing where 16 bytes go through one pipeline twice and take two slots of dispatch."""
+    """Adapt a vector instruction's timing: 16 bytes go through one pipeline twice and take two slots of dispatch."""
     slots = 2 if _SIXTEEN_BYTES.match(instruction.operands) else timing.micro_operations
     if vector_group_of(instruction.name) == "float division":
         busy = timing.ports[0][1] // VECTOR_PIPELINES["vector"]
@@ -101,7 +101,7 @@ def _in_passes(instruction: Instruction, timing: InstructionTiming) -> Instructi
 
 
 def arithmetic_timing(instruction: Instruction) -> InstructionTiming:
-    """What an instruction on vector or general registers costs where operations of 16 bytes take both vector pipelines at once."""
+    """Return the cost of an instruction that accesses no memory, if operations of 16 bytes take both vector pipelines at once."""
     if instruction.kind == "general":
         latency, ports = _general(instruction.name, instruction.operands)
         return InstructionTiming(latency, ports)
@@ -112,7 +112,7 @@ def arithmetic_timing(instruction: Instruction) -> InstructionTiming:
 
 
 def _memory(instruction: Instruction) -> InstructionTiming:
-    """Loads 16 bytes a cycle, stores 8 ([osaca]); a written base register takes the integer pipelines ([guide]), as soon as it is ready."""
+    """Return the cost of an access: 16 bytes a cycle, stores 8 ([osaca]); updating the base register takes an integer pipeline [guide]."""
     update = "int" if instruction.base else ""
     if instruction.kind == "prefetch":
         return InstructionTiming(0, (("load", 1),), 1, update)
@@ -129,7 +129,7 @@ def _memory(instruction: Instruction) -> InstructionTiming:
 
 
 def load_accesses(instruction: Instruction) -> int:
-    """How many accesses of at most 16 bytes a load makes; [llvm] those for one lane or all lanes half as many as registers."""
+    """Count the accesses of at most 16 bytes of a load; [llvm] those for one lane or all lanes are half as many as registers."""
     count = len(instruction.data) if instruction.of_vectors else 1
     if instruction.lane or instruction.name in REPEATING:
         return max(1, count // 2)
@@ -137,7 +137,7 @@ def load_accesses(instruction: Instruction) -> int:
 
 
 def stored_halves(instruction: Instruction) -> int:
-    """How often a store takes the 8 bytes a cycle that the core stores; registers of less take one each, but for lanes ([llvm])."""
+    """Count the 8-byte cycles that a store takes; shorter registers take one each, except lanes ([llvm])."""
     count = max(1, len(instruction.data))
     if instruction.lane:
         return max(1, count * _LANE_BYTES[instruction.shape] // 8)
@@ -145,7 +145,7 @@ def stored_halves(instruction: Instruction) -> int:
 
 
 def sorting_slots(instruction: Instruction) -> int:
-    """How often an access takes the vector pipelines that sort or repeat lanes; [llvm] LD1R, LD2 … LD4 and ST2 … ST4."""
+    """Count the slots of an access in the vector pipelines, which sort or repeat lanes; [llvm] LD1R, LD2 … LD4 and ST2 … ST4."""
     count = len(instruction.data)
     if instruction.kind == "load" and (instruction.lane or instruction.name in REPEATING):
         return min(count, 3)
@@ -186,7 +186,7 @@ def _vector(instruction: Instruction, group: str) -> _Cost:
 
 
 def _several_slots(instruction: Instruction, group: str, quad: bool) -> tuple[int, int]:
-    """[llvm] Latency from the first slot, and slots, of what permutes and computes; with this core's latencies for the Cortex-A57's."""
+    """Return latency from the first slot, and slots, of instructions that permute and compute ([llvm], with this core's latencies)."""
     if group in ("float pair sum", "float pair extremum"):
         return (7, 3) if quad else (4, 1)
     if group == "float reduction":
@@ -198,7 +198,7 @@ def _several_slots(instruction: Instruction, group: str, quad: bool) -> tuple[in
 
 
 def _crossing(name: str, to_general: bool) -> _Cost:
-    """Between general and vector registers, through the load pipeline ([osaca], [llvm])."""
+    """Return the cost of a move between general and vector registers, through the load pipeline ([osaca], [llvm])."""
     if name.startswith(("fcvt", "scvtf", "ucvtf")):
         return _CONVERTED, (("load", 1), ("f0", 1))
     if to_general:

@@ -53,7 +53,7 @@ def _timing(instruction: Instruction) -> InstructionTiming:
 
 
 def _load(instruction: Instruction) -> InstructionTiming:
-    """An access for 16 bytes [a72]."""
+    """Return the cost of a load: an access for 16 bytes [a72]."""
     if instruction.kind == "prefetch":
         return InstructionTiming(0, (("memory", 1),))
     vector, sorting = instruction.of_vectors, sorting_slots(instruction)
@@ -64,7 +64,7 @@ def _load(instruction: Instruction) -> InstructionTiming:
 
 
 def _store(instruction: Instruction) -> InstructionTiming:
-    """An access for 16 bytes, and a cycle of data for 8."""
+    """Return the cost of a store: an access for 16 bytes, and a cycle of data for 8."""
     halves = stored_halves(instruction)
     accesses = (halves + 1) // 2
     sorting = sorting_slots(instruction)
@@ -73,7 +73,7 @@ def _store(instruction: Instruction) -> InstructionTiming:
 
 
 def _update(instruction: Instruction) -> str:
-    """[a72] A written base register takes an integer pipeline, and does not wait for the access."""
+    """Return the pipeline that a written base register takes, without waiting for the access [a72]."""
     return "int" if instruction.base else ""
 
 

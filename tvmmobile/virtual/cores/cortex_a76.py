@@ -104,14 +104,14 @@ def _timing(instruction: Instruction) -> InstructionTiming:
 
 
 def _micro_operations(instruction: Instruction, ports: _Ports) -> int:
-    """What is dispatched: one for each access and for each time its vectors are sorted or stored; one for each pipeline otherwise."""
+    """Count micro-operations: one for each access and for each time its vectors are sorted or stored; else one for each pipeline."""
     if instruction.kind in ("load", "store"):
         return sum(cycles for port, cycles in ports if port != "data") + bool(instruction.base)
     return sum(port not in _UNITS for port, _ in ports) + bool(instruction.base)
 
 
 def _load(instruction: Instruction) -> _Cost:
-    """One access for 16 bytes."""
+    """Return the cost of a load: one access for 16 bytes."""
     count, pair = len(instruction.data), instruction.name in ("ldp", "ldnp", "ldpsw")
     if instruction.kind == "prefetch":
         return 0, (("memory", 1),)
@@ -130,7 +130,7 @@ def _load(instruction: Instruction) -> _Cost:
 
 
 def _store(instruction: Instruction) -> _Cost:
-    """An address and a vector pipeline's slot for 16 bytes each, and 16 bytes of data a cycle ([guide] 4.4).
+    """Return the cost of a store: for 16 bytes an address, a vector pipeline's slot and a cycle of data ([guide] 4.4).
 
     [llvm] has the same throughput of STR in Q form from two addresses and two slots; one of each is what its D form takes, and 16 bytes are
     a pipeline's width.
@@ -199,7 +199,7 @@ def _several_slots(instruction: Instruction, group: str) -> _Cost:
 
 
 def _crossing(name: str, to_general: bool) -> _Cost:
-    """Between the general and the vector registers."""
+    """Return the cost of a move between the general and the vector registers."""
     if name in ("scvtf", "ucvtf"):
         return 6, (("multi", 1), ("v0", 1))
     if to_general:

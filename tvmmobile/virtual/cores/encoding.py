@@ -19,7 +19,7 @@ _RELATIVE = (
 
 
 def words_of(code: bytes) -> tuple[int, ...]:
-    """The instructions of `code` with every distance to another place set to zero.
+    """Return the instructions of `code` with every distance to another place set to zero.
 
     Raises:
         ValueError: the length is not a multiple of four.

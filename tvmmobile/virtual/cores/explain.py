@@ -36,14 +36,14 @@ class HotBlock:
 
 
 def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
-    """The hottest blocks of a run, costliest first, each with its reason."""
+    """Return the hottest blocks of a run, costliest first, each with its reason."""
     total = max(run.modelled.core.cycles, 1)
     hottest = run.modelled.core.hottest
     return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in hottest]
 
 
 def limit_of(cost: BlockCost, board: Board) -> str:
-    """The limit of a block, as a sentence without a full stop."""
+    """Return the limit of a block, as a sentence without a full stop."""
     ports = port_cycles(cost.assembly, board.core)
     if board.mcpu in PIPELINES:
         ports["dispatch"] = max(ports["dispatch"], DISPATCH[board.mcpu](cost.assembly))

@@ -115,7 +115,7 @@ class _Issue:
             self.used = ISSUE_WIDTH  # the following instructions are fetched again
 
     def state(self) -> Hashable:
-        """Everything that later issues depend on, relative to the current cycle; what ended before does not matter."""
+        """Return everything that later issues depend on, relative to the current cycle."""
         now = self.cycle
         for cycle in [cycle for cycle in self.adder if cycle < now]:
             del self.adder[cycle]
@@ -143,7 +143,7 @@ class _Issue:
 
 
 def steady_issue(steps: Sequence[IssueStep]) -> float:
-    """Cycles per execution of steps that run over and over, on average."""
+    """Return the cycles per execution of steps that run over and over, on average."""
     if not steps:
         return 0.0
     issue, seen = _Issue(), dict[Hashable, int]()
@@ -160,7 +160,7 @@ def steady_issue(steps: Sequence[IssueStep]) -> float:
 
 
 def issue_waits(steps: Sequence[IssueStep]) -> dict[str, float]:
-    """What steps that run over and over wait for, in percent of their cycles.
+    """Return the reasons why steps in a loop wait, in percent of their cycles.
 
     `registers` are results of earlier steps, `resources` units, halves of registers and a place in a cycle.
     """
@@ -171,17 +171,17 @@ def issue_waits(steps: Sequence[IssueStep]) -> dict[str, float]:
 
 
 def steady_cycles(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> float:
-    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over on a core with these rules; no cache misses."""
+    """Return the cycles per execution of a block from `disassemble` in a loop, on a core with these rules; no cache misses."""
     return steady_issue([step_of(text) for text in block if text])
 
 
 def waits_of(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> dict[str, float]:
-    """What such a block waits for, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them."""
+    """Return the reasons why such a block waits, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of`."""
     return issue_waits([step_of(text) for text in block if text])
 
 
 def straight_issue(steps: Sequence[IssueStep]) -> int:
-    """Cycles until all of these steps have issued once, which is what a counter read before and after them shows."""
+    """Return the cycles until all of these steps have issued once, which is what a counter read before and after them shows."""
     issue = _Issue()
     issue.add_all(steps)
     return issue.last_cycle

@@ -50,33 +50,33 @@ _SHIFTED = re.compile(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
 
 
 def at_stage(registers: Iterable[str], stage: int) -> Stages:
-    """Registers that are needed or ready at one stage."""
+    """Return registers that are needed or ready at one stage."""
     return tuple((name, stage) for name in registers)
 
 
 def general_at(registers: Iterable[str], stage: int, address_stage: int) -> Stages:
-    """When general registers can be used, also as addresses."""
+    """Return when general registers can be used, also as addresses."""
     return tuple(pair for name in registers for pair in ((name, stage), (_AS_ADDRESS + name, address_stage)))
 
 
 def address_of(instruction: Instruction) -> Stages:
-    """What an access needs for its address."""
+    """Return the registers that an access needs for its address."""
     with_data = instruction.kind == "store" or instruction.lane
     return at_stage((_AS_ADDRESS + name for name in instruction.reads[len(instruction.data) if with_data else 0 :]), ADDRESS)
 
 
 def updated_base(instruction: Instruction) -> Stages:
-    """The base register of a pre- or post-indexed access."""
+    """Return the base register of a pre- or post-indexed access."""
     return general_at((instruction.base,) if instruction.base else (), _UPDATED_BASE, _UPDATED_BASE)
 
 
 def branch_step(instruction: Instruction) -> IssueStep:
-    """How a branch issues."""
+    """Return how a branch issues."""
     return IssueStep(at_stage(instruction.reads, STORED), unit="branch")
 
 
 def general_step(instruction: Instruction) -> IssueStep:
-    """How an instruction on general registers issues."""
+    """Return how an instruction on general registers issues."""
     name, operands = instruction.name, instruction.operands
     early = at_stage(instruction.reads, EARLY_OPERAND)
     if name in _MULTIPLY:

@@ -27,7 +27,7 @@ def _signed_or_not(*names: str) -> tuple[str, ...]:
 
 
 def _halves(names: Iterable[str]) -> tuple[str, ...]:
-    """Names with and without `2`, for what reads or writes the upper halves."""
+    """Return names with and without `2`, for instructions that read or write the upper halves."""
     return tuple(f"{name}{half}" for name in names for half in ("", "2"))
 
 
@@ -88,13 +88,13 @@ INTERLEAVED_STORE = {"st2": 2, "st3": 3, "st4": 5}
 
 
 def latency_of(instruction: Instruction) -> int:
-    """Cycles from issue until another vector instruction can use the result."""
+    """Return the cycles from issue until another vector instruction can use the result."""
     cycles = LATENCY.get(instruction.name, VECTOR_RESULT)
     return cycles + tables_of(instruction) - 1 if instruction.name in ("tbl", "tbx") else cycles
 
 
 def issue_cycles(instruction: Instruction) -> int:
-    """How long it issues: a cycle, or two, or one for each register of a table [slothy]."""
+    """Return the cycles of issue: one, two, or one for each register of a table [slothy]."""
     if instruction.name in ("tbl", "tbx"):
         return tables_of(instruction)
     twice = instruction.name in _TWO_CYCLES or (instruction.quad and instruction.name in _TWO_CYCLES_WHOLE)
@@ -102,11 +102,11 @@ def issue_cycles(instruction: Instruction) -> int:
 
 
 def tables_of(instruction: Instruction) -> int:
-    """Registers of the table in which `tbl` or `tbx` looks up."""
+    """Count the registers of the table in which `tbl` or `tbx` looks up."""
     return instruction.operands.partition("{")[2].partition("}")[0].count("v")
 
 
 def division_of(instruction: Instruction) -> tuple[int, int]:
-    """Cycles until the result of `fdiv` or `fsqrt`, and those for which the divider is busy."""
+    """Return the cycles until the result of `fdiv` or `fsqrt`, and those for which the divider is busy."""
     element = instruction.shape[-1] if instruction.shape else instruction.operands[0]
     return (_DIVIDED if instruction.name == "fdiv" else _ROOT)[element]

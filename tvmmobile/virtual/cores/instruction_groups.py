@@ -85,10 +85,10 @@ _DEFAULT, _GENERAL_DEFAULT = "arithmetic", "basic"
 
 
 def vector_group_of(name: str) -> str:
-    """The group of an instruction with a vector register."""
+    """Return the group of an instruction with a vector register."""
     return VECTOR_GROUPS.get(name, _DEFAULT)
 
 
 def general_group_of(name: str) -> str:
-    """The group of an instruction on general registers that accesses no memory and does not branch."""
+    """Return the group of an instruction on general registers that accesses no memory and does not branch."""
     return GENERAL_GROUPS.get(name, _GENERAL_DEFAULT)

@@ -24,7 +24,7 @@ _PRESSURES = {"Resource Pressure": "resources", "Register Dependencies": "regist
 
 @functools.cache
 def mca_version() -> str:
-    """The installed llvm-mca's version line, which is part of a timing model's identity; the shipped logs' version if none is installed.
+    """Return the installed llvm-mca's version, part of a timing model's identity; the shipped logs' version if none is installed.
 
     So shipped logs can be read everywhere; nothing can be modelled without llvm-mca.
     """
@@ -35,7 +35,7 @@ def mca_version() -> str:
 
 
 def disassemble(words: Sequence[int]) -> list[str]:
-    """Each word as `name<TAB>operands`; "" where it does not decode."""
+    """Return each word as `name<TAB>operands`; "" where it does not decode."""
     if not words:
         return []
     # A label between the words would be kept, too: one line of text per decoded word is all there is, so bad words are found by their
@@ -51,7 +51,7 @@ def disassemble(words: Sequence[int]) -> list[str]:
 
 
 def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
-    """Cycles per execution of each block, as `disassemble` gives it, when it runs over and over; None if llvm-mca cannot tell."""
+    """Return the cycles per execution of each block from `disassemble` in a loop; None if llvm-mca cannot tell."""
     if not blocks:
         return []
     regions = [f"# LLVM-MCA-BEGIN b{i}\n" + "\n".join(block) + f"\n# LLVM-MCA-END b{i}\n" for i, block in enumerate(blocks)]
@@ -70,7 +70,7 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
 
 
 def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
-    """What llvm-mca sees a block wait for, in percent of its cycles: `resources`, `registers`, `memory`; empty if it cannot say."""
+    """Return the reasons why a block waits, in percent of its cycles: `resources`, `registers`, `memory`; empty if llvm-mca cannot tell."""
     done = _run("llvm-mca", [f"--mcpu={mcpu}", "--bottleneck-analysis", *_FLAGS], "\n".join(block) + "\n")
     return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
 

@@ -88,7 +88,7 @@ class Instruction:
 
     @property
     def of_vectors(self) -> bool:
-        """Whether a load's or store's data are vector registers."""
+        """True if a load's or store's data are vector registers."""
         return any(register[0] == "v" for register in self.data)
 
 
@@ -122,7 +122,7 @@ def instruction_of(text: str) -> Instruction:
 
 
 def registers_of(operands: str) -> tuple[str, ...]:
-    """The registers in order; one name for all widths of a register."""
+    """Return the registers in order; one name for all widths of a register."""
     found = []
     for vector, number, general, stack in _REGISTER.findall(operands):
         found.append(f"v{number}" if vector else stack or f"x{general}")
@@ -130,7 +130,7 @@ def registers_of(operands: str) -> tuple[str, ...]:
 
 
 def _atomic(name: str, operands: str) -> Instruction:
-    """`cas` reads and writes its comparand; for the others the first register is the operand, the second receives memory's old value."""
+    """Parse an atomic instruction: `cas` reads and writes its comparand; others read the first register and write the second."""
     listed, _, place = operands.partition("[")
     count = 2 if name.startswith("casp") else 1
     texts = listed.rstrip(", ").split(", ")

@@ -28,7 +28,7 @@ _PASSES = 2
 
 @dataclass(frozen=True)
 class InstructionTiming:
-    """What one instruction costs on a core.
+    """The cost of one instruction on a core.
 
     Attributes:
         latency: cycles from the last one in which it takes a pipeline until what it writes can be used; for what takes one pipeline once,
@@ -107,7 +107,7 @@ class Operation:
 
 
 def operation_of(text: str, tables: CoreTables) -> Operation:
-    """An instruction's registers, latencies and pipelines on a core."""
+    """Return an instruction's registers, latencies and pipelines on a core."""
     instruction = instruction_of(text)
     timing = tables.timing(instruction)
     writes = tuple((register, timing.latency) for register in instruction.writes)
@@ -129,7 +129,7 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
 
 
 def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
-    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over, on average."""
+    """Return the cycles per execution of a block, as `disassemble` gives it, that runs over and over, on average."""
     operations = [operation_of(text, tables) for text in block if text]
     if not operations:
         return 0.0
@@ -140,12 +140,12 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
 
 
 def _window(operations: Sequence[Operation], tables: CoreTables) -> int:
-    """The window, no larger than what it may have to hold."""
+    """Return the window, no larger than what it may have to hold."""
     return max(1, min(tables.window, _TRIPS * sum(operation.timing.micro_operations for operation in operations)))
 
 
 def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
-    """Cycles that each kind of pipeline is busy with one execution of a block: no schedule by these tables is shorter on average."""
+    """Return the cycles of one execution of a block in each kind of pipeline: no schedule by these tables is shorter on average."""
     busy = dict.fromkeys(tables.pipelines, 0)
     for timing in (operation_of(text, tables).timing for text in block if text):
         for port, cycles in (*timing.ports, (timing.update, 1)):
@@ -156,13 +156,13 @@ def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float
 
 
 def dispatch_cycles(block: Sequence[str], tables: CoreTables) -> float:
-    """Cycles that dispatch takes for one execution of a block: no schedule by these tables is shorter on average."""
+    """Return the cycles that dispatch takes for one execution of a block: no schedule by these tables is shorter on average."""
     slots = sum(operation_of(text, tables).timing.micro_operations for text in block if text)
     return max(slots / tables.micro_operations_per_cycle, sum(map(bool, block)) / tables.instructions_per_cycle)
 
 
 def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
-    """What limits a block in a loop, in percent of its cycles, with the names of `mca.pressures_of`.
+    """Return the limits of a block in a loop, in percent of its cycles, with the names of `mca.pressures_of`.
 
     `registers` is its time with unlimited pipelines, where only dependent operations wait for each other; `resources` is the rest.
     """
@@ -182,7 +182,7 @@ class _Numbers:
         self._chains: dict[str, int] = {}
 
     def of_core(self, window: int) -> list[int]:
-        """The tables, once all operations are known."""
+        """Encode the tables, once all operations are known."""
         tables = self._tables
         widths = tables.instructions_per_cycle, tables.micro_operations_per_cycle
         found = [window, *widths, _DISPATCH_LATENCY, tables.base_latency, _PASSES, len(self._registers), len(self._kinds)]
@@ -196,7 +196,7 @@ class _Numbers:
         return found
 
     def of(self, operation: Operation) -> list[int]:
-        """One operation."""
+        """Encode one operation."""
         timing = operation.timing
         found = [timing.micro_operations, self._chain(timing.chain), timing.chain_latency]
         found += [self._register(name) for name in (operation.accumulator, operation.handed_over)]
@@ -219,7 +219,7 @@ class _Numbers:
 
 
 def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, trips: int) -> list[int]:
-    """The cycle in which the last of `count` operations has left the window, after each trip."""
+    """Return the cycle in which the last of `count` operations has left the window, after each trip."""
     retired = (ctypes.c_int64 * trips)()
     coded = [(ctypes.c_int32 * len(numbers))(*numbers) for numbers in (tables, operations)]
     if not _library().schedule(*coded, count, trips, retired):
@@ -229,7 +229,7 @@ def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """`out_of_order.c`, compiled for this machine: in Python, it took most of the time of modelling a kernel."""
+    """Load `out_of_order.c`, compiled for this machine: in Python, it took most of the time of modelling a kernel."""
 
     def build(output: Path) -> None:
         compile_here(_SOURCE, output, f"Compiling {_SOURCE.name}")
