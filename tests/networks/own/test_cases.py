@@ -90,6 +90,13 @@ def test_a_resolution_may_be_text() -> None:
         load_model(path, resolution="8x9")
 
 
+def test_the_side_of_a_batch_is_that_of_its_images(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "net.onnx", convolution(), (5, 3, 6, 8))
+    with pytest.raises(UserError, match="takes only images of side 6x8, not 320"):
+        load(path, 320)
+    assert load(path, (6, 8)).spec.input_shape == (5, 3, 6, 8)
+
+
 @pytest.mark.parametrize(("shape", "side"), [((-1, 3, -1, -1), (6, 8)), ((0, 3, 0, 8), (6, 8)), ((-1, 3, 6, 8), None)])
 def test_extents_below_one_are_unknown(tmp_path: Path, shape: tuple[int, ...], side: Side | None) -> None:
     path = write_model(tmp_path / "net.onnx", convolution(), shape)
