@@ -32,7 +32,7 @@ def without_variables(networks: Sequence[LiteRtNetwork]) -> LiteRtNetwork:
     initial: dict[bytes, LiteRtTensor] = {}
     for other in others:
         initial |= _initial_values(other)
-    tensors, operators, handles = list(network.tensors), [], _handles(network)
+    operators, handles = [], _handles(network)
     current: dict[bytes, int] = {}
     first, same, assigned = dict[bytes, int](), dict[int, int](), set[bytes]()
     for operator in network.operators:
@@ -51,13 +51,13 @@ def without_variables(networks: Sequence[LiteRtNetwork]) -> LiteRtNetwork:
     names = dict(network.names)
     for variable, number in first.items():
         if variable in initial:
-            _check_zeros(variable, initial[variable], tensors[number])
+            _check_zeros(variable, initial[variable], network.tensors[number])
         names[number] = variable.decode(errors="replace")
         if variable in assigned:
             names.setdefault(current[variable], f"{names[number]}{NEXT}")
     outputs = (*(same.get(number, number) for number in network.outputs), *(current[one] for one in first if one in assigned))
     inputs = (*network.inputs, *first.values())
-    return replace(network, tensors=tensors, operators=operators, inputs=inputs, outputs=outputs, names=names, same=same)
+    return replace(network, operators=operators, inputs=inputs, outputs=outputs, names=names, same=same)
 
 
 def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:
