@@ -69,7 +69,7 @@ STEP = 1e-2
     [
         *((f"bn_opset{version}.onnx", TOLERANCE) for version in (9, 11, 13)),
         *((name, TOLERANCE) for name in ("upsample9.onnx", "resize_3in.onnx", "interpo_bil.onnx", "interpo_near.onnx", "interp_bil.pt2")),
-        *((name, TOLERANCE) for name in ("shuffle3.onnx", "shuffle_gather.onnx")),
+        *((name, TOLERANCE) for name in ("dprnn.onnx", "shuffle3.onnx", "shuffle_gather.onnx")),
         *((f"qdq_{name}.onnx", STEP) for name in ("resize", "u8w", "int16", "tconv")),
     ],
 )

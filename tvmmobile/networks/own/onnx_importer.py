@@ -37,11 +37,13 @@ from tvmmobile.networks.own.onnx_norms import instance_norm, layer_norm, whole_g
 from tvmmobile.networks.own.onnx_older import slice_by_attributes, split_into_one
 from tvmmobile.networks.own.onnx_pads import explicit_transposed, same_pads
 from tvmmobile.networks.own.onnx_pools import average_pool, lp_pool, max_pool
+from tvmmobile.networks.own.onnx_recurrent import recurrent
 from tvmmobile.networks.own.onnx_regions import roi_align
 from tvmmobile.networks.own.onnx_resize import resize, upsample
 from tvmmobile.networks.own.onnx_scatter import scatter_elements, scatter_nd
 from tvmmobile.networks.own.onnx_tensors import STANDARD
 from tvmmobile.networks.sorting import without_sorting
+from tvmmobile.system.errors import UserError
 
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If", *("Compress", "NonMaxSuppression", "NonZero", "Unique")}  # the results' extents depend on values
@@ -89,6 +91,8 @@ def _importer() -> Any:
             for node in graph.node:
                 try:
                     super()._construct_nodes(SimpleNamespace(node=[node]))
+                except UserError:
+                    raise
                 except Exception as error:  # converters raise errors of any kind
                     raise not_imported(error, named_node(node, self.opset)) from error
 
@@ -206,9 +210,11 @@ CONVERTERS: dict[str, Converter] = {
     "DFT": dft,
     "Dropout": dropout,
     "EyeLike": eye_like,
+    "GRU": recurrent("GRU"),
     "Gather": _gather,
     "InstanceNormalization": instance_norm,
     "IsInf": is_inf,
+    "LSTM": recurrent("LSTM"),
     "LayerNormalization": layer_norm,
     "LpNormalization": lp_normalization,
     "LpPool": lp_pool,
@@ -219,6 +225,7 @@ CONVERTERS: dict[str, Converter] = {
     "OneHot": one_hot,
     "Pad": _pad,
     "Pow": power,
+    "RNN": recurrent("RNN"),
     "ReduceL1": over_no_axis(absolute),
     "ReduceL2": over_no_axis(absolute),
     "ReduceLogSum": over_no_axis(logarithm),
