@@ -10,7 +10,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.onnx_tensors import STANDARD
+from tvmmobile.networks.own.onnx_tensors import STANDARD, graphs_of
 from tvmmobile.system.errors import UserError
 
 #: The types of real numbers, as ONNX numbers them: float32, float16, float64, bfloat16.
@@ -43,20 +43,28 @@ def with_initializers(file: OwnFile, model: Any) -> Any:
     return changed
 
 
-def count_parameters(graph: Any) -> int:
-    """Weights, biases and the γ and β of batch norms that were not folded into weights during export.
+def count_parameters(model: Any) -> int:
+    """Return how many numbers are in weights, biases and the γ and β of batch norms that were not folded into weights during export.
 
-    Single numbers in `Constant` nodes are parts of formulas.
+    Those in branches, loops and functions count once. Single numbers in `Constant` nodes are parts of formulas.
     """
+    return sum(_parameters(graph) for part in (model.graph, *model.functions) for graph in graphs_of(part))
+
+
+def _parameters(graph: Any) -> int:
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
     sizes = {name for node in graph.node if node.op_type in _SIZES for name in node.input[1:]}
-    stored: int = sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in _REAL and tensor.name not in statistics)
+    stored: int = sum(
+        math.prod(tensor.dims)
+        for tensor in getattr(graph, "initializer", ())
+        if tensor.data_type in _REAL and tensor.name not in statistics
+    )
     return stored + sum(count for name, count in _in_nodes(graph) if count > 1 and name not in statistics | sizes)
 
 
 def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
     """Names of real numbers in `Constant` nodes and of sparse ones, and how many there are."""
-    yield from ((sparse.values.name, math.prod(sparse.dims)) for sparse in graph.sparse_initializer)
+    yield from ((sparse.values.name, math.prod(sparse.dims)) for sparse in getattr(graph, "sparse_initializer", ()))
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in STANDARD:
             for attribute in node.attribute:

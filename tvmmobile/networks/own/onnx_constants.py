@@ -6,12 +6,14 @@ PyTorch's exporter writes shapes as arithmetic on `Shape`, paddings and sizes as
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.networks.own.onnx_control_flow import ControlFlow
 from tvmmobile.networks.own.onnx_reference import reference_evaluator
 from tvmmobile.networks.own.onnx_tensors import STANDARD
 from tvmmobile.system.survival import survives
@@ -42,7 +44,7 @@ _UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 def fold_constants(model: Any) -> Any:
-    """The model with known values as initializers, the taken branches of `If`, and inferred shapes.
+    """The model with known values as initializers, what control flow runs in its place, and inferred shapes.
 
     Args:
         model: a `ModelProto` with static input shapes and without functions of its own.
@@ -58,20 +60,18 @@ def fold_constants(model: Any) -> Any:
     for output in folded.graph.output:
         output.type.tensor_type.ClearField("shape")
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
-    while True:
+    opset = max((entry.version for entry in folded.opset_import if entry.domain in STANDARD), default=1)
+    flow, changed = ControlFlow(opset), True
+    while changed:
         del folded.graph.value_info[:]
         folded = with_shapes(folded)
         _make_axes_scalar(folded.graph, values)
-        nodes = _left(folded, values)
-        if len(nodes) == len(folded.graph.node) and not any(node.op_type == "If" for node in folded.graph.node):
-            break
+        nodes = _left(folded, values, flow)
         changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
         del folded.graph.node[:]
         folded.graph.node.extend(nodes)
         there = {tensor.name for tensor in folded.graph.initializer}
         _add(folded.graph, {name: value for name, value in values.items() if name not in there})
-        if not changed:
-            break
     return folded
 
 
@@ -138,15 +138,17 @@ def _add(graph: Any, values: Mapping[str, Array]) -> None:
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
 
 
-def _left(model: Any, values: dict[str, Array]) -> list[Any]:
-    """The nodes that depend on the input; the others' values are added to `values`."""
+def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
+    """Return the nodes that depend on the input, without control flow that does not; the others' values are added to `values`."""
     graph = model.graph
     shapes = dict(_static_shapes(graph))
     outputs = {output.name for output in graph.output}
     left: list[Any] = []
-    for node in graph.node:
-        if node.op_type == "If" and node.domain in STANDARD and node.input[0] in values:
-            left.extend(_branch(node, bool(values[node.input[0]].reshape(-1)[0])))
+    waiting = deque(graph.node)
+    while waiting:
+        node = waiting.popleft()
+        if (nodes := flow.straightened(node, values, shapes)) is not None:
+            waiting.extendleft(reversed(nodes))
         elif outputs.isdisjoint(node.output) and (found := _values_of(model, node, values, shapes)) is not None:
             values.update(zip(node.output, found, strict=False))
         else:
@@ -160,25 +162,6 @@ def _static_shapes(graph: Any) -> Any:
         kind = value.type.tensor_type
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             yield value.name, [int(dim.dim_value) for dim in kind.shape.dim]
-
-
-def _branch(node: Any, taken: bool) -> list[Any]:
-    """The nodes of the taken branch, its results called as the node's."""
-    (branch,) = (attribute.g for attribute in node.attribute if attribute.name == ("then_branch" if taken else "else_branch"))
-    import onnx
-    from onnx import helper
-
-    renamed = {inner.name: outer for inner, outer in zip(branch.output, node.output, strict=True)}
-    made = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in branch.initializer]
-    computed = {name for inner in branch.node for name in inner.output}
-    for inner in branch.node:
-        copied = onnx.NodeProto()
-        copied.CopyFrom(inner)
-        for names in (copied.input, copied.output):
-            names[:] = [renamed.get(name, name) if name in computed else name for name in names]
-        made.append(copied)
-    passed = [name for name in renamed if name not in computed]
-    return [*made, *(helper.make_node("Identity", [name], [renamed[name]]) for name in passed)]
 
 
 def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:

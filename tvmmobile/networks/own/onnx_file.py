@@ -62,7 +62,7 @@ def imported_onnx(
     Raises:
         UserError: it is not valid, has another side, or cannot be compiled.
     """
-    given, parameters, opset = model, count_parameters(model.graph), _opset(model)
+    given, parameters, opset = model, count_parameters(model), _opset(model)
     model, scales = _checked(file, model)
     check_shapes(file, model)
     if scales is not None:
