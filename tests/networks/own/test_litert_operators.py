@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from litert_files import IMAGE, LiteRtFile, agrees, by_litert, network_in, one, refused
+from litert_files import IMAGE, LiteRtFile, agrees, by_litert, network_in, one, refused, schema
 
 from tvmmobile.networks.own.litert_operators import OPERATORS, onnx_of
 
@@ -265,6 +265,67 @@ def test_products() -> None:
     agrees(file.ends([first, second], [out]), [random.standard_normal((2, n, 4), np.float32) for n in (3, 5)])
 
 
+@pytest.mark.parametrize("axis", [0, 1, 3, -1])
+@pytest.mark.parametrize("shape", [(2, 3, 4), IMAGE])
+def test_packed_and_unpacked(shape: tuple[int, ...], axis: int) -> None:
+    random, file = np.random.default_rng(axis % 5), LiteRtFile()
+    one, other, place = file.tensor(shape), file.tensor(shape), axis % (len(shape) + 1)
+    packed = file.tensor((*shape[:place], 2, *shape[place:]))
+    file.operator("PACK", [one, other], [packed], "PackOptions", axis=axis, valuesCount=2)
+    along = axis % len(shape)
+    parts = [file.tensor(shape[:along] + shape[along + 1 :]) for _ in range(shape[along])]
+    file.operator("UNPACK", [other], parts, "UnpackOptions", axis=axis if axis < len(shape) else along, num=len(parts))
+    agrees(file.ends([one, other], [packed, *parts]), [random.standard_normal(shape, np.float32) for _ in range(2)])
+
+
+def test_a_shape_that_is_computed_from_the_input() -> None:
+    file = LiteRtFile()
+    data, extents, batch, target, out = (
+        file.tensor(s, d) for s, d in ((IMAGE, "float32"), ((4,), "int32"), ((), "int32"), ((2,), "int32"), ((1, 72), "float32"))
+    )
+    file.operator("SHAPE", [data], [extents], "ShapeOptions", outType=schema().TensorType.INT32)
+    file.operator(
+        "STRIDED_SLICE", [extents, *(file.int32(number) for number in (0, 1, 1))], [batch], "StridedSliceOptions", shrinkAxisMask=1
+    )
+    file.operator("PACK", [batch, file.tensor((), "int32", np.array(72))], [target], "PackOptions", valuesCount=2)
+    file.operator("RESHAPE", [data, target], [out], "ReshapeOptions")
+    content, image = file.ends([data], [out, extents]), np.random.default_rng(5).standard_normal(IMAGE, np.float32)
+    agrees(content, [image])
+    assert {node.op_type for node in onnx_of(network_in(content)).graph.node} <= {"Transpose", "Reshape", "Identity"}
+
+
+def composite(depth: int, constant: int = 1) -> bytes:
+    """Return a file whose graphs call the next one twice, `depth` deep; the last computes 1 / √x and holds a constant of this size."""
+    made, file = schema(), LiteRtFile()
+    graphs = [file.graph]
+    for level in range(depth + 1):
+        data, middle, out = (file.tensor(IMAGE) for _ in range(3))
+        if level == depth:
+            file.operator("RSQRT", [data], [out])
+            file.tensor((constant,), value=np.ones(constant))
+        else:
+            for given, wanted in ((data, middle), (middle, out)):
+                file.operator("STABLEHLO_COMPOSITE", [given], [wanted])
+                options = made.StableHLOCompositeOptionsT()
+                options.name, options.decompositionSubgraphIndex, options.compositeAttributes = "twice", level + 1, []
+                file.graph.operators[-1].builtinOptions2Type = made.BuiltinOptions2.StableHLOCompositeOptions
+                file.graph.operators[-1].builtinOptions2 = options
+        file.graph.inputs, file.graph.outputs = [data], [out]
+        if level < depth:
+            file.graph = made.SubGraphT()
+            file.graph.tensors, file.graph.operators, file.graph.name = [], [], f"graph{level}"
+            file.model.subgraphs.append(file.graph)
+    file.graph = graphs[0]
+    return file.ends(file.graph.inputs, file.graph.outputs)
+
+
+def test_graphs_that_are_called() -> None:
+    agrees(composite(2), [np.random.default_rng(6).uniform(0.5, 2, IMAGE).astype(np.float32)])
+    assert "more than 10,000" in refused(composite(14))
+    assert "too many more" in refused(composite(10, 1 << 20))
+    assert "more than 20 deep" in refused(composite(21))
+
+
 def test_refused() -> None:
     assert "damaged or not a LiteRT file" in refused(b"")
     assert "damaged or not a LiteRT file" in refused(b"\x1c\0\0\0TFL3" + b"\xff" * 40)
@@ -274,8 +335,8 @@ def test_refused() -> None:
     file.operator("CUSTOM", [data], [out])
     file.model.operatorCodes[0].customCode = "FlexErf"
     assert "an operator that is not supported: FlexErf" in refused(file.ends([data], [out]))
-    file.model.subgraphs.append(file.graph)
-    assert "has 2 networks that call each other" in refused(file.ends([data], [out]))
+    file.model.signatureDefs = [schema().SignatureDefT(), schema().SignatureDefT()]
+    assert "has 2 networks, not one" in refused(file.ends([data], [out]))
     file = LiteRtFile()
     data, out = file.tensor((1, 3), "string"), file.tensor((1, 3))
     file.operator("NEG", [data], [out], "NegOptions")

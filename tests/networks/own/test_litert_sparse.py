@@ -82,7 +82,7 @@ def test_pruned_weights_are_whole_again(order: tuple[int, ...], blocked: tuple[i
     for seed in range(3):
         whole = pruned(seed)
         _, content = sparse_file(whole, order, blocked, 4, sparse)
-        [network] = read_litert(FILE, content)
+        network = read_litert(FILE, content)
         assert np.array_equal(network.tensors[1].value, whole)
         agrees(content, [np.random.default_rng(seed).standard_normal((2, 12), np.float32)])
 

@@ -48,8 +48,6 @@ def streaming(begin: float = 0.0, more: str = "") -> bytes:
         file.operator("ASSIGN_VARIABLE", [handle, number], [], "AssignVariableOptions")
     file.model.subgraphs.append(file.graph)
     file.graph = main
-    if more == "uncalled":
-        main.operators.pop(0)
     return file.ends([data], [out])
 
 
@@ -98,7 +96,6 @@ def test_the_reference_is_litert_with_the_states_as_inputs(tmp_path: Path) -> No
     [
         (streaming(1.0), "the variable frames does not begin with zeros"),
         (streaming(more="computed"), "computes how its variables begin, by NEG"),
-        (streaming(more="uncalled"), "2 networks that call each other, not one"),
     ],
 )
 def test_other_variables_are_refused(content: bytes, said: str) -> None:

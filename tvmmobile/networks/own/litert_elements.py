@@ -38,7 +38,7 @@ def _of_each(into: Translation, operator: LiteRtOperator, onnx: str, *constants:
 
 
 def pair(onnx: str) -> Translator:
-    """An operator of two tensors that are repeated to one shape."""
+    """Return the translator of an operator of tensors, mostly two, that are repeated to one shape."""
 
     def translate(into: Translation, operator: LiteRtOperator) -> None:
         tensors = [into.tensor(number) for number in operator.inputs]
@@ -50,17 +50,17 @@ def pair(onnx: str) -> Translator:
     return translate
 
 
+def square(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `SQUARE`."""
+    name, front = into.as_it_is(operator.inputs[0])
+    into.write(operator.outputs[0], into.emit("Mul", [name, name]), front)
+
+
 def squared_difference(into: Translation, operator: LiteRtOperator) -> None:
     """`SQUARED_DIFFERENCE`."""
     first, second = (into.read(number, False) for number in operator.inputs)
     difference = into.emit("Sub", [first, second])
     into.write(operator.outputs[0], into.emit("Mul", [difference, difference]), False)
-
-
-def square(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `SQUARE`."""
-    name, front = into.as_it_is(operator.inputs[0])
-    into.write(operator.outputs[0], into.emit("Mul", [name, name]), front)
 
 
 def floor_division(into: Translation, operator: LiteRtOperator) -> None:

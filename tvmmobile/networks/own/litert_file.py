@@ -25,9 +25,8 @@ def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
         UserError: it is damaged or of another kind, has another side, or cannot be compiled.
     """
     content = read_whole(file.path)
-    networks = read_litert(file, content)
     try:
-        network = without_variables(networks)
+        network = without_variables(read_litert(file, content))
         model = onnx_of(network)
     except UserError:
         raise

@@ -62,6 +62,27 @@ def concatenation(into: Translation, operator: LiteRtOperator) -> None:
     into.write(operator.outputs[0], made, front, operator.inputs[0] if same else None)
 
 
+def pack(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `PACK`: tensors of one shape side by side along another dimension."""
+    rank, axis = len(into.tensor(operator.outputs[0]).shape), operator.options.Axis()
+    parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
+    into.write(operator.outputs[0], into.emit("Concat", parts, axis=axis % rank), False)
+
+
+def unpack(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `UNPACK`: each place of a dimension, without it."""
+    (data,) = operator.inputs
+    for place, number in enumerate(operator.outputs):
+        part = into.emit("Gather", [into.read(data, False), into.constant(np.array(place))], axis=operator.options.Axis())
+        into.write(number, part, False, data)
+
+
+def shape(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `SHAPE`: the file has the shapes of all tensors."""
+    found = into.tensor(operator.inputs[0]).shape
+    into.write(operator.outputs[0], into.constant(np.array(found, into.tensor(operator.outputs[0]).dtype)), False)
+
+
 def split(into: Translation, operator: LiteRtOperator) -> None:
     """`SPLIT` (axis, data) and `SPLIT_V` (data, sizes, axis)."""
     data, which = (operator.inputs[0], operator.inputs[2]) if operator.kind == "SPLIT_V" else (operator.inputs[1], operator.inputs[0])

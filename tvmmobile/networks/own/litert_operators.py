@@ -13,7 +13,7 @@ from tvmmobile.networks.own import litert_elements as elements
 from tvmmobile.networks.own import litert_layers as layers
 from tvmmobile.networks.own import litert_moves as moves
 from tvmmobile.networks.own.litert_constants import with_whole_constants
-from tvmmobile.networks.own.litert_reader import LiteRtNetwork
+from tvmmobile.networks.own.litert_reader import LiteRtNetwork, LiteRtOperator
 from tvmmobile.networks.own.litert_translation import SIMPLER, Translation, Translator
 from tvmmobile.system.errors import UserError
 
@@ -74,6 +74,7 @@ OPERATORS: Mapping[str, Translator] = {
     "NEG": elements.single("Neg"),
     "NOT_EQUAL": choices.unequal,
     "ONE_HOT": choices.one_hot,
+    "PACK": moves.pack,
     "PAD": moves.pad,
     "PADV2": moves.pad,
     "POW": elements.pair("Pow"),
@@ -94,6 +95,7 @@ OPERATORS: Mapping[str, Translator] = {
     "RSQRT": elements.inverse_root,
     "SELECT": choices.select,
     "SELECT_V2": choices.select,
+    "SHAPE": moves.shape,
     "SIGN": elements.single("Sign"),
     "SIN": elements.single("Sin"),
     "SLICE": moves.slice_of,
@@ -113,6 +115,7 @@ OPERATORS: Mapping[str, Translator] = {
     "TOPK_V2": choices.top_k,
     "TRANSPOSE": moves.transpose,
     "TRANSPOSE_CONV": layers.transposed_convolution,
+    "UNPACK": moves.unpack,
     "ZEROS_LIKE": choices.zeros,
 }
 
@@ -130,7 +133,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
     for number, name in inputs.items():
         _enter(into, number, name)
-    for operator in network.operators:
+    for operator in _read(network):
         translate = OPERATORS.get(operator.kind)
         if translate is None:
             raise UserError(f"the network has an operator that is not supported: {operator.kind}.", SIMPLER)
@@ -149,6 +152,16 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     stored = [numpy_helper.from_array(array, name) for name, array in into.constants.items()]
     graph = helper.make_graph(into.nodes, network.name, described(inputs), described(outputs), stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def _read(network: LiteRtNetwork) -> list[LiteRtOperator]:
+    """Return the operators whose results are read; those that compute known shapes are not."""
+    wanted, found = set(network.outputs), []
+    for operator in reversed(network.operators):
+        if not wanted.isdisjoint(operator.outputs):
+            found.append(operator)
+            wanted.update(operator.inputs[:1] if operator.kind == "RESHAPE" else operator.inputs)
+    return found[::-1]
 
 
 def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[int, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.budget import check_operators, check_unpacked
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.litert_sparse import with_zeros
 from tvmmobile.system.errors import UserError
@@ -22,6 +23,8 @@ _TYPES = {
 #: The first bytes behind the root's offset.
 _MAGIC = b"TFL3"
 _AGAIN = "Export it again."
+#: Operators that a graph of the file stands for; graphs that call graphs.
+_CALLS, _MOST_NESTED = {"STABLEHLO_COMPOSITE"}, 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class LiteRtNetwork:
 
     Attributes:
         names: of inputs and outputs in the file's signature, by tensor.
+        first: those that run once, before it does.
         same: tensors that stand for others of the file, see `litert_states`.
     """
 
@@ -79,14 +83,15 @@ class LiteRtNetwork:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: dict[int, str] = field(default_factory=dict)
+    first: tuple[LiteRtNetwork, ...] = ()
     same: dict[int, int] = field(default_factory=dict)
 
 
-def read_litert(file: OwnFile, content: bytes) -> list[LiteRtNetwork]:
-    """The networks in a file's content: the file's own first, then those that it calls.
+def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
+    """The network in a file's content.
 
     Raises:
-        UserError: it is damaged or of another kind.
+        UserError: it is damaged or of another kind, or it has several networks.
     """
     damaged = UserError(f"{file} is damaged or not a LiteRT file.", _AGAIN)
     if content[4:8] != _MAGIC:
@@ -95,27 +100,82 @@ def read_litert(file: OwnFile, content: bytes) -> list[LiteRtNetwork]:
 
     try:
         model = tflite.Model.GetRootAsModel(content, 0)
-        graphs = [model.Subgraphs(number) for number in range(model.SubgraphsLength())]
-        if not graphs:
+        if model.SubgraphsLength() < 1:
             raise damaged
-        return [_network(content, model, graph) for graph in graphs]
+        if model.SignatureDefsLength() > 1:
+            raise UserError(f"{file} has {model.SignatureDefsLength()} networks, not one.", "Convert one with a single signature.")
+        network = _Reading(file, content, model).network(0)
+        once = [operator.options.InitSubgraphIndex() for operator in network.operators if operator.kind == "CALL_ONCE"]
+        return replace(network, first=tuple(_Reading(file, content, model).network(number) for number in dict.fromkeys(once)))
     except UserError:
         raise
     except Exception as error:  # offsets that lead outside raise errors of many kinds
         raise damaged from error
 
 
-def _network(content: bytes, model: Any, graph: Any) -> LiteRtNetwork:
-    tensors = [_tensor(content, model, graph.Tensors(number)) for number in range(graph.TensorsLength())]
-    operators = [_operator(model, graph.Operators(number)) for number in range(graph.OperatorsLength())]
+@dataclass
+class _Reading:
+    """A network that is being read, with the graphs that its operators call in their place.
+
+    Attributes:
+        file, content, model: of the network.
+        tensors, operators: what was read so far; operators have the numbers of these tensors.
+        repeated_bytes: bytes of constants in graphs that are called, for each call.
+    """
+
+    file: OwnFile
+    content: bytes
+    model: Any
+    tensors: list[LiteRtTensor] = field(default_factory=list)
+    operators: list[LiteRtOperator] = field(default_factory=list)
+    repeated_bytes: int = 0
+
+    def network(self, number: int) -> LiteRtNetwork:
+        """Return a graph of the file with those that it calls in place of the calls."""
+        graph = self.model.Subgraphs(number)
+        inputs, outputs = _ends(graph)
+        self._append(graph, {}, 0)
+        name = (graph.Name() or b"").decode(errors="replace")
+        return LiteRtNetwork(name, self.tensors, self.operators, inputs, outputs, _names(self.model))
+
+    def _append(self, graph: Any, places: dict[int, int], depth: int) -> None:
+        """Append a graph's tensors and operators; `places` has the numbers of those tensors that its caller has."""
+        if depth > _MOST_NESTED:
+            raise UserError(f"{self.file} has graphs that call one another, more than {_MOST_NESTED} deep.", _AGAIN)
+        count, places = graph.TensorsLength(), {-1: -1, **places}
+        for number in range(count):
+            if number not in places:
+                places[number] = len(self.tensors)
+                self.tensors.append(_tensor(self.content, self.model, graph.Tensors(number)))
+                value = self.tensors[-1].value
+                self.repeated_bytes += value.nbytes if depth and value is not None else 0
+                check_unpacked(str(self.file), len(self.content), self.repeated_bytes)
+        for number in range(graph.OperatorsLength()):
+            operator = _operator(self.model, graph.Operators(number))
+            if not all(-1 <= one < count for one in operator.inputs) or not all(0 <= one < count for one in operator.outputs):
+                raise ValueError("no such tensor")
+            inputs, outputs = (tuple(places[one] for one in numbers) for numbers in (operator.inputs, operator.outputs))
+            if operator.kind in _CALLS and operator.options is not None:
+                self._call(self.model.Subgraphs(operator.options.DecompositionSubgraphIndex()), inputs, outputs, depth)
+            else:
+                self.operators.append(replace(operator, inputs=inputs, outputs=outputs))
+                check_operators(str(self.file), len(self.operators))
+
+    def _call(self, graph: Any, given: Sequence[int], wanted: Sequence[int], depth: int) -> None:
+        inputs, outputs = _ends(graph)
+        places = dict(zip(inputs, given, strict=True))
+        passed = [(number, place) for number, place in zip(outputs, wanted, strict=True) if number in places]
+        places |= {number: place for number, place in zip(outputs, wanted, strict=True) if number not in places}
+        self._append(graph, places, depth + 1)
+        self.operators += [LiteRtOperator("RESHAPE", (places[number],), (place,)) for number, place in passed]
+
+
+def _ends(graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tensors that a graph takes, and those that it returns."""
     inputs, outputs = (_numbers(found) for found in (graph.InputsAsNumpy(), graph.OutputsAsNumpy()))
-    if not all(0 <= number < len(tensors) for number in (*inputs, *outputs)):
+    if not all(0 <= number < graph.TensorsLength() for number in (*inputs, *outputs)):
         raise ValueError("no such tensor")
-    for operator in operators:
-        if not all(-1 <= number < len(tensors) for number in operator.inputs) or not all(0 <= n < len(tensors) for n in operator.outputs):
-            raise ValueError("no such tensor")
-    name = (graph.Name() or b"").decode(errors="replace")
-    return LiteRtNetwork(name, tensors, operators, inputs, outputs, _names(model))
+    return inputs, outputs
 
 
 def _names(model: Any) -> dict[int, str]:
@@ -179,6 +239,8 @@ def _operator(model: Any, operator: Any) -> LiteRtOperator:
         kind = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
     union, options = operator.BuiltinOptions(), None
     made = getattr(tflite, _option_names().get(operator.BuiltinOptionsType(), ""), None)
+    if kind in _CALLS:
+        union, made = operator.BuiltinOptions2(), tflite.StableHLOCompositeOptions
     if union is not None and made is not None:
         options = made()
         options.Init(union.Bytes, union.Pos)

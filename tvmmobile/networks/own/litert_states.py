@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,20 +17,16 @@ STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 NEXT = "/next"
 
 
-def without_variables(networks: Sequence[LiteRtNetwork]) -> LiteRtNetwork:
-    """The first of a file's networks, with an input for each variable that it reads and an output for each of these that it assigns.
+def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
+    """The network with an input for each variable that it reads and an output for each of these that it assigns.
 
-    The others may only set variables, once, to zeros: the caller begins with these, and passes an output on to the next call.
+    What runs before it may only set variables to zeros: the caller begins with these, and passes an output on to the next call.
 
     Raises:
-        UserError: the networks call each other, or a variable begins with other numbers.
+        UserError: a variable begins with other numbers.
     """
-    network, *others = networks
-    calls = {operator.options.InitSubgraphIndex() for operator in network.operators if operator.kind == "CALL_ONCE"}
-    if calls != set(range(1, len(networks))):
-        raise UserError(f"the file has {len(networks)} networks that call each other, not one.", "Convert one without control flow.")
     initial: dict[bytes, LiteRtTensor] = {}
-    for other in others:
+    for other in network.first:
         initial |= _initial_values(other)
     operators, handles = [], _handles(network)
     current: dict[bytes, int] = {}

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, refuse_operators, with_layouts
-from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, spec_of
+from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
 from tvmmobile.networks.own.onnx_constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx_constants import fold_constants
 from tvmmobile.networks.own.onnx_halves import DOUBLES, HALVES, in_float32
@@ -44,6 +44,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
     _fix_dimensions(model.graph, wanted)
+    _check_dimensions(file, model.graph)
     with _refusing_unsound(file):
         model = in_float32(model, HALVES)
     return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
@@ -201,6 +202,17 @@ def _fix_dimensions(graph: Any, wanted: Wanted) -> None:
         for dimension, extent in zip(dimensions, (wanted.batch or 1, None, *size), strict=False):
             if extent is not None and not dimension.HasField("dim_value"):
                 dimension.dim_value = extent
+
+
+def _check_dimensions(file: OwnFile, graph: Any) -> None:
+    """Raise `UserError` for an input's dimension without a number, with the command that gives it one where no option does."""
+    constants = {tensor.name for tensor in graph.initializer}
+    for tensor in (_tensor(value) for value in graph.input if value.name not in constants):
+        shape = tensor.shape or ()
+        names = [extent for place, extent in enumerate(shape) if isinstance(extent, str) and (len(shape) != 4 or place < 2)]
+        which = f"--dim_param {names[0]} --dim_value 16000" if names and names[0] else f"--input_name {tensor.name} --input_shape 1,16000"
+        command = f"python -m onnxruntime.tools.make_dynamic_shape_fixed {which} {file.path} fixed.onnx"
+        refuse_dynamic(file, tensor, "input", f"Fix it, for example: {command}" if names else _FIX)
 
 
 def _tensor(value: Any) -> Tensor:
