@@ -90,13 +90,8 @@ class Elementary(Vectors):
         value = self._polynomial(_EXP, rest) * self._power(half) * self._power(number - half)
         return self.T.Select(x < self.number(math.inf), value, x)  # a NaN remains one
 
-    def exp2(self, x: Expr) -> Expr:
-        """Return 2 to the power of x."""
-        return self.exp(x, "exp2")
-
-    def exp10(self, x: Expr) -> Expr:
-        """Return 10 to the power of x."""
-        return self.exp(x, "exp10")
+    exp2 = functools.partialmethod(exp, base="exp2")
+    exp10 = functools.partialmethod(exp, base="exp10")
 
     def log(self, x: Expr) -> Expr:
         """Return the natural logarithm: -∞ for 0, NaN for negative numbers."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 
-_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
+#: The layout of 64-bit little-endian files, without the identification.
+HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+SECTION = struct.Struct("<IIQQQQIIQQ")
+SYMBOL = struct.Struct("<IBBHQQ")
 _RELOCATION = struct.Struct("<QQ")  # where and what; in tables of 24 bytes an addend follows
 _SYMBOLS, _RELOCATIONS, _GROUP, _MANY_SECTIONS = 2, (4, 9), 17, 18
 _UNDEFINED = 0
@@ -40,11 +41,11 @@ def localised(content: bytes, keep: Collection[str]) -> bytes:
         raise ValueError("not an object file with one symbol table and fewer than 65,280 sections")
     result, table = bytearray(content), sections[tables[0]]
     names = sections[table[_LINK]][_OFFSET]
-    symbols = [_seen(symbol, content, names, keep) for symbol in _SYMBOL.iter_unpack(content[table[_OFFSET] :][: table[_SIZE]])]
+    symbols = [_seen(symbol, content, names, keep) for symbol in SYMBOL.iter_unpack(content[table[_OFFSET] :][: table[_SIZE]])]
     order = sorted(range(len(symbols)), key=lambda index: _is_global(symbols[index]))
     place = {old: new for new, old in enumerate(order)}
     for new, old in enumerate(order):
-        _SYMBOL.pack_into(result, table[_OFFSET] + new * _SYMBOL.size, *symbols[old])
+        SYMBOL.pack_into(result, table[_OFFSET] + new * SYMBOL.size, *symbols[old])
     table[_INFO] = sum(not _is_global(symbol) for symbol in symbols)
     for section in sections:
         if section[_LINK] == tables[0] and section[_TYPE] in _RELOCATIONS:
@@ -54,7 +55,7 @@ def localised(content: bytes, keep: Collection[str]) -> bytes:
         elif section[_LINK] == tables[0] and section[_TYPE] == _GROUP:
             section[_INFO] = place[section[_INFO]]
     for index, section in enumerate(sections):
-        _SECTION.pack_into(result, begin + index * _SECTION.size, *section)
+        SECTION.pack_into(result, begin + index * SECTION.size, *section)
     return bytes(result)
 
 
@@ -62,8 +63,8 @@ def _sections(content: bytes) -> tuple[int, list[list[int]]]:
     """Return where the table of sections begins, and its entries."""
     if content[: len(_OBJECT)] != _OBJECT:
         raise ValueError("not a 64-bit little-endian ELF file")
-    _, _, _, _, _, begin, _, _, _, _, _, count, _ = _HEADER.unpack_from(content)
-    return begin, [list(_SECTION.unpack_from(content, begin + index * _SECTION.size)) for index in range(count)]
+    _, _, _, _, _, begin, _, _, _, _, _, count, _ = HEADER.unpack_from(content)
+    return begin, [list(SECTION.unpack_from(content, begin + index * SECTION.size)) for index in range(count)]
 
 
 def _is_global(symbol: Symbol) -> bool:

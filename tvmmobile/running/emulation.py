@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import platform
 import re
@@ -20,12 +19,12 @@ from tvmmobile.running.measure import MeasureError
 from tvmmobile.running.networks import DISAGREES, LACKING, LACKS, checker
 from tvmmobile.system.doctor import TOOLS, install_command, installed, require
 from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.system.survival import die_with_parent
 from tvmmobile.virtual.board import Board, board_names, load_board
 
 _QEMU = "qemu-aarch64"
 #: QEMU's name of a core with every instruction that it knows.
 _ANY_CORE = "max"
-_PR_SET_PDEATHSIG = 1
 _ERROR = re.compile(r"^error (\S+) of", re.MULTILINE)
 #: What `check.c` prints for outputs that are not finite.
 _NOT_FINITE = 1e300
@@ -99,7 +98,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
     command += [str(library.path.absolute()), library.manifest()["c"]["prefix"], str(library.threads), "0"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, preexec_fn=_die_with_parent
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, preexec_fn=die_with_parent
         )
     except subprocess.TimeoutExpired:
         raise MeasureError(f"did not finish within {timeout_s:.0f} s", "timeout") from None
@@ -113,7 +112,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
 def _failure(code: int, said: str) -> MeasureError:
     """Return the error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
     if code < 0:
-        return MeasureError(_words_of(-code), "crashed")
+        return MeasureError(f"killed by {signal.Signals(-code).name}", "crashed")  # in the agent's words
     if code == LACKS:
         return MeasureError(LACKING, "load")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -125,13 +124,3 @@ def _runtime() -> Path:
     if not bundle_path().is_dir() and (SYSROOT_LIBRARIES / LOADER).is_file():
         return SYSROOT_LIBRARIES
     return build_bundle()
-
-
-def _words_of(number: int) -> str:
-    """Return a signal's effect, as the agent words it."""
-    return f"killed by {signal.Signals(number).name}"
-
-
-def _die_with_parent() -> None:
-    """Let an emulator end with the worker that started it, however that ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -29,6 +29,7 @@ from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.calibration.fit import Phase
 from tvmmobile.virtual.cores.core_model import HOTTEST, BlockCost
+from tvmmobile.virtual.elf import AARCH64
 from tvmmobile.virtual.modelled import modelled_regions, modelled_run
 from tvmmobile.virtual.profile import MissCounts, parse_profile, profile_of
 
@@ -39,8 +40,6 @@ _OURS = ("settle", "warm_s", "min_total_ms", "max_total_ms")
 #: Least duration of a board's warm-up. `schedutil` asks for the highest clock once a task's use has grown to four fifths, after 2.3 of the
 #: half-lives of 32 ms by which Linux weighs it.
 WARM_S = 0.1
-#: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
-ELF_AARCH64 = 183
 #: The agent's answer when it ends a session itself (agent.cc, `SayWhy`).
 _ENDED = re.compile(r"tvmmobile session (crashed|timeout|starved): ([^\n]*)")
 _KILLED = "killed by SIGKILL"
@@ -220,7 +219,9 @@ class Agents:
     ) -> KernelRun:
         """Run a packed function of a library with C-contiguous `arrays`; those whose indices are in `outputs` come back."""
         with self._session(timeout_s) as session:
-            module = _load(session, library)
+            _upload(session, library)
+            with _loading(library.name):
+                module = session.load_module(library.name)
             tensors = [session.put(array) for array in arrays]
             latency = self._timed(session, module, function, timing, tensors)
             return KernelRun(latency, tuple(session.get(tensors[index]) for index in outputs))
@@ -375,24 +376,17 @@ def _loading(name: str) -> Iterator[None]:
         raise MeasureError(f"{name} cannot be loaded on the device: {_first_line(str(error))}", "load") from error
 
 
-def _load(session: Any, library: Path) -> Any:
-    """Upload and load a library; raises a `load` `MeasureError` when the device's loader refuses it."""
-    _upload(session, library)
-    with _loading(library.name):
-        return session.load_module(library.name)
-
-
 def _upload(session: Any, library: Path) -> None:
     with library.open("rb") as stream:
         header = stream.read(20)
     # The device's loader reports "no such file" for a library for another processor.
-    if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_AARCH64:
+    if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != AARCH64:
         raise MeasureError(f"{library.name} is not an AArch64 library", "load")
     session.upload_file(library)
 
 
 def _network(session: Any, library: Path, how: Calling, threads: int) -> ReadyNetwork:
-    """Upload and load a network's library; raises as `_load` does."""
+    """Upload and load a network's library; raises a `load` `MeasureError` if the device's loader refuses it."""
     _upload_network(session, library, how)
     return _ready(session, library, how, threads)
 

@@ -82,7 +82,10 @@ class Calling:
 
     def taken(self, arrays: Sequence[Array]) -> list[Array]:
         """Convert the inputs to the types that the library takes."""
-        return [array.astype(kind, copy=False) for array, kind in zip(arrays, self.inputs or map(_type, arrays), strict=True)]
+        return [
+            array.astype(kind, copy=False)
+            for array, kind in zip(arrays, self.inputs or (str(array.dtype) for array in arrays), strict=True)
+        ]
 
 
 def calling(library: Path) -> Calling:
@@ -101,10 +104,6 @@ def calling(library: Path) -> Calling:
 def _types(manifest: Mapping[str, Any], only: str) -> tuple[str, ...]:
     """Return the element types of the library's inputs or outputs."""
     return tuple(str(entry.get("dtype", FLOAT32.name)) for entry in tensors_of(manifest, only))
-
-
-def _type(array: Array) -> str:
-    return str(array.dtype)
 
 
 def _widened(array: Array) -> Array:

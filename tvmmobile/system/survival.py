@@ -1,7 +1,8 @@
-"""Tries native code that may crash in a process of its own first."""
+"""The lives of child processes: they end with their parent, and native code that may crash is tried in one first."""
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import resource
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 #: Of the clock's time for a trial.
 _MOST_S = 60
+_PR_SET_PDEATHSIG = 1
 
 
 def survives(call: Callable[[], object]) -> bool:
@@ -27,3 +29,8 @@ def survives(call: Callable[[], object]) -> bool:
             os._exit(0)
     _, status = os.waitpid(child, 0)
     return os.WIFEXITED(status)
+
+
+def die_with_parent() -> None:
+    """Let this process end with the one that started it, however that ends. Linux only."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib
 import multiprocessing
@@ -33,6 +32,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_space, filling_cache
 from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.scratch import place_sockets, scratch
+from tvmmobile.system.survival import die_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -45,7 +45,6 @@ _NO_MORE = object()
 _NOTICED_S = 0.3
 #: How often workers may die during start-up, and how often a job may be lost while it runs alone.
 _MOST_STARTS = _MOST_TRIES = 3
-_PR_SET_PDEATHSIG = 1
 #: Pause between attempts to start workers. A large process that was killed takes a while to die.
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 #: Name of worker processes.
@@ -378,7 +377,7 @@ def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[st
     """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process it was forked from: whoever kills that means us, too
+        die_with_parent()  # with the process it was forked from: whoever kills that means us, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
     take_over({**inherited, "TMPDIR": scratch})
     tempfile.tempdir = scratch

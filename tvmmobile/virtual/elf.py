@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from tvmmobile.native.symbols import HEADER, SECTION, SYMBOL
+
+#: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
 AARCH64 = 183
 _MACHINES = {3: "x86", 40: "32-bit ARM", 62: "x86-64", AARCH64: "AArch64", 243: "RISC-V"}
 _IDENT = b"\x7fELF"
-_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
 _LOAD, _INTERPRETER = 1, 3
 _SYMBOLS, _DYNAMIC_SYMBOLS = 2, 11
 _FUNCTIONS = {2, 10}  # STT_FUNC, STT_GNU_IFUNC
@@ -86,8 +86,8 @@ def read_elf(path: Path) -> Elf:
 
 
 def _parse(data: bytes) -> Elf:
-    kind, machine, _, _, segments_at, sections_at, _, _, segment_bytes, segment_count, section_bytes, section_count, _ = (
-        _HEADER.unpack_from(data)
+    kind, machine, _, _, segments_at, sections_at, _, _, segment_bytes, segment_count, section_bytes, section_count, _ = HEADER.unpack_from(
+        data
     )
     interpreter, loads = "", []
     for i in range(segment_count):
@@ -96,7 +96,7 @@ def _parse(data: bytes) -> Elf:
             loads.append((offset, size, address))
         elif what == _INTERPRETER:
             interpreter = data[offset : offset + size].rstrip(b"\0").decode()
-    sections = [_SECTION.unpack_from(data, sections_at + i * section_bytes) for i in range(section_count)] if sections_at else []
+    sections = [SECTION.unpack_from(data, sections_at + i * section_bytes) for i in range(section_count)] if sections_at else []
     symbols = {symbol for section in sections if section[1] in (_SYMBOLS, _DYNAMIC_SYMBOLS) for symbol in _symbols(data, section, sections)}
     name = _MACHINES.get(machine, f"machine {machine}")
     return Elf(name, kind in _KINDS, interpreter, tuple(loads), _with_sizes(sorted(symbols)))
@@ -112,7 +112,7 @@ def _with_sizes(symbols: list[tuple[int, int, str]]) -> tuple[tuple[int, int, st
 def _symbols(data: bytes, section: tuple[int, ...], sections: list[tuple[int, ...]]) -> list[tuple[int, int, str]]:
     names = sections[section[6]][4]
     found = []
-    for entry in _SYMBOL.iter_unpack(data[section[4] : section[4] + section[5]]):
+    for entry in SYMBOL.iter_unpack(data[section[4] : section[4] + section[5]]):
         name_at, info, _, home, address, size = entry
         if info & 15 in _FUNCTIONS and home:
             begin = names + name_at

@@ -180,16 +180,13 @@ class AdbRemote:
                 moved = self.run(["mv", "-f", part, target])
                 if moved.status != 0:
                     raise OSError(error_number(moved.stderr), moved.stderr.strip(), target)
-            except OSError as error:
+            except BaseException as error:  # Ctrl-C, too
                 with contextlib.suppress(LinkLost):
-                    full = error.errno == errno.EIO and self._free_bytes(posixpath.dirname(target)) < size
+                    failed = isinstance(error, OSError) and error.errno == errno.EIO
+                    full = failed and self._free_bytes(posixpath.dirname(target)) < size
                     self.run(["rm", "-f", part])
                     if full:
-                        raise OSError(errno.ENOSPC, str(error.strerror), target) from error
-                raise
-            except BaseException:  # Ctrl-C
-                with contextlib.suppress(LinkLost):
-                    self.run(["rm", "-f", part])
+                        raise OSError(errno.ENOSPC, str(getattr(error, "strerror", "")), target) from error
                 raise
 
     def pull(self, source: str, target: Path) -> None:

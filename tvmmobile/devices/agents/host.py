@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
@@ -138,27 +139,47 @@ def say(message: dict[str, object]) -> None:
         sys.stdout.flush()
 
 
-def _serve(config: HostConfig) -> None:
-    selector = selectors.DefaultSelector()
-    tracker = Tracker(selector, config.secret)
-    selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
-    agents = _Agents(config, f"127.0.0.1:{tracker.port}")
-    try:
-        deadline, announced = time.monotonic() + config.deadline_s, False
-        checked = 0.0
-        while os.getppid() == config.parent:
-            for key, _ in selector.select(POLL_S if announced else 0.02):
+class HostLoop:
+    """The event loop of a host process: its tracker, and one announcement of it to the process that started this one.
+
+    Attributes:
+        tracker: the run's.
+        announced: whether the tracker's port was announced.
+    """
+
+    def __init__(self, secret: str, parent: int) -> None:
+        self._selector, self._parent = selectors.DefaultSelector(), parent
+        self.tracker, self.announced = Tracker(self._selector, secret), False
+        self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
+
+    def looks(self) -> Iterator[None]:
+        """Serve the tracker's peers and yield again and again, until standard input ends or the parent is gone."""
+        while os.getppid() == self._parent:
+            for key, _ in self._selector.select(POLL_S if self.announced else 0.02):
                 if key.data == "stdin":
                     return
-                tracker.handle(key.data)
-            if not announced and tracker.servers() == config.agents:
-                announced = True
-                say({"port": tracker.port})
+                self.tracker.handle(key.data)
+            yield
+
+    def announce(self, **others: object) -> None:
+        """Tell the process that started this one the tracker's port."""
+        self.announced = True
+        say({"port": self.tracker.port, **others})
+
+
+def _serve(config: HostConfig) -> None:
+    loop = HostLoop(config.secret, config.parent)
+    agents = _Agents(config, f"127.0.0.1:{loop.tracker.port}")
+    try:
+        deadline, checked = time.monotonic() + config.deadline_s, 0.0
+        for _ in loop.looks():
+            if not loop.announced and loop.tracker.servers() == config.agents:
+                loop.announce()
             if time.monotonic() - checked < POLL_S / 2:
                 continue
             checked = time.monotonic()
             problem = agents.restart_ended()
-            if not announced and checked > deadline:
+            if not loop.announced and checked > deadline:
                 problem = problem or f"the agents did not register within {config.deadline_s:g} s: {agents.last_words()}"
             if problem:
                 say({"error": problem})

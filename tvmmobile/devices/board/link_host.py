@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import sys
 import time
 
 from pydantic import BaseModel
 
-from tvmmobile.devices.agents.host import POLL_S, StopRequested, say, stop_on_signals
-from tvmmobile.devices.agents.tracker import Tracker
+from tvmmobile.devices.agents.host import HostLoop, StopRequested, say, stop_on_signals
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
 from tvmmobile.devices.board.registered import RegisteredBoard
 
@@ -34,28 +32,21 @@ class LinkConfig(BaseModel):
 
 
 def _serve(config: LinkConfig) -> None:
-    selector = selectors.DefaultSelector()
-    tracker = Tracker(selector, config.plan.secret)
-    selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
-    links = [BoardLink(board, config.plan, tracker) for board in config.boards]
-    deadline, announced = time.monotonic() + config.deadline_s, False
+    loop = HostLoop(config.plan.secret, config.parent)
+    links = [BoardLink(board, config.plan, loop.tracker) for board in config.boards]
+    deadline = time.monotonic() + config.deadline_s
     for link in links:
         link.start()
     try:
-        while os.getppid() == config.parent:
-            for key, _ in selector.select(POLL_S if announced else 0.02):
-                if key.data == "stdin":
-                    return
-                tracker.handle(key.data)
+        for _ in loop.looks():
             problems = [link.problem for link in links if link.problem is not None]
             if len(problems) == len(links):
                 say({"error": problems[0][0], "remedy": problems[0][1]})
                 return
             late = time.monotonic() > deadline
-            if not announced and any(link.ready for link in links) and (late or all(link.ready or link.problem for link in links)):
-                announced = True
-                say({"port": tracker.port, "missing": [problem[0] for problem in problems]})
-            if not announced and late:
+            if not loop.announced and any(link.ready for link in links) and (late or all(link.ready or link.problem for link in links)):
+                loop.announce(missing=[problem[0] for problem in problems])
+            if not loop.announced and late:
                 say({"error": f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.", "remedy": ""})
                 return
     finally:

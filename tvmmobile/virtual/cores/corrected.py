@@ -28,31 +28,24 @@ from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
 from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
 from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
 from tvmmobile.virtual.cores.cost_cache import Code, Cost, CostCache
-from tvmmobile.virtual.cores.out_of_order import dispatch_cycles, pipeline_cycles, steady_cycles, waits_of
+from tvmmobile.virtual.cores.out_of_order import steady_cycles, waits_of
 from tvmmobile.virtual.profile import Block
 
 #: Raise a core's version with every change to its numbers; calibrations, records and results of the others stay valid.
 #: tests/virtual/test_calibration_core.py, test_in_order.py and test_cortex_a76.py pin some numbers.
 VERSIONS: Mapping[str, int] = {"cortex-a53": 5, "cortex-a55": 5, "cortex-a72": 6, "cortex-a73": 5, "cortex-a76": 6}
 _IN_ORDER = {"cortex-a53": cortex_a53.step_of, "cortex-a55": cortex_a55.step_of}
-_OUT_OF_ORDER = {tables.name: tables for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76)}
+#: The tables of out-of-order cores, by LLVM's names.
+OUT_OF_ORDER = {tables.name: tables for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76)}
 #: The cores with better figures than llvm-mca's, by LLVM's names: cycles of a block in a loop.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
     **{name: partial(in_order.steady_cycles, step_of=step_of) for name, step_of in _IN_ORDER.items()},
-    **{name: partial(steady_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()},
+    **{name: partial(steady_cycles, tables=tables) for name, tables in OUT_OF_ORDER.items()},
 }
 #: What such a block waits for, as `mca.pressures_of` names it.
 WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
     **{name: partial(in_order.waits_of, step_of=step_of) for name, step_of in _IN_ORDER.items()},
-    **{name: partial(waits_of, tables=tables) for name, tables in _OUT_OF_ORDER.items()},
-}
-#: How long such a block keeps the pipelines of its core's tables busy, by their names.
-PIPELINES: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
-    name: partial(pipeline_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()
-}
-#: How long dispatch takes for such a block.
-DISPATCH: Mapping[str, Callable[[Sequence[str]], float]] = {
-    name: partial(dispatch_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()
+    **{name: partial(waits_of, tables=tables) for name, tables in OUT_OF_ORDER.items()},
 }
 
 

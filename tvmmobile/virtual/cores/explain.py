@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.bounds import port_cycles
 from tvmmobile.virtual.cores.core_model import BlockCost
-from tvmmobile.virtual.cores.corrected import DISPATCH, PIPELINES, WAITS
+from tvmmobile.virtual.cores.corrected import OUT_OF_ORDER, WAITS
 from tvmmobile.virtual.cores.mca import pressures_of
+from tvmmobile.virtual.cores.out_of_order import dispatch_cycles, pipeline_cycles
 from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
 
@@ -45,11 +46,10 @@ def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
 def limit_of(cost: BlockCost, board: Board) -> str:
     """Return the limit of a block, as a sentence without a full stop."""
     ports = port_cycles(cost.assembly, board.core)
-    if board.mcpu in PIPELINES:
-        ports["dispatch"] = max(ports["dispatch"], DISPATCH[board.mcpu](cost.assembly))
-        ports |= {
-            f"pipelines `{name}`": cycles for name, cycles in PIPELINES[board.mcpu](cost.assembly).items() if cycles > max(ports.values())
-        }
+    if tables := OUT_OF_ORDER.get(board.mcpu):
+        ports["dispatch"] = max(ports["dispatch"], dispatch_cycles(cost.assembly, tables))
+        pipelines, most = pipeline_cycles(cost.assembly, tables), max(ports.values())
+        ports |= {f"pipelines `{name}`": cycles for name, cycles in pipelines.items() if cycles > most}
     busiest = max(ports, key=lambda name: ports[name])
     least = f"{busiest}: {ports[busiest]:.3g} of {cost.cycles_each:.3g} cycles"
     if cost.bounds_only:

@@ -159,25 +159,20 @@ def steady_issue(steps: Sequence[IssueStep]) -> float:
     return (ends[-1] - ends[_WARM_TRIPS - 1]) / (_TRIPS - _WARM_TRIPS)
 
 
-def issue_waits(steps: Sequence[IssueStep]) -> dict[str, float]:
-    """Return the reasons why steps in a loop wait, in percent of their cycles.
-
-    `registers` are results of earlier steps, `resources` units, halves of registers and a place in a cycle.
-    """
-    issue = _Issue()
-    for _ in range(_TRIPS):
-        issue.add_all(steps)
-    return {name: 100 * cycles / max(issue.last_cycle, 1) for name, cycles in issue.waits.items()}
-
-
 def steady_cycles(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> float:
     """Return the cycles per execution of a block from `disassemble` in a loop, on a core with these rules; no cache misses."""
     return steady_issue([step_of(text) for text in block if text])
 
 
 def waits_of(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> dict[str, float]:
-    """Return the reasons why such a block waits, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of`."""
-    return issue_waits([step_of(text) for text in block if text])
+    """Return the reasons why a block in a loop waits, in percent of its cycles, as `mca.pressures_of` names them.
+
+    `registers` are results of earlier steps, `resources` units, halves of registers and a place in a cycle.
+    """
+    issue, steps = _Issue(), [step_of(text) for text in block if text]
+    for _ in range(_TRIPS):
+        issue.add_all(steps)
+    return {name: 100 * cycles / max(issue.last_cycle, 1) for name, cycles in issue.waits.items()}
 
 
 def straight_issue(steps: Sequence[IssueStep]) -> int:
