@@ -42,12 +42,7 @@ _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 @dataclass(frozen=True)
 class Phase:
-    """The sum of a run's phases in which memory was about equally busy.
-
-    Attributes:
-        core_cycles: corrected core cycles.
-        misses: the simulated caches' counts.
-    """
+    """The sum of a run's phases in which memory was about equally busy, in corrected core cycles."""
 
     __pydantic_config__ = _STRICT
 
@@ -60,12 +55,9 @@ class Observation:
     """One network on one board, on one thread: the measurement and our counts.
 
     Attributes:
-        board: where it was measured.
         network: its name in the published table.
-        measured_ms: the published latency.
-        core_cycles: corrected core cycles.
-        misses: the simulated caches' counts.
-        phases: what they add up from; empty where the order of a run does not matter.
+        core_cycles: corrected ones.
+        phases: what cycles and misses add up from; empty where the order of a run does not matter.
     """
 
     __pydantic_config__ = _STRICT
@@ -88,10 +80,7 @@ class Check:
     """One network in several threads, or on a board whose measurements were not used in the fit.
 
     Attributes:
-        board: where it was measured.
-        threads: how many it had.
         network: its name in the published table.
-        measured_ms: the published latency.
         modelled_ms: with the fit's parameters.
         left_out_ms: with the bandwidth fitted to the other networks; None where nothing was fitted to it.
     """
@@ -111,8 +100,6 @@ class FittedBoard:
     """A board whose measurements a core was fitted to.
 
     Attributes:
-        name: the board's.
-        digest: of its file.
         core_model: the hash of the core model, which llvm-mca's version is part of.
         wheel: the program that was run.
     """
@@ -129,12 +116,10 @@ class Fit:
 
     Attributes:
         core: its name, as `Board.mcpu`.
-        boards: those whose figures were fitted to.
         versions: of the terms, the timeline, the corrected core and the core model that it was fitted with.
         parameters: one for each of the terms.
         bandwidth: what memory delivers to all cores together, as a share of what one core reads and writes in a copy.
-        observations: what was fitted to.
-        modelled_ms: of each observation.
+        observations: the measurements that were fitted to; the tuples of times have one for each.
         left_out_ms: of each observation, with parameters fitted to the other networks, on all boards.
         board_left_out_ms: of each observation, with parameters fitted to the other boards; empty where there is one board.
         checks: what it models of the runs in several threads, and on boards that were not fitted to.
