@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.torch_tables import keep_torch_tables
 
 from tvmmobile.cli import run
 from tvmmobile.system.collector import collect_rarely
@@ -82,10 +83,11 @@ def repository() -> Path:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """80 columns, no debugging, and the user's own logs and device profiles out of reach.
+    """80 columns, no debugging, the user's own logs and device profiles out of reach; PyTorch's tables are made once.
 
     The cache is left where it is: the device agent in it takes seconds to build and is named by its content.
     """
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path_factory.mktemp("data")))
     monkeypatch.delenv("TVMMOBILE_DEBUG", raising=False)
+    keep_torch_tables()
