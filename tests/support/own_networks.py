@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,20 @@ def load(model: str | Path, side: Side | None = None, checkpoint: Path | None = 
     return load_own(file, side, checkpoint, seed)
 
 
+@lru_cache(maxsize=8)
+def loaded(model: str, side: Side | None = None) -> Imported:
+    """The network of a file that does not change, read once: for tests of what is made of it."""
+    return load(model, side)
+
+
 def network_of(imported: Imported) -> Network:
     """Its nodes after the passes."""
-    return read_network(*prepare(imported.module, accepted))
+    return _network_of(imported.module)
+
+
+@lru_cache(maxsize=8)
+def _network_of(module: Any) -> Network:
+    return read_network(*prepare(module, accepted))
 
 
 def names_of(imported: Imported) -> list[str]:

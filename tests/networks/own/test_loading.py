@@ -21,7 +21,7 @@ from network_files import (
     write_pt2,
     write_python,
 )
-from own_networks import TOLERANCE, Files, error_of, image_for, load, names_of, network_of, run_compiled
+from own_networks import TOLERANCE, Files, error_of, image_for, load, loaded, names_of, network_of, run_compiled
 from small_networks import kernels_of
 from torch import nn
 
@@ -39,7 +39,7 @@ from tvmmobile.system.files import sha256_of
 
 
 def test_every_way_gives_the_same_kernels_and_outputs(files: Files, tmp_path: Path) -> None:
-    found = [load(model, SIDE) for model in files.all]
+    found = [loaded(model, SIDE) for model in files.all]
     names = [names_of(imported) for imported in found]
     assert names[0] == names[1] == names[2]
     kinds = {"hswish", "hsigmoid", "relu6", "silu"}
@@ -88,13 +88,13 @@ def test_older_onnx_opsets(files: Files, tmp_path: Path, opset: int) -> None:
     path, _, factory = files.python.rpartition(":")
     module = module_of(Path(path), factory)
     older = load(write_onnx(nn.Sequential(module, nn.Hardtanh(-1.0, 2.0)), tmp_path / "older.onnx", opset=opset))
-    assert names_of(older)[:-1] == names_of(load(files.pt2))[:-1] and "clamp-1_2" in names_of(older)[-1]
+    assert names_of(older)[:-1] == names_of(loaded(str(files.pt2), SIDE))[:-1] and "clamp-1_2" in names_of(older)[-1]
     assert error_of(older, tmp_path / "net.so") <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", [1, 2])
 def test_two_equal_functions_of_a_network_are_one_in_the_library(files: Files, form: int) -> None:
-    network = network_of(load(files.all[form]))
+    network = network_of(loaded(files.all[form], SIDE))
     opaque = [node.layer.name for node in network.nodes if isinstance(node.layer, Opaque)]
     assert len(opaque) > len(set(opaque))
     module = lower(network, kernels_of(network))
@@ -103,7 +103,7 @@ def test_two_equal_functions_of_a_network_are_one_in_the_library(files: Files, f
 
 
 def test_its_identity(files: Files) -> None:
-    specs = [load(model, SIDE).spec for model in files.all]
+    specs = [loaded(model, SIDE).spec for model in files.all]
     path = Path(files.python.rpartition(":")[0])
     assert [spec.variant for spec in specs] == [f"small_1.0_{SIDE}"] * 3
     for spec, source in zip(specs, (path, files.pt2, files.onnx), strict=True):
@@ -197,7 +197,7 @@ def test_an_input_need_not_be_an_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [1, 2])
 def test_a_file_of_one_side_is_asked_for_no_other(files: Files, form: int) -> None:
-    assert load(files.all[form], SIDE).spec.resolution == SIDE
+    assert loaded(files.all[form], SIDE).spec.resolution == SIDE
     with pytest.raises(UserError, match=f"takes only images of side {SIDE}, not 32"):
         load(files.all[form], 32)
 
