@@ -35,7 +35,7 @@ from tvmmobile.pipeline import plan
 from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.stages import BenchJob, bench_library
+from tvmmobile.pipeline.stages.timing import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.formats import VM

@@ -17,7 +17,7 @@ from tvmmobile.accuracy.classes import most_likely, read_labels
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.images import read_input
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.stages import failure_of
+from tvmmobile.pipeline.agreement import failure_of
 from tvmmobile.running.library import find_libraries
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import Disagreement, UserError

@@ -31,7 +31,7 @@ from tvmmobile.devices.board.install import check_runs
 from tvmmobile.devices.board.link import RECONNECT_S
 from tvmmobile.devices.board.registered import DeviceFile, load_device, registered_names
 from tvmmobile.devices.board.watch import watching
-from tvmmobile.pipeline.stages import MOST_ATTEMPTS
+from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS
 from tvmmobile.results.file import read_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.environment import adb_server_port, cache_dir

@@ -187,7 +187,7 @@ def _library(folder: Path) -> Path:
 
 
 def _manifest(folder: Path) -> Prepared:
-    from tvmmobile.pipeline.stages import kernel_results
+    from tvmmobile.pipeline.outcome import kernel_results
     from tvmmobile.running.library import find_libraries
 
     library = _library(folder)

@@ -35,7 +35,7 @@ from tvmmobile.pipeline.checking import check
 from tvmmobile.pipeline.diagnosis import _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.stages import explained
+from tvmmobile.pipeline.stages.explaining import explained
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM

@@ -18,10 +18,13 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
+from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.pipeline.stages.preparing import collect_variants
+from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.search.tuner import assign, tune
 
 pytestmark = [pytest.mark.virtual, pytest.mark.long]

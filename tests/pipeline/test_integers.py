@@ -29,9 +29,11 @@ from tvmmobile.networks.own.loading import load_again
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.outcome import published_figures
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import build_libraries, collect_variants, published_figures
+from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.mixed import Limit
 

@@ -18,7 +18,7 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.cluster.parcel import Delivery, UsesBoard, UsesFiles, accept, delivery, pack, unpack
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.stages import BenchJob
+from tvmmobile.pipeline.stages.timing import BenchJob
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Timing

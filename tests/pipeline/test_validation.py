@@ -17,7 +17,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.registered import DeviceFile, Facts, LinuxCore, RegisteredBoard, SshAddress, save_device
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.pipeline.stages import MOST_ATTEMPTS
+from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS
 from tvmmobile.pipeline.validation import validate
 from tvmmobile.pipeline.validation.model import model_for
 from tvmmobile.pipeline.validation.record import begun, point_of, with_point

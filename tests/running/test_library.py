@@ -18,10 +18,11 @@ import pytest
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.bench import say_differences
 from tvmmobile.pipeline.library import open_libraries
+from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
-from tvmmobile.pipeline.stages import agreement, kernel_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.running.manifest import records_compare
 from tvmmobile.system.errors import Disagreement, UserError

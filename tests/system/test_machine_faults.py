@@ -21,7 +21,7 @@ from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
-from tvmmobile.pipeline.stages import succeeded
+from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import ExitCode, UserError

@@ -29,7 +29,9 @@ from tvmmobile.networks.frontend import Compute
 from tvmmobile.networks.images import read_input
 from tvmmobile.networks.labelled import LabelledFolder, LabelledImage, evenly_spaced, plain
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
+from tvmmobile.pipeline.agreement import failure_of
+from tvmmobile.pipeline.stages.jobs import succeeded
+from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Array, MeasureError

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.results.file import REFERENCE
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import check_of
-from tvmmobile.system.errors import Disagreement
+from tvmmobile.running.measure import MeasureError
+from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
 
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
 #: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
@@ -76,3 +78,25 @@ def _clause(text: str) -> str:
 def judge_of(manifest: Mapping[str, Any]) -> str:
     """The program that computed the reference output."""
     return str(manifest.get("reference", REFERENCE))
+
+
+def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
+    """The error for a library that could not be run: the fault of the library or of the device."""
+    if error.kind in ("link", "host"):
+        return device_gone(profile, error)
+    if error.kind == "timeout":
+        busy = "this machine" if profile.origin.modelled else "the device"
+        return Disagreement(
+            f"{library.path.name} does not finish on {profile.name}: {error.reason}.",
+            f"Run it again while nothing else uses {busy}, with fewer runs if you asked for many.",
+        )
+    core = library.manifest()["target"]["mcpu"]
+    return Disagreement(
+        f"{library.path.name} does not run on {profile.name}: {error.reason}.",
+        f"It was compiled for {core}; compile it for this device: tvmmobile compile --device {profile.name}",
+    )
+
+
+def device_gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
+    """Return the error for a device that stopped answering."""
+    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}.", "Run the same command again.")

@@ -9,7 +9,7 @@ from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.options.library import check_threads
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import bench_libraries
+from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import differences

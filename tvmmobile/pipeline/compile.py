@@ -15,7 +15,7 @@ from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
-from tvmmobile.pipeline.stages import build_libraries
+from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs

@@ -13,11 +13,10 @@ from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, prog
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.pipeline.agreement import agreement, disagreement, session_timeout_s
+from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
-from tvmmobile.pipeline.stages import failure_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.running.manifest import unchecked_note

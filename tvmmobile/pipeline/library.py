@@ -8,8 +8,8 @@ from typing import Any
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.bench import bench
+from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import Given, Place, output_of
-from tvmmobile.pipeline.stages import kernel_results
 from tvmmobile.results.file import KernelResult, Results
 from tvmmobile.running.library import Library, find_libraries
 

@@ -10,13 +10,12 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import TuningPlan, missing_trials
-from tvmmobile.pipeline.stages import distinct_tasks
 from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import LogDirs
-from tvmmobile.tuning.plan import Price, VariantTasks, make_plan
+from tvmmobile.tuning.plan import Price, VariantTasks, distinct_tasks, make_plan
 from tvmmobile.tuning.search.kin import kin_database
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.tuner import Assignment, assign

@@ -12,8 +12,10 @@ from tvmmobile.gate.comparison import DEFAULT_THRESHOLD, Comparison, Pairing, ch
 from tvmmobile.gate.statistics import Pair, Samples
 from tvmmobile.pipeline.bench import check_libraries, say_differences
 from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.outcome import context_of
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import Progress, bench_libraries, context_of
+from tvmmobile.pipeline.stages.jobs import Progress
+from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.running.library import Library, stem_of

@@ -18,7 +18,7 @@ from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import collect_variants, distinct_tasks
+from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import started_bench
@@ -28,6 +28,7 @@ from tvmmobile.system.workers import Workers, worker_count
 from tvmmobile.tuning.claims import passed_over
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.rescore import Ranking, Rescored, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.networks.arrays import check_finite
 from tvmmobile.networks.signature import INPUT_NAME, Port, words
-from tvmmobile.pipeline.agreement import session_timeout_s
+from tvmmobile.pipeline.agreement import failure_of, session_timeout_s
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import failure_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import tensors_of

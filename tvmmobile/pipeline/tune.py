@@ -20,7 +20,10 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
-from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, explained
+from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.pipeline.stages.explaining import explained
+from tvmmobile.pipeline.stages.preparing import collect_variants
+from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library

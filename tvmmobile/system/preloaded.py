@@ -17,7 +17,7 @@ from tvmmobile.system.streams import silenced
 _MODULES = (
     *("torch", "torch.export", "torch._dynamo", "torch._functorch.aot_autograd", "torch.export._trace", "networkx"),
     *("tvm.relax.frontend.torch", "tvm.s_tir.meta_schedule"),
-    *("tvmmobile.pipeline.build", "tvmmobile.networks.models.network", "tvmmobile.tuning.search.trial", "tvmmobile.pipeline.stages"),
+    *("tvmmobile.pipeline.build", "tvmmobile.networks.models.network", "tvmmobile.tuning.search.trial", "tvmmobile.pipeline.stages.timing"),
 )
 
 

@@ -84,6 +84,15 @@ class VariantTasks:
     macs: Mapping[Task, int] = field(default_factory=dict)
 
 
+def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
+    """Every distinct task, in order of first use; an opaque one with its TIR function as JSON text."""
+    sources: dict[Task, str | None] = {}
+    for variant in variants:
+        for region in variant.regions:
+            sources.setdefault(region.task, variant.sources.get(region.task))
+    return sources
+
+
 def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
     """The layouts worth trying between two layers, beginning with the one to use if nothing is measured.
 

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from tvmmobile.pipeline.cluster.parcel import Delivery, accept, pack
 from tvmmobile.pipeline.cluster.worker import PACKAGES, Order, check_versions, versions_here
-from tvmmobile.pipeline.stages import bench_library
+from tvmmobile.pipeline.stages.timing import bench_library
 from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import DeviceUnavailable, UserError, one_line
 from tvmmobile.system.workers import JOBS_EACH, Job, Result, WorkerError, WorkerPool

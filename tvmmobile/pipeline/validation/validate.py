@@ -13,7 +13,9 @@ from tvmmobile.networks.model import load
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.stages import MOST_ATTEMPTS, build_libraries, succeeded
+from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.pipeline.stages.jobs import succeeded
+from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for
 from tvmmobile.pipeline.validation.record import begun, point_of, with_point
 from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board

@@ -1,0 +1,117 @@
+"""A timed run of a library → its entry in a result file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from tvmmobile import __version__
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.tasks import symbol_of
+from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.networks.models.costs import count
+from tvmmobile.networks.models.published import IMAGENET_CLASSES, Published, paper_figures, slim_figures
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
+from tvmmobile.pipeline.agreement import judge_of
+from tvmmobile.results.file import Context, KernelResult, VariantResult
+from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import records_compare
+from tvmmobile.running.measure import KernelCall, NetworkRun
+from tvmmobile.system.environment import TVM_VERSION
+
+#: What a modelled latency includes and excludes, in words.
+_MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
+
+
+def result_of(library: Library, run: NetworkRun, error: float, device: DeviceProfile) -> VariantResult:
+    """Return the entry of a library that ran on a device, with an error that its precision explains."""
+    spec, latency, manifest = library.spec, run.latency, library.manifest()
+    own = spec if isinstance(spec, OwnSpec) else None
+    macs, parameters = (manifest["macs"], manifest["parameters"]) if own else (count(spec).macs, count(spec).parameters)
+    published = published_figures(spec, library.dtype)
+    samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
+    return VariantResult(
+        name=library.path.stem,
+        model=spec.name,
+        alpha=spec.alpha,
+        resolution=spec.resolution,
+        dtype=library.dtype,
+        threads=library.threads,
+        samples_us=samples,
+        cycles=latency.cycles,
+        instructions=latency.instructions,
+        l1d_misses=latency.l1d_misses,
+        dram_bytes=latency.dram_bytes,
+        term_ms=dict(latency.term_ms),
+        macs=macs,
+        parameters=parameters,
+        top1=published.top1 if published else None,
+        top1_source=published.source if published else None,
+        peak_memory_bytes=run.peak_memory_bytes,
+        max_error=error,
+        library_sha256=manifest["sha256"],
+        weights=manifest["weights"],
+        kernels=kernel_results(manifest, run.calls, records_compare(manifest, device)),
+        conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
+        network_sha256=own.contents if own else "",
+        reference=judge_of(manifest),
+        format=library.format,
+        input=spec.side if spec.odd_shape else "",
+    )
+
+
+def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
+    """A library's kernels with their times, provided that they are the functions that ran.
+
+    If its records are not comparable with the device's latencies, their figures are left out.
+    """
+    kernels = manifest["kernels"]
+    if not comparable:
+        kernels = [kernel | {"latency_us": None, "rank_correlation": None, "course": ()} for kernel in kernels]
+    ran = [call.symbol for call in calls] == [symbol_of(kernel["name"]) for kernel in kernels]
+    return tuple(
+        KernelResult(
+            kernel["name"],
+            kernel["kind"],
+            kernel["macs"],
+            kernel["latency_us"],
+            str(schedule_from_json(kernel["schedule"])),
+            kernel.get("rank_correlation"),
+            network_us=calls[index].seconds * 1e6 if ran else None,
+            l1d_misses=calls[index].l1d_misses if ran else None,
+            dram_bytes=calls[index].dram_bytes if ran else None,
+            least_bytes=kernel.get("least_bytes"),
+            course=tuple((trials, latency) for trials, latency in kernel.get("course", ())),
+            fallback="trace" in kernel["schedule"],
+        )
+        for index, kernel in enumerate(kernels)
+    )
+
+
+def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
+    """What is published of a network's accuracy in floating point; `None` for others, and for integers."""
+    if isinstance(spec, OwnSpec) or spec.classes != IMAGENET_CLASSES or precision_named(dtype).is_integer:
+        return None
+    key = (spec.name, spec.alpha, spec.resolution)
+    return slim_figures(*key) or paper_figures(*key)
+
+
+def context_of(profile: DeviceProfile, threads: int) -> Context:
+    """Where and how this device's numbers are obtained."""
+    modelled = profile.origin.modelled
+    return Context(
+        device=profile.name,
+        board=profile.board,
+        cpu=profile.cpu,
+        clock_hz=profile.clock_hz,
+        kind=profile.origin.kind,
+        timing_model=profile.origin.written,
+        modelled_terms=_MODELLED_TERMS if modelled else "",
+        fma_lanes_per_cycle=profile.machine.fma_lanes_per_cycle,
+        threads=threads,
+        versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

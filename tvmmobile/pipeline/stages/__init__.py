@@ -1,0 +1,1 @@
+"""The stages of a run over several variants, in worker processes."""

@@ -1,0 +1,38 @@
+"""Networks → libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tvmmobile.graph.network import kept_sentence
+from tvmmobile.pipeline.build import BuiltVariant, build
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
+from tvmmobile.running.library import Library
+from tvmmobile.system.workers import WorkerPool
+from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
+
+
+def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, said: Progress | None = None) -> list[Library]:
+    """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built.
+
+    `said` hears a sentence about the lines of the logs that did not count, and one about layers that stay in float32.
+    """
+    refused: dict[RefusedLine, None] = {}
+    outdated = 0
+    for job, result in workers.run(build, jobs, build_timeout_s(jobs)):
+        built: BuiltVariant = succeeded(result, f"building {job.spec.variant}")
+        progress(job.spec.variant)
+        for line in built.refused:
+            number, *rest = line.path.parts
+            path = line.path if line.path.is_absolute() else job.logs[int(number)].joinpath(*rest)
+            refused[replace(line, path=path)] = None
+        outdated = max(outdated, built.outdated)
+        if said is not None and built.kept:
+            said(kept_sentence(job.spec.variant, built.kept))
+    if said is not None and refused:
+        said(passed_over(list(refused)))
+    if said is not None and outdated:
+        said(outdated_sentence(outdated))
+    return [job.library for job in jobs]

@@ -1,0 +1,39 @@
+"""How long workers may take for a job, and the error where one does not finish."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvmmobile.pipeline.checking import MOST_CHECK_S
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.workers import WorkerError
+
+#: To import and compile a variant: VGG-16's weights take minutes on a busy machine. To quantise it takes longer: it is computed on the
+#: host some 400 times to find how, and a few times for each calibration input, in a time that grows with the input's pixels.
+_BUILD_TIMEOUT_S = 900.0
+_QUANTISING_S_PER_PIXEL, _QUANTISING_RUNS, _RUNS_PER_INPUT = 5e-5, 400, 4
+#: Is told the name of each finished item.
+Progress = Callable[[str], None]
+
+
+def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
+    """How long a worker may take to import, quantise and compile any of the variants; raises `UserError` for data that cannot calibrate."""
+    most = 0.0
+    for data in (job.calibration for job in jobs if job.calibration is not None):
+        runs = _QUANTISING_RUNS + _RUNS_PER_INPUT * data.images().count
+        most = max(most, runs * math.prod(data.preprocessing.input_shape[2:]) * _QUANTISING_S_PER_PIXEL)
+    return _BUILD_TIMEOUT_S + most + (MOST_CHECK_S if any(not job.unchecked for job in jobs) else 0.0)
+
+
+def succeeded(result: Any, what: str) -> Any:
+    """The result of a worker's job; raises `UserError`, naming `what` it was about, if it did not finish."""
+    if isinstance(result, WorkerError):
+        if result.code == -signal.SIGKILL:
+            why = "its process was killed, as happens where memory runs out"
+            raise UserError(f"{what} failed: {why}.", "Free some memory, or take a smaller network or --resolution.")
+        raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
+    return result

@@ -1,0 +1,23 @@
+"""Networks → prepared, with their candidate kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.job import PreparingJob, VariantJob
+from tvmmobile.pipeline.plan import variant_tasks
+from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
+from tvmmobile.system.workers import WorkerPool
+from tvmmobile.tuning.plan import VariantTasks
+
+
+def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
+    """What may become kernels, of every variant, in the order of `jobs`; raises `UserError` where one cannot be built or imported."""
+    found: dict[ModelSpec, VariantTasks] = {}
+    without_logs = [replace(PreparingJob(**vars(job)), logs=()) for job in jobs]  # they need not travel
+    for job, tasks in workers.run(variant_tasks, without_logs, build_timeout_s(jobs)):
+        found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
+        progress(job.spec.variant)
+    return [found[job.spec] for job in jobs]
