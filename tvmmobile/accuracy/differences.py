@@ -60,7 +60,7 @@ class Differences:
 
 
 def difference_of(output: npt.NDArray[Any], expected: npt.NDArray[Any], precision: Precision) -> OutputDifference:
-    """What a library returned for an image beside what its original did; both of one shape."""
+    """Compare a library's output for an image with its original's; both have one shape."""
     values, wanted = output.astype(np.float64), expected.astype(np.float64)
     mean = signal = noise = None
     if np.isfinite(values).all() and np.isfinite(wanted).all():
@@ -79,12 +79,12 @@ def difference_of(output: npt.NDArray[Any], expected: npt.NDArray[Any], precisio
 
 
 def subnormals_in(values: npt.NDArray[Any], precision: Precision) -> int:
-    """How many values are not 0 and smaller than the least normal number."""
+    """Return how many values are not 0 and smaller than the least normal number."""
     return int(((values != 0) & (np.abs(values) < np.finfo(precision.numpy).tiny)).sum())
 
 
 def differences_of(found: Sequence[OutputDifference]) -> Differences:
-    """Those of all images together."""
+    """Combine the differences of all images."""
     finite = [one for one in found if one.mean is not None]
     return Differences(
         values=sum(one.values for one in found),
@@ -97,5 +97,5 @@ def differences_of(found: Sequence[OutputDifference]) -> Differences:
 
 
 def decibels(signal: float, noise: float) -> float | None:
-    """Of two energies; `None` where one of them is 0."""
+    """Return the ratio of two energies in decibels; `None` where one of them is 0."""
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

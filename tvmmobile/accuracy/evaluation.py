@@ -77,7 +77,7 @@ class BatchJob:
 
 
 def batches(images: Sequence[LabelledImage], library: Library, profile: DeviceProfile) -> list[tuple[LabelledImage, ...]]:
-    """The images in batches for one session each. Each is spread over the whole list, so that some batches are representative of all."""
+    """Return the images in batches for one session each. Each is spread over the whole list, so that some batches represent all."""
     size = _MOST_IMAGES
     if profile.origin != MEASURED:
         macs = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
@@ -112,7 +112,7 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
 
 
 def evaluate_storage(bench: Bench, subject: Subject, images: Sequence[LabelledImage]) -> tuple[int, tuple[StoredLayer, ...]]:
-    """What each layer loses in the library's precision on a few of the images, and on how many; nothing in float32 and in integers.
+    """Measure on a few images what each layer loses in the library's precision; return their number too. Nothing in float32 and integers.
 
     PyTorch computes it in a worker. An image that cannot be read is left out.
     """
@@ -134,7 +134,7 @@ def _storage_of(job: BatchJob) -> tuple[int, tuple[StoredLayer, ...]]:
 
 
 def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder, chosen: int) -> EvaluationContext:
-    """What is evaluated, where, on which images and how; `chosen` is how many of the folder's images are."""
+    """Return what is evaluated, where, on which images and how; `chosen` is how many of the folder's images are."""
     library, spec = subject.library, subject.library.spec
     return EvaluationContext(
         library=library.path.name,
@@ -163,7 +163,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
 
 
 def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
-    """The library's first output for each input; tried again after a broken connection."""
+    """Return the library's first output for each input; tried again after a broken connection."""
     if not inputs:
         return []
     library = job.subject.library
@@ -179,7 +179,7 @@ def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
 
 @lru_cache(maxsize=1)
 def _computed(original: Original) -> Compute:
-    """Made once per worker, for all its batches."""
+    """Return the original's outputs, made once per worker for all its batches."""
     return compute_of(original)
 
 
@@ -196,5 +196,5 @@ def _compared(image: LabelledImage, output: Array, expected: Array, precision: P
 
 
 def _top(output: Array) -> tuple[int, ...]:
-    """The most likely classes; none if the output is not finite."""
+    """Return the most likely classes; none if the output is not finite."""
     return tuple(ranked.index for ranked in most_likely(output, _TOP, None)) if np.isfinite(output).all() else ()

@@ -110,37 +110,37 @@ class ImageResult:
     difference: OutputDifference | None = None
 
     def disagrees(self, tolerance: float) -> bool:
-        """Whether the library's output differs from the original's by more than the tolerance."""
+        """Return whether the library's output differs from the original's by more than the tolerance."""
         return not self.problem and (self.deviation is None or self.deviation > tolerance)
 
     @property
     def library_hit1(self) -> bool:
-        """Whether the library names its class first."""
+        """True if the library names the image's class first."""
         return self.label in self.library_top5[:1]
 
     @property
     def library_hit5(self) -> bool:
-        """Whether its class is among the library's five."""
+        """True if the image's class is among the library's five."""
         return self.label in self.library_top5
 
     @property
     def original_hit1(self) -> bool:
-        """Whether the original names its class first."""
+        """True if the original names the image's class first."""
         return self.label in self.original_top5[:1]
 
     @property
     def original_hit5(self) -> bool:
-        """Whether its class is among the original's five."""
+        """True if the image's class is among the original's five."""
         return self.label in self.original_top5
 
     @property
     def same_top1(self) -> bool:
-        """Whether both name the same class first."""
+        """True if both name the same class first."""
         return bool(self.library_top5) and self.library_top5[:1] == self.original_top5[:1]
 
     @property
     def same_top5(self) -> bool:
-        """Whether both name the same five classes, in any order."""
+        """True if both name the same five classes, in any order."""
         return bool(self.library_top5) and set(self.library_top5) == set(self.original_top5)
 
 
@@ -207,7 +207,7 @@ class EvaluationFile:
 def evaluation_of(
     context: EvaluationContext, images: Sequence[ImageResult], stored_images: int = 0, stored: tuple[StoredLayer, ...] = ()
 ) -> EvaluationFile:
-    """Everything counted; complete if `images` are as many as were chosen."""
+    """Count everything; complete if `images` are as many as were chosen."""
     read = [result for result in images if not result.problem]
     worst = max((result for result in read if result.deviation is not None), key=lambda result: result.deviation or 0.0, default=None)
     return EvaluationFile(
@@ -240,7 +240,7 @@ def write_evaluation(evaluation: EvaluationFile, out: Path) -> tuple[Path, Path]
 
 
 def _accuracy(hits: Sequence[tuple[bool, bool]]) -> Accuracy:
-    """Of every image, whether its class is the most likely one, and whether it is among the five most likely."""
+    """Count for every image whether its class is the most likely one, and whether it is among the five most likely."""
     top1, top5, count = sum(first for first, _ in hits), sum(five for _, five in hits), len(hits)
     return Accuracy(top1, top5, 100 * top1 / count if count else None, 100 * top5 / count if count else None)
 

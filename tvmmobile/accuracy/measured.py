@@ -19,7 +19,7 @@ _KIND = FileKind("an evaluation of tvmmobile", f"Name an evaluation.json: {_MADE
 
 
 def read_accuracy(path: Path) -> MeasuredAccuracy:
-    """The accuracy in an `evaluation.json`.
+    """Return the accuracy in an `evaluation.json`.
 
     Raises:
         UserError: it cannot be read, is damaged or not such a file, is of another version, or is not of labelled images.

@@ -15,13 +15,13 @@ from tvmmobile.system.scratch import scratch
 
 
 def is_noise(folder: str) -> bool:
-    """Whether `noise:N` is given in place of a folder."""
+    """Return whether `noise:N` is given in place of a folder."""
     return noise_count(folder) > 0
 
 
 @contextmanager
 def inputs_in(folder: str, spec: ModelSpec, names: Sequence[str] | None) -> Iterator[LabelledFolder]:
-    """A folder's labelled images (see `read_folder`), or N inputs of noise for `noise:N`, on disk while the context lasts.
+    """Yield a folder's labelled images (see `read_folder`), or N inputs of noise for `noise:N`, on disk while the context lasts.
 
     Noise has the label 0, which means nothing; see `noise_input`.
 

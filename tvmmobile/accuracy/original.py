@@ -46,7 +46,7 @@ class Original:
 
 
 def original_of(library: Library, model: str | None, checkpoint: Path | None) -> Original:
-    """The network of a library, after checking that it is the same one with the same weights.
+    """Return the network of a library, after checking that it is the same one with the same weights.
 
     Args:
         model: the file, for a network of the user's own; it is read, and a Python file is executed.
@@ -72,7 +72,7 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
 
 
 def compute_of(original: Original) -> Compute:
-    """The network on the host.
+    """Return the network on the host.
 
     Raises:
         UserError: the file is no longer what it was, or the checkpoint does not fit the network.
@@ -88,7 +88,7 @@ def compute_of(original: Original) -> Compute:
 
 
 def _file(library: Library, model: str | None) -> OwnFile | None:
-    """The given file; `None` for a built-in network, which needs none."""
+    """Return the given file; `None` for a built-in network, which needs none."""
     own = isinstance(library.spec, OwnSpec)
     if model is None:
         if own:
@@ -103,7 +103,7 @@ def _file(library: Library, model: str | None) -> OwnFile | None:
 
 
 def _seed(library: Library, checkpoint: Path | None) -> int:
-    """The manifest's seed, 0 without one; the checkpoint must be the manifest's."""
+    """Return the manifest's seed, 0 without one; the checkpoint must be the manifest's."""
     weights = library.weights
     wanted = _CHECKPOINT.fullmatch(weights)
     if wanted is None:

@@ -35,7 +35,7 @@ class Top1Loss:
 
 
 def top1_loss(original: Sequence[bool], library: Sequence[bool]) -> Top1Loss | None:
-    """The loss, from whether each classified each image correctly; `None` without images.
+    """Return the loss, from whether each classified each image correctly; `None` without images.
 
     The interval is that of a difference of paired proportions with half an image added to each kind of disagreement (Agresti and Min,
     Statistics in Medicine 2005), so it is not empty where there is none.

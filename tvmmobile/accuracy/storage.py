@@ -84,7 +84,7 @@ class _Watched:
 
 
 def stored_layers(compute: Compute, images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
-    """What each layer of a network loses; none of a network that PyTorch does not compute.
+    """Return what each layer of a network loses; none of a network that PyTorch does not compute.
 
     Args:
         compute: the network in float32.
@@ -112,7 +112,7 @@ def _run(compute: Compute, image: Array, precision: Precision | None) -> _Watche
 
 
 def _watching(watched: _Watched, precision: Precision | None) -> Any:
-    """A mode of PyTorch's dispatcher that notes the layers and, given a precision, rounds what they read to it.
+    """Return a mode of PyTorch's dispatcher that notes the layers and, given a precision, rounds what they read to it.
 
     Operands are rounded in place, so that a residual reads the same numbers.
     """
@@ -160,7 +160,7 @@ def _rounded(values: torch.Tensor, precision: Precision) -> torch.Tensor:
 
 
 def _described(args: Any, places: tuple[int, int], result: torch.Tensor) -> str:
-    """A layer's description."""
+    """Return a layer's description."""
     data, weights = (args[place] for place in places)
     if result.dim() != 4:
         return f"dense, {data.shape[-1]} → {result.shape[-1]}"

@@ -76,7 +76,7 @@ VERBS = (
 
 
 def load(verb: Verb) -> Any:
-    """The Typer command (or group) of a verb; imports its module."""
+    """Return the Typer command (or group) of a verb; imports its module."""
     module, _, attribute = verb.where.partition(":")
     target = getattr(importlib.import_module(module), attribute)
     if not isinstance(target, typer.Typer):
@@ -154,7 +154,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of the `tvmmobile` command."""
+    """Run the `tvmmobile` command."""
     collect_rarely()
     streams.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):

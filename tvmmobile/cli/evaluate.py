@@ -73,7 +73,7 @@ def evaluate(
 
 
 def _names(libraries: Sequence[Library]) -> list[str]:
-    """What each is called beside the others: its precision, as far as that tells them apart."""
+    """Return a name for each library: its precision, as far as that tells them apart."""
     names = [library.dtype for library in libraries]
     if len(set(names)) < len(names):
         names = [f"{library.dtype}-{'c' if library.is_c else 'vm'}" for library in libraries]
@@ -121,7 +121,7 @@ def _print(done: Mapping[str, Evaluation]) -> None:
 
 
 def _accuracies(done: Mapping[str, Evaluation]) -> Table:
-    """Top-1 and top-5 of each library, and of the original."""
+    """Return top-1 and top-5 of each library, and of the original."""
     from tvmmobile.system.console import table_of
 
     table = table_of(("",), ("top-1\n%", "\nimages", "top-5\n%", "\nimages", "top-1 lost\npoints", "\np"))
@@ -133,14 +133,14 @@ def _accuracies(done: Mapping[str, Evaluation]) -> Table:
 
 
 def _loss(loss: Top1Loss | None) -> tuple[str, str]:
-    """Points of top-1 with their 95 % interval, and the probability of such a loss by chance."""
+    """Return points of top-1 with their 95 % interval, and the probability of such a loss by chance."""
     from tvmmobile.results.report.wording import UNKNOWN
 
     return (f"{loss.points:.2f} ± {loss.margin:.2f}", f"{loss.p_value:.2g}") if loss else (UNKNOWN, UNKNOWN)
 
 
 def _differences(done: Mapping[str, Evaluation]) -> Table:
-    """How far each library's outputs are from the original's."""
+    """Return how far each library's outputs are from the original's."""
     from tvmmobile.results.report.wording import UNKNOWN, scientific
     from tvmmobile.system.console import table_of
 
@@ -156,7 +156,7 @@ def _differences(done: Mapping[str, Evaluation]) -> Table:
 
 
 def _stored(file: EvaluationFile) -> Table:
-    """The layers that lose most by their precision alone."""
+    """Return the layers that lose most by their precision alone."""
     from tvmmobile.system.console import table_of
 
     table = table_of(("layer",), ("signal/\nnoise dB", "largest\nvalue", f"beyond\n{file.context.dtype}", "\nsubnormal"))

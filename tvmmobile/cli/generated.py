@@ -15,7 +15,7 @@ from tvmmobile.pipeline.options.option import Option, Options, Place, options_of
 
 
 def word_of(kind: type[Options], field: str) -> OptionInfo:
-    """The option for a field, for a verb that has no other of its object."""
+    """Return the option for a field, for a verb that has no other of its object."""
     return _as_typer(dict(options_of(kind))[field])
 
 
@@ -46,7 +46,7 @@ def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[.
 
 
 def _keywords(given: Mapping[str, Any], *kinds: type[Options]) -> dict[str, Any]:
-    """The keywords of a call that do what the command line says."""
+    """Return the keywords of a call that do what the command line says."""
     options = [each for _, each in options_of(*kinds) if each.words]
     return {each.keyword: each.join(*(given[typed.parameter] for typed in each.on_command_line)) for each in options}
 
@@ -62,5 +62,5 @@ def _parameter(option: Option, place: Place) -> inspect.Parameter:
 
 
 def _place(parameter: inspect.Parameter) -> Place:
-    """Where its annotation says that it stands; without that, among the first."""
+    """Return where an option stands by its annotation; without that, among the first."""
     return next((each for each in get_args(parameter.annotation) if isinstance(each, Place)), Place.NETWORK)

@@ -26,7 +26,7 @@ Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="C
 
 
 def the_library(path: Path, profile: DeviceProfile) -> Library:
-    """The library, if the device can run it."""
+    """Return the library, if the device can run it."""
     from tvmmobile.cli.progress import errors
     from tvmmobile.pipeline.run import check_cores
     from tvmmobile.running.library import find_libraries
@@ -44,7 +44,8 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
 
 
 def preprocessing_for(library: Library, mean: str | None, std: str | None, no_resize: bool) -> Preprocessing:
-    """The preprocessing before the library gets an image; raises `UserError` for a --mean or --std that is neither one number nor three.
+    """Return the preprocessing before the library gets an image; raises `UserError` for a --mean or --std that is neither one number nor
+    three.
 
     If they are not given, a library that takes images has the values it was compiled with.
     """

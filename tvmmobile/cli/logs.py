@@ -261,7 +261,7 @@ def _print_findings(console: Console, findings: Iterable[tuple[int, str]]) -> No
 
 
 def _lines(numbers: list[int]) -> str:
-    """`line 3`, or `lines 3, 5-9`; of many ranges, the first ones and the number of further lines."""
+    """Return `line 3`, or `lines 3, 5-9`; of many ranges, the first ones and the number of further lines."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and ranges[-1][-1] == number - 1:

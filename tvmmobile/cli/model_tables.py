@@ -51,20 +51,20 @@ class Column:
         return f"{self.context.kind}\nms{self.mark}"
 
     def cell(self, spec: ModelSpec) -> str:
-        """Of a variant."""
+        """Return the text for a variant."""
         from tvmmobile.results.report.wording import latency_ms
 
         found = self.variants.get(_key(spec))
         return latency_ms(found.latency_us if found else None)
 
     def caption(self) -> str:
-        """Where the latencies come from."""
+        """Return where the latencies come from."""
         from tvmmobile.results.report.wording import origin_caption, plural
 
         return f"Latency{self.mark} {origin_caption(self.context)}; {self.context.device}, {plural(self.context.threads, 'thread')}."
 
     def as_json(self, spec: ModelSpec) -> list[dict[str, Any]]:
-        """The latency of a variant and its origin."""
+        """Return the latency of a variant and its origin."""
         found = self.variants.get(_key(spec))
         where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
         return [] if found is None else [where | {"latency_us": found.latency_us}]
@@ -82,15 +82,15 @@ class Latencies:
         return tuple(column.heading for column in self.columns)
 
     def cells(self, spec: ModelSpec) -> tuple[str, ...]:
-        """A variant's, one a column."""
+        """Return a variant's texts, one a column."""
         return tuple(column.cell(spec) for column in self.columns)
 
     def as_json(self, spec: ModelSpec) -> dict[str, Any]:
-        """The latencies in a variant's JSON."""
+        """Return the latencies in a variant's JSON."""
         return {"latencies": [one for column in self.columns for one in column.as_json(spec)]} if self.columns else {}
 
     def with_others(self, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-        """These variants; after the last one of each family, further ones that have latencies."""
+        """Add further variants that have latencies after the last one of each family."""
         shown = {_key(spec) for spec in specs}
         others = [ModelSpec(*key) for key in dict.fromkeys(key for column in self.columns for key in column.variants) if key not in shown]
         last = {spec.name: place for place, spec in enumerate(specs)}
@@ -101,7 +101,8 @@ class Latencies:
 
 
 def latencies_of(paths: Sequence[Path]) -> Latencies:
-    """The latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state spoiled.
+    """Return the latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state
+    spoiled.
 
     Files from the same device and origin share a column; if two contain a variant, the later one counts. Raises
     `UserError` if a file cannot be read, or if there are more kinds than columns.
@@ -127,7 +128,7 @@ def latencies_of(paths: Sequence[Path]) -> Latencies:
 
 
 def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
-    """All networks in one table, with the first published figures of each; latencies take the place of published costs."""
+    """Print all networks in one table, with the first published figures of each; latencies take the place of published costs."""
     printed = () if latencies.columns else ("printed",)
     headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *latencies.headings)
     table = table_of(("network", "α-side"), headings)
@@ -156,7 +157,7 @@ def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
 
 
 def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
-    """The variants of one family beside published figures; latencies take the place of published costs."""
+    """Print the variants of one family beside published figures; latencies take the place of published costs."""
     sources = _main_sources(costs)
     labels = [label for label, _ in sources]
     printed = [] if latencies.columns else labels
@@ -192,7 +193,7 @@ def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
 
 
 def print_layers(costs: Sequence[ModelCost]) -> None:
-    """Every layer and every layer type of each variant."""
+    """Print every layer and every layer type of each variant."""
     console = output()
     for cost in costs:
         spec = cost.spec
@@ -212,7 +213,7 @@ def print_layers(costs: Sequence[ModelCost]) -> None:
 
 
 def print_ways(shape: ConvShape) -> None:
-    """The cost of every way to compute a layer."""
+    """Print the cost of every way to compute a layer."""
     table = table_of(("", "formula"), ("MACs", "weights", "share, %"))
     for way in ways(shape):
         table.add_row(way.name, way.formula, f"{way.macs:,}", f"{way.weights:,}", f"{100 * way.ratio:.2f}")
@@ -227,7 +228,7 @@ def print_ways(shape: ConvShape) -> None:
 
 
 def _main_sources(costs: Sequence[ModelCost]) -> list[tuple[str, str]]:
-    """(label, source) of those that published most of these variants, in the order in which they are preferred."""
+    """Return (label, source) of those that published most of these variants, in the order of preference."""
     counts: dict[tuple[str, str], int] = {}
     for cost in costs:
         for found in figures(*_key(cost.spec)):

@@ -43,7 +43,7 @@ class NetworkOptions(Options):
     seed: int = option(0, "--seed N", "Seed for generated weights and for the search.", settings={"min": 0, "max": _MOST_SEED})
 
     def models(self) -> Callable[[], Sequence[Model]]:
-        """A function that loads the networks, for when everything else has been checked; a file may be executed."""
+        """Return a function that loads the networks, for when everything else has been checked; a file may be executed."""
         from tvmmobile.networks.model import variants
         from tvmmobile.networks.own.files import own_file, side_from
 

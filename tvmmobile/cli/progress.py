@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def errors() -> Console:
-    """The console for progress and remarks, on stderr."""
+    """Return the console for progress and remarks, on stderr."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
@@ -31,7 +31,7 @@ class Shown(Listener):
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Callable[[str], None]]:
-        """See `pipeline.listener.Listener`."""
+        """Implement `Listener.stage`."""
         console = errors()
         columns = (TextColumn("{task.description:<10}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[item]}"))
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -39,7 +39,7 @@ class Shown(Listener):
             yield lambda item: progress.update(bar, advance=1, item=item)
 
     def planned(self, plan: TuningPlan) -> None:
-        """See `pipeline.listener.Listener`."""
+        """Implement `Listener.planned`."""
         profile, origin = plan.profile, plan.profile.origin
         face = f"the virtual {profile.board} (latencies are modelled)" if origin.modelled else f"{profile.board} ({origin.kind})"
         self.said(
@@ -55,11 +55,11 @@ class Shown(Listener):
             self.said(outdated_sentence(plan.outdated))
 
     def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
-        """See `pipeline.listener.Listener`."""
+        """Implement `Listener.searching`."""
         return TuningProgress(assignments, kind)
 
     def said(self, remark: str) -> None:
-        """See `pipeline.listener.Listener`."""
+        """Implement `Listener.said`."""
         errors().print(remark, soft_wrap=True)
 
 
@@ -92,12 +92,12 @@ class TuningProgress(SearchListener):
         self._progress.stop()
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """See `SearchListener`."""
+        """Implement `SearchListener.kernel_started`."""
         self._kernel += 1
         self._progress.update(self._bar, status=f"kernel {self._kernel}/{self._kernels}")
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `SearchListener`."""
+        """Implement `SearchListener.trial_finished`."""
         self._failures[record.task] += record.latency_us is None
         failures = self._failures[record.task]
         status = f"kernel {self._kernel}/{self._kernels}, best {_latency(best)} {self._kind}"
@@ -106,7 +106,7 @@ class TuningProgress(SearchListener):
         self._progress.update(self._bar, advance=1, status=status)
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `SearchListener`."""
+        """Implement `SearchListener.kernel_finished`."""
         self._finished += 1
         head = f"[{self._finished}/{self._kernels}] {assignment.title}"
         failures = self._failures.pop(assignment.task, 0)

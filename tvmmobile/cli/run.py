@@ -87,7 +87,7 @@ def run(
 
 
 def _report(library: Library, origin: str, done: LibraryRun, ranked: list[Ranked], output: Path | None) -> dict[str, Any]:
-    """Everything that is printed; times in milliseconds, None where nothing is known."""
+    """Return everything that is printed; times in milliseconds, `None` where nothing is known."""
     from dataclasses import asdict
 
     profile, startup = done.profile, done.startup
@@ -135,7 +135,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _timing_lines(report: dict[str, Any]) -> list[str]:
-    """Each time with its origin in a word."""
+    """Return each time with its origin in a word."""
     kind, memory = report["kind"], report["peak_memory_bytes"] / 2**20
     if kind == "modelled":
         return [

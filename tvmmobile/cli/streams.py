@@ -30,7 +30,7 @@ class _Stdout(io.FileIO):
     """Writes to stdout, and remembers if that fails."""
 
     def write(self, data: Any, /) -> int:
-        """See `io.FileIO.write`."""
+        """Implement `io.FileIO.write`."""
         try:
             return super().write(data)
         except OSError as error:
@@ -63,7 +63,7 @@ def prepare() -> None:
 
 
 def fails(stream: TextIO) -> bool:
-    """Whether output cannot be written; the rest is then discarded."""
+    """Return whether output cannot be written; the rest is then discarded."""
     try:
         stream.flush()
     except OSError:

@@ -40,7 +40,7 @@ class Baseline:
         return self.path.with_name(f"{self.name}.so")
 
     def library(self) -> Library | None:
-        """The library that was timed, `None` where it was not kept; raises `UserError` where it is damaged, or another library."""
+        """Return the library that was timed, `None` where it was not kept; raises `UserError` where it is damaged, or another library."""
         if not self.library_path.is_file():
             return None
         (library,) = find_libraries([self.library_path])
@@ -50,7 +50,7 @@ class Baseline:
 
 
 def baseline_name(variant: VariantResult) -> str:
-    """The name of a variant's baseline: its identity, whatever its library's file is called."""
+    """Return the name of a variant's baseline: its identity, whatever its library's file is called."""
     return stem_of(f"{variant.model}_{variant.alpha}_{variant.side}", variant.dtype, variant.threads)
 
 
@@ -68,13 +68,15 @@ def save_baselines(results: Results, libraries: str | Path, directory: str | Pat
 
 
 def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
-    """A device's baselines by name, none where it has no folder; raises `UserError` for a file that is damaged or in the wrong place."""
+    """Return a device's baselines by name, none where it has no folder; raises `UserError` for a file that is damaged or in the wrong
+    place.
+    """
     folder = device_folder(Path(directory), device)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 
 def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]:
-    """The baselines of one device, or of all; raises `UserError` where there are none."""
+    """Return the baselines of one device, or of all; raises `UserError` where there are none."""
     names = [device] if device is not None else devices_in(directory)
     found = [one for name in names for one in load_baselines(directory, name)]
     if not found:
@@ -84,7 +86,7 @@ def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]
 
 
 def baselines_named(name: str, directory: Path, device: str | None = None) -> list[Baseline]:
-    """The baselines of this name, else those whose name begins so; raises `UserError` where there are none."""
+    """Return the baselines of this name, else those whose name begins so; raises `UserError` where there are none."""
     found = find_baselines(directory, device)
     matching = [one for one in found if one.name == name] or [one for one in found if one.name.startswith(name)]
     if not matching:
@@ -93,13 +95,13 @@ def baselines_named(name: str, directory: Path, device: str | None = None) -> li
 
 
 def devices_in(directory: Path) -> list[str]:
-    """The devices with baselines in a directory."""
+    """Return the devices with baselines in a directory."""
     folders = sorted(path.parent.name for path in directory.glob(f"*/*{_SUFFIX}"))
     return [name for name in dict.fromkeys(folders) if _SAFE_NAME.fullmatch(name)]
 
 
 def device_folder(directory: Path, device: str) -> Path:
-    """Where a device's baselines are; raises `UserError` where its name cannot be a folder's."""
+    """Return where a device's baselines are; raises `UserError` where its name cannot be a folder's."""
     return directory / _check_name(device, "device")
 
 
@@ -110,7 +112,7 @@ def _check_name(name: str, what: str) -> str:
 
 
 def _library(folder: Path, variant: VariantResult) -> Library | None:
-    """The library that was timed, if it is in `folder` under its name and complete."""
+    """Return the library that was timed, if it is in `folder` under its name and complete."""
     path = folder / f"{variant.name}.so"
     if not _SAFE_NAME.fullmatch(variant.name) or not path.is_file():
         return None

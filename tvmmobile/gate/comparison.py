@@ -212,7 +212,7 @@ def check_comparable(base: Context, new: Context) -> None:
 
 
 def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
-    """The variants of both, the new file's first, each with the reason where it is not compared; raises as `compare_results`."""
+    """Return the variants of both, the new file's first, each with the reason where it is not compared; raises as `compare_results`."""
     old, young = (_by_key(results) for results in (base, new))
     _check_settings(old, young)
     keys = [*young, *(key for key in old if key not in young)]
@@ -222,7 +222,7 @@ def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
 
 
 def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChange, ...]:
-    """Kernels whose schedule or latency differs: those that cost most first, then the largest."""
+    """Return kernels whose schedule or latency differs: those that cost most first, then the largest."""
     timed = base.kernels_us is not None and new.kernels_us is not None
     old, young = (_kernels(variant.kernels, timed) for variant in (base, new))
     whole_us, found = base.latency_us, []
@@ -240,7 +240,7 @@ def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChan
 def _settled(
     pairings: Mapping[int, Pairing], threshold: float, measure: Measure | None, repeats: dict[int, list[Pair]]
 ) -> dict[int, Estimate]:
-    """Each variant's estimate, repeated where that is asked for; `repeats` gets the runs."""
+    """Return each variant's estimate, repeated where that is asked for; `repeats` gets the runs."""
     first = {index: estimate_ratio([_stored(pairing)]) for index, pairing in pairings.items()}
     if measure is None:
         return first
@@ -260,7 +260,7 @@ def _stored(pairing: Pairing) -> Pair:
 
 
 def _latencies(pairing: Pairing, repeats: Sequence[Pair]) -> tuple[float, float]:
-    """Latencies of both sides in µs: of the repeats, where they decided."""
+    """Return latencies of both sides in µs: of the repeats, where they decided."""
     import numpy as np
 
     runs = repeats if len(repeats) > 1 else [_stored(pairing)]
@@ -338,7 +338,7 @@ def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, Variant
 
 
 def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], set[object]]:
-    """Each network's settings at one position of the key."""
+    """Return each network's settings at one position of the key."""
     found: dict[tuple[str, float, str], set[object]] = {}
     for key in keys:
         found.setdefault(key[:3], set()).add(key[place])
@@ -346,7 +346,7 @@ def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], s
 
 
 def _governors(variant: VariantResult) -> tuple[str, ...]:
-    """cpufreq's governors during a run, one for each board state that tells it, without repetition."""
+    """Return cpufreq's governors during a run, one for each board state that tells it, without repetition."""
     found: set[str] = set()
     for moment in ("before", "after"):
         states: Any = variant.conditions.get(moment, ())
@@ -355,7 +355,7 @@ def _governors(variant: VariantResult) -> tuple[str, ...]:
 
 
 def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelResult]:
-    """Each kernel once, with the latency of all layers it is run for in `latency_us`: that within the network if `timed`."""
+    """Return each kernel once, with the latency of all layers it is run for in `latency_us`: that within the network if `timed`."""
     found: dict[str, KernelResult] = {}
     for kernel in kernels:
         before = found.get(kernel.name)
@@ -367,7 +367,7 @@ def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelRe
 
 
 def _differs(base: KernelResult, new: KernelResult, whole_us: float) -> bool:
-    """Whether a kernel differs, or its time changes enough to show in the network's."""
+    """Return whether a kernel differs, or its time changes enough to show in the network's."""
     if base.schedule != new.schedule:
         return True
     if base.latency_us is None or new.latency_us is None:
@@ -385,7 +385,7 @@ def _version_notes(base: Context, new: Context) -> tuple[str, ...]:
 
 
 def _network_notes(pairings: Iterable[Pairing]) -> tuple[str, ...]:
-    """Names the user's own networks that have changed."""
+    """Name the user's own networks that have changed."""
     pairs = [(pairing.base, pairing.new) for pairing in pairings if pairing.base and pairing.new]
     others = [new.name for base, new in pairs if base.network_sha256 != new.network_sha256]
     return tuple(f"{name} was compiled from another file than before." for name in others)

@@ -48,7 +48,7 @@ def write_comparison(comparison: Comparison, markdown: Path | None, json_file: P
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """For a pull request (GitHub's dialect)."""
+    """Format the comparison for a pull request (GitHub's dialect)."""
     kind = _escape(comparison.new.kind)
     lines = [
         f"### Latency on {_escape(comparison.new.device)}: {_escape(comparison.summary)}",
@@ -64,12 +64,12 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """Everything, unrounded; `null` in place of numbers that are not finite."""
+    """Format everything, unrounded; `null` in place of numbers that are not finite."""
     return json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n"
 
 
 def comparison_junit(comparison: Comparison) -> bytes:
-    """JUnit XML: a slower variant is a failure, an undecided one an error, one that was not compared is skipped."""
+    """Format JUnit XML: a slower variant is a failure, an undecided one an error, one that was not compared is skipped."""
     context = comparison.new
     cases = comparison.variants
     counts = {
@@ -101,7 +101,7 @@ def comparison_junit(comparison: Comparison) -> bytes:
 
 
 def _short(one: Compared) -> str:
-    """The verdict for a table cell."""
+    """Return the verdict for a table cell."""
     return "same library" if one.verdict is Verdict.SKIPPED and one.base_us and one.new_us else str(one.verdict)
 
 
@@ -112,7 +112,7 @@ def _cells(one: Compared) -> list[str]:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """Remarks on single variants and on the two results."""
+    """Return remarks on single variants and on the two results."""
     lines = []
     for one in comparison.variants:
         if one.verdict not in (Verdict.SAME, Verdict.FASTER) and _short(one) != "same library":
@@ -122,7 +122,7 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 
 def _sentence(one: Compared, comparison: Comparison) -> str:
-    """The verdict with its evidence."""
+    """Return the verdict with its evidence."""
     if one.change is None:
         return f"{one.verdict}: {one.note}."
     kind = comparison.new.kind

@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How much slower the new library is.
+    """An estimate of how much slower the new library is.
 
     Attributes:
         log_ratio: logarithm of new over old latency.
@@ -90,24 +90,24 @@ class Estimate:
         return math.expm1(self.log_ratio)
 
     def p_value(self, sign: int) -> float:
-        """Chance of such an effect from equal libraries: a slowdown (`sign` 1) or a speed-up (-1)."""
+        """Return the chance of such an effect from equal libraries: a slowdown (`sign` 1) or a speed-up (-1)."""
         if self.error == 0:
             return 0.0 if sign * self.log_ratio > 0 else 1.0
         return float(stats.t.sf(sign * self.log_ratio / self.error, self.freedom))
 
     def least_significant(self, hypotheses: int) -> float:
-        """The smallest slowdown that is certainly significant among that many hypotheses, as a share; infinite if there is none."""
+        """Return the smallest slowdown that is certainly significant among that many hypotheses, as a share; infinite if there is none."""
         if math.isinf(self.error):
             return math.inf
         return math.expm1(min(float(stats.t.isf(ALPHA / hypotheses, self.freedom)) * self.error, 700.0))
 
     def excludes(self, threshold: float, confidence: float) -> bool:
-        """Whether no slowdown beyond the threshold is compatible with the runs, at this one-sided confidence."""
+        """Return whether no slowdown beyond the threshold is compatible with the runs, at this one-sided confidence."""
         error, freedom = self._spread()
         return self.log_ratio + float(stats.t.isf(1 - confidence, freedom)) * error <= math.log1p(threshold)
 
     def _spread(self) -> tuple[float, float]:
-        """Standard error and degrees of freedom, from what is known of runs and from how much these pairs differ.
+        """Return standard error and degrees of freedom, from what is known of runs and from how much these pairs differ.
 
         Their variances are averaged by degrees of freedom (Smyth 2004, Linear models and empirical Bayes methods: a moderated t).
         """
@@ -148,7 +148,9 @@ def check_samples(samples: Samples) -> None:
 
 
 def judge_exact(base: float, new: float, threshold: float) -> Judgement:
-    """The verdict on two latencies without noise: the threshold alone decides. Raises `ValueError` unless both are positive and finite."""
+    """Return the verdict on two latencies without noise: the threshold alone decides. Raises `ValueError` unless both are positive and
+    finite.
+    """
     check_samples((base, new))
     change = new / base - 1
     verdict = Verdict.SLOWER if change > threshold else Verdict.FASTER if change < -threshold else Verdict.SAME
@@ -156,7 +158,7 @@ def judge_exact(base: float, new: float, threshold: float) -> Judgement:
 
 
 def judge(estimates: Sequence[Estimate], threshold: float) -> list[Judgement]:
-    """The verdicts, in order, on variants that are compared together; changes up to `threshold` do not count.
+    """Return the verdicts, in order, on variants that are compared together; changes up to `threshold` do not count.
 
     "Same" has `CONFIDENCE` for each variant alone: it excludes a slowdown beyond the threshold. A smaller one, or a speed-up, may be there.
     """
@@ -177,7 +179,7 @@ def judge(estimates: Sequence[Estimate], threshold: float) -> list[Judgement]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979, A simple sequentially rejective multiple test procedure)."""
+    """Return p-values corrected for their number (Holm 1979, A simple sequentially rejective multiple test procedure)."""
     order = sorted(range(len(values)), key=lambda index: values[index])
     corrected = [0.0] * len(values)
     highest = 0.0
@@ -188,14 +190,14 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
-    """How much slower the new library is, from pairs of runs; raises `ValueError` without a pair, or for a bad sample."""
+    """Estimate how much slower the new library is, from pairs of runs; raises `ValueError` without a pair, or for a bad sample."""
     if not pairs:
         raise ValueError("no runs")
     return combine([_estimate_pair(pair) for pair in pairs])
 
 
 def _estimate_pair(pair: Pair) -> Estimate:
-    """The estimate from one pair of runs; raises `ValueError` for a bad sample."""
+    """Return the estimate from one pair of runs; raises `ValueError` for a bad sample."""
     check_samples(pair.base)
     check_samples(pair.new)
     base, new = (np.asarray(side, dtype=np.float64) for side in (pair.base, pair.new))
@@ -210,7 +212,7 @@ def _estimate_pair(pair: Pair) -> Estimate:
 
 
 def combine(singles: Sequence[Estimate]) -> Estimate:
-    """One estimate from those of single pairs of runs, at least one."""
+    """Combine estimates of single pairs of runs, at least one."""
     if len(singles) == 1:
         return singles[0]
     ratios, count = [single.log_ratio for single in singles], len(singles)
@@ -252,12 +254,12 @@ def settle(
 
 
 def is_suspicious(estimate: Estimate, threshold: float) -> bool:
-    """Whether a slowdown beyond the threshold cannot be excluded so far."""
+    """Return whether a slowdown beyond the threshold cannot be excluded so far."""
     return not estimate.excludes(threshold, CONFIDENCE if estimate.pairs == 1 else _CONFIDENCE_EARLY)
 
 
 def _median_error(samples: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Standard error of the logarithm of a run's median, and its degrees of freedom; infinite with too few samples."""
+    """Return standard error of the logarithm of a run's median, and its degrees of freedom; infinite with too few samples."""
     if len(samples) < MIN_SAMPLES:
         return math.inf, 1.0
     length = min(_BLOCK, len(samples) // _MIN_BLOCKS)
@@ -267,7 +269,7 @@ def _median_error(samples: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _resampled_medians(values: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
-    """Medians of values drawn in blocks of `length` with replacement, as many blocks as the values have; `_RESAMPLES` medians.
+    """Return `_RESAMPLES` medians of values drawn in blocks of `length` with replacement, as many blocks as the values have.
 
     The values are sorted once. A resample then has its median where the counts of its sorted values reach half; counts of values far from
     the middle are only added up. So time and memory grow little faster than the number of values.
@@ -291,5 +293,5 @@ def _resampled_medians(values: npt.NDArray[np.float64], length: int) -> npt.NDAr
 
 
 def _shares(whole: int, most: int) -> list[int]:
-    """The parts of `whole`, none above `most`."""
+    """Return the parts of `whole`, none above `most`."""
     return [min(most, whole - start) for start in range(0, whole, most)]

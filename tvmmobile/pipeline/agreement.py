@@ -23,7 +23,7 @@ _MACS_PER_S, _FALLBACK_MACS_PER_S = 10e6, 1e6
 
 
 def session_timeout_s(library: Library) -> float:
-    """For running it, in seconds: as slowly as an emulator does."""
+    """Return how many seconds a run of a library may take: as long as an emulator needs."""
     manifest = library.manifest()
     of_templates, of_others = (
         sum(kernel["macs"] for kernel in manifest["kernels"] if ("trace" in kernel["schedule"]) is others) for others in (False, True)
@@ -35,7 +35,7 @@ def session_timeout_s(library: Library) -> float:
 
 
 def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], place: str) -> float:
-    """The largest difference of a library's outputs from their references, see `network_error`; raises `Disagreement` if too large."""
+    """Return the largest difference of outputs from their references (see `network_error`); raises `Disagreement` if it is too large."""
     difference = network_error(outputs, expected)
     if not agrees(library, difference):
         raise disagreement(library, place, error_of(difference), _remedy(library))
@@ -43,17 +43,17 @@ def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: S
 
 
 def agrees(library: Library, error: float) -> bool:
-    """Whether an error is one that the library's precision explains."""
+    """Return whether an error is one that the library's precision explains."""
     return error <= library.tolerance
 
 
 def error_of(difference: float) -> str:
-    """An error in words."""
+    """Return an error in words."""
     return f"error {difference:.2g} of the output's largest magnitude"
 
 
 def disagreement(library: Library, place: str, how: str, remedy: str = "", first: str = "") -> Disagreement:
-    """The error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
+    """Return the error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
     most = library.tolerance
     return Disagreement(
         f"{library.path.name} disagrees with {judge_of(library.manifest())} on {place}: {how}, more than {most:g}{_clause(first)}.",
@@ -62,7 +62,7 @@ def disagreement(library: Library, place: str, how: str, remedy: str = "", first
 
 
 def _remedy(library: Library) -> str:
-    """The advice where a library that is made already turns out to be wrong."""
+    """Return the advice for a finished library that turns out to be wrong."""
     check = check_of(library.manifest())
     if check.place:
         return (
@@ -76,12 +76,12 @@ def _clause(text: str) -> str:
 
 
 def judge_of(manifest: Mapping[str, Any]) -> str:
-    """The program that computed the reference output."""
+    """Return the program that computed the reference output."""
     return str(manifest.get("reference", REFERENCE))
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
-    """The error for a library that could not be run: the fault of the library or of the device."""
+    """Return the error for a library that could not be run, which blames the library or the device."""
     if error.kind in ("link", "host"):
         return device_gone(profile, error)
     if error.kind == "timeout":

@@ -92,7 +92,7 @@ def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
-    """The line with its path as `BuiltVariant` has it; one of the shipped logs, which a twin's always are read from, has its own."""
+    """Return the line with its path as `BuiltVariant` has it; one of the shipped logs, which a twin's always are read from, has its own."""
     for number, directory in enumerate(logs):
         if line.path.is_relative_to(directory):
             return replace(line, path=Path(str(number)) / line.path.relative_to(directory))
@@ -100,12 +100,12 @@ def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
 
 
 def _unmeasured(price: Price, basis: Database) -> Price:
-    """The same schedule without a latency on the board itself."""
+    """Return a price of another device's records, without a latency on the board itself."""
     return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
 
 
 def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict[Task, float | None]:
-    """Each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
+    """Return each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
     if job.twin is None:
         return {}
     twin = twin_database(job)

@@ -22,12 +22,12 @@ MOST_CHECK_S = 1800.0
 
 
 def checked(error: float, place: str) -> dict[str, Any]:
-    """The manifest's entries for a library that agrees with its reference on `place`."""
+    """Return the manifest's entries for a library that agrees with its reference on `place`."""
     return {"checked": True, "check": {"error": float(f"{error:.2g}"), "place": place}}
 
 
 def unchecked(why: str) -> dict[str, Any]:
-    """The manifest's entries for a library that was not run."""
+    """Return the manifest's entries for a library that was not run."""
     return {"checked": False, "check": {"why": why}}
 
 
@@ -62,7 +62,7 @@ _REMEDY = "Nothing was written. Please report this with the network; with --no-c
 
 
 def _failure(library: Library, error: MeasureError) -> Disagreement:
-    """The error for a library that was compiled but does not run."""
+    """Return the error for a library that was compiled but does not run."""
     verb = "does not finish" if error.kind == "timeout" else "does not run"
     return Disagreement(f"{library.path.name} {verb} once it is compiled: {error.reason}.", _REMEDY)
 

@@ -48,7 +48,7 @@ class Deployment:
     program: tuple[str, ...]
 
     def words(self, library: Library) -> list[str]:
-        """What runs a library on the board: a C library on its reference input, another one with `classify`, a program of the user's."""
+        """Return the command that runs a library on the board: C libraries on the reference input, others with the user's `classify`."""
         place = f"{self.folder}/{library.path.name}"
         if library.is_c:
             most = library.tolerance
@@ -105,7 +105,7 @@ def deploy(
 
 
 def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
-    """What goes to the board, by its place in the folder; a manifest after what it describes: where it is, they belong together."""
+    """Return the files for the board, by their place in the folder; a manifest follows the library that it describes."""
     kinds = {library.is_c for library in libraries}
     files = runtime_files(build_bundle(lambda sentence: listener.said(f"{sentence} …")), tvm=False in kinds)
     if True in kinds:
@@ -127,7 +127,7 @@ def _check_there(remote: Remote, deployment: Deployment, library: Library) -> No
 
 
 def _line(text: str, begin: str = "") -> str:
-    """The last line of what a board wrote that begins so, "" if none does; errors show it in printable characters."""
+    """Return the last line of a board's output that begins like this, "" if none does; errors show it in printable characters."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip() and line.startswith(begin)), "")
 
 
@@ -146,7 +146,7 @@ def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: S
 
 
 def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[Library]:
-    """The libraries, checked; a directory stands for all in it."""
+    """Return the libraries, checked; a directory stands for all in it."""
     profile = profile_of(file.name, file.boards[0])
     files = [each for path in paths for each in (sorted(path.glob("*.so")) if path.is_dir() else [path])]
     # One by one: libraries of several thread counts may be deployed together.

@@ -32,7 +32,7 @@ _MOST_S = 1800.0
 
 
 def explain(job: VariantJob) -> str:
-    """The same as `first_difference` of a library that was made before."""
+    """Return the first difference of a library that an earlier stage built; see `first_difference`."""
     return first_difference(job, plan_variant(replace(job, dump_dir=None)))
 
 
@@ -115,7 +115,7 @@ def _nodes(step: Step) -> str:
 
 
 def _is_among(array: Array, known: dict[int, list[Array]]) -> bool:
-    """Whether some array has the same numbers, in any order."""
+    """Return whether some array has the same numbers, in any order."""
     numbers = np.sort(array, axis=None)
     return any(difference(numbers, other) <= FLOAT32.network_tolerance for other in known.get(array.size, ()))
 
@@ -148,13 +148,13 @@ def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence
 
 
 def _sources(planned: PlannedVariant, step: Step) -> list[int | Array]:
-    """What a kernel reads: all that its first layer reads, and what the others read besides their input."""
+    """Return a kernel's inputs: all those of its first layer, and of the others those besides the layer before."""
     wired = sources_of(planned.network.module)
     return [*wired[step.first], *(source for node in range(step.first + 1, step.last + 1) for source in wired[node][1:])]
 
 
 def _computed(planned: PlannedVariant, step: Step, read: Sequence[Array]) -> tuple[Array, float]:
-    """A kernel's output on this machine, and how far the library's may be from it."""
+    """Return a kernel's output on this machine, and the tolerance for the library's."""
     task, function = step.task, planned.network.nodes[step.first].function
     if function is not None:
         kinds = [(shape_of(parameter), str(parameter.ty.dtype)) for parameter in list(function.params)[:-1]]
@@ -166,13 +166,13 @@ def _computed(planned: PlannedVariant, step: Step, read: Sequence[Array]) -> tup
 
 
 def _stored(step: Step, array: Array) -> Array:
-    """What later kernels read of a kernel's output."""
+    """Return a kernel's output as later kernels read it."""
     rounds = step.task.rounds and array.dtype.kind == "f"
     return np.rint(array).astype(step.task.storage[1].numpy) if rounds else array
 
 
 def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[Array], computed: Sequence[Array]) -> list[Array]:
-    """What a network returns, given what its kernels compute."""
+    """Return a network's outputs, given those of its kernels."""
     values = {INPUT - place: array for place, array in enumerate(inputs)}
     values |= {step.last: array for step, array in zip(planned.steps, computed, strict=True)}
     found = (values[result] if isinstance(result, int) else result for result in results_from(planned.network.module))
@@ -180,7 +180,7 @@ def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[
 
 
 def difference(actual: Array, expected: Array) -> float:
-    """The largest difference over the largest magnitude expected; infinite where different places are not finite, as in masks."""
+    """Return the largest difference over the largest magnitude expected; infinite where different places are not finite, as in masks."""
     if actual.size != expected.size:
         return float("inf")
     actual = actual.reshape(expected.shape)

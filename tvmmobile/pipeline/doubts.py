@@ -15,7 +15,7 @@ from tvmmobile.tuning.search.tuner import Assignment, measured, record_of
 
 
 def doubted(results: Results, database: Database, tasks: Mapping[Task, str | None]) -> dict[Task, Record]:
-    """The records that a run contradicts, by task (`tasks` has all of them), except those already measured again."""
+    """Return the records that a run contradicts, by task (`tasks` has all of them), except those already measured again."""
     by_name = {task.name: task for task in tasks}
     found = {}
     for kernel in (kernel for variant in results.variants for kernel in far_off(variant)):

@@ -12,12 +12,12 @@ from tvmmobile.graph.precision import FLOAT32
 
 
 def run_on_host(module: Any, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """What a module returns."""
+    """Return a module's outputs."""
     return tuple(_run(module, inputs, None))
 
 
 def values_on_host(module: Any, inputs: Sequence[Array]) -> dict[int, list[Array]]:
-    """The numbers of each real tensor that a module computes, sorted, by how many there are."""
+    """Return each real tensor that a module computes, as sorted numbers, by how many there are."""
     found: dict[int, list[Array]] = {}
 
     def look(_function: Any, _name: str, before: bool, _result: Any, *arguments: Any) -> None:

@@ -54,12 +54,12 @@ class VariantJob:
     unchecked: str = "no check was asked for"
 
     def task(self, region: tuple[Layer, ...]) -> Task:
-        """The task of some of the network's layers."""
+        """Return the task of some of the network's layers."""
         return Task(region, self.options.precision.name, self.options.threads, self.machine)
 
     @property
     def spec(self) -> ModelSpec:
-        """The variant."""
+        """The job's variant."""
         return self.model.spec
 
     @property
@@ -73,7 +73,7 @@ class VariantJob:
         return Library(self.spec, self.options.precision.name, self.options.threads, self.out / f"{self.stem}.so")
 
     def reads(self) -> Mapping[str, Path]:
-        """The files it reads, by path below the folder that `moved` is given."""
+        """Return the files that the job reads, by path below the folder that `moved` is given."""
         found: dict[str, Path] = {}
         # The job reports a checkpoint that is not a file; all other paths are kept.
         checkpoint, own = self.model.checkpoint, self.model.own
@@ -91,11 +91,11 @@ class VariantJob:
         return found
 
     def writes(self) -> Mapping[str, Path]:
-        """The folders it writes to, by name below the folder that `moved` is given."""
+        """Return the folders that the job writes to, by name below the folder that `moved` is given."""
         return {"out": self.out} | ({} if self.dump_dir is None else {"dump": self.dump_dir})
 
     def moved(self, folder: Path) -> VariantJob:
-        """The same job with all its paths below `folder`."""
+        """Return this job with all its paths below `folder`."""
         checkpoint, own = self.model.checkpoint, self.model.own
         model = replace(
             self.model,
@@ -117,7 +117,7 @@ class PreparingJob(VariantJob):
     """A job whose prepared network comes back, for later stages of the run."""
 
     def writes(self) -> Mapping[str, Path]:
-        """The folders it writes to, with that of the prepared network."""
+        """Return the folders that the job writes to, by name below the folder that `moved` is given."""
         return {**super().writes(), **({} if self.prepared is None else {"prepared": self.prepared.parent})}
 
 
@@ -130,7 +130,7 @@ def variant_job(
     dump_ir: Path | None = None,
     calibration: CalibrationData | None = None,
 ) -> VariantJob:
-    """The library of a network for a device, in `out`; see `VariantJob`."""
+    """Return the library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
     return VariantJob(model, options, identity, tuple(logs), *place, calibration)

@@ -23,7 +23,7 @@ class CompiledLibrary(Library):
         return kernel_results(self.manifest(), ())
 
     def run(self, given: Given, device: Place = "pi4") -> Any:
-        """What it returns for an input on a device, or for several: an array, or several by name.
+        """Return the library's output for an input on a device, or for several: an array, or several by name.
 
         See `pipeline.run.run`, which times it as well.
         """
@@ -35,6 +35,6 @@ class CompiledLibrary(Library):
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
-    """Libraries by path, those of a directory by name; raises `UserError` for none, a damaged one, or several thread counts."""
+    """Return libraries by path, those of a directory by name; raises `UserError` for none, a damaged one, or several thread counts."""
     places = [paths] if isinstance(paths, str | Path) else paths
     return [CompiledLibrary(**vars(library)) for library in find_libraries([Path(place) for place in places])]

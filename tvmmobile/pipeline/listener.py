@@ -59,7 +59,7 @@ class TuningPlan:
 
 
 def missing_trials(assignments: Sequence[Assignment]) -> int:
-    """Trials to run."""
+    """Return the number of trials still to run."""
     return sum(assignment.missing for assignment in assignments)
 
 
@@ -67,18 +67,18 @@ class Listener(SearchListener):
     """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """A stage (`importing`, `compiling` or `verifying`) while the context lasts; call what it yields with each finished item's name."""
+        """Hear of a stage (`importing`, `compiling` or `verifying`); what is yielded is called with each finished item's name."""
         return nullcontext(lambda _item: None)
 
     def planned(self, plan: TuningPlan) -> None:
-        """Networks are imported, and it is known what the logs lack."""
+        """Hear the plan, once networks are imported and it is known what the logs lack."""
 
     def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
-        """A search while the context lasts, with latencies of that kind, e.g. `modelled`; what it yields hears of kernels and trials."""
+        """Hear of a search for latencies of a kind, e.g. `modelled`; what is yielded hears of kernels and trials."""
         return nullcontext(self)
 
     def said(self, remark: str) -> None:
-        """A message about the run."""
+        """Hear a message about the run."""
 
 
 #: Ignores all progress.

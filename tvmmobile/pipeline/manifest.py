@@ -52,7 +52,7 @@ def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]
 
 
 def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
-    """The manifest's entry for a kernel.
+    """Return the manifest's entry for a kernel.
 
     Args:
         ranks: correlations with a twin's records, where there is one.
@@ -74,7 +74,7 @@ def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task,
 
 
 def with_shortcuts(details: Mapping[str, Any], shortcuts: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    """The entries on how numbers are stored, in which each integer layer also has the shortcuts that its kernel takes, by its node."""
+    """Return the entries on how numbers are stored, with the shortcuts that each integer layer's kernel takes (`shortcuts`, by node)."""
     if "quantisation" not in details:
         return dict(details)
     layers = []
@@ -85,13 +85,13 @@ def with_shortcuts(details: Mapping[str, Any], shortcuts: Mapping[int, Mapping[s
 
 
 def image_entry(image: Preprocessing) -> dict[str, Any]:
-    """The manifest's entry on the images that a C library takes."""
+    """Return the manifest's entry on the images that a C library takes."""
     numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
     return {"resampling": "bicubic", **numbers}
 
 
 def _tensors(only: str, ports: Sequence[Port], stored: Precision) -> dict[str, Any]:
-    """The manifest's entry on what a library takes or returns: `input`, or `inputs` with a list of them and their names."""
+    """Return the manifest's entry on what a library takes or returns: `input`, or `inputs` with a list of them and their names."""
     found = [
         {
             "shape": port.shape,

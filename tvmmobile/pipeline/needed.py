@@ -74,7 +74,7 @@ class NeededTrials:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes these logs while the context lasts; records that another run wrote before it let go count."""
+        """Hold the right to write these logs while the context lasts; records that another run wrote before it let go count."""
         with self.database.writing():
             known = len(self.database)
             self.database = self._opened()
@@ -89,13 +89,13 @@ class NeededTrials:
         return [replace(each, missing=0) if self._asked is None and self._shipped.best(each.task) else each for each in found]
 
     def further(self, most: int, may_gain: float) -> list[Assignment]:
-        """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
+        """Return a later round: trials for kernels that some network's best plan would use if they were a little faster."""
         lacking = self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
         return [replace(each, missing=0) if hopeless(each, self.database) else each for each in lacking]
 
 
 def _planned_kernels(variant: VariantTasks, database: Database) -> list[UsedKernel]:
-    """Those that a network would have with the records of a database, in execution order; those without a record have no latency."""
+    """Return the kernels of a network with a database's records, in execution order; those without a record have no latency."""
 
     def price(task: Task) -> Price:
         best = database.best(task)
@@ -106,7 +106,7 @@ def _planned_kernels(variant: VariantTasks, database: Database) -> list[UsedKern
 
 
 def nothing_to_try(asked: int | None, first: int) -> str:
-    """Why no kernel lacks trials; "" where none were asked for."""
+    """Return the reason why no kernel lacks trials; "" where none were asked for."""
     if asked is None:
         return f"Nothing to try: every kernel is in the shipped logs, or has the default {DEFAULT_TRIALS} records. --trials N tries more."
     if not asked:

@@ -64,7 +64,7 @@ def result_of(library: Library, run: NetworkRun, error: float, device: DevicePro
 
 
 def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
-    """A library's kernels with their times, provided that they are the functions that ran.
+    """Return a library's kernels with their times, provided that they are the functions that ran.
 
     If its records are not comparable with the device's latencies, their figures are left out.
     """
@@ -92,7 +92,7 @@ def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], com
 
 
 def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
-    """What is published of a network's accuracy in floating point; `None` for others, and for integers."""
+    """Return a network's published accuracy in floating point; `None` where there is none, and for integers."""
     if isinstance(spec, OwnSpec) or spec.classes != IMAGENET_CLASSES or precision_named(dtype).is_integer:
         return None
     key = (spec.name, spec.alpha, spec.resolution)
@@ -100,7 +100,7 @@ def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
 
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:
-    """Where and how this device's numbers are obtained."""
+    """Return where and how this device's numbers are obtained."""
     modelled = profile.origin.modelled
     return Context(
         device=profile.name,

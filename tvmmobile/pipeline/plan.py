@@ -25,7 +25,7 @@ from tvmmobile.tuning.plan import Step, VariantTasks, candidate_regions, make_pl
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
-    """The tasks of a variant."""
+    """Return the tasks of a variant."""
     import tvm
 
     network = prepare_variant(job).network
@@ -55,16 +55,16 @@ class PlannedVariant:
 
     @property
     def network(self) -> Network:
-        """What the steps cover."""
+        """The network that the steps cover."""
         return self.prepared.network
 
     def lowered(self) -> Any:
-        """The network's Relax module, with every distinct kernel once."""
+        """Return the network's Relax module, with every distinct kernel once."""
         with pass_context():
             return _lowered(self.network, self.steps, self.choices)
 
     def compiled(self, target: Mapping[str, Any], observed: bool = False) -> Any:
-        """The network built for TVM's virtual machine; `observed`, it also returns what each kernel writes, in order."""
+        """Return the network built for TVM's virtual machine; `observed`, it also returns each kernel's output, in order."""
         from tvm import relax
 
         with pass_context():
@@ -72,7 +72,7 @@ class PlannedVariant:
             return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
 
     def shortcuts(self) -> dict[int, dict[str, float]]:
-        """The shortcuts that kernels of integers take, by node; see `schedules.integer_shortcuts`."""
+        """Return the shortcuts that kernels of integers take, by node; see `schedules.integer_shortcuts`."""
         found: dict[int, dict[str, float]] = {}
         for step in self.steps:
             schedule = self.choices[step.task].schedule
@@ -107,20 +107,20 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
 
 
 def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
-    """Whose records decide: the device's own; the twin's if a real board has none of this network. Never both: they are not comparable."""
+    """Return the records that decide: the device's own; the twin's if a real board has none of this network. They are not comparable."""
     if job.twin is None or any(database.best(task) for task in tasks):
         return database
     return twin_database(job)
 
 
 def twin_database(job: VariantJob) -> Database:
-    """The records of a real board's twin."""
+    """Return the records of a real board's twin."""
     assert job.twin is not None
     return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
 
 
 def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:
-    """The network's module lowered by its plan, with every distinct kernel once; see `lower` for `observed`."""
+    """Return the network's module lowered by its plan, with every distinct kernel once; see `lower` for `observed`."""
     functions: dict[Task, Any] = {}
     kernels = []
     for step in steps:
@@ -134,7 +134,7 @@ def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, C
 
 
 def parameters_of(network: Network, step: Step) -> tuple[LayerParameters, ...]:
-    """The constants of the layers that a step covers."""
+    """Return the constants of the layers that a step covers."""
     found = []
     for node in network.nodes[step.first : step.last + 1]:
         assert node.parameters is not None

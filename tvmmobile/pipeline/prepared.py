@@ -67,12 +67,12 @@ class Prepared:
 
 
 def taken(task: Task) -> bool:
-    """Whether some template takes a task."""
+    """Return whether some template takes a task."""
     return template_for(task) is not None
 
 
 def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prepared:
-    """The network of a job; raises `UserError` where it, or its calibration data, cannot be used."""
+    """Prepare a job's network; raises `UserError` where it, or its calibration data, cannot be used."""
     elementary.register()  # constants are folded identically in every build of a process
     precision, outside = job.options.precision, job.options.io_precision
     floats = (FLOAT32 if precision.is_integer else precision).name
@@ -103,7 +103,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
 
 
 def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
-    """Inputs of noise, see `Port.noise`."""
+    """Return inputs of noise, see `Port.noise`."""
     generator = np.random.default_rng(seed)
     return tuple(port.noise(generator) for port in spec.takes)
 
@@ -124,7 +124,7 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
 
 
 def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, classes: int) -> Prepared:
-    """The network in integers, except layers that no kernel takes or that are faster in float32; `classes` are those it tells apart."""
+    """Quantise a network of that many classes, except layers that no kernel takes or that are faster in float32."""
     images = replace(data.images(), labels=data.labels(classes))
     check_values(data, images)
 
@@ -169,7 +169,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
 
 
 def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
-    """Why a layer that nobody asked to keep in float32 is there."""
+    """Return the reason why a layer that nobody asked to keep in float32 is there."""
     layer = step.layer
     if isinstance(layer, Conv2d):
         layer = replace(layer, reads=FLOAT32.name * (step.sources[0] == INPUT), clamp=curve_of(layer) or NO_CLAMP)
@@ -177,12 +177,12 @@ def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
 
 
 def is_faster_in_floats(task: Task) -> bool:
-    """Whether an integer layer's kernel takes longer than one in float32."""
+    """Return whether an integer layer's kernel takes longer than one in float32."""
     return window_is_faster_in_floats(task) or image_is_faster_in_floats(task)
 
 
 def gains_by_smaller_weights(task: Task, weight: Array) -> bool:
-    """Whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
+    """Return whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
     every = gains_by_seven_bits, image_gains_by_seven_bits, window_gains_by_seven_bits, gains_by_less_together
     return any(gains(task, weight) for gains in every)
 
@@ -195,7 +195,7 @@ def _as_given(
     inputs: tuple[Array, ...],
     dump_dir: Path | None,
 ) -> Prepared:
-    """A network that its file has quantised; `accepts` is of layers in float32, `inputs` for the library's reference."""
+    """Prepare a network that its file has quantised; `accepts` decides on layers in float32, `inputs` are the library's reference."""
 
     def takes(layer: Layer) -> bool:
         return taken(job.task((layer,)))
@@ -228,18 +228,18 @@ def _as_given(
 
 
 def _commonest(reasons: Mapping[int, str]) -> str:
-    """The reason that most layers have."""
+    """Return the reason that most layers have."""
     return max(reasons.values(), key=list(reasons.values()).count, default="there is none")
 
 
 def _quality(ratio: float) -> dict[str, Any]:
-    """Signal to noise of a layer's output on some calibration data, with the error of all layers before it."""
+    """Return the manifest's signal-to-noise ratio of a layer's output, with the error of all layers before it."""
     return {"signal_to_noise_db": round(ratio, 1) if math.isfinite(ratio) else None}
 
 
 def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
-    """The manifest's entry for an integer layer: its node here and its number in float32, the scales and zero points of what it reads and
-    writes, and its weights' scales and bits.
+    """Return the manifest's entry for an integer layer: its node here and its number in float32, the scales and zero points of what it
+    reads and writes, and its weights' scales and bits.
     """
     weight = step.parameters.weight
     return {

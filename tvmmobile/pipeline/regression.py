@@ -80,7 +80,7 @@ def regress(
 
 
 def regression_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> Regression:
-    """The baselines of these libraries, checked before anything is timed; raises `UserError` if one is unsuitable."""
+    """Return the baselines of these libraries, checked before anything is timed; raises `UserError` if one is unsuitable."""
     check_threshold(threshold)
     wanted = {_identity(library) for library in libraries}
     found = [baseline for baseline in load_baselines(directory, profile.name) if baseline.name in wanted]

@@ -23,7 +23,7 @@ Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
 
 
 def models_of(models: Models) -> list[Model]:
-    """All of them, loaded; raises `UserError` if there is none, or one cannot be loaded."""
+    """Load all networks; raises `UserError` if there is none, or one cannot be loaded."""
     found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
     if not found:
         raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
@@ -31,14 +31,14 @@ def models_of(models: Models) -> list[Model]:
 
 
 def device_of(device: str | Device) -> Device:
-    """The device of that name, if it is a name; see `find_device`."""
+    """Return the device of that name, if it is a name; see `find_device`."""
     return find_device(device) if isinstance(device, str) else device
 
 
 def jobs_of(
     models: Models, profile: DeviceProfile, options: LibraryOptions, out: Path, logs: LogDirs, dump_ir: Path | None
 ) -> list[VariantJob]:
-    """One job per network; raises `UserError` for everything that can be checked before any work.
+    """Return one job per network; raises `UserError` for everything that can be checked before any work.
 
     Args:
         out: where libraries go.
@@ -57,7 +57,7 @@ def jobs_of(
 
 
 def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | None:
-    """Where a network's calibration data are; raises `UserError` for integers without any, or for a network that has scales already."""
+    """Return a network's calibration data; raises `UserError` for integers without any, and for a network that has scales already."""
     if not options.precision.is_integer:
         return None
     if model.quantised:

@@ -105,7 +105,7 @@ def _is_opaque(task: Task) -> bool:
 
 
 def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile, listener: Listener) -> dict[Task, str]:
-    """The TIR functions, as JSON text, of tasks that no template takes; logs lack them: networks are imported until all are found."""
+    """Import networks until the TIR functions of all tasks that no template takes are found; return these as JSON text."""
     wanted = {task for task in tasks if _is_opaque(task)}
     found: dict[Task, str] = {}
     for family in FAMILIES:
@@ -125,5 +125,5 @@ def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> l
 
 
 def _any_calibration(spec: ModelSpec) -> CalibrationData:
-    """Data that give layers some scales: tasks do not depend on which."""
+    """Return data that give layers some scales: tasks do not depend on which."""
     return calibration_data("noise:1", Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape), generated=True)

@@ -49,7 +49,7 @@ class LibraryRun:
 
 @contextmanager
 def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
-    """A started device while the context lasts, for several runs of libraries; starting it takes about a second.
+    """Yield a started device while the context lasts, for several runs of libraries; starting it takes about a second.
 
     Unless they are `timed`, a virtual board is faster. Raises `DeviceUnavailable` or `UserError`, see `Device.started`.
     """
@@ -59,7 +59,7 @@ def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
 
 @contextmanager
 def agents_on(place: Place, library: Library, timed: bool) -> Iterator[Agents]:
-    """The agents of a device, started if need be; raises `UserError` where it has fewer cores than the library threads."""
+    """Yield the agents of a device, started if need be; raises `UserError` where it has fewer cores than the library threads."""
     if isinstance(place, Agents):
         check_cores(library, place.profile)
         yield place
@@ -80,7 +80,7 @@ def check_cores(library: Library, profile: DeviceProfile) -> None:
 
 
 def output_of(library: Library, given: Given, device: Place = "pi4") -> Array | dict[str, Array]:
-    """What a library returns, by name if it returns several arrays, without a latency; see `run`."""
+    """Return a library's output, by name if there are several, without a latency; see `run`."""
     arrays, returns = _inputs(library, given), library.spec.returns
     with agents_on(device, library, timed=False) as agents:
         try:
@@ -114,7 +114,7 @@ def run(library: Library, given: Given, device: Place = "pi4", *, repeat: int = 
 
 
 def _inputs(library: Library, given: Given) -> list[Array]:
-    """A library's inputs in order; raises `UserError` where one is missing or cannot be used."""
+    """Return a library's inputs in order; raises `UserError` where one is missing or cannot be used."""
     takes = library.spec.takes
     if isinstance(given, Mapping):
         named: Mapping[str, npt.ArrayLike] = given
@@ -134,7 +134,7 @@ def _by_name(takes: Sequence[Port]) -> str:
 
 
 def _input(library: Library, port: Port, stored: str, given: npt.ArrayLike) -> Array:
-    """One input as an array of the port's type; `stored` is the type in which the library takes it."""
+    """Return one input as an array of the port's type; `stored` is the type in which the library takes it."""
     called = "input" if len(library.spec.takes) == 1 else f"input {port.name}"
     try:
         found = np.asarray(given)

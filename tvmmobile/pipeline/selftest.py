@@ -94,7 +94,7 @@ def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report
 
 
 def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:
-    """Error and latency in microseconds of one kernel's usual schedule."""
+    """Return error and latency in microseconds of one kernel's usual schedule."""
     from tvmmobile.graph.layers import Conv2d
     from tvmmobile.graph.tasks import Task
     from tvmmobile.kernels.codegen import compile_kernel

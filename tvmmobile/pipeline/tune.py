@@ -103,7 +103,7 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
 
 
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
-    """The libraries that the logs now lead to, verified and timed."""
+    """Build, verify and time the libraries that the logs now lead to."""
     libraries = _compile(jobs, workers, listener)
     try:
         with listener.stage("verifying", len(jobs)) as done:
@@ -124,7 +124,7 @@ def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener
 def plan_tuning(
     models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TuningPlan:
-    """What `tune` would do with the same arguments; raises what it would raise. Nothing is tried or written."""
+    """Return what `tune` would do with the same arguments; raises what it would raise. Nothing is tried or written."""
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)
     board, out = device_of(device), run.folder()
     logs = log_dirs(run.logs, out if asked.fresh else None)

@@ -86,7 +86,7 @@ class Context:
     memory_source: str = ""
 
     def fma_lanes(self, dtype: str) -> float:
-        """Multiply-adds a core can do in a cycle in this precision; those in float32 where this version does not know it."""
+        """Return multiply-adds a core can do in a cycle in this precision; those in float32 where this version does not know it."""
         machine = machine_of(self.cpu.lower().replace(" ", "-"))
         return self.fma_lanes_per_cycle * (precision_named(dtype).rate_on(machine) if is_precision(dtype) else 1.0)
 
@@ -213,12 +213,12 @@ class VariantResult(VariantFields):
 
     @property
     def kernels_us(self) -> float | None:
-        """What all kernels took within a run of the network; `None` where that was not timed."""
+        """Time of all kernels within a run of the network, in microseconds; `None` where that was not timed."""
         times = [kernel.network_us for kernel in self.kernels]
         return math.fsum(time for time in times if time is not None) if times and None not in times else None
 
     def peak_share(self, context: Context) -> float:
-        """Multiply-adds done over those the cores' FMA units could have done in that time."""
+        """Return multiply-adds done over those the cores' FMA units could have done in that time."""
         cycles = self.latency_us * 1e-6 * context.clock_hz
         return self.macs / (cycles * context.fma_lanes(self.dtype) * self.threads)
 

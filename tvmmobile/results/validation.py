@@ -141,7 +141,7 @@ class ValidationPoint:
         return self.modelled_ms / self.measured_ms - 1
 
     def observed_on(self, board: str) -> Observation:
-        """As calibrations take it, for a model of that name."""
+        """Return the point as calibrations take it, for a model of that name."""
         phases = tuple(Phase(phase.core_cycles, MissCounts(**phase.misses)) for phase in self.phases)
         return Observation(board, self.name, self.measured_ms, self.core_cycles, MissCounts(**self.misses), phases)
 
@@ -184,7 +184,7 @@ class Validation:
         return self.suite, self.measured, self.model, dict(self.versions)
 
     def valid(self, kind: str = "") -> list[ValidationPoint]:
-        """The points that count, of one kind or of both."""
+        """Return the points that count, of one kind or of both."""
         return [point for point in self.points if not point.invalid and kind in ("", point.kind)]
 
 

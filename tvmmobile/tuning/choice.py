@@ -25,7 +25,7 @@ class Choice:
 
 
 def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
-    """The schedule for `task`, sampled for `target` if none was measured; raises `UserError` if no schedule exists."""
+    """Return the schedule for `task`, sampled for `target` if none was measured; raises `UserError` if no schedule exists."""
     best = database.best(task)
     if best is not None:
         count = len(database.trials(task))

@@ -39,7 +39,7 @@ class RecordFigures:
 
 
 def read_figures(value: Mapping[str, Any]) -> RecordFigures:
-    """The numbers of a line; raises `KeyError` or `ValueError` if one is not a number, is out of range, or contradicts the others."""
+    """Return the numbers of a line; raises `KeyError` or `ValueError` if one is no number, is out of range, or contradicts the others."""
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
         latency = _microseconds("latency_us", latency, LEAST_US)
@@ -76,7 +76,7 @@ def check_task(task: Task) -> None:
 
 
 def _has_windows(layer: Conv2d) -> bool:
-    """Whether the windows of a layer are those of equal parts of its channels, and within its kernel."""
+    """Return whether the windows of a layer are those of equal parts of its channels, and within its kernel."""
     rows, columns = layer.kernel
     inside = (0 <= top < bottom <= rows and 0 <= left < right <= columns for top, bottom, left, right in layer.windows)
     return layer.groups == 1 and layer.out_channels % len(layer.windows) == 0 and all(inside)
@@ -93,7 +93,7 @@ def _shown(value: Any) -> str:
 
 
 def short(text: str) -> str:
-    """Text from a log, safe to print and at most a line or two long."""
+    """Shorten text from a log to a line or two that are safe to print."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= 120 else line[:119] + "…"
 
@@ -108,7 +108,7 @@ class RefusedLine:
 
 
 def passed_over(refused: Sequence[RefusedLine]) -> str:
-    """A command's message on lines that it skipped; "" if there are none."""
+    """Return a command's message on lines that it skipped; "" if there are none."""
     if not refused:
         return ""
     count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
@@ -120,7 +120,7 @@ def passed_over(refused: Sequence[RefusedLine]) -> str:
 
 
 def outdated_sentence(records: int) -> str:
-    """The message on records of another timing model."""
+    """Return the message on records of another timing model."""
     count = "1 record of another timing model does" if records == 1 else f"{records} records of another timing model do"
     return f"{count} not count: see tvmmobile logs rescore --help"
 
@@ -145,7 +145,7 @@ class Limits:
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Limits | None:
-        """Those of a device; `None` if the clock is unknown, as for a machine that emulates the board."""
+        """Return the bounds of a device; `None` if the clock is unknown, as for a machine that emulates the board."""
         if profile.origin.kind == "emulated" or not profile.clock_hz:
             return None
         # A core unknown to LLVM has the name of an older one, and may be faster than that.
@@ -154,7 +154,7 @@ class Limits:
         return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled, profile.machine)
 
     def contradiction(self, task: Task, schedule: Schedule, figures: RecordFigures) -> str:
-        """Why these figures of a kernel are impossible; "" if they are not.
+        """Return the reason why these figures of a kernel are impossible; "" if they are not.
 
         Its core cycles take longer at the device's clock, or the multiply-adds that its schedule executes do at the cores' peak.
         """
@@ -176,7 +176,7 @@ class Limits:
         return f"{said} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
 
     def _least_us(self, task: Task, schedule: Schedule, threads: int, enough_us: float) -> float:
-        """The least time of the multiply-adds that the schedule executes.
+        """Return the least time of the multiply-adds that the schedule executes.
 
         Or `enough_us` if they take no more, or if the peak is unknown.
         """
@@ -188,18 +188,18 @@ class Limits:
 
 
 def _executed(task: Task, schedule: Schedule) -> float:
-    """The least multiply-adds that a schedule executes."""
+    """Return the least multiply-adds that a schedule executes."""
     template = template_named(schedule.template, schedule.version) if isinstance(schedule, KnobSchedule) else None
     return task.least_macs if template is None else template.executed_macs(task)
 
 
 def is_retired(schedule: Schedule) -> bool:
-    """Whether this version lacks a schedule's template."""
+    """Return whether this version lacks a schedule's template."""
     return isinstance(schedule, KnobSchedule) and template_named(schedule.template, schedule.version) is None
 
 
 def untakable(schedule: Schedule) -> str:
-    """Why no version could build a schedule for its kernel; "" if only this version lacks its template."""
+    """Return the reason why no version could build a schedule for its kernel; "" if only this version lacks its template."""
     if is_retired(schedule):
         return ""
     named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"

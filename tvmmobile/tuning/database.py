@@ -99,12 +99,12 @@ class Database:
             self._settle(name)
 
     def tasks(self) -> list[Task]:
-        """Every task with a record."""
+        """Return every task with a record."""
         self.read_all()
         return [task for task, trials in self._trials.items() if trials.records]
 
     def described(self) -> list[Task]:
-        """Every task that a line describes, whether its records can be used or not, in the order in which they became known; without
+        """Return every task that a line describes, whether its records can be used or not, in the order in which they became known; without
         parsing records, as `tasks` does.
         """
         for unread in self._undescribed:
@@ -114,17 +114,17 @@ class Database:
         return list(self._described)
 
     def records(self, task: Task) -> list[Record]:
-        """All records of a task, failed ones included, in the order they were made."""
+        """Return all records of a task, failed ones included, in the order they were made."""
         return self.trials(task).records
 
     def trials(self, task: Task) -> Trials:
-        """All trials of a task, including those without a record. Do not modify it."""
+        """Return all trials of a task, including those without a record; do not modify it."""
         if self._unread:
             self._settle(task.name)
         return self._trials.get(task, _NONE)
 
     def best(self, task: Task) -> Record | None:
-        """The fastest record that did not fail."""
+        """Return the fastest record that did not fail."""
         good = [record for record in self.records(task) if record.latency_us is not None]
         return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
 
@@ -151,7 +151,7 @@ class Database:
                 self._add(record.task, [record], {record.schedule} if usable(record, self._known) else set())
 
     def writing(self) -> AbstractContextManager[None]:
-        """The exclusive right to measure for this database's directory and device: see `writing`."""
+        """Hold the exclusive right to measure for a log directory and a device: two processes would measure everything twice."""
         assert self.target is not None, "this database is only read"
         return writing(self.target, self.identity.device)
 
@@ -237,17 +237,17 @@ class Database:
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
-    """The logs of a device, sorted, without temporary files that a crash left."""
+    """Return the logs of a device, sorted, without temporary files that a crash left."""
     return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
 
 
 def file_name(task: Task) -> str:
-    """The name of the log with a task's records, in its device's folder."""
+    """Return the name of the log with a task's records, in its device's folder."""
     return f"{task.dtype}_t{task.threads}.jsonl"
 
 
 def content_of(path: Path) -> bytes:
-    """The content of a log; raises `UserError` if it cannot be read."""
+    """Return the content of a log; raises `UserError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -263,13 +263,13 @@ def replace_log(path: Path, content: bytes) -> Path:
 
 
 def lines_in(content: bytes) -> list[bytes]:
-    """A log's lines without their ends; the last one is unfinished if `content` does not end with a line end."""
+    """Return a log's lines without their ends; the last one is unfinished if `content` does not end with a line end."""
     lines = content.split(b"\n")
     return lines[:-1] if lines[-1] == b"" else lines
 
 
 def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
-    """The lines of a file of any timing model, in their order; their latencies are not comparable with each other.
+    """Yield the lines of a file of any timing model, in their order; their latencies are not comparable with each other.
 
     Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
     cannot be read.
@@ -286,7 +286,7 @@ def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
 
 @contextmanager
 def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
-    """The lock of a log that is about to change, its folder created.
+    """Lock a log that is about to change; its folder is created.
 
     A disk error becomes a `UserError` with the texts `wrong` and `remedy`.
     """
@@ -300,13 +300,13 @@ def locked(path: Path, wrong: str = "", remedy: str = "Name another directory wi
 
 
 def append_lock(path: Path) -> Path:
-    """The lock file that is held while a log is changed."""
+    """Return the lock file that is held while a log is changed."""
     return path.with_suffix(".lock")
 
 
 @contextmanager
 def writing(directory: Path, device: str) -> Iterator[None]:
-    """The exclusive right to measure for a log directory and a device: two processes would measure everything twice.
+    """Hold the exclusive right to measure for a log directory and a device: two processes would measure everything twice.
 
     It lasts for a whole run; records can be read meanwhile. It ends with the process, however that ends. Raises `UserError` if another
     process has it, naming that process, or if the directory cannot be written.
@@ -329,7 +329,7 @@ def writing(directory: Path, device: str) -> Iterator[None]:
 
 
 def _owner(path: Path) -> str:
-    """The holder of a writer's lock: its first line, which is empty until the owner has written it."""
+    """Return the holder of a writer's lock: its first line, which is empty until the owner has written it."""
     lines = path.read_text(encoding="utf-8", errors="replace")[:200].splitlines()
     return "".join(filter(str.isprintable, lines[0])) if lines else "another process"
 

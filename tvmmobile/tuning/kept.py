@@ -26,7 +26,7 @@ class Kept:
 
 
 def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
-    """The content of a line's `kept` and `dropped`, in the order of trials; raises one of `records.MALFORMED` if they are invalid."""
+    """Return a line's `kept` and `dropped`, in the order of trials; raises one of `records.MALFORMED` if they are invalid."""
     dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
     kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
     if not kept and not dropped:
@@ -39,7 +39,7 @@ def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
 
 
 def written_kept(kept: Iterable[Kept], dropped: Dropped) -> dict[str, Any]:
-    """`kept` and `dropped` of a line."""
+    """Return `kept` and `dropped` of a line."""
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
     for one in kept:
         schedule, figures = one.schedule, one.figures

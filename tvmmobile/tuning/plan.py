@@ -85,7 +85,7 @@ class VariantTasks:
 
 
 def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
-    """Every distinct task, in order of first use; an opaque one with its TIR function as JSON text."""
+    """Return every distinct task, in order of first use, with an opaque one's TIR function as JSON text."""
     sources: dict[Task, str | None] = {}
     for variant in variants:
         for region in variant.regions:
@@ -94,7 +94,7 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
 
 
 def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
-    """The layouts worth trying between two layers, beginning with the one to use if nothing is measured.
+    """Return the layouts worth trying between two layers, beginning with the one to use if nothing is measured.
 
     Pixels with many channels are a power of two apart in NHWC and evict each other from a two-way first-level cache; in blocks of
     about 32 channels they lie together, and whatever a kernel reads from a block at a time is contiguous. Blocks are
@@ -116,7 +116,7 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout
 
 
 def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: Callable[[tuple[Layer, ...]], Task]) -> list[Region]:
-    """Every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
+    """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
         takes: whether some template takes a task of several layers, or with channels in blocks.
@@ -127,7 +127,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
     nodes = network.nodes
 
     def task_in(region: tuple[Layer, ...], dtype: str) -> Task:
-        """The region's task in a node's precision."""
+        """Return the region's task in a node's precision."""
         task = task_of(region)
         return replace(task, dtype=dtype) if dtype else task
 
@@ -161,7 +161,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
 
 
 def _readers(network: Network, index: int) -> tuple[int, ...]:
-    """The nodes for which a node's output may lie in blocks; none if it must be NHWC."""
+    """Return the nodes for which a node's output may lie in blocks; none if it must be NHWC."""
     node = network.nodes[index]
     if node.gated is not None:
         return index + 1, node.gated
@@ -169,19 +169,21 @@ def _readers(network: Network, index: int) -> tuple[int, ...]:
 
 
 def _lanes(task_in: Callable[[tuple[Layer, ...], str], Task], nodes: Iterable[Node]) -> int:
-    """Elements of the longest vector that kernels of these nodes compute with."""
+    """Return the number of elements of the longest vector that kernels of these nodes compute with."""
     return max(task_in((node.layer,), node.dtype).lanes for node in nodes)
 
 
 def _all_take(node: Node, readers: tuple[Node, ...], layout: Layout, takes: Callable[[tuple[Layer, ...], str], bool]) -> bool:
-    """Whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it so."""
+    """Return whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it
+    so.
+    """
     regions = [(_between((node.layer,), "NHWC", layout), node.dtype)]
     regions += [(_between((reader.layer,), layout, "NHWC"), reader.dtype) for reader in readers]
     return layout == "NHWC" or all(itertools.starmap(takes, regions))
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
-    """The layers, the first reading `before` and the last writing `after`; NHWC stands for what a layer has anyway."""
+    """Return the layers, the first reading `before` and the last writing `after`; NHWC stands for what a layer has anyway."""
     ends = list(layers)
     if before != "NHWC" and isinstance(ends[0], Conv2d | Pool):
         ends[0] = replace(ends[0], in_layout=before)
@@ -250,7 +252,7 @@ def _described(price: Price) -> str:
 
 
 def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Price]) -> str:
-    """The reason for this region instead of another that begins at the same node."""
+    """Return the reason for this region instead of another that begins at the same node."""
     price = prices[region.task]
     if price.latency_us is None:
         return "no measurement yet; " + price.source
@@ -263,7 +265,7 @@ def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Pri
 
 
 def _place(rival: Region, region: Region) -> str:
-    """The part that a rival covers, and its layouts if they differ."""
+    """Return the part that a rival covers, and its layouts if they differ."""
     place = f"nodes {rival.first} to {rival.last}"
     alike = (rival.before, rival.after) == (region.before, region.after)
     return place if alike else f"{place} from {rival.before} to {rival.after}"

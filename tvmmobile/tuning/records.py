@@ -45,11 +45,11 @@ class Identity:
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Identity:
-        """The identity of a device's measurements now."""
+        """Return the identity of a device's measurements now."""
         return cls(profile.name, profile.origin, limits=Limits.of(profile))
 
     def refuses(self, found: Identity, record: Record) -> str:
-        """Why a record cannot be true under this identity; "" if it can, or if it is not comparable."""
+        """Return the reason why a record cannot be true under this identity; "" if it can, or if it is not comparable."""
         if self.limits is None or found != self:
             return ""
         return self.limits.contradiction(record.task, record.schedule, record.figures)
@@ -102,7 +102,7 @@ class Line:
 
 
 def encoded(identity: Identity, record: Record) -> str:
-    """A record as a line of a log, with its end; it gets the current time if it has none."""
+    """Encode a record as a line of a log, with its end; it gets the current time if it has none."""
     value = {"schedule": schedule_to_json(record.schedule), "latency_us": record.latency_us}
     kind = {name: told for name in ("cycles", "samples_us", "error") if (told := getattr(record, name))}
     terms = {"terms_us": dict(record.terms_us)} if record.terms_us else {}
@@ -110,7 +110,7 @@ def encoded(identity: Identity, record: Record) -> str:
 
 
 def encoded_kernel(identity: Identity, task: Task, records: Sequence[Record], dropped: Dropped, when: str) -> str:
-    """A kernel's records, whose `trial`s count, as one line of a compacted log, all of the same time."""
+    """Encode a kernel's records, whose `trial`s count, as one line of a compacted log, all of the same time."""
     kept = [Kept(record.trial, record.schedule, record.figures) for record in records]
     return _written(COMPACTED, task, written_kept(kept, dropped), identity, when, {})
 
@@ -131,7 +131,7 @@ def _written(version: int, task: Task, value: Mapping[str, Any], identity: Ident
 
 
 def read_line(text: bytes) -> Line:
-    """The content of a line; raises `MalformedRecord` if it is not a record."""
+    """Return the content of a line; raises `MalformedRecord` if it is not a record."""
     try:
         value, known = json.loads(text.decode()), KnownTasks()
         line = line_in(value, identity_in(value), known)
@@ -143,7 +143,7 @@ def read_line(text: bytes) -> Line:
 
 
 def reason(error: Exception) -> str:
-    """The reason why a line holds no record, from one of `MALFORMED`."""
+    """Return the reason why a line holds no record, from one of `MALFORMED`."""
     match error:
         case json.JSONDecodeError():
             return "it is not JSON"
@@ -159,7 +159,7 @@ def reason(error: Exception) -> str:
 
 
 def identity_in(value: dict[str, Any]) -> Identity:
-    """The identity that a line names. Raises `KeyError` or `ValueError`."""
+    """Return the identity that a line names. Raises `KeyError` or `ValueError`."""
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     device, model, tvm = value["device"], value.get("model"), value["tvm"]
@@ -179,7 +179,7 @@ class KnownTasks:
         self._spaces: dict[tuple[str, int, Task], Space | None] = {}
 
     def task(self, name: str, value: dict[str, Any]) -> Task:
-        """The task that `value` describes; raises `ValueError` if its name is not that of the task."""
+        """Return the task that `value` describes; raises `ValueError` if its name is not that of the task."""
         key = name, repr(value)  # compared as text: 1, 1.0 and true are equal, but not all describe a task
         if key not in self._tasks:
             task = task_from_json(value)
@@ -190,7 +190,7 @@ class KnownTasks:
         return self._tasks[key]
 
     def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
-        """The space of the schedule's template for the task; `None` if it takes that on no core, or if this version lacks it."""
+        """Return the space of the schedule's template for the task; `None` if it takes that on no core, or if this version lacks it."""
         key = schedule.template, schedule.version, task
         if key not in self._spaces:
             template = template_named(schedule.template, schedule.version)
@@ -200,7 +200,7 @@ class KnownTasks:
 
 
 def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
-    """The content of a line; raises one of `MALFORMED` if it is not a record."""
+    """Return the content of a line; raises one of `MALFORMED` if it is not a record."""
     if value["v"] == COMPACTED:
         return _kernel_in(value, identity, known)
     if value["v"] != FORMAT:
@@ -230,7 +230,7 @@ def _kernel_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> 
 
 
 def usable(record: Record, known: KnownTasks | None = None) -> bool:
-    """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
+    """Return whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
     schedule = record.schedule
     if isinstance(schedule, TraceSchedule):
         return all(isinstance(layer, Opaque) for layer in record.task.region)

@@ -15,12 +15,12 @@ SAMPLED = "metaschedule"
 
 
 def family(schedule: Schedule) -> str:
-    """The key for a schedule's digest: its template with version, such as `pointwise@2`."""
+    """Return the key for a schedule's digest: its template with version, such as `pointwise@2`."""
     return SAMPLED if isinstance(schedule, TraceSchedule) else f"{schedule.template}@{schedule.version}"
 
 
 def digest(schedule: Schedule) -> str:
-    """Four characters that identify a schedule among a template's tried ones for a kernel."""
+    """Return four characters that identify a schedule among a template's tried ones for a kernel."""
     knobs = schedule.trace if isinstance(schedule, TraceSchedule) else ",".join(f"{name}={value}" for name, value in schedule.knobs)
     hashed = hashlib.sha256(knobs.encode(errors="surrogatepass")).digest()  # a file may hold half of a surrogate pair
     # 24 bits: where 64 of 10,000 schedules were dropped, one space in 26 has an untried one that looks like one of them.
@@ -41,7 +41,7 @@ class Trials:
         self._numbers: dict[Schedule, int] = {}
 
     def __len__(self) -> int:
-        """How many schedules were tried."""
+        """Return how many schedules were tried."""
         return len(self.records) + sum(map(len, self.dropped.values()))
 
     def add(self, records: Iterable[Record], dropped: Dropped = ()) -> None:
@@ -60,21 +60,21 @@ class Trials:
                 self.records = [record if one.schedule == record.schedule else one for one in self.records]
 
     def has(self, schedule: Schedule) -> bool:
-        """Whether a schedule was tried."""
+        """Return whether a schedule was tried."""
         if schedule in self._numbers:
             return True
         return bool(self.dropped) and digest(schedule) in self.dropped.get(family(schedule), ())
 
     def dropped_of(self, template: str, version: int) -> int:
-        """How many schedules of a template were tried and no longer have a record."""
+        """Return how many schedules of a template were tried and no longer have a record."""
         return len(self.dropped.get(f"{template}@{version}", ()))
 
     def told_dropped(self) -> Dropped:
-        """`dropped` as lines of logs have it."""
+        """Return `dropped` as lines of logs have it."""
         return _told(self.dropped)
 
     def dropped_without(self, kept: Container[object]) -> Dropped:
-        """`dropped` after keeping only records of these schedules."""
+        """Return `dropped` after keeping only records of these schedules."""
         dropped = {name: set(digests) for name, digests in self.dropped.items()}
         for record in self.records:
             if record.schedule not in kept:
@@ -82,11 +82,11 @@ class Trials:
         return _told(dropped)
 
     def number(self, record: Record) -> int:
-        """The number of a record among the kernel's trials, from 1."""
+        """Return the number of a record among the kernel's trials, from 1."""
         return min(self._numbers[record.schedule], len(self))
 
     def course(self) -> list[tuple[int, float]]:
-        """(trials so far, best latency in microseconds by then), where that improved and at the end."""
+        """Return (trials so far, best latency in microseconds by then), where that improved and at the end."""
         found: list[tuple[int, float]] = []
         for record in self.records:
             if record.latency_us is not None and (not found or record.latency_us < found[-1][1]):

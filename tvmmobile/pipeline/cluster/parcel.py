@@ -23,13 +23,13 @@ class UsesFiles(Protocol):
     """A job that says which files it reads and writes."""
 
     def reads(self) -> Mapping[str, Path]:
-        """The files it reads, by their place below the folder that `moved` is given."""
+        """Return the files that the job reads, by path below the folder that `moved` is given."""
 
     def writes(self) -> Mapping[str, Path]:
-        """The folders it writes files to, by their names below the folder that `moved` is given."""
+        """Return the folders that the job writes to, by name below the folder that `moved` is given."""
 
     def moved(self, folder: Path) -> Self:
-        """The same job with all of its paths below `folder`."""
+        """Return this job with all its paths below `folder`."""
 
 
 @runtime_checkable
@@ -88,7 +88,7 @@ def unpack(parcel: Parcel, folder: Path) -> Any:
 
 
 def delivery(job: Any, result: Any) -> Delivery:
-    """A result with the files that the job wrote."""
+    """Return a result with the files that the job wrote."""
     folders = job.writes() if isinstance(job, UsesFiles) else {}
     written = {f"{name}/{path.name}": path for name, folder in folders.items() for path in sorted(folder.glob("*")) if path.is_file()}
     return Delivery(result, {name: zlib.compress(path.read_bytes(), 1) for name, path in written.items()})
@@ -103,5 +103,5 @@ def accept(job: Any, delivered: Delivery) -> Any:
 
 
 def elsewhere(profile: DeviceProfile) -> Agents:
-    """Placeholder for the agents of a board that is started where the job runs."""
+    """Return a placeholder for the agents of a board that is started where the job runs."""
     return Agents(profile, Endpoint("", 0, profile.name, stretch=STRETCH if profile.origin.modelled else 1.0))

@@ -82,7 +82,9 @@ class ClusterWorkers:
             self._client.close(_CLOSE_S)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """See `workers.Pool.run`; a dead worker's job goes to another. Raises `DeviceUnavailable` when the scheduler or all workers end."""
+        """Implement `WorkerPool.run`; a dead worker's job goes to another. Raises `DeviceUnavailable` when the scheduler or all workers
+        end.
+        """
         if self._here is None:
             return self._run_there(function, jobs, timeout_s)
         chosen: Any = function
@@ -127,7 +129,7 @@ class ClusterWorkers:
                     self._client.cancel([future for future, _ in pending.values()])
 
     def _next(self, ended: queue.SimpleQueue[Any]) -> Any:
-        """The next future that has ended."""
+        """Return the next future that has ended."""
         self._seen_at = time.monotonic()
         while True:
             if time.monotonic() - self._looked_at > LOOK_S:
@@ -199,7 +201,7 @@ class ClusterWorkers:
 
 
 def _carrier() -> Callable[[bytes], Delivery]:
-    """The function that Dask runs: it is pickled by value, because it belongs to no module, so that a scheduler needs only Dask."""
+    """Return the function that Dask runs: it is pickled by value, because it belongs to no module, so that a scheduler needs only Dask."""
 
     def carried(order: bytes) -> Delivery:
         import pickle
@@ -239,7 +241,7 @@ async def _greet(address: str, connect_s: float, arguments: Mapping[str, Any]) -
 
 
 def _certificates() -> Mapping[str, Any]:
-    """What Dask's configuration says of connections, with its certificates loaded; raises `UserError` if they cannot be."""
+    """Return what Dask's configuration says of connections, with its certificates loaded; raises `UserError` if they cannot be."""
     from distributed.security import Security
 
     try:
@@ -250,7 +252,7 @@ def _certificates() -> Mapping[str, Any]:
 
 
 def _refused(address: str, error: OSError) -> str:
-    """Why one end of a connection does not trust the other; "" if it failed for another reason."""
+    """Return the reason why one end of a connection does not trust the other; "" if it failed for another reason."""
     from distributed.comm import CommClosedError
 
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
@@ -261,7 +263,7 @@ def _refused(address: str, error: OSError) -> str:
 
 
 def _connected(address: str, connect_s: float) -> Any:
-    """A client of the scheduler; it opens no listening port and no dashboard."""
+    """Return a client of the scheduler; it opens no listening port and no dashboard."""
     check_address(address)
     try:
         import dask

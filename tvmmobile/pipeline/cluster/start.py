@@ -12,7 +12,7 @@ from tvmmobile.system.workers import WorkerPool, Workers
 
 @contextmanager
 def started_workers(count: int, boards: int | None = None, dask: str | None = None) -> Iterator[WorkerPool]:
-    """Workers while the context lasts.
+    """Yield workers while the context lasts.
 
     Args:
         count: of processes, on this machine.
@@ -36,7 +36,7 @@ def started_workers(count: int, boards: int | None = None, dask: str | None = No
 
 @contextmanager
 def bench_of(device: Device, workers: WorkerPool, dask: str | None, repeat: int, warmup: int) -> Iterator[Bench]:
-    """The device's bench while the context lasts; a Dask cluster's virtual board is started there. Raises as `Device.started`."""
+    """Yield the device's bench while the context lasts; a Dask cluster's virtual board is started there. Raises as `Device.started`."""
     if dask is not None and device.boards is None:
         from tvmmobile.pipeline.cluster.parcel import elsewhere
 

@@ -40,7 +40,7 @@ class Order:
 
 
 def versions_here() -> dict[str, str]:
-    """The versions of `PACKAGES` as they are installed here."""
+    """Return the versions of `PACKAGES` as they are installed here."""
     found = {}
     for name in PACKAGES:
         try:
@@ -108,7 +108,7 @@ class _Site:
         atexit.register(self.close)
 
     def place(self, profile: DeviceProfile, board_file: tuple[str, str] | None) -> _Place:
-        """The board of that profile, started if need be; raises `UserError` if it is another board here, or cannot be started."""
+        """Return the board of that profile, started if needed; raises `UserError` if another board is here, or it cannot be started."""
         with self._lock:
             if profile not in self._places:
                 self._places[profile] = self._start(profile, board_file)
@@ -151,7 +151,7 @@ _SITE_LOCK = threading.Lock()
 
 
 def _own_site() -> tuple[str, _Site]:
-    """The address of the Dask worker that this runs in, and its site."""
+    """Return the address of the Dask worker that this runs in, and its site."""
     from distributed import get_worker
 
     worker: Any = get_worker()

@@ -51,6 +51,6 @@ def _parameter(option: Option, default: Any, kind: Any) -> inspect.Parameter:
 
 
 def _documented(options: Sequence[Option]) -> str:
-    """Lines of a docstring's arguments."""
+    """Return lines of a docstring's arguments."""
     texts = [f"{each.keyword}: {each.about}" for each in options]
     return "".join(f"{textwrap.fill(text, 140, initial_indent=' ' * 8, subsequent_indent=' ' * 12)}\n" for text in texts)

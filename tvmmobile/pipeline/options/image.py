@@ -13,7 +13,9 @@ STD = Option(None, "--std R,G,B", "With --image: per-channel standard deviation 
 
 
 def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:
-    """The normalisation of a library that takes images, None for others; raises `UserError` for what is neither one number nor three."""
+    """Return the normalisation of a library that takes images, None for others; raises `UserError` for what is neither one number nor
+    three.
+    """
     if image:
         return Normalisation(triple("--mean", "0.5" if mean is None else mean), triple("--std", "0.5" if std is None else std))
     for option, value in (("--mean", mean), ("--std", std)):
@@ -23,7 +25,7 @@ def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normali
 
 
 def triple(option: str, text: str) -> Triple:
-    """Three numbers from a text with one or three."""
+    """Return three numbers from a text with one or three."""
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LibraryOptions(Options):
-    """What a library is."""
+    """Options of a library."""
 
     threads: int = option(
         1, "--threads, --num-threads N", "Number of threads the library runs on.", place=Place.NUMBERS, settings={"min": 1}
@@ -87,7 +87,7 @@ class LibraryOptions(Options):
     )
 
     def limit(self) -> Limit | None:
-        """What `max_drop` says; raises `UserError` where that cannot be read."""
+        """Return `max_drop` as a limit; raises `UserError` where it cannot be read."""
         from tvmmobile.quantisation.mixed import limit_of  # with NumPy, which `--help` does without
 
         return None if self.max_drop is None else limit_of(self.max_drop)

@@ -10,13 +10,13 @@ from typing import Any, Self, get_type_hints
 
 
 class Place(IntEnum):
-    """Where an option stands in `--help`; those of one place keep the order in which they are declared."""
+    """Place of an option in `--help`; options of one place keep the order in which they are declared."""
 
     NETWORK, TRIALS, NUMBERS, OUT, WEIGHTS, LOGS, DEVICE, RUN, FILES, SEARCH = range(10)
 
 
 def as_given(value: Any) -> Any:
-    """The value itself."""
+    """Return the value itself."""
     return value
 
 
@@ -59,7 +59,7 @@ class Option:
 
     @property
     def metavar(self) -> str | None:
-        """What stands for its value in `--help`."""
+        """The placeholder for its value in `--help`."""
         return next((word for word in self.words.split() if not word.startswith("-")), None)
 
     @property
@@ -74,7 +74,7 @@ class Option:
 
 
 def option(default: Any, words: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
-    """A field of `Options`; see `Option`."""
+    """Declare a field of `Options`; see `Option`."""
     made = Option(default, words, help, **others)
     return field(default=made.read(default), metadata={"option": made})
 
@@ -90,7 +90,7 @@ class Options:
 
 
 def options_of(*kinds: type[Options]) -> Iterator[tuple[str, Option]]:
-    """The options of some objects with everything filled in, each with the name of its field."""
+    """Yield the options of some objects with everything filled in, each with the name of its field."""
     for kind in kinds:
         types, place = get_type_hints(kind), Place.NETWORK
         for each in fields(kind):
@@ -103,6 +103,6 @@ def options_of(*kinds: type[Options]) -> Iterator[tuple[str, Option]]:
 
 
 def _in_calls(text: str, keyword: str) -> str:
-    """The help of the command line in the words of a call, with `dump_ir` for --dump-ir, and for DIR."""
+    """Return the command line's help in the words of a call: `dump_ir` for --dump-ir and for DIR."""
     text = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: f"`{found[1].replace('-', '_')}`", text)
     return re.sub(r"\bDIR\b", f"`{keyword}`", text)

@@ -14,13 +14,13 @@ _FOLDER = {"file_okay": False}
 
 
 def path_or_none(given: str | Path | None) -> Path | None:
-    """The path, where one is given."""
+    """Return the path, where one is given."""
     return None if given is None else Path(given)
 
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """How a run goes."""
+    """Options of a run."""
 
     out: Path | None = option(
         None,
@@ -52,7 +52,7 @@ class RunOptions(Options):
     )
 
     def folder(self) -> Path:
-        """Where libraries go; a new folder where none was named."""
+        """Return the folder for libraries: a new one where none was named."""
         return scratch_folder("libraries") if self.out is None else self.out
 
 
@@ -67,7 +67,7 @@ class RunArguments(LibraryArguments, total=False):
 
 @dataclass(frozen=True)
 class CompileOptions(RunOptions):
-    """How a run of `compile` goes."""
+    """Options of a run of `compile`."""
 
     check: bool = option(
         True,

@@ -12,7 +12,7 @@ STRATEGIES = ("evolution", "climb", "random")
 
 
 def known_strategy(name: str) -> str:
-    """The strategy; raises `UserError` for one that is not known."""
+    """Return the strategy; raises `UserError` for one that is not known."""
     if name not in STRATEGIES:
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
     return name
@@ -20,7 +20,7 @@ def known_strategy(name: str) -> str:
 
 @dataclass(frozen=True)
 class SearchOptions(Options):
-    """How schedules are searched."""
+    """Options of the search for schedules."""
 
     trials: int | None = option(
         None,

@@ -13,7 +13,7 @@ from tvmmobile.system.workers import WorkerPool
 
 
 def explained(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob]) -> Disagreement:
-    """The same error, which also names where the library's values differ first, if one of `jobs` made it."""
+    """Return the same error, which also names where the library's values differ first, if one of `jobs` made it."""
     blamed = [job for job in jobs if error.message.startswith(f"{job.library.path.name} disagrees ")]
     for _, first in workers.run(explain, blamed[:1], build_timeout_s(jobs) + MOST_CHECK_S):
         if isinstance(first, str) and first:

@@ -14,7 +14,7 @@ from tvmmobile.tuning.plan import VariantTasks
 
 
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
-    """What may become kernels, of every variant, in the order of `jobs`; raises `UserError` where one cannot be built or imported."""
+    """Prepare every variant; return their candidate kernels in the order of `jobs`. Raises `UserError` where one cannot be imported."""
     found: dict[ModelSpec, VariantTasks] = {}
     without_logs = [replace(PreparingJob(**vars(job)), logs=()) for job in jobs]  # they need not travel
     for job, tasks in workers.run(variant_tasks, without_logs, build_timeout_s(jobs)):

@@ -59,16 +59,16 @@ class BenchJob:
     timing: Timing
 
     def reads(self) -> Mapping[str, Path]:
-        """The library's files, by their place below the folder that `moved` is given."""
+        """Return the library's files, by path below the folder that `moved` is given."""
         library = self.library
         return {f"out/{path.name}": path for path in (library.path, library.manifest_path, library.reference_path)}
 
     def writes(self) -> Mapping[str, Path]:
-        """Nothing."""
+        """Return no folder: nothing is written."""
         return {}
 
     def moved(self, folder: Path) -> BenchJob:
-        """The same job with the library below `folder`."""
+        """Return this job with the library below `folder`."""
         return replace(self, library=replace(self.library, path=folder / "out" / self.library.path.name))
 
 
@@ -85,7 +85,7 @@ def bench_library(job: BenchJob) -> VariantResult:
 
 
 def _memory(agents: Agents, threads: int) -> tuple[float, str]:
-    """Memory bandwidth in bytes per second, and the source of that figure."""
+    """Return memory bandwidth in bytes per second, and the source of that figure."""
     profile = agents.profile
     if profile.origin.modelled:
         return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
@@ -96,7 +96,7 @@ def _memory(agents: Agents, threads: int) -> tuple[float, str]:
 
 
 def _watched(workers: WorkerPool, job: BenchJob, watch: Watch, timeout_s: float) -> VariantResult:
-    """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
+    """Time a library, again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         before = watch.wait_until_cool()
         try:

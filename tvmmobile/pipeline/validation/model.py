@@ -39,13 +39,14 @@ class ComparedModel:
 
     @property
     def told(self) -> ValidatedModel:
-        """What a validation says of it."""
+        """The model's description in a validation."""
         name = _OWN_FILE if self.source.endswith(".toml") else self.board.name
         return ValidatedModel(name, run_hash(self.board), {p.name: p.value for p in self.parameters})
 
 
 def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedModel:
-    """The model of a real board: `chosen`, a name or a file, else that of the same product, else of the same core with the nearest clock.
+    """Return the model of a real board: `chosen`, a name or a file, else that of the same product, else of the same core with the nearest
+    clock.
 
     Raises:
         UserError: there is no calibrated one with its core.

@@ -26,7 +26,7 @@ _MOST_TEXT = 100
 
 
 def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path) -> Validation:
-    """A validation without points, or the one that `out` holds if it was made under the same conditions.
+    """Return a validation without points, or the one that `out` holds if it was made under the same conditions.
 
     Raises:
         UserError: `out` holds something else.
@@ -82,7 +82,7 @@ def _measured_board(device: HardwareDevice, model: ComparedModel) -> ValidatedBo
 def point_of(
     name: str, kind: str, measured: Latency, invalid: str, modelled: Latency, library_sha256: str, model: ComparedModel
 ) -> ValidationPoint:
-    """A point with both sides' figures."""
+    """Return a point with both sides' figures."""
     assert modelled.cycles is not None and modelled.misses is not None
     counted = Observation(model.clocked.name, name, measured.seconds * 1e3, modelled.cycles, modelled.misses, modelled.phases)
     terms = observed_ms(model.clocked, model.parameters, counted)
@@ -105,7 +105,7 @@ def point_of(
 
 
 def with_point(validation: Validation, point: ValidationPoint, suite: Suite, model: ComparedModel) -> Validation:
-    """The validation with one more point, in the suite's order, and judged again."""
+    """Return the validation with one more point, in the suite's order, and judged again."""
     points = {known.name: known for known in (*validation.points, point)}
     found = tuple(points[name] for name in suite.names if name in points)
     whole = replace(validation, points=found, complete=len(found) == len(suite.names), date=datetime.now(UTC).isoformat(timespec="seconds"))

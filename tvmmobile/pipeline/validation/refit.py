@@ -107,7 +107,7 @@ def _fitted(parameter: Parameter, before: float, others: Sequence[float]) -> Fit
 
 
 def _remarks(validation: Validation) -> list[str]:
-    """The file's comments: the sources of its figures."""
+    """Return the file's comments: the sources of its figures."""
     measured, model = validation.measured, validation.model
     system = ", ".join(filter(None, (measured.system, f"Linux {measured.kernel}", validation.date)))
     return [

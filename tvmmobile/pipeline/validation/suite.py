@@ -44,7 +44,7 @@ class Suite:
 
     @property
     def names(self) -> list[str]:
-        """Of all points, in their order."""
+        """Names of all points, in their order."""
         return [*self.kernels, *(network.name for network in self.networks)]
 
 

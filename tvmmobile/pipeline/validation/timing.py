@@ -52,7 +52,7 @@ class TimingJob:
 
 
 def kernel_source(name: str, layer: Layer, profile: DeviceProfile, folder: Path) -> KernelSource:
-    """A kernel of the suite for a device's core."""
+    """Return a kernel of the suite for a device's core."""
     task = Task((layer,), machine=profile.machine)
     template = template_for(task)
     assert template is not None, f"no template takes {name}"

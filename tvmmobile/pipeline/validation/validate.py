@@ -111,7 +111,7 @@ def _registered_device(name: str, pin: bool) -> HardwareDevice:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a measurement needs."""
+    """Everything that a measurement needs."""
 
     device: HardwareDevice
     model: ComparedModel
@@ -120,7 +120,7 @@ class _Run:
     listener: Listener
 
     def built(self, names: Sequence[str], folder: Path, workers: WorkerPool) -> dict[str, KernelSource | Library]:
-        """The libraries of some of the suite's points, by their names."""
+        """Build the libraries of some of the suite's points; return them by name."""
         profile = self.device.profile
         sources = [kernel_source(name, layer, profile, folder) for name, layer in self.suite.kernels.items() if name in names]
         networks = [network for network in self.suite.networks if network.name in names]
@@ -134,7 +134,7 @@ class _Run:
         return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 
     def measured(self, validation: Validation, built: Mapping[str, KernelSource | Library], workers: WorkerPool) -> Validation:
-        """The validation with these points too, each written as soon as it is known."""
+        """Measure these points too; each is written as soon as it is known. Return the validation with them."""
         with (
             started_bench(self.device, workers) as bench,
             started_agents(self.model.device) as virtual,
@@ -152,7 +152,7 @@ class _Run:
 
 
 def _measured(job: TimingJob, bench: Bench) -> tuple[Latency, str]:
-    """A point on the board, again while the board's state spoils it or the link breaks; and why the last attempt does not count."""
+    """Measure a point on the board, again while the board's state spoils it or the link breaks; also return why the last did not count."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         before = bench.watch.wait_until_cool() if bench.watch else None
         try:

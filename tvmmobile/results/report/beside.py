@@ -63,7 +63,7 @@ class Beside:
         return f"the result of {self.new.context.device}, of {self.new.context.date}"
 
     def bar(self, pair: VariantPair) -> float:
-        """The length of a pair's bar, from 0 to 1: its change relative to the largest, or to `_FULL_BAR` if all are small."""
+        """Return the length of a pair's bar, from 0 to 1: its change relative to the largest, or to `_FULL_BAR` if all are small."""
         longest = max([_FULL_BAR, *(abs(one.change) for one in self.pairs if one.change is not None)])
         return abs(pair.change or 0.0) / longest
 
@@ -74,7 +74,7 @@ class Beside:
 
 
 def differences(first: Context, second: Context) -> list[str]:
-    """The differences between two contexts, one clause each; empty if there are none."""
+    """Return the differences between two contexts, one clause each; empty if there are none."""
     pairs = (
         ("device", first.device, second.device),
         ("board", first.board, second.board),
@@ -89,7 +89,7 @@ def differences(first: Context, second: Context) -> list[str]:
 
 
 def join(results: Sequence[Results]) -> Joined:
-    """All variants of the results, each from the latest result with it; raises `UserError` if their contexts differ."""
+    """Return all variants of the results, each from the latest result with it; raises `UserError` if their contexts differ."""
     ordered = sorted(results, key=lambda one: one.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:
@@ -119,7 +119,7 @@ def join(results: Sequence[Results]) -> Joined:
 
 
 def side_by_side(old: View, new: View) -> Beside:
-    """The variants of the new result first, in its order."""
+    """Pair the variants of two results, in the new result's order."""
     mine, theirs = ({_key(row.variant): row for row in view.rows} for view in (old, new))
     same_kind = old.context.kind == new.context.kind
     pairs = []

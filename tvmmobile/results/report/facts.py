@@ -17,7 +17,7 @@ _PROPORTIONAL = 0.01
 
 
 def fit_sentence(fit: PowerLaw, context: Context) -> str:
-    """The fitted exponent and its meaning, in words."""
+    """Return the fitted exponent and its meaning, in words."""
     if abs(fit.exponent - 1) < _PROPORTIONAL:
         meaning = "time per multiply-add is the same for small and large variants"
     elif fit.exponent < 1:
@@ -31,7 +31,7 @@ def fit_sentence(fit: PowerLaw, context: Context) -> str:
 
 
 def law_sentence(view: View) -> str:
-    """How many variants depart from the α²ρ² law, and the one that does most; "" where there is no law to depart from."""
+    """Return how many variants depart from the α²ρ² law, and which does most; "" where there is no law."""
     rows = [(row, row.departure) for row in view.rows if row.departure]
     if not rows:
         return ""
@@ -48,7 +48,7 @@ def law_sentence(view: View) -> str:
 
 
 def sum_sentence(table: KernelTable, variant: VariantResult, context: Context) -> str:
-    """What the kernels add up to beside the whole; "" where no kernel was timed."""
+    """Compare the sum of the kernels' times with the whole in a sentence; "" where no kernel was timed."""
     if table.sum_share is not None:
         if table.sum_share <= 1:
             rest = f"the rest is {_between([variant])}"
@@ -66,7 +66,7 @@ def sum_sentence(table: KernelTable, variant: VariantResult, context: Context) -
 
 
 def sums_sentence(view: View) -> str:
-    """The same over all variants; "" where no variant's kernels were timed within the network."""
+    """Compare these sums over all variants in a sentence; "" where no variant's kernels were timed within the network."""
     shares = [share for row in view.rows if (share := kernel_table(row.variant, view.context).sum_share) is not None]
     if not shares:
         return ""
@@ -77,18 +77,18 @@ def sums_sentence(view: View) -> str:
 
 
 def _between(variants: Iterable[VariantResult]) -> str:
-    """What a run does besides its kernels."""
+    """Return the time that a run spends besides its kernels."""
     return "the virtual machine between them" if all(variant.format == VM for variant in variants) else "what lies between them"
 
 
 def _part(share: float) -> str:
-    """A share in percent; near 100 % with one more decimal, so that a remainder shows."""
+    """Format a share in percent; near 100 % with one more decimal, so that a remainder shows."""
     text = percent(share)
     return f"{100 * share:.2f}" if text == "100.0" and share < 1 else text
 
 
 def facts(view: View) -> list[tuple[str, str]]:
-    """Where and how the numbers were obtained, as names and values."""
+    """Return where and how the numbers were obtained, as names and values."""
     context = view.context
     runs = sorted({len(row.variant.samples_us) for row in view.rows})
     found = [
@@ -113,12 +113,12 @@ def facts(view: View) -> list[tuple[str, str]]:
 
 
 def condition_sentence(row: VariantRow) -> str:
-    """The boards' state around a variant's runs, in words; "" where nothing is known of it."""
+    """Return the boards' state around a variant's runs, in words; "" where nothing is known of it."""
     return "; ".join(f"{name} {value}" for name, value in _conditions([row.variant]))
 
 
 def _conditions(variants: list[VariantResult]) -> list[tuple[str, str]]:
-    """What is known of the boards before and after the runs of these variants."""
+    """Describe the boards before and after the runs of these variants."""
     found = []
     before, after = (_temperatures(variants, moment) for moment in ("before", "after"))
     if before or after:
@@ -154,7 +154,7 @@ def _temperatures(variants: list[VariantResult], moment: str) -> str:
 
 
 def _states(variant: VariantResult, moment: str) -> list[Mapping[str, Any]]:
-    """The boards' states; the file may hold anything here."""
+    """Return the boards' states; the file may hold anything here."""
     return [state for state in _words(variant.conditions.get(moment)) if isinstance(state, Mapping)]
 
 

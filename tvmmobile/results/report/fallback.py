@@ -58,12 +58,12 @@ class _Total:
 
 
 def used_kernels(variants: Iterable[VariantResult]) -> list[UsedKernel]:
-    """The kernels of timed libraries."""
+    """Return the kernels of timed libraries."""
     return [UsedKernel(each.name, each.fallback, each.macs, kernel_us(variant, each)) for variant in variants for each in variant.kernels]
 
 
 def fallback_lines(kernels: Sequence[UsedKernel]) -> list[str]:
-    """Sentences: how many kernels no template takes and what they cost, then the most expensive, each with a reason; none without any."""
+    """Return sentences on kernels that no template takes: their number and cost, then the most expensive, each with a reason."""
     others = [kernel for kernel in kernels if kernel.fallback]
     if not others:
         return []
@@ -85,7 +85,7 @@ def fallback_lines(kernels: Sequence[UsedKernel]) -> list[str]:
 
 
 def why_no_template(name: str) -> str:
-    """Why no template takes a kernel of this name, in words."""
+    """Return the reason why no template takes a kernel of this name, in words."""
     operators = _BEHIND_OPERATOR.sub("", name)
     for pattern, why in _WHY:
         if re.search(pattern, operators):
@@ -112,6 +112,6 @@ def _total(runs: Sequence[UsedKernel]) -> _Total:
 
 
 def _sum_us(kernels: Sequence[UsedKernel]) -> float | None:
-    """Their time; `None` if that of any is not known."""
+    """Return the sum of kernels' times; `None` if one is not known."""
     known = [kernel.latency_us for kernel in kernels if kernel.latency_us is not None]
     return math.fsum(known) if len(known) == len(kernels) else None

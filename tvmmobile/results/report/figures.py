@@ -29,7 +29,7 @@ class Box:
     bottom: float
 
     def overlap(self, other: Box) -> float:
-        """The area both cover."""
+        """Return the area that both cover."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return width * height if width > 0 and height > 0 else 0.0
@@ -64,12 +64,12 @@ class Axis:
     logarithmic: bool
 
     def at(self, value: float) -> float:
-        """The coordinate of a value."""
+        """Return the coordinate of a value."""
         low, high, place = (math.log(each) if self.logarithmic else each for each in (self.low, self.high, value))
         return self.start + (place - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """At most eight round values, at least three where round values fall that close."""
+        """Return at most eight round values, at least three where round values fall that close."""
         if self.logarithmic:
             for digits in ((1, 2, 5), (1, 2, 3, 5, 7), range(1, 10), (1, 3), (1,)):
                 found = self._decades(digits)
@@ -91,7 +91,7 @@ class Axis:
 
 
 def axis_of(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.08) -> Axis:
-    """An axis around `values` with a margin at both ends, as a share of their range; positive values only if logarithmic."""
+    """Return an axis around `values` with a margin at both ends, as a share of their range; positive values only if logarithmic."""
     low, high = min(values), max(values)
     if logarithmic:
         ratio = (high / low) ** margin if high > low else 2.0
@@ -177,22 +177,22 @@ class Plot:
 
 
 def x_axis(values: Sequence[float]) -> Axis:
-    """A logarithmic axis along the bottom."""
+    """Draw a logarithmic axis along the bottom."""
     return axis_of(values, FRAME.left, FRAME.right, logarithmic=True)
 
 
 def y_axis(values: Sequence[float], *, logarithmic: bool = True, margin: float = 0.08) -> Axis:
-    """An axis along the left side."""
+    """Draw an axis along the left side."""
     return axis_of(values, FRAME.bottom, FRAME.top, logarithmic=logarithmic, margin=margin)
 
 
 def ticks(axis: Axis) -> tuple[Tick, ...]:
-    """Its ticks with their numbers."""
+    """Draw its ticks with their numbers."""
     return tuple(Tick(axis.at(value), f"{value:.5g}") for value in axis.ticks())
 
 
 def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], size: float, radius: float, frame: Box) -> list[PlacedLabel]:
-    """For each point the one of eight places around it where its text covers least; places further up the list win a tie.
+    """Choose for each point the one of eight places around it where its text covers least; places further up the list win a tie.
 
     Texts have that font size and stay inside `frame`; points have marks of that radius.
     """
@@ -207,7 +207,7 @@ def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], si
 
 
 def _offsets(text: str, size: float, radius: float) -> list[tuple[float, float]]:
-    """Middles of a label around its point."""
+    """Return middles of a label around its point."""
     across = len(text) * _CHARACTER * size / 2 + radius + 1
     along = _LINE * size / 2 + radius + 1
     return [(0, -along), (0, along), (across, 0), (-across, 0), (across, -along), (-across, -along), (across, along), (-across, along)]

@@ -46,7 +46,7 @@ class KindBars:
 
 
 def kind_styles(view: View) -> dict[str, int]:
-    """A style for each layer type in any variant: the same everywhere in a report, the types with most time first."""
+    """Return a style for each layer type in any variant: the same everywhere in a report, the types with most time first."""
     weights: dict[str, float] = {}
     for row in view.rows:
         for kind in kind_rows(row.variant):
@@ -57,7 +57,7 @@ def kind_styles(view: View) -> dict[str, int]:
 
 
 def kind_bars(view: View) -> KindBars | None:
-    """Bars of every variant whose kernels' times and types are known; `None` without one."""
+    """Draw bars of every variant whose kernels' times and types are known; `None` without one."""
     styles = kind_styles(view)
     bars = []
     for row in view.rows:
@@ -70,7 +70,7 @@ def kind_bars(view: View) -> KindBars | None:
 
 
 def roofline_plot(view: View, row: VariantRow, table: KernelTable, styles: Mapping[str, int]) -> Plot | None:
-    """Speed against operations for each byte, with both roofs; `None` where bytes are not known. `styles` are of `kind_styles`."""
+    """Plot speed against operations per byte, with both roofs; `None` where bytes are not known. `styles` are from `kind_styles`."""
     shown = [line for line in table.rows if line.gflops is not None and line.intensity is not None]
     if not shown:
         return None
@@ -123,7 +123,7 @@ def _parts(kinds: Sequence[KindRow], shares: Sequence[float | None], styles: Map
 
 
 def _legend(styles: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """Types that share the last style share its entry."""
+    """Return the legend; types that share the last style share its entry."""
     names: dict[int, list[str]] = {}
     for kind, style in styles.items():
         names.setdefault(style, []).append(kind)

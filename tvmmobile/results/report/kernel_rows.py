@@ -37,7 +37,7 @@ class Roof:
         return self.compute_gflops / self.memory_gb_per_s if self.memory_gb_per_s else None
 
     def attainable_gflops(self, intensity: float | None) -> float:
-        """The highest speed of a kernel with this many operations per byte; `None` means that it moves no bytes."""
+        """Return the highest speed of a kernel with this many operations per byte; `None` means that it moves no bytes."""
         if intensity is None or self.memory_gb_per_s is None:
             return self.compute_gflops
         return min(self.compute_gflops, intensity * self.memory_gb_per_s)
@@ -98,7 +98,7 @@ class KindRow:
 
 
 def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
-    """The table of a variant's kernels."""
+    """Return the table of a variant's kernels."""
     within = variant.kernels_us is not None
     moved = _moved(variant.kernels)
     memory = context.memory_bytes_per_s
@@ -111,12 +111,12 @@ def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
 
 
 def is_far(record_us: float, found_us: float) -> bool:
-    """Whether a kernel that took `found_us` is far off a record of `record_us`."""
+    """Return whether a kernel that took `found_us` is far off a record of `record_us`."""
     return not record_us / FAR <= found_us <= record_us * FAR and abs(found_us - record_us) > _FAR_US
 
 
 def far_off(variant: VariantResult) -> list[KernelResult]:
-    """The kernels whose time within the network is far off their records', each once."""
+    """Return the kernels whose time within the network is far off their records', each once."""
     found = {
         kernel.name: kernel
         for kernel in variant.kernels
@@ -126,13 +126,13 @@ def far_off(variant: VariantResult) -> list[KernelResult]:
 
 
 def kernel_us(variant: VariantResult, kernel: KernelResult) -> float | None:
-    """A kernel's latency: within the network where all of the variant's kernels were timed there, else as its record has it."""
+    """Return a kernel's latency: within the network where all of the variant's kernels were timed there, else as its record has it."""
     latency = kernel.network_us if variant.kernels_us is not None else kernel.latency_us
     return latency if latency is not None and 0 < latency < math.inf else None
 
 
 def kind_rows(variant: VariantResult) -> list[KindRow]:
-    """Rows by layer type, most time first; empty where no kernel's type is known."""
+    """Return rows by layer type, most time first; empty where no kernel's type is known."""
     kinds: dict[str, list[KernelResult]] = {}
     for kernel in variant.kernels:
         kinds.setdefault(kernel.kind or OTHER, []).append(kernel)
@@ -154,7 +154,7 @@ def kind_rows(variant: VariantResult) -> list[KindRow]:
 
 
 def limit_of(roof: Roof, intensity: float | None) -> Limit | None:
-    """The lower roof of a kernel; `None` if memory's is unknown."""
+    """Return the lower roof of a kernel; `None` if memory's is unknown."""
     if roof.ridge is None:
         return None
     return "memory" if intensity is not None and intensity < roof.ridge else "compute"
@@ -181,7 +181,7 @@ def _row(kernel: KernelResult, latency_us: float | None, total_us: float, moved:
 
 
 def _moved(kernels: Sequence[KernelResult]) -> Literal["dram", "least"] | None:
-    """One kind of bytes for all kernels of a variant: counted and least bytes cannot be compared."""
+    """Return one kind of bytes for all kernels of a variant: counted and least bytes cannot be compared."""
     if kernels and all(kernel.dram_bytes is not None for kernel in kernels):
         return "dram"
     return "least" if kernels and all(kernel.least_bytes is not None for kernel in kernels) else None

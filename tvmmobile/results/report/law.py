@@ -40,12 +40,12 @@ class PowerLaw:
     points: int
 
     def latency_us(self, macs: float) -> float:
-        """The fitted latency in microseconds."""
+        """Return the fitted latency in microseconds."""
         return float(self.factor * macs**self.exponent)
 
 
 def fit_power_law(macs: Sequence[float], latencies_us: Sequence[float]) -> PowerLaw | None:
-    """Least squares on logarithms; `None` with fewer than `MIN_FIT_POINTS` different counts, or where a value has no logarithm."""
+    """Fit least squares on logarithms; `None` with fewer than `MIN_FIT_POINTS` different counts, or where a value has no logarithm."""
     pairs = list(zip(macs, latencies_us, strict=True))
     if len(set(macs)) < MIN_FIT_POINTS or not all(0 < value < math.inf for pair in pairs for value in pair):
         return None
@@ -88,7 +88,7 @@ class Departure:
 
 
 def departures(variants: Sequence[VariantResult], context: Context) -> list[Departure]:
-    """Each variant of one network and setting beside the law through the one with most multiply-adds; none for one alone."""
+    """Compare each variant of one network and setting with the law through the one with most multiply-adds; none for one alone."""
     if len({(variant.alpha, variant.resolution) for variant in variants}) < 2:
         return []
     largest = reference_of(variants)
@@ -96,7 +96,7 @@ def departures(variants: Sequence[VariantResult], context: Context) -> list[Depa
 
 
 def reference_of(variants: Sequence[VariantResult]) -> VariantResult:
-    """The variant that the law starts at."""
+    """Return the variant that the law starts at."""
     return max(variants, key=lambda variant: variant.macs)
 
 
@@ -116,7 +116,7 @@ def _departure(variant: VariantResult, largest: VariantResult, context: Context)
 
 
 def _grown_shares(variant: VariantResult, largest: VariantResult) -> dict[str, tuple[float, float]]:
-    """The layer types that have a larger share of the multiply-adds than in the largest variant: their share here and there."""
+    """Return the layer types that have a larger share of the multiply-adds than in the largest variant: their share here and there."""
     mine, theirs = (_by_kind(each, lambda kernel_macs, _: float(kernel_macs)) for each in (variant, largest))
     if mine is None or theirs is None:
         return {}
@@ -129,7 +129,7 @@ def _grown_shares(variant: VariantResult, largest: VariantResult) -> dict[str, t
 
 
 def _term_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:
-    """By how much each term of a modelled latency changes the time for a multiply-add, as shares of the largest variant's."""
+    """Return by how much each term of a modelled latency changes the time for a multiply-add, as shares of the largest variant's."""
     unit = largest.latency_us / 1e3 / largest.macs
     names = [name for name in variant.term_ms if name in largest.term_ms]
     changes = {
@@ -142,7 +142,7 @@ def _term_parts(variant: VariantResult, largest: VariantResult) -> dict[str, flo
 
 
 def _kind_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:
-    """The layer types that take longer than the law has them take from the largest variant's multiply-adds, in microseconds more."""
+    """Return the layer types that take longer than the law has them take from the largest variant's multiply-adds, in microseconds more."""
     mine, theirs = (_by_kind(each, lambda _, kernel_time: kernel_time) for each in (variant, largest))
     if mine is None or theirs is None or variant.latency_us / variant.macs <= largest.latency_us / largest.macs:
         return {}
@@ -154,7 +154,7 @@ def _kind_parts(variant: VariantResult, largest: VariantResult) -> dict[str, flo
 
 
 def _by_kind(variant: VariantResult, value: Callable[[int, float], float]) -> dict[str, float] | None:
-    """Sums over the kernels of a layer type; `None` where a kernel has no type or was not timed."""
+    """Sum over the kernels of each layer type; `None` where a kernel has no type or was not timed."""
     sums: dict[str, float] = {}
     for kernel in variant.kernels:
         time = kernel_us(variant, kernel)
@@ -165,7 +165,7 @@ def _by_kind(variant: VariantResult, value: Callable[[int, float], float]) -> di
 
 
 def _comparable(mine: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """The same sums with types joined that one of the two has fused: what is in a fused kernel cannot be told apart."""
+    """Join types in these sums that one of the two has fused: the parts of a fused kernel cannot be told apart."""
     groups: list[set[str]] = []
     for kind in (*mine, *theirs):
         layers = set(kind.split(" + "))
@@ -184,6 +184,6 @@ def _comparable(mine: Mapping[str, float], theirs: Mapping[str, float]) -> tuple
 
 
 def _largest(parts: Mapping[str, float]) -> list[str]:
-    """The names of the largest parts that are worth naming."""
+    """Return the names of the largest parts that are worth naming."""
     order = sorted((name for name in parts if parts[name] >= _SMALLEST_PART), key=lambda name: -parts[name])
     return order[:_MOST_PARTS]

@@ -30,7 +30,7 @@ _SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\
 
 
 def markdown(view: View, beside: Beside | None = None, most: int = MOST_CHARACTERS) -> str:
-    """The text of `report.md` (GitHub's dialect), within a number of characters.
+    """Return the text of `report.md` (GitHub's dialect), within a number of characters.
 
     What does not fit is left out from the end, a section or the last lines of a table at a time, and the text says so.
     """
@@ -84,7 +84,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], right_from: int | None = None) -> str:
-    """A table of escaped cells; columns from `right_from` on are flushed right. A cell in `**` stays bold."""
+    """Return a table of escaped cells; columns from `right_from` on are flushed right. A cell in `**` stays bold."""
     texts = len(headings) if right_from is None else right_from
     return "\n".join(markdown_table([*map(_escape, headings)], ([*map(_cell, line)] for line in lines), texts))
 

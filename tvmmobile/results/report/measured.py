@@ -29,7 +29,7 @@ class MeasuredAccuracy:
 
 
 def with_accuracies(results: Results, measured: Sequence[MeasuredAccuracy]) -> Results:
-    """The results with what was measured of their libraries.
+    """Return the results with what was measured of their libraries.
 
     Raises:
         UserError: an accuracy is of another library, or two are of one.
@@ -50,5 +50,5 @@ def _with_accuracy(variant: VariantResult, measured: MeasuredAccuracy | None) ->
 
 
 def is_measured(source: str) -> bool:
-    """Whether accuracies of a source are of the libraries that were timed."""
+    """Return whether accuracies of a source are of the libraries that were timed."""
     return source.startswith(_MEASURED)

@@ -24,7 +24,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(view: View, beside: Beside | None = None) -> str:
-    """The text of `report.html`: the report of one result, below a comparison with an older one if there is one."""
+    """Return the text of `report.html`: the report of one result, below a comparison with an older one if there is one."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -69,5 +69,5 @@ def page(view: View, beside: Beside | None = None) -> str:
 
 
 def _finalized(value: object) -> object:
-    """What a template prints: text from results without invisible characters; what a macro rendered as it is."""
+    """Return what a template prints: text from results without invisible characters; what a macro rendered as it is."""
     return wording.clean(value) if type(value) is str else value

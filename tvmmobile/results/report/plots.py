@@ -19,12 +19,12 @@ _MAX_LABELS = 24
 
 
 def accuracy_plots(view: View) -> list[Plot]:
-    """Accuracy against latency, one plot for each source of accuracies, because those of two sources cannot be compared."""
+    """Plot accuracy against latency, once for each source of accuracies, because those of two sources cannot be compared."""
     return [_accuracy_plot(view, number) for number in range(1, len(view.sources) + 1)]
 
 
 def scaling_plot(view: View) -> Plot:
-    """Latency against multiply-adds, both logarithmic: the fit, the α²ρ² law, and the least time the core's FMA units need."""
+    """Plot latency against multiply-adds, both logarithmic: the fit, the α²ρ² law, and the least time that the core's FMA units need."""
     context = view.context
     x = x_axis([row.variant.macs / 1e6 for row in view.rows])
     peaks = {context.clock_hz * context.fma_lanes(row.variant.dtype) * row.variant.threads for row in view.rows}
@@ -53,7 +53,7 @@ def scaling_plot(view: View) -> Plot:
 
 
 def course_plot(view: View) -> Plot | None:
-    """The sum of the kernels' best latencies against trials per kernel; `None` where no search is recorded."""
+    """Plot the sum of the kernels' best latencies against trials per kernel; `None` where no search is recorded."""
     courses = [(row, points) for row in view.rows if len(points := search_course(row.variant)) > 1]
     if not courses:
         return None
@@ -94,7 +94,7 @@ def course_plot(view: View) -> Plot | None:
 
 
 def search_course(variant: VariantResult) -> list[tuple[int, float]]:
-    """(Trials per kernel, sum of the kernels' best latencies by then in microseconds), where that improved and at the end.
+    """Return (trials per kernel, sum of the kernels' best latencies by then in microseconds), where that improved and at the end.
 
     Begins where every searched kernel has a first latency. A kernel that was not searched counts with its record's latency all along; empty
     where none was searched, or where a kernel has neither.
@@ -158,7 +158,7 @@ def _plot(
 
 
 def described(view: View, row: VariantRow) -> str:
-    """A variant in one line."""
+    """Return a variant in one line."""
     variant = row.variant
     accuracy = f", top-1 {variant.top1:.1f} % [{row.source}]" if row.source else ""
     macs = f"{millions(variant.macs)} M multiply-adds"

@@ -36,17 +36,17 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def spreadsheet(results: Sequence[Results]) -> str:
-    """The text of `report.csv`."""
+    """Return the text of `report.csv`."""
     return csv_text(COLUMNS, (_line(variant, one.context) for one in results for variant in one.variants))
 
 
 def kernel_spreadsheet(results: Sequence[Results]) -> str:
-    """The text of `report-kernels.csv`: every kernel of every variant, in order of execution."""
+    """Return the text of `report-kernels.csv`: every kernel of every variant, in order of execution."""
     return csv_text(KERNEL_COLUMNS, (line for one in results for variant in one.variants for line in _kernel_lines(variant, one.context)))
 
 
 def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
-    """A heading and lines of these columns (RFC 4180 quoting, lines ended by LF); no text in it is a formula to a spreadsheet."""
+    """Return a heading and lines of these columns (RFC 4180 quoting, lines ended by LF); no text in it is a formula to a spreadsheet."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
@@ -105,7 +105,7 @@ def _kernel_lines(variant: VariantResult, context: Context) -> Iterable[dict[str
 
 
 def _common(columns: Sequence[str], variant: VariantResult, context: Context) -> dict[str, Any]:
-    """The columns that are attributes of the variant, or else of the context."""
+    """Return the columns that are attributes of the variant, or else of the context."""
     values = {name: getattr(variant, name) for name in columns if hasattr(variant, name)}
     return values | {name: getattr(context, name) for name in columns if hasattr(context, name) and name not in values}
 

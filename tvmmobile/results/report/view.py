@@ -67,7 +67,7 @@ class Grid:
         return tuple(row for _, cells in self.lines for row in cells if row)
 
     def heat(self, row: VariantRow) -> float:
-        """0 for the fastest variant of the grid to 1 for the slowest, by the logarithm of latency."""
+        """Return 0 for the fastest variant of the grid to 1 for the slowest, by the logarithm of latency."""
         low, high = min(_log_latency(each) for each in self.rows), max(_log_latency(each) for each in self.rows)
         return (_log_latency(row) - low) / (high - low) if high > low else 0.0
 
@@ -106,7 +106,7 @@ class View:
 
     @property
     def accuracy_note(self) -> str:
-        """What top-1 is; "" where none is known."""
+        """Description of top-1; "" where none is known."""
         published = "Top-1 is as published, not that of the weights timed here."
         measured = "Top-1 that was measured is that of the libraries timed here."
         kinds = dict.fromkeys(map(is_measured, self.sources))
@@ -124,7 +124,7 @@ class View:
 
 
 def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
-    """What a report of `results`, at least one variant, shows; `remarks` are sentences to print besides."""
+    """Return what a report of `results`, at least one variant, shows; `remarks` are sentences to print besides."""
     groups: dict[tuple[str, str, int, str], list[VariantResult]] = {}
     for variant in results.variants:
         groups.setdefault(_group(variant), []).append(variant)
@@ -156,7 +156,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
 
 
 def doubt_sentence(results: Results) -> str:
-    """Which kernels took far more or less time within a network than their records say; "" for none."""
+    """Name the kernels that took far more or less time within a network than their records say; "" for none."""
     doubted = {kernel.name: kernel for variant in results.variants for kernel in far_off(variant)}
     if not doubted:
         return ""
@@ -168,7 +168,9 @@ def doubt_sentence(results: Results) -> str:
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """The points that no other beats (costs at most as much, gains at least as much, and one of them better): indices by ascending cost."""
+    """Return the points that no other beats (costs at most as much, gains at least as much, and one of them better): indices by ascending
+    cost.
+    """
     order = sorted(range(len(costs)), key=lambda index: (costs[index], -gains[index]))
     front: list[int] = []
     for index in order:
@@ -183,7 +185,7 @@ def _group(variant: VariantResult) -> tuple[str, str, int, str]:
 
 
 def _words(group: tuple[str, str, int, str]) -> tuple[str, ...]:
-    """What a group is of, in words."""
+    """Describe a group in words."""
     model, dtype, threads, form = group
     return model, dtype, plural(threads, "thread"), WORDS.get(form, form)
 
@@ -197,7 +199,7 @@ def _log_latency(row: VariantRow) -> float:
 
 
 def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
-    """Accuracies of two sources are two trainings: they do not compete. Nor does a latency that does not count."""
+    """Return the Pareto front of accuracies from one source and latencies that count."""
     indices = [
         index for index, variant in enumerate(variants) if variant.top1 is not None and _source(variant) == source and not variant.invalid
     ]
@@ -206,7 +208,7 @@ def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
 
 
 def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int, Departure]:
-    """By index: what departs from the law within its network, dtype, thread count and format; square images alone follow it."""
+    """Return by index how variants depart from the law within their network, dtype, thread count and format; square images alone do."""
     found: dict[int, Departure] = {}
     for group in dict.fromkeys(map(_group, variants)):
         indices = [
@@ -231,7 +233,7 @@ def _grid(title: str, rows: Sequence[VariantRow]) -> Grid:
 
 
 def _beyond(variant: VariantResult, context: Context) -> set[str]:
-    """The limits, `compute` and `memory`, that the network or a kernel of it is beyond."""
+    """Return the limits, `compute` and `memory`, that the network or a kernel of it is beyond."""
     rows = kernel_table(variant, context).rows
     above = variant.peak_share(context) > 1 or any((row.peak_share or 0.0) > 1 for row in rows)
     found = {"memory"} if any(row.limit == "memory" and (row.limit_share or 0.0) > 1 for row in rows) else set()

@@ -88,7 +88,7 @@ def _outcome(found: Log, new: _Compacted, size: int, backup: Path | None) -> Com
 
 
 def _compacted(log: Log, keep: int) -> _Compacted:
-    """The compacted log: its kernels in the order in which they first occur, each with a line for every identity."""
+    """Return the compacted log: its kernels in the order in which they first occur, each with a line for every identity."""
     kernels: dict[tuple[Identity, Task], Trials] = {}
     times: dict[tuple[Identity, Task], str] = {}
     for held in (line.held for line in log.lines if line.held is not None and not line.fault):
@@ -107,7 +107,7 @@ def _compacted(log: Log, keep: int) -> _Compacted:
 
 
 def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Record], Dropped, list[Record]]:
-    """The kept records with their numbers; the digests of the others; and the records that were measured again."""
+    """Return the kept records with their numbers; the digests of the others; and the records that were measured again."""
     again = [record for record in trials.records if record.again]
     others = [record for record in trials.records if not record.again]
     can_be_built = {record.schedule for record in others if usable(record, known)}
@@ -124,7 +124,7 @@ def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Reco
 
 
 def _different(numbers: list[int], most: int) -> list[int]:
-    """The nearest numbers from 1 to `most` that increase: where logs overlapped, trials were counted twice."""
+    """Return the nearest numbers from 1 to `most` that increase: where logs overlapped, trials were counted twice."""
     for place, number in enumerate(numbers):
         numbers[place] = max(number, numbers[place - 1] + 1 if place else 1)
     for place in reversed(range(len(numbers))):
@@ -134,7 +134,7 @@ def _different(numbers: list[int], most: int) -> list[int]:
 
 
 def _wanted(records: Sequence[Record], keep: int) -> set[object]:
-    """The schedules whose records stay."""
+    """Return the schedules whose records stay."""
     good = [(record.latency_us, str(record.schedule), record) for record in records if record.latency_us is not None]
     ranked = [record for _, _, record in sorted(good, key=lambda one: one[:2])]
     wanted = {record.schedule for record in ranked[:keep] if (record.latency_us or 0.0) <= SLOWEST * (ranked[0].latency_us or 0.0)}
@@ -145,7 +145,7 @@ def _wanted(records: Sequence[Record], keep: int) -> set[object]:
 
 
 def _improvements(records: Iterable[Record]) -> list[Record]:
-    """Those that were the fastest when they were made."""
+    """Return the records that were the fastest when they were made."""
     found: list[Record] = []
     for record in records:
         if record.latency_us is not None and (not found or record.latency_us < (found[-1].latency_us or 0.0)):

@@ -29,12 +29,12 @@ class LogDirs:
 
 
 def own_logs() -> Path:
-    """The user's own logs, which are written unless another directory is named."""
+    """Return the user's own logs, which are written unless another directory is named."""
     return user_data_dir() / "tuning_logs"
 
 
 def log_dirs(logs: Path | None, fresh: Path | None = None) -> LogDirs:
-    """The directories of a run: it reads the shipped logs, and reads and writes the user's own, or `logs` alone.
+    """Return the directories of a run: it reads the shipped logs, and reads and writes the user's own, or `logs` alone.
 
     With `fresh`, it begins an empty one, `tuning_logs` below that. Raises `UserError` where both are given.
     """
@@ -46,12 +46,12 @@ def log_dirs(logs: Path | None, fresh: Path | None = None) -> LogDirs:
 
 
 def identity_of(name: str) -> Identity:
-    """The current identity of measurements on a device; `name` is the user's. Raises `UserError` if there is no such device."""
+    """Return the current identity of measurements on a device; `name` is the user's. Raises `UserError` if there is no such device."""
     return Identity.of(find_device(name).profile)
 
 
 def present_identity(device: str) -> Identity | None:
-    """The current identity of measurements on the device of exactly this name; `None` if it is unknown here."""
+    """Return the current identity of measurements on the device of exactly this name; `None` if it is unknown here."""
     try:
         identity = identity_of(device)
     except UserError:
@@ -60,7 +60,7 @@ def present_identity(device: str) -> Identity | None:
 
 
 def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
-    """The folder that `--device NAME` means, and where to look up present identities; raises `UserError` where there is neither.
+    """Return the folder that `--device NAME` means, and where to look up present identities; raises `UserError` where there is neither.
 
     A folder of that name takes precedence over a device: boards are removed, and their logs stay.
     """

@@ -67,7 +67,7 @@ class Log:
 
 
 def logs_in(directory: Path, device: str | None = None) -> list[Path]:
-    """The logs of a directory, of one device or of all, sorted; raises `UserError` where there are none."""
+    """Return the logs of a directory, of one device or of all, sorted; raises `UserError` where there are none."""
     folders = [directory / device] if device is not None else sorted(path for path in directory.glob("*") if path.is_dir())
     paths = [path for folder in folders for path in log_paths(directory, folder.name)]
     if not paths:
@@ -77,7 +77,7 @@ def logs_in(directory: Path, device: str | None = None) -> list[Path]:
 
 
 def files_of(sources: Sequence[Path]) -> list[Path]:
-    """All logs of some log files, folders of devices and directories with such, in their order, each once.
+    """Return all logs of some log files, folders of devices and directories with such, in their order, each once.
 
     Raises `UserError` if one of them does not exist, or if a directory has no logs.
     """
@@ -92,7 +92,7 @@ def files_of(sources: Sequence[Path]) -> list[Path]:
 
 
 def is_log_name(name: str) -> bool:
-    """Whether a file in a device's folder is one of ours."""
+    """Return whether a file in a device's folder is one of ours."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -119,7 +119,7 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
 
 
 def read_lines(content: bytes) -> Iterator[LogLine]:
-    """The lines of any file with records. Lines without a record, or with schedules that their templates do not take, have a fault.
+    """Yield the lines of any file with records. Lines without a record, or with schedules that their templates do not take, have a fault.
 
     A kernel's line of a compacted log with some such schedules has a remark.
     """
@@ -138,7 +138,7 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
 
 
 def settled_content(path: Path) -> bytes:
-    """The content of a log; if it ends within a line, once nobody is writing to it. Raises `UserError` if it cannot be read."""
+    """Return the content of a log; if it ends within a line, once nobody is writing to it. Raises `UserError` if it cannot be read."""
     content = content_of(path)
     lock = append_lock(path)
     if content and not content.endswith(b"\n") and lock.exists():
@@ -148,19 +148,19 @@ def settled_content(path: Path) -> bytes:
 
 
 def keys_of(line: Line) -> set[Key]:
-    """The trials in a line, by identity, kernel and schedule; a kept schedule counts both by itself and by its digest."""
+    """Return the trials in a line, by identity, kernel and schedule; a kept schedule counts both by itself and by its digest."""
     tried = {(family(record.schedule), digest(record.schedule)) for record in line.records}
     settled = {(one, again) for record in line.records for one in (record.schedule,) for again in (False, record.again)}
     return dropped_keys(line) | {(line.identity, line.task, one, again) for one, again in (*settled, *((one, False) for one in tried))}
 
 
 def dropped_keys(line: Line) -> set[Key]:
-    """The keys of schedules for which a line has no record."""
+    """Return the keys of schedules for which a line has no record."""
     return {(line.identity, line.task, (name, one), False) for name, digests in line.dropped for one in digests}
 
 
 def _repeats(line: Line, seen: Set[Key]) -> bool:
-    """Whether earlier lines contain everything in a line; records measured again correct them."""
+    """Return whether earlier lines contain everything in a line; records measured again correct them."""
     keys = {(line.identity, line.task, record.schedule, False) for record in line.records if not record.again}
     return bool(keys or line.dropped) and keys | dropped_keys(line) <= seen
 
@@ -173,7 +173,7 @@ def _misplaced(path: Path, line: Line) -> str:
 
 
 def refusal(line: Line, present: Identity | None) -> str:
-    """Why a line's records cannot all be true on the device, if it is known here; "" if they can."""
+    """Return the reason why a line's records cannot all be true on the device, if it is known here; "" if they can."""
     return "" if present is None else next(filter(None, (present.refuses(line.identity, record) for record in line.records)), "")
 
 
@@ -188,7 +188,7 @@ def _outdated(line: Line, present: Identity | None) -> str:
 
 
 def model_name(identity: Identity) -> str:
-    """The name of a timing model in messages."""
+    """Return the name of a timing model in messages."""
     name = identity.origin.written
     return "no timing model" if name is None else f"timing model {short(name)}"
 
@@ -209,7 +209,7 @@ class Share:
 
 
 def shares(log: Log) -> list[Share]:
-    """A log's records by identity, in the order in which they first come; lines that do not belong there are left out."""
+    """Return a log's records by identity, in the order in which they first come; lines that do not belong there are left out."""
     by_identity: dict[Identity, list[Line]] = {}
     for line in log.lines:
         if line.held is not None and not line.fault:

@@ -64,7 +64,7 @@ class _Found:
         return self.held.identity
 
     def is_known(self, known: Set[Key]) -> bool:
-        """Whether lines with these keys contain everything in this one; a schedule may be known by its digest alone."""
+        """Return whether lines with these keys contain everything in this one; a schedule may be known by its digest alone."""
         for record in self.held.records:
             ways = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
             if not any((self.identity, self.held.task, one, record.again) in known for one in ways):
@@ -128,7 +128,7 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_Found], list[R
 
 
 def _unsafe(line: Line) -> str:
-    """Why no file can hold a line: its device or dtype is not a valid file name."""
+    """Return the reason why no file can hold a line, an invalid device or dtype; "" if one can."""
     if not _DEVICE.fullmatch(line.identity.device):
         return f"{short(line.identity.device)!r} cannot be a device's name"
     name = file_name(line.task)
@@ -136,7 +136,7 @@ def _unsafe(line: Line) -> str:
 
 
 def _models(device: str, found: Sequence[_Found], into: Path, present: Present) -> frozenset[Identity]:
-    """The identities whose records count for a device."""
+    """Return the identities whose records count for a device."""
     now = present(device)
     if now is not None:
         return frozenset({now})

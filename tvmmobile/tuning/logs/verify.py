@@ -30,7 +30,7 @@ def verify_logs(logs: str | Path | None = None, device: str | None = None, *, re
 
 
 def cut_file(path: Path) -> Path:
-    """The file for lines that were cut out of a log."""
+    """Return the file for lines that were cut out of a log."""
     return path.with_name(path.name + ".cut")
 
 
@@ -53,5 +53,5 @@ def repair(path: Path, present: Identity | None) -> Log:
 
 
 def joined_lines(lines: list[bytes]) -> bytes:
-    """A file's content from lines without their ends."""
+    """Return a file's content from lines without their ends."""
     return b"".join(line + b"\n" for line in lines)

@@ -54,11 +54,11 @@ class CostModel:
 
     @property
     def trained(self) -> bool:
-        """Whether there are enough records to predict from."""
+        """True once there are enough records to predict from."""
         return sum(1 for target in self._targets if not math.isnan(target)) >= MIN_RECORDS
 
     def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
-        """Scores, lower is faster; comparable within one task only."""
+        """Return scores, lower is faster; comparable within one task only."""
         self._fit()
         matrix = self._matrix([self._features(task, schedule) for schedule in schedules])
         return np.asarray(self._booster.predict(matrix), np.float64)
@@ -81,7 +81,7 @@ class CostModel:
         return self._template.features(task, schedule.values), dict(schedule.knobs)
 
     def _matrix(self, rows: Sequence[tuple[list[float], dict[str, int]]], label: npt.NDArray[np.float64] | None = None) -> Any:
-        """A column for each feature and knob; kernels may lack a knob that others have, as half precision lacks the order of loops."""
+        """Return a column for each feature and knob; kernels may lack a knob that others have, as half precision lacks the loops' order."""
         import xgboost
 
         values = [[*features, *(math.log2(1 + knobs.get(name, math.nan)) for name in self._knobs)] for features, knobs in rows]
@@ -96,7 +96,7 @@ class CostModels:
         self._models: dict[str, CostModel] = {}
 
     def of(self, template: Template) -> CostModel:
-        """A template's."""
+        """Return a template's model."""
         if template.name not in self._models:
             model = self._models[template.name] = CostModel(template.name, template.version, self._machine)
             for task in self.database.tasks():

@@ -40,7 +40,7 @@ def _import_intrinsics() -> None:
 
 
 def _callers(context: int = 1) -> list[inspect.FrameInfo]:
-    """The frames that `inspect.stack` returns, without their modules, which it looks for, and without `context` lines of source."""
+    """Return the frames that `inspect.stack` returns, without their modules, which it looks for, and without `context` lines of source."""
     found, frame = [], inspect.currentframe()
     while frame is not None and (frame := frame.f_back) is not None:
         found.append(inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None))
@@ -76,7 +76,7 @@ class FallbackSpace:
             ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:
-        """At most `count` different schedules, the same ones at every call; fewer if the space has no more.
+        """Return at most `count` different schedules, the same ones at every call; fewer if the space has no more.
 
         The loops as they are if nothing can be done to them.
         """
@@ -102,7 +102,7 @@ class FallbackSpace:
         return schedule if self._replays(schedule) else None
 
     def _replays(self, schedule: TraceSchedule) -> bool:
-        """Whether the trace fits the function that it was made of: it does not where an operator wrote loops without blocks."""
+        """Return whether the trace fits the function that it was made of: it does not where an operator wrote loops without blocks."""
         from tvm.error import InternalError
 
         try:
@@ -113,7 +113,7 @@ class FallbackSpace:
 
 
 def _plain(value: Any) -> Any:
-    """TVM's containers and numbers as Python's, for JSON."""
+    """Convert TVM's containers and numbers to Python's, for JSON."""
     if isinstance(value, bool | str) or value is None:
         return value
     if isinstance(value, int):

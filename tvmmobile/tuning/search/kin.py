@@ -22,7 +22,7 @@ FROM_KIN = 3
 
 
 def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
-    """The identity of the shipped records from the core most like a device's, other than its own; `None` if there are none."""
+    """Return the identity of the shipped records from the core most like a device's, other than its own; `None` if there are none."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names
 
     names = [f"{name}{VIRTUAL_SUFFIX}" for name in board_names()]
@@ -34,7 +34,7 @@ def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
 
 
 def kin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """The records of `kin_identity`; `None` if there are none, or if `sources` have shipped records of the device itself."""
+    """Return the records of `kin_identity`; `None` if there are none, or if `sources` have shipped records of the device itself."""
     if SHIPPED_LOGS in sources and (SHIPPED_LOGS / profile.name).is_dir():
         return None
     identity = kin_identity(profile, SHIPPED_LOGS)
@@ -42,15 +42,15 @@ def kin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | 
 
 
 def unlikeness(one: Machine, other: Machine) -> float:
-    """How far a schedule of one core may be from what suits the other: order of instructions, then multipliers, then caches."""
+    """Return how far a schedule of one core may be from what suits the other: order of instructions, then multipliers, then caches."""
     sizes = ((machine.fma_lanes_per_cycle, machine.l1d_bytes, machine.cached_bytes) for machine in (one, other))
     factors = sum(abs(math.log2(mine / theirs)) for mine, theirs in zip(*sizes, strict=True))
     return 8.0 * (one.in_order != other.in_order) + factors
 
 
 def first_guesses(task: Task, template: Template, database: Database, kin: Database | None) -> list[KnobSchedule]:
-    """The first schedules to try, most promising first: in turn the other core's best for this task or the nearest, those that the device's
-    own core suggests, and the best ones here for the nearest tasks.
+    """Return the first schedules to try, most promising first: in turn the other core's best for this task or the nearest, those that the
+    device's own core suggests, and the best ones here for the nearest tasks.
     """
     space = template.space(task)
     assert space is not None

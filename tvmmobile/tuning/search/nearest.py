@@ -23,7 +23,8 @@ NEIGHBOURS = 3
 
 
 def nearest_schedules(task: Task, database: Database, template: Template) -> list[KnobSchedule]:
-    """Schedules of a template for `task`, most promising first: the best of the nearest tasks with records, moved into this task's space.
+    """Return schedules of a template for `task`, most promising first: the best of the nearest tasks with records, moved into this task's
+    space.
 
     Empty if nothing similar was tuned.
     """
@@ -31,7 +32,7 @@ def nearest_schedules(task: Task, database: Database, template: Template) -> lis
 
 
 def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
-    """The best schedule of the nearest task, of any template, moved into this task's space, and its record."""
+    """Return the best schedule of the nearest task, of any template, moved into this task's space, and its record."""
     return next(iter(_neighbours(task, database, None)), None)
 
 
@@ -57,7 +58,7 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:
-    """The nearest first; dissimilar ones are compared only after the others are used up."""
+    """Order tasks by distance; dissimilar ones are compared only after the others are used up."""
     own, known = _Features.of(task), _features_in(database)
     for alike in (True, False):
         group = [other for other in known if (other.kind == own.kind) == alike and other.task != task]
@@ -65,7 +66,7 @@ def _by_distance(task: Task, database: Database) -> Iterator[Task]:
 
 
 def best_with_knobs(database: Database, task: Task, only: Template | None) -> Record | None:
-    """The fastest record of a task's that has knobs, of one template if `only` is given."""
+    """Return the fastest record of a task's that has knobs, of one template if `only` is given."""
     good = [
         record
         for record in database.records(task)
@@ -79,7 +80,7 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
 
 @dataclass(frozen=True)
 class _Features:
-    """What makes a task like another.
+    """Features that make a task like another.
 
     Attributes:
         kind: those of tasks that are compared first.
@@ -93,12 +94,12 @@ class _Features:
 
     @classmethod
     def of(cls, task: Task) -> _Features:
-        """A task's."""
+        """Return a task's features."""
         layers = tuple((tuple(map(math.log2, _extents(layer))), _forms(layer)) for layer in task.region)
         return cls(task, task.name, (len(task.region), task.dtype), layers)
 
     def distance(self, other: _Features) -> float:
-        """Dissimilarity: differences of the logarithms of their extents; other strides or threads weigh more."""
+        """Return the dissimilarity: differences of the logarithms of extents; other strides or threads weigh more."""
         far = 4.0 * (self.task.threads != other.task.threads) + 100.0 * (self.kind != other.kind)
         for (extents, forms), (their_extents, their_forms) in zip(self.layers, other.layers, strict=False):
             for mine, theirs in zip(extents, their_extents, strict=False):

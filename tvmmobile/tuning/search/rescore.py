@@ -56,7 +56,7 @@ class Rescored:
 
     @property
     def best_is_another(self) -> bool:
-        """Whether a different schedule is the fastest now."""
+        """True if a different schedule is the fastest now."""
         return self._order()[0] != 0
 
     @property
@@ -65,13 +65,13 @@ class Rescored:
         return sum(place != rank for rank, place in enumerate(self._order()))
 
     def _order(self) -> list[int]:
-        """Old places in the order of the new latencies, failures last."""
+        """Return old places in the order of the new latencies, failures last."""
         latencies = [float("inf") if record.latency_us is None else record.latency_us for record in self.new]
         return sorted(range(len(latencies)), key=lambda place: (latencies[place], place))
 
 
 def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
-    """For each kernel in a device's logs, the best `keep` schedules by the latest earlier model, filled up from those before it.
+    """Rank for each kernel in a device's logs the best `keep` schedules by the latest earlier model, filled up from those before it.
 
     The fastest of every other template comes with them: kernels nearby start from it, as they do in a compacted log. Records of `identity`
     itself are not ranked. Raises `UserError` where a log cannot be read.
@@ -114,7 +114,7 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
 
 
 def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
-    """The schedules still to be measured: the database's records, from an interrupted run, count.
+    """Return the schedules still to be measured: the database's records, from an interrupted run, count.
 
     `sources`: opaque tasks' TIR as JSON text.
     """

@@ -33,12 +33,12 @@ FEW_TRIALS = 8
 def worth_trying(
     variants: Sequence[VariantTasks], kin: Database | None, tasks: Mapping[Task, str | None], trials: int
 ) -> dict[Task, str | None]:
-    """The `tasks` worth a few trials: all, or those that remain promising by a similar core's records, if there are any."""
+    """Return the `tasks` worth a few trials: all, or those that remain promising by a similar core's records, if there are any."""
     return dict(tasks) if kin is None or trials > FEW_TRIALS else promising(variants, kin, tasks, MAY_GAIN_ELSEWHERE)
 
 
 def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
-    """The rounds after the first trials per kernel, of the requested `trials`: their number of trials, and `promising`'s share."""
+    """Return the rounds after the first trials per kernel, of the requested `trials`: their number of trials, and `promising`'s share."""
     found: list[tuple[int, float]] = []
     for most, share in _LATER:
         if min(most, trials) > max([first, *(done for done, _ in found)]):
@@ -49,8 +49,8 @@ def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
 def promising(
     variants: Sequence[VariantTasks], database: Database, tasks: Mapping[Task, str | None], may_gain: float
 ) -> dict[Task, str | None]:
-    """The `tasks` that were never measured, or that would enter a variant's best plan if they were faster by this share; also those that no
-    plan of measured tasks has, of which nothing is known.
+    """Return the `tasks` that were never measured, or that would enter a variant's best plan if they were faster by this share; also those
+    that no plan of measured tasks has, of which nothing is known.
     """
 
     def latency_us(task: Task) -> float | None:
@@ -66,7 +66,7 @@ def promising(
 
 
 def hopeless(assignment: Assignment, database: Database) -> bool:
-    """Whether the template was tried, and is so far behind another one for the same kernel that more trials would be wasted."""
+    """Return whether the template was tried, and is so far behind another one for the same kernel that more trials would be wasted."""
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:
         return False

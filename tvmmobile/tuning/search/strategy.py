@@ -22,7 +22,7 @@ class Strategy(ABC):
         self.tried: dict[KnobSchedule, float] = {}
 
     def propose(self, count: int) -> list[KnobSchedule]:
-        """At most `count` schedules not tried before; fewer only if the space is exhausted."""
+        """Return at most `count` schedules not tried before; fewer only if the space is exhausted."""
         chosen: list[KnobSchedule] = []
         while self._queue and len(chosen) < count:
             schedule = self._queue.pop(0)
@@ -57,7 +57,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
-        """`count` untried schedules outside `taken`, or as many as there are."""
+        """Return `count` untried schedules outside `taken`, or as many as there are."""
 
 
 class RandomSampling(Strategy):

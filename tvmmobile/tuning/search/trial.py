@@ -77,7 +77,7 @@ def run_trial(job: TrialJob) -> Outcome:
 
 
 def build_trial(job: TrialJob) -> bytes | Outcome:
-    """The first half of `run_trial`: the library, or how it failed to build."""
+    """Do the first half of `run_trial`: return the library, or how it failed to build."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
         try:
@@ -92,7 +92,7 @@ def build_trial(job: TrialJob) -> bytes | Outcome:
 
 
 def measure_trial(built: Built) -> Outcome:
-    """The second half of `run_trial`."""
+    """Do the second half of `run_trial`."""
     if isinstance(built.result, Outcome):
         return built.result
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
@@ -122,7 +122,7 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
 
 @functools.lru_cache(maxsize=4)
 def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerParameters, ...], Array]:
-    """Inputs, constants and the expected output; the same for all candidates of a task."""
+    """Return inputs, constants and the expected output; the same for all candidates of a task."""
     if isinstance(task.region[0], Opaque):
         function = _load_function(source)
         data = _opaque_inputs(task, function)
@@ -136,7 +136,7 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
 
 
 def _opaque_inputs(task: Task, function: Any) -> list[Array]:
-    """Random numbers, and zeros for integer inputs, which may be indices into a tensor."""
+    """Return random numbers, and zeros for integer inputs, which may be indices into a tensor."""
     generator = np.random.default_rng(len(task.name))
     inputs = []
     for parameter in list(function.params)[:-1]:

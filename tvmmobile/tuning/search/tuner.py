@@ -79,7 +79,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Search:
-    """How to search for schedules.
+    """Options of a search for schedules.
 
     Attributes:
         strategy: `evolution`, `random` or `climb`.
@@ -98,17 +98,17 @@ class SearchListener:
     """Receives a search's progress and does nothing: override what you need. All calls come from the tuning thread."""
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """A task's first batch is about to run."""
+        """Hear that a task's first batch is about to run."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """A trial is recorded; `best` is the task's fastest so far."""
+        """Hear that a trial is recorded; `best` is the task's fastest so far."""
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """A task has its trials, or its space is exhausted."""
+        """Hear that a task has its trials, or its space is exhausted."""
 
 
 def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
-    """The trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
+    """Return the trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
     assignments = []
     for task, source in tasks.items():
         made = database.trials(task)
@@ -150,7 +150,7 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
 
 
 def measured(wanted: Iterable[tuple[Assignment, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
-    """Outcomes of tasks' schedules as they come; those that met an outage are tried again. Raises `DeviceUnavailable` if it lasts."""
+    """Yield outcomes of tasks' schedules as they come; those that met an outage are tried again. Raises `DeviceUnavailable` if it lasts."""
     runner = _Runner(bench, DEADLINES)
     return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
 
@@ -176,7 +176,7 @@ class _Held:
         return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
 
     def released(self) -> list[tuple[TrialJob, Outcome]]:
-        """All held outcomes, unless something spoiled them."""
+        """Return all held outcomes, unless something spoiled them."""
         if self._watch is not None and self.outcomes:
             if not self.reason:
                 after = self._watch.read()
@@ -195,17 +195,17 @@ class _Runner:
         self._bench, self._deadlines = bench, deadlines
 
     def job(self, assignment: Assignment, schedule: Schedule) -> TrialJob:
-        """A task's schedule as a candidate; a task read from a log has no core yet."""
+        """Return a task's schedule as a candidate; a task read from a log has no core yet."""
         agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
         return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s, self._deadlines.trial_s)
 
     def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
-        """Schedules of one task as candidates."""
+        """Return schedules of one task as candidates."""
         return [self.job(assignment, schedule) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
-        """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
+        """Yield outcomes as they come; under a watch, a batch together once it is known that nothing spoiled them.
 
         `jobs` is read only as workers become free, and not at all while some wait to be tried again.
 
@@ -260,7 +260,7 @@ def _handed_out(again: Sequence[TrialJob], source: Iterator[TrialJob], stopped: 
 
 
 def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
-    """One task's trials, batch by batch: proposals depend on everything before, and are the same in every run."""
+    """Run one task's trials batch by batch: proposals depend on everything before, and are the same in every run."""
     tuning.start()
     while batch := runner.jobs(tuning.assignment, tuning.next_batch()):
         records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
@@ -269,7 +269,7 @@ def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
 
 
 def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
-    """All tasks' trials, without a pause between batches or tasks: no board waits for another's last candidate.
+    """Run all tasks' trials without a pause between batches or tasks: no board waits for another's last candidate.
 
     Proposals depend on what is known by then, which a board's clock makes different in every run anyway.
     """
@@ -293,7 +293,7 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
 
 
 def record_of(job: TrialJob, outcome: Outcome) -> Record:
-    """The record of a trial."""
+    """Return the record of a trial."""
     return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error, terms_us=outcome.terms_us)
 
 
@@ -305,7 +305,7 @@ def make_strategy(
     rng: random.Random,
     models: CostModels,
 ) -> Strategy:
-    """A strategy by name: `evolution`, `random` or `climb`."""
+    """Return a strategy by name: `evolution`, `random` or `climb`."""
     space = template.space(task)
     assert space is not None
     if name == "random":
@@ -339,7 +339,7 @@ class _Tuning:
         self.listener.kernel_started(self.assignment)
 
     def next_batch(self) -> Sequence[Schedule]:
-        """The schedules to try next; empty once the trials or the space are used up."""
+        """Return the schedules to try next; empty once the trials or the space are used up."""
         batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
         self.left -= len(batch)
         return batch

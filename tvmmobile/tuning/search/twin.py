@@ -19,7 +19,7 @@ FIRST_FROM_TWIN = 8
 
 
 def twin_identity(profile: DeviceProfile) -> Identity | None:
-    """The identity of the twin's records: the calibrated virtual board with the same core and the nearest clock."""
+    """Return the identity of the twin's records: the calibrated virtual board with the same core and the nearest clock."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
     from tvmmobile.virtual.calibration.fit import calibrated_boards
 
@@ -33,13 +33,13 @@ def twin_identity(profile: DeviceProfile) -> Identity | None:
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """The twin's records, shipped ones and those in `sources`; `None` if there is no twin."""
+    """Return the twin's records, shipped ones and those in `sources`; `None` if there is no twin."""
     identity = twin_identity(profile)
     return None if identity is None else Database(identity, (SHIPPED_LOGS, *sources), None)
 
 
 def best_of_twin(twin: Database, task: Task, template: Template) -> list[KnobSchedule]:
-    """The twin's best schedules of a template, the best first."""
+    """Return the twin's best schedules of a template, the best first."""
     good = [
         (record.latency_us, str(record.schedule), record.schedule)
         for record in twin.records(task)
@@ -49,7 +49,7 @@ def best_of_twin(twin: Database, task: Task, template: Template) -> list[KnobSch
 
 
 def rank_correlation(measured: Database, twin: Database, task: Task) -> float | None:
-    """Spearman's rank correlation between modelled and measured latencies of the schedules that have both; `None` for too few."""
+    """Return Spearman's rank correlation between modelled and measured latencies of the schedules that have both; `None` for too few."""
     modelled = {record.schedule: record.latency_us for record in twin.records(task) if record.latency_us is not None}
     pairs = [
         (modelled[record.schedule], record.latency_us)
