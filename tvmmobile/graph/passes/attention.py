@@ -16,9 +16,10 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, LayerParameters, Place
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
-from tvmmobile.graph.passes.views import ORDERED, moved_by
+from tvmmobile.graph.passes.views import moved_by
 from tvmmobile.graph.precision import FLOAT32
 
 #: Added to masked products; differences of minus infinities would be NaN.
@@ -167,7 +168,7 @@ class _Graph:
     def _ordered(self, variable: Any) -> Any:
         """What a variable shows in the same order."""
         elements = math.prod(shape_of(variable))
-        while operator_of(value := self._value(variable)) in ORDERED and math.prod(shape_of(value.args[0])) == elements:
+        while has(value := self._value(variable), Trait.RESHAPE) and math.prod(shape_of(value.args[0])) == elements:
             variable = value.args[0]
         return variable
 
@@ -203,7 +204,7 @@ class _Graph:
             if step is not None:
                 number, factor = step[0], factor * step[1]
                 continue
-            if operator_of(value) not in {*ORDERED, "relax.permute_dims", "relax.strided_slice"} or len(chain) > 16:
+            if not has(value, Trait.MOVE) or len(chain) > 16:
                 return best
             chain.insert(0, value)
             number = value.args[0]

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmmobile.graph.expressions import constant, operator_of, shape_of
+from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import replace_values
-
-_SYMMETRIC = {f"relax.{name}" for name in ("add", "multiply", "maximum", "minimum")}
-_BINARY = {*_SYMMETRIC, "relax.subtract", "relax.divide"}
 
 
 def channel_constants(module: Any) -> Any:
@@ -24,14 +22,14 @@ def _rewritten(value: Any) -> Any:
     import tvm
     from tvm import relax
 
-    if operator_of(value) not in _BINARY or len(shape_of(value)) != 4:
+    if not has(value, Trait.ARITHMETIC) or len(shape_of(value)) != 4:
         return None
     constants = [isinstance(operand, tvm.ir.GenericConst) for operand in value.args]
     if sum(constants) != 1:
         return None
     place = constants.index(True)
     shape = shape_of(value.args[place])
-    first = place == 0 and operator_of(value) in _SYMMETRIC
+    first = place == 0 and has(value, Trait.COMMUTATIVE)
     if shape == [1]:
         wanted: tuple[int, ...] = ()
     elif len(shape) in (3, 4) and shape[-2:] == [1, 1] and (first or len(shape) == 3):

@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tvmmobile.graph.expressions import constant, operator_of, shape_of
+from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
-from tvmmobile.graph.passes.split_batch import BY_ELEMENT
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
-_STEPS = {f"relax.{name}" for name in BY_ELEMENT}
+_STEPS = operators_with(Trait.ELEMENT_WISE)
 
 
 def channels_last(module: Any) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.rewriting import bindings_of, variables_of
-from tvmmobile.graph.passes.split_batch import BY_ELEMENT
-from tvmmobile.graph.passes.views import ORDERED
 
-_STEPS = {f"relax.{name}" for name in BY_ELEMENT} | ORDERED | {"relax.strided_slice", "relax.concat"}
+_STEPS = operators_with(Trait.ELEMENT_WISE) | operators_with(Trait.RESHAPE) | {"relax.strided_slice", "relax.concat"}
 
 
 def input_steps(main: Any) -> set[Any]:

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.operators import Trait, has, operators_with
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
-#: Operators that treat all elements alike.
-_UNARY = {*("nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.relu", "nn.leakyrelu", "sigmoid", "tanh", "erf", "exp", "sqrt", "negative", "clip")}
-_BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum"}
-_POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d"}
-#: Those that only change a tensor's shape; `broadcast_to` if the shape stays.
-_VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
+#: Operators that only change a tensor's shape; `broadcast_to` if the shape stays.
+_VIEWS = operators_with(Trait.RESHAPE)
+_POOLS = ("relax.nn.max_pool2d", "relax.nn.avg_pool2d")
 
 
 def linear_layers(module: Any) -> Any:
@@ -109,8 +107,7 @@ class _Rewriting(MainRewriter):
             return shown if shown and _is_view(value, shown) else None
         if name == "relax.permute_dims":
             return _permuted(value, shown) if shown else None
-        operator = name.removeprefix("relax.")
-        if operator in _BINARY:
+        if has(value, Trait.ARITHMETIC):
             return self._binary(value)
         if _norms_channels(value):
             attrs, operands = value.attrs, (self._image(value.args[0]), *value.args[1:], [-1], value.attrs.epsilon)
@@ -125,7 +122,9 @@ class _Rewriting(MainRewriter):
             return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
         if name in _POOLS and shown.first and value.attrs.layout == "NCHW" and shape_of(shown.image)[-1] == shape_of(value)[1]:
             return self._pool(value, shown.image)
-        return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs), shown.first) if operator in _UNARY else None
+        if not has(value, Trait.UNARY):
+            return None
+        return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs), shown.first)
 
     def _made(self, value: Any, first: bool = False) -> _Seen:
         image = self.builder.emit(value)

@@ -13,11 +13,11 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Conv2d, LayerParameters
+from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt
-from tvmmobile.graph.passes.split_batch import BY_ELEMENT
 from tvmmobile.graph.passes.views import constant_of
 from tvmmobile.graph.precision import FLOAT32
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"}
-_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"}
+_BINARY = operators_with(Trait.ARITHMETIC)
 
 
 def lone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
@@ -140,7 +140,7 @@ def _starts(module: Any, joined: bool) -> dict[Any, Any]:
     starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
     rows = _rows(steps) if joined else {step: number for number, step in enumerate(steps)}
     for variable, tensors in steps.items():
-        if any(tensor in steps or operator_of(values.get(tensor)).removeprefix("relax.") in BY_ELEMENT for tensor in tensors):
+        if any(tensor in steps or has(values.get(tensor), Trait.ELEMENT_WISE) for tensor in tensors):
             continue  # Relax makes one kernel of both
         if not any(tensor in starts and starts[tensor] is None for tensor in tensors):
             starts.setdefault(tensors[0], {})[variable] = rows[variable]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import holds, replace_values
 
 #: The second operand that changes nothing, which may also be the first of the first two.
 _NEUTRAL = {"relax.add": 0.0, "relax.multiply": 1.0, "relax.subtract": 0.0, "relax.divide": 1.0}
-_SYMMETRIC = {"relax.add", "relax.multiply"}
 
 
 def neutral_steps(module: Any) -> Any:
@@ -26,7 +26,7 @@ def _operand(value: Any) -> Any:
     if name not in _NEUTRAL:
         return None
     data, other = value.args
-    if name in _SYMMETRIC and isinstance(data, tvm.ir.GenericConst):
+    if has(value, Trait.COMMUTATIVE) and isinstance(data, tvm.ir.GenericConst):
         data, other = other, data
     if not isinstance(data, relax.Var) or not isinstance(other, tvm.ir.GenericConst) or not holds(other, _NEUTRAL[name]):
         return None

@@ -8,14 +8,10 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import replace_values
 from tvmmobile.graph.precision import FLOAT32
 
-_CONVOLUTIONS = {"relax.nn.conv1d", "relax.nn.conv2d"}
-_MAX_POOLS = {"relax.nn.max_pool1d", "relax.nn.max_pool2d"}
-_AVERAGE_POOLS = {"relax.nn.avg_pool1d", "relax.nn.avg_pool2d"}
-#: What has no negative results.
-_POSITIVE = {"relax.nn.relu", "relax.nn.relu6", "relax.sigmoid", "relax.exp", "relax.abs"}
 #: Padding of a max pool at most this large counts as -∞.
 _LEAST = -1e30
 
@@ -40,25 +36,25 @@ def _without_width(value: Any, _: Mapping[Any, Any]) -> Any:
 
 def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
     """The layer's call with the padding in front of it; `None` where there is none, or it is another one."""
-    name = operator_of(value)
-    if name not in _CONVOLUTIONS | _MAX_POOLS | _AVERAGE_POOLS:
+    of_most, of_mean = (has(value, kind) for kind in (Trait.MAX_POOL, Trait.AVERAGE_POOL))
+    if not (of_most or of_mean or has(value, Trait.CONVOLUTION)):
         return None
     pad: Any = values.get(value.args[0])
     widths = _widths(pad)
     if widths is None:
         return None
     number = float(pad.attrs.pad_value)
-    if number and not (name in _MAX_POOLS and number <= _LEAST):
+    if number and not (of_most and number <= _LEAST):
         return None
     own = [int(width) for width in value.attrs.padding]
     padding = [one + width for one, width in zip(own, widths[4::2] + widths[5::2], strict=True)]  # tops and lefts first
-    if name in _CONVOLUTIONS:
+    if has(value, Trait.CONVOLUTION):
         return _convolution(value, pad.args[0], padding)
     if value.attrs.ceil_mode and not _is_whole(value):
         return None
-    if name in _AVERAGE_POOLS and any(own) and not value.attrs.count_include_pad:
+    if of_mean and any(own) and not value.attrs.count_include_pad:
         return None  # it counts some of the zeros
-    if name in _MAX_POOLS and not number:
+    if of_most and not number:
         reached = all(width < int(taps) for width, taps in zip(padding, [*value.attrs.pool_size] * 2, strict=True))
         if not reached or not _is_positive(values.get(pad.args[0])):
             return None  # the largest may be a zero
@@ -96,10 +92,9 @@ def _is_whole(pool: Any) -> bool:
 
 def _is_positive(value: Any) -> bool:
     """Whether no element can be negative."""
-    name = operator_of(value)
-    if name == "relax.clip":
+    if operator_of(value) == "relax.clip":
         return float(getattr(value.args[1].value, "value", value.args[1].value)) >= 0
-    return name in _POSITIVE
+    return has(value, Trait.NON_NEGATIVE)
 
 
 def _convolution(call: Any, data: Any, padding: list[int]) -> Any:
@@ -111,7 +106,7 @@ def _convolution(call: Any, data: Any, padding: list[int]) -> Any:
 def _pool(call: Any, data: Any, padding: list[int]) -> Any:
     """The same, of a pool that counts its padding."""
     attrs = call.attrs
-    return _operator(call)(data, attrs.pool_size, attrs.strides, padding, attrs.dilation, False, operator_of(call) in _AVERAGE_POOLS)
+    return _operator(call)(data, attrs.pool_size, attrs.strides, padding, attrs.dilation, False, has(call, Trait.AVERAGE_POOL))
 
 
 def _operator(call: Any) -> Any:

@@ -13,8 +13,9 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
-from tvmmobile.graph.passes.views import ORDERED, moved_by
+from tvmmobile.graph.passes.views import moved_by
 
 
 def swaps_beside_products(module: Any) -> Any:
@@ -59,8 +60,8 @@ def swaps_beside_products(module: Any) -> Any:
 
 def _only_moves(value: Any) -> bool:
     """Whether it is a view or a permutation of all elements of another tensor."""
-    name = operator_of(value)
-    return name in {*ORDERED, "relax.permute_dims"} and math.prod(shape_of(value)) == math.prod(shape_of(value.args[0]))
+    moves = has(value, Trait.RESHAPE) or operator_of(value) == "relax.permute_dims"
+    return moves and math.prod(shape_of(value)) == math.prod(shape_of(value.args[0]))
 
 
 def _swaps_matrices(source: Any, chain: list[Any]) -> bool:

@@ -9,14 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
-from tvmmobile.graph.passes.split_batch import BY_ELEMENT
 from tvmmobile.graph.passes.views import constant_of
 
-_CONVOLUTIONS = {"relax.nn.conv1d", "relax.nn.conv1d_transpose"}
-_POOLS = {"relax.nn.max_pool1d", "relax.nn.avg_pool1d"}
-#: With constants for each channel.
-_BY_CHANNEL = {"relax.nn.batch_norm", "relax.nn.prelu"}
 _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims"}
 
 
@@ -24,7 +20,7 @@ def sequences(module: Any) -> Any:
     """Rewrite every convolution and pool of one dimension in `main`; channels come first."""
     from tvm import relax
 
-    if not any(operator_of(binding.value) in _CONVOLUTIONS | _POOLS for binding in bindings_of(module["main"])):
+    if not any(has(binding.value, Trait.SEQUENTIAL) for binding in bindings_of(module["main"])):
         return module
     module = module.clone()
     module["main"] = _Rewriting(module["main"]).rewritten()
@@ -65,13 +61,11 @@ class _Rewriting(MainRewriter):
             whole = self.images.get(value.tuple_value)
             return None if whole is None else relax.TupleGetItem(whole, value.index)
         name = operator_of(value)
-        if name in _CONVOLUTIONS:
-            return self._convolution(value)
-        if name in _POOLS:
-            return self._pool(value)
+        if has(value, Trait.SEQUENTIAL):
+            return self._pool(value) if "pool" in name else self._convolution(value)
         if name == "relax.concat":
             return self._concatenated(value)
-        if name.removeprefix("relax.") in BY_ELEMENT:
+        if has(value, Trait.ELEMENT_WISE):
             return self._by_element(value)
         if not name.startswith("relax.") or not value.args:
             return None
@@ -80,7 +74,7 @@ class _Rewriting(MainRewriter):
             return image if image is not None and shape_of(image) == shape_of(variable) else self._seen(value.args[0], variable)
         if image is None or isinstance(image.ty, relax.TupleType):
             return None
-        if name in _BY_CHANNEL and int(value.attrs.axis) % 3 == 1:
+        if has(value, Trait.PER_CHANNEL) and int(value.attrs.axis) % 3 == 1:
             return relax.Call(value.op, [image, *value.args[1:]], value.attrs)
         if name == "relax.split":
             sections = value.attrs.indices_or_sections

@@ -14,12 +14,12 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import VIEW, replace_values
+from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.passes.rewriting import replace_values
 from tvmmobile.graph.passes.views import moved_by
 
 #: Channels of an image, at most.
 _MOST_CHANNELS = 4
-_MOVES = {VIEW, "relax.permute_dims", "relax.strided_slice"}
 _CONCAT = "relax.concat"
 
 
@@ -66,7 +66,7 @@ def _sources(variable: Any, values: Mapping[Any, Any]) -> Iterator[Any]:
         name = operator_of(value)
         if name == _CONCAT:
             variable = value.args[0].fields[0]
-        elif name in _MOVES:
+        elif has(value, Trait.MOVE):
             variable = value.args[0]
         else:
             return
@@ -85,7 +85,7 @@ def _numbers(variable: Any, source: Any, values: Mapping[Any, Any]) -> Array | N
         parts = [_numbers(part, source, values) for part in value.args[0].fields]
         known = [part for part in parts if part is not None]
         return np.concatenate(known, int(value.attrs.axis)) if len(known) == len(parts) else None
-    numbers = _numbers(value.args[0], source, values) if name in _MOVES else None
+    numbers = _numbers(value.args[0], source, values) if has(value, Trait.MOVE) else None
     return None if numbers is None else moved_by(value, numbers)
 
 

@@ -11,26 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
 
-#: Operators whose first argument is images and whose others are the same for all of them.
-_OF_ONE = {
-    *(f"relax.nn.{name}" for name in ("conv1d", "conv2d", "conv1d_transpose", "conv2d_transpose", "batch_norm", "group_norm")),
-    *(f"relax.nn.{name}" for name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "prelu", "pixel_shuffle")),
-    "relax.image.resize2d",
-}
-#: Element-wise operators on tensors that are broadcast.
-BY_ELEMENT = {
-    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where"),
-    *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
-    *("abs", "negative", "exp", "log", "sqrt", "rsqrt", "square", "sigmoid", "tanh", "sin", "cos", "erf"),
-    *("clip", "round", "floor", "ceil", "sign", "astype"),
-    *("nn.relu", "nn.relu6", "nn.leakyrelu", "nn.silu", "nn.gelu", "nn.gelu_tanh", "nn.softplus", "nn.selu"),
-}
-#: Those of one tensor along axes that an attribute names: `axes` of norms, `axis` of the others.
-_NORMS = {"nn.layer_norm", "nn.rms_norm", "nn.group_norm", "nn.instance_norm"}
-_ALONG = {*("mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax"), *_NORMS}
-_LAYERS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.nn.conv1d")
 #: Most parts of an image; each has kernel calls of its own.
 _MOST_PARTS = 16
 
@@ -45,9 +28,13 @@ def split_batch(module: Any) -> Any:
 
 def batches_of(main: Any) -> list[int]:
     """The batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
-    sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if operator_of(binding.value) in _LAYERS}
+    sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if _is_convolution(binding.value)}
     given = {extent for parameter in main.params for extent in _shape(parameter)[:1]}
     return sorted(size for size in sizes if size > 1 and (size in given or size <= _MOST_PARTS))
+
+
+def _is_convolution(value: Any) -> bool:
+    return has(value, Trait.CONVOLUTION) or has(value, Trait.TRANSPOSED_CONVOLUTION)
 
 
 def _shape(value: Any) -> list[int]:
@@ -165,7 +152,7 @@ class _Split:
             return fields, lambda given: again([relax.Tuple(list(given))])
         if name == "matmul":
             return self._product(value, again)
-        if name in BY_ELEMENT:
+        if has(value, Trait.ELEMENT_WISE):
             return self._by_element(value, again)
         if not self._is_batch(data):
             return (), None
@@ -175,7 +162,7 @@ class _Split:
             if shape[:1] != [self.size]:
                 return (), None
             return [data], lambda given: view(given[0], [1, *shape[1:]])
-        return ([data, *rest], again) if operator_of(value) in _OF_ONE or self._keeps_images(name, value) else ((), None)
+        return ([data, *rest], again) if has(value, Trait.PER_IMAGE) or self._keeps_images(name, value) else ((), None)
 
     def _is_batch(self, value: Any) -> bool:
         from tvm import relax
@@ -211,8 +198,8 @@ class _Split:
     def _keeps_images(self, name: str, value: Any) -> bool:
         """Whether an operator of one tensor works along other axes than the first."""
         attrs, rank = value.attrs, len(_shape(value.args[0]))
-        if name in _ALONG:
-            axes = getattr(attrs, "axes", None) if name in _NORMS else getattr(attrs, "axis", None)
+        if has(value, Trait.ALONG_AXIS) or has(value, Trait.ALONG_AXES):
+            axes = attrs.axes if has(value, Trait.ALONG_AXES) else attrs.axis
             named = [] if axes is None else [axes] if isinstance(axes, int) else list(axes)
             return bool(named) and all(int(axis) % rank for axis in named)
         if name == "permute_dims":

@@ -14,19 +14,14 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, constant_of
 
 _TRANSPOSED = "relax.nn.conv2d_transpose"
 _NORM = "relax.nn.batch_norm"
 #: Operators that treat all pixels alike.
-_ALIKE = frozenset(
-    {
-        *(_NORM, "relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"),
-        *("relax.clip", "relax.nn.relu", "relax.nn.leakyrelu", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"),
-        *("relax.sigmoid", "relax.tanh", "relax.exp", "relax.negative", "relax.round"),
-    }
-)
+_ALIKE = operators_with(Trait.ARITHMETIC) | operators_with(Trait.UNARY) | {_NORM}
 
 
 def sub_pixels(module: Any) -> Any:

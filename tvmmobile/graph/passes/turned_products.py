@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
-from tvmmobile.graph.passes.views import ORDERED
 
 
 def turned_products(module: Any) -> Any:
@@ -50,6 +50,6 @@ def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _behind_views(value: Any, values: Mapping[Any, Any]) -> Any:
     """The value that views of the same elements in the same order show."""
-    while operator_of(value) in ORDERED and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
+    while has(value, Trait.RESHAPE) and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
         value = values.get(value.args[0])
     return value

@@ -9,10 +9,9 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import VIEW
 
-#: Views that keep the order of elements, where they keep their number.
-ORDERED = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
 #: From channels first to channels last, and back.
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -29,7 +28,7 @@ def moved_by(view: Any, numbers: Array) -> Array | None:
     name = operator_of(view)
     if name == "relax.broadcast_to":
         return np.broadcast_to(numbers, shape_of(view))
-    if name in ORDERED:
+    if has(view, Trait.RESHAPE):
         return numbers.reshape(shape_of(view))
     if name == "relax.permute_dims":
         return numbers.transpose(None if view.attrs.axes is None else [int(axis) for axis in view.attrs.axes])
