@@ -53,7 +53,7 @@ def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = 
     layer = task.region[0]
     if has_steps(layer):
         writes = ("",)
-    return task.precision.is_integer and getattr(layer, "reads", "") in reads and getattr(layer, "writes", "") in writes
+    return task.precision.is_integer and layer.reads in reads and layer.writes in writes
 
 
 def has_steps(layer: Layer) -> bool:
@@ -82,7 +82,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
     of sums with these bits, where a layer has such; and `numbers`.
     """
-    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= getattr(layer, "bounded", False)
+    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.bounded
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
     numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)

@@ -134,7 +134,7 @@ def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
     if not has_addend(layer) and rounds_otherwise(layer, parameters):
         return True
     sums = largest_sums(layer, parameters)
-    results = largest_results(layer, parameters) * (not getattr(layer, "writes", ""))
+    results = largest_results(layer, parameters) * (not layer.writes)
     return bool((sums >= NARROW).any() or (results > SHORT).any())
 
 
@@ -148,18 +148,18 @@ def rounds_otherwise(layer: Layer, parameters: IntegerParameters) -> bool:
 
     They do not in a layer with an addend.
     """
-    odd = not getattr(layer, "writes", "") and bool(parameters.zero_out % 2)
+    odd = not layer.writes and bool(parameters.zero_out % 2)
     return odd or (scales_at_once(layer) and bool((short_multipliers(parameters.multiplier) != parameters.multiplier).any()))
 
 
 def scales_at_once(layer: Layer) -> bool:
     """Whether kernels of a layer take short multipliers, unless they convert its sums: it has no more steps, and writes integers."""
-    return not (isinstance(layer, Gating) or bool(getattr(layer, "writes", "")) or curve_of(layer) or adds(layer) or has_addend(layer))
+    return not (isinstance(layer, Gating) or layer.writes or curve_of(layer) or adds(layer) or has_addend(layer))
 
 
 def has_addend(layer: Layer) -> bool:
     """Whether a float is added to each scaled sum of a layer."""
-    return bool(getattr(layer, "addend", False))
+    return layer.addend
 
 
 def is_depthwise(layer: Layer) -> bool:
@@ -202,4 +202,4 @@ def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
 
 def converts_sums(layer: Layer) -> bool:
     """Whether kernels of a layer convert its sums to floats."""
-    return terms(layer) > NARROW_TERMS or bool(getattr(layer, "wide", False))
+    return terms(layer) > NARROW_TERMS or layer.wide

@@ -59,8 +59,7 @@ class Task:
     @property
     def storage(self) -> tuple[Precision, Precision]:
         """Precisions of the region's first input and its output: the task's, unless the layers at its ends name others."""
-        reads, writes = (getattr(self.region[end], name, "") for end, name in ((0, "reads"), (-1, "writes")))
-        return storage_named(reads or self.dtype), storage_named(writes or self.dtype)
+        return storage_named(self.region[0].reads or self.dtype), storage_named(self.region[-1].writes or self.dtype)
 
     @property
     def rounds(self) -> bool:
@@ -94,7 +93,7 @@ class Task:
     @cached_property
     def least_macs(self) -> int:
         """Multiply-adds that every direct kernel of the region executes."""
-        return sum(layer.least_macs if isinstance(layer, Conv2d) else layer.macs for layer in self.region)
+        return sum(layer.least_macs for layer in self.region)
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:

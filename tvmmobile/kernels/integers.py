@@ -51,7 +51,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     reach = (2.0, 5.0) if curve_of(layer) else (40.0, 120.0)
     multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
     bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2))
-    bounds = bounds if getattr(layer, "bounded", False) else [LOWEST, HIGHEST]
+    bounds = bounds if layer.bounded else [LOWEST, HIGHEST]
     found = IntegerParameters(
         weight,
         bias,
@@ -174,12 +174,12 @@ def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
 
 def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, side: Mapping[str, Array] = MappingProxyType({})) -> Array:
     """Compute an integer layer's output: int8, or float32 if the layer writes that; `side` holds the integers of `side_shapes` by name."""
-    if reads := getattr(layer, "reads", ""):
+    if reads := layer.reads:
         data = signed(data) if reads == UINT8.name else quantise(data, constants.per_scale_in, constants.zero_in)
     sums = sums_of(layer, data, constants)
     if isinstance(layer, Gating):
         factors = side["gate"].astype(np.float32) - np.float32(constants.zero_side)
         constants = replace(constants, multiplier=factors * constants.multiplier)
-    if getattr(layer, "writes", ""):
+    if layer.writes:
         return fused(sums.astype(np.float32), constants.multiplier, _side(None, constants))
     return requantise(sums, constants, curve_of(layer), side.get("residual")).reshape(-1, *layer.output_shape[1:])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer, input_shapes
+from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.network import INPUT, KeptLayer, Network, sources_of
 from tvmmobile.graph.precision import Precision
 from tvmmobile.kernels.codegen import compile_kernel
@@ -100,7 +100,7 @@ def run_layers(
     values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
     for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
         arrays = (values[source] if isinstance(source, int) else source for source in sources)
-        read = tuple(array.reshape(shape) for array, shape in zip(arrays, input_shapes(node.layer), strict=True))
+        read = tuple(array.reshape(shape) for array, shape in zip(arrays, node.layer.read_shapes, strict=True))
         if node.parameters is None:
             values[number] = run_unscheduled(node.function, read)
             continue

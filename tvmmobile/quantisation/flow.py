@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding, input_shapes
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding
 from tvmmobile.graph.network import INPUT, Network, sources_of
 from tvmmobile.kernels.reference import compute_layer
 from tvmmobile.kernels.simulation import run_unscheduled
@@ -71,12 +71,12 @@ class Step:
 
     def _computed(self, layer: Conv2d | Dense, inputs: tuple[Array, ...]) -> Array:
         assert self.parameters is not None
-        data, *others = (array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, input_shapes(layer), strict=True))
+        data, *others = (array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, layer.read_shapes, strict=True))
         return compute_layer(layer, data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
 
     def _each(self, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
         """The inputs of each image of a batch. Layers whose first dimension is no batch, such as attention, take no more."""
-        shapes = input_shapes(self.layer)
+        shapes = self.layer.read_shapes
         shaped = [array.reshape(-1, *shape) for array, shape in zip(inputs, shapes, strict=True)]
         for place in range(max(map(len, shaped))):
             yield tuple(np.asarray(array[place if len(array) > 1 else 0], order="C") for array in shaped)

@@ -30,7 +30,7 @@ from tvmmobile.graph.integers import (
     terms,
     together,
 )
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool, input_shapes
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.kernels.integers import compute_integers, sums_of
@@ -74,7 +74,7 @@ class IntegerStep:
 
     def output(self, inputs: Sequence[Array]) -> Array:
         """Of a batch in int8, or in float32 behind a step in float32: int8, or float32 where nothing else reads it."""
-        data, *others = inputs if getattr(self.layer, "reads", "") else self._integers(inputs)
+        data, *others = inputs if self.layer.reads else self._integers(inputs)
         output = compute_integers(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
         return output if self.most is None else np.minimum(output, self.most)
 
@@ -85,7 +85,7 @@ class IntegerStep:
 
     def _integers(self, inputs: Sequence[Array]) -> list[Array]:
         """What it reads, each in integers of its scale."""
-        shapes = input_shapes(self.layer)
+        shapes = self.layer.read_shapes
         arrays = [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, shapes, strict=True)]
         return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in zip(arrays, self.scales, strict=True)]
 

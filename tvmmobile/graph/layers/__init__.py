@@ -20,11 +20,6 @@ from tvmmobile.graph.layers.window import WindowLayer
 Layer = Conv2d | Dense | Pool | WindowPool | Gating | Resize | ChannelNorm | GroupNorm | Attention | Product | Softmax | Opaque | Rounding
 
 
-def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
-    """Shapes of all tensors that a layer reads, constants of an opaque one included."""
-    return layer.input_shapes if isinstance(layer, Opaque) else (layer.input_shape, *layer.side_shapes.values())
-
-
 __all__ = [
     "NO_CLAMP",
     "NO_PARAMETERS",
@@ -51,6 +46,5 @@ __all__ = [
     "TapWindow",
     "WindowLayer",
     "WindowPool",
-    "input_shapes",
     "shift_of",
 ]

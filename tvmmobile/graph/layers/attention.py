@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.needs import SHAPE
-from tvmmobile.graph.storage import ConvertingLayer
 
 #: The first element in a tensor, and elements from one group, head and token to the next; those of a token's head follow each other.
 Place = tuple[int, int, int, int]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.layers.pieces import other_sources, pieces_name
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name
 from tvmmobile.graph.needs import SHAPE
-from tvmmobile.graph.storage import ConvertingLayer
 
 #: Taps of a kernel: (first row, end, first column, end).
 TapWindow = tuple[int, int, int, int]
@@ -78,7 +78,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         others = other_sources(self.height, self.width, self.sources)
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
         added = {"residual": self.plain_shape} if self.residual else {}
-        return {**others, **gate, **added, **self._operand_shapes()}
+        return {**others, **gate, **added, **super().side_shapes}
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

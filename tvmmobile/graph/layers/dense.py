@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.needs import SHAPE
-from tvmmobile.graph.storage import ConvertingLayer
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,6 @@ class Dense(ConvertingLayer, SumLayer):
     def plain_shape(self) -> tuple[int, ...]:
         """(1, out_features)."""
         return self.output_shape
-
-    @property
-    def side_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what steps read."""
-        return self._operand_shapes()
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.layouts import Layout, activation_shape
 from tvmmobile.graph.needs import SHAPE
-from tvmmobile.graph.storage import ConvertingLayer
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,6 @@ class ImageLayer(ConvertingLayer):
     height: int = field(metadata=SHAPE)
     width: int = field(metadata=SHAPE)
     channels: int = field(metadata=SHAPE)
-    macs: ClassVar[int] = 0  # it has no weights to multiply by
 
     @property
     def in_layout(self) -> Layout:
@@ -42,13 +40,3 @@ class ImageLayer(ConvertingLayer):
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output tensor, with the batch of 1."""
         return self.input_shape
-
-    @property
-    def side_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what else it reads: nothing."""
-        return {}
-
-    @property
-    def constants(self) -> int:
-        """Number of weights and biases: none."""
-        return 0

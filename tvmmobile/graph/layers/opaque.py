@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tvmmobile.graph.layers.kind import LayerKind
+
 
 @dataclass(frozen=True)
-class Opaque:
+class Opaque(LayerKind):
     """Operators that no template describes, fused into one TIR function by Relax.
 
     Attributes:
@@ -23,13 +25,16 @@ class Opaque:
     input_shapes: tuple[tuple[int, ...], ...]
     result_shape: tuple[int, ...]
     kind: ClassVar[str] = "other"
-    macs: ClassVar[int] = 0  # the paper counts only convolutions and the classifier
-    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the first argument; that of the result where there is none."""
         return self.input_shapes[0] if self.input_shapes else self.result_shape
+
+    @property
+    def read_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of all arguments, constants included."""
+        return self.input_shapes
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.needs import SHAPE
-from tvmmobile.graph.storage import ConvertingLayer
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Product(ConvertingLayer):
     columns: int = field(metadata=SHAPE)
     turned: tuple[bool, bool] = field(default=(False, False), metadata=SHAPE)
     kind: ClassVar[str] = "product"
-    constants: ClassVar[int] = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tvmmobile.graph.layers.kind import LayerKind
 from tvmmobile.graph.layers.parameters import Array
 
 
@@ -16,7 +17,7 @@ def shift_of(stored: str) -> int:
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Rounding(LayerKind):
     """Numbers rounded to those that integers stand for: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
 
     Kernels that write or read integers round by themselves, so no kernel consists of this layer alone.
@@ -36,9 +37,6 @@ class Rounding:
     high: int
     stored: str = ""
     kind: ClassVar[str] = "rounding"
-    macs: ClassVar[int] = 0
-    constants: ClassVar[int] = 0
-    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.needs import SHAPE
-from tvmmobile.graph.storage import ConvertingLayer
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,6 @@ class Softmax(ConvertingLayer):
     trailing: tuple[int, ...] = ()
     logarithm: bool = False
     kind: ClassVar[str] = "softmax"
-    macs: ClassVar[int] = 0  # it has no weights to multiply by
-    constants: ClassVar[int] = 0
-    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

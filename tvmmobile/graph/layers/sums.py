@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
+from tvmmobile.graph.layers.kind import LayerKind
 
 #: Applied to the output: lower and upper bound, `None` if unbounded; or the name of one of `curves.CURVES`.
 Clamp = tuple[float | None, float | None] | str
@@ -22,7 +23,7 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
-class SumLayer(ABC):
+class SumLayer(LayerKind):
     """A layer whose results are sums that begin with a bias and pass through steps once complete."""
 
     clamp: Clamp
@@ -53,7 +54,8 @@ class SumLayer(ABC):
         """Number of weights, biases, and per-channel operands of steps."""
         return math.prod(self.weight_shape) + (1 + self.operands.count(CHANNEL)) * self.weight_shape[-1]
 
-    def _operand_shapes(self) -> dict[str, tuple[int, ...]]:
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that steps read."""
         shape = self.plain_shape
         shapes = {TENSOR: shape, GATE: (*[1] * (len(shape) - 1), shape[-1])}

@@ -29,7 +29,7 @@ def roundings_of_readers(main: Any, quantised: Mapping[str, QuantisedLayer]) -> 
         entry, source = quantised.get(external_name(binding.value) or ""), viewed(binding.value)
         if source is not None:
             wanted[source] |= wanted[binding.var]
-        elif entry is not None and not getattr(entry.layer, "reads", ""):
+        elif entry is not None and not entry.layer.reads:
             for read, rounding in zip(binding.value.args[1].fields, entry.inputs, strict=True):
                 wanted[read].add(rounding)
         else:

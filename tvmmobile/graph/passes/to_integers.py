@@ -143,7 +143,7 @@ class _Rewriting(MainRewriter):
 
         data, *others = call.args[1].fields
         first, *rest = entry.inputs
-        if getattr(entry.layer, "reads", ""):
+        if entry.layer.reads:
             arguments = [self.replaced[data] if data in self.unrounded else self._real(data)]
         else:
             arguments = [self._integers(data, *first)]

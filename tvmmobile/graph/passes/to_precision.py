@@ -90,7 +90,7 @@ class _Conversion(MainRewriter):
         stored = self._read_as(variable) or self.precision
         layer = self._stored(found.layer, own, "reads", str(self.replaced[data].ty.dtype))
         layer = self._stored(layer, own, "writes", stored.name)
-        first, last = (getattr(layer, end) or own.name for end in ("reads", "writes"))
+        first, last = layer.reads or own.name, layer.writes or own.name
         arguments = [self._as(data, first), *(self._as(other, own.name) for other in others)]
         self.layers[name] = ComposedLayer(layer, _constants(found.parameters, own), own.name)
         shape = shape_of(call)
