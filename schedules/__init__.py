@@ -82,6 +82,7 @@ __all__ = [
     "Knobs",
     "Space",
     "Template",
+    "all_templates",
     "register",
     "template_for",
     "template_named",
@@ -94,20 +95,21 @@ def register(template: Template) -> None:
     _registered.insert(0, template)
 
 
-def _all() -> Iterator[Template]:
+def all_templates() -> Iterator[Template]:
+    """Yield every template, those of this process first."""
     yield from (*_registered, *TEMPLATES, *INTEGER_TEMPLATES)
 
 
 def templates_for(task: Task) -> list[Template]:
     """The templates that take `task`, in the order in which they are tried; none if only the fallback does."""
-    return [template for template in _all() if template.space(task) is not None]
+    return [template for template in all_templates() if template.space(task) is not None]
 
 
 def template_for(task: Task) -> Template | None:
     """The first template that takes `task`, or `None` if only the fallback does."""
-    return next((template for template in _all() if template.space(task) is not None), None)
+    return next((template for template in all_templates() if template.space(task) is not None), None)
 
 
 def template_named(name: str, version: int) -> Template | None:
     """The template a record was made with, or `None` if this version of tvmmobile lacks it."""
-    return next((found for found in _all() if (found.name, found.version) == (name, version)), None)
+    return next((found for found in all_templates() if (found.name, found.version) == (name, version)), None)

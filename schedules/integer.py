@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,8 @@ from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_s
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
-from tvmmobile.schedules.space import round_up
+from tvmmobile.schedules.space import Knobs, round_up
+from tvmmobile.schedules.template import Template
 
 #: Lanes of sums in a vector.
 LANES = 4
@@ -107,6 +108,40 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
 def _bits(number: float | np.floating[Any]) -> np.int32:
     """Of a number of float32."""
     return np.float32(number).view(np.int32)
+
+
+class IntegerTemplate(Template):
+    """The base class of templates for integer layers.
+
+    Attributes:
+        dot: whether it is for cores with SDOT; otherwise it is for those without.
+    """
+
+    version = 1
+    handles = INTEGERS | INTEGER_STEPS
+    dot: bool
+
+    def suits(self, task: Task) -> bool:
+        """Return whether the core has the instructions that the kernels consist of."""
+        return ("dot" in task.machine.has) == self.dot
+
+    def shortcuts(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[dict[str, float]]:
+        """Return the shares of each layer's output channels that take each shortcut, from 0 to 1:
+
+        `four_products`: products that are added by fours in 16 bits, of all products; only of templates that do so.
+        `three_taps`: taps of depthwise channels that are added by threes; likewise.
+        `unconverted`: sums below 2^22 that need no conversion to floats, and whose results fit in 16 bits.
+        `scaled_at_once`: sums that are scaled, rounded and moved to the zero point by one instruction.
+        """
+        found = []
+        for layer, constants in zip(task.region, parameters, strict=True):
+            ends = {"unconverted": float(not converts_sums(layer)), "scaled_at_once": float(scales_sums_at_once(layer))}
+            found.append({**self.product_shortcuts(replace(task, region=(layer,)), knobs, constants.weight), **ends})
+        return found
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the shortcuts of a single layer's products, see `shortcuts`."""
+        return {}
 
 
 class IntegerKernel(Kernel):

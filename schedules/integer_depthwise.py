@@ -21,9 +21,9 @@ from tvmmobile.graph.integers import MOST_TOGETHER, THREE, together
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition
-from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import Template, layer_of
+from tvmmobile.schedules.template import layer_of
 from tvmmobile.schedules.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
 
 #: Channels of a tile: a load of 8 bytes, two vectors of sums.
@@ -152,29 +152,29 @@ class DotNest(IntegerNest):
         return [T.bind(kernel.as_type("int8x16", half)) for half in halves]
 
 
-class IntegerDepthwise(Template):
-    """What templates of integer depthwise convolutions have in common, whose channels divide by 8.
+class IntegerDepthwise(IntegerTemplate):
+    """The base class of templates for integer depthwise convolutions, whose channels divide by 8.
 
     Knobs:
         rows, columns, channels, axis: see `Depthwise`.
     """
 
-    version = 1
-    handles = INTEGERS | INTEGER_STEPS
     enough_trials = 16
     nest: type[IntegerNest]
     #: Tiles, of rows and columns.
     tiles: tuple[tuple[int, int], ...]
 
-    @abstractmethod
-    def suits(self, task: Task, layer: Conv2d) -> bool:
-        """Whether a core multiplies this way, and a layer's window has the size."""
+    def suits(self, task: Task) -> bool:
+        """Return whether SDOT is used exactly if this template does: on cores that have it, for windows of some sizes."""
+        layer = task.region[0]
+        by_dots = "dot" in task.machine.has and isinstance(layer, Conv2d) and layer.kernel[0] in _ROWS
+        return by_dots == self.dot
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_depthwise and takes(task)):
             return None
-        if layer.in_channels % EIGHT or not self.suits(task, layer):
+        if layer.in_channels % EIGHT or not self.suits(task):
             return None
         options = {
             "rows": up_to((1, 2), layer.out_height),
@@ -228,12 +228,8 @@ class LongDepthwise(IntegerDepthwise):
     """Takes one integer depthwise convolution of any window, stride and padding, whose channels divide by 8."""
 
     name = "long_depthwise"
-    nest = LongNest
+    dot, nest = False, LongNest
     tiles = ((2, 3), (2, 4), (2, 2), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
-
-    def suits(self, task: Task, layer: Conv2d) -> bool:
-        """What `DotDepthwise` does not take."""
-        return not _by_dots(task, layer)
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
         """Which eights of channels take three products at a time."""
@@ -245,27 +241,26 @@ class LongDepthwise(IntegerDepthwise):
         packed = weight.reshape(-1, layer.in_channels // EIGHT, EIGHT).transpose(1, 0, 2)
         return [packed.ravel(), *pack_constants(layer, parameters[0]), three_fit(weight).astype(np.int32)]
 
+    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
+        """Return whether some threes of taps do not fit in 16 bits where kernels add up so many."""
+        return self.space(task) is not None and not three_fit(weight).all()
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the share of channels whose taps are added by threes."""
+        return {"three_taps": float(three_fit(weight).mean())}
+
 
 def three_fit(weight: Array) -> Array:
-    """For each eight channels, whether three products of each fit in 16 bits."""
+    """Return for every eight channels whether three products of each fit in 16 bits."""
     return np.asarray((together(weight) <= MOST_TOGETHER).all(0).reshape(-1, EIGHT).all(1))
-
-
-def gains_by_less_together(task: Task, weight: Array) -> bool:
-    """Whether some threes of taps do not fit in 16 bits where kernels add up so many."""
-    return LongDepthwise().space(task) is not None and not three_fit(weight).all()
 
 
 class DotDepthwise(IntegerDepthwise):
     """Takes one integer depthwise convolution with windows of 3, 5 or 7 rows, whose channels divide by 8, on cores with SDOT."""
 
     name = "dot_depthwise"
-    nest = DotNest
+    dot, nest = True, DotNest
     tiles = ((2, 4), (2, 2), (2, 3), (1, 2), (1, 3), (1, 4), (1, 6), (2, 6))
-
-    def suits(self, task: Task, layer: Conv2d) -> bool:
-        """Cores with SDOT."""
-        return _by_dots(task, layer)
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
         """The words of each column of the window, for either row of outputs."""
@@ -279,10 +274,6 @@ class DotDepthwise(IntegerDepthwise):
         both = np.stack([np.pad(weight, ((shift, count * WORD - height - shift), *((0, 0),) * 3)) for shift in range(2)])
         words = both.reshape(2, count, WORD, taps, -1, EIGHT).transpose(4, 0, 1, 3, 5, 2)
         return [np.ascontiguousarray(words).ravel(), *pack_constants(layer, parameters[0])]
-
-
-def _by_dots(task: Task, layer: Conv2d) -> bool:
-    return "dot" in task.machine.has and layer.kernel[0] in _ROWS
 
 
 def words_of(layer: WindowLayer) -> int:

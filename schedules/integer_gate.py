@@ -9,9 +9,9 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Gating, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Expr, Span, share
-from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
 from tvmmobile.schedules.space import Knobs, Space, up_to
-from tvmmobile.schedules.template import Template, layer_of
+from tvmmobile.schedules.template import layer_of
 
 #: Channels of a vector of bytes, and the fewest that are multiplied together.
 VECTOR, EIGHT = 16, 8
@@ -32,7 +32,7 @@ class _GateEnds(IntegerEnds):
         return self.factors[place]
 
 
-class IntegerGate(Template):
+class IntegerGate(IntegerTemplate):
     """Takes one integer `Gating`, whose channels divide by 8. Threads share the pixels.
 
     Knobs:
@@ -40,7 +40,6 @@ class IntegerGate(Template):
     """
 
     name = "integer_gate"
-    version = 1
     handles = INTEGERS
     enough_trials = 4
 

@@ -15,13 +15,13 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, Span, partition, share
-from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
-from tvmmobile.schedules.integer_long import LongTile, has_few_pairs, pack_steps, tables_of
+from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer_long import LongTile, has_few_pairs, pack_steps, share_by_fours, tables_of
 from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, pack_elements
 from tvmmobile.schedules.matmul import MatmulTile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import Template, layer_of
+from tvmmobile.schedules.template import layer_of
 
 #: Bytes of a vector.
 VECTOR = 16
@@ -72,8 +72,8 @@ def is_image(layer: Conv2d) -> bool:
     return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= VECTOR <= layer.width
 
 
-class IntegerImage(Template):
-    """What templates of an image's integer convolution have in common: at most 4 channels of float32, or of bytes with sign or without, in
+class IntegerImage(IntegerTemplate):
+    """The base class of templates for an image's integer convolution: at most 4 channels of float32, or of bytes with sign or without, in
     front or last; 16 columns or more.
 
     Knobs:
@@ -81,15 +81,10 @@ class IntegerImage(Template):
         rows, columns: register tile in output pixels of a row and output channels.
     """
 
-    version = 1
-    handles = INTEGERS | INTEGER_STEPS | {"in_layout=NCHW"}
+    handles = IntegerTemplate.handles | {"in_layout=NCHW"}
     enough_trials = 12
     element: int
     tiles: tuple[tuple[int, int], ...]
-
-    @abstractmethod
-    def suits(self, task: Task) -> bool:
-        """Whether a core multiplies this way."""
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -265,12 +260,8 @@ class DotImage(IntegerImage):
     """Takes an image's integer convolution on cores with SDOT."""
 
     name = "dot_image"
-    element = WORD
+    dot, element = True, WORD
     tiles = ((3, 16), (4, 16), (8, 8), (6, 8), (5, 16))
-
-    def suits(self, task: Task) -> bool:
-        """Cores with SDOT."""
-        return "dot" in task.machine.has
 
     def kernel(self, task: Task) -> IntegerKernel:
         """A kernel of words."""
@@ -287,12 +278,8 @@ class LongImage(IntegerImage):
     """Takes an image's integer convolution on cores without SDOT."""
 
     name = "long_image"
-    element = VECTOR
+    dot, element = False, VECTOR
     tiles = ((4, 16), (5, 12), (6, 8), (3, 16))
-
-    def suits(self, task: Task) -> bool:
-        """Cores without SDOT."""
-        return "dot" not in task.machine.has
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """K in sixteens."""
@@ -308,26 +295,26 @@ class LongImage(IntegerImage):
         packed, *order = pack_steps(weight, shape.pitch, columns)
         return packed, order
 
+    def faster_in_floats(self, task: Task) -> bool:
+        """Return whether a core computes a float32 image's convolution faster in float32, and stores the nearest integers.
 
-def image_is_faster_in_floats(task: Task) -> bool:
-    """Whether a core computes a first convolution of a float32 image faster in float32, and stores the nearest integers.
+        A core that issues in order takes as long to make integers of the image as it gains by multiplying these: on a Cortex-A53, layers
+        of 3×3 with 8 to 32 channels take 7 to 28 % less time in float32.
+        """
+        layer = task.region[0]
+        reads_floats = isinstance(layer, Conv2d) and layer.reads == FLOAT32.name
+        return reads_floats and task.machine.in_order and self.space(task) is not None
 
-    A core that issues in order takes as long to make integers of the image as it gains by multiplying these: on a Cortex-A53, layers of
-    3×3 with 8 to 32 channels take 7 to 28 % less time in float32.
-    """
-    layer = task.region[0]
-    reads_floats = isinstance(layer, Conv2d) and layer.reads == FLOAT32.name
-    return reads_floats and task.machine.in_order and LongImage().space(task) is not None
+    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
+        """Return whether few steps of the weights fit in pairs as they are; the others would if weights had 7 bits."""
+        if self.space(task) is None:
+            return False
+        layer = layer_of(task, Conv2d)
+        return has_few_pairs(weight.reshape(-1, layer.out_channels), _Shape(layer, self.element).pitch)
 
-
-def image_depth(layer: Conv2d) -> int:
-    """Bytes of K that `LongImage` multiplies: a window, and what is beside it."""
-    return _Shape(layer, LongImage.element).pitch
-
-
-def image_gains_by_seven_bits(task: Task, weight: Array) -> bool:
-    """Whether few steps of an image convolution's weights fit in pairs as they are, and the others would if weights had 7 bits."""
-    if LongImage().space(task) is None:
-        return False
-    layer = layer_of(task, Conv2d)
-    return has_few_pairs(weight.reshape(-1, layer.out_channels), image_depth(layer))
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the share of products that are added by fours."""
+        layer = layer_of(task, Conv2d)
+        return {
+            "four_products": share_by_fours(weight.reshape(-1, layer.out_channels), _Shape(layer, self.element).pitch, knobs["columns"])
+        }

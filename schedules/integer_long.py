@@ -74,12 +74,8 @@ class LongProduct(IntegerProduct):
     """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 8."""
 
     name = "long_product"
-    group, element = 8, STEP
+    dot, group, element = False, 8, STEP
     rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 16)
-
-    def suits(self, task: Task) -> bool:
-        """Cores without SDOT."""
-        return "dot" not in task.machine.has
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
         """Loads reach all of them."""
@@ -117,6 +113,20 @@ class LongProduct(IntegerProduct):
         weight, *order = pack_steps(parameters[0].weight.reshape(-1, channels), depth, knobs["columns"])
         return [weight, *pack_constants(task.layer, parameters[0]), *order]
 
+    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
+        """Return whether few steps of the weights fit in pairs as they are; the others would if weights had 7 bits."""
+        if self.space(task) is None:
+            return False
+        assert isinstance(task.layer, Conv2d | Dense)
+        _, depth, channels = self.extents(task.layer)
+        return has_few_pairs(weight.reshape(-1, channels), depth)
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the share of products that are added by fours."""
+        assert isinstance(task.layer, Conv2d | Dense)
+        _, depth, channels = self.extents(task.layer)
+        return {"four_products": share_by_fours(weight.reshape(-1, channels), depth, knobs["columns"])}
+
 
 def tables_of(depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
     """The argument with the tables of all panels, where loops have one."""
@@ -152,20 +162,6 @@ def _panels_of_steps(weight: Array, depth: int, columns: int) -> Iterator[tuple[
             first = panel.channel + index * panel.width
             some = rows[first : first + panel.columns]
             yield len(some), np.split(np.pad(some, ((0, panel.width - panel.columns), (0, 0))), range(STEP, depth, STEP), axis=1)
-
-
-def gains_by_seven_bits(task: Task, weight: Array, template: LongProduct | None = None) -> bool:
-    """Whether few steps of a product's weights fit in pairs as they are, and the others would if weights had 7 bits.
-
-    Args:
-        template: that the product is for; `LongProduct` itself by default.
-    """
-    template = template or LongProduct()
-    if template.space(task) is None:
-        return False
-    assert isinstance(task.layer, Conv2d | Dense)
-    _, depth, channels = template.extents(task.layer)
-    return has_few_pairs(weight.reshape(-1, channels), depth)
 
 
 def has_few_pairs(weight: Array, depth: int) -> bool:

@@ -96,7 +96,7 @@ class PairProduct(IntegerProduct):
     """
 
     name = "pair_product"
-    group = element = GROUP
+    dot, group, element = True, GROUP, GROUP
     rows, columns, usual = (1, 2, 4, 6, 8), (4, 8, 12, 16), (8, 8)
 
     def suits(self, task: Task) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 from tvmmobile.graph.layers import Array, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr
-from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
 from tvmmobile.schedules.space import Knobs, Space, up_to
-from tvmmobile.schedules.template import Template, layer_of
+from tvmmobile.schedules.template import layer_of
 
 #: Channels of a vector of bytes, and the fewest that are summed together.
 VECTOR, EIGHT = 16, 8
@@ -18,7 +18,7 @@ VECTOR, EIGHT = 16, 8
 _SHORT = 255
 
 
-class IntegerPool(Template):
+class IntegerPool(IntegerTemplate):
     """Takes one integer average pool over all pixels, channels together, which divide by 8. Threads share the channels.
 
     Knobs:
@@ -26,7 +26,6 @@ class IntegerPool(Template):
     """
 
     name = "integer_pool"
-    version = 1
     handles = INTEGERS
     enough_trials = 4
 

@@ -15,13 +15,12 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
-from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
 from tvmmobile.schedules.integer_blocks import Blocks
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import pixels_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import Template
 
 #: Bytes that a lane of SDOT multiplies and adds.
 WORD = 4
@@ -108,8 +107,8 @@ def pack_elements(weight: Array, element: int, columns: int) -> Array:
     return pack_panels(elements, columns, LANES).view(np.int8)
 
 
-class IntegerProduct(Template):
-    """What templates of integer products have in common.
+class IntegerProduct(IntegerTemplate):
+    """The base class of templates for integer products.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
@@ -118,8 +117,6 @@ class IntegerProduct(Template):
             innermost loop outside, for which there are enough registers if it is weights.
     """
 
-    version = 1
-    handles = INTEGERS | INTEGER_STEPS
     enough_trials = 24
     #: Input channels divide by it; how many of them an element of the packed weights has.
     group: int
@@ -128,10 +125,6 @@ class IntegerProduct(Template):
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     usual: tuple[int, int]
-
-    @abstractmethod
-    def suits(self, task: Task) -> bool:
-        """Whether a core multiplies this way."""
 
     def covers(self, task: Task) -> bool:
         """Whether a task's layer has the shape that the template is for."""
@@ -260,12 +253,8 @@ class DotProduct(IntegerProduct):
     """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 4."""
 
     name = "dot_product"
-    group = element = WORD
+    dot, group, element = True, WORD, WORD
     rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
-
-    def suits(self, task: Task) -> bool:
-        """Cores with SDOT."""
-        return "dot" in task.machine.has
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """A vector of sums has four channels."""

@@ -10,7 +10,7 @@ from tvmmobile.graph.integers import adds
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer
-from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, constant_shapes
+from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerTemplate, constant_shapes
 from tvmmobile.schedules.integer_depthwise import LongDepthwise, LongNest, WindowKernel
 from tvmmobile.schedules.integer_long import LongProduct, LongTile, tables_of
 from tvmmobile.schedules.integer_steps import STEP
@@ -26,7 +26,7 @@ from tvmmobile.schedules.separable import (
     separable_layers,
 )
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import LAYERS, Template
+from tvmmobile.schedules.template import LAYERS
 from tvmmobile.schedules.window_nest import OutputPart
 
 _DEPTHWISE, _PRODUCT = LongDepthwise(), LongProduct()
@@ -41,7 +41,7 @@ _FIRST = "dw_"
 _TILES = ((4, 16), (5, 12), (6, 8), (3, 16))
 
 
-class LongSeparable(Template):
+class LongSeparable(IntegerTemplate):
     """Takes an integer depthwise convolution and the 1×1 convolution that follows it, as `LongDepthwise` and `LongProduct` take them.
 
     What lies between them stays in the first-level cache: no line of it is waited for when it is stored.
@@ -55,8 +55,7 @@ class LongSeparable(Template):
     """
 
     name = "long_separable"
-    version = 1
-    handles = INTEGERS | INTEGER_STEPS | LAYERS
+    handles = IntegerTemplate.handles | LAYERS
     enough_trials = 24
 
     def _space(self, task: Task) -> Space | None:
@@ -125,6 +124,12 @@ class LongSeparable(Template):
         """Both layers' constants as the single templates pack them."""
         first, second = alone(task)
         return [*_DEPTHWISE._pack(first, knobs, parameters[:1]), *_PRODUCT._pack(second, knobs, parameters[1:])]
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return those of the template that takes the layer alone."""
+        layer = task.region[0]
+        template = _DEPTHWISE if isinstance(layer, Conv2d) and layer.is_depthwise else _PRODUCT
+        return template.product_shortcuts(task, knobs, weight)
 
 
 class _Kernel(WindowKernel):

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tvmmobile.graph.layers import Array, Conv2d, Dense
+from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Run, Span, partition
-from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, IntegerEnds, takes
+from tvmmobile.schedules.integer import IntegerEnds, takes
 from tvmmobile.schedules.integer_image import VECTOR, is_image
-from tvmmobile.schedules.integer_long import LongProduct, gains_by_seven_bits
+from tvmmobile.schedules.integer_long import LongProduct
 from tvmmobile.schedules.integer_product import DotProduct, IntegerProduct
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
@@ -33,7 +33,7 @@ _TILES = (1, 2, 4, 8, 16, 32)
 
 
 class IntegerWindow(IntegerProduct):
-    """What templates of integer convolutions with windows have in common: one group, any stride, dilation and padding.
+    """The base class of templates for integer convolutions with windows: one group, any stride, dilation and padding.
 
     Knobs:
         rows, columns, order, axis: see `IntegerProduct`; threads that share panels lay out every window each.
@@ -41,7 +41,7 @@ class IntegerWindow(IntegerProduct):
         n_block, outer: 0.
     """
 
-    handles = INTEGERS | INTEGER_STEPS | {"dilation"}
+    handles = IntegerProduct.handles | {"dilation"}
 
     def covers(self, task: Task) -> bool:
         """See `IntegerProduct.covers`; what products and images' templates are for is left to them."""
@@ -84,20 +84,14 @@ class LongWindow(IntegerWindow, LongProduct):
 
     name = "long_window"
 
-
-def window_gains_by_seven_bits(task: Task, weight: Array) -> bool:
-    """Whether few steps of the weights of a convolution with windows fit in pairs as they are; see `gains_by_seven_bits`."""
-    return gains_by_seven_bits(task, weight, LongWindow())
-
-
-def window_is_faster_in_floats(task: Task) -> bool:
-    """Whether Winograd's algorithm in float32 computes a layer faster than `LongWindow` does in integers, by that algorithm's estimate."""
-    layer = task.region[0]
-    if not (isinstance(layer, Conv2d) and LongWindow().suits(task)):
-        return False
-    sizes = layer.height, layer.width, layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding, layer.groups
-    floats = Task((Conv2d(*sizes, dilation=layer.dilation),), threads=task.threads, machine=task.machine)
-    return Winograd().share(floats) < _WINOGRAD_WINS[task.machine.in_order]
+    def faster_in_floats(self, task: Task) -> bool:
+        """Return whether Winograd's algorithm in float32 is faster than this template in integers, by that algorithm's estimate."""
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and self.suits(task)):
+            return False
+        sizes = layer.height, layer.width, layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding, layer.groups
+        floats = Task((Conv2d(*sizes, dilation=layer.dilation),), threads=task.threads, machine=task.machine)
+        return Winograd().share(floats) < _WINOGRAD_WINS[task.machine.in_order]
 
 
 class WindowNest(MatmulNest):

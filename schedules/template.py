@@ -109,6 +109,18 @@ class Template(ABC):
         """
         return False
 
+    def faster_in_floats(self, task: Task) -> bool:
+        """Return whether a float32 kernel is estimated to be faster for an integer layer that this template is for."""
+        return False
+
+    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
+        """Return whether an integer layer's kernel becomes faster if its weights are as small as `integer_step` makes them."""
+        return False
+
+    def shortcuts(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[dict[str, float]]:
+        """Return the shares of output channels, from 0 to 1, for which the kernel saves work because of their weights, by layer."""
+        return []
+
     def _check(self, task: Task, knobs: Knobs) -> None:
         space = self.space(task)
         if space is None:

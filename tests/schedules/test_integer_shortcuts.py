@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tvmmobile.graph.integers import IntegerParameters
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import Template, templates_for
 from tvmmobile.schedules.integer_long import table_size
-from tvmmobile.schedules.integer_shortcuts import shortcuts
 from tvmmobile.schedules.space import Knobs
 
 ENDS = {"unconverted": 1.0, "scaled_at_once": 1.0}
@@ -28,6 +28,11 @@ def kernel_of(*layers: Layer, mcpu: str = "cortex-a72") -> tuple[Task, Template,
     assert space is not None
     given = [one for one in make_parameters(task) if isinstance(one, IntegerParameters)]
     return task, template, space.default.values, [replace(one, weight=normal(one.weight.shape)) for one in given]
+
+
+def shortcuts(task: Task, template: Template, knobs: Knobs, given: Sequence[LayerParameters]) -> list[dict[str, float]]:
+    """The shortcuts of a kernel with these constants."""
+    return template.shortcuts(task, knobs, tuple(given))
 
 
 def normal(shape: tuple[int, ...]) -> Array:

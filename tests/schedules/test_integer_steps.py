@@ -16,10 +16,10 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_named
-from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
-from tvmmobile.schedules.integer_long import gains_by_seven_bits, pack_steps
+from tvmmobile.schedules.integer_image import LongImage
+from tvmmobile.schedules.integer_long import LongProduct, pack_steps
 from tvmmobile.schedules.integer_steps import StepsLoop
-from tvmmobile.schedules.integer_window import window_gains_by_seven_bits
+from tvmmobile.schedules.integer_window import LongWindow
 from tvmmobile.virtual.cores.corrected import CORES
 
 TILES = [(rows, width) for rows in range(1, 7) for width in (4, 8, 12, 16) if StepsLoop(rows, width, 32, 2, False, True).fits]
@@ -88,10 +88,10 @@ def test_who_gains_by_seven_bits(layer: Conv2d | Dense) -> None:
     even, normal = spread_weights(layer)
     for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
         task = Task((layer,), "int8", machine=machine_of(mcpu))
-        assert gains_by_seven_bits(task, even) == gains
-        assert not gains_by_seven_bits(task, normal) and not gains_by_seven_bits(task, even // 2)
+        assert LongProduct().gains_by_smaller_weights(task, even) == gains
+        assert not LongProduct().gains_by_smaller_weights(task, normal) and not LongProduct().gains_by_smaller_weights(task, even // 2)
     narrow = Task((Conv2d(8, 8, 16, 64),), "int8", machine=machine_of("cortex-a72"))
-    assert not gains_by_seven_bits(narrow, even.ravel()[: 16 * 64])
+    assert not LongProduct().gains_by_smaller_weights(narrow, even.ravel()[: 16 * 64])
 
 
 def image_layer(kernel: int, channels: int = 3, **others: Any) -> Conv2d:
@@ -105,15 +105,15 @@ def test_which_image_gains_by_seven_bits(layer: Conv2d) -> None:
     even, normal = spread_weights(layer)
     for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
         task = Task((layer,), "int8", machine=machine_of(mcpu))
-        assert image_gains_by_seven_bits(task, even) == gains
-        assert not image_gains_by_seven_bits(task, normal) and not image_gains_by_seven_bits(task, even // 2)
+        assert LongImage().gains_by_smaller_weights(task, even) == gains
+        assert not LongImage().gains_by_smaller_weights(task, normal) and not LongImage().gains_by_smaller_weights(task, even // 2)
 
 
 @pytest.mark.parametrize("layer", [image_layer(3, 1), Conv2d(32, 32, 16, 32, (3, 3), (1, 1), (1, 1, 1, 1))], ids=lambda layer: layer.name)
 def test_images_of_one_step_and_other_windows_do_not(layer: Conv2d) -> None:
     """Nine bytes have no step to be paired with; a window of 16 channels is no image's."""
     even, _ = spread_weights(layer)
-    assert not image_gains_by_seven_bits(Task((layer,), "int8", machine=machine_of("cortex-a72")), even)
+    assert not LongImage().gains_by_smaller_weights(Task((layer,), "int8", machine=machine_of("cortex-a72")), even)
 
 
 def test_which_windows_gain_by_seven_bits() -> None:
@@ -122,7 +122,7 @@ def test_which_windows_gain_by_seven_bits() -> None:
     even, normal = spread_weights(layer)
     for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
         task = Task((layer,), "int8", machine=machine_of(mcpu))
-        assert window_gains_by_seven_bits(task, even) == gains
-        assert not window_gains_by_seven_bits(task, normal) and not window_gains_by_seven_bits(task, even // 2)
+        assert LongWindow().gains_by_smaller_weights(task, even) == gains
+        assert not LongWindow().gains_by_smaller_weights(task, normal) and not LongWindow().gains_by_smaller_weights(task, even // 2)
     for other in (Conv2d(8, 8, 64, 32), image_layer(3)):
-        assert not window_gains_by_seven_bits(Task((other,), "int8", machine=machine_of("cortex-a72")), spread_weights(other)[0])
+        assert not LongWindow().gains_by_smaller_weights(Task((other,), "int8", machine=machine_of("cortex-a72")), spread_weights(other)[0])

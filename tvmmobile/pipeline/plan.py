@@ -17,7 +17,6 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.prepared import taken
 from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
 from tvmmobile.schedules import template_named
-from tvmmobile.schedules.integer_shortcuts import shortcuts
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
@@ -72,14 +71,14 @@ class PlannedVariant:
             return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
 
     def shortcuts(self) -> dict[int, dict[str, float]]:
-        """Return the shortcuts that kernels of integers take, by node; see `schedules.integer_shortcuts`."""
+        """Return the shortcuts that kernels of integers take, by node; see `Template.shortcuts`."""
         found: dict[int, dict[str, float]] = {}
         for step in self.steps:
             schedule = self.choices[step.task].schedule
             if step.task.precision.is_integer and not isinstance(schedule, TraceSchedule):
                 template = template_named(schedule.template, schedule.version)
                 assert template is not None
-                shares = shortcuts(step.task, template, schedule.values, parameters_of(self.network, step))
+                shares = template.shortcuts(step.task, schedule.values, parameters_of(self.network, step))
                 found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
         return found
 

@@ -32,11 +32,7 @@ from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
-from tvmmobile.schedules import template_for
-from tvmmobile.schedules.integer_depthwise import gains_by_less_together
-from tvmmobile.schedules.integer_image import image_gains_by_seven_bits, image_is_faster_in_floats
-from tvmmobile.schedules.integer_long import gains_by_seven_bits
-from tvmmobile.schedules.integer_window import window_gains_by_seven_bits, window_is_faster_in_floats
+from tvmmobile.schedules import all_templates, template_for
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -178,13 +174,12 @@ def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
 
 def is_faster_in_floats(task: Task) -> bool:
     """Return whether an integer layer's kernel takes longer than one in float32."""
-    return window_is_faster_in_floats(task) or image_is_faster_in_floats(task)
+    return any(template.faster_in_floats(task) for template in all_templates())
 
 
 def gains_by_smaller_weights(task: Task, weight: Array) -> bool:
     """Return whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
-    every = gains_by_seven_bits, image_gains_by_seven_bits, window_gains_by_seven_bits, gains_by_less_together
-    return any(gains(task, weight) for gains in every)
+    return any(template.gains_by_smaller_weights(task, weight) for template in all_templates())
 
 
 def _as_given(
