@@ -1,5 +1,7 @@
 """Hand-written schedule templates. To add one, write a `Template` in its own file and list it in `TEMPLATES` or `INTEGER_TEMPLATES`.
 
+`floats` and `integers` have templates for single layers, `fused` those for several, and `emit` what they are made of.
+
 Templates outside this package are announced with `register`, in every process that uses them (see `workers.Workers`).
 """
 
@@ -8,35 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.attention import HeadAttention
-from tvmmobile.schedules.batched_product import BatchedProduct
-from tvmmobile.schedules.chain import Chain
-from tvmmobile.schedules.channel_norm import LayerNorm
-from tvmmobile.schedules.conv import Conv
-from tvmmobile.schedules.dense import DenseVector
-from tvmmobile.schedules.depthwise import Depthwise
-from tvmmobile.schedules.group_norm import GroupStatistics
-from tvmmobile.schedules.image_conv import ImageConv
-from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
-from tvmmobile.schedules.integer_gate import IntegerGate
-from tvmmobile.schedules.integer_image import DotImage, LongImage
-from tvmmobile.schedules.integer_long import LongProduct
-from tvmmobile.schedules.integer_pairs import PairProduct
-from tvmmobile.schedules.integer_pool import IntegerPool
-from tvmmobile.schedules.integer_product import DotProduct
-from tvmmobile.schedules.integer_separable import LongSeparable
-from tvmmobile.schedules.integer_window import DotWindow, LongWindow
-from tvmmobile.schedules.max_pool import WindowMax
-from tvmmobile.schedules.mean_pool import WindowMean
-from tvmmobile.schedules.pointwise import Pointwise
-from tvmmobile.schedules.pool import PoolMean
-from tvmmobile.schedules.resize import Resample
-from tvmmobile.schedules.separable import Separable
-from tvmmobile.schedules.softmax import AxisSoftmax
+from tvmmobile.schedules.floats.attention import HeadAttention
+from tvmmobile.schedules.floats.batched_product import BatchedProduct
+from tvmmobile.schedules.floats.channel_norm import LayerNorm
+from tvmmobile.schedules.floats.conv import Conv
+from tvmmobile.schedules.floats.dense import DenseVector
+from tvmmobile.schedules.floats.depthwise import Depthwise
+from tvmmobile.schedules.floats.group_norm import GroupStatistics
+from tvmmobile.schedules.floats.image_conv import ImageConv
+from tvmmobile.schedules.floats.max_pool import WindowMax
+from tvmmobile.schedules.floats.mean_pool import WindowMean
+from tvmmobile.schedules.floats.pointwise import Pointwise
+from tvmmobile.schedules.floats.pool import PoolMean
+from tvmmobile.schedules.floats.resize import Resample
+from tvmmobile.schedules.floats.softmax import AxisSoftmax
+from tvmmobile.schedules.floats.strassen import Strassen
+from tvmmobile.schedules.floats.winograd import Winograd
+from tvmmobile.schedules.fused.chain import Chain
+from tvmmobile.schedules.fused.integer_separable import LongSeparable
+from tvmmobile.schedules.fused.separable import Separable
+from tvmmobile.schedules.integers.depthwise import DotDepthwise, LongDepthwise
+from tvmmobile.schedules.integers.gate import IntegerGate
+from tvmmobile.schedules.integers.image import DotImage, LongImage
+from tvmmobile.schedules.integers.long import LongProduct
+from tvmmobile.schedules.integers.pairs import PairProduct
+from tvmmobile.schedules.integers.pool import IntegerPool
+from tvmmobile.schedules.integers.product import DotProduct
+from tvmmobile.schedules.integers.window import DotWindow, LongWindow
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
-from tvmmobile.schedules.strassen import Strassen
 from tvmmobile.schedules.template import Template
-from tvmmobile.schedules.winograd import Winograd
 
 TEMPLATES: tuple[Template, ...] = (
     Pointwise(),

@@ -12,7 +12,7 @@ from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.in_order_order import inner_order
+from tvmmobile.schedules.emit.in_order_order import inner_order
 from tvmmobile.schedules.space import Knobs, Space
 
 if TYPE_CHECKING:

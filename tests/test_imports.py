@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tvmmobile"
-FILES = sorted({path.relative_to(PACKAGE).as_posix() for path in (*PACKAGE.rglob("*.py"), *(PACKAGE / "schedules").glob("*.py"))})
+FILES = sorted({path.relative_to(PACKAGE).as_posix() for path in (*PACKAGE.rglob("*.py"), *(PACKAGE / "schedules").rglob("*.py"))})
 #: From the ground up; a room imports from itself and the rooms before it.
 ROOMS = (
     "system",

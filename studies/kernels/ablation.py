@@ -41,10 +41,10 @@ from tvmmobile.running.bench import started_agents
 from tvmmobile.running.formats import VM
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule
-from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.epilogue import pack_constants
-from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
-from tvmmobile.schedules.pointwise import Pointwise
+from tvmmobile.schedules.emit.epilogue import pack_constants
+from tvmmobile.schedules.emit.kernel import Expr
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, round_up
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import SHIPPED_LOGS

@@ -49,7 +49,7 @@ _INPUTS, _TOP1 = "inputs.npy", "top1.txt"
 #: What decides a library, besides the tuning logs.
 _COMPILER = (
     *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "quantisation", "pipeline")),
-    "schedules/*.py",
+    "schedules/**/*.py",
 )
 #: And a C library.
 _NATIVE = ("tvmmobile/native/*", "tvmmobile/kernels/*.c")

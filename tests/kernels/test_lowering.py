@@ -28,7 +28,7 @@ from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.schedules import template_for, templates_for
-from tvmmobile.schedules.emit import PLAIN
+from tvmmobile.schedules.emit.kernel import PLAIN
 from tvmmobile.system.toolchain import toolchain
 
 RELU6 = (0.0, 6.0)

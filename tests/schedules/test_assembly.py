@@ -13,7 +13,7 @@ from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
-from tvmmobile.schedules.matmul import good_tile
+from tvmmobile.schedules.emit.matmul import good_tile
 
 RELU6 = (0.0, 6.0)
 POINTWISE = Conv2d(14, 14, 512, 512, clamp=RELU6)

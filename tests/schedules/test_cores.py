@@ -11,8 +11,8 @@ from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.machine import Machine, machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import Space, template_named
-from tvmmobile.schedules.matmul import good_tile
-from tvmmobile.schedules.matmul_cost import MatrixProduct
+from tvmmobile.schedules.emit.matmul import good_tile
+from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 
 RELU6, BLOCKS = (0.0, 6.0), "NCHW32c"
 PI4, PI5, PI3 = (find_device(name).profile.machine for name in ("pi4-virtual", "pi5-virtual", "pi3bplus-virtual"))

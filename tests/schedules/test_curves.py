@@ -18,7 +18,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.running.bench import started_agents
 from tvmmobile.schedules import KnobSchedule, template_named
-from tvmmobile.schedules.emit import Kernel
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.tuning.search.trial import TrialJob, run_trial
 
 COUNT = 1 << 16

@@ -14,7 +14,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, Template, register
-from tvmmobile.schedules.emit import Buffer, Kernel
+from tvmmobile.schedules.emit.kernel import Buffer, Kernel
 from tvmmobile.schedules.space import Knobs
 
 #: The only task this template takes.

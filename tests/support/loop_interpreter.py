@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.schedules.in_order_loop import InOrderLoop
+from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
 
 #: Where the two arrays are.
 _A, _W = PLACES = 1 << 20, 1 << 30

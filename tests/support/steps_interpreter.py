@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.schedules.integer_steps import StepsLoop
+from tvmmobile.schedules.integers.steps import StepsLoop
 
 _OPERAND = re.compile(r"\$\{?(\d+)")
 #: Where the arrays are, one far from the next.

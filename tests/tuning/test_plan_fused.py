@@ -19,8 +19,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_for, template_named
-from tvmmobile.schedules.emit import Kernel
-from tvmmobile.schedules.epilogue import Epilogue, spot_at
+from tvmmobile.schedules.emit.epilogue import Epilogue, spot_at
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import EPILOGUE, LAYERS
 from tvmmobile.tuning.choice import choose

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvmmobile.graph.precision import FLOAT32, is_precision, precision_named
-from tvmmobile.schedules.vectors import Expr, Vectors
+from tvmmobile.schedules.emit.vectors import Expr, Vectors
 
 #: Largest relative error in float32 where the result is a normal number; that of `sin`, `cos` and `tan` for arguments within ±8192, and of
 #: the first two absolute; that of `fmod` for quotients within ±2²⁹.

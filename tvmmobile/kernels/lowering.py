@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 from tvmmobile.kernels.nans import begin_with_infinity, propagate_nans
-from tvmmobile.schedules.emit import PLAIN
+from tvmmobile.schedules.emit.kernel import PLAIN
 
 #: Name of our pipeline in TVM.
 PIPELINE = "tvmmobile"

@@ -10,7 +10,7 @@ from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d, WindowPool
 from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
 
-#: From this many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/strassen.py).
+#: From this many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/floats/strassen.py).
 STRASSEN_CHANNELS = 128
 
 

@@ -1,0 +1,216 @@
+"""A layer's work on its sums in registers: the start of accumulators, and the steps before they are stored."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
+from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters, SumLayer
+from tvmmobile.graph.layouts import shuffle_of
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.vectors import Vectors
+from tvmmobile.schedules.space import round_up
+
+#: Most vectors that go through a long curve together: more of them do not fit the registers beside its constants.
+AT_ONCE = 8
+#: A barrier: values written before it are in memory and are read from there behind it.
+BARRIER = """define internal void @tvmmobile_barrier(ptr %place) alwaysinline nounwind {
+  call void asm sideeffect "", "r,~{memory}"(ptr %place)
+  ret void
+}
+"""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A vector of a layer's output, or a single element, that an accumulator computes.
+
+    Attributes:
+        channel: its first one.
+        target: where it is stored, in the buffer of the output.
+        place: its position in a tensor with the output's extents.
+        lanes: of the accumulator.
+        count: lanes that exist.
+        lane: where each is stored, if they are not consecutive.
+        taps: places of its window that lie in the input; 0 where nobody asks.
+    """
+
+    channel: Expr
+    target: Expr
+    place: Callable[[Activation], Expr]
+    lanes: int
+    count: int
+    lane: Callable[[int], Expr] | None = None
+    taps: int = 0
+
+
+def scattered(output: Activation, pixel: Expr, channel: Expr, lanes: int) -> Callable[[int], Expr] | None:
+    """See `Spot.lane`."""
+    return None if output.holds_whole(lanes) else lambda lane: output.at(pixel, channel + lane)
+
+
+def spot_at(target: Expr, pixel: Expr, channel: Expr, lanes: int, count: int) -> Spot:
+    """The spot of a pixel's channels."""
+    return Spot(channel, target, lambda tensor: tensor.at(pixel, channel), lanes, count)
+
+
+def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, columns: int, lanes: int) -> list[Spot]:
+    """The vectors of `columns` channels, the last one perhaps in part, pixel after pixel."""
+    spots = []
+    for pixel, j in itertools.product(pixels, range(0, columns, lanes)):
+        target = output.at(pixel, channel) + j if output.block == output.channels else output.at(pixel, channel + j)
+        spot = spot_at(target, pixel, channel + j, lanes, min(lanes, columns - j))
+        spots.append(replace(spot, lane=scattered(output, pixel, channel + j, lanes)))
+    return spots
+
+
+def stores_vectors(layer: Conv2d, lanes: int) -> bool:
+    """Whether whole vectors of the output lie together, so that partial sums can stay there."""
+    shuffle = shuffle_of(layer.out_layout)
+    return shuffle is None or shuffle[1] % lanes == 0
+
+
+def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `pack_constants` returns, by the kernel's argument."""
+    names = ["bias", *(f"constant{number}" for number in range(layer.operands.count(CHANNEL)))]
+    return dict.fromkeys(names, (round_up(layer.weight_shape[-1], lanes),))
+
+
+def pack_constants(parameters: LayerParameters, lanes: int = 1) -> list[Array]:
+    """Per-channel constants, padded with zeros to whole vectors."""
+    arrays = (parameters.bias, *parameters.operands)
+    return [np.pad(array, (0, round_up(len(array), lanes) - len(array))) for array in arrays]
+
+
+@dataclass(frozen=True)
+class Ends(ABC):
+    """How accumulators begin and end."""
+
+    kernel: Kernel
+
+    @property
+    def begins_alike(self) -> bool:
+        """Whether the accumulators of a channel begin with the same value for all pixels."""
+        return True
+
+    @abstractmethod
+    def begin(self, spot: Spot) -> Expr:
+        """The start value of an accumulator."""
+
+    @abstractmethod
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """The value to store for a complete result."""
+
+    def finished(self, _accumulators: Buffer, _spots: Sequence[Spot]) -> Buffer | None:
+        """The values to store, one after another, unless they are computed one by one while they are stored."""
+        return None
+
+    def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
+        """Begin the accumulators one after another, or from partial sums in the output."""
+        for number, spot in enumerate(spots):
+            value = self.begin(spot) if partial is None else self.kernel.load(partial, spot.target, spot.lanes)
+            self.kernel.store(accumulators, value, number * spot.lanes, spot.lanes)
+
+    def drain(self, accumulators: Buffer, spots: Sequence[Spot], output: Buffer, last: bool = True) -> None:
+        """Store the accumulators: results if these are the last sums, else partial sums."""
+        finished = self.finished(accumulators, spots) if last else None
+        for number, spot in enumerate(spots):
+            value = self.kernel.load(accumulators if finished is None else finished, number * spot.lanes, spot.lanes)
+            value = self.finish(value, spot) if last and finished is None else value
+            if spot.lane is not None:
+                for lane in range(spot.count):
+                    self.kernel.store(output, self.kernel.T.Shuffle([value], [lane]), spot.lane(lane), 1)
+            elif spot.count == spot.lanes:
+                self.kernel.store(output, value, spot.target, spot.lanes)
+            else:
+                self.kernel.store_part(output, value, spot.target, spot.count)
+
+
+@dataclass(frozen=True)
+class Epilogue(Ends):
+    """A layer's bias, residual and steps (`SumLayer.steps`), which a template calls wherever it begins or stores accumulators.
+
+    Attributes:
+        buffers: by the names of `constant_shapes` and of `side_shapes`.
+    """
+
+    layer: SumLayer
+    buffers: Mapping[str, Buffer]
+
+    @property
+    def begins_alike(self) -> bool:
+        """Not with a residual."""
+        return "residual" not in self.buffers
+
+    def begin(self, spot: Spot) -> Expr:
+        """The bias, plus the residual if there is one."""
+        bias = self._constant("bias", spot)
+        return bias + self._tensor("residual", spot) if "residual" in self.buffers else bias
+
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """The sum through all steps."""
+        tensors = itertools.count()
+        numbers = {CHANNEL: itertools.count(), TENSOR: tensors, GATE: tensors}
+        for place, step in enumerate(self.layer.steps):
+            value = self.kernel.T.bind(value) if place else value
+            kinds = CURVES[step].operands if isinstance(step, str) else ()
+            operands = [self._operand(kind, next(numbers[kind]), spot) for kind in kinds]
+            value = self._step(step, value, operands, self.kernel.vectors(spot.lanes))
+        return value
+
+    def finished(self, accumulators: Buffer, spots: Sequence[Spot]) -> Buffer | None:
+        """With a long curve and no operand: the sums leave their registers, and a few return at a time for the curve."""
+        curves = [CURVES[step] for step in self.layer.steps if isinstance(step, str)]
+        alike = len({spot.lanes for spot in spots}) == 1
+        if not any(curve.long for curve in curves) or any(curve.operands for curve in curves) or len(spots) <= AT_ONCE or not alike:
+            return None
+        waiting, lanes, spot = self.kernel.like(accumulators), spots[0].lanes, spots[0]
+        places = [number * lanes for number in range(len(spots))]
+        for place in places:
+            self.kernel.store(waiting, self.kernel.load(accumulators, place, lanes), place, lanes)
+        for group in np.array_split(places, -(-len(places) // AT_ONCE)):
+            # Without it LLVM would keep all sums in registers after all, and spill the rest.
+            self.kernel.call("tvmmobile_barrier", lambda: BARRIER, (waiting, 0))
+            for place in map(int, group):
+                self.kernel.store(waiting, self.finish(self.kernel.load(waiting, place, lanes), spot), place, lanes)
+        return waiting
+
+    def _step(self, step: Clamp, value: Expr, operands: Sequence[Expr], vectors: Vectors) -> Expr:
+        if isinstance(step, str):
+            return CURVES[step].emit(vectors, value, *operands)
+        return vectors.limited(value, *step)
+
+    def _operand(self, kind: str, number: int, spot: Spot) -> Expr:
+        if kind == CHANNEL:
+            return self._constant(f"constant{number}", spot)
+        name = f"operand{number}"
+        return self._tensor(name, spot) if kind == TENSOR else self._load(self.buffers[name], spot.channel, spot.count, spot.lanes)
+
+    def _constant(self, name: str, spot: Spot) -> Expr:
+        """The constants of the vector's channels: padded to whole vectors, unless groups follow each other."""
+        grouped = isinstance(self.layer, Conv2d) and self.layer.groups > 1
+        return self._load(self.buffers[name], spot.channel, spot.count if grouped else spot.lanes, spot.lanes)
+
+    def _tensor(self, name: str, spot: Spot) -> Expr:
+        """The same vector of a tensor with the output's extents."""
+        *pixels, channels = self.layer.plain_shape
+        tensor = Activation(self.buffers[name], math.prod(pixels), channels, channels)
+        return self._load(tensor.buffer, spot.place(tensor), spot.count, spot.lanes)
+
+    def _load(self, buffer: Buffer, index: Expr, count: int, lanes: int) -> Expr:
+        return self.kernel.load(buffer, index, lanes) if count == lanes else self.kernel.load_part(buffer, index, count)
+
+
+@contextmanager
+def layer_body(kernel: Kernel, layer: Conv2d | Dense, weight: int, lanes: int = 1) -> Iterator[tuple[dict[str, Buffer], Epilogue]]:
+    """The body of a kernel for one layer with so many elements of weights: its arguments as flat buffers, and its epilogue."""
+    packed = {"weight": (weight,), **constant_shapes(layer, lanes)}
+    with kernel.named_body(data=layer.input_shape, **layer.side_shapes, **packed, output=layer.output_shape) as buffers:
+        yield buffers, Epilogue(kernel, layer, buffers)

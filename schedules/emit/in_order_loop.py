@@ -1,0 +1,209 @@
+"""The reduction loop of a register tile as one piece of assembly, its instructions in the order of `in_order_order`.
+
+LLVM joins loads of 8 bytes that follow each other into loads of 16, which start alone on cores that issue in order, and moves loads away
+from where they cost nothing. So the loop is an LLVM function with inline assembly, which TVM imports into the kernel and LLVM inlines:
+accumulators enter and leave in registers that LLVM chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tvmmobile.schedules.emit.in_order_order import STEPS, TEMPORARIES, LoopAction, TileShape, pass_order
+
+#: The furthest 8 bytes that a load reaches from its base register.
+_REACH = 32760
+VECTOR_BYTES = 16
+
+
+@dataclass(frozen=True)
+class InOrderLoop:
+    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` times four steps of K, in float32.
+
+    Attributes:
+        shape: of the tile.
+        passes: at least two.
+        row_bytes: from one row of A to the next.
+        step_bytes: from one step of K to the next in W.
+        block: passes in a block of A; 0 where all of K follows each other.
+        jump_bytes: from a block's last four steps to the next block's first, in A.
+        alike: all rows' accumulators begin as the first row's: they are copied beside the first loads.
+    """
+
+    shape: TileShape
+    passes: int
+    row_bytes: int
+    step_bytes: int
+    block: int = 0
+    jump_bytes: int = 0
+    alike: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether loads reach everything that a pass reads."""
+        furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
+        whole = self.row_bytes % 8 == 0 and self.step_bytes % 8 == 0 and self.step_bytes < 1024
+        return self.passes > 1 and whole and furthest <= _REACH
+
+    @property
+    def symbol(self) -> str:
+        """A name made of all attributes."""
+        rows, vectors, beside = self.shape.rows, self.shape.vectors, self.shape.beside
+        numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes, int(self.alike))
+        return "tvmmobile_in_order_" + "_".join(str(number) for number in numbers)
+
+    def inputs(self) -> dict[int, str | int]:
+        """Initial values of the registers besides accumulators, by number: `a`, `w`, numbers."""
+        general = _General(self.shape, self.block)
+        found: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": self.passes - 1}
+        if self.block:
+            found |= {"in_block": self.block, "jump": self.jump_bytes, "step": VECTOR_BYTES, "block": self.block}
+        return {general[name]: value for name, value in found.items()}
+
+    def llvm(self) -> str:
+        """The function `symbol`(accumulators, A, W), all pointers, as LLVM's text."""
+        count, scratch = self.shape.rows * self.shape.vectors, self.shape.rows + self.shape.weights
+        general, given = _General(self.shape, self.block), self.inputs()
+        kinds = ["<4 x float>"] * (count + scratch) + ["ptr"] * 3 + ["i64"] * (general.count - 3)
+        begun = range(self.shape.vectors if self.alike else count)
+        inputs = [f"<4 x float> %v{n}" for n in begun]
+        inputs += [f"ptr %{value}" if isinstance(value, str) else f"i64 {value}" for value in given.values()]
+        # Each input is in the register of the output with its number.
+        constraints = ["=w" if n in begun else "=&w" for n in range(count + scratch)] + ["=&r"] * general.count
+        constraints += [str(n) for n in (*begun, *given)]
+        head = f"@{self.symbol}(ptr %acc, ptr %a, ptr %w)"
+        return inline_function(head, self.assembly(), kinds, constraints, inputs, count, len(begun))
+
+    def assembly(self) -> list[str]:
+        """The instructions, registers as `$0`, `$1` and so on: accumulators, A, W, then what `_General` has."""
+        writer = _Writer(self)
+        advance, finish = len(writer.advance), len(writer.finish)
+        loop = pass_order(self.shape, last=False, advance=advance, finish=finish)
+        end = pass_order(self.shape, last=True, advance=0, finish=0)
+        lines = [*writer.before(), "1:", *map(writer.line, loop), "b.ne 1b"]
+        return [*lines, *map(writer.line, end)]
+
+
+def inline_function(
+    head: str,
+    assembly: Sequence[str],
+    kinds: Sequence[str],
+    constraints: Sequence[str],
+    inputs: Sequence[str],
+    accumulators: int,
+    begun: int,
+) -> str:
+    """An LLVM function that loads accumulators from `%acc` as `%v0`, `%v1` and so on, executes the assembly, and stores its first results.
+
+    Args:
+        head: its name and parameters.
+        kinds: LLVM's types of the assembly's results.
+        constraints, inputs: of its operands, results first.
+        accumulators: how many there are.
+        begun: how many of them are loaded at the start.
+    """
+    before, after = [], []
+    kind = "{" + ", ".join(kinds) + "}"
+    for n in range(accumulators):
+        before.append(f"%p{n} = getelementptr <4 x float>, ptr %acc, i64 {n}")
+        if n < begun:
+            before.append(f"%v{n} = load <4 x float>, ptr %p{n}, align 16")
+        after += [f"%r{n} = extractvalue {kind} %r, {n}", f"store <4 x float> %r{n}, ptr %p{n}, align 16"]
+    text, told = "\\0A".join(assembly), ",".join([*constraints, "~{cc}", "~{memory}"])
+    call = f'%r = call {kind} asm sideeffect "{text}", "{told}"({", ".join(inputs)})'
+    return "\n".join([f"define internal void {head} alwaysinline nounwind {{", *before, call, *after, "ret void", "}", ""])
+
+
+def lower_half(register: str) -> str:
+    """An operand as the lower 8 bytes of its register."""
+    return register.replace("}", ":d}")
+
+
+class _General:
+    """The general registers' numbers among the operands."""
+
+    def __init__(self, shape: TileShape, block: int) -> None:
+        self.names = ["following", "a", "w", "left", *(["in_block", "jump", "step", "block", "by"] if block else [])]
+        self.first = shape.rows * shape.vectors + shape.rows + shape.weights
+        self.count = len(self.names) + TEMPORARIES
+
+    def __getitem__(self, name: str) -> int:
+        return self.first + self.names.index(name)
+
+    def temporary(self, number: int) -> int:
+        return self.first + len(self.names) + number
+
+
+class _Writer:
+    """Instructions to text."""
+
+    def __init__(self, loop: InOrderLoop) -> None:
+        self.loop, self.shape = loop, loop.shape
+        self.general = _General(loop.shape, loop.block)
+        g = {name: f"${self.general[name]}" for name in self.general.names}
+        #: Of the pointer to the next pass's A, which jumps from block to block.
+        self.advance = (
+            [
+                f"subs {g['in_block']}, {g['in_block']}, #1",
+                f"csel {g['by']}, {g['jump']}, {g['step']}, eq",
+                f"csel {g['in_block']}, {g['block']}, {g['in_block']}, eq",
+                f"add {g['following']}, {g['following']}, {g['by']}",
+            ]
+            if loop.block
+            else [f"add {g['following']}, {g['following']}, #16"]
+        )
+        self.finish = [
+            f"add {g['w']}, {g['w']}, #{STEPS * loop.step_bytes}",
+            f"mov {g['a']}, {g['following']}",
+            f"subs {g['left']}, {g['left']}, #1",
+        ]
+
+    def line(self, action: LoopAction) -> str:
+        """One instruction."""
+        shape = self.shape
+        if action.name == "multiply":
+            k, j, i = action.place
+            return (
+                f"fmla ${{{i * shape.vectors + j}}}.4s, {self._w(k * shape.vectors + j)}.4s, {self._a(i)}.s[{k % 2 if shape.beside else k}]"
+            )
+        if action.half is None:
+            kind, number = action.name[:-1], action.name[-1]
+            return "nop" if action.name == "nop" else (self.advance if kind == "advance" else self.finish)[int(number)]
+        half, temporary = action.half, f"${self.general.temporary(action.temporary)}"
+        register = self._a(half.index) if half.of == "a" else self._w(half.index)
+        if action.name == "insert":
+            return f"ins {register}.d[{int(half.high)}], {temporary}"
+        if action.name == "fetch":
+            temporary = lower_half(register)
+        return self._load(temporary, half.of, half.index, half.high, half.following)
+
+    def before(self) -> Iterator[str]:
+        """The instructions that load what the first pass expects in registers."""
+        halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
+        halves += [("a", row, False) for row in range(self.shape.rows)]
+        vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0
+        copies = [f"mov ${{{n}}}.16b, ${{{n % vectors}}}.16b" for n in range(vectors, copied)]
+        for start in range(0, len(halves), TEMPORARIES):
+            some = halves[start : start + TEMPORARIES]
+            for number, (of, index, high) in enumerate(some):
+                if copies:
+                    yield copies.pop(0)
+                yield self._load(f"${self.general.temporary(number)}", of, index, high, False)
+            for number, (of, index, high) in enumerate(some):
+                register = self._a(index) if of == "a" else self._w(index)
+                yield f"ins {register}.d[{int(high)}], ${self.general.temporary(number)}"
+        yield from copies
+
+    def _load(self, temporary: str, of: str, index: int, high: bool, following: bool) -> str:
+        if of == "a":
+            base = "following" if following else "a"
+            return f"ldr {temporary}, [${self.general[base]}, #{index * self.loop.row_bytes + 8 * high}]"
+        k, j = divmod(index + following * STEPS * self.shape.vectors, self.shape.vectors)
+        return f"ldr {temporary}, [${self.general['w']}, #{k * self.loop.step_bytes + j * VECTOR_BYTES + 8 * high}]"
+
+    def _a(self, row: int) -> str:
+        return f"${{{self.shape.rows * self.shape.vectors + row}}}"
+
+    def _w(self, n: int) -> str:
+        return f"${{{self.shape.rows * self.shape.vectors + self.shape.rows + n % self.shape.weights}}}"

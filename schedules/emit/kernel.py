@@ -1,0 +1,415 @@
+"""Small steps from which templates build TIR: buffers, vectors, and the partition of an axis into tiles.
+
+Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays
+a loop, and LLVM sees exactly what is emitted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from tvmmobile.graph.layers import Conv2d, WindowLayer, WindowPool
+from tvmmobile.graph.layouts import channel_block, shuffle_of
+from tvmmobile.graph.precision import storage_named
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.vectors import Vectors
+from tvmmobile.schedules.space import Knobs
+
+Expr = Any
+Buffer = Any
+#: Marks functions that templates emit: flat buffers, 32-bit indices, explicit vectors, no blocks. `kernels.lowering` uses it.
+PLAIN = "tvmmobile.plain"
+#: A range of equal pieces: first and one after the last.
+Span = tuple[Expr, Expr]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Equal tiles in a row along one output axis.
+
+    Attributes:
+        start: first output index.
+        count: number of tiles.
+        size: outputs per tile.
+        taps: for each output of the tile its taps [low, high) that fall inside the input; equal for all tiles of a run.
+    """
+
+    start: int
+    count: int
+    size: int
+    taps: tuple[tuple[int, int], ...]
+
+
+def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
+    """For each output row (axis 0) or column (1) its taps [low, high) that fall inside the input."""
+    outputs, inputs = ((layer.out_height, layer.height), (layer.out_width, layer.width))[axis]
+    kernel, step = layer.kernel[axis], layer.dilation[axis]
+    origins = [output * layer.stride[axis] - layer.padding[axis] for output in range(outputs)]
+    return [(min(max(0, -(origin // step)), kernel), max(0, min(kernel, -((origin - inputs) // step)))) for origin in origins]
+
+
+def partition(layer: WindowLayer, axis: int, tile: int) -> list[Run]:
+    """A layer's output rows or columns in tiles, joined where neighbours need the same taps; border tiles stand alone."""
+    return cut(taps_along(layer, axis), tile)
+
+
+def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:
+    """Cut outputs that need these taps into tiles, and join neighbours that need the same ones; starts count from the first output."""
+    runs: list[Run] = []
+    for start in range(0, len(taps), tile):
+        needed = tuple(taps[start : start + tile])
+        last = runs[-1] if runs else None
+        if last and last.taps == needed:
+            runs[-1] = Run(last.start, last.count + 1, last.size, last.taps)
+        else:
+            runs.append(Run(start, 1, len(needed), needed))
+    return runs
+
+
+@contextmanager
+def tiles(run: Run) -> Iterator[Expr]:
+    """A loop over the tiles of a run; yields the tile's first output index."""
+    from tvm.tirx.script import builder as T  # noqa: N812
+
+    if run.count == 1:
+        yield run.start
+        return
+    with T.serial(0, run.count) as tile:
+        yield run.start + tile * run.size
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation in a flat buffer, with channels in blocks: block after block, each with all pixels.
+
+    Attributes:
+        buffer: where it is.
+        pixels, channels, block: its extents; NHWC is one block of all channels.
+        origin: where it begins in the buffer.
+    """
+
+    buffer: Buffer
+    pixels: int
+    channels: int
+    block: int
+    origin: Expr = 0
+
+    def at(self, pixel: Expr, channel: Expr) -> Expr:
+        """Index of an element."""
+        if self.block == self.channels:
+            index = pixel * self.channels + channel
+        else:
+            index = channel // self.block * (self.pixels * self.block) + pixel * self.block + channel % self.block
+        return index if isinstance(self.origin, int) and self.origin == 0 else self.origin + index
+
+    @property
+    def in_line(self) -> bool:
+        """Whether pixels are `block` elements apart, so that `at` need not be called for each."""
+        return True
+
+    def holds_whole(self, lanes: int) -> bool:
+        """Whether a vector of channels lies together."""
+        return self.block == self.channels or self.block % lanes == 0
+
+
+@dataclass(frozen=True)
+class ShuffledActivation(Activation):
+    """An activation whose channels are those of several pixels of a larger image: see `layouts.shuffled`.
+
+    Attributes:
+        width: its columns.
+        rows: those of the larger image for each of its own.
+    """
+
+    width: int = 1
+    rows: int = 1
+
+    @property
+    def in_line(self) -> bool:
+        """Not at the end of a row."""
+        return False
+
+    def at(self, pixel: Expr, channel: Expr) -> Expr:
+        """Index of an element."""
+        line, column = pixel // self.width, pixel % self.width
+        block, lane = channel // self.block, channel % self.block
+        row = (block // self.rows * (self.pixels // self.width) + line) * self.rows + block % self.rows
+        return self.origin + (row * self.width + column) * self.block + lane
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive channels of an activation.
+
+    Attributes:
+        activation: with its channels together.
+        first, count: which of them.
+    """
+
+    activation: Activation
+    first: int
+    count: int
+
+
+def share(thread: Expr, threads: int, count: int) -> Span:
+    """A thread's share of `count` equal pieces; all of them if the thread is `None`, the only one."""
+    return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
+
+
+def vector_parts(extent: int, lanes: int) -> list[tuple[int, int, int]]:
+    """Whole vectors of an extent, then single elements: lanes, how many, and where they begin. Empty parts are left out."""
+    whole, single = divmod(extent, lanes)
+    return [part for part in ((lanes, whole, 0), (1, single, whole * lanes)) if part[1]]
+
+
+class Kernel:
+    """A task's TIR function under construction, with flat buffers in its precision.
+
+    Attributes:
+        lanes, bytes: elements of a vector, and the size of one.
+        chain: see `Precision`.
+        inner: the order of a register tile's loop, see `template.with_inner`.
+    """
+
+    def __init__(self, task: Task, knobs: Knobs = MappingProxyType({})) -> None:
+        from tvm.script.ir_builder import IRBuilder
+        from tvm.tirx.script import builder
+
+        self.T = builder
+        self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
+        self.chain = task.precision.chain
+        data, output = task.storage
+        #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
+        self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind != task.precision}
+        self._converted: list[Buffer] = []
+        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data == task.precision else 0
+        self._ir_builder = IRBuilder()
+        self._imported: dict[str, str] = {}
+
+    @contextmanager
+    def body(self, **shapes: tuple[int, ...]) -> Iterator[list[Buffer]]:
+        """Open the function with one argument per name and shape; yields them as flat buffers."""
+        with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
+            self.T.func_name(self._symbol)
+            self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True, PLAIN: True})
+            types = list(map(self.type_of, shapes))
+            arguments = [self.T.arg(name, self.T.Buffer(shape, kind)) for (name, shape), kind in zip(shapes.items(), types, strict=True)]
+            flat = []
+            for argument, (name, shape), kind in zip(arguments, shapes.items(), types, strict=True):
+                whole = len(shape) == 1
+                flat.append(argument if whole else self.T.decl_buffer((math.prod(shape),), kind, data=argument.data))
+                if name in self._storage:
+                    self._converted.append(flat[-1])
+            yield flat
+
+    def type_of(self, argument: str) -> str:
+        """TVM's name of the type of an argument's elements."""
+        return self._storage.get(argument, self._precision).name
+
+    @contextmanager
+    def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
+        """`body`; yields the buffers by name."""
+        with self.body(**shapes) as flat:
+            yield dict(zip(shapes, flat, strict=True))
+
+    def finish(self) -> Any:
+        """The finished function."""
+        from tvm.ir import StringImm
+        from tvm.tirx import AttrStmt, IntImm
+
+        function = self._ir_builder.get()
+        if not self._imported:
+            return function
+        text = StringImm("\n".join(self._imported.values()))
+        return function.with_body(AttrStmt(IntImm("int32", 0), "pragma_import_llvm", text, function.body))
+
+    def call(self, symbol: str, llvm: Callable[[], str], *places: tuple[Buffer, Expr]) -> None:
+        """Call a function of pointers to these elements that LLVM's text defines; it is inlined."""
+        if symbol not in self._imported:
+            self._imported[symbol] = llvm()
+        self.T.evaluate(self.T.call_extern("void", symbol, *(buffer.access_ptr("rw", offset=index) for buffer, index in places)))
+
+    @contextmanager
+    def loop(self, count: Expr) -> Iterator[Expr]:
+        """A loop, unless it would run once; yields the iteration's number."""
+        if isinstance(count, int) and count == 1:
+            yield 0
+            return
+        with self.T.serial(0, count) as index:
+            yield index
+
+    @contextmanager
+    def span(self, start: Expr, end: Expr) -> Iterator[Expr]:
+        """A loop from `start` to `end`, unless it would run once."""
+        with self.loop(end - start) as index:
+            yield start + index
+
+    @contextmanager
+    def team(self, threads: int) -> Iterator[Expr]:
+        """A loop whose iterations are threads; yields the thread's number, `None` if there is only one.
+
+        Loops of one kernel write different outputs, and none reads what another writes: in a C library they do not wait for each other.
+        """
+        if threads == 1:
+            yield None
+            return
+        with self.T.parallel(0, threads) as thread:
+            yield thread
+
+    @contextmanager
+    def where(self, *conditions: Expr) -> Iterator[None]:
+        """Code emitted inside runs only if all conditions hold."""
+        if not conditions:
+            yield
+            return
+        every: Any = conditions[0]
+        for condition in conditions[1:]:
+            every = self.T.And(every, condition)
+        with self.T.If(every), self.T.Then():
+            yield
+
+    def accumulators(self, elements: int) -> Buffer:
+        """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
+        return self._in_registers(elements, self._precision.accumulator)
+
+    def totals(self, elements: int) -> Buffer:
+        """Like `accumulators`, for sums that grow with every term, see `Precision.total`."""
+        return self._in_registers(elements, self._precision.total)
+
+    def like(self, accumulators: Buffer) -> Buffer:
+        """A buffer like another one, with as many numbers of the same type."""
+        return self._in_registers(accumulators.shape[0], accumulators.dtype)
+
+    def _in_registers(self, elements: int, dtype: str) -> Buffer:
+        return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
+
+    def widened(self, value: Expr, lanes: int) -> Expr:
+        """Numbers in the type of `totals`; unchanged if that is not wider."""
+        return self._cast(value, lanes, self._precision.total)
+
+    def narrowed(self, value: Expr, lanes: int) -> Expr:
+        """Totals in the type that is stored; `store` converts them for an output in another precision."""
+        return value if "output" in self._storage else self._cast(value, lanes, self._precision.name)
+
+    def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
+        if self._precision.total == self._precision.name:
+            return value
+        return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
+
+    def vectors_of_totals(self, lanes: int) -> Vectors:
+        """Arithmetic on vectors of so many `totals`."""
+        return Vectors(self._precision.total, lanes, self.T.bind, bool(self._precision.bits))
+
+    def is_converted(self, buffer: Buffer) -> bool:
+        """Whether it is an argument in another precision than the kernel's, which `load` and `store` convert."""
+        return any(buffer.same_as(other) for other in self._converted)
+
+    def scratch(self, elements: int, totals: bool = False) -> Buffer:
+        """A buffer in memory, perhaps of `totals`: one allocation at this point, in the workspace of the executing thread."""
+        return self.T.alloc_buffer((elements,), self._precision.total if totals else self._precision.name)
+
+    def number(self, value: float) -> Expr:
+        """A constant."""
+        return getattr(self.T, self._precision.accumulator)(value)
+
+    def total(self, value: float) -> Expr:
+        """A constant of the type of `totals`."""
+        return getattr(self.T, self._precision.total)(value)
+
+    def at(self, index: Expr, lanes: int = 0) -> Expr:
+        """Index of `lanes` consecutive elements; 0 means a whole vector, here and below."""
+        lanes = lanes or self.lanes
+        return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
+
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
+        """`lanes` consecutive elements, in the kernel's precision."""
+        value = buffer[self.at(index, lanes)]
+        return self.vectors(lanes).cast(value) if self.is_converted(buffer) else value
+
+    def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
+        """Store `lanes` values to consecutive elements, in the buffer's precision."""
+        if self.is_converted(buffer):
+            value = self._stored(str(buffer.dtype), value, lanes or self.lanes)
+        self.T.buffer_store(buffer, value, [self.at(index, lanes)])
+
+    def _stored(self, dtype: str, value: Expr, lanes: int) -> Expr:
+        """Values in another precision; real numbers are rounded to integers."""
+        if storage_named(dtype).is_integer:
+            return self.vectors(lanes).rounded(value)
+        return Vectors(dtype, lanes, self.T.bind, False).cast(value)
+
+    def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
+        """A whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
+        if lanes == self.lanes:
+            return self.load(buffer, index)
+        elements = [self.load(buffer, index + lane, 1) if lane < lanes else self.number(0.0) for lane in range(self.lanes)]
+        return self.T.Shuffle(elements, list(range(self.lanes)))
+
+    def store_part(self, buffer: Buffer, vector: Expr, index: Expr, lanes: int) -> None:
+        """Store the first `lanes` lanes of a whole vector."""
+        if lanes == self.lanes:
+            self.store(buffer, vector, index)
+            return
+        for lane in range(lanes):
+            self.store(buffer, self.T.Shuffle([vector], [lane]), index + lane, 1)
+
+    def lane(self, vector: Expr, lane: int) -> Expr:
+        """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
+        return self.T.Broadcast(self.T.Shuffle([vector], [lane]), self.lanes)
+
+    def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
+        """A vector of sums with one more product."""
+        return so_far + weight * value
+
+    def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
+        """The element at `line + offset` in all lanes, from vectors that stay within [low, high) of the line."""
+        if high - low < self.lanes:
+            return self.splat(self.load(buffer, line + offset, 1))
+        vector = min(low + (offset - low) // self.lanes * self.lanes, high - self.lanes)
+        return self.lane(self.load(buffer, line + vector), offset - vector)
+
+    def splat(self, scalar: Expr, lanes: int = 0) -> Expr:
+        """A scalar in all lanes."""
+        lanes = lanes or self.lanes
+        return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+    def vectors(self, lanes: int = 0) -> Vectors:
+        """Arithmetic on vectors with that many lanes."""
+        own = self._precision
+        return Vectors(own.accumulator, lanes or self.lanes, self.T.bind, bool(own.bits), own.total)
+
+
+def input_of(layer: Conv2d | WindowPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:
+    """A layer's input and pieces, in the buffers `data`, `source1` and so on: none where it is one tensor, else `data` stands for it."""
+    pixels = layer.height * layer.width
+    if not layer.pieces:
+        return Activation(buffers["data"], pixels, layer.in_channels, channel_block(layer.in_layout, layer.in_channels)), ()
+    names = ["data", *(f"source{number}" for number in range(1, len(layer.sources)))]
+    sources = [Activation(buffers[name], pixels, channels, channels) for name, channels in zip(names, layer.sources, strict=True)]
+    return sources[0], tuple(Piece(sources[source], first, count) for source, first, count in layer.pieces)
+
+
+def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
+    """A layer's output, in its layout."""
+    pixels, channels = layer.out_height * layer.out_width, layer.out_channels
+    block, shuffle = channel_block(layer.out_layout, channels), shuffle_of(layer.out_layout)
+    if shuffle is None:
+        return Activation(buffer, pixels, channels, block)
+    return ShuffledActivation(buffer, pixels, channels, block, width=layer.out_width, rows=shuffle[0])
+
+
+def pieces_of_group(pieces: tuple[Piece, ...], group: int, depth: int) -> tuple[Piece, ...]:
+    """The pieces of the input channels `group * depth` to `(group + 1) * depth`, cut at the group's ends."""
+    found = []
+    start = 0
+    for piece in pieces:
+        first, last = max(group * depth, start), min((group + 1) * depth, start + piece.count)
+        if first < last:
+            found.append(Piece(piece.activation, piece.first + first - start, last - first))
+        start += piece.count
+    return tuple(found)

@@ -1,0 +1,119 @@
+"""Estimates the cost of a blocked matrix product: multiplications, and the lines that its cache blocks move. For ranking, not for reports.
+
+The first-level cache is assumed to hold everything that a loop reuses, if it is small enough in total.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.machine import Machine
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.in_order_order import STEPS, TileShape, inner_order
+from tvmmobile.schedules.space import Knobs, round_up
+
+LINE_BYTES = 64
+#: A tile's time beyond its multiplications, in multiply-adds: for each K block, and for bias and clamp.
+PER_K_BLOCK, PER_TILE = 3.5, 20.0
+#: With fewer independent accumulators, a step of K waits for the one before.
+LATENCY_BOUND = 8
+
+
+#: Time to multiply a vector of weights by its gate, which is that of storing it.
+PER_SCALED_VECTOR = 2.0
+
+
+@dataclass(frozen=True)
+class MatrixProduct:
+    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; and
+    the core. The unit of time is a vector's multiply-add, a cycle on a core that starts one in each.
+    """
+
+    pixels: int
+    depth: int
+    channels: int
+    scaled: bool
+    lanes: int
+    bytes: int
+    machine: Machine
+
+    @classmethod
+    def of(cls, layer: Conv2d, task: Task) -> MatrixProduct:
+        """A 1×1 convolution's."""
+        pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
+        return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine)
+
+    @property
+    def line(self) -> int:
+        """Elements of a cache line."""
+        return LINE_BYTES // self.bytes
+
+    def cycles(self, knobs: Knobs) -> float:
+        """Estimated time with `Pointwise`'s knobs, on one thread."""
+        return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"]) + self.moving(knobs)
+
+    @property
+    def least(self) -> float:
+        """Time of the multiplications alone."""
+        return self.pixels * self.depth * self.channels / self.lanes
+
+    def multiplying(self, rows: int, columns: int, k_block: int) -> float:
+        """Time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
+        tiles, rest = divmod(self.pixels, rows)
+        panels, narrow = divmod(self.channels, columns)
+        steps = -(-self.depth // (k_block or self.depth))
+        cycles = 0.0
+        for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
+            for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
+                accumulators = height * width // self.lanes
+                order = inner_order(self.machine, self.lanes)
+                step = TileShape(height, width // self.lanes, order == 2).cycles / STEPS if order else accumulators
+                partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
+                tile = max(step, LATENCY_BOUND) * self.depth + steps * partial + PER_TILE
+                cycles += tile * row_tiles * column_tiles
+        return cycles
+
+    def moving(self, knobs: Knobs) -> float:
+        """Time for the lines of A, W and C that come and go.
+
+        Reused data is still in the first-level cache if it fits there together with the data touched in between.
+        """
+        rows, columns = knobs["rows"], knobs["columns"]
+        m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
+        n = min((knobs["n_block"] * columns) or self.channels, self.channels)
+        k = min(knobs["k_block"] or self.depth, self.depth)
+        one_tile, one_panel = min(rows, m) * k, k * min(columns, n)
+        again_w = 1.0 if self._stay(k * n, one_tile, rows * n) else max(m / rows, 1)
+        again_a = 1.0 if self._stay(one_tile, one_panel) else max(n / columns, 1)
+        # The outer loop's data stays while the inner loop passes, or is read again, from the second level if it fits there.
+        blocks_a, blocks_w = self.channels / n, self.pixels / m
+        if knobs["outer"] == 0 and self._stay(m * self.depth, k * n, m * n):
+            blocks_a = 1.0
+        if knobs["outer"] == 1 and self._stay(n * self.depth, m * k, m * n):
+            blocks_w = 1.0
+        read_a = self.pixels * self.depth / self.line * again_a * blocks_a * self._line(self.pixels, knobs["outer"] == 1, blocks_a)
+        read_w = self.channels * self.depth / self.line * again_w * blocks_w * self._line(self.channels, knobs["outer"] == 0, blocks_w)
+        written = self.pixels * self.channels / self.line
+        again_c = 0.0 if self._stay(m * n, m * k, k * n) else self.depth / k - 1
+        return (
+            read_a
+            + read_w
+            + written * (again_c * self.machine.line_read + self.machine.line_written)
+            + (self._scaling(k * n, self.pixels / m) if self.scaled else 0)
+        )
+
+    def _scaling(self, block: float, times: float) -> float:
+        """Time to multiply all weights by their gate that many times, block by block into a buffer."""
+        weights = self.depth * self.channels
+        missed = 0.0 if self._stay(block, block) else weights / self.line * self.machine.line_written
+        return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)
+
+    def _line(self, extent: int, passes: bool, times: float) -> float:
+        """Time to read a line of A or W: from memory again if all of it passes several times and exceeds the caches."""
+        again = passes and times > 1 and extent * self.depth * self.bytes > self.machine.cached_bytes
+        return self.machine.line_from_memory if again else self.machine.line_read
+
+    def _stay(self, *elements: float) -> bool:
+        """Whether that many elements stay in the first-level cache together."""
+        return sum(elements) * self.bytes <= self.machine.resident_bytes

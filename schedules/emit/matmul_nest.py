@@ -1,0 +1,182 @@
+"""Loops around the register tile of a matrix product: threads, then cache blocks of pixels, panels and K, then tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.space import Knobs
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Rows of the product: `lines` times `count` pixels.
+
+    Attributes:
+        origin: pixel of C to which the first one belongs.
+        pitch: pixels of C from one line to the next.
+        step, source_pitch: pixels of A from one of them to the next, and from one line to the next.
+    """
+
+    count: int
+    lines: int = 1
+    origin: Expr = 0
+    pitch: int = 0
+    step: int = 1
+    source_pitch: int = 0
+
+
+class MatmulNest:
+    """The loops that `Pointwise`'s knobs describe.
+
+    Args:
+        knobs: at least `rows`; `k_block`, `m_block`, `n_block`, `outer`, `order` and `axis` are 0 where they are missing.
+    """
+
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
+        self.tile, self.pixels, self.widths, self.threads = tile, pixels, widths, threads
+        self.kernel, self.T = tile.kernel, tile.kernel.T
+        self.knobs = {"k_block": 0, "m_block": 0, "n_block": 0, "outer": 0, "order": 0, "axis": 0, **knobs}
+        #: Whole pixel tiles of a line, and the pixels after them.
+        self.tiles, self.rest = divmod(pixels.count, self.knobs["rows"])
+
+    def emit(self) -> None:
+        """The whole nest."""
+        with self.kernel.team(self.threads) as thread:
+            self._panels(thread)
+
+    def _panels(self, thread: Expr) -> None:
+        """A thread's share: some of the tiles, or some of the panels; the last thread gets the remainder."""
+        by_pixels = self.knobs["axis"] == 0
+        tiles = share(thread if by_pixels else None, self.threads, self.tiles)
+        for panel in self.widths:
+            if by_pixels or panel.count > 1:
+                # Weights are packed by blocks of panels, so that threads share whole blocks.
+                size = self.knobs["n_block"] or 1
+                first, last = share(None if by_pixels else thread, self.threads, -(-panel.count // size))
+                columns = first * size, panel.count if isinstance(last, int) else self.T.min(last * size, panel.count)
+                self._outer(panel, columns, tiles, thread if by_pixels else None)
+            else:
+                # The remainder goes to the last thread.
+                with self.kernel.where(*([] if thread is None else [thread == self.threads - 1])):
+                    self._outer(panel, (0, 1), tiles, None)
+
+    def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
+        """Blocks of pixels and of panels, in either order."""
+        if self.knobs["outer"] == 0:
+            with self._blocks(tiles, self.knobs["m_block"]) as rows, self._blocks(panels, self.knobs["n_block"]) as columns:
+                self._depth(panel, columns, rows, self._ends(rows, tiles, thread))
+        else:
+            with self._blocks(panels, self.knobs["n_block"]) as columns, self._blocks(tiles, self.knobs["m_block"]) as rows:
+                self._depth(panel, columns, rows, self._ends(rows, tiles, thread))
+
+    def _depth(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr]) -> None:
+        """K blocks of one block of C."""
+        depth, block = self.tile.depth, self.knobs["k_block"]
+        if not block or block >= depth:
+            self._block(panel, columns, rows, ends, Extent(0, depth, True, True))
+            return
+        blocks = -(-depth // block)
+        self._block(panel, columns, rows, ends, Extent(0, block, True, False))
+        if blocks > 2:
+            with self.T.serial(0, blocks - 2) as middle:
+                self._block(panel, columns, rows, ends, Extent((middle + 1) * block, block, False, False))
+        done = (blocks - 1) * block
+        self._block(panel, columns, rows, ends, Extent(done, depth - done, False, True))
+
+    def _block(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr], part: Extent) -> None:
+        """Tiles of one block, and the shorter one at the end of a line where the block has it."""
+        height, lines = self.knobs["rows"], self.pixels.lines
+        if self.tiles:
+            if self.knobs["order"] == 0:
+                with self.kernel.loop(lines) as line, self.kernel.span(*rows) as i, self.kernel.span(*columns) as n:
+                    self._tile(line, i * height, height, panel, columns, n, part)
+            else:
+                with self.kernel.span(*columns) as n, self.kernel.loop(lines) as line, self.kernel.span(*rows) as i:
+                    self._tile(line, i * height, height, panel, columns, n, part)
+        if self.rest:
+            with self.kernel.where(*ends), self.kernel.span(*columns) as n, self.kernel.loop(lines) as line:
+                self._tile(line, self.tiles * height, self.rest, panel, columns, n, part)
+
+    def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
+        """`rows` pixels of a line, from `pixel` on, × one panel of a block."""
+        pixels, weights = self.pixels, self._weights(panel, columns, index, part)
+        target = pixels.origin + line * pixels.pitch + pixel
+        self.tile.emit(line * pixels.source_pitch + pixel * pixels.step, target, rows, panel, index, part, weights)
+
+    def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
+        """Where a part of a panel begins in the packed weights."""
+        depth = self.tile.depth
+        if part.count == depth:
+            return (panel.channel + index * panel.width) * depth
+        first, last = columns if self.knobs["n_block"] else (0, panel.count)
+        block = (panel.channel + first * panel.width) * depth + (last - first) * panel.width * part.start
+        return block + (index - first) * panel.width * part.count
+
+    def _ends(self, rows: Span, tiles: Span, thread: Expr) -> list[Expr]:
+        """The conditions under which a block of tiles is a line's last."""
+        last_block = [] if rows is tiles else [rows[1] == tiles[1]]
+        return last_block + ([] if thread is None else [thread == self.threads - 1])
+
+    @contextmanager
+    def _blocks(self, pieces: Span, size: int) -> Iterator[Span]:
+        """A loop over blocks of `size` pieces, 0 for all of them at once; the last block may be shorter."""
+        start, end = pieces
+        known = isinstance(start, int) and isinstance(end, int)
+        if not size or (known and size >= end - start):
+            yield pieces
+            return
+        with self.T.serial(0, (end - start + size - 1) // size) as number:
+            begin = start + number * size
+            whole = known and (end - start) % size == 0
+            yield begin, begin + size if whole else self.T.min(begin + size, end)
+
+
+class ScaledNest(MatmulNest):
+    """`MatmulNest`'s loops, for A[pixel, k] · gate[k].
+
+    A block of weights is multiplied into a buffer of its own size, which every tile of the block then reads: K × N multiplications for each
+    block of pixels, where scaling A would take pixels × K for each block of panels, and a separate buffer in another order.
+    """
+
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int, gate: Buffer) -> None:
+        super().__init__(tile, knobs, pixels, widths, threads)
+        self.gate, self.packed = gate, tile.w
+
+    def _panels(self, thread: Expr) -> None:
+        """A thread's share, with a buffer of its own."""
+        depth, columns = self.tile.depth, self.knobs["n_block"]
+        widest = max(min(columns or panel.count, panel.count) * panel.width for panel in self.widths)
+        self.tile = replace(self.tile, w=self.kernel.scratch(widest * min(self.knobs["k_block"] or depth, depth)))
+        super()._panels(thread)
+
+    def _block(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr], part: Extent) -> None:
+        """Multiplies the block's weights, then its tiles."""
+        with self.kernel.span(*columns) as index:
+            self._scale(super()._weights(panel, columns, index, part), self._weights(panel, columns, index, part), panel.width, part)
+        super()._block(panel, columns, rows, ends, part)
+
+    def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
+        """Where a part of a panel begins in the block's buffer."""
+        return (index - columns[0]) * (panel.width * part.count)
+
+    def _scale(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
+        """Multiplies a part of one panel, a vector of K at a time."""
+        lanes = self.kernel.lanes
+        steps, rest = divmod(part.count, lanes)
+        if steps:
+            with self.kernel.loop(steps) as step:
+                gate = self.kernel.load(self.gate, part.start + step * lanes)
+                for lane in range(lanes):
+                    self._scale_row(source, target, width, step * lanes + lane, self.kernel.lane(gate, lane))
+        for row in range(steps * lanes, steps * lanes + rest):
+            self._scale_row(source, target, width, row, self.kernel.splat(self.gate[part.start + row]))
+
+    def _scale_row(self, source: Expr, target: Expr, width: int, row: Expr, factor: Expr) -> None:
+        """One step of K."""
+        for column in range(0, width, self.kernel.lanes):
+            place = row * width + column
+            self.kernel.store(self.tile.w, self.kernel.load(self.packed, source + place) * factor, target + place)

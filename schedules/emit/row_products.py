@@ -1,0 +1,83 @@
+"""Products of a few rows with contiguous columns, a few vectors of them at a time: shared by attention and batched products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.space import round_up
+
+#: From the number of a row to the index of its first element.
+Row = Callable[[Expr], Expr]
+
+
+def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int], target: Buffer) -> None:
+    """Transpose rows: the first elements of all rows first, with zeros up to a whole vector.
+
+    Args:
+        extents: rows, and elements of each.
+    """
+    (rows, elements), lanes = extents, kernel.lanes
+    pitch = round_up(rows, lanes)
+    with kernel.loop(rows) as number:
+        whole = elements // lanes
+        if whole:
+            with kernel.loop(whole) as step:
+                vector = kernel.T.bind(kernel.load(source, row(number) + step * lanes))
+                for lane in range(lanes):
+                    kernel.store(target, kernel.T.Shuffle([vector], [lane]), (step * lanes + lane) * pitch + number, 1)
+        for place in range(whole * lanes, elements):
+            kernel.store(target, kernel.load(source, row(number) + place, 1), place * pitch + number, 1)
+    for number in range(rows, pitch):
+        with kernel.loop(elements) as place:
+            kernel.store(target, kernel.number(0.0), place * pitch + number, 1)
+
+
+def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[Any, int]]:
+    """Loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and the vectors."""
+    lanes = kernel.lanes
+    count, rest = divmod(extent // lanes, most)
+    if count:
+        yield _columns(kernel, 0, count, most * lanes), most
+    if rest:
+        yield _columns(kernel, count * most * lanes, 1, lanes), rest
+    if extent % lanes:
+        yield _columns(kernel, extent // lanes * lanes, 1, lanes), 1
+
+
+@contextmanager
+def _columns(kernel: Kernel, first: int, count: int, each: int) -> Iterator[Expr]:
+    with kernel.loop(count) as panel:
+        yield first + panel * each
+
+
+def row_products(kernel: Kernel, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], extents: tuple[int, int, int]) -> Buffer:
+    """Sums of products of rows of a buffer and vectors, row by row.
+
+    Args:
+        right: the vector of a term, by its number and the vector's.
+        extents: rows, vectors, and terms of a sum.
+    """
+    lanes, (rows, vectors, terms) = kernel.lanes, extents
+    buffer, row_at = left
+    sums = kernel.accumulators(rows * vectors * lanes)
+    for place in range(rows * vectors):
+        kernel.store(sums, kernel.splat(kernel.number(0.0)), place * lanes)
+
+    def add(k: Expr, factors: list[Expr]) -> None:
+        for j in range(vectors):
+            vector = kernel.T.bind(right(k, j))
+            for row in range(rows):
+                place = (row * vectors + j) * lanes
+                kernel.store(sums, kernel.multiply_add(kernel.load(sums, place), vector, factors[row]), place)
+
+    if terms >= lanes:
+        with kernel.loop(terms // lanes) as step:
+            loaded = [kernel.T.bind(kernel.load(buffer, row_at(row) + step * lanes)) for row in range(rows)]
+            for lane in range(lanes):
+                add(step * lanes + lane, [kernel.lane(vector, lane) for vector in loaded])
+    for k in range(terms // lanes * lanes, terms):
+        add(k, [kernel.splat(kernel.load(buffer, row_at(row) + k, 1)) for row in range(rows)])
+    return sums

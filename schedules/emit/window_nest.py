@@ -1,0 +1,260 @@
+"""Slides a window over an image, channel by channel: a tile of output pixels for a few channels reads the window once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmmobile.graph.layers import Conv2d, WindowPool
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import Ends, Spot
+from tvmmobile.schedules.emit.in_order_block import multiply_window
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
+from tvmmobile.schedules.space import Knobs, Space, up_to
+
+#: Layers whose output channels depend only on the input channel of the same number.
+Windowed = Conv2d | WindowPool
+#: From a result so far, a value of the window, its channel, its place in the window, counted row by row, and lanes to the next result.
+Add = Callable[[Expr, Expr, Expr, int, int], Expr]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A weighted sum of values, with the same number of taps for each channel."""
+
+    kernel: Kernel
+    taps: int
+    weight: Buffer
+
+    def __call__(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
+        """The sum with one more value."""
+        return so_far + value * self.kernel.load(self.weight, self.first(channel) + tap * lanes, lanes)
+
+    def first(self, channel: Expr) -> Expr:
+        """Where the weights of a vector of channels begin."""
+        return channel * self.taps
+
+
+def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
+    """The knobs `rows`, `columns`, `channels` and `axis`: tiles whose results fit in registers, with a row of the window they read and
+    `constants` registers that it needs besides."""
+    block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
+    options = {
+        "rows": up_to((1, 2, 3, 4), layer.out_height),
+        "columns": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
+        "channels": (0, *(count for count in (16, 32) if count < block or count == block < layer.in_channels)),
+        "axis": (0, 1) if task.threads > 1 else (0,),
+    }
+    fewest = min(4, max(options["rows"]) * max(options["columns"]))
+
+    def fits(knobs: Knobs) -> bool:
+        accumulators = knobs["rows"] * knobs["columns"]
+        return accumulators >= fewest and accumulators + window_width(layer, knobs) + constants <= task.machine.registers
+
+    return Space(template, version, options, fits, {"rows": 2, "columns": 4, "channels": 0, "axis": 0})
+
+
+def window_width(layer: Windowed, knobs: Knobs) -> int:
+    """Columns of the input that a row of a tile reads."""
+    columns, taps, step = knobs["columns"], layer.kernel[1], layer.dilation[1]
+    return min((columns - 1) * layer.stride[1] + (taps - 1) * step + 1, columns * taps)
+
+
+def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: Mapping[str, Buffer], threads: int) -> None:
+    """The whole layer, piece by piece if its input has pieces; buffers are by the kernel's argument, see `input_of`, and `output`."""
+    channels = layer.in_channels
+    source, pieces = input_of(layer, buffers)
+    target = Activation(buffers["output"], layer.out_height * layer.out_width, channels, channel_block(layer.out_layout, channels))
+    part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
+    first = 0
+    for piece in pieces or (Piece(source, 0, channels),):
+        WindowNest(ends, add, layer, knobs, part, piece.activation, target).emit(threads, Span(first, piece.count, piece.first))
+        first += piece.count
+
+
+@dataclass(frozen=True)
+class OutputPart:
+    """A rectangle of the output, and the buffer it goes to.
+
+    Attributes:
+        rows, columns: its tiles, counted from the rectangle's first row and column.
+        top, left: where the rectangle begins in the layer's output.
+        width: columns of the buffer; the rectangle begins at its first element.
+    """
+
+    rows: list[Run]
+    columns: list[Run]
+    top: Expr
+    left: Expr
+    width: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive channels, and where they are in the input.
+
+    Attributes:
+        first, count: which of the layer's channels.
+        source: the first one in the input's tensor.
+    """
+
+    first: int
+    count: int
+    source: int
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels that are carried through the image together.
+
+    Attributes:
+        lanes, count: channels per vector, and number of vectors.
+        first: the first one.
+        shift: how much further back it is in the layer than in the input's tensor.
+    """
+
+    lanes: int
+    count: int
+    first: Expr
+    shift: int
+
+
+@dataclass(frozen=True)
+class WindowNest:
+    """Loops over channels, rows of tiles and tiles; borders are peeled so that no tap is tested at run time.
+
+    Attributes:
+        ends, add: how a window's values become a result.
+        data, output: what is read, and what the part is stored in.
+    """
+
+    ends: Ends
+    add: Add
+    layer: Windowed
+    knobs: Knobs
+    part: OutputPart
+    data: Activation
+    output: Activation
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel under construction."""
+        return self.ends.kernel
+
+    def emit(self, threads: int, span: Span | None = None) -> None:
+        """The whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
+        T = self.kernel.T  # noqa: N806
+        span = span or Span(0, self.layer.in_channels, 0)
+        if threads == 1:
+            for channels in self._groups(T.serial, span):
+                with channels as group:
+                    for run in self.part.rows:
+                        with tiles(run) as row:
+                            self._row(run, row, group)
+        elif self.knobs["axis"] == 1:
+            for channels in self._groups(T.parallel, span):
+                with channels as group:
+                    for run in self.part.rows:
+                        with tiles(run) as row:
+                            self._row(run, row, group)
+        else:
+            for run in self.part.rows:
+                with T.parallel(0, run.count) as index:
+                    for channels in self._groups(T.serial, span):
+                        with channels as group:
+                            self._row(run, run.start + index * run.size, group)
+
+    def _groups(self, loop: Callable[[int, int], Any], span: Span) -> Iterator[AbstractContextManager[Channels]]:
+        """The channels in groups: those of equal size in a loop, then what remains, then single ones."""
+        lanes = self.kernel.lanes
+        whole = span.count // lanes * lanes
+        size = min(self.knobs["channels"] or whole, whole)
+        shift = span.first - span.source
+        if whole:
+            count, rest = divmod(whole, size)
+            yield self._group(loop, count, Channels(lanes, size // lanes, span.first, shift))
+            if rest:
+                yield self._group(loop, 1, Channels(lanes, rest // lanes, span.first + count * size, shift))
+        if span.count % lanes:
+            yield self._group(loop, 1, Channels(1, span.count % lanes, span.first + whole, shift))
+
+    @contextmanager
+    def _group(self, loop: Callable[[int, int], Any], groups: int, channels: Channels) -> Iterator[Channels]:
+        """A loop over `groups` groups of so many vectors, from these on."""
+        if groups == 1:
+            yield channels
+            return
+        with loop(0, groups) as index:
+            yield replace(channels, first=channels.first + index * (channels.lanes * channels.count))
+
+    def _row(self, run: Run, row: Expr, channels: Channels) -> None:
+        """One row of tiles, channels innermost."""
+        for column_run in self.part.columns:
+            with tiles(column_run) as column:
+                if channels.count == 1:
+                    self._tile(run, row, column_run, column, channels, 0)
+                    continue
+                with self.kernel.T.serial(0, channels.count) as index:
+                    self._tile(run, row, column_run, column, channels, index)
+
+    def _tile(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> None:
+        """One tile: `row_run.size` × `column_run.size` outputs of one vector of channels."""
+        layer, load, store, lanes = self.layer, self.kernel.load, self.kernel.store, channels.lanes
+        height, width = row_run.size, column_run.size
+        channel = channels.first + index * lanes
+        acc = self.kernel.accumulators(height * width * lanes)
+        spots = list(self._spots(row_run, row, column_run, column, channels, index))
+        self.ends.fill(acc, spots)
+        top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
+        left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
+        corner = first_of(self.data, top * layer.width + left, channels, index) - channels.shift
+        if not (self.kernel.inner and self._in_order(acc, row_run, column_run, corner, channel, lanes)):
+            for out, y, x, tap in self._products(row_run, column_run):
+                value = load(self.data.buffer, corner + (y * layer.width + x) * self.data.block, lanes)
+                store(acc, self.add(load(acc, out * lanes, lanes), value, channel, tap, lanes), out * lanes, lanes)
+        self.ends.drain(acc, spots, self.output.buffer)
+
+    def _products(self, row_run: Run, column_run: Run) -> Iterator[tuple[int, int, int, int]]:
+        """Each output of a tile with a row and a column of the window it needs, and the tap at that place."""
+        layer = self.layer
+        for y in range((row_run.size - 1) * layer.stride[0] + layer.reach[0]):
+            for out_y in range(row_run.size):
+                tap_y, between = divmod(y - out_y * layer.stride[0], layer.dilation[0])
+                if between or not row_run.taps[out_y][0] <= tap_y < row_run.taps[out_y][1]:
+                    continue
+                for tap_x, out_x in itertools.product(range(layer.kernel[1]), range(column_run.size)):
+                    if column_run.taps[out_x][0] <= tap_x < column_run.taps[out_x][1]:
+                        x = out_x * layer.stride[1] + tap_x * layer.dilation[1]
+                        yield out_y * column_run.size + out_x, y, x, tap_y * layer.kernel[1] + tap_x
+
+    def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
+        """Emits the tile's multiplications in our own instruction order, if there is one."""
+        if not isinstance(self.add, Weighted) or lanes != self.kernel.lanes:
+            return False
+        data, block = self.data.buffer, self.data.block
+        height = (row_run.size - 1) * self.layer.stride[0] + self.layer.reach[0]
+        rows = {y: (data, corner + y * self.layer.width * block, block) for y in range(height)}
+        weights = self.add.weight, self.add.first(channel)
+        return multiply_window(self.kernel, acc, self._products(row_run, column_run), rows, weights)
+
+    def _spots(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> Iterator[Spot]:
+        """The outputs of a tile, row by row."""
+        part, lanes, channel = self.part, channels.lanes, channels.first + index * channels.lanes
+        target = first_of(self.output, row * part.width + column, channels, index)
+        for (y, tall), (x, wide) in itertools.product(*(enumerate(high - low for low, high in run.taps) for run in (row_run, column_run))):
+
+            def place(tensor: Activation, y: int = y, x: int = x) -> Expr:
+                return tensor.at((part.top + row + y) * self.layer.out_width + part.left + column + x, channel)
+
+            yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes, taps=tall * wide)
+
+
+def first_of(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:
+    """Index of a vector's first channel; the block is worked out once for all vectors of a group that lies in one."""
+    if activation.block % (channels.lanes * channels.count) == 0:
+        return activation.at(pixel, channels.first) + index * channels.lanes
+    return activation.at(pixel, channels.first + index * channels.lanes)

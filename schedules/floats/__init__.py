@@ -1,0 +1,1 @@
+"""Templates for single layers in floating point."""

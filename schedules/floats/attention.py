@@ -1,0 +1,189 @@
+"""Attention, head by head and a few queries at a time: products with all keys, their softmax, and the weighted sum of the values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Attention, LayerParameters, Place
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.emit.row_products import Row, column_panels, row_products, turn_rows
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import THREADS, Template, layer_of
+
+
+class HeadAttention(Template):
+    """Takes one attention in float32. Threads share the heads.
+
+    Knobs:
+        rows: queries at a time.
+        vectors: of keys, then of a value's elements, whose sums are held in registers at a time.
+    """
+
+    name = "attention"
+    version = 1
+    handles = THREADS
+    enough_trials = 6
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Attention) or task.precision != FLOAT32:
+            return None
+        options = {"rows": up_to((2, 4, 6), layer.queries), "vectors": (2, 3, 4)}
+
+        def fits(knobs: Knobs) -> bool:
+            rows, vectors = knobs["rows"], knobs["vectors"]
+            return rows == min(max(options["rows"]), 4) or (rows + 1) * (vectors + 1) <= task.machine.registers
+
+        return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Extents, and what the last tiles waste."""
+        layer = layer_of(task, Attention)
+        extents = (layer.groups * layer.heads, layer.queries, layer.keys, layer.depth, layer.width)
+        columns = knobs["vectors"] * task.lanes
+        return [*map(math.log2, extents), waste(layer.queries, knobs["rows"]), waste(layer.keys, columns), waste(layer.width, columns)]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, Attention), Kernel(task)
+        keys = round_up(layer.keys, kernel.lanes)
+        bias = {"bias": (math.prod(layer.bias_shape[:-1]) * keys,)} if layer.constants else {}
+        shapes = {"data": layer.input_shape, **layer.side_shapes, **bias, "output": layer.output_shape}
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            turned, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
+            with kernel.span(*share(thread, task.threads, layer.groups * layer.heads)) as head:
+                _Head(kernel, layer, knobs["vectors"], buffers, turned, scores, head).emit(knobs["rows"])
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """The bias of a query and head for all keys, up to a whole vector."""
+        layer = layer_of(task, Attention)
+        if not layer.constants:
+            return []
+        return [np.pad(parameters[0].bias.reshape(-1, layer.keys), ((0, 0), (0, -layer.keys % task.lanes))).reshape(-1)]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Emits one head.
+
+    Attributes:
+        vectors: see `HeadAttention`.
+        buffers: by argument.
+        turned: its keys, transposed: the first elements of all keys first.
+        scores: of a few queries, one after another, each padded to a whole vector of keys.
+        head: its number, group by group.
+    """
+
+    kernel: Kernel
+    layer: Attention
+    vectors: int
+    buffers: dict[str, Buffer]
+    turned: Buffer
+    scores: Buffer
+    head: Expr
+
+    @property
+    def pitch(self) -> int:
+        """Scores of a query."""
+        return round_up(self.layer.keys, self.kernel.lanes)
+
+    def emit(self, rows: int) -> None:
+        """All queries."""
+        extents = (self.layer.keys, self.layer.depth)
+        turn_rows(self.kernel, self.buffers["key"], self._row(self.layer.key_place), extents, self.turned)
+        whole, rest = divmod(self.layer.queries, rows)
+        with self.kernel.loop(whole) as block:
+            self._queries(block * rows, rows)
+        if rest:
+            self._queries(whole * rows, rest)
+
+    def _row(self, place: Place) -> Row:
+        first, group, head, token = place
+        start = first + self.head // self.layer.heads * group + self.head % self.layer.heads * head
+        return lambda row: start + row * token
+
+    def _bias_row(self) -> Row | None:
+        """Where the biases of a query begin; `None` without any."""
+        layer = self.layer
+        if not layer.constants:
+            return None
+        (groups, heads), group, head = layer.bias, self.head // layer.heads, self.head % layer.heads
+        matrix = (group if groups > 1 else 0) * heads + (head if heads > 1 else 0)
+        return lambda row: (matrix * layer.queries + row) * self.pitch
+
+    def _queries(self, first: Expr, rows: int) -> None:
+        """A few queries from one on."""
+        kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
+        query, value = self._row(layer.query_place), self._row(layer.value_place)
+        scale, bias = kernel.splat(kernel.number(layer.scale)), self._bias_row()
+        for columns, vectors in column_panels(kernel, layer.keys, self.vectors):
+            with columns as column:
+                sums = row_products(
+                    kernel,
+                    (self.buffers["data"], lambda row: query(first + row)),
+                    lambda k, j, column=column: kernel.load(self.turned, k * self.pitch + column + j * lanes),  # type: ignore[misc]
+                    (rows, vectors, layer.depth),
+                )
+                for row in range(rows):
+                    for j in range(vectors):
+                        score = kernel.load(sums, (row * vectors + j) * lanes) * scale
+                        if bias is not None:
+                            score = score + kernel.load(self.buffers["bias"], bias(first + row) + column + j * lanes)
+                        kernel.store(self.scores, score, row * self.pitch + column + j * lanes)
+        shares = [self._softmax(row) for row in range(rows)]
+        for columns, vectors in column_panels(kernel, layer.width, self.vectors):
+            with columns as column:
+                parts = [min(lanes, layer.width - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
+                sums = row_products(
+                    kernel,
+                    (self.scores, lambda row: row * self.pitch),
+                    lambda k, j, column=column, parts=parts: kernel.load_part(  # type: ignore[misc]
+                        self.buffers["value"], value(k) + column + j * lanes, parts[j]
+                    ),
+                    (rows, vectors, layer.keys),
+                )
+                for row in range(rows):
+                    for j in range(vectors):
+                        mean = kernel.load(sums, (row * vectors + j) * lanes) * kernel.splat(shares[row])
+                        target = self._row(layer.out_place)(first + row) + column + j * lanes
+                        kernel.store_part(self.buffers["output"], mean, target, parts[j])
+
+    def _softmax(self, row: int) -> Expr:
+        """Replace a query's scores by exp(score - largest score); returns one over their sum."""
+        kernel, T, base = self.kernel, self.kernel.T, row * self.pitch  # noqa: N806
+        largest = self._reduced(base, lambda so_far, value: T.max(so_far, value), lambda value, place, lanes: value)
+
+        def weighted(value: Expr, place: Expr, lanes: int) -> Expr:
+            weight = T.bind(kernel.vectors(lanes).exp_negative(value - kernel.splat(largest, lanes)))
+            kernel.store(self.scores, weight, place, lanes)
+            return weight
+
+        total = self._reduced(base, lambda so_far, value: so_far + value, weighted)
+        return T.bind(kernel.number(1.0) / kernel.vectors(1).spoiled(total, largest))
+
+    def _reduced(self, base: int, join: Callable[[Expr, Expr], Expr], value_of: Callable[[Expr, Expr, int], Expr]) -> Expr:
+        """One number of all scores of a query."""
+        kernel, lanes, found = self.kernel, self.kernel.lanes, []
+        whole, single = divmod(self.layer.keys, lanes)
+        for width, count, start in ((lanes, whole, base), (1, single, base + whole * lanes)):
+            if not count:
+                continue
+            so_far = kernel.accumulators(width)
+            kernel.store(so_far, value_of(kernel.T.bind(kernel.load(self.scores, start, width)), start, width), 0, width)
+            if count > 1:
+                with kernel.loop(count - 1) as step:
+                    place = start + (step + 1) * width
+                    value = value_of(kernel.T.bind(kernel.load(self.scores, place, width)), place, width)
+                    kernel.store(so_far, join(kernel.load(so_far, 0, width), value), 0, width)
+            found += [kernel.load(so_far, lane, 1) for lane in range(width)]
+        result = found[0]
+        for value in found[1:]:
+            result = join(result, value)
+        return kernel.T.bind(result)

@@ -1,0 +1,158 @@
+"""Matrix products of activations, one after another: a few rows and vectors of columns at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tvmmobile.graph.layers import Array, LayerParameters, Product
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.emit.row_products import Row, column_panels, row_products, turn_rows
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+
+
+class BatchedProduct(Template):
+    """Takes the products of activations. Threads share the products; sums of many terms in half precision are those of shorter ones
+    (`Precision.chain`), which are added in float32.
+
+    Knobs:
+        rows: at a time.
+        vectors: of columns whose sums are held in registers at a time.
+    """
+
+    name = "batched_product"
+    version = 1
+    handles = THREADS | STORAGE
+    enough_trials = 6
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Product) or task.precision.total != FLOAT32.name:
+            return None
+        options = {"rows": up_to((2, 4, 6), layer.rows), "vectors": up_to((1, 2, 3, 4), -(-layer.columns // task.lanes))}
+
+        def fits(knobs: Knobs) -> bool:
+            rows, vectors = knobs["rows"], knobs["vectors"]
+            return rows == min(max(options["rows"]), 4) or (rows + 1) * (vectors + 1) <= task.machine.registers
+
+        return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Extents, which matrices are transposed, and what the last tiles waste."""
+        layer = layer_of(task, Product)
+        extents = (layer.count, layer.rows, layer.terms, layer.columns)
+        wasted = [waste(layer.rows, knobs["rows"]), waste(layer.columns, knobs["vectors"] * task.lanes)]
+        return [*map(math.log2, extents), *map(float, layer.turned), *wasted]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, Product), Kernel(task)
+        first, second = layer.turned
+        shapes = {"data": layer.input_shape, **layer.side_shapes, "output": layer.output_shape}
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            left = kernel.scratch(layer.rows * round_up(layer.terms, kernel.lanes)) if first else None
+            right = kernel.scratch(layer.terms * round_up(layer.columns, kernel.lanes)) if second else None
+            chain = task.precision.chain or layer.terms
+            tile = knobs["rows"] * knobs["vectors"] * kernel.lanes
+            totals = kernel.scratch(tile, totals=True) if layer.terms > chain else None
+            with kernel.span(*share(thread, task.threads, layer.count)) as number:
+                _One(kernel, layer, knobs, buffers, left, right, totals, chain, number).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """It has no constants."""
+        return []
+
+
+@dataclass(frozen=True)
+class _One:
+    """Emits one product.
+
+    Attributes:
+        knobs: see `BatchedProduct`.
+        buffers: by argument.
+        left, right: memory for a transposed matrix; `None` for one that is read as it is.
+        totals: memory for the totals of a tile; `None` where a sum is one chain.
+        chain: terms that are added one after another.
+        number: of the product.
+    """
+
+    kernel: Kernel
+    layer: Product
+    knobs: Knobs
+    buffers: dict[str, Buffer]
+    left: Buffer | None
+    right: Buffer | None
+    totals: Buffer | None
+    chain: int
+    number: Expr
+
+    def emit(self) -> None:
+        """All rows."""
+        kernel, layer, rows = self.kernel, self.layer, self.knobs["rows"]
+        if self.left is not None:
+            start = self.number * (layer.terms * layer.rows)
+            turn_rows(kernel, self.buffers["data"], lambda row: start + row * layer.rows, (layer.terms, layer.rows), self.left)
+        if self.right is not None:
+            first = self.number * (layer.columns * layer.terms)
+            turn_rows(kernel, self.buffers["other"], lambda row: first + row * layer.terms, (layer.columns, layer.terms), self.right)
+        whole, rest = divmod(layer.rows, rows)
+        with kernel.loop(whole) as block:
+            self._rows(block * rows, rows)
+        if rest:
+            self._rows(whole * rows, rest)
+
+    def _rows(self, first: Expr, rows: int) -> None:
+        """A few rows from one on."""
+        kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
+        for columns, vectors in column_panels(kernel, layer.columns, self.knobs["vectors"]):
+            with columns as column:
+                parts = [min(lanes, layer.columns - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
+                right = partial(self._right, columns=[(column + j * lanes, part) for j, part in enumerate(parts)])
+                for place, value in enumerate(self._sums(self._left(first), right, rows, vectors)):
+                    row, j = divmod(place, vectors)
+                    target = (self.number * layer.rows + first + row) * layer.columns + column + j * lanes
+                    kernel.store_part(self.buffers["output"], value, target, parts[j])
+
+    def _sums(self, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], rows: int, vectors: int) -> list[Expr]:
+        """Vectors of complete sums, row by row."""
+        kernel, lanes, terms, totals = self.kernel, self.kernel.lanes, self.layer.terms, self.totals
+        places = range(0, rows * vectors * lanes, lanes)
+        if totals is None:
+            sums = row_products(kernel, left, right, (rows, vectors, terms))
+            return [kernel.load(sums, place) for place in places]
+        buffer, row_at = left
+
+        def add(first: Expr, count: int) -> None:
+            chain = buffer, lambda row: row_at(row) + first
+            sums = row_products(kernel, chain, lambda k, j: right(first + k, j), (rows, vectors, count))
+            for place in places:
+                kernel.store(totals, kernel.load(totals, place) + kernel.widened(kernel.load(sums, place), lanes), place)
+
+        for place in places:
+            kernel.store(totals, kernel.splat(kernel.total(0.0)), place)
+        with kernel.loop(terms // self.chain) as number:
+            add(number * self.chain, self.chain)
+        if terms % self.chain:
+            add(terms // self.chain * self.chain, terms % self.chain)
+        return [kernel.narrowed(kernel.load(totals, place), lanes) for place in places]
+
+    def _left(self, first: Expr) -> tuple[Buffer, Any]:
+        """Where rows of the first matrix are, from one on."""
+        layer = self.layer
+        if self.left is None:
+            return self.buffers["data"], lambda row: (self.number * layer.rows + first + row) * layer.terms
+        pitch = round_up(layer.terms, self.kernel.lanes)
+        return self.left, lambda row: (first + row) * pitch
+
+    def _right(self, term: Expr, vector: int, columns: list[tuple[Expr, int]]) -> Expr:
+        """A vector of the second matrix, of which `columns` has the first column and the number of columns; those beyond are zeros."""
+        kernel, layer, (column, count) = self.kernel, self.layer, columns[vector]
+        if self.right is None:
+            return kernel.load_part(self.buffers["other"], (self.number * layer.terms + term) * layer.columns + column, count)
+        return kernel.load(self.right, term * round_up(layer.columns, kernel.lanes) + column)

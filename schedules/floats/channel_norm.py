@@ -1,0 +1,127 @@
+"""Layer norm over the channels of every pixel: their mean, their variance, and the result, each in one pass over a few pixels at a time.
+An RMS norm has no mean and no bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import ChannelNorm
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.floats.norm import Norm, norm_constants, norm_shapes
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.template import layer_of
+
+
+class LayerNorm(Norm):
+    """Takes one layer norm or RMS norm over channels, NHWC. Threads divide the pixels among them.
+
+    Knobs:
+        pixels: at a time, each with its own sums, because additions to one sum wait for each other.
+    """
+
+    name = "channel_norm"
+    version = 1
+    handles = Norm.handles | {"centred"}
+    enough_trials = 4
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, ChannelNorm):
+            return None
+        options = {"pixels": up_to((1, 2, 4, 6), layer.height * layer.width)}
+        return Space(self.name, self.version, options, lambda knobs: True, {"pixels": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Pixels, channels, and what the last step wastes."""
+        layer = layer_of(task, ChannelNorm)
+        pixels = layer.height * layer.width
+        return [math.log2(pixels), math.log2(layer.channels), waste(pixels, knobs["pixels"])]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, ChannelNorm), Kernel(task)
+        with kernel.named_body(**norm_shapes(layer)) as buffers, kernel.team(task.threads) as thread:
+            first, last = share(thread, task.threads, layer.height * layer.width)
+            count = knobs["pixels"]
+            steps = (last - first) // count
+            with kernel.loop(steps) as step:
+                _Pixels(kernel, layer, buffers, first + step * count, count).emit()
+            with kernel.span(first + steps * count, last) as pixel:
+                _Pixels(kernel, layer, buffers, pixel, 1).emit()
+        return kernel.finish()
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Emits the results of a few pixels that follow each other.
+
+    Attributes:
+        buffers: by argument.
+        first, count: which pixels.
+    """
+
+    kernel: Kernel
+    layer: ChannelNorm
+    buffers: dict[str, Buffer]
+    first: Expr
+    count: int
+
+    def emit(self) -> None:
+        """All passes: three, or two without means."""
+        kernel, bind, channels = self.kernel, self.kernel.T.bind, self.layer.channels
+        share = kernel.widened(kernel.number(1 / channels), 1)
+        means = [bind(total * share) for total in self._totals(lambda value, pixel, lanes: value)] if self.layer.centred else []
+
+        def centred(value: Expr, pixel: int, lanes: int) -> Expr:
+            return value - kernel.splat(means[pixel], lanes) if means else value
+
+        def squared(value: Expr, pixel: int, lanes: int) -> Expr:
+            value = bind(centred(value, pixel, lanes))
+            return value * value
+
+        factors = []
+        for total in self._totals(squared):
+            spread = kernel.T.sqrt(total * share + kernel.T.Cast(total.ty.dtype, self.layer.epsilon))
+            factors.append(bind(kernel.T.Cast(total.ty.dtype, 1.0) / spread))
+        for lanes, steps, start in vector_parts(channels, kernel.lanes):
+            with kernel.loop(steps) as step:
+                channel = start + step * lanes
+                weight, *bias = (
+                    kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in norm_constants(self.layer)
+                )
+                for pixel in range(self.count):
+                    value = centred(self._value(pixel, channel, lanes), pixel, lanes)
+                    value = sum(bias, value * kernel.splat(factors[pixel], lanes) * weight)
+                    kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(pixel, channel), lanes)
+
+    def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:
+        """For each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
+        kernel, channels, found = self.kernel, self.layer.channels, []
+        sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in vector_parts(channels, kernel.lanes)]
+        for lanes, steps, start, buffer in sums:
+            for pixel in range(self.count):
+                kernel.store(buffer, term(self._value(pixel, start, lanes), pixel, lanes), pixel * lanes, lanes)
+            if steps == 1:
+                continue
+            with kernel.loop(steps - 1) as step:
+                for pixel in range(self.count):
+                    value = term(self._value(pixel, start + (step + 1) * lanes, lanes), pixel, lanes)
+                    kernel.store(buffer, kernel.load(buffer, pixel * lanes, lanes) + value, pixel * lanes, lanes)
+        for pixel in range(self.count):
+            terms = [kernel.load(buffer, pixel * lanes + lane, 1) for lanes, _, _, buffer in sums for lane in range(lanes)]
+            total = terms[0]
+            for one in terms[1:]:
+                total = total + one
+            found.append(kernel.T.bind(total))
+        return found
+
+    def _place(self, pixel: int, channel: Expr) -> Expr:
+        return (self.first + pixel) * self.layer.channels + channel
+
+    def _value(self, pixel: int, channel: Expr, lanes: int) -> Expr:
+        """A pixel's channels, in the type of sums."""
+        return self.kernel.widened(self.kernel.load(self.buffers["data"], self._place(pixel, channel), lanes), lanes)

@@ -1,0 +1,282 @@
+"""Convolution of any kernel size: a matrix product for each tap, accumulated in registers; no patch of the input is copied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import Epilogue, layer_body, pack_constants, panel_spots, stores_vectors
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share, tiles
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, good_tile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
+
+
+class Conv(Template):
+    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, dilation, padding and
+    number of groups, with or without a residual.
+
+    Channels lie together, or in blocks if there is one group. If the input consists of pieces, these are NHWC, and K is one
+    cache block. Taps outside the windows of a layer are left out.
+
+    Knobs:
+        rows, columns: register tile in output pixels of a row and output channels.
+        k_block: input channels per cache block, 0 for all of them; partial sums stay in the output.
+        order: 0 runs over the panels of channels for each row of the output, 1 over the rows for each panel.
+        axis: what threads share: 0 rows, 1 panels.
+    """
+
+    name = "conv"
+    version = 1
+    multiplies = True
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation", "windows"}
+    enough_trials = 32
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Conv2d) or layer.is_depthwise:
+            return None
+        if layer.groups == 1 and layer.kernel == (1, 1) and not any(layer.padding):
+            return None  # one product over all pixels: `Pointwise`
+        if (layer.groups > 1 or layer.pieces) and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
+            return None
+        depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
+        in_block = channel_block(layer.in_layout, layer.in_channels)
+        k_blocks = (
+            [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
+            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
+            else []
+        )
+        options = {
+            "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
+            "columns": up_to((1, 2, 4, 6), round_up(channels, task.lanes), task.lanes),
+            "k_block": (0, *k_blocks),
+            "order": (0, 1),
+            "axis": (0, 1) if task.threads > 1 else (0,),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            return good_tile(task.machine, task.lanes, knobs["rows"], knobs["columns"], layer.out_width, channels)
+
+        return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "order": 1, "axis": 0})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
+        layer = layer_of(task, Conv2d)
+        depth, taps = layer.in_channels // layer.groups, sum(map(_tap_count, layer.part_windows)) / len(layer.part_windows)
+        vectors = knobs["columns"] // task.lanes
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(depth),
+            math.log2(layer.out_channels),
+            taps,
+            layer.stride[1],
+            knobs["rows"] * vectors,
+            knobs["rows"] * vectors + knobs["rows"] + vectors,
+            math.log2((knobs["k_block"] or depth) * taps * knobs["columns"]),
+            waste(layer.out_width, knobs["rows"]),
+            waste(_part_channels(layer), knobs["columns"]),
+            len(layer.pieces),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        kernel = Kernel(task, knobs)
+        elements = layer.groups * sum(_elements(layer, knobs, task.lanes))
+        with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
+            _Nest(epilogue, layer, knobs, buffers).emit(task.threads)
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights as [group or window][panel][K block][tap][K][channel]."""
+        layer = layer_of(task, Conv2d)
+        depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
+        weight = parameters[0].weight.reshape(*layer.kernel, depth, -1, channels)
+        block = knobs["k_block"] or depth
+        pieces = []
+        for part in range(weight.shape[3]):
+            top, bottom, left, right = layer.part_windows[part if layer.windows else 0]
+            taps = weight[top:bottom, left:right, :, part].reshape(-1, depth, channels)
+            for panel in panels(channels, knobs["columns"], task.lanes):
+                for index in range(panel.count):
+                    first = panel.channel + index * panel.width
+                    columns = taps[:, :, first : first + panel.columns]
+                    for start in range(0, depth, block):
+                        pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
+        return [np.concatenate(pieces), *pack_constants(parameters[0], task.lanes)]
+
+
+def _part_channels(layer: Conv2d) -> int:
+    """Output channels that have the same input channels and the same taps."""
+    return layer.part_channels // layer.groups
+
+
+def _tap_count(window: TapWindow) -> int:
+    """How many a window has."""
+    top, bottom, left, right = window
+    return (bottom - top) * (right - left)
+
+
+def _elements(layer: Conv2d, knobs: Knobs, lanes: int) -> list[int]:
+    """Elements of the packed weights of each window, of one group."""
+    depth, channels = layer.weight_shape[2], _part_channels(layer)
+    return [packed_elements(channels, knobs["columns"], _tap_count(window) * depth, lanes) for window in layer.part_windows]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Output channels that have the same input channels and the same taps: those of a group, or of a window.
+
+    Attributes:
+        number: of the part.
+        weights: where its packed weights begin.
+        depth: its first input channel.
+        window: its taps, see `Conv2d.windows`.
+    """
+
+    number: Expr
+    weights: Expr
+    depth: Expr
+    window: TapWindow
+
+
+class _Nest:
+    """Loops over parts, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
+
+    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        self.kernel = kernel = epilogue.kernel
+        self.T, self.layer, self.knobs, self.epilogue = kernel.T, layer, knobs, epilogue
+        self.depth, self.channels = layer.in_channels // layer.groups, _part_channels(layer)
+        a, self.pieces = input_of(layer, buffers)
+        self.c = output_of(layer, buffers["output"])
+        self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
+        self.columns = partition(layer, 1, knobs["rows"])
+
+    def emit(self, threads: int) -> None:
+        """The whole nest, shared by `threads`."""
+        with self.kernel.team(threads) as thread:
+            self._share(thread, threads)
+
+    def _share(self, thread: Expr, threads: int) -> None:
+        """A thread's rows, or its panels; a single panel goes to the last thread."""
+        by_rows = self.knobs["axis"] == 0
+        rows = share(thread if by_rows else None, threads, self.layer.out_height)
+        for panel in panels(self.channels, self.knobs["columns"], self.kernel.lanes):
+            shared = not by_rows and panel.count > 1
+            alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
+            columns = share(thread if shared else None, threads, panel.count)
+            with self.kernel.where(*alone):
+                for parts in self._parts():
+                    with parts as part:
+                        self._panels(panel, columns, rows, part)
+
+    def _parts(self) -> Iterator[AbstractContextManager[_Part]]:
+        """The groups in a loop, or one after another if each has its own pieces; windows one after another."""
+        elements = _elements(self.layer, self.knobs, self.kernel.lanes)
+        if self.layer.windows:
+            self.tile = replace(self.tile, pieces=self.pieces)
+            for number, window in enumerate(self.layer.windows):
+                yield nullcontext(_Part(number, sum(elements[:number]), 0, window))
+            return
+        [window], [size] = self.layer.part_windows, elements
+        if not self.pieces:
+            yield self._groups(window, size)
+            return
+        tile = self.tile
+        for group in range(self.layer.groups):
+            self.tile = replace(tile, pieces=pieces_of_group(self.pieces, group, self.depth))
+            yield nullcontext(_Part(group, group * size, group * self.depth, window))
+
+    @contextmanager
+    def _groups(self, window: TapWindow, size: int) -> Iterator[_Part]:
+        with self.kernel.span(0, self.layer.groups) as group:
+            yield _Part(group, group * size, group * self.depth, window)
+
+    def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], part: _Part) -> None:
+        """Panels of equal width."""
+        if self.knobs["order"] == 1:
+            with self.kernel.span(*span) as index:
+                for blocks in self._depth_blocks():
+                    with blocks as extent, self.kernel.span(*rows) as row:
+                        self._row(panel, index, row, part, extent)
+        else:
+            with self.kernel.span(*rows) as row:
+                for blocks in self._depth_blocks():
+                    with blocks as extent, self.kernel.span(*span) as index:
+                        self._row(panel, index, row, part, extent)
+
+    def _depth_blocks(self) -> Iterator[AbstractContextManager[Extent]]:
+        """Blocks of K: the first one, those between in a loop, the last one."""
+        block = self.knobs["k_block"] or self.depth
+        count = -(-self.depth // block)
+        yield self._depth_block(0, 1, block if count > 1 else self.depth, True, count == 1)
+        if count > 2:
+            yield self._depth_block(block, count - 2, block, False, False)
+        if count > 1:
+            yield self._depth_block((count - 1) * block, 1, self.depth - (count - 1) * block, False, True)
+
+    @contextmanager
+    def _depth_block(self, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
+        with self.kernel.span(0, count) as index:
+            yield Extent(start + index * size, size, first, last)
+
+    def _row(self, panel: Panel, index: Expr, row: Expr, part: _Part, extent: Extent) -> None:
+        """One row of the output × one panel × one block of K."""
+        for run in self.columns:
+            with tiles(run) as column:
+                self._tile(panel, index, row, run, column, part, extent)
+
+    def _tile(self, panel: Panel, index: Expr, row: Expr, run: Run, column: Expr, part: _Part, extent: Extent) -> None:
+        layer, kernel, width = self.layer, self.kernel, panel.width
+        first_y, _, first_x, end_x = part.window
+        channel = part.number * self.channels + panel.channel + index * width
+        target = row * layer.out_width + column
+        acc = kernel.accumulators(run.size * width)
+        vector = kernel.lanes
+        spots = panel_spots(self.c, [target + x for x in range(run.size)], channel, panel.columns, vector)
+        self.epilogue.fill(acc, spots, None if extent.first else self.c.buffer)
+        top = row * layer.stride[0] - layer.padding[0]
+        # Where this panel's block of K begins, all its taps.
+        weights = part.weights + (panel.channel + index * width) * (_tap_count(part.window) * self.depth)
+        weights = weights + extent.start * (_tap_count(part.window) * width)
+        depth = Extent(part.depth + extent.start, extent.count, extent.first, extent.last)
+        with self._rows_inside(top, part.window) as tap_y:
+            for tap_x, first, count in self._columns_inside(run, part.window):
+                with self.kernel.span(first_x, end_x) if tap_x is None else nullcontext(tap_x) as tap:
+                    left = (column + first) * layer.stride[1] - layer.padding[1] + tap * layer.dilation[1]
+                    at = weights + ((tap_y - first_y) * (end_x - first_x) + tap - first_x) * (extent.count * width)
+                    self.tile.accumulate(acc, (top + tap_y * layer.dilation[0]) * layer.width + left, count, width, at, depth, first)
+        self.epilogue.drain(acc, spots, self.c.buffer, extent.last)
+
+    def _columns_inside(self, run: Run, window: TapWindow) -> Iterator[tuple[int | None, int, int]]:
+        """(tap, first pixel of the tile that it reaches, how many); tap `None` stands for all of them where each reaches the whole tile."""
+        _, _, start, end = window
+        if all(low <= start and end <= high for low, high in run.taps):
+            yield None, 0, run.size
+            return
+        for tap in range(start, end):
+            reached = [x for x, (low, high) in enumerate(run.taps) if low <= tap < high]
+            if reached:
+                yield tap, reached[0], len(reached)
+
+    @contextmanager
+    def _rows_inside(self, top: Expr, window: TapWindow) -> Iterator[Expr]:
+        """A loop over the taps of a column that fall inside the image."""
+        start, end, _, _ = window
+        height, step = self.layer.height, self.layer.dilation[0]
+        highest, lowest = -self.layer.padding[0], (self.layer.out_height - 1) * self.layer.stride[0] - self.layer.padding[0]
+        if highest + start * step >= 0 and lowest + (end - 1) * step < height:
+            with self.kernel.span(start, end) as tap:
+                yield tap
+            return
+        first, last = (-top, height - top) if step == 1 else ((step - 1 - top) // step, (height - top + step - 1) // step)
+        with self.kernel.span(self.T.max(start, first), self.T.min(end, last)) as tap:
+            yield tap

@@ -1,0 +1,62 @@
+"""The classifier: one row times a matrix, bound by reading the weights once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Dense, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
+from tvmmobile.schedules.emit.kernel import Activation, Kernel
+from tvmmobile.schedules.emit.matmul import MatmulTile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
+
+
+class DenseVector(Template):
+    """Takes one fully connected layer with one input row.
+
+    Knobs:
+        columns: output channels accumulated at once.
+        unroll: K steps per loop iteration.
+    """
+
+    name = "dense"
+    version = 1
+    handles = EPILOGUE | THREADS | STORAGE
+
+    def _space(self, task: Task) -> Space | None:
+        if not isinstance(task.region[0], Dense):
+            return None
+        layer, lanes = task.region[0], task.lanes
+        options = {
+            "columns": up_to((1, 2, 4, 5, 6, 8, 10, 12, 16, 20, 24), round_up(layer.out_features, lanes), lanes),
+            "unroll": up_to((1, 2, 4), round_up(layer.in_features, lanes), lanes),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            vectors = knobs["columns"] // lanes
+            return vectors >= min(4, max(options["columns"]) // lanes) and vectors + 3 <= task.machine.registers
+
+        return Space(self.name, self.version, options, fits, {"columns": 10 * lanes, "unroll": lanes})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size and the waste of the last panel."""
+        layer = layer_of(task, Dense)
+        return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Dense)
+        kernel, depth, channels = Kernel(task), layer.in_features, layer.out_features
+        weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
+        with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
+            a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
+            tile = MatmulTile(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
+            MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`."""
+        return [pack_panels(parameters[0].weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]

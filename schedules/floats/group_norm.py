@@ -1,0 +1,193 @@
+"""Group norm: the mean and variance of groups of channels over all pixels, then the result, in three passes over the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import GroupNorm
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.floats.norm import Norm, norm_shapes
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.template import layer_of
+
+#: From a value to the term of a sum.
+_Term = Callable[[Expr], Expr]
+
+
+class GroupStatistics(Norm):
+    """Takes one group norm, NHWC. Every thread computes the statistics of all groups; threads divide the pixels of the result among them.
+
+    Knobs:
+        vectors: of channels at a time, each with its own sums.
+    """
+
+    name = "group_norm"
+    version = 1
+    enough_trials = 3
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, GroupNorm):
+            return None
+        options = {"vectors": up_to((1, 2, 4), layer.channels // task.lanes)}
+        return Space(self.name, self.version, options, lambda knobs: True, {"vectors": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Pixels, channels, groups, and what the last vectors waste."""
+        layer = layer_of(task, GroupNorm)
+        extents = (layer.height * layer.width, layer.channels, layer.groups)
+        return [*map(math.log2, extents), waste(layer.channels, knobs["vectors"] * task.lanes)]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, GroupNorm), Kernel(task)
+        with kernel.named_body(**norm_shapes(layer)) as buffers, kernel.team(task.threads) as thread:
+            statistics = [kernel.scratch(layer.channels, totals=True) for _ in range(2)]
+            image = _Image(kernel, layer, knobs["vectors"], buffers, statistics[0], statistics[1])
+            image.find_means()
+            image.find_factors()
+            image.emit(*share(thread, task.threads, layer.height * layer.width))
+        return kernel.finish()
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Emits the passes over an image.
+
+    Attributes:
+        vectors: see `GroupStatistics`.
+        buffers: by argument.
+        means, factors: for each channel its group's mean, and one over its standard deviation.
+    """
+
+    kernel: Kernel
+    layer: GroupNorm
+    vectors: int
+    buffers: dict[str, Buffer]
+    means: Buffer
+    factors: Buffer
+
+    def find_means(self) -> None:
+        """The first pass."""
+        self._sum(self.means, lambda channel, lanes: lambda value: value)
+        self._per_group(self.means, lambda mean: mean)
+
+    def find_factors(self) -> None:
+        """The second pass."""
+        kernel = self.kernel
+
+        def term(channel: Expr, lanes: int) -> _Term:
+            mean = kernel.T.bind(kernel.load(self.means, channel, lanes))
+
+            def squared(value: Expr) -> Expr:
+                value = kernel.T.bind(value - mean)
+                return value * value
+
+            return squared
+
+        def factor(variance: Expr) -> Expr:
+            return kernel.total(1.0) / kernel.T.sqrt(variance + kernel.total(self.layer.epsilon))
+
+        self._sum(self.factors, term)
+        self._per_group(self.factors, factor)
+
+    def emit(self, first: Expr, last: Expr) -> None:
+        """The result of some pixels."""
+        kernel = self.kernel
+        for panels, lanes, vectors in self._panels():
+            with panels as panel:
+                channels = [panel + place * lanes for place in range(vectors)]
+                means, factors = (
+                    [kernel.T.bind(kernel.load(buffer, one, lanes)) for one in channels] for buffer in (self.means, self.factors)
+                )
+                weights, biases = (
+                    [kernel.widened(kernel.T.bind(kernel.load(self.buffers[name], one, lanes)), lanes) for one in channels]
+                    for name in ("weight", "bias")
+                )
+                scales = [kernel.T.bind(factor * weight) for factor, weight in zip(factors, weights, strict=True)]
+                with kernel.span(first, last) as pixel:
+                    for channel, mean, scale, bias in zip(channels, means, scales, biases, strict=True):
+                        value = (self._value(pixel, channel, lanes) - mean) * scale + bias
+                        place = pixel * self.layer.channels + channel
+                        kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), place, lanes)
+
+    def _sum(self, target: Buffer, term_of: Callable[[Expr, int], _Term]) -> None:
+        """For each channel the sum of a term over all pixels, row by row first: one long sum would lose digits.
+
+        Args:
+            term_of: maps the first channel of a vector and its number of lanes to the term.
+        """
+        kernel, layer = self.kernel, self.layer
+        for panels, lanes, vectors in self._panels():
+            with panels as panel:
+                channels = [panel + place * lanes for place in range(vectors)]
+                terms = [term_of(channel, lanes) for channel in channels]
+                total = kernel.totals(vectors * lanes)
+                for place in range(vectors):
+                    kernel.store(total, kernel.splat(kernel.total(0.0), lanes), place * lanes, lanes)
+                with kernel.loop(layer.height) as y:
+                    row = kernel.totals(vectors * lanes)
+                    for place, (channel, term) in enumerate(zip(channels, terms, strict=True)):
+                        kernel.store(row, term(self._value(y * layer.width, channel, lanes)), place * lanes, lanes)
+                    if layer.width > 1:
+                        with kernel.loop(layer.width - 1) as x:
+                            for place, (channel, term) in enumerate(zip(channels, terms, strict=True)):
+                                value = term(self._value(y * layer.width + x + 1, channel, lanes))
+                                kernel.store(row, kernel.load(row, place * lanes, lanes) + value, place * lanes, lanes)
+                    for place in range(0, vectors * lanes, lanes):
+                        kernel.store(total, kernel.load(total, place, lanes) + kernel.load(row, place, lanes), place, lanes)
+                for place, channel in enumerate(channels):
+                    kernel.store(target, kernel.load(total, place * lanes, lanes), channel, lanes)
+
+    def _per_group(self, buffer: Buffer, finished: Callable[[Expr], Expr]) -> None:
+        """Replace each channel's sum by a function of the mean of its group's terms."""
+        kernel, layer = self.kernel, self.layer
+        channels = layer.channels // layer.groups
+        with kernel.loop(layer.groups) as group:
+            total = self._total(buffer, group * channels, channels)
+            mean = kernel.T.bind(total * kernel.total(1 / (channels * layer.height * layer.width)))
+            found = kernel.T.bind(finished(mean))
+            for lanes, steps, start in vector_parts(channels, kernel.lanes):
+                with kernel.loop(steps) as step:
+                    kernel.store(buffer, kernel.splat(found, lanes), group * channels + start + step * lanes, lanes)
+
+    def _total(self, buffer: Buffer, first: Expr, count: int) -> Expr:
+        """The sum of neighbouring elements."""
+        kernel, found = self.kernel, []
+        for lanes, steps, start in vector_parts(count, kernel.lanes):
+            sums = kernel.totals(lanes)
+            kernel.store(sums, kernel.load(buffer, first + start, lanes), 0, lanes)
+            if steps > 1:
+                with kernel.loop(steps - 1) as step:
+                    value = kernel.load(buffer, first + start + (step + 1) * lanes, lanes)
+                    kernel.store(sums, kernel.load(sums, 0, lanes) + value, 0, lanes)
+            found += [kernel.load(sums, lane, 1) for lane in range(lanes)]
+        total = found[0]
+        for one in found[1:]:
+            total = total + one
+        return kernel.T.bind(total)
+
+    def _panels(self) -> Iterator[tuple[Any, int, int]]:
+        """Loops over all channels, a few vectors at a time, and then single ones: the first channel, lanes, and vectors."""
+        lanes = self.kernel.lanes
+        whole, single = divmod(self.layer.channels, lanes)
+        count, rest = divmod(whole, self.vectors)
+        if count:
+            yield self._panel(0, count, self.vectors * lanes), lanes, self.vectors
+        if rest:
+            yield self._panel(count * self.vectors * lanes, 1, lanes), lanes, rest
+        if single:
+            yield self._panel(whole * lanes, 1, 1), 1, single
+
+    @contextmanager
+    def _panel(self, first: int, count: int, each: int) -> Iterator[Expr]:
+        with self.kernel.loop(count) as panel:
+            yield first + panel * each
+
+    def _value(self, pixel: Expr, channel: Expr, lanes: int) -> Expr:
+        """Channels of a pixel, in the type of sums."""
+        return self.kernel.widened(self.kernel.load(self.buffers["data"], pixel * self.layer.channels + channel, lanes), lanes)

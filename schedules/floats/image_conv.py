@@ -1,0 +1,208 @@
+"""The first convolution: few input channels in the caller's NCHW, output NHWC, so that the image is read once and never transposed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import Epilogue, layer_body, pack_constants, panel_spots
+from tvmmobile.schedules.emit.in_order_block import multiply_image
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, partition, tiles
+from tvmmobile.schedules.emit.matmul import Panel, pack_panels, packed_elements, panels
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
+
+MAX_INPUT_CHANNELS = 4
+#: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
+FEW_ACCUMULATORS = 4
+
+
+class ImageConv(Template):
+    """Takes one convolution with at most 4 input channels in NCHW, one group.
+
+    Knobs:
+        pixels, columns: register tile in output pixels of a row and output channels.
+        loop: 1 keeps a loop over the input channels, 0 unrolls it.
+        order: 0 runs over the panels of channels for each pixel tile, 1 over the pixels of a row for each panel.
+    """
+
+    name = "image_conv"
+    version = 2
+    multiplies = True
+    handles = EPILOGUE | THREADS | STORAGE | {"in_layout=NCHW"}
+
+    def _space(self, task: Task) -> Space | None:
+        layer, lanes = task.region[0], task.lanes
+        if not (isinstance(layer, Conv2d) and layer.in_layout == "NCHW" and layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS):
+            return None
+        options = {
+            "pixels": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
+            "columns": up_to((1, 2, 3, 4, 6, 8), round_up(layer.out_channels, lanes), lanes),
+            "loop": (0, 1),
+            "order": (0, 1),
+        }
+        stride, kernel = layer.stride[1], layer.kernel[1]
+        fewest = min(FEW_ACCUMULATORS, max(options["pixels"]) * max(options["columns"]) // lanes)
+
+        def fits(knobs: Knobs) -> bool:
+            accumulators = knobs["pixels"] * knobs["columns"] // lanes
+            segment = -(-((knobs["pixels"] - 1) * stride + kernel) // lanes)
+            # Unrolled input channels make LLVM spill for wide tiles (up to 18 % slower than the loop) but are the fastest for small
+            # ones (2 × 32 at 224: 2.97 M cycles against 3.05 M), so both stay in the space, although some of its members spill.
+            return accumulators >= fewest and accumulators + segment + 2 <= task.machine.registers
+
+        return Space(self.name, self.version, options, fits, {"pixels": 4, "columns": 4 * lanes, "loop": 1, "order": 1})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, registers used, and what the tile wastes at the edges."""
+        layer = layer_of(task, Conv2d)
+        vectors = knobs["columns"] // task.lanes
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.out_channels),
+            knobs["pixels"] * vectors,
+            waste(layer.out_width, knobs["pixels"]),
+            waste(layer.out_channels, knobs["columns"]),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        kernel = Kernel(task, knobs)
+        depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
+        weight = packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes)
+        with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
+            _Nest(epilogue, layer, knobs, task, buffers).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights as [panel][input channel][tap][column]."""
+        layer = layer_of(task, Conv2d)
+        weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
+        return [pack_panels(weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]
+
+
+class _Nest:
+    """Loops over rows, pixel tiles and panels; borders are peeled.
+
+    An input in another precision is converted row by row, into a buffer of the rows that one output row needs: with conversions in
+    the tile's loop, which LLVM does one number at a time, the kernel takes a third more instructions.
+    """
+
+    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, task: Task, buffers: Mapping[str, Buffer]) -> None:
+        self.epilogue, self.kernel, self.layer, self.knobs, self.threads = epilogue, epilogue.kernel, layer, knobs, task.threads
+        self.widths = panels(layer.out_channels, knobs["columns"], task.lanes)
+        self.data, self.weight, self.output = (buffers[name] for name in ("data", "weight", "output"))
+        #: See `_lines`; while a row is emitted.
+        self.lines: Buffer | None = None
+        self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
+
+    def emit(self) -> None:
+        """The whole nest."""
+        for run in self.rows:
+            if self.threads > 1 and run.count > 1:
+                with self.kernel.T.parallel(0, run.count) as index:
+                    self.lines = self._lines()
+                    self._row(run, run.start + index)
+            else:
+                self.lines = self._lines()
+                with tiles(run) as row:
+                    self._row(run, row)
+
+    def _lines(self) -> Buffer | None:
+        """A buffer for converted rows, each plane's one after another; `None` where the image is read as it is."""
+        layer = self.layer
+        return self.kernel.scratch(layer.in_channels * layer.kernel[0] * layer.width) if self.kernel.is_converted(self.data) else None
+
+    def _convert(self, lines: Buffer, row_run: Run, row: Expr) -> None:
+        """Fills the buffer for a row of the output."""
+        kernel, (height, width), taps = self.kernel, (self.layer.height, self.layer.width), self.layer.kernel[0]
+        first, last = row_run.taps[0]
+        top = row * self.layer.stride[0] - self.layer.padding[0]
+        whole = width // kernel.lanes * kernel.lanes
+        with kernel.loop(self.layer.in_channels) as plane, kernel.span(first, last) as tap:
+            source, target = (plane * height + top + tap) * width, (plane * taps + tap) * width
+            if whole:
+                with kernel.loop(whole // kernel.lanes) as vector:
+                    kernel.store(lines, kernel.load(self.data, source + vector * kernel.lanes), target + vector * kernel.lanes)
+            for column in range(whole, width):
+                kernel.store(lines, kernel.load(self.data, source + column, 1), target + column, 1)
+
+    def _row(self, row_run: Run, row: Expr) -> None:
+        T = self.kernel.T  # noqa: N806
+        if self.lines is not None:
+            self._convert(self.lines, row_run, row)
+        for panel in self.widths:
+            for pixel_run in self.pixels:
+                if self.knobs["order"] == 0:
+                    with tiles(pixel_run) as pixel, T.serial(0, panel.count) as index:
+                        self._tile(row_run, row, pixel_run, pixel, panel, index)
+                else:
+                    with T.serial(0, panel.count) as index, tiles(pixel_run) as pixel:
+                        self._tile(row_run, row, pixel_run, pixel, panel, index)
+
+    def _tile(self, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, panel: Panel, index: Expr) -> None:
+        """`pixel_run.size` output pixels of one row × one panel of output channels."""
+        layer, lanes, T = self.layer, self.kernel.lanes, self.kernel.T  # noqa: N806
+        width, taps_y, taps_x = panel.width, *layer.kernel
+        depth = layer.in_channels * taps_y * taps_x
+        channel = panel.channel + index * width
+        acc = self.kernel.accumulators(pixel_run.size * width)
+        output, first = Activation(self.output, 0, layer.out_channels, layer.out_channels), row * layer.out_width + pixel
+        spots = panel_spots(output, [first + x for x in range(pixel_run.size)], channel, panel.columns, lanes)
+        self.epilogue.fill(acc, spots)
+        weights = channel * depth
+        if self.knobs["loop"]:
+            with T.serial(0, layer.in_channels) as plane:
+                self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
+        else:
+            for plane in range(layer.in_channels):
+                self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
+        self.epilogue.drain(acc, spots, self.output)
+
+    def _plane(self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr) -> None:
+        """Adds one input channel."""
+        layer, load, store = self.layer, self.kernel.load, self.kernel.store
+        taps_y, taps_x = layer.kernel
+        reached = [x * layer.stride[1] + tap for x, (low, high) in enumerate(pixel_run.taps) for tap in (low, high - 1) if low < high]
+        segment = (min(reached), max(reached) + 1) if reached else (0, 0)
+        if self.kernel.inner and self._in_order(acc, row_run, row, pixel_run, pixel, width, weights, plane, segment):
+            return
+        data = self.data if self.lines is None else self.lines
+        for tap_y in range(*row_run.taps[0]):
+            y = row * layer.stride[0] - layer.padding[0] + tap_y
+            line = plane * layer.height + y if self.lines is None else plane * taps_y + tap_y
+            start = line * layer.width + pixel * layer.stride[1] - layer.padding[1]
+            for tap_x in range(taps_x):
+                for j in range(0, width, self.kernel.lanes):
+                    tap = (plane * taps_y + tap_y) * taps_x + tap_x
+                    filter_tap = load(self.weight, weights + tap * width + j)
+                    for x in range(pixel_run.size):
+                        if pixel_run.taps[x][0] <= tap_x < pixel_run.taps[x][1]:
+                            position = x * width + j
+                            value = self.kernel.lane_within(data, start, x * layer.stride[1] + tap_x, *segment)
+                            store(acc, load(acc, position) + filter_tap * value, position)
+
+    def _in_order(
+        self,
+        acc: Buffer,
+        row_run: Run,
+        row: Expr,
+        pixel_run: Run,
+        pixel: Expr,
+        width: int,
+        weights: Expr,
+        plane: Expr,
+        segment: tuple[int, int],
+    ) -> bool:
+        """Emit a plane's multiplications in our own order; false, and nothing emitted, where they have none."""
+        layer, taps = self.layer, range(*row_run.taps[0])
+        places = []
+        for tap_y in taps:
+            y = row * layer.stride[0] - layer.padding[0] + tap_y
+            start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
+            places.append((self.data, start + segment[0]))
+        first = weights + (plane * layer.kernel[0] + taps.start) * layer.kernel[1] * width
+        return multiply_image(self.kernel, acc, (taps, pixel_run.taps, width), layer, segment, places, (self.weight, first))

@@ -1,0 +1,149 @@
+"""1×1 convolution as a matrix product (pixels × K) · (K × N), on activations whose channels lie in blocks."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block, shuffle_of
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants, stores_vectors
+from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
+from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
+from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, ScaledNest
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
+
+#: Number of combinations that are searched.
+MEMBERS = 160
+
+
+class Pointwise(Template):
+    """Takes one 1×1 convolution of any stride, no padding, one group, channels together or in blocks, with or without a gate
+    and a residual. If its input consists of pieces, these are NHWC, there is no gate, and K is one cache block.
+
+    Knobs:
+        rows, columns: register tile in pixels and channels.
+        k_block: K per cache block, 0 for all of it; partial sums stay in the output.
+        m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
+        outer: the outermost blocks: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
+        axis: what threads share: 0 pixel tiles, 1 panels.
+    """
+
+    name = "pointwise"
+    version = 2
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "scaled"}
+    enough_trials = 48
+    multiplies = True
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and layer.kernel == (1, 1) and layer.groups == 1 and not any(layer.padding)):
+            return None
+        if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
+            return None
+        pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
+        # With a shuffled output, every vector's place is computed anyway.
+        in_block, out_layout = channel_block(layer.in_layout, depth), "NHWC" if shuffle_of(layer.out_layout) else layer.out_layout
+        out_block = channel_block(out_layout, channels)
+        # Partial sums of a block are stored and loaded as whole vectors.
+        k_blocks = (
+            tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
+            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
+            else ()
+        )
+        options = {
+            "rows": up_to(tile_rows(task.machine, (1, 2, 3, 4, 5, 6, 7, 8)), pixels),
+            "columns": up_to((1, 2, 3, 4, 6), round_up(channels, task.lanes), task.lanes),
+            "k_block": (0, *k_blocks),
+            "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
+            "n_block": (0, *(n for n in (1, 2, 4, 8, 16) if n * 8 < channels)),
+            "outer": (0, 1),
+            "axis": (0, 1) if task.threads > 1 else (0,),
+        }
+        usual = {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
+
+        @functools.cache
+        def likely() -> frozenset[tuple[int, ...]]:
+            return _likely(MatrixProduct.of(layer, task), out_block, tuple(options.items()))
+
+        def fits(knobs: Knobs) -> bool:
+            return tuple(knobs[name] for name in options) in likely()
+
+        return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, registers used, and the tile's waste at the edges."""
+        layer = layer_of(task, Conv2d)
+        pixels, product = layer.out_height * layer.out_width, MatrixProduct.of(layer, task)
+        vectors = knobs["columns"] // task.lanes
+        return [
+            math.log2(pixels),
+            math.log2(layer.in_channels),
+            math.log2(layer.out_channels),
+            knobs["rows"] * vectors,
+            knobs["rows"] * vectors + knobs["rows"] + vectors,
+            (knobs["rows"] + vectors) / (knobs["rows"] * vectors),
+            waste(pixels, knobs["rows"]),
+            waste(layer.out_channels, knobs["columns"]),
+            math.log2(product.cycles(knobs) / product.least),
+            float(layer.scaled),
+            len(layer.pieces),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        kernel = Kernel(task, knobs)
+        pixels, depth, channels = pixels_of(layer), layer.in_channels, layer.out_channels
+        weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
+        with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
+            a, pieces = input_of(layer, buffers)
+            c = output_of(layer, buffers["output"])
+            tile = self.tile(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
+            loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
+            (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
+        return kernel.finish()
+
+    #: Emits the register tiles, and reads the weights in the order of `pack`.
+    tile: type[MatmulTile] = MatmulTile
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`."""
+        layer = layer_of(task, Conv2d)
+        weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
+        packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"])
+        return [packed, *pack_constants(parameters[0], task.lanes)]
+
+
+def pixels_of(layer: Conv2d) -> Pixels:
+    """All pixels as one line, or, if a stride leaves pixels out, line by line."""
+    if layer.stride == (1, 1):
+        return Pixels(layer.height * layer.width)
+    width = layer.out_width
+    return Pixels(width, layer.out_height, pitch=width, step=layer.stride[1], source_pitch=layer.stride[0] * layer.width)
+
+
+@functools.lru_cache(maxsize=256)
+def _likely(product: MatrixProduct, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
+    """The combinations with the lowest estimated cost."""
+    choices = dict(options)
+    tiles = [
+        (rows, columns)
+        for rows, columns in itertools.product(choices["rows"], choices["columns"])
+        # In a panel that crosses blocks of the output, each vector's place is computed separately.
+        if good_tile(product.machine, product.lanes, rows, columns, product.pixels, product.channels)
+        and (out_block == product.channels or out_block % columns == 0)
+    ]
+    others = [name for name in choices if name not in ("rows", "columns", "axis")]
+    multiplying = functools.cache(product.multiplying)
+    found = []
+    for (rows, columns), values in itertools.product(tiles or [(1, product.lanes)], itertools.product(*(choices[name] for name in others))):
+        knobs = {"rows": rows, "columns": columns, **dict(zip(others, values, strict=True))}
+        # Without blocks of both kinds, the order of loops does not matter.
+        if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
+            found.append((multiplying(rows, columns, knobs["k_block"]) + product.moving(knobs), tuple(knobs.values())))
+    return frozenset((*values, axis) for _, values in sorted(found)[:MEMBERS] for axis in choices["axis"])

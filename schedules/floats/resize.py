@@ -1,0 +1,209 @@
+"""Resized images: each pixel comes from one input pixel, or from between four, whose positions and weights are in tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, LayerParameters, Resize
+from tvmmobile.graph.resized_pixels import pixels_of
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.space import Knobs, Space, up_to
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+
+#: Arguments with positions of the input's elements, and those with weights.
+_PLACES, _SHARES = ("rows", "columns"), ("row_shares", "column_shares")
+
+
+class Resample(Template):
+    """Takes one resize, nearest or bilinear, of an NHWC image. Threads share the output's rows.
+
+    A row of an output in NCHW is made as one in NHWC, which stays in the cache, and moved from there.
+
+    Knobs:
+        passes: 2 interpolates between two input rows first, for a whole row, which stays in the cache; 1 does both directions at once.
+        vectors: of channels at a time.
+    """
+
+    name = "resize"
+    version = 1
+    handles = THREADS | STORAGE | {"out_layout=NCHW"}
+    enough_trials = 6
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Resize):
+            return None
+        several = up_to((1, 2, 4), layer.channels // task.lanes)
+        options = {"passes": (1, 2), "vectors": several} if layer.method == "linear" else {"passes": (1,), "vectors": several[-1:]}
+        usual = {"passes": 2 if layer.width < layer.out_width else 1, "vectors": 2}
+        return Space(self.name, self.version, options, lambda knobs: True, usual)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size of the output, its ratio to the input's, and channels."""
+        layer = layer_of(task, Resize)
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.out_height / layer.height),
+            math.log2(layer.out_width / layer.width),
+            math.log2(layer.channels),
+            float(layer.method == "linear"),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, Resize), _TableKernel(task)
+        shapes = {"data": layer.input_shape, **_table_shapes(layer), "output": layer.output_shape}
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            line = kernel.scratch(layer.out_width * layer.channels) if layer.out_layout == "NCHW" else None
+            nest = _Nest(kernel, layer, knobs["vectors"], buffers, line)
+            rows = share(thread, task.threads, layer.out_height)
+            if layer.method != "linear":
+                nest.nearest(rows)
+            elif knobs["passes"] == 1:
+                nest.between_four(rows)
+            else:
+                nest.rows_first(rows)
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """What `_tables` lists."""
+        tables = _tables(layer_of(task, Resize), parameters[0])
+        return [array.astype(task.precision.numpy) if name in _SHARES else array for name, array in tables.items()]
+
+
+def _table_shapes(layer: Resize) -> dict[str, tuple[int, ...]]:
+    """The tables' shapes, by argument."""
+    outputs = layer.out_height, layer.out_width
+    shapes: dict[str, tuple[int, ...]] = {name: (2 * count,) for name, count in zip(_PLACES, outputs, strict=True)}
+    return shapes | ({name: (count,) for name, count in zip(_SHARES, outputs, strict=True)} if layer.method == "linear" else {})
+
+
+def _tables(layer: Resize, parameters: LayerParameters) -> dict[str, Array]:
+    """By argument: for each output row and column, where the first input line begins, followed by where the last one does; and, where
+    values between pixels are wanted, the last one's weight.
+    """
+    found, shares = {}, {}
+    pitches = layer.width * layer.channels, layer.channels
+    for places, ratios, pitch, (first, last, ratio) in zip(_PLACES, _SHARES, pitches, pixels_of(layer, parameters), strict=True):
+        found[places] = (np.stack([first, last], 1).reshape(-1) * pitch).astype(np.int32)
+        shares[ratios] = ratio
+    return found | (shares if layer.method == "linear" else {})
+
+
+class _TableKernel(Kernel):
+    """A kernel with tables of positions."""
+
+    def type_of(self, argument: str) -> str:
+        """See `Kernel.type_of`."""
+        return "int32" if argument in _PLACES else super().type_of(argument)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """A value between two others: where these begin in a buffer, and the last one's weight."""
+
+    first: Expr
+    last: Expr
+    ratio: Expr
+
+
+@dataclass(frozen=True)
+class _Nest:
+    """Emits loops over rows, columns and vectors of channels.
+
+    Attributes:
+        vectors: of channels at a time.
+        buffers: by argument.
+        line: a row of the output in NHWC, where it is not the output's.
+    """
+
+    kernel: Kernel
+    layer: Resize
+    vectors: int
+    buffers: dict[str, Buffer]
+    line: Buffer | None
+
+    def nearest(self, rows: tuple[Expr, Expr]) -> None:
+        """Copies of pixels."""
+        kernel, data = self.kernel, self.buffers["data"]
+        with self._pixels(rows) as (row, column, line, target):
+            source = kernel.T.bind(self.buffers["rows"][2 * row] + self.buffers["columns"][2 * column])
+            for channel, lanes in self._channels(self.layer.channels):
+                with channel as first:
+                    kernel.store(line, kernel.load(data, source + first, lanes), target + first, lanes)
+
+    def between_four(self, rows: tuple[Expr, Expr]) -> None:
+        """Values between four pixels."""
+        with self._pixels(rows) as (row, column, line, target):
+            above, beside = self._between(0, row), self._between(1, column)
+            for channel, lanes in self._channels(self.layer.channels):
+                with channel as first:
+                    left, right = (self._middle(self.buffers["data"], above, end + first, lanes) for end in (beside.first, beside.last))
+                    self.kernel.store(line, self._mixed(left, right, beside.ratio, lanes), target + first, lanes)
+
+    def rows_first(self, rows: tuple[Expr, Expr]) -> None:
+        """Values between two rows, then between columns of them."""
+        kernel, layer = self.kernel, self.layer
+        between = kernel.scratch(layer.width * layer.channels)
+        with kernel.span(*rows) as row:
+            above = self._between(0, row)
+            for place, lanes in self._channels(layer.width * layer.channels):
+                with place as first:
+                    kernel.store(between, self._middle(self.buffers["data"], above, first, lanes), first, lanes)
+            with self._columns(row) as (column, line, target):
+                beside = self._between(1, column)
+                for channel, lanes in self._channels(layer.channels):
+                    with channel as first:
+                        kernel.store(line, self._middle(between, beside, first, lanes), target + first, lanes)
+
+    @contextmanager
+    def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Buffer, Expr]]:
+        """Loops over the output's pixels: row, column, and the buffer that the pixel is stored in, and where it begins."""
+        with self.kernel.span(*rows) as row, self._columns(row) as (column, line, target):
+            yield row, column, line, target
+
+    @contextmanager
+    def _columns(self, row: Expr) -> Iterator[tuple[Expr, Buffer, Expr]]:
+        """Loops over the pixels of a row: column, buffer and where the pixel begins there; the row is then moved to its place."""
+        kernel, layer, output = self.kernel, self.layer, self.buffers["output"]
+        line, first = (output, row * layer.out_width) if self.line is None else (self.line, 0)
+        with kernel.loop(layer.out_width) as column:
+            yield column, line, (first + column) * layer.channels
+        if self.line is not None:
+            with kernel.loop(layer.channels) as channel, kernel.loop(layer.out_width) as column:
+                place = (channel * layer.out_height + row) * layer.out_width + column
+                kernel.store(output, kernel.load(line, column * layer.channels + channel, 1), place, 1)
+
+    def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
+        """Loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""
+        first = 0
+        for lanes in dict.fromkeys((self.vectors * self.kernel.lanes, self.kernel.lanes, 1)):
+            steps = (count - first) // lanes
+            if steps:
+                yield self._steps(first, steps, lanes), lanes
+            first += steps * lanes
+
+    @contextmanager
+    def _steps(self, first: int, steps: int, lanes: int) -> Iterator[Expr]:
+        with self.kernel.loop(steps) as step:
+            yield first + step * lanes
+
+    def _between(self, axis: int, place: Expr) -> _Between:
+        """What an output row (axis 0) or column lies between."""
+        lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
+        return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
+
+    def _middle(self, buffer: Buffer, ends: _Between, offset: Expr, lanes: int) -> Expr:
+        """Values between elements of a buffer."""
+        first, last = (self.kernel.load(buffer, end + offset, lanes) for end in (ends.first, ends.last))
+        return self._mixed(first, last, ends.ratio, lanes)
+
+    def _mixed(self, first: Expr, last: Expr, ratio: Expr, lanes: int) -> Expr:
+        first = self.kernel.T.bind(first)
+        return first + (last - first) * self.kernel.splat(ratio, lanes)

@@ -1,0 +1,230 @@
+"""Softmax or its logarithm: the largest number along an axis, the sum of exponential functions of the distances from it, the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, LayerParameters, Softmax
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+
+
+class AxisSoftmax(Template):
+    """Takes one softmax, or its logarithm, over any axis; exponential functions have the digits of float32. Threads share the places around
+    the axis.
+
+    Knobs:
+        vectors: of sums at a time: of neighbouring places behind the axis, or, of a last axis, one for each of so many rows.
+    """
+
+    name = "softmax"
+    version = 1
+    handles = THREADS | STORAGE | {"trailing", "logarithm"}
+    enough_trials = 3
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Softmax) or task.precision.total != FLOAT32.name:
+            return None
+        most = layer.before if layer.behind == 1 else layer.behind // task.lanes
+        return Space(self.name, self.version, {"vectors": up_to((1, 2, 4), most)}, lambda knobs: True, {"vectors": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Extents, and what the last step wastes."""
+        layer = layer_of(task, Softmax)
+        places, step = (layer.before, 1) if layer.behind == 1 else (layer.behind, task.lanes)
+        return [*map(math.log2, (layer.before, layer.channels, layer.behind)), waste(places, knobs["vectors"] * step)]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel, vectors = layer_of(task, Softmax), Kernel(task), knobs["vectors"]
+        shapes = {"data": layer.input_shape, "least": (1,), "output": layer.output_shape}
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            if layer.behind == 1:
+                weights = None if layer.logarithm else kernel.scratch(vectors * round_up(layer.channels, kernel.lanes), totals=True)
+                first, last = share(thread, task.threads, layer.before)
+                steps = (last - first) // vectors
+                with kernel.loop(steps) as step:
+                    _Rows(kernel, layer, buffers, weights, first + step * vectors, vectors).emit()
+                with kernel.span(first + steps * vectors, last) as row:
+                    _Rows(kernel, layer, buffers, weights, row, 1).emit()
+            else:
+                weights = None if layer.logarithm else kernel.scratch(layer.channels * vectors * kernel.lanes, totals=True)
+                for lanes, count, panels, start in _panels(layer.behind, kernel.lanes, vectors):
+                    with kernel.span(*share(thread, task.threads, layer.before * panels)) as panel:
+                        place = panel // panels * (layer.channels * layer.behind) + start + panel % panels * (lanes * count)
+                        _Columns(kernel, layer, buffers, weights, place, lanes, count).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Minus infinity. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
+        return [np.array([-np.inf], task.precision.numpy)]
+
+
+def _panels(extent: int, lanes: int, vectors: int) -> Iterator[tuple[int, int, int, int]]:
+    """Parts of an axis: so many vectors at a time, single ones, then single elements. Lanes, vectors, how often, and the first place."""
+    whole = extent // (lanes * vectors)
+    if whole:
+        yield lanes, vectors, whole, 0
+    start = whole * lanes * vectors
+    for width, count, offset in vector_parts(extent - start, lanes):
+        yield width, 1, count, start + offset
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """What both forms share.
+
+    Attributes:
+        buffers: by argument.
+        weights: exponential functions; `None` where only their sum is needed, for a logarithm.
+    """
+
+    kernel: Kernel
+    layer: Softmax
+    buffers: dict[str, Buffer]
+    weights: Buffer | None
+
+    def _larger(self, buffer: Buffer, value: Expr, place: int, lanes: int) -> None:
+        """Raise a vector of the largest numbers so far to these."""
+        kernel = self.kernel
+        kernel.store(buffer, kernel.T.max(kernel.load(buffer, place, lanes), value), place, lanes)
+
+    def _weigh(self, value: Expr, largest: Expr, lanes: int, place: Expr, sums: tuple[Buffer, int]) -> None:
+        """Store a vector of exponential functions, and add it to a sum."""
+        kernel, (buffer, at) = self.kernel, sums
+        weight = kernel.T.bind(kernel.vectors_of_totals(lanes).exp_negative(value - largest))
+        if self.weights is not None:
+            kernel.store(self.weights, weight, place, lanes)
+        kernel.store(buffer, kernel.load(buffer, at, lanes) + weight, at, lanes)
+
+    def _closing(self, total: Expr, largest: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
+        """What a sum of exponential functions, from this place, contributes to each result: a factor or, of a logarithm, a subtrahend."""
+        kernel = self.kernel
+        total = kernel.vectors_of_totals(lanes).spoiled(total, largest)
+        if not self.layer.logarithm:
+            return kernel.T.bind(kernel.splat(kernel.total(1.0), lanes) / total)
+        # TVM puts a value that only has a name wherever it is read, and then fails on names within it.
+        kernel.store(sums, kernel.T.log(total), place, lanes)
+        return kernel.T.bind(kernel.load(sums, place, lanes))
+
+    def _filled(self, buffer: Buffer, number: Expr, vectors: int, lanes: int) -> None:
+        for place in range(0, vectors * lanes, lanes):
+            self.kernel.store(buffer, self.kernel.splat(number, lanes), place, lanes)
+
+
+@dataclass(frozen=True)
+class _Rows(_Softmax):
+    """Emits a few rows, each with its channels together.
+
+    Attributes:
+        first, count: which rows.
+    """
+
+    first: Expr
+    count: int
+
+    def emit(self) -> None:
+        """All passes."""
+        kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.kernel.lanes
+        least = kernel.widened(self.buffers["least"][0], 1)
+        sums = kernel.totals(self.count * lanes)
+        self._filled(sums, least, self.count, lanes)
+        for row, start, have in self._vectors():
+            self._larger(sums, self._value(row, start, have), row * lanes, lanes)
+        largest = [self._joined(sums, row, kernel.T.max) for row in range(self.count)]
+        self._filled(sums, kernel.total(0.0), self.count, lanes)
+        for row, start, have in self._vectors():
+            place = row * round_up(self.layer.channels, lanes) + start
+            self._weigh(self._value(row, start, have), kernel.splat(largest[row]), lanes, place, (sums, row * lanes))
+        totals = [self._joined(sums, row, lambda a, b: a + b) for row in range(self.count)]
+        closing = [self._closing(totals[row], largest[row], sums, row * lanes, 1) for row in range(self.count)]
+        for row, start, have in self._vectors():
+            if self.weights is None:
+                value = self._value(row, start, have) - kernel.splat(largest[row]) - kernel.splat(closing[row])
+            else:
+                value = kernel.load(self.weights, row * round_up(self.layer.channels, lanes) + start) * kernel.splat(closing[row])
+            value = kernel.narrowed(value, lanes)
+            kernel.store_part(self.buffers["output"], value if have == lanes else bind(value), self._place(row, start), have)
+
+    def _vectors(self) -> Iterator[tuple[int, Expr, int]]:
+        """Vectors of every row, the last ones perhaps in part: the row, where the vector begins, and how many elements there are."""
+        kernel, lanes = self.kernel, self.kernel.lanes
+        whole, rest = divmod(self.layer.channels, lanes)
+        if whole:
+            with kernel.loop(whole) as step:
+                for row in range(self.count):
+                    yield row, step * lanes, lanes
+        if rest:
+            for row in range(self.count):
+                yield row, whole * lanes, rest
+
+    def _place(self, row: int, channel: Expr) -> Expr:
+        return (self.first + row) * self.layer.channels + channel
+
+    def _value(self, row: int, start: Expr, have: int) -> Expr:
+        """A vector of a row, filled up with minus infinity: in masked rows all numbers may be the smallest finite one."""
+        kernel, data, place = self.kernel, self.buffers["data"], self._place(row, start)
+        if have == kernel.lanes:
+            return kernel.T.bind(kernel.widened(kernel.load(data, place), have))
+        least = self.buffers["least"][0]
+        elements = [kernel.load(data, place + lane, 1) if lane < have else least for lane in range(kernel.lanes)]
+        return kernel.T.bind(kernel.widened(kernel.T.Shuffle(elements, list(range(kernel.lanes))), kernel.lanes))
+
+    def _joined(self, sums: Buffer, row: int, join: Any) -> Expr:
+        """One number of a row's vector."""
+        lanes = self.kernel.lanes
+        return self.kernel.T.bind(reduce(join, [self.kernel.load(sums, row * lanes + lane, 1) for lane in range(lanes)]))
+
+
+@dataclass(frozen=True)
+class _Columns(_Softmax):
+    """Emits neighbouring places behind the axis.
+
+    Attributes:
+        first: element in the first channel.
+        lanes, count: of vectors, and how many of these.
+    """
+
+    first: Expr
+    lanes: int
+    count: int
+
+    def emit(self) -> None:
+        """All passes."""
+        kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.lanes
+        places = range(0, self.count * lanes, lanes)
+        largest, sums = (kernel.totals(self.count * lanes) for _ in range(2))
+        self._filled(largest, kernel.widened(self.buffers["least"][0], 1), self.count, lanes)
+        self._filled(sums, kernel.total(0.0), self.count, lanes)
+        with kernel.loop(self.layer.channels) as channel:
+            for place in places:
+                self._larger(largest, self._value(channel, place), place, lanes)
+        most = [bind(kernel.load(largest, place, lanes)) for place in places]
+        with kernel.loop(self.layer.channels) as channel:
+            for place, top in zip(places, most, strict=True):
+                weight = channel * (self.count * lanes) + place
+                self._weigh(self._value(channel, place), top, lanes, weight, (sums, place))
+        closing = [self._closing(kernel.load(sums, place, lanes), top, sums, place, lanes) for place, top in zip(places, most, strict=True)]
+        with kernel.loop(self.layer.channels) as channel:
+            for place, top, last in zip(places, most, closing, strict=True):
+                if self.weights is None:
+                    value = self._value(channel, place) - top - last
+                else:
+                    value = kernel.load(self.weights, channel * (self.count * lanes) + place, lanes) * last
+                kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(channel, place), lanes)
+
+    def _place(self, channel: Expr, place: int) -> Expr:
+        return self.first + channel * self.layer.behind + place
+
+    def _value(self, channel: Expr, place: int) -> Expr:
+        kernel, lanes = self.kernel, self.lanes
+        return kernel.T.bind(kernel.widened(kernel.load(self.buffers["data"], self._place(channel, place), lanes), lanes))

@@ -1,0 +1,156 @@
+"""3×3 convolution by Winograd's minimal filtering: a quarter of the multiplications or fewer, four times the weights or more."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.machine import Machine
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
+from tvmmobile.schedules.emit.kernel import Kernel
+from tvmmobile.schedules.emit.matmul import good_tile, pack_panels, packed_elements
+from tvmmobile.schedules.floats.winograd_cost import cycles
+from tvmmobile.schedules.floats.winograd_nest import TileGrid, WinogradNest
+from tvmmobile.schedules.floats.winograd_transform import SIZES, TAPS, transformed
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
+
+#: Fewest input and output channels: with fewer the transforms take longer than the multiplications that they save.
+LEAST_CHANNELS = 16
+#: Largest estimated time of an untuned kernel that replaces a direct one, as a share of that one's multiply-adds.
+CLEARLY = 0.8
+#: Members of a space: those with the lowest estimated cost for each size of tile.
+MEMBERS = 24
+
+
+class Winograd(Template):
+    """Takes one 3×3 convolution with stride 1 and one group, channels together or in blocks, with or without a residual,
+    from one tensor or from pieces.
+
+    F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. Zeros outside a layer's windows are multiplied like other weights.
+    docs/kernels.md has its rounding errors.
+
+    Knobs:
+        size: m, the side of a tile in output pixels.
+        tiles: tiles of a block, at most; 0 for all of them.
+        rows, columns: register tile of the products, in tiles and output channels.
+        k_block: input channels per cache block of a product, 0 for all of them.
+        parts: parts of the output channels that are computed one after another.
+        axis: what threads share: 0 blocks of tiles, 1 parts.
+    """
+
+    name = "winograd"
+    version = 1
+    multiplies = True
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "windows"}
+    enough_trials = 16
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Conv2d) or (layer.kernel, layer.stride, layer.groups) != ((TAPS, TAPS), (1, 1), 1):
+            return None
+        in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
+        if min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS or in_block % task.lanes or out_block % task.lanes:
+            return None
+        if any(count % task.lanes for _, _, count in layer.pieces):
+            return None
+        depth, channels = layer.in_channels, layer.out_channels
+        most = TileGrid(layer, min(SIZES), 0).tiles
+        options = {
+            "size": SIZES[:1] if task.precision.chain else SIZES,  # half precision has enough digits only for the smallest
+            "tiles": (0, *(tiles for tiles in (8, 14, 21, 28, 42, 56) if tiles < most)),
+            "rows": up_to(tuple(range(min(most, 4), 9)), most),
+            "columns": up_to((2, 4), channels, task.lanes),
+            "k_block": (0, *(k for k in (32, 64, 128, 256) if k < depth)),
+            "parts": tuple(parts for parts in (1, 2, 4, 8, 16) if channels % (parts * task.lanes) == 0),
+            "axis": (0, 1) if task.threads > 1 else (0,),
+        }
+
+        @functools.cache
+        def likely() -> dict[tuple[int, ...], float]:
+            return _likely(task, task.machine, layer, tuple(options.items()))
+
+        def fits(knobs: Knobs) -> bool:
+            return tuple(knobs[name] for name in options) in likely()
+
+        @functools.cache
+        def usual() -> dict[str, int]:
+            best = min(likely(), key=lambda values: likely()[values])
+            return dict(zip(options, best, strict=True))
+
+        return Space(self.name, self.version, options, fits, usual())
+
+    def executed_macs(self, task: Task) -> float:
+        """Those of the tile size that multiplies least."""
+        layer = layer_of(task, Conv2d)
+        channels = layer.in_channels * layer.out_channels
+        return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)
+
+    def promises(self, task: Task) -> bool:
+        """Compares the estimate with the multiply-adds of a direct sum."""
+        return self.share(task) < CLEARLY
+
+    def share(self, task: Task) -> float:
+        """Estimated time of a first schedule, as a share of a direct sum's multiply-adds; infinite if the template takes no such task."""
+        space = self.space(task)
+        if space is None:
+            return math.inf
+        return cycles(task, layer_of(task, Conv2d), space.usual) / (task.least_macs / task.lanes / task.threads)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""
+        layer = layer_of(task, Conv2d)
+        grid, vectors = TileGrid(layer, knobs["size"], knobs["tiles"]), knobs["columns"] // task.lanes
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.in_channels),
+            math.log2(layer.out_channels),
+            knobs["rows"] * vectors,
+            knobs["rows"] * vectors + knobs["rows"] + vectors,
+            math.log2(grid.block),
+            math.log2(grid.blocks),
+            waste(layer.out_height, grid.outputs) + waste(layer.out_width, grid.outputs),
+            waste(grid.block, knobs["rows"]),
+            math.log2(cycles(task, layer, knobs)),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        kernel = Kernel(task, knobs)
+        part = packed_elements(layer.out_channels // knobs["parts"], knobs["columns"], layer.in_channels, task.lanes)
+        with layer_body(kernel, layer, (knobs["size"] + TAPS - 1) ** 2 * knobs["parts"] * part, task.lanes) as (buffers, epilogue):
+            WinogradNest(epilogue, layer, knobs, buffers).emit(task.threads)
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Transformed weights as [part][point][panel][K][column], see `pack_panels`."""
+        points = transformed(parameters[0].weight, knobs["size"])
+        parts = np.split(points, knobs["parts"], axis=2)
+        packed = [pack_panels(point, knobs["columns"], task.lanes, knobs["k_block"]) for part in parts for point in part]
+        return [np.concatenate(packed), *pack_constants(parameters[0], task.lanes)]
+
+
+@functools.lru_cache(maxsize=256)
+def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, ...], float]:
+    """The combinations with the lowest estimated cost, and that. Equal tasks may be for different machines: the machine is a key."""
+    choices = dict(options)
+    found: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
+    for values in itertools.product(*choices.values()):
+        knobs = dict(zip(choices, values, strict=True))
+        grid = TileGrid(layer, knobs["size"], knobs["tiles"])
+        channels = layer.out_channels // knobs["parts"]
+        if not good_tile(machine, task.lanes, knobs["rows"], knobs["columns"], grid.block, channels):
+            continue
+        if knobs["columns"] > channels or (knobs["tiles"] and knobs["tiles"] >= grid.tiles):
+            continue
+        found.setdefault(knobs["size"], []).append((cycles(task, layer, knobs), values))
+    best = min((cost for members in found.values() for cost, _ in members), default=0.0)
+    members = (member for same in found.values() for member in sorted(same)[:MEMBERS])
+    return {values: cost for cost, values in members if cost <= 1.5 * best}

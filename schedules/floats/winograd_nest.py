@@ -1,0 +1,254 @@
+"""The loops of a Winograd convolution: blocks of tiles, whose inputs are transformed, multiplied point by point, and transformed back.
+
+A tile is a square of outputs. All values of a block's tiles at a point are a matrix of tiles × input channels; its product with the weights
+at that point is one of tiles × output channels. Both are in scratch buffers of the thread, which each block reuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import gcd
+from typing import TypeVar
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.schedules.emit.epilogue import Ends, Epilogue, Spot, spot_at
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, Span, input_of, share
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, packed_elements, panels
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.floats.winograd_transform import Filtering
+from tvmmobile.schedules.space import Knobs, round_up
+
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """A layer's output in tiles, and these in blocks of equal size but for the last.
+
+    Attributes:
+        outputs: pixels of a tile's side.
+        most: tiles of a block, at most; 0 for all of them.
+    """
+
+    layer: Conv2d
+    outputs: int
+    most: int
+
+    @property
+    def rows(self) -> int:
+        """Tiles from top to bottom."""
+        return -(-self.layer.out_height // self.outputs)
+
+    @property
+    def columns(self) -> int:
+        """Tiles from left to right."""
+        return -(-self.layer.out_width // self.outputs)
+
+    @property
+    def tiles(self) -> int:
+        """All of them."""
+        return self.rows * self.columns
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of tiles."""
+        return -(-self.tiles // (self.most or self.tiles))
+
+    @property
+    def block(self) -> int:
+        """Tiles of a block."""
+        return -(-self.tiles // self.blocks)
+
+
+@dataclass(frozen=True)
+class _Products(Ends):
+    """Sums that start at zero and are stored unchanged."""
+
+    def begin(self, spot: Spot) -> Expr:
+        """Zeros."""
+        return self.kernel.splat(self.kernel.number(0.0), spot.lanes)
+
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """The sum."""
+        return value
+
+
+class _PointNest(MatmulNest):
+    """One point's product, of the weights from `origin` on."""
+
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], origin: Expr) -> None:
+        super().__init__(tile, knobs, pixels, widths, 1)
+        self.origin = origin
+
+    def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
+        return self.origin + super()._weights(panel, columns, index, part)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A tile at run time: its place in the block, and in the grid."""
+
+    number: Expr
+    row: Expr
+    column: Expr
+
+
+class WinogradNest:
+    """All loops, with the knobs that `Winograd` describes."""
+
+    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        self.kernel = kernel = epilogue.kernel
+        self.T, self.layer, self.epilogue, self.knobs = kernel.T, layer, epilogue, knobs
+        self.filtering = Filtering(knobs["size"])
+        self.grid = TileGrid(layer, knobs["size"], knobs["tiles"])
+        whole, pieces = input_of(layer, buffers)
+        self.pieces = pieces or (Piece(whole, 0, layer.in_channels),)
+        pixels = layer.out_height * layer.out_width
+        self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
+        self.weight = buffers["weight"]
+        #: Output channels of a part, and elements of its weights at a point.
+        self.channels = layer.out_channels // knobs["parts"]
+        self.panels = panels(self.channels, knobs["columns"], kernel.lanes)
+        self.elements = packed_elements(self.channels, knobs["columns"], layer.in_channels, kernel.lanes)
+        #: Channels that are transformed together: a cache line of a pixel.
+        line = LINE_BYTES // kernel.bytes
+        self.in_chunks = [gcd(piece.activation.block, piece.count, line) for piece in self.pieces]
+        self.out_chunk = gcd(self.c.block, self.channels, line)
+        #: Distance from one point's matrix to the next. If it were a power of two, a tile's values at all points would share a cache set.
+        self.in_pitch = round_up(self.grid.block * layer.in_channels, line) + line
+        self.out_pitch = round_up(self.grid.block * self.channels, line) + line
+
+    def emit(self, threads: int) -> None:
+        """The whole nest, shared by `threads`."""
+        with self.kernel.team(threads) as thread:
+            self._share(thread, threads)
+
+    def _share(self, thread: Expr, threads: int) -> None:
+        """A thread's blocks of tiles, or its parts of the output channels; the last thread gets the remaining tiles."""
+        points, size = self.filtering.values**2, self.grid.block
+        self.inputs = self.kernel.scratch(points * self.in_pitch)
+        self.products = self.kernel.scratch(points * self.out_pitch)
+        self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
+        by_blocks = self.knobs["axis"] == 0
+        whole, rest = divmod(self.grid.tiles, size)
+        parts = share(None if by_blocks else thread, threads, self.knobs["parts"])
+        begin, end = share(thread if by_blocks else None, threads, whole)
+        with self.kernel.span(begin, end) as block:
+            self._block(block * size, size, parts)
+        if rest:
+            with self.kernel.where(*([thread == threads - 1] if by_blocks and thread is not None else [])):
+                self._block(whole * size, rest, parts)
+
+    def _block(self, first: Expr, count: int, parts: Span) -> None:
+        """`count` tiles from `first` on, for some of the parts."""
+        with self._tiles(first, count) as tile:
+            channel = 0
+            for piece, chunk in zip(self.pieces, self.in_chunks, strict=True):
+                with self.kernel.loop(piece.count // chunk) as number:
+                    own = replace(piece, first=piece.first + number * chunk, count=chunk)
+                    self._transform_input(tile, own, channel + number * chunk)
+                channel += piece.count
+        with self.kernel.span(*parts) as part:
+            with self.kernel.loop(self.filtering.values**2) as point:
+                self._multiply(point, part, count)
+            with self._tiles(first, count) as tile, self.kernel.loop(self.channels // self.out_chunk) as piece:
+                self._transform_output(tile, part * self.channels, piece * self.out_chunk)
+
+    @contextmanager
+    def _tiles(self, first: Expr, count: int) -> Iterator[_Tile]:
+        """A loop over tiles."""
+        with self.kernel.loop(count) as number:
+            place = first + number
+            yield _Tile(number, place // self.grid.columns, place % self.grid.columns)
+
+    def _multiply(self, point: Expr, part: Expr, count: int) -> None:
+        """The product at one point, for one part."""
+        a = Activation(self.inputs, count, self.layer.in_channels, self.layer.in_channels, point * self.in_pitch)
+        c = Activation(self.products, count, self.channels, self.channels, point * self.out_pitch)
+        tile = MatmulTile(self.kernel, a, self.weight, c, self.kernel.lanes, _Products(self.kernel))
+        knobs = {"rows": self.knobs["rows"], "k_block": self.knobs["k_block"], "order": 1}
+        origin = (part * self.filtering.values**2 + point) * self.elements
+        _PointNest(tile, knobs, Pixels(count), self.panels, origin).emit()
+
+    def _transform_input(self, tile: _Tile, piece: Piece, channel: Expr) -> None:
+        """A tile's values of a few channels, `piece`: line by line into a small buffer, from there column by column."""
+        kernel, count, lanes, chunk, a = self.kernel, self.filtering.values, self.kernel.lanes, piece.count, piece.activation
+        top = tile.row * self.grid.outputs - self.layer.padding[0]
+        begin, end = self._lines_inside(top)
+        for edge in ((0, begin), (end, count)) if any(self.layer.padding[::2]) or self._beyond else ():
+            with kernel.span(*edge) as line:
+                for place in range(0, count * chunk, lanes):
+                    kernel.store(self.between, kernel.splat(kernel.number(0.0)), line * (count * chunk) + place)
+        for (low, high), here in self._kinds(tile, self._columns_inside):
+            with kernel.where(*here), kernel.span(begin, end) as line:
+                left = tile.column * self.grid.outputs - self.layer.padding[1]
+                source = a.at((top + line) * self.layer.width + left, piece.first)
+                inside = range(low, high)
+                for vector in range(0, chunk, lanes):
+                    data = [kernel.load(a.buffer, source + (x * a.block + vector)) if x in inside else None for x in range(count)]
+                    for x, value in enumerate(self.filtering.input(kernel, data)):
+                        kernel.store(self.between, value, (line * count + x) * chunk + vector)
+        with kernel.loop(count) as column:
+            target = column * self.in_pitch + tile.number * self.layer.in_channels + channel
+            for vector in range(0, chunk, lanes):
+                data = [kernel.load(self.between, (y * count + column) * chunk + vector) for y in range(count)]
+                for y, value in enumerate(self.filtering.input(kernel, data)):
+                    kernel.store(self.inputs, value, target + (y * (count * self.in_pitch) + vector))
+
+    def _transform_output(self, tile: _Tile, start: Expr, channel: Expr) -> None:
+        """A tile's outputs of a few channels: column by column into a small buffer, from there line by line."""
+        kernel, count, lanes, chunk = self.kernel, self.filtering.values, self.kernel.lanes, self.out_chunk
+        size = self.grid.outputs
+        with kernel.loop(count) as column:
+            source = column * self.out_pitch + tile.number * self.channels + channel
+            for vector in range(0, chunk, lanes):
+                data = [kernel.load(self.products, source + (y * (count * self.out_pitch) + vector)) for y in range(count)]
+                for y, value in enumerate(self.filtering.output(kernel, data)):
+                    kernel.store(self.between, value, (y * count + column) * chunk + vector)
+        top = tile.row * size
+        lines = size if self.layer.out_height % size == 0 else self.T.min(size, self.layer.out_height - top)
+        for written, here in self._kinds(tile, self._columns_written):
+            with kernel.where(*here), kernel.span(0, lines) as line:
+                pixel = (top + line) * self.layer.out_width + tile.column * size
+                for vector in range(0, chunk, lanes):
+                    data = [kernel.load(self.between, (line * count + x) * chunk + vector) for x in range(count)]
+                    for x, value in enumerate(self.filtering.output(kernel, data)[:written]):
+                        target = self.c.at(pixel, start + channel) + (x * self.c.block + vector)
+                        spot = spot_at(target, pixel + x, start + channel + vector, lanes, lanes)
+                        total = self.T.bind(value + self.epilogue.begin(spot))
+                        kernel.store(self.c.buffer, self.epilogue.finish(total, spot), target)
+
+    def _kinds(self, tile: _Tile, kind_of: Callable[[int], _Kind]) -> Iterator[tuple[_Kind, list[Expr]]]:
+        """Runs of neighbouring grid columns of one kind: the kind, and the conditions under which a tile is in one of them."""
+        columns = range(self.grid.columns)
+        for kind, same in groupby(columns, kind_of):
+            run = list(same)
+            after = [tile.column >= run[0]] if run[0] else []
+            yield kind, after + ([tile.column <= run[-1]] if run[-1] < columns[-1] else [])
+
+    def _lines_inside(self, top: Expr) -> Span:
+        """The lines of a tile's input that the image has."""
+        count = self.filtering.values
+        if not any(self.layer.padding[::2]) and not self._beyond:
+            return 0, count
+        begin = self.T.min(count, self.T.max(0, -top))
+        return begin, self.T.max(begin, self.T.min(count, self.layer.height - top))
+
+    @property
+    def _beyond(self) -> bool:
+        """Whether the last tiles read lines below the image."""
+        return self.grid.rows * self.grid.outputs + self.filtering.values - self.grid.outputs - self.layer.padding[0] > self.layer.height
+
+    def _columns_inside(self, column: int) -> tuple[int, int]:
+        """The columns of a tile's input that the image has."""
+        left = column * self.grid.outputs - self.layer.padding[1]
+        return max(0, -left), min(self.filtering.values, self.layer.width - left)
+
+    def _columns_written(self, column: int) -> int:
+        """The columns of a tile that the output has."""
+        return min(self.grid.outputs, self.layer.out_width - column * self.grid.outputs)

@@ -1,0 +1,1 @@
+"""Templates for several layers in one kernel."""

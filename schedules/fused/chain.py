@@ -1,0 +1,294 @@
+"""Consecutive layers in one kernel: intermediate results stay in the first-level cache, in rings of rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.tasks import Task, in_place
+from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
+from tvmmobile.schedules.emit.kernel import Kernel
+from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, tile_rows
+from tvmmobile.schedules.floats.image_conv import MAX_INPUT_CHANNELS
+from tvmmobile.schedules.fused.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
+from tvmmobile.schedules.fused.chain_nest import ChainNest, panel_width
+from tvmmobile.schedules.space import Knobs, Space, up_to
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
+
+#: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
+MOST_LAYERS = 4
+#: Most weights of a chain of three layers or more: every step reads all of them, and with more the rings find no room in the cache.
+MOST_CHAIN_BYTES = 13312
+#: Most bytes of a product's weights for 16 channels, before a depthwise convolution.
+MOST_BEFORE_BYTES = 16384
+#: The share of the first-level cache for rings, one of its two ways; together with the weights of a block of channels they may fill it.
+RING_SHARE = 0.5
+#: Size of a ring below which parts of columns are narrower than necessary.
+LEAST_RING_BYTES = 1024
+#: The share for weights that stay beside rings, and the least for which reading all of the input again pays.
+WEIGHT_SHARE, LEAST_BLOCK_BYTES = 0.5, 4096
+#: Sizes of first-level caches between which those of all cores lie.
+FIRST_LEVELS = (32768, 65536)
+#: Most outputs computed per output needed, along a row: the waste of tiles.
+MOST_WASTE = 1.1
+#: Default columns per part of the most expensive layer.
+USUAL_WIDTH = 14
+
+
+class Chain(Template):
+    """Takes an image convolution, depthwise convolutions and products in turn: two to four layers, 3×3 and 1×1, channels by whole vectors.
+
+    A product with the depthwise convolution behind it saves more than with the one before it, whose output is smaller; that pair alone
+    is left to `Separable`.
+
+    Knobs:
+        strip: output rows of the last layer in a step.
+        parts: of a row, computed one after another; outputs that two parts share are kept, not computed again.
+        blocks: of channels, of a product and the depthwise convolution behind it; each reads all of the input.
+        rows, columns: register tile of the products, in pixels and channels.
+        order: 0 runs over the panels of channels for each tile of pixels, 1 over the tiles for each panel.
+        dw_rows, dw_columns: register tile of the depthwise convolutions.
+        image_pixels, image_columns: register tile of the image convolution.
+        gather: 1 copies weights next to the rings, so that neither displaces the other in the cache.
+
+    Threads share steps.
+    """
+
+    name = "chain"
+    version = 1
+    multiplies = True
+    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | STORAGE | {"in_layout=NCHW"}
+    enough_trials = 24
+
+    def _space(self, task: Task) -> Space | None:
+        layers = chain_of(task)
+        if layers is None:
+            return None
+        kinds = [_kind(layer, task.lanes) for layer in layers]
+        products = [layer for layer in layers if layer.is_pointwise]
+        last, lanes = layers[-1], task.lanes
+        options = {
+            "strip": up_to((1, 2, 4), last.out_height),
+            "parts": tuple(parts for parts in (1, 2, 4, 8, 16) if parts == 1 or last.out_width >= 4 * parts),
+            "blocks": _blocks(layers, task) if kinds == ["pointwise", "depthwise"] else (1,),
+            "rows": tile_rows(task.machine, (4, 5, 7)) if products else (4,),
+            "columns": up_to((2, 4), max(layer.out_channels for layer in products), lanes) if products else (2 * lanes,),
+            "order": (0, 1) if products else (0,),
+            "dw_rows": (1, 2),
+            "dw_columns": (4, 5, 7, 8),
+            "image_pixels": (2, 4, 8) if "image" in kinds else (2,),
+            "image_columns": up_to((2, 4, 8), layers[0].out_channels, lanes) if "image" in kinds else (2 * lanes,),
+            "gather": (0, 1),
+        }
+        parts = min(
+            options["parts"], key=lambda parts: abs(math.log2(max(layers, key=lambda layer: layer.macs).out_width / parts / USUAL_WIDTH))
+        )
+        whole, small = (task.precision.bytes * products[0].in_channels * last.out_channels) if products else 0, _small_bytes(task)
+        numbers = _blocks_within(layers, task, small) if len(options["blocks"]) > 1 else options["blocks"]
+        blocks = min(numbers, key=lambda blocks: abs(whole / blocks - small / 2))
+        usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
+        image = (4, 4 * lanes) if task.machine.in_order else (2, 8 * lanes)
+        usual |= {"image_pixels": image[0], "image_columns": image[1], "gather": 1}
+        return Space(self.name, self.version, options, _Fits(layers, task, options), usual, elsewhere={"rows": TALL})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, kinds of layers, bytes that the cache has to hold, waste of tiles, and reads and work done twice."""
+        layers = chain_of(task)
+        assert layers is not None
+        memory = arrange(layers, knobs, task)
+        last, dearest = memory.stages[-1], max(layers, key=lambda layer: layer.macs)
+        kinds = [_kind(layer, task.lanes) for layer in layers]
+        return [
+            math.log2(last.layer.out_height * last.layer.out_width),
+            math.log2(layers[0].in_channels),
+            math.log2(last.layer.out_channels),
+            len(layers),
+            *(kinds.count(kind) for kind in ("image", "depthwise", "pointwise")),
+            math.prod(layer.stride[0] for layer in layers),
+            math.log2(dearest.macs / sum(layer.macs for layer in layers)),
+            math.log2(_ring_bytes(memory, task)),
+            math.log2(memory.resident),
+            math.log2(max(dearest.in_channels * dearest.out_channels / knobs["blocks"], 1)),
+            knobs["rows"] * knobs["columns"] / task.lanes,
+            knobs["dw_rows"] * knobs["dw_columns"],
+            max((_waste(stage.columns, knobs["rows"]) for stage in memory.stages if stage.layer.is_pointwise), default=1.0),
+            max((_waste(stage.columns, knobs["dw_columns"]) for stage in memory.stages if stage.layer.is_depthwise), default=1.0),
+            last.columns.pieces,
+            memory.stages[0].rows.lead * task.threads / last.rows.pieces,
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layers = chain_of(task)
+        assert layers is not None
+        kernel = Kernel(task, knobs)
+        shapes = {"data": layers[0].input_shape, **task.side_shapes}
+        for index, layer in enumerate(layers):
+            packed = {"weight": (math.prod(layer.weight_shape),), **constant_shapes(layer)}
+            shapes |= {in_place(name, index): shape for name, shape in packed.items()}
+        with kernel.named_body(**shapes, output=layers[-1].output_shape) as buffers:
+            ChainNest(kernel, layers, knobs, task, buffers).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights and constants of every layer in order."""
+        layers = chain_of(task)
+        assert layers is not None
+        packed = []
+        for layer, own in zip(layers, parameters, strict=True):
+            packed += [_pack_weight(layer, knobs, own.weight, task.lanes), *pack_constants(own)]
+        return packed
+
+
+def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
+    """The region's layers, if they are a chain that is worth one kernel."""
+    layers = tuple(layer for layer in task.region if isinstance(layer, Conv2d))
+    if len(layers) != len(task.region) or not 2 <= len(layers) <= MOST_LAYERS:
+        return None
+    kinds = [_kind(layer, task.lanes) for layer in layers]
+    joints = {("image", "depthwise"), ("depthwise", "pointwise"), ("pointwise", "depthwise")}
+    if any(joint not in joints for joint in itertools.pairwise(kinds)) or not _layouts_fit(layers, task.lanes):
+        return None
+    if kinds[0] == "image" and task.storage[0] != task.precision:
+        return None  # tiles would convert the image number by number, once for each panel; `ImageConv` converts rows
+    sizes = [task.precision.bytes * math.prod(layer.weight_shape) for layer in layers]
+    if len(layers) > 2:
+        return layers if sum(sizes) <= MOST_CHAIN_BYTES else None
+    if kinds[1] == "pointwise":
+        return None
+    return layers if kinds[0] == "image" or 16 * layers[0].in_channels * task.precision.bytes <= MOST_BEFORE_BYTES else None
+
+
+def _kind(layer: Conv2d, lanes: int) -> str:
+    """The function that emits the layer."""
+    if layer.out_channels % lanes:
+        return "none"
+    if layer.is_pointwise:
+        return "pointwise" if layer.in_channels % lanes == 0 else "none"
+    if layer.kernel != (3, 3) or layer.stride not in ((1, 1), (2, 2)) or max(layer.padding) > 1:
+        return "none"
+    if layer.is_depthwise:
+        return "depthwise"
+    return "image" if layer.in_layout == "NCHW" and layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS else "none"
+
+
+def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
+    """Whether each layer reads what the one before writes, NHWC between layers, and blocks at the ends have whole vectors."""
+    first, last = layers[0], layers[-1]
+    for one, other in itertools.pairwise(layers):
+        if one.output_shape != other.input_shape or (one.out_layout, other.in_layout) != ("NHWC", "NHWC"):
+            return False
+    if channel_block(last.out_layout, last.out_channels) % lanes:
+        return False
+    return _kind(first, lanes) == "image" or (first.in_layout != "NCHW" and channel_block(first.in_layout, first.in_channels) % lanes == 0)
+
+
+def _blocks(layers: Sequence[Conv2d], task: Task) -> tuple[int, ...]:
+    """`_blocks_within`, for every core: a log does not say which one it is of."""
+    return tuple(sorted({blocks for size in FIRST_LEVELS for blocks in _blocks_within(layers, task, int(WEIGHT_SHARE * size))}))
+
+
+def _blocks_within(layers: Sequence[Conv2d], task: Task, most: int) -> tuple[int, ...]:
+    """Numbers of channel blocks, in pairs of vectors, whose weights fill the first-level cache well; 1 if none do."""
+    product = layers[0]
+    depth, channels = product.in_channels, product.out_channels
+    found = []
+    for blocks in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
+        weights = task.precision.bytes * depth * channels // blocks
+        if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= most:
+            found.append(blocks)
+    return tuple(found) or (1,)
+
+
+def _small_bytes(task: Task) -> int:
+    """Weights that stay in the first-level cache beside rings."""
+    return int(WEIGHT_SHARE * task.machine.l1d_bytes)
+
+
+def _ring_bytes(memory: ChainMemory, task: Task) -> int:
+    return task.precision.bytes * sum(stage.ring * stage.row for stage in memory.stages[:-1])
+
+
+def _waste(axis: ChainAxis, wanted: int) -> float:
+    """Outputs computed along a row over outputs needed."""
+    tile = tile_for(axis, wanted)
+    return sum(-(-length // tile) * tile for length in axis.lengths) / axis.size
+
+
+class _Fits:
+    """Which knob values can be fast."""
+
+    def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
+        self.layers, self.task, self.options = layers, task, options
+        self.arranged = cache(partial(_arranged, layers, task))
+        self.wastes = cache(self._wastes)
+
+    def __call__(self, knobs: Knobs) -> bool:
+        return self._tiles(knobs) and self._memory(knobs) and self._wastes_little(knobs)
+
+    def _tiles(self, knobs: Knobs) -> bool:
+        """Tiles fill the registers, and knobs that change nothing have their first value."""
+        blocks, columns, lanes = knobs["blocks"], knobs["columns"], self.task.lanes
+        for layer in self.layers:
+            if not layer.is_pointwise:
+                continue
+            if not good_tile(self.task.machine, lanes, knobs["rows"], columns, layer.out_height * layer.out_width, layer.out_channels):
+                return False
+            if panel_width(layer.out_channels, blocks, columns, lanes) != columns and columns != self.options["columns"][0]:
+                return False
+        wide = any(layer.is_pointwise and layer.out_channels // blocks > columns for layer in self.layers)
+        if knobs["order"] and not wide:
+            return False
+        if len(self.options["image_pixels"]) > 1 and knobs["image_pixels"] * knobs["image_columns"] not in (8 * lanes, 16 * lanes):
+            return False
+        return knobs["dw_columns"] in ((5, 7, 8) if knobs["dw_rows"] == 1 else (4, 5))
+
+    def _memory(self, knobs: Knobs) -> bool:
+        """The data that steps reuse stays in the cache."""
+        memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
+        rings = _ring_bytes(memory, self.task)
+        weights = self.task.precision.bytes * sum(stage.weight_elements for stage in memory.stages)
+        if knobs["dw_rows"] > max(stage.rows.step for stage in memory.stages if stage.layer.is_depthwise):
+            return False
+        if knobs["parts"] > 1 and rings < LEAST_RING_BYTES:
+            return False
+        small, most = _small_bytes(self.task), self.task.machine.l1d_bytes
+        if len(self.options["blocks"]) > 1 and knobs["blocks"] not in _blocks_within(self.layers, self.task, small):
+            return False
+        if knobs["blocks"] > 1 or weights <= small:
+            return rings + weights <= most and (knobs["blocks"] > 1 or bool(knobs["gather"]))
+        return rings <= RING_SHARE * most and not knobs["gather"]
+
+    def _wastes_little(self, knobs: Knobs) -> bool:
+        """Tiles divide the columns as far as possible."""
+        found = self.wastes(knobs["strip"], knobs["parts"], knobs["blocks"])
+        return all(wastes[knobs[name]] <= max(MOST_WASTE, min(wastes.values())) for name, wastes in found.items())
+
+    def _wastes(self, strip: int, parts: int, blocks: int) -> dict[str, dict[int, float]]:
+        """For every knob that is a tile along a row, the excess outputs of each value."""
+        found = {}
+        for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
+            stages = [stage for stage in self.arranged(strip, parts, blocks).stages if _kind(stage.layer, self.task.lanes) == kind]
+            macs = max(1, sum(stage.layer.macs for stage in stages))
+            found[name] = {
+                tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / macs for tile in self.options[name]
+            }
+        return found
+
+
+def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, blocks: int) -> ChainMemory:
+    return arrange(layers, {"strip": strip, "parts": parts, "blocks": blocks, "gather": 0}, task)
+
+
+def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array, lanes: int) -> Array:
+    """Depthwise: [vector of channels][tap][lane]; others in panels of channels."""
+    channels = layer.out_channels
+    if layer.is_depthwise:
+        return weight.reshape(-1, channels // lanes, lanes).transpose(1, 0, 2).ravel()
+    if layer.is_pointwise:
+        return pack_panels(weight.reshape(-1, channels), panel_width(channels, knobs["blocks"], knobs["columns"], lanes), lanes)
+    return pack_panels(weight.transpose(2, 0, 1, 3).reshape(-1, channels), knobs["image_columns"], lanes)

@@ -1,0 +1,206 @@
+"""One layer of a chain in one step of one part: the positions of its input and output, and loops over its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, cut, taps_along
+from tvmmobile.schedules.fused.chain_memory import ChainAxis, Stage, tile_for
+from tvmmobile.schedules.space import Knobs
+
+#: For each output along an axis its taps [low, high).
+Taps = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The loops' variables.
+
+    Attributes:
+        block, part, step: of channels, columns and rows; steps before the first one are negative.
+        first: the thread's first step.
+    """
+
+    block: Expr
+    part: Expr
+    step: Expr
+    first: Expr
+
+
+@dataclass(frozen=True)
+class Place:
+    """One layer in one step.
+
+    Attributes:
+        stage, source: the layer's stage and the one before, `None` for the first layer.
+        last: whether its output is the region's.
+        data, output, scratch: the region's input, its output, and the buffer for everything in between.
+        weight: the layer's packed weights.
+        epilogue: the layer's.
+    """
+
+    kernel: Kernel
+    knobs: Knobs
+    stage: Stage
+    source: Stage | None
+    last: bool
+    moment: Moment
+    data: Buffer
+    output: Buffer
+    scratch: Buffer
+    weight: Buffer
+    epilogue: Epilogue
+
+    @property
+    def layer(self) -> Conv2d:
+        """The layer itself."""
+        return self.stage.layer
+
+    @property
+    def first_channel(self) -> Expr:
+        """First output channel of the block."""
+        return self.moment.block * self.stage.channels
+
+    @property
+    def first_row(self) -> Expr:
+        """First output row of the step; it and the following ones may lie outside the image."""
+        return self.row_in_step(self.stage)
+
+    @property
+    def weights(self) -> tuple[Buffer, Expr]:
+        """The buffer that has the weights, and the element where those of channel 0 are, or would be."""
+        if self.stage.weights is None:
+            return self.weight, 0
+        return self.scratch, self.stage.weights - self.moment.block * self.stage.weight_elements
+
+    def row_in_step(self, stage: Stage) -> Expr:
+        """First row of the step in another stage."""
+        return self.moment.step * stage.rows.step + stage.rows.offset
+
+    def input(self, row: Expr) -> tuple[Activation, Expr]:
+        """The buffer with an input row, and the pixel of column 0 in it."""
+        layer = self.layer
+        if self.source is None:
+            channels = layer.in_channels
+            activation = Activation(self.data, layer.height * layer.width, channels, channel_block(layer.in_layout, channels))
+            return activation, row * layer.width
+        return self._buffered(self.source, row, 0), 0
+
+    def target(self, row: Expr) -> tuple[Activation, Expr]:
+        """The buffer for an output row, its channels counted over all blocks, and the pixel of column 0 in it."""
+        layer = self.layer
+        if self.last:
+            channels = layer.out_channels
+            pixels = layer.out_height * layer.out_width
+            return Activation(self.output, pixels, channels, channel_block(layer.out_layout, channels)), row * layer.out_width
+        return self._buffered(self.stage, row, self.first_channel), 0
+
+    def spot(self, target: Expr, row: Expr, column: Expr, channel: Expr) -> Spot:
+        """A vector of the output, which is stored at `target`."""
+        T = self.kernel.T  # noqa: N806
+        # Rows of a step may lie outside the image, where they are never read.
+        place = lambda tensor: tensor.at(T.max(T.min(row, self.layer.out_height - 1), 0) * self.layer.out_width + column, channel)  # noqa: E731
+        return Spot(channel, target, place, self.kernel.lanes, self.kernel.lanes)
+
+    def _buffered(self, stage: Stage, row: Expr, first_channel: Expr) -> Activation:
+        origin = self.kernel.T.bind(self.row_at(stage, row) - self.base(stage.columns) * stage.channels - first_channel)
+        return Activation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
+
+    def row_at(self, stage: Stage, row: Expr) -> Expr:
+        """Element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
+        if not stage.padded:
+            return stage.buffer + (row - self.row_in_step(stage)) * stage.row
+        T = self.kernel.T  # noqa: N806
+        lowest = stage.ring + (stage.rows.lead + 1) * stage.rows.step
+        return stage.buffer + T.truncmod(row + (lowest // stage.ring + 1) * stage.ring, T.int32(stage.ring)) * stage.row
+
+    # Columns of the part.
+
+    def begin(self, axis: ChainAxis) -> Expr:
+        """`ChainAxis.begin` of the part."""
+        T, part = self.kernel.T, self.moment.part  # noqa: N806
+        if isinstance(part, int):
+            return axis.begin(part)
+        begin = part * axis.step + axis.offset
+        if axis.offset > 0:
+            begin = T.Select(part == 0, T.int32(0), begin)
+        elif axis.offset < 0:
+            begin = T.max(begin, T.int32(0))
+        return T.min(begin, T.int32(axis.size)) if (axis.pieces - 1) * axis.step + axis.offset > axis.size else begin
+
+    def end(self, axis: ChainAxis) -> Expr:
+        """`ChainAxis.end` of the part."""
+        T, part = self.kernel.T, self.moment.part  # noqa: N806
+        if isinstance(part, int):
+            return axis.end(part)
+        end = (part + 1) * axis.step + axis.offset
+        if axis.pieces * axis.step + axis.offset < axis.size:
+            end = T.Select(part == axis.pieces - 1, T.int32(axis.size), end)
+        elif axis.pieces * axis.step + axis.offset > axis.size:
+            end = T.min(end, T.int32(axis.size))
+        return T.max(end, T.int32(0)) if axis.step + axis.offset < 0 else end
+
+    def base(self, axis: ChainAxis) -> Expr:
+        """`ChainAxis.base` of the part."""
+        part = self.moment.part
+        if isinstance(part, int):
+            return axis.base(part)
+        base = part * axis.step + axis.offset - axis.halo
+        if axis.offset - axis.halo == -axis.padding:
+            return base
+        return self.kernel.T.Select(part == 0, self.kernel.T.int32(-axis.padding), base)
+
+    def tiles(self, wanted: int) -> tuple[int, AbstractContextManager[Expr]]:
+        """The tile and a loop over the part's columns, if all columns are alike."""
+        axis = self.stage.columns
+        tile = tile_for(axis, wanted)
+        return tile, self._tiles(self.begin(axis), self.end(axis), tile, axis.lengths)
+
+    def bordered_tiles(self, wanted: int) -> Iterator[tuple[Taps, Callable[[], AbstractContextManager[Expr]]]]:
+        """Taps of a tile and a loop over such tiles: those at the left border, in the middle, and at the right border."""
+        axis, T = self.stage.columns, self.kernel.T  # noqa: N806
+        taps = taps_along(self.layer, 1)
+        if axis.pieces == 1:
+            for run in cut(taps, min(wanted, axis.size)):
+                yield run.taps, lambda run=run: self._run(run.start, run.count, run.size)  # type: ignore[misc]
+            return
+        tile = tile_for(axis, wanted, borders=True)
+        full = (0, self.layer.kernel[1])
+        left, right = (any(tap != full for tap in side) for side in (taps[:tile], taps[-tile:]))
+        # The last one may have no columns left.
+        final = sum(length > 0 for length in axis.lengths) - 1
+        is_first, is_final = self.moment.part == 0, self.moment.part == final
+        begin, end, lengths = self.begin(axis), self.end(axis), axis.lengths
+        if left:
+            yield tuple(taps[:tile]), lambda: self._only(is_first, 0)
+            begin, lengths[0] = begin + T.Select(is_first, T.int32(tile), T.int32(0)), lengths[0] - tile
+        if right:
+            yield tuple(taps[-tile:]), lambda: self._only(is_final, axis.size - tile)
+            end, lengths[final] = end - T.Select(is_final, T.int32(tile), T.int32(0)), lengths[final] - tile
+        yield (full,) * tile, lambda: self._tiles(begin, end, tile, lengths)
+
+    @contextmanager
+    def _tiles(self, begin: Expr, end: Expr, tile: int, lengths: list[int]) -> Iterator[Expr]:
+        """A loop from `begin` to `end`, of these lengths in the parts; the last tile begins earlier where tiles do not divide it."""
+        T = self.kernel.T  # noqa: N806
+        exact = all(length % tile == 0 for length in lengths)
+        counts = {-(-max(length, 0) // tile) for length in lengths}
+        count = counts.pop() if len(counts) == 1 else T.bind(T.truncdiv(end - begin + (tile - 1), T.int32(tile)))
+        with self.kernel.loop(count) as index:
+            start = begin + index * tile
+            yield start if exact else T.min(start, end - tile)
+
+    @contextmanager
+    def _run(self, start: int, count: int, size: int) -> Iterator[Expr]:
+        with self.kernel.loop(count) as index:
+            yield start + index * size
+
+    @contextmanager
+    def _only(self, condition: Expr, start: int) -> Iterator[Expr]:
+        with self.kernel.where(condition):
+            yield start

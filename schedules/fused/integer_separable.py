@@ -1,0 +1,165 @@
+"""Depthwise and 1×1 convolution of integers in one kernel, as `separable` has it in floats, on cores without `SDOT`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.graph.integers import adds
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Activation, Buffer
+from tvmmobile.schedules.emit.matmul import MatmulTile, packed_elements
+from tvmmobile.schedules.emit.window_nest import OutputPart
+from tvmmobile.schedules.fused.separable import (
+    LEAST_BYTES,
+    LEAST_WIDTH,
+    STRIP_SHARE,
+    StripNest,
+    alone,
+    depthwise_knobs,
+    nearest,
+    separable_layers,
+)
+from tvmmobile.schedules.integers.depthwise import LongDepthwise, LongNest, WindowKernel
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerTemplate, constant_shapes
+from tvmmobile.schedules.integers.long import LongProduct, LongTile, tables_of
+from tvmmobile.schedules.integers.steps import STEP
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import LAYERS
+
+_DEPTHWISE, _PRODUCT = LongDepthwise(), LongProduct()
+#: The share of the first-level cache for the product's weights, which pass through it with every strip: with more, what lies between the
+#: layers does not stay (256 × 256 at 28 × 28 pixels: 4.21 ms, alone 4.16 ms; modelled, Pi 4).
+WEIGHT_SHARE = 0.5
+#: Default size of what lies between the layers.
+USUAL_BYTES = 4096
+#: What the names of the depthwise convolution's constants begin with, among a kernel's arguments.
+_FIRST = "dw_"
+#: Tiles of the product, in pixels and channels.
+_TILES = ((4, 16), (5, 12), (6, 8), (3, 16))
+
+
+class LongSeparable(IntegerTemplate):
+    """Takes an integer depthwise convolution and the 1×1 convolution that follows it, as `LongDepthwise` and `LongProduct` take them.
+
+    What lies between them stays in the first-level cache: no line of it is waited for when it is stored.
+
+    Knobs:
+        strip, parts: see `Separable`.
+        dw_rows, dw_columns: `LongDepthwise`'s rows and columns.
+        rows, columns, order: `LongProduct`'s, within a strip.
+
+    Threads share strips.
+    """
+
+    name = "long_separable"
+    handles = IntegerTemplate.handles | LAYERS
+    enough_trials = 24
+
+    def _space(self, task: Task) -> Space | None:
+        layers = separable_layers(task)
+        if layers is None or any(template.space(one) is None for template, one in zip((_DEPTHWISE, _PRODUCT), alone(task), strict=True)):
+            return None
+        first, second = layers
+        # Residuals have the places of the network's tensors, not those of a strip.
+        if adds(first) or not second.is_pointwise or second.in_channels * second.out_channels > WEIGHT_SHARE * task.machine.l1d_bytes:
+            return None
+        height, width = first.out_height, first.out_width
+        options = {
+            "strip": up_to((1, 2, 4, 8), height),
+            "parts": tuple(parts for parts in (1, 2, 4) if parts == 1 or width >= LEAST_WIDTH * parts),
+            "dw_rows": up_to((1, 2), height),
+            "dw_columns": up_to(tuple(sorted({columns for _, columns in LongDepthwise.tiles})), width),
+            "rows": up_to(tuple(sorted({rows for rows, _ in _TILES})), width),
+            "columns": up_to(tuple(sorted({columns for _, columns in _TILES})), round_up(second.out_channels, LANES)),
+            "order": (0, 1),
+        }
+        kept = [
+            {(min(rows, max(options[names[0]])), min(columns, max(options[names[1]]))) for rows, columns in tiles}
+            for names, tiles in ((("dw_rows", "dw_columns"), LongDepthwise.tiles), (("rows", "columns"), _TILES))
+        ]
+
+        def fits(knobs: Knobs) -> bool:
+            between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels
+            tiles = (knobs["dw_rows"], knobs["dw_columns"]) in kept[0] and (knobs["rows"], knobs["columns"]) in kept[1]
+            return tiles and knobs["dw_rows"] <= knobs["strip"] and LEAST_BYTES <= between <= STRIP_SHARE * task.machine.l1d_bytes
+
+        row = width * first.out_channels
+        usual = {"strip": max(2, nearest(options["strip"], USUAL_BYTES / row)), "parts": nearest(options["parts"], 2 * row / USUAL_BYTES)}
+        tiles = {"dw_rows": 2, "dw_columns": 3, "rows": 4, "columns": 16, "order": 0}
+        return Space(self.name, self.version, options, fits, {**usual, **tiles})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """The single templates' features, the strip's size, and what it wastes."""
+        layers = separable_layers(task)
+        assert layers is not None
+        first, second = layers
+        pixels = knobs["strip"] * -(-first.out_width // knobs["parts"])
+        return [
+            *_DEPTHWISE.features(alone(task)[0], depthwise_knobs(knobs)),
+            *_PRODUCT.features(alone(task)[1], knobs),
+            math.log2(pixels * first.out_channels),
+            math.log2(second.in_channels * second.out_channels),
+            waste(pixels, knobs["rows"]),
+            waste(first.out_height, knobs["strip"]),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layers = separable_layers(task)
+        assert layers is not None
+        first, second = layers
+        kernel = _Kernel(task)
+        elements = packed_elements(second.out_channels, knobs["columns"], -(-second.in_channels // STEP), LANES)
+        windows = {"weight": (math.prod(first.kernel) * first.in_channels,), **constant_shapes(first), **_DEPTHWISE.tables(first)}
+        tables = tables_of(second.in_channels, second.out_channels, knobs["columns"])
+        product = {"weight": (elements * STEP,), **constant_shapes(second), **tables}
+        shapes = {f"{_FIRST}{name}": shape for name, shape in windows.items()} | product
+        with kernel.named_body(data=first.input_shape, **task.side_shapes, **shapes, output=second.output_shape) as buffers:
+            _Nest(kernel, task, knobs, buffers).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Both layers' constants as the single templates pack them."""
+        first, second = alone(task)
+        return [*_DEPTHWISE._pack(first, knobs, parameters[:1]), *_PRODUCT._pack(second, knobs, parameters[1:])]
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return those of the template that takes the layer alone."""
+        layer = task.region[0]
+        template = _DEPTHWISE if isinstance(layer, Conv2d) and layer.is_depthwise else _PRODUCT
+        return template.product_shortcuts(task, knobs, weight)
+
+
+class _Kernel(WindowKernel):
+    """The depthwise convolution's constants have the types of the same ones without its prefix."""
+
+    def type_of(self, argument: str) -> str:
+        """Of an argument's elements."""
+        name = argument.removeprefix(_FIRST)
+        return super().type_of(name if name in self._types else name.rstrip("0123456789"))
+
+
+class _Nest(StripNest):
+    """With ends of integers."""
+
+    kernel: WindowKernel
+    first: Conv2d
+    second: Conv2d
+
+    def __init__(self, kernel: WindowKernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        super().__init__(kernel, task, knobs, buffers, LANES)
+
+    def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
+        """See `StripNest.depthwise`."""
+        ends = IntegerEnds(self.kernel, self.first, {**self.given[0], "output": between.buffer})
+        knobs = depthwise_knobs(self.knobs)
+        LongNest(ends, None, self.first, knobs, part, source, between, ends.buffers["weight"]).emit(1)  # type: ignore[arg-type]
+
+    def tile(self, between: Activation, output: Activation) -> MatmulTile:
+        """See `StripNest.tile`."""
+        ends, depth, columns = IntegerEnds(self.kernel, self.second, self.given[1]), self.second.in_channels, self.knobs["columns"]
+        steps = -(-depth // STEP)
+        a, table = Activation(between.buffer, between.pixels, steps, steps), self.given[1].get("steps")
+        return LongTile(self.kernel, a, ends.buffers["weight"], output, 1, ends, bytes=depth, columns=columns, table=table)

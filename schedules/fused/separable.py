@@ -1,0 +1,298 @@
+"""Depthwise and pointwise convolution in one kernel, NHWC: strip by strip, with the intermediate result in the first-level cache."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import Epilogue, constant_shapes
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, cut, partition, share
+from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, packed_elements, panels, tile_rows
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.emit.window_nest import OutputPart, WindowNest
+from tvmmobile.schedules.floats.depthwise import Depthwise, weighted
+from tvmmobile.schedules.floats.pointwise import Pointwise
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
+
+#: The share of the first-level cache for a strip's intermediate result, and the fewest bytes that still amortise a strip's start.
+STRIP_SHARE, LEAST_BYTES = 0.5, 2048
+#: Most weights of the 1×1 convolution, which every strip reads again: more would cost more than the intermediate result (128 × 256 at
+#: 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms, alone 9.00 ms; 512 × 512 at 14 × 14: 10.1 and 9.0 ms; modelled, Pi 4).
+MOST_WEIGHT_BYTES = 65536
+#: Default pixels of a strip: with fewer, weights are read too often; with more, pixels leave the cache while weights and output pass.
+USUAL_PIXELS = 28
+#: Narrowest part of a row: a pixel tile or two.
+LEAST_WIDTH = 7
+
+
+class Separable(Template):
+    """Takes a depthwise convolution and the 1×1 convolution that follows it, as `Depthwise` and `Pointwise` take them, a residual included.
+
+    Knobs:
+        strip: output rows of the depthwise convolution that are kept at a time.
+        parts: strips side by side; with 1, strips are as wide as the output.
+        dw_rows, dw_columns: `Depthwise`'s rows and columns, in its order 0.
+        rows, columns, n_block, order: `Pointwise`'s, within a strip; all of K at once, unrolled by four.
+
+    Threads share strips.
+    """
+
+    name = "separable"
+    version = 2
+    multiplies = True
+    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | STORAGE | {"residual"}
+
+    def _space(self, task: Task) -> Space | None:
+        layers = separable_layers(task)
+        if layers is None:
+            return None
+        depthwise, pointwise = (template.space(one) for template, one in zip(_SINGLE, alone(task), strict=True))
+        first, second = layers
+        if (
+            depthwise is None
+            or pointwise is None
+            or not second.is_pointwise
+            or second.in_channels * second.out_channels * task.precision.bytes > MOST_WEIGHT_BYTES
+        ):
+            return None
+        height, width, lanes = first.out_height, first.out_width, task.lanes
+        options = {
+            "strip": up_to((1, 2, 4, 8), height),
+            "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or width >= LEAST_WIDTH * parts),
+            "dw_rows": up_to((1, 2, 4), height),
+            "dw_columns": up_to((2, 4, 6), width),
+            "rows": up_to(tile_rows(task.machine, (4, 5, 7)), width),
+            "columns": up_to((2, 4), round_up(second.out_channels, lanes), lanes),
+            "n_block": (0, *(count for count in (2, 4) if count * 4 * lanes < second.out_channels)),
+            "order": (0, 1),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            if knobs["dw_rows"] > knobs["strip"]:
+                return False
+            # Panels that follow each other need no blocks, and a single panel no order.
+            if (knobs["order"] == 1 and knobs["n_block"]) or (knobs["order"] == 0 and second.out_channels <= knobs["columns"]):
+                return False
+            between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * task.precision.bytes
+            if not LEAST_BYTES <= between <= STRIP_SHARE * task.machine.l1d_bytes:
+                return False
+            strip = knobs["strip"] * -(-width // knobs["parts"])
+            good = good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], strip, second.out_channels)
+            return good and depthwise.fits(depthwise_knobs(knobs))
+
+        usual = {
+            "strip": nearest(options["strip"], USUAL_PIXELS / width),
+            "parts": nearest(options["parts"], width / USUAL_PIXELS),
+        }
+        tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 4 * lanes, "n_block": 0, "order": 1}
+        return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """The single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
+        layers = separable_layers(task)
+        assert layers is not None
+        first, second = layers
+        width = -(-first.out_width // knobs["parts"])
+        pixels = knobs["strip"] * width
+        return [
+            *_SINGLE[0].features(alone(task)[0], depthwise_knobs(knobs)),
+            *_SINGLE[1].features(alone(task)[1], _pointwise_knobs(knobs)),
+            math.log2(pixels * first.out_channels),
+            math.log2(pixels),
+            math.log2(second.in_channels * second.out_channels),
+            waste(width if knobs["parts"] > 1 else pixels, knobs["rows"]),
+            waste(first.out_height, knobs["strip"]),
+            ((knobs["strip"] - 1) * first.stride[0] + first.kernel[0]) / (knobs["strip"] * first.stride[0]),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layers = separable_layers(task)
+        assert layers is not None
+        first, second = layers
+        kernel = Kernel(task, knobs)
+        packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels, task.lanes)
+        shapes = {
+            "data": first.input_shape,
+            **task.side_shapes,
+            "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
+            **{f"dw_{name}": shape for name, shape in constant_shapes(first).items()},
+            "weight": (packed,),
+            **constant_shapes(second, task.lanes),
+            "output": second.output_shape,
+        }
+        with kernel.named_body(**shapes) as buffers:
+            _Nest(kernel, task, knobs, buffers).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Both layers' constants as the single templates pack them."""
+        own = (depthwise_knobs(knobs), _pointwise_knobs(knobs))
+        return [
+            array
+            for template, one, values, layer in zip(_SINGLE, alone(task), own, parameters, strict=True)
+            for array in template.pack(one, values, (layer,))
+        ]
+
+
+_SINGLE: tuple[Template, Template] = (Depthwise(), Pointwise())
+
+
+def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
+    """Both layers, if the second reads what the first writes."""
+    if len(task.region) != 2:
+        return None
+    first, second = task.region
+    if isinstance(first, Conv2d) and isinstance(second, Conv2d) and first.output_shape == second.input_shape and first.out_layout == "NHWC":
+        return first, second
+    return None
+
+
+def alone(task: Task) -> tuple[Task, Task]:
+    """Each layer as a separate task, on a strip's single thread."""
+    return replace(task, region=task.region[:1], threads=1), replace(task, region=task.region[1:], threads=1)
+
+
+def nearest(options: tuple[int, ...], wanted: float) -> int:
+    """The option closest to `wanted`, which is below 1 if one is more than enough."""
+    return min(options, key=lambda option: abs(option - wanted))
+
+
+def depthwise_knobs(knobs: Knobs) -> Knobs:
+    """Those of the depthwise convolution alone."""
+    return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "channels": 0, "axis": 0}
+
+
+def _pointwise_knobs(knobs: Knobs) -> Knobs:
+    return {**{name: knobs[name] for name in ("rows", "columns", "n_block")}, "k_block": 0, "m_block": 0, "outer": 0, "axis": 0}
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """Strips of equal length along one axis of the output.
+
+    Attributes:
+        start, count, size: first output index, number of strips, outputs per strip.
+        kinds: the runs they consist of, which differ in the taps they need.
+    """
+
+    start: int
+    count: int
+    size: int
+    kinds: tuple[Run, ...]
+
+
+def _strips(runs: list[Run]) -> list[_Strips]:
+    """Runs of equal length together: all whole strips, then the shorter one that may remain."""
+    found = []
+    for size, kinds in itertools.groupby(runs, lambda run: run.size):
+        same = tuple(kinds)
+        found.append(_Strips(same[0].start, sum(run.count for run in same), size, same))
+    return found
+
+
+class StripNest(ABC):
+    """Loops over strips: the depthwise convolution into the scratch buffer, then the matrix product from there into the output.
+
+    Strips at borders need different depthwise code but the same product, so the depthwise code is chosen at run time, once per strip.
+
+    Attributes:
+        lanes: channels of a vector that the product writes.
+    """
+
+    def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer], lanes: int) -> None:
+        layers = separable_layers(task)
+        assert layers is not None
+        self.kernel, self.knobs, self.threads, self.buffers, self.lanes = kernel, knobs, task.threads, buffers, lanes
+        self.first, self.second = layers
+        own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
+        #: Each layer's constants by its own names, and its other inputs.
+        self.given = [{**given, **task.sides_of(place, buffers)} for place, given in enumerate((own, buffers))]
+        self.width = -(-self.first.out_width // knobs["parts"])
+        self.rows = _strips(partition(self.first, 0, knobs["strip"]))
+        self.columns = _strips(partition(self.first, 1, self.width))
+
+    @abstractmethod
+    def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
+        """The depthwise convolution of a part of a strip."""
+
+    @abstractmethod
+    def tile(self, between: Activation, output: Activation) -> MatmulTile:
+        """A tile of the product."""
+
+    def emit(self) -> None:
+        """The whole nest."""
+        with self.kernel.team(self.threads) as thread:
+            self._share(thread)
+
+    def _share(self, thread: Expr) -> None:
+        """The strips of one thread, with a scratch buffer of its own."""
+        scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
+        for rows, columns in itertools.product(self.rows, self.columns):
+            strips = rows.count * columns.count
+            begin, end = share(thread, self.threads, strips)
+            with self.kernel.T.serial(begin, end) as strip:
+                row, column = (strip // columns.count, strip % columns.count) if columns.count > 1 else (strip, 0)
+                self._strip(rows, row, columns, column, scratch)
+
+    def _strip(self, rows: _Strips, row: Expr, columns: _Strips, column: Expr, scratch: Buffer) -> None:
+        """The strip with these numbers among those of its size."""
+        top, left = rows.start + row * rows.size, columns.start + column * columns.size
+        channels = self.first.in_channels
+        source = Activation(
+            self.buffers["data"], self.first.height * self.first.width, channels, channel_block(self.first.in_layout, channels)
+        )
+        between = Activation(scratch, rows.size * columns.size, channels, channels)
+        for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
+            with self._where(rows, row, row_run), self._where(columns, column, column_run):
+                tiles = depthwise_knobs(self.knobs)
+                part = OutputPart(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
+                self.depthwise(part, source, between)
+        origin = top * self.first.out_width + left
+        knobs = {name: self.knobs[name] for name in ("rows", "columns", "n_block", "order") if name in self.knobs}
+        second, out_channels = self.second, self.second.out_channels
+        c = Activation(self.buffers["output"], second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
+        if columns.size == self.first.out_width:
+            pixels = Pixels(rows.size * columns.size, origin=origin)
+        else:
+            pixels = Pixels(columns.size, rows.size, origin, self.first.out_width, source_pitch=columns.size)
+        MatmulNest(self.tile(between, c), knobs, pixels, panels(out_channels, knobs["columns"], self.lanes), 1).emit()
+
+    @contextmanager
+    def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:
+        """Restrict to strips of this run, if there are others."""
+        T = self.kernel.T  # noqa: N806
+        before = (run.start - strips.start) // strips.size
+        with ExitStack() as stack:
+            if before > 0:
+                stack.enter_context(T.If(index >= before))
+                stack.enter_context(T.Then())
+            if before + run.count < strips.count:
+                stack.enter_context(T.If(index < before + run.count))
+                stack.enter_context(T.Then())
+            yield
+
+
+class _Nest(StripNest):
+    """With epilogues of floats."""
+
+    def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        super().__init__(kernel, task, knobs, buffers, kernel.lanes)
+        self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
+
+    def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
+        """See `StripNest.depthwise`."""
+        add = weighted(self.kernel, self.first, self.buffers["dw_weight"])
+        WindowNest(self.epilogues[0], add, self.first, depthwise_knobs(self.knobs), part, source, between).emit(1)
+
+    def tile(self, between: Activation, output: Activation) -> MatmulTile:
+        """See `StripNest.tile`."""
+        return MatmulTile(self.kernel, between, self.buffers["weight"], output, self.lanes, self.epilogues[1])

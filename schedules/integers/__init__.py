@@ -1,0 +1,1 @@
+"""Templates for single layers of scaled integers."""

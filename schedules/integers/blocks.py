@@ -1,0 +1,82 @@
+"""Estimates the cache lines that an integer product's blocks move, to rank orders of blocks.
+
+Floats have a line for 16 channels, which one or two panels write whole; bytes have one for 64, and a panel of four channels writes a
+sixteenth of it. So it matters whether the lines of a block's pixels stay until the other panels come, and in a first level of few ways
+they do not if they fall into few sets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvmmobile.graph.machine import Machine
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
+from tvmmobile.schedules.space import Knobs
+
+#: To begin and end an innermost loop.
+PER_LOOP = 8.0
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Extents of C = A · W in bytes: pixels × K × channels; and the core."""
+
+    pixels: int
+    depth: int
+    channels: int
+    machine: Machine
+
+    def moving(self, knobs: Knobs) -> float:
+        """Time for the lines of A, W and C that come and go, in those of a vector's multiply-add, with `IntegerProduct`'s knobs."""
+        rows, columns, depth = knobs["rows"], knobs["columns"], self.depth
+        m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
+        n = min((knobs["n_block"] * columns) or self.channels, self.channels)
+        panel, tile = columns * depth, rows * depth
+        if knobs["order"] == 0:
+            again_w = 1.0 if self._stay(n * depth, tile, rows * max(n, LINE_BYTES)) else m / rows
+            again_a = 1.0 if self._stay(tile, panel) else n / columns
+        else:
+            again_w = 1.0 if self._stay(tile, panel) else m / rows
+            again_a = 1.0 if self._stay(m * depth, panel) and self._stay(m * LINE_BYTES, panel) else n / columns
+        # What the outer loop holds while the inner one passes stays, or is read again.
+        blocks_a, blocks_w = self.channels / n, self.pixels / m
+        if knobs["outer"] == 0 and self._stay(m * depth, n * depth):
+            blocks_a = 1.0
+        if knobs["outer"] == 1 and self._stay(n * depth, m * depth):
+            blocks_w = 1.0
+        passing = knobs["outer"] == 1
+        read_a = self.pixels * depth / LINE_BYTES * again_a * blocks_a * self._line(self.pixels, passing and blocks_a > 1)
+        read_w = self.channels * depth / LINE_BYTES * again_w * blocks_w * self._line(self.channels, not passing and blocks_w > 1)
+        inner = self.pixels / rows * self.channels / n if knobs["order"] == 0 else self.pixels / m * self.channels / columns
+        return read_a + read_w + self._written(knobs, m, n) + PER_LOOP * inner
+
+    def _written(self, knobs: Knobs, m: int, n: int) -> float:
+        """Time for the lines of C, which are written in parts: by the panels of a block if these are outside, and by blocks of panels."""
+        parts = min(n, LINE_BYTES) / knobs["columns"] if knobs["order"] else 1.0
+        blocks = max(LINE_BYTES / n, 1.0) if n < self.channels else 1.0
+        panels_held, blocks_held = self._held(m, knobs["columns"]), self._held(self.pixels if knobs["outer"] else m, n)
+        again = (parts - 1) * (not panels_held) + (blocks - 1) * (not blocks_held)
+        return self.pixels * self.channels / LINE_BYTES * (self.machine.line_written + again * self._line_rewritten)
+
+    @property
+    def _line_rewritten(self) -> float:
+        """Time for a line that the second level has: a core with three levels that issues out of order only reads it."""
+        hidden = self.machine.l3_bytes and not self.machine.in_order
+        return self.machine.line_read if hidden else self.machine.line_written
+
+    def _held(self, pixels: int, channels: int) -> bool:
+        """Whether a line of each of so many pixels stays in the first level while all of them are multiplied by so many channels' weights,
+        of which the next ones come before the last ones have gone.
+        """
+        sets = self.machine.l1d_bytes // (LINE_BYTES * self.machine.l1d_ways)
+        reached = sets // math.gcd(sets, max(self.channels // LINE_BYTES, 1))
+        return pixels < reached * self.machine.l1d_ways and self._stay(pixels * LINE_BYTES, pixels * self.depth, 2 * channels * self.depth)
+
+    def _line(self, extent: int, again: bool) -> float:
+        """Time to read a line of A or W: from memory if all of it passes several times and exceeds the caches."""
+        return self.machine.line_from_memory if again and extent * self.depth > self.machine.cached_bytes else self.machine.line_read
+
+    def _stay(self, *sizes: float) -> bool:
+        """Whether that many bytes stay in the first level together."""
+        return sum(sizes) <= self.machine.resident_bytes

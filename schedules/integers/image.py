@@ -1,0 +1,320 @@
+"""The first convolution in integers: the rows of an image become bytes, and each pixel's window is laid out as K of a matrix product.
+
+A kernel rereads little: a few rows of bytes, with channels interleaved and padding, and one row of windows.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, Span, partition, share
+from tvmmobile.schedules.emit.matmul import MatmulTile, packed_elements, panels
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
+from tvmmobile.schedules.integers.long import LongTile, has_few_pairs, pack_steps, share_by_fours, tables_of
+from tvmmobile.schedules.integers.product import WORD, DotKernel, DotTile, pack_elements
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import layer_of
+
+#: Bytes of a vector.
+VECTOR = 16
+MAX_INPUT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Sizes in bytes of what a layer's kernel keeps.
+
+    Attributes:
+        layer: the layer.
+        element: bytes of K that are multiplied together.
+    """
+
+    layer: Conv2d
+    element: int
+
+    @property
+    def taps(self) -> int:
+        """A window's row."""
+        return self.layer.kernel[1] * self.layer.in_channels
+
+    @property
+    def depth(self) -> int:
+        """A window."""
+        return self.layer.kernel[0] * self.taps
+
+    @property
+    def elements(self) -> int:
+        """Elements of K that its window takes, the last one perhaps in part."""
+        return -(-self.depth // self.element)
+
+    @property
+    def pitch(self) -> int:
+        """From one window to the next."""
+        return round_up(self.depth, VECTOR)
+
+    @property
+    def line(self) -> int:
+        """From one row of the image to the next: with the padding, and a vector that may be stored beyond it."""
+        columns = self.layer.width + self.layer.padding[1] + self.layer.padding[3]
+        return round_up(columns * self.layer.in_channels, VECTOR) + VECTOR
+
+
+def is_image(layer: Conv2d) -> bool:
+    """Whether a layer reads few channels of wide rows: whether a row of its window fits in a vector, and a vector in a row of its input."""
+    return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= VECTOR <= layer.width
+
+
+class IntegerImage(IntegerTemplate):
+    """The base class of templates for an image's integer convolution: at most 4 channels of float32, or of bytes with sign or without, in
+    front or last; 16 columns or more.
+
+    Knobs:
+        lines: rows of the output for which rows of the image are read together.
+        rows, columns: register tile in output pixels of a row and output channels.
+    """
+
+    handles = IntegerTemplate.handles | {"in_layout=NCHW"}
+    enough_trials = 12
+    element: int
+    tiles: tuple[tuple[int, int], ...]
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32", "uint8", "")) and layer.groups == 1):
+            return None
+        if not (is_image(layer) and self.suits(task)):
+            return None
+        options = {
+            "lines": up_to((1, 2, 4), layer.out_height),
+            "rows": up_to(tuple(sorted({rows for rows, _ in self.tiles})), layer.out_width),
+            "columns": up_to(tuple(sorted({columns for _, columns in self.tiles})), round_up(layer.out_channels, LANES)),
+        }
+        most = max(options["rows"]), max(options["columns"])
+        kept = {(min(rows, most[0]), min(columns, most[1])) for rows, columns in self.tiles}
+
+        def fits(knobs: Knobs) -> bool:
+            return (knobs["rows"], knobs["columns"]) in kept
+
+        usual = {"lines": 4, "rows": self.tiles[0][0], "columns": self.tiles[0][1]}
+        return Space(self.name, self.version, options, fits, usual)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, and what the tile wastes at the edges."""
+        layer = layer_of(task, Conv2d)
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.out_channels),
+            knobs["rows"] * knobs["columns"],
+            waste(layer.out_height, knobs["lines"]),
+            waste(layer.out_width, knobs["rows"]),
+            waste(layer.out_channels, knobs["columns"]),
+        ]
+
+    def kernel(self, task: Task) -> IntegerKernel:
+        """A kernel under construction."""
+        return IntegerKernel(task)
+
+    @abstractmethod
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
+        """A tile of the product of windows and weights."""
+
+    def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a kernel reads besides, by argument."""
+        return {}
+
+    def pack_weights(self, shape: _Shape, weight: Array, columns: int) -> tuple[Array, list[Array]]:
+        """Weights (K, N) in panels of so many channels, and what `tables` names."""
+        return pack_elements(weight, self.element, columns), []
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        shape, kernel = _Shape(layer, self.element), self.kernel(task)
+        weight = packed_elements(layer.out_channels, knobs["columns"], shape.elements, LANES) * self.element
+        with integer_body(kernel, layer, weight, **self.tables(shape, knobs["columns"])) as ends:
+            nest, runs = _Nest(self, ends, shape, knobs), partition(layer, 0, knobs["lines"])
+            with kernel.team(task.threads) as thread:
+                for run, tiles in _shares(kernel, runs, thread, task.threads):
+                    with kernel.span(*tiles) as tile:
+                        nest.emit(run, run.start + tile * run.size)
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`, a window row by row, its channels together."""
+        layer = layer_of(task, Conv2d)
+        windows = parameters[0].weight.reshape(-1, layer.out_channels)
+        weight, tables = self.pack_weights(_Shape(layer, self.element), windows, knobs["columns"])
+        return [weight, *pack_constants(layer, parameters[0]), *tables]
+
+
+def _shares(kernel: IntegerKernel, runs: Sequence[Run], thread: Expr, threads: int) -> Iterator[tuple[Run, Span]]:
+    """A thread's share of the tiles of all runs together, by run."""
+    first, last = share(thread, threads, sum(run.count for run in runs))
+    before = 0
+    for run in runs:
+        if thread is None:
+            yield run, (0, run.count)
+        else:
+            begin = kernel.T.max(first - before, 0)
+            yield run, (begin, kernel.T.max(kernel.T.min(last - before, run.count), begin))
+        before += run.count
+
+
+class _Nest:
+    """A few rows of the output at a time."""
+
+    def __init__(self, template: IntegerImage, ends: IntegerEnds, shape: _Shape, knobs: Knobs) -> None:
+        self.template, self.ends, self.kernel, self.shape, self.layer, self.knobs = template, ends, ends.kernel, shape, shape.layer, knobs
+
+    def emit(self, run: Run, row: Expr) -> None:
+        """`run.size` rows of the output, from a row on."""
+        layer, stride = self.layer, self.layer.stride[0]
+        height = (run.size - 1) * stride + layer.kernel[0]
+        lines, windows = self.kernel.scratch(height * self.shape.line), self.kernel.scratch(layer.out_width * self.shape.pitch + VECTOR)
+        inside = [y for y in range(height) if any(low <= y - stride * out < high for out, (low, high) in enumerate(run.taps))]
+        first = inside[0] if inside else 0
+        for y in sorted(set(range(height)) - set(inside)):
+            self._fill(lines, y * self.shape.line, self.shape.line // VECTOR)
+        if inside:
+            with self.kernel.span(first, inside[-1] + 1) as y:
+                self._row(lines, y, row * stride - layer.padding[0] + y)
+        for line in range(run.size):
+            self._windows(lines, windows, line * stride)
+            self._multiply(windows, row + line)
+
+    def _fill(self, lines: Buffer, start: Expr, vectors: int) -> None:
+        """So many vectors of zero points."""
+        T = self.kernel.T  # noqa: N806
+        with self.kernel.loop(vectors) as vector:
+            T.buffer_store(lines, self.ends.zero_in(VECTOR), [T.Ramp(start + vector * VECTOR, 1, VECTOR)])
+
+    def _row(self, lines: Buffer, line: Expr, row: Expr) -> None:
+        """A row of the image between its padding; the last vector begins where it still lies in the row."""
+        layer, channels = self.layer, self.layer.in_channels
+        start = line * self.shape.line
+        self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR))
+        many, extent = (self._sixteen, layer.width) if layer.in_layout == "NCHW" else (self._together, layer.width * channels)
+        whole, rest = divmod(extent, VECTOR)
+        with self.kernel.loop(whole) as vector:
+            many(lines, start, row, vector * VECTOR)
+        if rest:
+            many(lines, start, row, extent - VECTOR)
+        end = start + (layer.padding[1] + layer.width) * channels
+        self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR))
+
+    def _sixteen(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
+        """Sixteen pixels, channels together."""
+        layer, T = self.layer, self.kernel.T  # noqa: N806
+        channels, planes = layer.in_channels, []
+        for plane in range(channels):
+            place = (plane * layer.height + row) * layer.width + column
+            planes.append(T.bind(self._bytes(place)))
+        order = [plane * VECTOR + pixel for pixel in range(VECTOR) for plane in range(channels)]
+        together = T.Shuffle(planes, order) if channels > 1 else planes[0]
+        T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR * channels)])
+
+    def _together(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
+        """Sixteen numbers of a row whose channels are together already."""
+        layer, T = self.layer, self.kernel.T  # noqa: N806
+        some = self._bytes(row * (layer.width * layer.in_channels) + place)
+        T.buffer_store(lines, some, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR)])
+
+    def _bytes(self, place: Expr) -> Expr:
+        """Sixteen numbers of the image as int8."""
+        T, data = self.kernel.T, self.ends.buffers["data"]  # noqa: N806
+        if self.layer.reads == FLOAT32.name:
+            return self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR, LANES)])
+        some = self.kernel.bytes_at(data, place)
+        if not self.layer.reads:
+            return some
+        return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR)))
+
+    def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
+        """The windows of a row of the output: each row of a window is stored with what follows it, which the next one overwrites; beyond
+        the last one weights are zero.
+        """
+        T, shape = self.kernel.T, self.shape  # noqa: N806
+        with self.kernel.loop(self.layer.out_width) as pixel:
+            for y in range(self.layer.kernel[0]):
+                source = (line + y) * shape.line + pixel * (self.layer.stride[1] * self.layer.in_channels)
+                row = T.bind(self.kernel.bytes_at(lines, source))
+                T.buffer_store(windows, row, [T.Ramp(pixel * shape.pitch + y * shape.taps, 1, VECTOR)])
+
+    def _multiply(self, windows: Buffer, row: Expr) -> None:
+        """A row of the output."""
+        layer = self.layer
+        output = Activation(self.ends.buffers["output"], layer.out_height * layer.out_width, layer.out_channels, layer.out_channels)
+        tile = self.template.tile(self.shape, windows, self.ends, output, self.knobs["columns"])
+        pixels = Pixels(layer.out_width, origin=row * layer.out_width)
+        MatmulNest(tile, {**self.knobs, "order": 1}, pixels, panels(layer.out_channels, self.knobs["columns"], LANES), 1).emit()
+
+
+class DotImage(IntegerImage):
+    """Takes an image's integer convolution on cores with SDOT."""
+
+    name = "dot_image"
+    dot, element = True, WORD
+    tiles = ((3, 16), (4, 16), (8, 8), (6, 8), (5, 16))
+
+    def kernel(self, task: Task) -> IntegerKernel:
+        """A kernel of words."""
+        return DotKernel(task)
+
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
+        """K in words, in a loop of all of it."""
+        pitch = shape.pitch // WORD
+        words = Activation(windows, shape.layer.out_width, pitch, pitch)
+        return DotTile(ends.kernel, words, ends.buffers["weight"], output, 2 * LANES, ends, words=shape.elements)
+
+
+class LongImage(IntegerImage):
+    """Takes an image's integer convolution on cores without SDOT."""
+
+    name = "long_image"
+    dot, element = False, VECTOR
+    tiles = ((4, 16), (5, 12), (6, 8), (3, 16))
+
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
+        """K in sixteens."""
+        sixteens, table = Activation(windows, shape.layer.out_width, shape.elements, shape.elements), ends.buffers.get("steps")
+        return LongTile(ends.kernel, sixteens, ends.buffers["weight"], output, 1, ends, bytes=shape.pitch, columns=columns, table=table)
+
+    def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
+        """The order of steps."""
+        return tables_of(shape.pitch, shape.layer.out_channels, columns)
+
+    def pack_weights(self, shape: _Shape, weight: Array, columns: int) -> tuple[Array, list[Array]]:
+        """Steps in an order of their own."""
+        packed, *order = pack_steps(weight, shape.pitch, columns)
+        return packed, order
+
+    def faster_in_floats(self, task: Task) -> bool:
+        """Return whether a core computes a float32 image's convolution faster in float32, and stores the nearest integers.
+
+        A core that issues in order takes as long to make integers of the image as it gains by multiplying these: on a Cortex-A53, layers
+        of 3×3 with 8 to 32 channels take 7 to 28 % less time in float32.
+        """
+        layer = task.region[0]
+        reads_floats = isinstance(layer, Conv2d) and layer.reads == FLOAT32.name
+        return reads_floats and task.machine.in_order and self.space(task) is not None
+
+    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
+        """Return whether few steps of the weights fit in pairs as they are; the others would if weights had 7 bits."""
+        if self.space(task) is None:
+            return False
+        layer = layer_of(task, Conv2d)
+        return has_few_pairs(weight.reshape(-1, layer.out_channels), _Shape(layer, self.element).pitch)
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the share of products that are added by fours."""
+        layer = layer_of(task, Conv2d)
+        return {
+            "four_products": share_by_fours(weight.reshape(-1, layer.out_channels), _Shape(layer, self.element).pitch, knobs["columns"])
+        }

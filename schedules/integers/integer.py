@@ -1,0 +1,408 @@
+"""Kernels of scaled integers (`graph.integers`): bytes in memory, 32-bit sums in registers, and their requantisation at a tile's end.
+
+Sums are requantised in vector registers. Adding 1.5 · 2^23 to a number below 2^22 rounds it to an integer, ties to even, which is then in
+the low bits of the float: that is the only rounding, and it converts in both directions for the price of an addition. Zero points and the
+sums' start values are part of the addend. Results that fit in 16 bits are narrowed by taking their low halves; others, in layers whose
+sums are converted, are narrowed with saturation after a subtraction, which takes twice as many instructions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, has_addend, is_bounded, scales_at_once
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.space import Knobs, round_up
+from tvmmobile.schedules.template import Template
+
+#: Lanes of sums in a vector.
+LANES = 4
+#: 1.5 · 2^23, and its bits.
+ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
+#: What integer templates declare besides what they are made for.
+INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
+#: Further steps on sums that `IntegerEnds` can do where integers are written.
+INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
+#: Indices into the argument `numbers`, which holds what does not depend on a channel.
+_ROUNDER_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
+#: Further indices, for layers with a residual, a curve or a gate.
+_OFFSET_SIDE, _SCALE_SIDE, _SIXTH, _HALF, _WHOLE, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 6)
+_TYPES = {
+    "weight": "int8",
+    "residual": "int8",
+    "gate": "int8",
+    "bias": "int32",
+    "multiplier": "float32",
+    "origin": "float32",
+    "addend": "float32",
+    "numbers": "int32",
+    "steps": "int32",
+}
+
+
+def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
+    """Whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
+    layer = task.region[0]
+    if has_steps(layer):
+        writes = ("",)
+    return task.precision.is_integer and layer.reads in reads and layer.writes in writes
+
+
+def has_steps(layer: Layer) -> bool:
+    """Whether anything but scaling, with or without an addend, happens to sums."""
+    return bool(curve_of(layer)) or adds(layer)
+
+
+def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `pack_constants` returns, by the kernel's argument."""
+    padded = (round_up(layer.output_shape[-1], LANES),)
+    added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if has_addend(layer) else {}
+    return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
+
+
+def scales_sums_at_once(layer: Layer) -> bool:
+    """Whether sums are multiplied as they are, with the bits of `ROUNDER`."""
+    return scales_at_once(layer) and not converts_sums(layer)
+
+
+def _has_more(layer: Layer) -> bool:
+    """Whether a layer's kernels read more numbers than all kernels do."""
+    return has_steps(layer) or isinstance(layer, Gating)
+
+
+def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
+    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
+    of sums with these bits, where a layer has such; and `numbers`.
+    """
+    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.bounded
+    bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
+    rest = (0, round_up(len(bias), LANES) - len(bias))
+    numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)
+    numbers[_ROUNDER_OUT] = _bits(ROUNDER + parameters.zero_out)
+    numbers[_LOW], numbers[_HIGH] = parameters.low, parameters.high
+    numbers[_OFFSET] = ROUNDER_BITS - parameters.zero_out
+    numbers[_ZERO_IN], numbers[_OFFSET_IN] = parameters.zero_in, ROUNDER_BITS - parameters.zero_in
+    numbers[_PER_SCALE] = _bits(parameters.per_scale_in)
+    if _has_more(layer):
+        numbers[_OFFSET_SIDE] = _bits(ROUNDER + parameters.zero_side)
+        sixth = np.float32(parameters.sixth)
+        numbers[_SCALE_SIDE], numbers[_SIXTH] = _bits(parameters.scale_side), _bits(sixth)
+        numbers[_HALF], numbers[_WHOLE] = _bits(np.float32(3) * sixth), _bits(np.float32(6) * sixth)
+    multiplier, added = np.pad(parameters.multiplier, rest), list[Array]()
+    if scales_sums_at_once(layer):
+        added = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
+    elif has_addend(layer):
+        added = [np.pad(parameters.addend, rest)]
+    return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers]
+
+
+def _bits(number: float | np.floating[Any]) -> np.int32:
+    """Of a number of float32."""
+    return np.float32(number).view(np.int32)
+
+
+class IntegerTemplate(Template):
+    """The base class of templates for integer layers.
+
+    Attributes:
+        dot: whether it is for cores with SDOT; otherwise it is for those without.
+    """
+
+    version = 1
+    handles = INTEGERS | INTEGER_STEPS
+    dot: bool
+
+    def suits(self, task: Task) -> bool:
+        """Return whether the core has the instructions that the kernels consist of."""
+        return ("dot" in task.machine.has) == self.dot
+
+    def shortcuts(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[dict[str, float]]:
+        """Return the shares of each layer's output channels that take each shortcut, from 0 to 1:
+
+        `four_products`: products that are added by fours in 16 bits, of all products; only of templates that do so.
+        `three_taps`: taps of depthwise channels that are added by threes; likewise.
+        `unconverted`: sums below 2^22 that need no conversion to floats, and whose results fit in 16 bits.
+        `scaled_at_once`: sums that are scaled, rounded and moved to the zero point by one instruction.
+        """
+        found = []
+        for layer, constants in zip(task.region, parameters, strict=True):
+            ends = {"unconverted": float(not converts_sums(layer)), "scaled_at_once": float(scales_sums_at_once(layer))}
+            found.append({**self.product_shortcuts(replace(task, region=(layer,)), knobs, constants.weight), **ends})
+        return found
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the shortcuts of a single layer's products, see `shortcuts`."""
+        return {}
+
+
+class IntegerKernel(Kernel):
+    """A kernel under construction whose vectors have 16 bytes, or four sums.
+
+    Attributes:
+        in_order: whether the core issues in order.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._types = {**_TYPES, "data": task.storage[0].name, "output": task.storage[1].name}
+        self._storage = {}
+        self.in_order = task.machine.in_order
+
+    def type_of(self, argument: str) -> str:
+        """Of an argument's elements."""
+        return self._types[argument]
+
+    def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
+        """A call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
+        return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
+
+    def sums(self, vectors: int) -> Buffer:
+        """Registers for `count` vectors of four sums."""
+        return self.accumulators(vectors * LANES)
+
+    def bytes_at(self, buffer: Buffer, index: Expr, count: int = 16) -> Expr:
+        """Consecutive bytes."""
+        return buffer[self.T.Ramp(index, 1, count)] if count > 1 else buffer[index]
+
+    def joined(self, *vectors: Expr, lanes: int) -> Expr:
+        """Vectors of equal length, one after another, as one."""
+        return vectors[0] if len(vectors) == 1 else self.T.Shuffle(list(vectors), list(range(len(vectors) * lanes)))
+
+    def as_type(self, kind: str, value: Expr) -> Expr:
+        """The same bits as another type."""
+        return self.T.reinterpret(kind, value)
+
+    def long_product(self, one: Expr, other: Expr) -> Expr:
+        """Eight products of 16 bits."""
+        return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", one, other)
+
+    def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
+        """Four sums, each with the products of four bytes."""
+        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
+
+    def pairs(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
+        """Sums of each of two rows of eight bytes times each of another two: first with first, first with second, and so on."""
+        return self.intrinsic("int32x4", "aarch64.neon.smmla.v4i32.v16i8", so_far, one, other)
+
+    def rounder(self) -> Expr:
+        """`ROUNDER` in four lanes."""
+        return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
+
+    def fused(self, one: Expr, other: Expr, added: Expr) -> Expr:
+        """one · other + added of four floats, rounded once."""
+        return self.intrinsic("float32x4", "fma.v4f32", one, other, added)
+
+    def scaled(self, values: Expr, scale: Expr) -> Expr:
+        """Four floats times a scale, rounded once: as int32, which are their sums with the bits of `ROUNDER`."""
+        return self.as_type("int32x4", self.fused(values, scale, self.rounder()))
+
+    def saturated(self, scaled: Sequence[Expr], offset: Expr) -> Expr:
+        """Up to four vectors of `scaled` numbers of any size, less an offset, as int8 in one vector; an odd one is followed by itself."""
+        less = [self.intrinsic("int32x4", "aarch64.neon.sqsub.v4i32", vector, offset) for vector in _even(scaled)]
+        halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in less]
+        return self._as_bytes([self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)])
+
+    def shortened(self, scaled: Sequence[Expr], offset: Expr = None) -> Expr:
+        """The same for numbers that fit in 16 bits, the low half of what is `scaled`; the offset, if any, is of eight int16."""
+        halves = [self.as_type("int16x8", vector) for vector in _even(scaled)]
+        shorts = [self.T.Shuffle(halves[place : place + 2], list(range(0, 16, 2))) for place in range(0, len(halves), 2)]
+        return self._as_bytes(shorts if offset is None else [short - offset for short in shorts])
+
+    def _as_bytes(self, shorts: Sequence[Expr]) -> Expr:
+        """One or two vectors of int16 as int8, saturated, in one vector."""
+        return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", short) for short in shorts), lanes=8)
+
+
+def _even(vectors: Sequence[Expr]) -> Sequence[Expr]:
+    """The vectors, the last one twice if they are odd in number."""
+    return [*vectors, vectors[-1]] if len(vectors) % 2 else vectors
+
+
+@dataclass(frozen=True)
+class IntegerEnds:
+    """The start values of sums, and how sums become stored results.
+
+    Attributes:
+        buffers: by the kernel's arguments.
+    """
+
+    kernel: IntegerKernel
+    layer: Conv2d | Dense | Pool | Gating
+    buffers: Mapping[str, Buffer]
+
+    @cached_property
+    def _converts(self) -> bool:
+        return converts_sums(self.layer)
+
+    def number(self, place: int, lanes: int, kind: str = "int32") -> Expr:
+        """One of `numbers` in all lanes, as another type of integer if need be."""
+        value = self.buffers["numbers"][place]
+        return self.kernel.T.Broadcast(value if kind == "int32" else self.kernel.T.Cast(kind, value), lanes)
+
+    def zero_in(self, lanes: int) -> Expr:
+        """The zero point of the input, in bytes."""
+        return self.number(_ZERO_IN, lanes, "int8")
+
+    def begin(self, channel: Expr) -> Expr:
+        """The start of four channels' sums."""
+        return self.kernel.load(self.buffers["bias"], channel, LANES)
+
+    def factor(self, channel: Expr, place: int) -> Expr:
+        """The multipliers of a vector of four, counted from a channel on."""
+        return self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
+
+    def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int) -> None:
+        """Begin the sums of some pixels for `count` channels from one on: pixel after pixel, channels together."""
+        for place, j in itertools.product(range(pixels), range(0, count, LANES)):
+            self.kernel.store(sums, self.begin(channel + j), place * count + j, LANES)
+
+    def complete(self, sums: Buffer, pixel: int, count: int) -> list[Expr]:
+        """A pixel's sums in the order of `fill`, in vectors of four."""
+        return [self.kernel.load(sums, pixel * count + j, LANES) for j in range(0, count, LANES)]
+
+    def store(self, pixels: Sequence[tuple[Sequence[Expr], Expr]], channel: Expr, count: int) -> None:
+        """Store complete sums, from a channel on, of which `count` exist: for each pixel its vectors of four and where it is stored."""
+        if self.layer.writes:
+            for sums, target in pixels:
+                for place, value in enumerate(sums):
+                    scaled = self._real_result(value, channel, place)
+                    self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
+            return
+        every = [(value, target, place) for sums, target in pixels for place, value in enumerate(sums)]
+        for first in range(0, len(every), 4):
+            self._store(every[first : first + 4], channel, count)
+
+    def _float(self, value: Expr) -> Expr:
+        """Four sums as floats."""
+        T = self.kernel.T  # noqa: N806
+        return T.Cast("float32x4", value) if self._converts else self.kernel.as_type("float32x4", value) - self.kernel.rounder()
+
+    def _store(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> None:
+        """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
+        kernel, T = self.kernel, self.kernel.T  # noqa: N806
+        scaled = []
+        for value, target, place in sums:
+            if has_steps(self.layer):
+                at = target + LANES * place
+                scaled.append(self._stepped(value, channel, place, at, min(LANES, count - LANES * place)))
+            elif has_addend(self.layer):
+                scaled.append(kernel.as_type("int32x4", self._real_result(value, channel, place) + self._rounder()))
+            elif scales_sums_at_once(self.layer):
+                origin = kernel.load(self.buffers["origin"], channel + LANES * place, LANES)
+                scaled.append(self._rounded(kernel.as_type("float32x4", value), self.factor(channel, place), origin))
+            else:
+                scaled.append(self._rounded(self._float(value), self.factor(channel, place)))
+        if self._converts:
+            narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
+        else:  # of `_OFFSET`, the low half is the zero point's
+            narrowed = kernel.shortened(scaled, self.number(_OFFSET, 2 * LANES, "int16") if has_addend(self.layer) else None)
+        lanes = 16 if len(sums) > 2 else 8
+        if self.layer.bounded:
+            narrowed = T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8"))
+        stored = T.bind(narrowed)
+        first = 0
+        for number, (_, target, place) in enumerate(sums):
+            if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
+                continue
+            begin = sums[first][2]
+            self._store_lanes(stored, lanes, first, number + 1 - first, target + LANES * begin, count - LANES * begin)
+            first = number + 1
+
+    def _rounder(self) -> Expr:
+        """What rounds a number that is added to it: with the zero point, unless that is in `_OFFSET`."""
+        return self.kernel.rounder() if self._converts or has_addend(self.layer) else self._real(_ROUNDER_OUT)
+
+    def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:
+        """Four floats times a factor, rounded once: as int32, which are their sums with the bits of `ROUNDER`, or of what is added."""
+        return self.kernel.as_type("int32x4", self.kernel.fused(values, factor, self._rounder() if added is None else added))
+
+    def _real_result(self, value: Expr, channel: Expr, place: int) -> Expr:
+        """Four sums of `factor`'s channels as floats, scaled, and with their addends if there are any."""
+        factor = self.factor(channel, place)
+        if not has_addend(self.layer):
+            return self._float(value) * factor
+        return self.kernel.fused(self._float(value), factor, self._addend(channel, place))
+
+    def _addend(self, channel: Expr, place: int) -> Expr:
+        """The addends of `factor`'s channels."""
+        return self.kernel.load(self.buffers["addend"], channel + LANES * place, LANES)
+
+    def _stepped(self, value: Expr, channel: Expr, place: int, target: Expr, count: int) -> Expr:
+        """Four sums of `factor`'s channels, of which so many are stored at a target, through residual and curve: scaled as `_rounded` has
+        them.
+        """
+        kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
+        if adds(self.layer):
+            other = self._other(target, count, self._addend(channel, place) if has_addend(self.layer) else None)
+            x = kernel.fused(self._float(value), self.factor(channel, place), other)
+        else:
+            x = self._real_result(value, channel, place)
+        if not curve:
+            return kernel.as_type("int32x4", x + self._rounder())
+        x = T.bind(x)
+        # As integers: those of positive floats are in the same order, and those of negative floats are negative.
+        bits = kernel.as_type("int32x4", kernel.fused(x, self._real(_SIXTH), self._real(_HALF)))
+        inside = T.min(T.max(bits, T.Broadcast(T.int32(0), LANES)), self.number(_WHOLE, LANES))
+        inside = kernel.as_type("float32x4", inside)
+        return self._rounded(x, inside) if curve == "hswish" else kernel.as_type("int32x4", inside + self._rounder())
+
+    def _other(self, target: Expr, count: int, addend: Expr) -> Expr:
+        """Four of the residual, of which so many exist, with their addends if there are any: what is added to products."""
+        kernel, T, residual = self.kernel, self.kernel.T, self.buffers["residual"]  # noqa: N806
+        if count < LANES:
+            lanes = [residual[target + lane] if lane < count else T.int8(0) for lane in range(LANES)]
+            stored = T.Shuffle(lanes, list(range(LANES)))
+        else:
+            stored = kernel.bytes_at(residual, target, LANES)
+        side, scale = self.side(stored), self._real(_SCALE_SIDE)
+        return side * scale if addend is None else kernel.fused(side, scale, addend)
+
+    def side(self, stored: Expr) -> Expr:
+        """Four integers of the residual or gate less their zero point, as floats."""
+        bits = self.kernel.T.Cast("int32x4", stored) + self.kernel.T.Broadcast(self.kernel.T.int32(ROUNDER_BITS), LANES)
+        return self.kernel.as_type("float32x4", bits) - self._real(_OFFSET_SIDE)
+
+    def _real(self, place: int) -> Expr:
+        """One of `numbers` that is a float, in all lanes."""
+        return self.kernel.as_type("float32x4", self.number(place, LANES))
+
+    def _store_lanes(self, stored: Expr, lanes: int, first: int, size: int, target: Expr, count: int) -> None:
+        """Some fours of a vector of bytes, of which `count` or all exist."""
+        kernel, T, output = self.kernel, self.kernel.T, self.buffers["output"]  # noqa: N806
+        if count < LANES * size:
+            for lane in range(count):
+                T.buffer_store(output, T.Shuffle([stored], [LANES * first + lane]), [target + lane])
+        elif size == 1:
+            word = T.Shuffle([kernel.as_type(f"int32x{lanes // LANES}", stored)], [first])
+            T.buffer_store(output, kernel.as_type("int8x4", word), [T.Ramp(target, 1, LANES)])
+        else:
+            part = stored if LANES * size == lanes else T.Shuffle([stored], list(range(LANES * first, LANES * (first + size))))
+            T.buffer_store(output, part, [T.Ramp(target, 1, LANES * size)])
+
+    def quantise(self, floats: Sequence[Expr]) -> Expr:
+        """Vectors of four floats of the input as bytes."""
+        kernel = self.kernel
+        scale = self._real(_PER_SCALE)
+        return kernel.saturated([kernel.scaled(value, scale) for value in floats], self.number(_OFFSET_IN, LANES))
+
+
+@contextmanager
+def integer_body(
+    kernel: IntegerKernel, layer: Conv2d | Dense | Pool | Gating, weight: int = 0, **tables: tuple[int, ...]
+) -> Iterator[IntegerEnds]:
+    """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes of
+    what else it reads.
+    """
+    packed = {"weight": (weight,)} if weight else {}
+    shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, **constant_shapes(layer), **tables, "output": layer.output_shape}
+    with kernel.named_body(**shapes) as buffers:
+        yield IntegerEnds(kernel, layer, buffers)

@@ -1,0 +1,112 @@
+"""The mean of every channel of integers over all pixels: sums of 16 bits of so few pixels that they fit, then of 32."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvmmobile.graph.layers import Array, LayerParameters, Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr
+from tvmmobile.schedules.integers.integer import (
+    INTEGERS,
+    LANES,
+    IntegerEnds,
+    IntegerKernel,
+    IntegerTemplate,
+    integer_body,
+    pack_constants,
+    takes,
+)
+from tvmmobile.schedules.space import Knobs, Space, up_to
+from tvmmobile.schedules.template import layer_of
+
+#: Channels of a vector of bytes, and the fewest that are summed together.
+VECTOR, EIGHT = 16, 8
+#: Bytes whose sum fits in 16 bits whatever they are.
+_SHORT = 255
+
+
+class IntegerPool(IntegerTemplate):
+    """Takes one integer average pool over all pixels, channels together, which divide by 8. Threads share the channels.
+
+    Knobs:
+        vectors: of 16 channels that are summed together; a cache line is four.
+    """
+
+    name = "integer_pool"
+    handles = INTEGERS
+    enough_trials = 4
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not (isinstance(layer, Pool) and takes(task)) or layer.channels % EIGHT:
+            return None
+        options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR, 1))}
+        return Space(self.name, self.version, options, lambda knobs: True, {"vectors": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Pixels, channels, and how many of these are summed together."""
+        layer = layer_of(task, Pool)
+        return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["vectors"]]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Pool)
+        kernel = IntegerKernel(task)
+        with integer_body(kernel, layer) as ends:
+            first = 0
+            for lanes, vectors in ((VECTOR, knobs["vectors"]), (VECTOR, 1), (EIGHT, 1)):
+                count = (layer.channels - first) // (lanes * vectors)
+                if count:
+                    _emit_groups(ends, layer, task.threads, first, count, lanes, vectors)
+                first += count * lanes * vectors
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Biases and multipliers alone."""
+        return pack_constants(task.layer, parameters[0])
+
+
+def _emit_groups(ends: IntegerEnds, layer: Pool, threads: int, first: int, count: int, lanes: int, vectors: int) -> None:
+    """Groups of so many vectors of channels, from a channel on."""
+    kernel = ends.kernel
+    with kernel.T.parallel(0, count) if threads > 1 and count > 1 else kernel.loop(count) as group:
+        _emit_group(ends, layer, first + group * (lanes * vectors), lanes, vectors)
+
+
+def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vectors: int) -> None:
+    """The means of one group of channels."""
+    kernel, T, pixels = ends.kernel, ends.kernel.T, layer.height * layer.width  # noqa: N806
+    sums = kernel.sums(vectors * lanes // LANES)
+    ends.fill(sums, 1, channel, vectors * lanes)
+    short = T.alloc_buffer((vectors * lanes,), "int16", scope="local", annotations={"disable_lower_builtin": True})
+    whole, rest = divmod(pixels, _SHORT)
+
+    def add(start: Expr, many: int) -> None:
+        _add_pixels(ends, layer, short, start, many, channel, (lanes, vectors))
+        for place in range(0, vectors * lanes, EIGHT):
+            wide = T.Cast("int32x8", short[T.Ramp(place, 1, EIGHT)])
+            kernel.store(sums, kernel.load(sums, place, EIGHT) + wide, place, EIGHT)
+
+    if whole:
+        with kernel.loop(whole) as part:
+            add(part * _SHORT, _SHORT)
+    if rest:
+        add(whole * _SHORT, rest)
+    ends.store([(ends.complete(sums, 0, vectors * lanes), channel)], channel, vectors * lanes)
+
+
+def _add_pixels(ends: IntegerEnds, layer: Pool, short: Buffer, start: Expr, count: int, channel: Expr, size: tuple[int, int]) -> None:
+    """Sets sums of 16 bits to those of `count` pixels."""
+    kernel, T, (lanes, vectors) = ends.kernel, ends.kernel.T, size  # noqa: N806
+
+    def pixel(number: Expr, first: bool) -> None:
+        for vector in range(vectors):
+            stored = kernel.bytes_at(ends.buffers["data"], (start + number) * layer.channels + channel + vector * lanes, lanes)
+            value, place = T.Cast(f"int16x{lanes}", stored), T.Ramp(vector * lanes, 1, lanes)
+            T.buffer_store(short, value if first else short[place] + value, [place])
+
+    pixel(0, True)
+    if count > 1:
+        with kernel.loop(count - 1) as number:
+            pixel(number + 1, False)

@@ -1,0 +1,273 @@
+"""Matrix products of integers, 1×1 convolutions and classifiers: what all have in common, and those with `SDOT` by lane."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.floats.pointwise import pixels_of
+from tvmmobile.schedules.integers.blocks import Blocks
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+
+#: Bytes that a lane of SDOT multiplies and adds.
+WORD = 4
+#: Orders of cache blocks that are tried for each tile.
+ORDERS = 3
+#: Input channels up to which pixel tiles are usually innermost.
+FEW = 64
+
+
+class DotKernel(IntegerKernel):
+    """Bytes are read as words of four, and an element of a buffer of bytes is a word."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.lanes = LANES
+
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
+        """Words, or sums."""
+        if str(buffer.dtype) != "int8":
+            return super().load(buffer, index, lanes)
+        lanes = lanes or LANES
+        return self.as_type("int32x4" if lanes > 1 else "int32", self.bytes_at(buffer, index * WORD, lanes * WORD))
+
+    def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
+        """Four sums, each with the products of a word."""
+        return self.dot(so_far, self.as_type("int8x16", weight), self.as_type("int8x16", value))
+
+
+@dataclass(frozen=True)
+class DotTile(MatmulTile):
+    """Tiles of sums of words: K is counted in these, C in channels.
+
+    Attributes:
+        words: K where A's pixels are longer, and whole vectors; 0 where they are not.
+    """
+
+    epilogue: IntegerEnds  # type: ignore[assignment]
+    words: int = 0
+
+    @property
+    def depth(self) -> int:
+        """See `MatmulTile.depth`."""
+        return self.words or super().depth
+
+    @property
+    def padded(self) -> bool:
+        """See `MatmulTile.padded`."""
+        return self.words > 0
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """See `MatmulTile.emit`; the part is all of K."""
+        assert part.first and part.last
+        kernel, width = self.kernel, panel.width
+        acc = kernel.accumulators(rows * width)
+        channel = panel.channel + index * width
+        self.epilogue.fill(acc, rows, channel, width)
+        self.accumulate(acc, row, rows, width, weights, part)
+        pixels = [(self.epilogue.complete(acc, place, width), self.c.at(target + place, channel)) for place in range(rows)]
+        self.epilogue.store(pixels, channel, panel.columns)
+
+
+def extents(layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+    """Pixels, K and output channels of the product that a layer is."""
+    if isinstance(layer, Dense):
+        return Pixels(1), layer.in_features, layer.out_features
+    return pixels_of(layer), layer.in_channels, layer.out_channels
+
+
+def is_product(task: Task, group: int) -> bool:
+    """Whether a task is an integer product, channels together, of which K divides into such groups."""
+    layer = task.region[0]
+    if not (isinstance(layer, Conv2d | Dense) and takes(task, writes=("", "float32"))):
+        return False
+    if isinstance(layer, Conv2d) and (layer.kernel != (1, 1) or layer.groups != 1 or any(layer.padding)):
+        return False
+    return extents(layer)[1] % group == 0
+
+
+def pack_elements(weight: Array, element: int, columns: int) -> Array:
+    """Weights (K, N) in panels of `columns`, with so many bytes of K together, padded with zeros."""
+    depth, channels = weight.shape
+    whole = np.pad(weight, ((0, -depth % element), (0, 0)))
+    elements = np.ascontiguousarray(whole.reshape(-1, element, channels).transpose(0, 2, 1)).view(f"V{element}")[..., 0]
+    return pack_panels(elements, columns, LANES).view(np.int8)
+
+
+class IntegerProduct(IntegerTemplate):
+    """The base class of templates for integer products.
+
+    Knobs:
+        rows, columns: register tile in pixels and channels.
+        m_block, n_block, outer, axis: see `Pointwise`.
+        order: what is innermost of a cache block: 0 panels, 1 pixel tiles. In few steps of K, LLVM prepares what is read again in the
+            innermost loop outside, for which there are enough registers if it is weights.
+    """
+
+    enough_trials = 24
+    #: Input channels divide by it; how many of them an element of the packed weights has.
+    group: int
+    element: int
+    #: Tiles of the space, and the one that a search begins with.
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    usual: tuple[int, int]
+
+    def covers(self, task: Task) -> bool:
+        """Whether a task's layer has the shape that the template is for."""
+        return is_product(task, self.group)
+
+    def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+        """Pixels, K as it is multiplied, and output channels."""
+        return extents(layer)
+
+    def rows_of(self, depth: int) -> tuple[int, ...]:
+        """Pixels of tiles whose loop over so large a K can be written; none where there is no such loop."""
+        return self.rows
+
+    def blocks(self, task: Task, layer: Conv2d | Dense) -> dict[str, tuple[int, ...]]:
+        """Values of the knobs of cache blocks."""
+        pixels, _, channels = self.extents(layer)
+        return {
+            "m_block": (0, *(tiles for tiles in (2, 4, 8, 16, 32) if tiles * 4 < pixels.count)),
+            "n_block": (0, *(count for count in (1, 2, 4, 8, 16) if count * 8 < channels)),
+            "outer": (0, 1),
+        }
+
+    def first_order(self, depth: int) -> int:
+        """The `order` that a search begins with."""
+        return int(depth <= FEW)
+
+    @abstractmethod
+    def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
+        """Of a tile: vectors of sums, and those besides, at least."""
+
+    def _space(self, task: Task) -> Space | None:
+        if not (self.covers(task) and self.suits(task)):
+            return None
+        layer = task.region[0]
+        assert isinstance(layer, Conv2d | Dense)
+        pixels, depth, channels = self.extents(layer)
+        if not (rows := self.rows_of(depth)):
+            return None
+        options = {
+            "rows": up_to(rows, pixels.count),
+            "columns": up_to(self.columns, round_up(channels, LANES)),
+            **self.blocks(task, layer),
+            "order": (0, 1),
+            "axis": ((0, 1) if pixels.count * pixels.lines > 1 else (1,)) if task.threads > 1 else (0,),
+        }
+
+        @functools.cache
+        def likely() -> frozenset[tuple[int, ...]]:
+            return frozenset(self._likely(task, layer, options))
+
+        def fits(knobs: Knobs) -> bool:
+            return tuple(knobs[name] for name in options) in likely()
+
+        tile = {"rows": (min(self.usual[0], max(options["rows"])),), "columns": (min(self.usual[1], max(options["columns"])),)}
+        first = self._likely(task, layer, {**options, **tile, "order": (self.first_order(depth),)})
+        usual = dict(zip(options, first[0] if first else (max(choices) for choices in options.values()), strict=True))
+        return Space(self.name, self.version, options, fits, usual)
+
+    def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Tiles that fit the registers, each with the orders of blocks that move the least data."""
+        pixels, depth, channels = self.extents(layer)
+        product = Blocks(pixels.count * pixels.lines, depth, channels, task.machine)
+        most, _ = self.registers(max(options["rows"]), max(options["columns"]), depth)
+        found: list[tuple[int, ...]] = []
+        for rows, columns in itertools.product(options["rows"], options["columns"]):
+            sums, others = self.registers(rows, columns, depth)
+            if not min(12, most) <= sums <= task.machine.registers - others:
+                continue
+            for order in options["order"]:
+                names = ("m_block", "n_block", "outer")
+                orders = []
+                for blocks in itertools.product(*(options[name] for name in names)):
+                    knobs = {"rows": rows, "columns": columns, "order": order, **dict(zip(names, blocks, strict=True))}
+                    if knobs["outer"] == max(options["outer"]) or (knobs["m_block"] and knobs["n_block"]):
+                        orders.append((product.moving(knobs), blocks))
+                best = [blocks for *_, blocks in sorted(orders)[:ORDERS]]
+                found += [(rows, columns, *blocks, order, axis) for blocks in best for axis in options["axis"]]
+        return found
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, and the tile's waste at the edges."""
+        assert isinstance(task.layer, Conv2d | Dense)
+        pixels, depth, channels = self.extents(task.layer)
+        rows, columns = knobs["rows"], knobs["columns"]
+        return [
+            math.log2(pixels.count * pixels.lines),
+            math.log2(depth),
+            math.log2(channels),
+            rows * columns / LANES,
+            (rows + columns / LANES) / (rows * columns),
+            waste(pixels.count, rows),
+            waste(channels, columns),
+        ]
+
+    @abstractmethod
+    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+        """A kernel under construction, and its tile."""
+
+    def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a kernel reads besides, by argument."""
+        return {}
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = task.layer
+        assert isinstance(layer, Conv2d | Dense)
+        (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), self.extents(layer)
+        elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
+        with integer_body(kernel, layer, elements * self.element, **self.tables(task, layer, knobs)) as ends:
+            self.nest(ends, tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
+        return kernel.finish()
+
+    def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
+        """The loops around a tile."""
+        return MatmulNest(tile, knobs, pixels, widths, threads)
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`: an element's input channels together, output channel after output channel."""
+        assert isinstance(task.layer, Conv2d | Dense)
+        _, depth, channels = self.extents(task.layer)
+        weight = parameters[0].weight.reshape(-1, channels)
+        weight = np.pad(weight, ((0, depth - len(weight)), (0, 0)))
+        return [pack_elements(weight, self.element, knobs["columns"]), *pack_constants(task.layer, parameters[0])]
+
+
+class DotProduct(IntegerProduct):
+    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 4."""
+
+    name = "dot_product"
+    dot, group, element = True, WORD, WORD
+    rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
+
+    def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
+        """A vector of sums has four channels."""
+        return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
+
+    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+        """Loops of 16 input channels, or of 32 for small tiles."""
+        kernel, (pixels, depth, channels) = DotKernel(task), self.extents(layer)
+        count, words = pixels.count * pixels.lines, depth // WORD
+        unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
+
+        def tile(ends: IntegerEnds) -> MatmulTile:
+            a, c = Activation(ends.buffers["data"], count, words, words), Activation(ends.buffers["output"], count, channels, channels)
+            return DotTile(kernel, a, ends.buffers["weight"], c, unroll, ends, pixels.step)
+
+        return kernel, tile

@@ -1,0 +1,200 @@
+"""Integer convolutions of any window: those of a block of output pixels are laid out one after another, as A of a matrix product.
+
+A window's rows lie together in NHWC, so that laying one out is a copy of a few vectors for each row, with the zero point where it reaches
+into padding. The block stays in a cache while all channels' weights are multiplied by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tvmmobile.graph.layers import Conv2d, Dense
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, Span, partition
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.floats.winograd import Winograd
+from tvmmobile.schedules.integers.image import VECTOR, is_image
+from tvmmobile.schedules.integers.integer import IntegerEnds, takes
+from tvmmobile.schedules.integers.long import LongProduct
+from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct
+from tvmmobile.schedules.space import Knobs, round_up, up_to
+
+#: Vectors that a pass of a loop copies.
+_UNROLLED = 4
+#: Bytes that are copied at once.
+_LANES = (1, 2, 4, 8, VECTOR)
+#: Largest `Winograd.share` with which float32 is faster, on cores that execute out of order and in order. Of a direct sum's time in
+#: float32, kernels here take 0.6 on a Cortex-A72 and 0.95 on an A53, where Winograd's take a quarter more than their share.
+_WINOGRAD_WINS = {False: 0.5, True: 0.7}
+#: Tiles of pixels that are laid out together.
+_TILES = (1, 2, 4, 8, 16, 32)
+
+
+class IntegerWindow(IntegerProduct):
+    """The base class of templates for integer convolutions with windows: one group, any stride, dilation and padding.
+
+    Knobs:
+        rows, columns, order, axis: see `IntegerProduct`; threads that share panels lay out every window each.
+        m_block: tiles of pixels whose windows are laid out together.
+        n_block, outer: 0.
+    """
+
+    handles = IntegerProduct.handles | {"dilation"}
+
+    def covers(self, task: Task) -> bool:
+        """See `IntegerProduct.covers`; what products and images' templates are for is left to them."""
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and takes(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
+            return False
+        return layer.kernel != (1, 1) or any(layer.padding)
+
+    def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+        """See `IntegerProduct.extents`: K is a window, with what is beside it up to a whole group."""
+        assert isinstance(layer, Conv2d)
+        terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels
+        return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels
+
+    def blocks(self, task: Task, layer: Conv2d | Dense) -> dict[str, tuple[int, ...]]:
+        """See `IntegerProduct.blocks`: windows take up to half of the second-level cache."""
+        _, depth, _ = self.extents(layer)
+        return {"m_block": up_to(_TILES, task.machine.l2_bytes // 2 // (max(self.rows) * depth)), "n_block": (0,), "outer": (0,)}
+
+    def first_order(self, depth: int) -> int:
+        """A panel of weights stays in the first level while the block's tiles are multiplied by it."""
+        return 1
+
+    def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
+        """See `IntegerProduct.nest`."""
+        assert isinstance(ends.layer, Conv2d)
+        depth = self.extents(ends.layer)[1]
+        return WindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
+
+
+class DotWindow(IntegerWindow, DotProduct):
+    """Takes one integer convolution with windows on cores with SDOT."""
+
+    name = "dot_window"
+    group = VECTOR
+
+
+class LongWindow(IntegerWindow, LongProduct):
+    """Takes one integer convolution with windows on cores without SDOT."""
+
+    name = "long_window"
+
+    def faster_in_floats(self, task: Task) -> bool:
+        """Return whether Winograd's algorithm in float32 is faster than this template in integers, by that algorithm's estimate."""
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and self.suits(task)):
+            return False
+        sizes = layer.height, layer.width, layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding, layer.groups
+        floats = Task((Conv2d(*sizes, dilation=layer.dilation),), threads=task.threads, machine=task.machine)
+        return Winograd().share(floats) < _WINOGRAD_WINS[task.machine.in_order]
+
+
+class WindowNest(MatmulNest):
+    """`MatmulNest`'s loops, for windows that are laid out in a buffer, block after block of pixels.
+
+    Args:
+        pitch: bytes from one window to the next.
+    """
+
+    def __init__(
+        self,
+        ends: IntegerEnds,
+        layer: Conv2d,
+        pitch: int,
+        tile: MatmulTile,
+        knobs: Knobs,
+        pixels: Pixels,
+        widths: list[Panel],
+        threads: int,
+    ) -> None:
+        super().__init__(tile, knobs, pixels, widths, threads)
+        self.ends, self.layer, self.pitch = ends, layer, pitch
+        self.first: Expr = 0
+        self.windows: Buffer = None
+
+    def _panels(self, thread: Expr) -> None:
+        """A thread's share, with a buffer of its own."""
+        most = min(self.knobs["m_block"], self.tiles) * self.knobs["rows"] + self.rest
+        self.windows = self.kernel.scratch(most * self.pitch)
+        self.tile = replace(self.tile, a=replace(self.tile.a, buffer=self.windows))
+        super()._panels(thread)
+
+    def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
+        """Blocks of pixels, and all panels."""
+        with self._blocks(tiles, self.knobs["m_block"]) as rows:
+            height = self.knobs["rows"]
+            self.first, last = rows[0] * height, rows[1] * height
+            if self.rest:
+                last = last + (self.rest if isinstance(last, int) else self.T.if_then_else(rows[1] == self.tiles, self.rest, 0))
+            self._lay_out(self.first, last)
+            self._depth(panel, panels, rows, self._ends(rows, tiles, thread))
+
+    def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
+        """`rows` pixels, from `pixel` on, × one panel."""
+        self.tile.emit(pixel - self.first, pixel, rows, panel, index, part, self._weights(panel, columns, index, part))
+
+    def _lay_out(self, first: Expr, last: Expr) -> None:
+        """The windows of the pixels `first` to `last`: row after row of the output, and in it row after row of the windows."""
+        layer, width = self.layer, self.layer.out_width
+        with self.kernel.span(first // width, (last + width - 1) // width) as y, self.kernel.loop(layer.kernel[0]) as tap:
+            line = y * layer.stride[0] - layer.padding[0] + tap * layer.dilation[0]
+            pixels = first - y * width, last - y * width
+            if layer.padding[0] or layer.padding[2]:
+                with self.T.If(self.T.And(line >= 0, line < layer.height)):
+                    with self.T.Then():
+                        self._row(y, tap, line, pixels)
+                    with self.T.Else():
+                        self._row(y, tap, None, pixels)
+            else:
+                self._row(y, tap, line, pixels)
+
+    def _row(self, y: Expr, tap: Expr, line: Expr, pixels: Span) -> None:
+        """One row of the windows of a row's pixels, from a line of the input, or from padding."""
+        layer, taps = self.layer, self.layer.kernel[1]
+        size = layer.in_channels
+        runs = partition(layer, 1, 1) if line is not None else [Run(0, layer.out_width, 1, ((0, 0),))]
+        for run in runs:
+            low, high = run.taps[0] if run.taps[0][0] < run.taps[0][1] else (0, 0)
+            together = max(high - low, 1) if layer.dilation[1] == 1 else 1
+            begin, end = self.T.max(run.start, pixels[0]), self.T.min(run.start + run.count, pixels[1])
+            with self.kernel.span(begin, end) as x:
+                target = (y * layer.out_width + x - self.first) * self.pitch + tap * (taps * size)
+                self._fill(target, low * size)
+                for place in range(low, high, together):
+                    column = x * layer.stride[1] - layer.padding[1] + place * layer.dilation[1]
+                    self._copy((line * layer.width + column) * size, target + place * size, together * size)
+                self._fill(target + high * size, (taps - high) * size)
+
+    def _copy(self, source: Expr, target: Expr, count: int) -> None:
+        """So many bytes of the input."""
+        self._vectors(target, count, lambda place, lanes: self.ends.kernel.bytes_at(self.ends.buffers["data"], source + place, lanes))
+
+    def _fill(self, target: Expr, count: int) -> None:
+        """So many zero points."""
+        self._vectors(target, count, lambda place, lanes: self._zeros(lanes))
+
+    def _zeros(self, lanes: int) -> Expr:
+        """Zero points; a single one is taken out of a vector."""
+        return self.ends.zero_in(lanes) if lanes > 1 else self.T.Shuffle([self.ends.zero_in(VECTOR)], [0])
+
+    def _vectors(self, target: Expr, count: int, value: Callable[[Expr, int], Expr]) -> None:
+        """Store so many bytes from a place on: whole vectors, of which the last one begins where it still lies within."""
+        step = _UNROLLED * VECTOR
+        whole = count // step * step
+        if whole:
+            with self.kernel.loop(count // step) as number:
+                for place in range(0, step, VECTOR):
+                    self._vector(target, number * step + place, VECTOR, value)
+        lanes = max(lanes for lanes in _LANES if lanes <= max(count, 1))
+        for place in range(whole, count, lanes):
+            self._vector(target, min(place, count - lanes), lanes, value)
+
+    def _vector(self, target: Expr, place: Expr, lanes: int, value: Callable[[Expr, int], Expr]) -> None:
+        """Store some bytes."""
+        at = target + place
+        self.T.buffer_store(self.windows, value(place, lanes), [self.T.Ramp(at, 1, lanes) if lanes > 1 else at])

@@ -1,0 +1,173 @@
+"""Winograd's filtering: whose layers it takes, what it computes, and the code of its loops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from assembly import LANES, assembly_of, innermost_loops
+from host_kernels import check_schedule, examples, run_on_host
+from hypothesis import given
+from hypothesis import strategies as st
+from spaces import check_members
+
+from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense
+from tvmmobile.graph.layouts import Layout
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import make_parameters
+from tvmmobile.schedules import Space
+from tvmmobile.schedules.floats.winograd import LEAST_CHANNELS, Winograd
+from tvmmobile.schedules.floats.winograd_transform import SIZES
+
+#: The direct sum's errors stay below 1e-5; see test_winograd_errors.py.
+TOLERANCE = 3e-5
+RELU: Clamp = (0.0, None)
+PADDED = (1, 1, 1, 1)
+
+
+def task_of(side: int, inputs: int, outputs: int, layouts: tuple[Layout, Layout] = ("NHWC", "NHWC"), threads: int = 1) -> Task:
+    layer = Conv2d(side, side, inputs, outputs, (3, 3), padding=PADDED, clamp=RELU, in_layout=layouts[0], out_layout=layouts[1])
+    return Task((layer,), threads=threads)
+
+
+def space_of(task: Task) -> Space:
+    space = Winograd().space(task)
+    assert space is not None
+    return space
+
+
+TASKS = [
+    task_of(56, 64, 64),
+    task_of(28, 128, 128, ("NCHW32c", "NCHW32c")),
+    task_of(14, 256, 512, ("NCHW32c", "NHWC")),
+    task_of(7, 512, 512),
+    task_of(13, 20, 36),
+    task_of(1, 16, 16),
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_spaces(task: Task, threads: int) -> None:
+    task = replace(task, threads=threads)
+    space = space_of(task)
+    members = check_members(Winograd(), task, space)
+    assert 1 <= len(members) <= 72 * threads
+
+
+def test_other_layers_are_left_alone() -> None:
+    (layer,) = TASKS[1].region
+    assert isinstance(layer, Conv2d)
+    refused = [
+        Task((layer, layer)),
+        Task((Dense(512, 512),)),
+        Task((replace(layer, stride=(2, 2)),)),
+        Task((replace(layer, kernel=(1, 1), padding=(0, 0, 0, 0)),)),
+        Task((replace(layer, kernel=(3, 1)),)),
+        Task((replace(layer, groups=2),)),
+        Task((replace(layer, in_layout="NCHW"),)),
+        Task((replace(layer, out_layout="NCHW2c"),)),
+        Task((replace(layer, in_channels=LEAST_CHANNELS - 4, in_layout="NHWC"),)),
+        Task((replace(layer, out_channels=130, out_layout="NHWC"),)),
+    ]
+    assert [Winograd().space(task) for task in refused] == [None] * len(refused)
+
+
+paddings = st.integers(0, 4)
+
+
+@examples(16)
+@given(
+    st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    st.tuples(paddings, paddings, paddings, paddings),
+    st.sampled_from((16, 20, 32, 48, 96)),
+    st.sampled_from((16, 24, 40, 64)),
+    st.sampled_from(("NHWC", "NCHW4c", "NCHW8c", "NCHW16c")),
+    st.sampled_from(("NHWC", "NCHW4c", "NCHW8c", "NCHW16c")),
+    st.sampled_from((NO_CLAMP, RELU, (0.0, 6.0), "hswish")),
+    st.booleans(),
+    st.sampled_from((1, 2, 3)),
+    st.integers(0, 1 << 20),
+)
+def test_values(
+    tmp_path: Path,
+    sides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    inputs: int,
+    outputs: int,
+    before: Layout,
+    after: Layout,
+    clamp: Clamp,
+    residual: bool,
+    threads: int,
+    choice: int,
+) -> None:
+    """Any sides and padding, also such that tiles see nothing but padding; with remainders of tiles, blocks and panels."""
+    layouts = (_dividing(before, inputs), _dividing(after, outputs))
+    layer = Conv2d(*sides, inputs, outputs, (3, 3), (1, 1), padding, 1, clamp, *layouts, residual)
+    if min(layer.out_height, layer.out_width) > 0:
+        task = Task((layer,), threads=threads)
+        check_schedule(task, space_of(task), choice, TOLERANCE, tmp_path)
+
+
+def _dividing(layout: Layout, channels: int) -> Layout:
+    """The layout, if its blocks divide the channels."""
+    return layout if layout != "NHWC" and channels % int(layout[4:-1]) == 0 else "NHWC"
+
+
+@examples(4)
+@given(st.integers(2, 9), st.sampled_from((((32, 24), ((1, 4, 20), (0, 0, 12))), ((40,), ((0, 20, 16),)))), st.integers(0, 1 << 16))
+def test_pieces(tmp_path: Path, side: int, cut: tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]], choice: int) -> None:
+    sources, pieces = cut
+    depth = sum(count for _, _, count in pieces)
+    task = Task((Conv2d(side, side + 1, depth, 16, (3, 3), padding=PADDED, sources=sources, pieces=pieces),))
+    check_schedule(task, space_of(task), choice, TOLERANCE, tmp_path)
+
+
+def test_windows(tmp_path: Path) -> None:
+    """Zeros outside them are multiplied like other weights, and counted as what is executed."""
+    windows = ((0, 2, 0, 2), (0, 2, 1, 3), (1, 3, 0, 2), (1, 3, 1, 3))
+    plain = Conv2d(7, 6, 16, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+    task = Task((replace(plain, windows=windows),))
+    check_schedule(task, space_of(task), 0, TOLERANCE, tmp_path)
+    assert Winograd().executed_macs(task) == Winograd().executed_macs(Task((plain,)))
+
+
+@pytest.mark.parametrize("task", [TASKS[2], TASKS[4], TASKS[5]])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_usual_knobs(tmp_path: Path, task: Task, threads: int) -> None:
+    task = replace(task, threads=threads)
+    assert run_on_host(task, space_of(task).default, tmp_path / "kernel.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_executed_multiply_adds_are_those_of_the_best_size(size: int) -> None:
+    """36² outputs are whole tiles of every size."""
+    task = task_of(36, 16, 16)
+    assert Winograd().executed_macs(task) == (36 // 6) ** 2 * 8**2 * 16 * 16 <= (36 // size) ** 2 * (size + 2) ** 2 * 16 * 16
+
+
+def test_weights_are_packed_in_the_order_in_which_they_are_read() -> None:
+    """Part by part, each point's panels; at the point at infinity in both directions they are the last taps."""
+    task = TASKS[0]
+    knobs = {**space_of(task).default.values, "size": 4, "parts": 2, "columns": 8, "k_block": 0}
+    parameters = make_parameters(task)
+    weight, bias = Winograd().pack(task, knobs, parameters)
+    assert weight.shape == (36 * 64 * 64,) and (bias == parameters[0].bias).all()
+    part = weight.reshape(2, 36, 4, 64, 8)
+    assert (part[0, 35, 1] == parameters[0].weight[2, 2, :, 8:16]).all()
+    assert (part[1, 35, 0] == parameters[0].weight[2, 2, :, 32:40]).all()
+    np.testing.assert_allclose(part[0, 0, 0], parameters[0].weight[0, 0, :, :8] / 16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS[:2])
+def test_loops(task: Task) -> None:
+    """The products' is the tile's, by lane, with no spills; those of the transforms spill little, of four vectors' sums at a time."""
+    knobs = space_of(task).default.values
+    loops = innermost_loops(assembly_of(task, knobs, Winograd()))
+    products = max(loops, key=lambda loop: loop.indexed)
+    assert products.multiply_adds == products.indexed == knobs["rows"] * knobs["columns"] // LANES * 4
+    assert products.stack_accesses == []
+    assert all(len(loop.stack_accesses) <= 0.1 * len(loop.instructions) for loop in loops if len(loop.instructions) > 60)
