@@ -18,13 +18,12 @@ from tvmmobile.schedules.floats.dense import DenseVector
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.group_norm import GroupStatistics
 from tvmmobile.schedules.floats.image_conv import ImageConv
-from tvmmobile.schedules.floats.max_pool import WindowMax
-from tvmmobile.schedules.floats.mean_pool import WindowMean
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.floats.pool import PoolMean
 from tvmmobile.schedules.floats.resize import Resample
 from tvmmobile.schedules.floats.softmax import AxisSoftmax
 from tvmmobile.schedules.floats.strassen import Strassen
+from tvmmobile.schedules.floats.window_pool import WindowMax, WindowMean
 from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.fused.chain import Chain
 from tvmmobile.schedules.fused.integer_separable import LongSeparable

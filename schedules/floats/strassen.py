@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block
-from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
+from tvmmobile.graph.machine import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.in_order_order import TileShape, inner_order
@@ -19,9 +19,6 @@ from tvmmobile.schedules.floats.strassen_nest import GROUPS, STEPS, emit_strasse
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, THREADS, Template, layer_of
 
-#: Fewest input or output channels for which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
-#: 1.11 ms this way, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
-LEAST_CHANNELS = STRASSEN_CHANNELS
 #: Fewest pixels: a tile and its accumulators in each half.
 LEAST_PIXELS = 8
 #: Size of a sum of blocks of A: all panels of a product read it again, so it has to stay in the first-level cache while weights and output
@@ -75,7 +72,7 @@ class Strassen(Template):
         if task.precision.chain:  # half precision has too few digits: with 512 channels, three times the direct product's error
             return None
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
-        if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS:
+        if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < STRASSEN_CHANNELS:
             return None
         in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
         if any(extent % task.lanes for extent in (depth, channels, in_block, out_block)):

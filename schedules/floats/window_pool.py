@@ -1,35 +1,62 @@
-"""What pools of windows share: a window is read once per tile of output pixels, channel by channel."""
+"""Pools of windows, the largest value or the mean: a window is read once per tile of output pixels, channel by channel."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import MaxPool, MeanPool, WindowPool
+import numpy as np
+
+from tvmmobile.graph.layers import Array, LayerParameters, MaxPool, MeanPool, WindowPool
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.epilogue import Ends
+from tvmmobile.schedules.emit.epilogue import Ends, Spot
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.window_nest import emit_windows, window_space, window_width
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import PIECES, STORAGE, THREADS, Template, layer_of
 
 
+@dataclass(frozen=True)
+class PoolEnds(Ends):
+    """Results that begin with a given value.
+
+    Attributes:
+        start: holds that value.
+    """
+
+    start: Buffer
+
+    def begin(self, spot: Spot) -> Expr:
+        """Return the given value."""
+        return self.kernel.splat(self.start[0], spot.lanes)
+
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """Return the value itself."""
+        return value
+
+
 class WindowPooling(Template):
     """Takes one pool of any window, stride and padding, NHWC, its input in one tensor or in pieces.
 
     Attributes:
-        kind: of the layer.
-        constant: name of the kernel's only constant, a single number. (Relax checks whether a kernel of one argument is a reshape, and
-            fails if it has no blocks.)
+        kind: the layer's class.
+        constant: name of the kernel's only constant, the value that results begin with. (Relax checks whether a kernel of one argument is
+            a reshape, and fails if it has no blocks.)
+        start: that value.
+        ends: how results begin and end.
 
     Knobs: those of `Depthwise`.
     """
 
+    version = 1
     handles = PIECES | THREADS | STORAGE
     enough_trials = 16
     kind: type[MaxPool | MeanPool]
     constant: str
+    start: float
+    ends: type[PoolEnds] = PoolEnds
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -53,22 +80,52 @@ class WindowPooling(Template):
             waste(layer.out_width, knobs["columns"]),
         ]
 
-    def emitted(
-        self,
-        task: Task,
-        knobs: Knobs,
-        ends: Callable[[Kernel, Mapping[str, Buffer]], Ends],
-        add: Callable[[Kernel, Expr, Expr], Expr],
-    ) -> Any:
-        """The kernel.
+    @abstractmethod
+    def combined(self, kernel: Kernel, so_far: Expr, value: Expr) -> Expr:
+        """Return a result so far combined with another value of the window."""
 
-        Args:
-            ends: of a kernel and its buffers, how results begin and end.
-            add: of a kernel, a result so far and another value, the result with this one.
-        """
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, WindowPool), Kernel(task)
         shapes = {**layer.side_shapes, self.constant: (1,)}
         with kernel.named_body(data=layer.input_shape, **shapes, output=layer.output_shape) as buffers:
-            more = lambda so_far, value, *_: add(kernel, so_far, value)  # noqa: E731
-            emit_windows(ends(kernel, buffers), more, layer, knobs, buffers, task.threads)
+            add = lambda so_far, value, *_: self.combined(kernel, so_far, value)  # noqa: E731
+            emit_windows(self.ends(kernel, buffers[self.constant]), add, layer, knobs, buffers, task.threads)
         return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Return the value that results begin with."""
+        return [np.array([self.start], task.precision.numpy)]
+
+
+class WindowMax(WindowPooling):
+    """Takes one max pool."""
+
+    name = "max_pool"
+    kind = MaxPool
+    constant, start = "least", -np.inf
+
+    def combined(self, kernel: Kernel, so_far: Expr, value: Expr) -> Expr:
+        """Return the larger value."""
+        return kernel.T.max(so_far, value)
+
+
+@dataclass(frozen=True)
+class _MeanEnds(PoolEnds):
+    """Sums that are divided by how many values there were."""
+
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """Return the mean."""
+        return value * self.kernel.vectors(spot.lanes).number(1 / spot.taps)
+
+
+class WindowMean(WindowPooling):
+    """Takes one average pool that does not count padding."""
+
+    name = "mean_pool"
+    kind = MeanPool
+    constant, start = "nothing", 0.0
+    ends = _MeanEnds
+
+    def combined(self, kernel: Kernel, so_far: Expr, value: Expr) -> Expr:
+        """Return the sum."""
+        return so_far + value

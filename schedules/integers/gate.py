@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Array, Gating, LayerParameters
+from tvmmobile.graph.layers import Gating
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Expr, Span, share
 from tvmmobile.schedules.integers.integer import (
@@ -16,7 +16,6 @@ from tvmmobile.schedules.integers.integer import (
     IntegerKernel,
     IntegerTemplate,
     integer_body,
-    pack_constants,
     takes,
 )
 from tvmmobile.schedules.space import Knobs, Space, up_to
@@ -75,10 +74,6 @@ class IntegerGate(IntegerTemplate):
                         _emit_group(ends, pixels, first + group * lanes, lanes)
                 first += count * lanes
         return kernel.finish()
-
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """What `integer.pack_constants` lists."""
-        return pack_constants(task.layer, parameters[0])
 
 
 def _emit_group(ends: IntegerEnds, pixels: Span, channel: Expr, lanes: int) -> None:

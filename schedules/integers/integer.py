@@ -125,6 +125,10 @@ class IntegerTemplate(Template):
         """Return whether the core has the instructions that the kernels consist of."""
         return ("dot" in task.machine.has) == self.dot
 
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Return only what `pack_constants` does, for layers without weights."""
+        return pack_constants(task.layer, parameters[0])
+
     def shortcuts(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[dict[str, float]]:
         """Return the shares of each layer's output channels that take each shortcut, from 0 to 1:
 

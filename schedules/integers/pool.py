@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tvmmobile.graph.layers import Array, LayerParameters, Pool
+from tvmmobile.graph.layers import Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.integers.integer import (
@@ -15,7 +15,6 @@ from tvmmobile.schedules.integers.integer import (
     IntegerKernel,
     IntegerTemplate,
     integer_body,
-    pack_constants,
     takes,
 )
 from tvmmobile.schedules.space import Knobs, Space, up_to
@@ -61,10 +60,6 @@ class IntegerPool(IntegerTemplate):
                     _emit_groups(ends, layer, task.threads, first, count, lanes, vectors)
                 first += count * lanes * vectors
         return kernel.finish()
-
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Biases and multipliers alone."""
-        return pack_constants(task.layer, parameters[0])
 
 
 def _emit_groups(ends: IntegerEnds, layer: Pool, threads: int, first: int, count: int, lanes: int, vectors: int) -> None:

@@ -25,9 +25,6 @@ from tvmmobile.schedules.space import Knobs, round_up, up_to
 _UNROLLED = 4
 #: Bytes that are copied at once.
 _LANES = (1, 2, 4, 8, VECTOR)
-#: Largest `Winograd.share` with which float32 is faster, on cores that execute out of order and in order. Of a direct sum's time in
-#: float32, kernels here take 0.6 on a Cortex-A72 and 0.95 on an A53, where Winograd's take a quarter more than their share.
-_WINOGRAD_WINS = {False: 0.5, True: 0.7}
 #: Tiles of pixels that are laid out together.
 _TILES = (1, 2, 4, 8, 16, 32)
 
@@ -91,7 +88,7 @@ class LongWindow(IntegerWindow, LongProduct):
             return False
         sizes = layer.height, layer.width, layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding, layer.groups
         floats = Task((Conv2d(*sizes, dilation=layer.dilation),), threads=task.threads, machine=task.machine)
-        return Winograd().share(floats) < _WINOGRAD_WINS[task.machine.in_order]
+        return Winograd().share(floats) < task.machine.winograd_wins
 
 
 class WindowNest(MatmulNest):

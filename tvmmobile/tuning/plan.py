@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tvmmobile.graph.layers import Conv2d, Layer, Pool
 from tvmmobile.graph.layouts import Layout, blocked
+from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
 from tvmmobile.graph.network import KeptLayer, Network, Node
 from tvmmobile.graph.tasks import Task
 
@@ -16,10 +17,6 @@ from tvmmobile.graph.tasks import Task
 MAX_REGION = 6
 #: Sizes of channel blocks, the best first: 32 where it divides the channels.
 USUAL_BLOCKS = (32, 48, 24, 40, 16, 20, 28, 36, 44)
-#: Channels below which blocks were never faster, and from which on they always were (MobileNet v1, virtual Pi 4).
-FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED = 64, 128
-#: Input channels beyond which no product is fused with what follows it.
-MOST_FUSED = 256
 
 
 @dataclass(frozen=True)

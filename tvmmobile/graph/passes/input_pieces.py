@@ -8,10 +8,8 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d, WindowPool
+from tvmmobile.graph.machine import STRASSEN_CHANNELS
 from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
-
-#: From this many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/floats/strassen.py).
-STRASSEN_CHANNELS = 128
 
 
 def reading_pieces(layer: Conv2d | WindowPool, data: Any, lookup: Callable[[Any], Any]) -> tuple[Conv2d | WindowPool, list[Any]] | None:
