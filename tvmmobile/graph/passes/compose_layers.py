@@ -7,27 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeGuard
 
-import numpy as np
-
-from tvmmobile.graph.curves import CHANNEL, GATE, TENSOR
+from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.layers import (
-    NO_PARAMETERS,
-    ChannelNorm,
-    Conv2d,
-    Gating,
-    GroupNorm,
-    Layer,
-    LayerParameters,
-    Pool,
-    Product,
-    Resize,
-    Softmax,
-    WindowPool,
-)
+from tvmmobile.graph.layers import Conv2d, Layer, LayerParameters, WindowPool
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.layer_forms import CURVE_MARK, KINDS, Form, layer_forms
-from tvmmobile.graph.passes.layers_of_forms import gated_operands, layer_of, matrices_of, resize_constants
+from tvmmobile.graph.passes.layer_forms import Form, layer_forms
 from tvmmobile.graph.passes.products import swaps_beside_products
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
@@ -83,7 +67,7 @@ class LayerComposer:
                 return False  # a kernel reads constants in the layout that it packs them in
             if any(other.same_as(expression) for other in others for expression in inside):
                 return False  # a sum and itself
-            layer = layer_of(found, form)
+            layer = form.kind.layer(found, form)
             return layer is not None and self.accepts(layer)
 
         forms = layer_forms()
@@ -130,33 +114,16 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
     other functions.
     """
     name = str((function.attrs or {}).get("Composite", ""))
-    if name.partition(CURVE_MARK)[0] not in KINDS:
+    forms = [form for form in forms if form.name == name]
+    if not forms:
         return None
     values = {binding.var: binding.value for binding in bindings_of(function)}
     for form in forms:
-        matched = form.pattern.extract_matched_expr(function.body.body, values) if form.name == name else None
+        matched = form.pattern.extract_matched_expr(function.body.body, values)
         found = {part: values.get(matched[pattern], matched[pattern]) for part, pattern in form.parts.items()} if matched else {}
-        layer = layer_of(found, form) if matched else None
-        if layer is None:
-            continue
-        if isinstance(layer, Pool | WindowPool | Softmax):
-            return ComposedLayer(layer, NO_PARAMETERS), (0,)
-        if isinstance(layer, Resize):
-            return ComposedLayer(layer, resize_constants(found["resize"])), (0,)
-        if isinstance(layer, ChannelNorm | GroupNorm):
-            weight, bias = (found[part].value.numpy() if part in found else NO_PARAMETERS.bias for part in ("weight", "bias"))
-            return ComposedLayer(layer, LayerParameters(weight, bias)), _places(function, found["norm"].args[:1])
-        if isinstance(layer, Product):
-            return ComposedLayer(layer, NO_PARAMETERS), _places(function, [matrix for matrix, _ in matrices_of(found)])
-        read = gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
-        read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR, GATE)) if part in found))
-        places = _places(function, read)
-        if isinstance(layer, Gating):
-            return ComposedLayer(layer, NO_PARAMETERS), places
-        weight = np.ascontiguousarray(found["weight"].value.numpy())
-        bias, *operands = (found[part].value.numpy().reshape(-1) for part in ("bias", *form.operands(CHANNEL)))
-        spread = tuple(np.ascontiguousarray(np.broadcast_to(array, bias.shape)) for array in operands)  # one number is for all channels
-        return ComposedLayer(layer, LayerParameters(weight, bias, spread)), places
+        layer = form.kind.layer(found, form) if matched else None
+        if layer is not None:
+            return ComposedLayer(layer, form.kind.constants(found, form)), _places(function, form.kind.reads(found, form))
     raise AssertionError(f"composed from an unknown pattern: {function}")
 
 

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, Spelling
+from tvmmobile.graph.layers import NO_PARAMETERS, Layer, LayerParameters, MaxPool
+from tvmmobile.graph.passes import layers_of_forms as of
+from tvmmobile.graph.passes.layers_of_forms import SIDES, Parts
 
-#: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL, MEAN_POOL, GATING, RESIZE, NORM, PRODUCT, SOFTMAX = KINDS = tuple(
-    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "mean_pool", "gate", "resize", "norm", "product", "softmax")
-)
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
-#: Parts of a product of two activations: operands whose last dimensions are swapped.
-SIDES = ("left", "right")
 #: A pattern and its annotated parts.
 _Sum = tuple[Any, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer that is composed of operators.
+
+    Attributes:
+        name: attribute value that marks a composed function, before the curve's.
+        layer: makes the layer of a form's parts; `None` where they are not one (a batch, a bias of another shape).
+        reads: returns the tensors that a kernel takes: data, gate, residual, operands of its steps.
+        constants: returns the layer's constants.
+    """
+
+    name: str
+    layer: Callable[[Parts, Form], Layer | None]
+    reads: Callable[[Parts, Form], Sequence[Any]] = lambda found, _: found["call"].args[:1]
+    constants: Callable[[Parts, Form], LayerParameters] = lambda *_: NO_PARAMETERS
 
 
 @dataclass(frozen=True)
@@ -25,13 +40,13 @@ class Form:
     """One form of a layer in a network.
 
     Attributes:
-        kind: attribute value of the composed function, before the curve's.
+        kind: of the layer.
         parts: of the pattern, which are looked at once it is found.
         curve: name of the activation, "" where it is bounds.
         numbers: required values of the curve's constants, by the name of their part.
     """
 
-    kind: str
+    kind: Kind
     pattern: Any
     parts: dict[str, Any]
     curve: str = ""
@@ -40,12 +55,24 @@ class Form:
     @property
     def name(self) -> str:
         """Attribute value of the composed function."""
-        return self.kind + (CURVE_MARK + self.curve if self.curve else "")
+        return self.kind.name + (CURVE_MARK + self.curve if self.curve else "")
 
     def operands(self, *kinds: str) -> list[str]:
         """Parts that are the curve's operands of some kinds, in order."""
         found = CURVES[self.curve].operands if self.curve else ()
         return [_part(found, place) for place, kind in enumerate(found) if kind in kinds]
+
+
+CONV2D = Kind("tvmmobile.conv2d", of.convolution, of.read_by_sums, of.sum_constants)
+DENSE = Kind("tvmmobile.dense", of.dense, of.read_by_sums, of.sum_constants)
+POOL = Kind("tvmmobile.pool", of.pool)
+MAX_POOL = Kind("tvmmobile.max_pool", partial(of.window_pool, kind=MaxPool))
+MEAN_POOL = Kind("tvmmobile.mean_pool", of.mean_pool)
+GATING = Kind("tvmmobile.gate", of.gating, lambda found, _: of.gated_operands(found))
+RESIZE = Kind("tvmmobile.resize", of.resize, constants=of.resize_constants)
+NORM = Kind("tvmmobile.norm", of.norm, constants=of.norm_constants)
+PRODUCT = Kind("tvmmobile.product", of.product, lambda found, _: [matrix for matrix, _ in of.matrices_of(found)])
+SOFTMAX = Kind("tvmmobile.softmax", of.softmax)
 
 
 def layer_forms() -> list[Form]:
@@ -61,25 +88,25 @@ def layer_forms() -> list[Form]:
     logarithm = is_op("relax.log")(softmax)
     resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
     found = [
-        Form(POOL, mean, {"mean": mean}),
-        Form(MAX_POOL, largest, {"max pool": largest}),
-        Form(MEAN_POOL, average, {"mean pool": average}),
-        Form(RESIZE, resized, {"resize": resized}),
-        Form(SOFTMAX, logarithm, {"softmax": softmax, "logarithm": logarithm}),
-        Form(SOFTMAX, softmax, {"softmax": softmax}),
-        *(Form(NORM, norm, {"norm": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
-        Form(NORM, scaled, {"norm": scaled, "weight": normed_by[0]}),
+        Form(POOL, mean, {"call": mean}),
+        Form(MAX_POOL, largest, {"call": largest}),
+        Form(MEAN_POOL, average, {"call": average}),
+        Form(RESIZE, resized, {"call": resized}),
+        Form(SOFTMAX, logarithm, {"call": softmax, "logarithm": logarithm}),
+        Form(SOFTMAX, softmax, {"call": softmax}),
+        *(Form(NORM, norm, {"call": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
+        Form(NORM, scaled, {"call": scaled, "weight": normed_by[0]}),
     ]
-    for name, operator, before in (
+    for kind, operator, before in (
         (CONV2D, "relax.nn.conv2d", "permuted"),
         (CONV2D, "relax.nn.conv2d", "scaled"),
         (CONV2D, "relax.nn.conv2d", ""),
         (DENSE, "relax.matmul", ""),
     ):
-        for order in ("sum, residual", "residual, sum", "product, bias") if name == CONV2D else ("product, bias", "bias, product"):
+        for order in ("sum, residual", "residual, sum", "product, bias") if kind is CONV2D else ("product, bias", "bias, product"):
             for curve, entry in CURVES.items():
-                found += [_curve_form(name, _sum(operator, before, order), curve, spelling) for spelling in entry.spellings]
-            found += [Form(name, *_bounded(_sum(operator, before, order), bounds)) for bounds in (("low", "high"), ("low",), ())]
+                found += [_curve_form(kind, _sum(operator, before, order), curve, spelling) for spelling in entry.spellings]
+            found += [Form(kind, *_bounded(_sum(operator, before, order), bounds)) for bounds in (("low", "high"), ("low",), ())]
     found += [_pair_form(*turned) for turned in ((True, True), (True, False), (False, True), (False, False))]
     product = is_op("relax.multiply")(wildcard(), wildcard())
     return [*found, Form(GATING, product, {"scaled": product})]
@@ -99,7 +126,7 @@ def _pair_form(*turned: bool) -> Form:
     return Form(PRODUCT, parts["pair"], parts)
 
 
-def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> Form:
+def _curve_form(kind: Kind, layer: _Sum, curve: str, spelling: Spelling) -> Form:
     from tvm.relax.dpl import is_const, wildcard
 
     total, parts = layer

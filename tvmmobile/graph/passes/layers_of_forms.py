@@ -1,11 +1,11 @@
-"""The layer that the parts of a form make, if there is one."""
+"""Makes layers of the parts of forms: one function for each kind, and what else a kernel of that kind gets."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from tvmmobile.graph.layers import (
     Dense,
     Gating,
     GroupNorm,
-    Layer,
     LayerParameters,
     MaxPool,
     MeanPool,
@@ -29,7 +28,6 @@ from tvmmobile.graph.layers import (
     Softmax,
 )
 from tvmmobile.graph.layouts import Layout
-from tvmmobile.graph.passes.layer_forms import GATING, PRODUCT, SIDES, Form
 from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import holds
 from tvmmobile.graph.passes.views import TO_LAST, turned
@@ -37,32 +35,64 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.resizing import COPIES, METHODS, PLACES
 from tvmmobile.graph.taps import is_given, taps_of
 
+if TYPE_CHECKING:
+    from tvmmobile.graph.passes.layer_forms import Form
 
-def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
-    """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape)."""
-    if "mean" in found:
-        return _pool_of(found["mean"])
-    if "max pool" in found:
-        return _window_pool_of(found["max pool"], MaxPool)
-    if "mean pool" in found:
-        attrs = found["mean pool"].attrs
-        counts_padding = attrs.count_include_pad and any(int(extent) for extent in attrs.padding)
-        return None if counts_padding else _window_pool_of(found["mean pool"], MeanPool)
-    if "norm" in found:
-        return _norm_of(found["norm"])
-    if "softmax" in found:
-        return _softmax_of(found["softmax"], "logarithm" in found)
-    if "resize" in found:
-        return _resize_of(found["resize"])
-    if form.kind == GATING:
-        return _gating_of(found)
-    if form.kind == PRODUCT:
-        return _product_of(found)
-    product = found["product"]
-    clamp = form.curve or _bounds_of(found)
+
+#: The annotated expressions of a form, by their names.
+Parts = dict[str, Any]
+#: Parts of a product of two activations: operands whose last dimensions are swapped.
+SIDES = ("left", "right")
+
+
+def convolution(found: Parts, form: Form) -> Conv2d | None:
+    """Return the convolution of the parts."""
+    clamp, attrs = _clamp_of(found, form), found["product"].attrs
+    if clamp is None or attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
+        return None
+    if "permute" in found and turned(found["permute"], TO_LAST) is None:
+        return None
+    if "scaled" in found and not gated_operands(found):
+        return None
+    height, width, channels = shape_of(found["product"].args[0])[1:]
+    kernel = shape_of(found["weight"])[:2]
+    top, left, bottom, right = (int(extent) for extent in attrs.padding)
+    stride = tuple(int(extent) for extent in attrs.strides)
+    layout: Layout = "NCHW" if "permute" in found else "NHWC"
+    window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
+    # With a single tap it makes no difference.
+    steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
+    residual, scaled, filters = "residual" in found, "scaled" in found, shape_of(found["product"])[3]
+    layer = Conv2d(height, width, channels, filters, *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
+    return replace(layer, dilation=(steps[0], steps[1]))
+
+
+def dense(found: Parts, form: Form) -> Dense | None:
+    """Return the fully connected layer of the parts, `None` for a batch of matrices."""
+    clamp, data_shape = _clamp_of(found, form), shape_of(found["product"].args[0])
+    if clamp is None or len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
+        return None
+    return Dense(data_shape[1], shape_of(found["product"])[1], clamp)
+
+
+def read_by_sums(found: Parts, form: Form) -> list[Any]:
+    """Return what a kernel of a convolution or fully connected layer reads."""
+    read = gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
+    return [*read, *(found[part] for part in ("residual", *form.operands(TENSOR, GATE)) if part in found)]
+
+
+def sum_constants(found: Parts, form: Form) -> LayerParameters:
+    """Return weights, biases and steps' operands; one number for all channels is repeated."""
+    weight = np.ascontiguousarray(found["weight"].value.numpy())
+    bias, *operands = (found[part].value.numpy().reshape(-1) for part in ("bias", *form.operands(CHANNEL)))
+    return LayerParameters(weight, bias, tuple(np.ascontiguousarray(np.broadcast_to(array, bias.shape)) for array in operands))
+
+
+def _clamp_of(found: Parts, form: Form) -> Clamp | None:
+    """Return the curve or the bounds of a sum; `None` if its parts have other shapes or values than those of a layer."""
     shapes = {part: shape_of(expression) for part, expression in found.items()}
     out_shape = shapes["product"]
-    if str(product.ty.dtype) != FLOAT32.name or clamp is None or out_shape[0] != 1:
+    if str(found["product"].ty.dtype) != FLOAT32.name or out_shape[0] != 1:
         return None
     if any(not holds(found[name], value) for name, value in form.numbers.items()):
         return None
@@ -74,29 +104,7 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
         return None
     if any(not _is_gate(shapes[part], out_shape) for part in form.operands(GATE)):
         return None
-    data_shape = shape_of(product.args[0])
-    if product.op.name == "relax.matmul":
-        if len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
-            return None
-        return Dense(data_shape[1], out_shape[1], clamp)
-    attrs = product.attrs
-    if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
-        return None
-    if "permute" in found and turned(found["permute"], TO_LAST) is None:
-        return None
-    if "scaled" in found and not gated_operands(found):
-        return None
-    height, width, channels = data_shape[1:]
-    kernel = shape_of(found["weight"])[:2]
-    top, left, bottom, right = (int(extent) for extent in attrs.padding)
-    stride = tuple(int(extent) for extent in attrs.strides)
-    layout: Layout = "NCHW" if "permute" in found else "NHWC"
-    window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
-    # With a single tap it makes no difference.
-    steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
-    residual, scaled = "residual" in found, "scaled" in found
-    layer = Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
-    return replace(layer, dilation=(steps[0], steps[1]))
+    return form.curve or _bounds_of(found)
 
 
 def _along_channels(shape: list[int], out_shape: list[int]) -> bool:
@@ -109,31 +117,32 @@ def _is_gate(shape: list[int], out_shape: list[int]) -> bool:
     return _along_channels(shape, out_shape) and len(shape) == len(out_shape) == 4 and shape != out_shape
 
 
-def _pool_of(mean: Any) -> Pool | None:
-    """The layer of a mean, `None` if it is not over all pixels of one image."""
+def pool(found: Parts, _: Form) -> Pool | None:
+    """Return the layer of a mean, `None` if it is not over all pixels of one image."""
+    mean = found["call"]
     shape = shape_of(mean.args[0])
     over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
     known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == FLOAT32.name
     return Pool(shape[1], shape[2], shape[3]) if known else None
 
 
-def _gating_of(found: dict[str, Any]) -> Gating | None:
-    """The layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
+def gating(found: Parts, _: Form) -> Gating | None:
+    """Return the layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
     operands = gated_operands(found)
     shape = shape_of(found["scaled"])
     known = operands and shape[0] == 1 and str(found["scaled"].ty.dtype) == FLOAT32.name
     return Gating(*shape[1:]) if known else None
 
 
-def matrices_of(found: dict[str, Any]) -> list[tuple[Any, bool]]:
-    """What a product of two activations reads, and whether its last dimensions are swapped."""
+def matrices_of(found: Parts) -> list[tuple[Any, bool]]:
+    """Return both operands of a product of two activations, each with whether its last dimensions are swapped."""
     return [
         (found[name].args[0], True) if name in found else (operand, False) for name, operand in zip(SIDES, found["pair"].args, strict=True)
     ]
 
 
-def _product_of(found: dict[str, Any]) -> Product | None:
-    """The layer of a product of two activations, `None` where matrices are repeated, or other dimensions swapped."""
+def product(found: Parts, _: Form) -> Product | None:
+    """Return the layer of a product of two activations, `None` where matrices are repeated, or other dimensions swapped."""
     import tvm
 
     pair = found["pair"]
@@ -148,11 +157,19 @@ def _product_of(found: dict[str, Any]) -> Product | None:
     return Product(tuple(shapes[0][:-2]), shapes[0][-2], shapes[0][-1], shapes[1][-1], turned)
 
 
-def _window_pool_of(call: Any, kind: type[MaxPool | MeanPool]) -> MaxPool | MeanPool | None:
-    """The layer of a pool of that kind, `None` for a batch, dilation, another layout, or windows of padding alone.
+def mean_pool(found: Parts, form: Form) -> MaxPool | MeanPool | None:
+    """Return the layer of an average pool, `None` also where padding counts."""
+    attrs = found["call"].attrs
+    counts_padding = attrs.count_include_pad and any(int(extent) for extent in attrs.padding)
+    return None if counts_padding else window_pool(found, form, MeanPool)
+
+
+def window_pool(found: Parts, _: Form, kind: type[MaxPool | MeanPool]) -> MaxPool | MeanPool | None:
+    """Return the layer of a pool of that kind, `None` for a batch, dilation, another layout, or windows of padding alone.
 
     Padding behind the input is as much as the windows reach, whether because of rounding up or the network's own padding.
     """
+    call = found["call"]
     attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
     if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
         return None
@@ -170,8 +187,9 @@ def _window_pool_of(call: Any, kind: type[MaxPool | MeanPool]) -> MaxPool | Mean
     return kind(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
 
 
-def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
-    """The layer of a norm, `None` if it is not over the channels, or, of a group norm, channels and pixels, of one image."""
+def norm(found: Parts, _: Form) -> ChannelNorm | GroupNorm | None:
+    """Return the layer of a norm, `None` if it is not over the channels, or, of a group norm, channels and pixels, of one image."""
+    call = found["call"]
     attrs, shape = call.attrs, shape_of(call)
     if len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
         return None
@@ -186,16 +204,24 @@ def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
     return GroupNorm(shape[1], shape[2], shape[3], int(attrs.num_groups), float(attrs.epsilon)) if over_pixels else None
 
 
-def _softmax_of(call: Any, logarithm: bool) -> Softmax | None:
-    """The layer of a softmax or its logarithm."""
+def norm_constants(found: Parts, _: Form) -> LayerParameters:
+    """Return the weights of a norm and the biases, if it has any."""
+    bias = found["bias"].value.numpy() if "bias" in found else NO_PARAMETERS.bias
+    return LayerParameters(found["weight"].value.numpy(), bias)
+
+
+def softmax(found: Parts, _: Form) -> Softmax | None:
+    """Return the layer of a softmax or its logarithm."""
+    call = found["call"]
     shape = shape_of(call)
     axis = int(call.attrs.axis) % max(len(shape), 1)
     known = shape and str(call.ty.dtype) == FLOAT32.name
-    return Softmax(tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :]), logarithm) if known else None
+    return Softmax(tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :]), "logarithm" in found) if known else None
 
 
-def _resize_of(call: Any) -> Resize | None:
-    """The layer of a resize, `None` for a batch, another layout, or a method that has no layer."""
+def resize(found: Parts, _: Form) -> Resize | None:
+    """Return the layer of a resize, `None` for a batch, another layout, or a method that has no layer."""
+    call = found["call"]
     attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
     method = "linear" if attrs.method == "linear" else str(attrs.rounding_method) if attrs.method == "nearest_neighbor" else ""
     places = str(attrs.coordinate_transformation_mode)
@@ -208,15 +234,16 @@ def _resize_of(call: Any) -> Resize | None:
     return Resize(shape[1], shape[2], shape[3], out_shape[1], out_shape[2], method, places)
 
 
-def resize_constants(call: Any) -> LayerParameters:
-    """The constants of a resize's layer: where its pixels are given, these and their shares."""
+def resize_constants(found: Parts, _: Form) -> LayerParameters:
+    """Return the pixels of a resize and their shares, where they are given."""
+    call = found["call"]
     if not is_given(call):
         return NO_PARAMETERS
     first, share = (np.concatenate(parts) for parts in zip(*(taps.first_and_share() for taps in taps_of(call)), strict=True))
     return LayerParameters(first.astype(np.int32), share.astype(np.float32))
 
 
-def _bounds_of(found: dict[str, Any]) -> Clamp | None:
+def _bounds_of(found: Parts) -> Clamp | None:
     """Lower and upper bound, `None` where one is not the same for all."""
     values = [found[part].value.numpy() if part in found else None for part in ("low", "high")]
     if any(value is not None and value.size != 1 for value in values):
@@ -225,8 +252,8 @@ def _bounds_of(found: dict[str, Any]) -> Clamp | None:
     return low, high
 
 
-def gated_operands(found: dict[str, Any]) -> tuple[Any, ...]:
-    """The scaled tensor and its gate with one factor per channel; empty without such a gate."""
+def gated_operands(found: Parts) -> tuple[Any, ...]:
+    """Return the scaled tensor and its gate with one factor per channel; empty without such a gate."""
     import tvm
 
     if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
