@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, LayerParameters, Place
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
-from tvmmobile.graph.passes.views import moved_by
 from tvmmobile.graph.precision import FLOAT32
 
 #: Added to masked products; differences of minus infinities would be NaN.

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Resize
 from tvmmobile.graph.layouts import Layout, shuffled
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
-from tvmmobile.graph.passes.views import moved_by
 from tvmmobile.graph.precision import FLOAT32
 
 

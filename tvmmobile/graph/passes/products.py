@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.layers import Array
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
-from tvmmobile.graph.passes.views import moved_by
 
 
 def swaps_beside_products(module: Any) -> Any:
@@ -66,13 +63,11 @@ def _only_moves(value: Any) -> bool:
 
 def _swaps_matrices(source: Any, chain: list[Any]) -> bool:
     """Whether views and permutations make of a tensor's elements, in their order in memory, matrices with swapped dimensions."""
-    numbers: Array | None = np.arange(math.prod(shape_of(source))).reshape(shape_of(source))
-    for view in chain:
-        numbers = moved_by(view, numbers) if numbers is not None else None
-    if numbers is None or numbers.ndim < 2 or 1 in numbers.shape[-2:]:
+    access = Access.through(shape_of(source), chain)
+    if access is None or len(access.dimensions) < 2 or 1 in access.shape[-2:]:
         return False
-    rows, columns = numbers.shape[-2:]
-    return bool((numbers.reshape(-1, rows, columns).swapaxes(1, 2).reshape(-1) == np.arange(numbers.size)).all())
+    *leading, rows, columns = range(len(access.dimensions))
+    return access.permute([*leading, columns, rows]).in_order(Access.of(shape_of(source)))
 
 
 def swaps_last(permutation: Any) -> bool:

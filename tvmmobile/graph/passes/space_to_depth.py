@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import replace_values
-from tvmmobile.graph.passes.views import moved_by
 
 #: Channels of an image, at most.
 _MOST_CHANNELS = 4
