@@ -1,6 +1,6 @@
 """What int8 costs a trained network by each method of quantisation, before and after its channels are rescaled.
 
-    ./studies/run compare_quantisation                                   # some minutes; prints the table of docs/quantisation.md
+    ./studies/run compare_quantisation                                   # some minutes; prints the table of docs/quantisation-accuracy.md
     ./studies/run compare_quantisation --images 500
     ./studies/run compare_quantisation --out studies/results/quantisation.json      # the figures that the document is checked against
 

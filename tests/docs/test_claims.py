@@ -128,11 +128,11 @@ CLAIMS: tuple[tuple[str, str, Callable[[], tuple[float, ...]]], ...] = (
             for template in ("pointwise", "strassen")
         ),
     ),
-    ("docs/kernels.md", "by more than {:.0f} % of its largest magnitude is refused", lambda: (100 * FLOAT16.network_tolerance,)),
-    ("docs/kernels.md", "the two results differ by more than {:.0f} %", lambda: (100 * FLOAT16.tolerance,)),
-    ("docs/kernels.md", "28×28×120 takes {:.0f} µs", lambda: (kernel("pool_28x28_120", "pool"),)),
+    ("docs/kernels-precisions.md", "by more than {:.0f} % of its largest magnitude is refused", lambda: (100 * FLOAT16.network_tolerance,)),
+    ("docs/kernels-precisions.md", "the two results differ by more than {:.0f} %", lambda: (100 * FLOAT16.tolerance,)),
+    ("docs/kernels-operators.md", "28×28×120 takes {:.0f} µs", lambda: (kernel("pool_28x28_120", "pool"),)),
     (
-        "docs/kernels.md",
+        "docs/kernels-operators.md",
         "It costs {:.0f} µs for 28×28, 120 → 40 and {:.0f} µs for 7×7, 960 → 160",
         lambda: tuple(
             kernel(f"pw_{name}_scaled_add_linear", "pointwise") - kernel(f"pw_{name}_add_linear", "pointwise")
@@ -149,11 +149,11 @@ CLAIMS: tuple[tuple[str, str, Callable[[], tuple[float, ...]]], ...] = (
     ("docs/kernels.md", "weights and image are only {:.1f} MB", weights_and_image),
     ("docs/kernels.md", "Without Strassen the network moves {:.1f} MB and takes {:.2f} ms more", without_strassen),
     (
-        "docs/virtual-boards.md",
+        "docs/core-models.md",
         "{:.1f} ns on the Pi 4, {:.1f} ns on the Pi 3B+, {:.1f} ns on the Pi 5 and {:.1f} ns on the RK3399",
         lambda: tuple(load_board(name).line_copy_ns for name in (*FITTED, "rk3399-a72")),
     ),
-    ("docs/virtual-boards.md", "{:.1f} ns on the Pi 5); that is documented", lambda: beside_the_core()[:1]),
+    ("docs/core-models.md", "{:.1f} ns on the Pi 5); that is documented", lambda: beside_the_core()[:1]),
     (
         "docs/gate.md",
         "calls {:.0f} % of equal variants the same, and leaves open {:.0f} % of them and {:.0f} % of slowdowns of 5 %",
@@ -174,16 +174,16 @@ CLAIMS: tuple[tuple[str, str, Callable[[], tuple[float, ...]]], ...] = (
         "one of just 3 % in {:.0f} % and {:.0f} %",
         lambda: gate_shares("same", (0.03, "1"), (0.03, "as `regress`")),
     ),
-    ("docs/virtual-boards.md", "a fit free to choose takes {:.2f} times as much", lambda: beside_the_core()[2:]),
-    ("docs/virtual-boards.md", "At {:.0f} ns on the Pi 5", lambda: beside_the_core()[1:2]),
+    ("docs/core-models.md", "a fit free to choose takes {:.2f} times as much", lambda: beside_the_core()[2:]),
+    ("docs/core-models.md", "At {:.0f} ns on the Pi 5", lambda: beside_the_core()[1:2]),
     (
-        "docs/virtual-boards.md",
+        "docs/core-models.md",
         "networks left out would be {:.1f} % off on average and {:.1f} % at worst in floats, {:.1f} % and {:.1f} % in integers",
         adding_up,
     ),
-    ("docs/virtual-boards.md", "ResNet-18 reads {:.0f} MB from memory", lambda: on_pi5("resnet18")[:1]),
+    ("docs/core-models.md", "ResNet-18 reads {:.0f} MB from memory", lambda: on_pi5("resnet18")[:1]),
     (
-        "docs/virtual-boards.md",
+        "docs/model-errors.md",
         "MobileNet v2 and GoogLeNet are modelled {:.0f} % and {:.0f} % too fast",
         lambda: (on_pi5("mobilenet_v2")[1], on_pi5("googlenet")[1]),
     ),
@@ -205,10 +205,8 @@ CONSTANTS = {
         "0.4 GB",
         "0.001 %",
         "2 %",
-        "8 cycles",
-        "36 ns",
-        "6 %",
-    },  # 6 %: tests/virtual/test_cortex_a72.py
+    },
+    "docs/core-models.md": {"8 cycles", "36 ns", "6 %"},  # 6 %: tests/virtual/test_cortex_a72.py
 }
 
 

@@ -15,8 +15,9 @@ from tvmmobile.cli import VERBS, load
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "studies/**/*.md")
 DOCUMENTS = sorted(path.relative_to(REPOSITORY).as_posix() for pattern in PATTERNS for path in REPOSITORY.glob(pattern))
-#: Words at most, glossary aside: what a reader has patience for.
+#: Words at most, without the glossary.
 WORDS = {"README.md": 750, "ARCHITECTURE.md": 1650}
+PAGE_WORDS = 2500
 #: What documents name that a run, a board, another project or the reader makes.
 ELSEWHERE = re.compile(
     r"^(~|/|out/|page/|old/|new/|baselines|val/|https?:|\.github|\.tvmmobile|\.ssh|\.venv|known_hosts|models/|runtime/)|[A-Z]{4}|"
@@ -118,6 +119,17 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 @pytest.mark.parametrize("document", WORDS)
 def test_length(document: str) -> None:
     assert len(text_of(document).split("## Glossary")[0].split()) <= WORDS[document]
+
+
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if not document.startswith("studies/results/")])
+def test_no_page_is_long(document: str) -> None:
+    """A study's results, which a command writes as tables, may be longer."""
+    assert len(text_of(document).split()) <= PAGE_WORDS
+
+
+def test_the_glossary_is_short() -> None:
+    rows = re.findall(r"^\| .* \|$", text_of("ARCHITECTURE.md").split("## Glossary")[1], re.MULTILINE)
+    assert 10 < len(rows) - 2 < 30
 
 
 def test_documented_verbs_are_all_verbs() -> None:

@@ -42,7 +42,7 @@ from tvmmobile.graph.network import lower
 from tvmmobile.native.source import FUNCTIONS, header_text
 from tvmmobile.networks.preprocessing import Preprocessing
 
-GUIDE = (REPOSITORY / "docs/c-library.md").read_text(encoding="utf-8")
+GUIDE = (REPOSITORY / "docs/c-images.md").read_text(encoding="utf-8")
 HOW = Preprocessing(16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MOST = 3
 FORMAT, SIZE, STRIDE, VALUES = range(9, 13)

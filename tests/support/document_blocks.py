@@ -307,13 +307,11 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},
-    "docs/own-networks.md": {"survey": survey_table},
-    "docs/quantisation.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
-    "docs/virtual-boards.md": {
-        "wheels": wheels_table,
-        "cores": core_cycles_table,
-        "parameters": parameters_table,
-        "accuracy": accuracy_table,
+    "docs/survey.md": {"survey": survey_table},
+    "docs/quantisation-accuracy.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
+    "docs/virtual-boards.md": {"wheels": wheels_table, "accuracy": accuracy_table},
+    "docs/core-models.md": {"cores": core_cycles_table, "parameters": parameters_table},
+    "docs/model-errors.md": {
         **{board: lambda board=board: errors_table(board) for board in FITTED},  # type: ignore[misc]
         "rows": rows_table,
         "excluded": excluded_table,
