@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.access import moved_by
+from tvmmobile.graph.access import Access
 from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Resize
 from tvmmobile.graph.layouts import Layout, shuffled
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
 from tvmmobile.graph.precision import FLOAT32
@@ -89,9 +90,9 @@ def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], read
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
     moves = list(_moves(variable, values, readers))
-    found = [(at, *_nchw(layer)) for at, numbers in moves[-1:] if _is_nchw(numbers, layer) and not _moves_on(at, numbers, values, readers)]
+    found = [(at, *_nchw(layer)) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(at, values, readers)]
     if isinstance(layer, Conv2d):
-        found += [(at, *shuffle) for at, numbers in moves if (shuffle := _shuffle(numbers, layer))]
+        found += [(at, *shuffle) for at, access in moves if (shuffle := _shuffle(access, layer))]
     if not found:
         return None
     at, layout, order = found[-1]
@@ -107,27 +108,27 @@ def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], read
     return _Found(replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at)
 
 
-def _moves(variable: Any, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> Iterator[tuple[Any, Array]]:
-    """The views that a variable goes through, and the numbers of its elements in each of them."""
-    numbers: Array = np.arange(math.prod(shape_of(variable))).reshape(shape_of(variable))
+def _moves(variable: Any, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> Iterator[tuple[Any, Access]]:
+    """Yield the views that a variable goes through, each with the elements of the variable that it has."""
+    access = Access.of(shape_of(variable))
     while len(readers[variable]) == 1 and (variable := readers[variable][0]) is not None:
-        moved = moved_by(values[variable], numbers)
-        if moved is None:
+        after = access.after(values[variable])
+        if after is None:
             return
-        numbers = moved
-        yield variable, numbers
+        access = after
+        yield variable, access
 
 
-def _moves_on(variable: Any, numbers: Array, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> bool:
-    """Whether a reader of what has these elements is another view, with which the views before can be joined."""
-    return any(reader is not None and moved_by(values[reader], numbers) is not None for reader in readers[variable])
+def _moves_on(variable: Any, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> bool:
+    """Return whether a reader of a view is another view, with which the views before can be joined."""
+    return any(reader is not None and has(values[reader], Trait.MOVE) for reader in readers[variable])
 
 
-def _is_nchw(numbers: Array, layer: Conv2d | Resize) -> bool:
-    """Whether these elements of an NHWC output follow each other as in NCHW, which is another order."""
+def _is_nchw(access: Access, layer: Conv2d | Resize) -> bool:
+    """Return whether these elements of an NHWC output follow each other as in NCHW, which is another order."""
     channels = layer.output_shape[3]
-    image = np.arange(math.prod(layer.output_shape)).reshape(-1, channels)
-    return min(image.shape) > 1 and numbers.size == image.size and bool((numbers.reshape(-1) == image.T.reshape(-1)).all())
+    pixels = math.prod(layer.output_shape) // channels
+    return min(pixels, channels) > 1 and access.in_order(Access.of([pixels, channels]).permute())
 
 
 def _nchw(layer: Conv2d | Resize) -> tuple[Layout, Array]:
@@ -135,18 +136,18 @@ def _nchw(layer: Conv2d | Resize) -> tuple[Layout, Array]:
     return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
 
 
-def _shuffle(numbers: Array, layer: Conv2d) -> tuple[Layout, Array] | None:
-    """The layout, with the largest blocks, in which these elements of an NHWC output follow each other, and the order of its channels."""
+def _shuffle(access: Access, layer: Conv2d) -> tuple[Layout, Array] | None:
+    """Return the layout with the largest blocks in which these elements of an NHWC output follow each other, and its order of channels."""
     height, width, channels = layer.out_height, layer.out_width, layer.out_channels
-    if numbers.size != height * width * channels:
+    if math.prod(access.shape) != height * width * channels:
         return None
+    *pixels, _ = Access.of([height, width, channels]).dimensions
     divisors = [count for count in range(2, channels + 1) if channels % count == 0]
     for block, rows in itertools.product(reversed(divisors), divisors):
-        if channels % (block * rows):
+        parts = None if channels % (block * rows) else access.reshape([channels // (block * rows), height, rows, width, block])
+        if parts is None or [parts.dimensions[1], parts.dimensions[3]] != pixels:
             continue
-        image = numbers.reshape(-1, height, rows, width, block)
-        order = image[:, 0, :, 0, :].reshape(-1)
-        pixels = (np.arange(height)[:, None] * width + np.arange(width))[None, :, None, :, None] * channels
-        if (image == order.reshape(-1, 1, rows, 1, block) + pixels).all() and (np.sort(order) == np.arange(channels)).all():
+        order = Access(parts.dimensions[::2], access.offset).indices().reshape(-1)
+        if (np.sort(order) == np.arange(channels)).all():
             return shuffled(rows, block), order
     return None
