@@ -100,7 +100,7 @@ _ROUNDED_TOLERANCE = 0.1
 _INTEGER_RATES = {"matrix": 8.0, "dot": 4.0}
 #: Sums of a thousand terms stay below 1e-5 in float32.
 FLOAT32 = Precision("float32", "float32", "float32", "float32", tolerance=1e-4, network_tolerance=1e-4, fma_rate=1.0, bits="int32")
-#: Sums too are in half precision: in chains, those of 512 terms are within half a percent (docs/kernels.md).
+#: Sums too are in half precision: in chains, those of 512 terms are within half a percent (docs/kernels-precisions.md).
 FLOAT16 = Precision(
     "float16",
     "float16",

@@ -2,6 +2,7 @@
  *
  * Loops over 16 bytes become vector stores; the compiler must not turn them back into the calls they implement.
  */
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,4 +35,19 @@ HIDDEN void *memcpy(void *restrict to, const void *restrict from, size_t size) {
   for (; done + sizeof(Word) <= size; done += sizeof(Word)) *(Word *)(target + done) = *(const Word *)(source + done);
   for (; done < size; ++done) target[done] = source[done];
   return to;
+}
+
+/* What is left of x after whole multiples of y, with x's sign. Every number below is a multiple of the last place of y and has less than 53
+ * bits, so that the differences are exact.
+ */
+HIDDEN float fmodf(float x, float y) {
+  double left = x < 0 ? -(double)x : (double)x;
+  const double divisor = y < 0 ? -(double)y : (double)y;
+  double part = divisor;
+  if (!(divisor > 0) || !(left <= FLT_MAX)) return (x * y) / (x * y);
+  if (divisor > FLT_MAX) return x;
+  while (part <= left / 2) part *= 2;
+  for (; part >= divisor; part /= 2)
+    if (left >= part) left -= part;
+  return __builtin_copysignf((float)left, x);
 }

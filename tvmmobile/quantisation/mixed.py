@@ -110,11 +110,6 @@ class Mixed:
     decision: Decision
 
 
-def quantise_as_decided(flow: Flow, images: Images, decision: Decision, accepts: Accepts) -> Mixed:
-    """The network in integers, but for the layers that are kept or not accepted."""
-    return Mixed(quantised(observe(flow, images, decision.method.equalise), decision.method, accepts, decision.kept), decision)
-
-
 def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None) -> Mixed:
     """The network in integers, but for the layers in `kept`, those that are not accepted, and the fewest others that a limit takes: those
     whose own rounding adds most noise to their output come first. Before that, weights get all their bits.
