@@ -160,4 +160,4 @@ def test_tune_is_a_writer_until_it_is_killed(tmp_path: Path, logs: Path) -> None
         pass
     assert command.leftovers() == []
     kinds = {entry.name.split("-")[1] for entry in command.temporary.iterdir()}
-    assert kinds <= {"workers", "sockets", "board"}, kinds  # they go with the next run, see docs/tune.md
+    assert kinds <= {"workers", "sockets", "prepared", "board"}, kinds  # they go with the next run, see docs/tune.md
