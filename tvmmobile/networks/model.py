@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,8 @@ def load(
     seed: int = 0,
     name: str = "",
     batch: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> Model:
     """One network.
 
@@ -82,6 +84,8 @@ def load(
         seed: of generated weights.
         name: what to call a module or a program; without it, the name of its class or `network`.
         batch: images at a time, for a file with a dynamic batch dimension; 1 by default.
+        shapes: shapes of inputs by name, for a file with other dynamic dimensions, such as `{"audio": (1, 16000)}`.
+        values: numbers by name for inputs of an ONNX file that always have one value, such as `{"sr": 16000}`.
 
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled.
@@ -94,8 +98,18 @@ def load(
         network = str(write_object(network, example, name))
     elif resolution is None and own_file(str(network)) is None:
         resolution = TRAITS[family(str(network)).name].native_side
-    sides = [] if resolution is None else [resolution]
-    (found,) = variants(str(network), [alpha], sides, activation=activation, classes=classes, checkpoint=checkpoint, seed=seed, batch=batch)
+    (found,) = variants(
+        str(network),
+        [alpha],
+        [] if resolution is None else [resolution],
+        activation=activation,
+        classes=classes,
+        checkpoint=checkpoint,
+        seed=seed,
+        batch=batch,
+        shapes=shapes,
+        values=values,
+    )
     return found
 
 
@@ -109,6 +123,8 @@ def variants(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     batch: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> list[Model]:
     """Several variants of one network: every α with every input side; see `load`.
 
@@ -120,14 +136,17 @@ def variants(
     """
     file, weights = own_file(network), None if checkpoint is None else Path(checkpoint)
     if file is None:
-        if batch is not None:
-            raise UserError(f"{network} takes one image at a time.", "Leave out --batch.")
+        for flag, given in (("--batch", batch is not None), ("--shape", shapes), ("--value", values)):
+            if given:
+                raise UserError(f"{flag} is for networks from files; {network} takes one image at a time.", f"Leave out {flag}.")
         squares = [side for side in resolutions if isinstance(side, int)]
         if len(squares) < len(resolutions):
             raise UserError(f"{network} takes square images.", "Give --resolution one number, such as 224.")
         return [Model(spec, weights, seed) for spec in grid(network, alphas, squares, activation, classes)]
     from tvmmobile.networks.own.loading import own_specs
 
+    extents = tuple((name, tuple(shape)) for name, shape in (shapes or {}).items())
+    file = replace(file, shapes=extents, values=tuple((values or {}).items()))
     for option, given in (
         ("--alpha", any(alpha != 1.0 for alpha in alphas)),
         ("--activation", activation is not None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import stat
@@ -52,10 +53,14 @@ class OwnFile:
     Attributes:
         path: as it was given.
         factory: the function of a Python file that returns the network; "" for other files.
+        shapes: requested shapes of inputs by name, for dimensions that the file leaves open.
+        values: numbers by name of inputs that always have this value, which are no inputs then.
     """
 
     path: Path
     factory: str = ""
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    values: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.path}:{self.factory}" if self.factory else str(self.path)
@@ -120,6 +125,26 @@ def side_from(text: str) -> Side:
     return height if height == width else (height, width)
 
 
+def shape_from(text: str) -> tuple[str, tuple[int, ...]]:
+    """Return an input's name and its shape from `audio=1x16000`; raises `UserError` for other texts."""
+    name, _, extents = text.rpartition("=")
+    if not name or not re.fullmatch(r"[1-9]\d{0,8}([x×,][1-9]\d{0,8})*", extents):
+        raise UserError(f"--shape {text} is not an input with its dimensions.", "Give both, such as --shape audio=1x16000.")
+    return name, tuple(int(extent) for extent in re.split("[x×,]", extents))
+
+
+def value_from(text: str) -> tuple[str, float]:
+    """Return an input's name and its value from `sr=16000`; raises `UserError` for other texts."""
+    name, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not name or not math.isfinite(value):
+        raise UserError(f"--value {text} is not an input with a number.", "Give both, such as --value sr=16000.")
+    return name, value
+
+
 def read_whole(path: Path) -> bytes:
     """The content of a file; raises `UserError` where it cannot be read."""
     check_readable(path)
@@ -165,6 +190,7 @@ def spec_of(
         if not tensors:
             raise UserError(f"{file} {verb} no tensors.", "A network takes and returns at least one.")
     takes = _ports(file, inputs, "input", INPUT_NAME, fix)
+    _check_shapes(file, [replace(port, name=tensor.name) for port, tensor in zip(takes, inputs, strict=True)])
     given, side = takes[0].shape, wanted.side
     if wanted.batch is not None and wanted.batch != given[0]:
         raise UserError(f"{file} takes only a batch of {given[0]}, not {wanted.batch}.", f"Leave out --batch, or give {given[0]}.")
@@ -175,6 +201,16 @@ def spec_of(
         what = f"images of side {own}" if len(given) == 4 else words(given)
         raise UserError(f"{file} takes only {what}, not {asked}.", remedy)
     return OwnSpec.of(file.named(inside), contents, takes, _ports(file, outputs, "output", OUTPUT_NAME, fix))
+
+
+def _check_shapes(file: OwnFile, takes: Sequence[Port]) -> None:
+    """Raise `UserError` for a requested shape that an input does not have."""
+    known = {port.name: port.shape for port in takes}
+    for name, shape in file.shapes:
+        if name not in known:
+            raise UserError(f"{file} has no input {name!r} for --shape.", f"It takes: {', '.join(known)}.")
+        if shape != known[name]:
+            raise UserError(f"{file}: the input {name!r} is {words(known[name])}, not {words(shape)}.", "Change --shape, or leave it out.")
 
 
 def height_and_width(side: Side) -> tuple[int, int]:

@@ -75,6 +75,7 @@ class LiteRtNetwork:
         names: of inputs and outputs in the file's signature, by tensor.
         first: those that run once, before it does.
         same: tensors that stand for others of the file, see `litert_states`.
+        stateful: whether the file keeps variables, which are inputs and outputs here.
     """
 
     name: str
@@ -85,6 +86,7 @@ class LiteRtNetwork:
     names: dict[int, str] = field(default_factory=dict)
     first: tuple[LiteRtNetwork, ...] = ()
     same: dict[int, int] = field(default_factory=dict)
+    stateful: bool = False
 
 
 def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:

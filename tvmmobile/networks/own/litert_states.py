@@ -25,6 +25,8 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
     Raises:
         UserError: a variable begins with other numbers.
     """
+    if not any(operator.kind in STATEFUL for operator in network.operators):
+        return network
     initial: dict[bytes, LiteRtTensor] = {}
     for other in network.first:
         initial |= _initial_values(other)
@@ -53,7 +55,7 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
             names.setdefault(current[variable], f"{names[number]}{NEXT}")
     outputs = (*(same.get(number, number) for number in network.outputs), *(current[one] for one in first if one in assigned))
     inputs = (*network.inputs, *first.values())
-    return replace(network, operators=operators, inputs=inputs, outputs=outputs, names=names, same=same)
+    return replace(network, operators=operators, inputs=inputs, outputs=outputs, names=names, same=same, stateful=True)
 
 
 def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:
@@ -81,19 +83,19 @@ def _check_zeros(variable: bytes, initial: LiteRtTensor, read: LiteRtTensor) -> 
 
 
 def stateless_content(content: bytes, network: LiteRtNetwork) -> bytes:
-    """The file of a network without its variables, for LiteRT's own runtime; the same content if it has none.
+    """Return the file of a network without its variables, for LiteRT's own runtime; the same content if it has none.
 
     Raises:
         Exception: of any kind, where LiteRT's package is missing or the file's constants lie behind it.
     """
+    if not network.stateful:
+        return content
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     stateful = {getattr(schema.BuiltinOperator, kind) for kind in STATEFUL}
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    if not stateful & set(codes):
-        return content
     if any(buffer.offset > 1 for buffer in model.buffers):
         raise ValueError("constants behind the file")
     graph = model.subgraphs[0]

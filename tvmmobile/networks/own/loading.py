@@ -44,6 +44,10 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} is not positive.", "Give --batch a number of images, such as 4.")
     check_elements("an input of this --resolution and --batch", (batch or 1, *height_and_width(side or 1)))
+    for name, shape in file.shapes:
+        check_elements(f"the --shape of {name}", shape)
+    if file.values and file.path.suffix.lower() != ".onnx":
+        raise UserError("--value is for ONNX files.", f"Have {file} compute with the number instead of an input.")
     with ALONE, insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, Wanted(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:

@@ -59,6 +59,7 @@ def fold_constants(model: Any) -> Any:
     folded.CopyFrom(model)
     for output in folded.graph.output:
         output.type.tensor_type.ClearField("shape")
+    _state_onesided(folded.graph)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
     opset = max((entry.version for entry in folded.opset_import if entry.domain in STANDARD), default=1)
     flow, changed = ControlFlow(opset), True
@@ -91,6 +92,15 @@ def with_shapes(model: Any) -> Any:
     for place, node in norms.items():
         inferred.graph.node[place].CopyFrom(node)
     return inferred
+
+
+def _state_onesided(graph: Any) -> None:
+    """Write down the default of `STFT`, which ONNX's inference takes for another one."""
+    import onnx
+
+    for node in graph.node:
+        if node.op_type == "STFT" and all(attribute.name != "onesided" for attribute in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
 
 
 def _inferred(model: Any) -> Any:

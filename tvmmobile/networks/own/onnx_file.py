@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
@@ -25,7 +29,7 @@ from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError, shown
 
-_FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or export it without dynamic axes."
+_FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or --shape for a whole input."
 #: Characters of the path of a file beside.
 _LONGEST_NAME = 255
 
@@ -43,7 +47,9 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     digest = hashlib.sha256(content)
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
-    _fix_dimensions(model.graph, wanted)
+    _fix_dimensions(file, model.graph, wanted)
+    _fix_values(file, model.graph)
+    digest.update(repr(file.values).encode() if file.values else b"")
     _check_dimensions(file, model.graph)
     with _refusing_unsound(file):
         model = in_float32(model, HALVES)
@@ -69,15 +75,16 @@ def imported_onnx(
     if scales is not None:
         parameters = scales.parameters
     refuse_operators(unknown_operators(model))
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [_tensor(value) for value in model.graph.input if value.name not in constants]
-    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], wanted, fix, model.graph.name)
+    inputs = [_tensor(value) for value in _inputs(model.graph)]
+    for tensor in inputs:
+        refuse_dynamic(file, tensor, "input", fix)
     try:
         module = import_onnx(model, opset)
     except UserError:
         raise
     except Exception as error:  # passes over what is imported raise errors of any kind
         raise not_imported(error) from error
+    spec = spec_of(file, contents, inputs, _outputs(model.graph, module), wanted, fix, model.graph.name)
     judged = model if computes_in_integers(given.graph) else given
     reference = _reference(file, judged, model, [tensor.name for tensor in inputs], programs)
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
@@ -184,35 +191,89 @@ def _refusing_unsound(file: OwnFile) -> Iterator[None]:
         raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 
 
-def _fix_dimensions(graph: Any, wanted: Wanted) -> None:
-    """Give dimensions that have no number one: the batch in front, and the height and width that are asked for of images.
+def _fix_dimensions(file: OwnFile, graph: Any, wanted: Wanted) -> None:
+    """Give inputs' dimensions that have no number one: what --shape says, 1 or --batch in front, and the requested height and width of
+    images. Dimensions of one name have one number.
 
     Exporters also write -1 or 0 for a dimension that has none.
     """
-    constants = {tensor.name for tensor in graph.initializer}
     for value in (*graph.input, *graph.output):
-        for dimension in value.type.tensor_type.shape.dim if value.name not in constants else ():
+        for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_value") and dimension.dim_value < 1:
                 dimension.ClearField("dim_value")
-    for value in graph.input:
+    inputs, shapes, named = _inputs(graph), dict(file.shapes), dict[str, int]()
+    for value in inputs:
+        _number(value, shapes.get(value.name, ()), named)
+    for value in inputs:
         dimensions = value.type.tensor_type.shape.dim
-        if value.name in constants or len(dimensions) < 2:
-            continue
+        _number(value, [named.get(dimension.dim_param) for dimension in dimensions], named)
         size = (None, None) if wanted.side is None or len(dimensions) != 4 else height_and_width(wanted.side)
-        for dimension, extent in zip(dimensions, (wanted.batch or 1, None, *size), strict=False):
-            if extent is not None and not dimension.HasField("dim_value"):
-                dimension.dim_value = extent
+        if len(dimensions) > 1:
+            _number(value, (wanted.batch or 1, None, *size), named)
+    for value in inputs:
+        _number(value, [named.get(dimension.dim_param) for dimension in value.type.tensor_type.shape.dim], named)
+
+
+def _number(value: Any, extents: Sequence[int | None], named: dict[str, int]) -> None:
+    """Give dimensions of a tensor that have no number these; adds the numbers of named ones."""
+    for dimension, extent in zip(value.type.tensor_type.shape.dim, extents, strict=False):
+        if extent is not None and not dimension.HasField("dim_value"):
+            if dimension.dim_param:
+                named.setdefault(dimension.dim_param, extent)
+            dimension.dim_value = extent
+
+
+def _fix_values(file: OwnFile, graph: Any) -> None:
+    """Make constants of the inputs that always have one value.
+
+    Raises:
+        UserError: there is no such input, its shape is not known, or its type has no such number.
+    """
+    from onnx import numpy_helper
+
+    inputs = {value.name: value for value in _inputs(graph)}
+    for name, number in file.values:
+        if name not in inputs:
+            raise UserError(f"{file} has no input {name!r} for --value.", f"It takes: {', '.join(inputs)}.")
+        tensor = _tensor(inputs[name])
+        refuse_dynamic(file, tensor, "input", _FIX)
+        if tensor.shape is None or not re.fullmatch(r"(float|u?int)\d+|bool", tensor.dtype):
+            raise UserError(f"{file}: the input {name!r} is not a tensor of numbers of a known shape.", "Leave out its --value.")
+        constant = np.full([int(extent) for extent in tensor.shape], number).astype(tensor.dtype)
+        if not np.allclose(constant.astype(float), number, rtol=1e-3, atol=0):
+            raise UserError(f"{file}: the input {name!r} is {tensor.dtype} and cannot be {number:g}.", "Give --value such a number.")
+        graph.initializer.append(numpy_helper.from_array(constant, name))
+
+
+def _inputs(graph: Any) -> list[Any]:
+    """Return what a network takes: inputs without a constant of the same name."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
 
 
 def _check_dimensions(file: OwnFile, graph: Any) -> None:
-    """Raise `UserError` for an input's dimension without a number, with the command that gives it one where no option does."""
-    constants = {tensor.name for tensor in graph.initializer}
-    for tensor in (_tensor(value) for value in graph.input if value.name not in constants):
+    """Raise `UserError` for an input's dimension without a number and for a number without dimensions, with an option that gives it one."""
+    for tensor in map(_tensor, _inputs(graph)):
+        if tensor.shape == ():
+            what = f"{file}: the input {tensor.name!r} is a number without dimensions."
+            raise UserError(what, f"Give it the value that it always has: --value {tensor.name}=NUMBER.")
         shape = tensor.shape or ()
-        names = [extent for place, extent in enumerate(shape) if isinstance(extent, str) and (len(shape) != 4 or place < 2)]
-        which = f"--dim_param {names[0]} --dim_value 16000" if names and names[0] else f"--input_name {tensor.name} --input_shape 1,16000"
-        command = f"python -m onnxruntime.tools.make_dynamic_shape_fixed {which} {file.path} fixed.onnx"
-        refuse_dynamic(file, tensor, "input", f"Fix it, for example: {command}" if names else _FIX)
+        images = len(shape) == 4 and all(isinstance(extent, int) for extent in shape[:2])
+        example = "x".join(str(extent) if isinstance(extent, int) else "16000" for extent in shape)
+        refuse_dynamic(file, tensor, "input", _FIX if images else f"Give its shape, such as --shape {tensor.name}={example}.")
+
+
+def _outputs(graph: Any, module: Any) -> list[Tensor]:
+    """Return the outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
+    from tvm.tirx import IntImm
+
+    returned = module["main"].ret_ty
+    known = [getattr(part.shape, "values", ()) for part in getattr(returned, "fields", [returned])]
+    found = [_tensor(value) for value in graph.output]
+    return [
+        replace(tensor, shape=tuple(map(int, extents))) if all(isinstance(extent, IntImm) for extent in extents) and extents else tensor
+        for tensor, extents in zip(found, known, strict=True)
+    ]
 
 
 def _tensor(value: Any) -> Tensor:

@@ -20,7 +20,7 @@ from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_wid
 from tvmmobile.networks.own.pt2_numbers import ITEMS
 from tvmmobile.system.errors import UserError
 
-_FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or export it without dynamic_shapes."
+_FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or --shape for a whole input."
 _Number = Fraction | bool
 #: Of SymPy and of PyTorch's extensions (torch.utils._sympy.functions), as far as extents have them.
 _FUNCTIONS: Mapping[str, Callable[..., _Number]] = {
@@ -153,15 +153,17 @@ def _text(size: Any) -> str:
 def _symbols(file: OwnFile, program: Any, wanted: Wanted) -> dict[str, Fraction]:
     """The values of symbols in the extents of inputs."""
     values: dict[str, Fraction] = {}
-    for tensor in input_tensors(program):
+    shapes = dict(file.shapes)
+    for tensor in sorted(input_tensors(program), key=lambda tensor: tensor.name not in shapes):
         shape = tensor.shape or ()
         size = (None, None) if wanted.side is None or len(shape) != 4 else height_and_width(wanted.side)
-        for place, (given, extent) in enumerate(zip(shape, (wanted.batch or 1, None, *size), strict=False)):
+        extents: tuple[int | None, ...] = shapes.get(tensor.name) or (wanted.batch or 1, None, *size)
+        for place, (given, extent) in enumerate(zip(shape, extents, strict=False)):
             if extent is None or isinstance(given, int):
                 continue
             if reason := _solve(given, Fraction(extent), values):
                 what = f"{file}: dimension {place} of the input {tensor.name!r} cannot be {extent}: it is {reason}."
-                raise UserError(what, "Give --batch and --resolution accordingly.")
+                raise UserError(what, "Give --batch, --resolution or --shape accordingly.")
     for name, value in values.items():
         limits = program.get("range_constraints", {}).get(name) or {}
         # Exporters write 2 for dimensions that may be 1: they trace with 2.
