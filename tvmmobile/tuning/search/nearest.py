@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache
 from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool, Resize, WindowPool
 from tvmmobile.graph.tasks import Task
@@ -16,8 +18,10 @@ from tvmmobile.tuning.records import Record
 
 #: Attributes of layers, and how far apart two layers are that differ in one; `pieces`: that one has any.
 _FORMS = {"stride": 3.0, "kernel": 3.0, "dilation": 3.0, "in_layout": 1.0, "out_layout": 1.0, "scaled": 1.0, "clamp": 0.1, "pieces": 1.0}
+#: Layers and extents of a layer that are compared, at most.
+_MOST_LAYERS, _MOST_EXTENTS = 4, 6
 #: Of each database's tasks, as many as it had when it was last asked.
-_FEATURES: WeakKeyDictionary[Database, list[_Features]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3
 
@@ -58,11 +62,9 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:
-    """Order tasks by distance; dissimilar ones are compared only after the others are used up."""
-    own, known = _Features.of(task), _features_in(database)
-    for alike in (True, False):
-        group = [other for other in known if (other.kind == own.kind) == alike and other.task != task]
-        yield from (other.task for other in sorted(group, key=lambda other: (own.distance(other), other.name)))
+    known, tasks = _KNOWN.setdefault(database, _Known()), database.described()
+    known.add(tasks[len(known) :])
+    return known.by_distance(task)
 
 
 def best_with_knobs(database: Database, task: Task, only: Template | None) -> Record | None:
@@ -78,45 +80,56 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
     return min((record for record in good if record.latency_us == least), key=lambda record: str(record.schedule), default=None)
 
 
-@dataclass(frozen=True)
-class _Features:
-    """Features that make a task like another.
+class _Known:
+    """Features of a database's tasks that make them like one another, a row each."""
 
-    Attributes:
-        kind: those of tasks that are compared first.
-        layers: the logarithms of each layer's extents, and its forms, in the order of `_FORMS`.
-    """
+    def __init__(self) -> None:
+        self._numbers: dict[object, int] = {}
+        self._tasks: list[Task] = []
+        self._names = np.array([], str)
+        self._rows = np.zeros((0, 3 + _MOST_LAYERS * (_MOST_EXTENTS + len(_FORMS))))
 
-    task: Task
-    name: str
-    kind: tuple[int, str]
-    layers: tuple[tuple[tuple[float, ...], tuple[object, ...]], ...]
+    def __len__(self) -> int:
+        return len(self._tasks)
 
-    @classmethod
-    def of(cls, task: Task) -> _Features:
-        """Return a task's features."""
-        layers = tuple((tuple(map(math.log2, _extents(layer))), _forms(layer)) for layer in task.region)
-        return cls(task, task.name, (len(task.region), task.dtype), layers)
+    def add(self, tasks: Sequence[Task]) -> None:
+        """Append tasks that became known."""
+        if tasks:
+            self._tasks += tasks
+            self._names = np.array([task.name for task in self._tasks])
+            self._rows = np.concatenate([self._rows, [self._row(task) for task in tasks]])
 
-    def distance(self, other: _Features) -> float:
-        """Return the dissimilarity: differences of the logarithms of extents; other strides or threads weigh more."""
-        far = 4.0 * (self.task.threads != other.task.threads) + 100.0 * (self.kind != other.kind)
-        for (extents, forms), (their_extents, their_forms) in zip(self.layers, other.layers, strict=False):
-            for mine, theirs in zip(extents, their_extents, strict=False):
-                far += abs(mine - theirs)
-            if forms != their_forms:
-                far += sum(weight for weight, mine, theirs in zip(_FORMS.values(), forms, their_forms, strict=True) if mine != theirs)
-        return round(far, 9)  # logarithms of equal ratios differ in their last digits
+    def by_distance(self, task: Task) -> Iterator[Task]:
+        """Yield all other tasks by their dissimilarity: differences of the logarithms of extents; other strides or threads weigh more.
+
+        Those with other types or numbers of layers come after all that are alike in both.
+        """
+        own, (layers, kinds, threads) = self._row(task), self._rows[:, :3].T
+        apart = self._rows[:, 3:] - own[3:]
+        extents, forms = np.split(np.nan_to_num(apart), [_MOST_LAYERS * _MOST_EXTENTS], axis=1)
+        weights = np.tile(list(_FORMS.values()), _MOST_LAYERS)
+        far = np.abs(extents).sum(axis=1) + (forms != 0) @ weights + 4.0 * (threads != own[2])
+        # Logarithms of equal ratios differ in their last digits.
+        rows = np.lexsort((self._names, far.round(9), (layers != own[0]) | (kinds != own[1])))
+        yield from (other for other in map(self._tasks.__getitem__, rows) if other != task)
+
+    def _row(self, task: Task) -> NDArray[np.float64]:
+        """Return how many layers a task has, numbers for its type and threads, the logarithms of each layer's extents, and numbers for its
+        forms in the order of `_FORMS`; nan where it lacks them.
+        """
+        extents, forms = np.full((_MOST_LAYERS, _MOST_EXTENTS), np.nan), np.full((_MOST_LAYERS, len(_FORMS)), np.nan)
+        for place, layer in enumerate(task.region[:_MOST_LAYERS]):
+            logarithms = [math.log2(extent) for extent in _extents(layer)[:_MOST_EXTENTS]]
+            extents[place, : len(logarithms)] = logarithms
+            forms[place] = [self._number(form) for form in _forms(layer)]
+        return np.array([len(task.region), self._number(task.dtype), task.threads, *extents.flat, *forms.flat])
+
+    def _number(self, value: object) -> int:
+        return self._numbers.setdefault(value, len(self._numbers))
 
 
 def _forms(layer: Layer) -> tuple[object, ...]:
     return *(getattr(layer, name, None) for name in _FORMS if name != "pieces"), bool(getattr(layer, "pieces", ()))
-
-
-def _features_in(database: Database) -> list[_Features]:
-    found = _FEATURES.setdefault(database, [])
-    found += map(_Features.of, database.described()[len(found) :])
-    return found
 
 
 def _extents(layer: Layer) -> tuple[float, ...]:
