@@ -140,6 +140,18 @@ def _bound(value: Any, default: float) -> float | None:
     return float(value.value.numpy().item()) if isinstance(value, tvm.ir.GenericConst) and value.value.numpy().size == 1 else None
 
 
+def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `SpaceToDepth` with each channel's pixels together (`CRD`), a mode that TVM overlooks."""
+    from tvm import relax
+
+    if attrs.get("mode", b"DCR") == b"DCR":
+        return None
+    size, (batch, channels, height, width) = int(attrs["blocksize"]), shape_of(inputs[0])
+    apart = relax.op.reshape(inputs[0], [batch, channels, height // size, size, width // size, size])
+    together = relax.op.permute_dims(apart, [0, 1, 3, 5, 2, 4])
+    return relax.op.reshape(together, [batch, channels * size**2, height // size, width // size])
+
+
 def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Replaces a convolution's `SAME` by explicit padding; TVM's converter would pad in a separate kernel."""
     mode = attrs.get("auto_pad", b"NOTSET").decode()
@@ -236,6 +248,7 @@ CONVERTERS: dict[str, Converter] = {
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Slice": slice_by_attributes,
+    "SpaceToDepth": _space_to_depth,
     "STFT": stft,
     "Split": split_into_one,
     "Sum": pairwise("add"),
