@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, LayerParameters, Resize
-from tvmmobile.graph.resized_pixels import pixels_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.space import Knobs, Space, up_to
@@ -90,7 +89,7 @@ def _tables(layer: Resize, parameters: LayerParameters) -> dict[str, Array]:
     """
     found, shares = {}, {}
     pitches = layer.width * layer.channels, layer.channels
-    for places, ratios, pitch, (first, last, ratio) in zip(_PLACES, _SHARES, pitches, pixels_of(layer, parameters), strict=True):
+    for places, ratios, pitch, (first, last, ratio) in zip(_PLACES, _SHARES, pitches, layer.pixels(parameters), strict=True):
         found[places] = (np.stack([first, last], 1).reshape(-1) * pitch).astype(np.int32)
         shares[ratios] = ratio
     return found | (shares if layer.method == "linear" else {})

@@ -20,7 +20,6 @@ from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers
-from tvmmobile.kernels.reference import compute_layer
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation.calibration import Method, images_of, quantise
@@ -108,7 +107,7 @@ def run(read: Network, image: Array) -> Array:
         elif node.parameters is None:
             values[binding.var] = run_unscheduled(node.function, [data, *others])
         else:
-            found = compute_layer(node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
+            found = node.layer.compute(data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
             values[binding.var] = np.rint(found).clip(LOWEST, HIGHEST).astype(np.int8) if written == "int8" else found
     return values[main.body.body]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -146,6 +146,7 @@ def test_a_kind_of_its_own_says_which_fields_are_shape() -> None:
     class Turned(ImageLayer):
         turns: int = field(metadata=SHAPE)
         depth: int = 0
+        kind: ClassVar[str] = "turned"
 
         @property
         def name(self) -> str:

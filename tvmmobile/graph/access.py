@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.layers import Array
 from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.parameters import Array
 
 
 class Factor(NamedTuple):

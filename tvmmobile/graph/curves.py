@@ -28,7 +28,7 @@ class Curve:
         exact: its values, from float64 to float64; channels are the last axis. Operands follow the number.
         emit: from vector arithmetic (`schedules.vectors.Vectors`), a vector and the operands' vectors to the vector of its values.
         max_error: of what is emitted in float32, over max(1, |x|, |value|), for every x with a finite value.
-        spellings: the forms in which `layer_forms` looks for it; earlier passes may rewrite other forms to these.
+        spellings: the forms in which `layers.sum_forms` looks for it; earlier passes may rewrite other forms to these.
         operands: its other inputs: `CHANNEL`, a constant for each channel of the output, `TENSOR`, another tensor with the
             output's extents, NHWC, or `GATE`, a tensor with one number for each channel of the output.
         long: whether it takes so many registers that only a few vectors of a register tile can go through it at a time.

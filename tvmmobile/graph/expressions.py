@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmmobile.graph.precision import FLOAT32
+
 
 def shape_of(value: Any) -> list[int]:
     """The extents of a tensor whose shape is known; none of a scalar."""
     return [int(extent) for extent in value.ty.shape]
+
+
+def is_float32(value: Any) -> bool:
+    """Return whether a tensor holds float32, which layers compute in before a network gets its precision."""
+    return str(value.ty.dtype) == FLOAT32.name
+
+
+def image_of(value: Any) -> tuple[int, int, int] | None:
+    """Return height, width and channels of a tensor that holds one NHWC image in float32; `None` for others."""
+    shape = shape_of(value)
+    return (shape[1], shape[2], shape[3]) if len(shape) == 4 and shape[0] == 1 and is_float32(value) else None
 
 
 def operator_of(value: Any) -> str:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
+
+from tvmmobile.graph.parameters import Array
+
 #: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels;
 #: outputs may also be `shuffled`.
 Layout = str
@@ -58,3 +62,30 @@ def short_name(layout: Layout) -> str:
     if shuffle_of(layout) == (1, 1):
         return "nchw"
     return layout.removeprefix("NCHW") or layout.lower()
+
+
+def to_nchw(data: Array, layout: Layout = "NHWC") -> Array:
+    """Copy an image that is stored in a layout to NCHW."""
+    if layout == "NCHW":
+        return data
+    if layout == "NHWC":
+        return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
+
+
+def to_nhwc(data: Array) -> Array:
+    """Copy an image NCHW to NHWC."""
+    return np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+
+
+def from_nhwc(data: Array, layout: Layout) -> Array:
+    """Copy an image NHWC to a layout."""
+    if layout == "NHWC":
+        return np.ascontiguousarray(data)
+    if layout == "NCHW":
+        return to_nchw(data)
+    _, height, width, channels = data.shape
+    if shuffle := shuffle_of(layout):
+        return np.ascontiguousarray(data.reshape(1, height, width, -1, *shuffle).transpose(0, 3, 1, 4, 2, 5))
+    block = channel_block(layout, channels)
+    return np.ascontiguousarray(data.reshape(1, height, width, -1, block).transpose(0, 3, 1, 2, 4))

@@ -66,14 +66,15 @@ def _definitions(kind: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The dataclasses that a class consists of, bases first, each with the fields that it defines itself."""
     known: set[int] = set()
     for owner in reversed(kind.__mro__):
-        fields = {name: field for name, field in vars(owner).get("__dataclass_fields__", {}).items() if id(field) not in known}
+        own = dataclasses.fields(owner) if "__dataclass_fields__" in vars(owner) else ()
+        fields = {field.name: field for field in own if id(field) not in known}
         known |= set(map(id, fields.values()))
         yield owner, fields
 
 
 def _is_kind(owner: Any) -> bool:
     """Whether templates may take layers of a class: they have a name. The other bases are parts of layers."""
-    return hasattr(owner, "name")
+    return hasattr(owner, "name") and not getattr(owner.name, "__isabstractmethod__", False)
 
 
 def _need(name: str, value: Any) -> str:

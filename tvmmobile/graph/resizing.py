@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.parameters import Array
 
 #: Added before a position is rounded down, and subtracted before it is rounded up, against float32 errors, as in TVM.
 _MARGIN = 1e-5

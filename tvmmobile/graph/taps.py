@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.parameters import Array
 from tvmmobile.graph.resizing import GIVEN
 
 #: The operator that carries them.

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from tvmmobile.graph.integers import HIGHEST
-from tvmmobile.graph.layers import Conv2d, Layer, Resize, WindowPool
+from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import SHAPE, needs_of
 from tvmmobile.graph.precision import FLOAT32, UINT8, Precision, is_precision, precision_named, storage_named
@@ -122,18 +122,13 @@ class Task:
     @property
     def least_bytes(self) -> int:
         """Bytes of the input, all weights and biases, and the output: with cold caches, no kernel moves fewer."""
-        first, last = self.region[0], self.region[-1]
-        read = {"input": first.input_shape, **self.side_shapes}
-        if isinstance(first, Conv2d | WindowPool) and first.pieces:  # of its sources, only the pieces
-            read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
-            read["pieces"] = (first.height, first.width, first.in_channels)
-        if isinstance(first, Resize):  # of its input, only the pixels that it needs
-            read["input"] = first.read_shape
+        first, *others = self.region
         data, output = self.storage
         bytes_of = {"input": data.bytes}
-        moved = sum(bytes_of.get(name, self.precision.bytes) * math.prod(shape) for name, shape in read.items())
-        constants = self.precision.bytes * sum(layer.constants for layer in self.region)
-        return moved + constants + output.bytes * math.prod(last.output_shape)
+        moved = sum(bytes_of.get(name, self.precision.bytes) * math.prod(shape) for name, shape in first.least_read.items())
+        others_read = sum(math.prod(shape) for layer in others for shape in layer.side_shapes.values())
+        constants = sum(layer.constants for layer in self.region)
+        return moved + self.precision.bytes * (others_read + constants) + output.bytes * math.prod(self.region[-1].output_shape)
 
 
 def in_place(name: str, place: int) -> str:

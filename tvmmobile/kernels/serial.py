@@ -6,40 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import (
-    Attention,
-    ChannelNorm,
-    Conv2d,
-    Dense,
-    Gating,
-    GroupNorm,
-    Layer,
-    MaxPool,
-    MeanPool,
-    Opaque,
-    Pool,
-    Product,
-    Resize,
-    Softmax,
-)
+from tvmmobile.graph.layers import KINDS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
-
-_LAYERS: dict[str, type[Layer]] = {
-    "conv2d": Conv2d,
-    "dense": Dense,
-    "pool": Pool,
-    "max_pool": MaxPool,
-    "mean_pool": MeanPool,
-    "gate": Gating,
-    "resize": Resize,
-    "norm": ChannelNorm,
-    "group_norm": GroupNorm,
-    "attention": Attention,
-    "product": Product,
-    "softmax": Softmax,
-    "opaque": Opaque,
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +31,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
     """Convert a task to JSON; default values are left out."""
     region = []
     for layer in task.region:
-        kind = next(name for name, cls in _LAYERS.items() if isinstance(layer, cls))
+        kind = next(name for name, cls in KINDS.items() if isinstance(layer, cls))
         fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
         defaults = {field.name: field.default for field in dataclasses.fields(layer)}
         region.append({"kind": kind, **{name: value for name, value in fields.items() if value != defaults[name]}})
@@ -74,7 +43,7 @@ def task_from_json(value: dict[str, Any]) -> Task:
     region = []
     for entry in value["region"]:
         fields = {name: _tuples(field) for name, field in entry.items() if name != "kind"}
-        region.append(_LAYERS[entry["kind"]](**fields))
+        region.append(KINDS[entry["kind"]](**fields))
     return Task(tuple(region), str(value["dtype"]), int(value["threads"]))
 
 

@@ -17,7 +17,7 @@ from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumL
 from tvmmobile.graph.network import INPUT, KeptLayer, Network, sources_of
 from tvmmobile.graph.precision import Precision
 from tvmmobile.kernels.codegen import compile_kernel
-from tvmmobile.kernels.reference import compute_layer, relative_error
+from tvmmobile.kernels.reference import relative_error
 
 #: Root mean square of what rounding adds to a number, as a share of it and of a unit in the last place: mantissas are spread evenly.
 _ROUNDED = 0.4
@@ -45,10 +45,8 @@ class LayerRun:
 
     def sums(self) -> Array:
         """Compute the layer's output before any step that limits or bends it."""
-        layer = self.layer
-        return (
-            self._computed(replace(layer, clamp=NO_CLAMP, then=()), lambda array: array) if isinstance(layer, SumLayer) else self.output()
-        )
+        bare: Any = {"clamp": NO_CLAMP, "then": ()} if isinstance(self.layer, SumLayer) else {}
+        return self._computed(replace(self.layer, **bare), lambda array: array)
 
     def rounded(self, precision: Precision) -> Array:
         """Compute the layer's output if all that it reads and writes is stored in a precision, and sums are exact."""
@@ -82,7 +80,7 @@ class LayerRun:
         given = self.parameters
         constants = LayerParameters(read(given.weight), read(given.bias), tuple(map(read, given.operands)))
         data, *others = map(read, self.inputs)
-        return compute_layer(layer, data, constants, dict(zip(self.layer.side_shapes, others, strict=True)))
+        return layer.compute(data, constants, dict(zip(self.layer.side_shapes, others, strict=True)))
 
 
 def _stored(array: Array, precision: Precision) -> Array:

@@ -12,7 +12,6 @@ import numpy as np
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding
 from tvmmobile.graph.network import INPUT, Network, sources_of
-from tvmmobile.kernels.reference import compute_layer
 from tvmmobile.kernels.simulation import run_unscheduled
 
 
@@ -72,7 +71,7 @@ class Step:
     def _computed(self, layer: Conv2d | Dense, inputs: tuple[Array, ...]) -> Array:
         assert self.parameters is not None
         data, *others = (array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, layer.read_shapes, strict=True))
-        return compute_layer(layer, data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
+        return layer.compute(data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
 
     def _each(self, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
         """The inputs of each image of a batch. Layers whose first dimension is no batch, such as attention, take no more."""
@@ -84,7 +83,7 @@ class Step:
     def _of_one(self, data: Array, *others: Array) -> Array:
         if self.parameters is None:
             return run_unscheduled(self.function, [data, *others])
-        return compute_layer(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
+        return self.layer.compute(data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

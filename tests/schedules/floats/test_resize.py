@@ -17,7 +17,7 @@ from tvmmobile.graph.layers import Conv2d, LayerParameters, Opaque, Resize
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.resizing import GIVEN, METHODS, PLACES
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.reference import compute_layer, relative_error
+from tvmmobile.kernels.reference import relative_error
 from tvmmobile.schedules import template_for
 
 sides = st.integers(1, 12)
@@ -39,7 +39,7 @@ def test_pixels_are_those_of_pytorch(height: int, width: int, rows: int, columns
     image = torch.from_numpy(data).permute(0, 3, 1, 2)
     expected = nn.functional.interpolate(image, (rows, columns), **TORCH[rule]).permute(0, 2, 3, 1).numpy()
     nothing = LayerParameters(np.zeros(0), np.zeros(0))
-    assert relative_error(compute_layer(layer, data, nothing, {}), expected) <= 1e-5
+    assert relative_error(layer.compute(data, nothing, {}), expected) <= 1e-5
 
 
 @examples(24)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.needs import SHAPE
+from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
 #: The first element in a tensor, and elements from one group, head and token to the next; those of a token's head follow each other.
 Place = tuple[int, int, int, int]
@@ -90,3 +94,24 @@ class Attention(ConvertingLayer):
         biased = [f"bias{'x'.join(map(str, self.bias))}"] * (self.bias != (0, 0))
         places = "-".join(".".join(map(str, place)) for place in (self.query_place, self.key_place, self.value_place))
         return "_".join(["attention", *parts, f"of{shapes}", f"at{places}", *["merged"] * self.merged, *biased, *self._stored_name()])
+
+    def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
+        """Draw biases, if there are any."""
+        drawn = LayerParameters(NO_PARAMETERS.weight, generator.normal(0.0, 1.0, self.bias_shape).astype(dtype))
+        return drawn if self.constants else NO_PARAMETERS
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+        from torch.nn import functional
+
+        def part(tensor: Array, place: Place, tokens: int, extent: int) -> torch.Tensor:
+            first, group, head, token = place
+            groups, heads, rows, columns = np.ogrid[: self.groups, : self.heads, :tokens, :extent]
+            return torch.from_numpy(tensor.reshape(-1)[first + group * groups + head * heads + token * rows + columns])
+
+        query = part(data, self.query_place, self.queries, self.depth)
+        key = part(side["key"], self.key_place, self.keys, self.depth)
+        value = part(side["value"], self.value_place, self.keys, self.width)
+        bias = torch.from_numpy(constants.bias) if self.constants else None
+        means = functional.scaled_dot_product_attention(query, key, value, bias, scale=self.scale)
+        return np.ascontiguousarray((means.transpose(1, 2) if self.merged else means).numpy()).reshape(self.output_shape)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
+
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.layers.form import Form, Parts
+from tvmmobile.graph.layers.gating import gated_operands
 from tvmmobile.graph.layers.kind import ConvertingLayer
-from tvmmobile.graph.layers.pieces import other_sources, pieces_name
+from tvmmobile.graph.layers.sum_forms import sum_forms
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
-from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.layouts import Layout, activation_shape, from_nhwc, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
+from tvmmobile.graph.parameters import Array, LayerParameters
+from tvmmobile.graph.passes.views import TO_LAST, turned
 
 #: Taps of a kernel: (first row, end, first column, end).
 TapWindow = tuple[int, int, int, int]
@@ -75,10 +85,13 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         """Shapes of all other inputs, with the batch of 1, in the order in which they are used: the other tensors that the input comes
         from, `gate`, `residual`, and the steps' tensors, if there are any.
         """
-        others = other_sources(self.height, self.width, self.sources)
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
         added = {"residual": self.plain_shape} if self.residual else {}
-        return {**others, **gate, **added, **super().side_shapes}
+        return {**self._source_shapes, **gate, **added, **super().side_shapes}
+
+    @property
+    def extents(self) -> tuple[float, ...]:
+        return self.out_height, self.out_width, self.in_channels, self.out_channels
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -132,7 +145,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     @property
     def name(self) -> str:
-        """Canonical name; two layers are the same kernel exactly when their names agree."""
+        """Canonical name."""
         if self.is_depthwise:
             head, channels = "dw", f"{self.in_channels}"
         else:
@@ -148,10 +161,59 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
             parts.append(short_name(self.in_layout))
         if self.out_layout != "NHWC":
             parts.append(f"to_{short_name(self.out_layout)}")
-        parts += pieces_name(self.sources, self.pieces)
-        parts += self._stored_name()
+        parts += [*self._pieces_name, *self._stored_name()]
         if self.scaled:
             parts.append("scaled")
         if self.residual:
             parts.append("add")
         return "_".join([*parts, *self._steps_name()])
+
+    @classmethod
+    def forms(cls) -> list[Form]:
+        """A convolution with its bias, and what stands before and behind."""
+        orders = "sum, residual", "residual, sum", "product, bias"
+        places = itertools.product(("permuted", "scaled", ""), orders)
+        return [form for before, order in places for form in sum_forms("nn.conv2d", before, order, cls._of)]
+
+    @classmethod
+    def _of(cls, found: Parts, clamp: Clamp) -> Conv2d | None:
+        """Return the convolution of the parts."""
+        attrs = found["product"].attrs
+        if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
+            return None
+        if "permute" in found and turned(found["permute"], TO_LAST) is None:
+            return None
+        if "scaled" in found and not gated_operands(found):
+            return None
+        height, width, channels = shape_of(found["product"].args[0])[1:]
+        kernel = shape_of(found["weight"])[:2]
+        top, left, bottom, right = (int(extent) for extent in attrs.padding)
+        stride = tuple(int(extent) for extent in attrs.strides)
+        layout: Layout = "NCHW" if "permute" in found else "NHWC"
+        window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
+        # With a single tap it makes no difference.
+        steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
+        residual, scaled, filters = "residual" in found, "scaled" in found, shape_of(found["product"])[3]
+        layer = cls(height, width, channels, filters, *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
+        return replace(layer, dilation=(steps[0], steps[1]))
+
+    def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
+        """Draw weights, zero outside the windows of the layer."""
+        drawn = super().random_parameters(generator, dtype)
+        inside = np.zeros(self.weight_shape, bool)
+        for part, (top, bottom, left, right) in enumerate(self.part_windows):
+            inside[top:bottom, left:right, :, part * self.part_channels : (part + 1) * self.part_channels] = True
+        return replace(drawn, weight=np.where(inside, drawn.weight, dtype.type(0)))
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+        from torch.nn import functional
+
+        image = torch.from_numpy(to_nchw(self._whole(data, side), self.in_layout))
+        if self.scaled:
+            image = image * torch.from_numpy(to_nchw(side["gate"]))
+        top, left, bottom, right = self.padding
+        image = functional.pad(image, (left, right, top, bottom))
+        weight, bias = torch.from_numpy(constants.weight).permute(3, 2, 0, 1), torch.from_numpy(constants.bias)
+        sums = functional.conv2d(image, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return from_nhwc(self._finished(sums.permute(0, 2, 3, 1).numpy(), constants, side), self.out_layout)

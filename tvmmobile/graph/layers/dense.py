@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.layers.form import Form, Parts
 from tvmmobile.graph.layers.kind import ConvertingLayer
+from tvmmobile.graph.layers.sum_forms import sum_forms
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.needs import SHAPE
+from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class Dense(ConvertingLayer, SumLayer):
         return self.output_shape
 
     @property
+    def extents(self) -> tuple[float, ...]:
+        return self.in_features, self.out_features
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """(in_features, out_features)."""
         return (self.in_features, self.out_features)
@@ -53,3 +62,23 @@ class Dense(ConvertingLayer, SumLayer):
     def name(self) -> str:
         """Canonical name."""
         return "_".join(["dense", f"{self.in_features}x{self.out_features}", *self._stored_name(), *self._steps_name()])
+
+    @classmethod
+    def forms(cls) -> list[Form]:
+        """A matrix product with its bias; `torch.nn.Linear` is imported as bias + product."""
+        return [form for order in ("product, bias", "bias, product") for form in sum_forms("matmul", "", order, cls._of)]
+
+    @classmethod
+    def _of(cls, found: Parts, clamp: Clamp) -> Dense | None:
+        """Return the fully connected layer of the parts, `None` for a batch of matrices."""
+        data_shape = shape_of(found["product"].args[0])
+        if len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
+            return None
+        return cls(data_shape[1], shape_of(found["product"])[1], clamp)
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+        from torch.nn import functional
+
+        given, weight, bias = map(torch.from_numpy, (data, constants.weight, constants.bias))
+        return self._finished(functional.linear(given, weight.T, bias).numpy(), constants, side)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+
+from tvmmobile.graph.expressions import is_float32, shape_of
+from tvmmobile.graph.layers.form import Form, Parts
 from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
@@ -25,3 +32,33 @@ class Gating(ImageLayer):
     def name(self) -> str:
         """Canonical name."""
         return "_".join(["gate", f"{self.height}x{self.width}", f"{self.channels}", *self._stored_name()])
+
+    @classmethod
+    def forms(cls) -> list[Form]:
+        from tvm.relax.dpl import is_op, wildcard
+
+        product = is_op("relax.multiply")(wildcard(), wildcard())
+        return [Form(product, {"scaled": product}, cls._of, gated_operands)]
+
+    @classmethod
+    def _of(cls, found: Parts) -> Gating | None:
+        """Return the layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
+        shape = shape_of(found["scaled"])
+        return cls(*shape[1:]) if gated_operands(found) and shape[0] == 1 and is_float32(found["scaled"]) else None
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        return np.asarray(data * side["gate"])
+
+
+def gated_operands(found: Parts) -> tuple[Any, ...]:
+    """Return the scaled tensor and its gate with one factor per channel; empty without such a gate."""
+    import tvm
+
+    if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
+        return ()
+    shape = shape_of(found["scaled"])
+    for data, gate in itertools.permutations(found["scaled"].args):
+        shapes = [shape_of(operand) for operand in (data, gate)]
+        if shape and shapes == [shape, [1, 1, 1, shape[-1]]]:
+            return data, gate
+    return ()

@@ -35,8 +35,3 @@ class ImageLayer(ConvertingLayer):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the input tensor, with the batch of 1."""
         return activation_shape(self.in_layout, self.height, self.width, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output tensor, with the batch of 1."""
-        return self.input_shape

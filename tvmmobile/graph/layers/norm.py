@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+
+from tvmmobile.graph.expressions import image_of
+from tvmmobile.graph.layers.form import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.layouts import to_nchw, to_nhwc
 from tvmmobile.graph.needs import SHAPE
+from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
+
+
+class _Norm(ImageLayer):
+    """An image whose channels are multiplied by weights once they are normalised, and perhaps moved by biases."""
+
+    def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
+        """Draw weights around 1 and biases around 0."""
+        weight, bias = (generator.normal(mean, 0.5, self.channels).astype(dtype) for mean in (1.0, 0.0))
+        return LayerParameters(weight, bias if self.constants > self.channels else NO_PARAMETERS.bias)
+
+
+def _form(name: str, layer: Any, biased: bool = True) -> Form:
+    from tvm.relax.dpl import is_const
+
+    return form_of_operator(f"nn.{name}", layer, {part: is_const() for part in ("weight", "bias")[: 1 + biased]}, _constants)
+
+
+def _constants(found: Parts) -> LayerParameters:
+    bias = found["bias"].value.numpy() if "bias" in found else NO_PARAMETERS.bias
+    return LayerParameters(found["weight"].value.numpy(), bias)
+
+
+def _normalised(call: Any, *axes: int) -> tuple[int, int, int] | None:
+    """Return the extents of one image that is normalised along these axes, and whose norm does not leave weights or biases unused."""
+    known = [int(axis) % 4 for axis in call.attrs.axes] == [*axes] and all(getattr(call.attrs, name, True) for name in ("center", "scale"))
+    return image_of(call) if known else None
 
 
 @dataclass(frozen=True)
-class ChannelNorm(ImageLayer):
+class ChannelNorm(_Norm):
     """A pixel's channels less their mean, over their standard deviation, times a weight, plus a bias, NHWC (layer norm, arXiv 1607.06450).
 
     Attributes:
@@ -37,9 +70,27 @@ class ChannelNorm(ImageLayer):
         parts = [f"{self.height}x{self.width}", f"{self.channels}", f"e{self.epsilon:g}"]
         return "_".join(["norm" if self.centred else "rmsnorm", *parts, *self._stored_name()])
 
+    @classmethod
+    def forms(cls) -> list[Form]:
+        return [_form("layer_norm", cls._of), _form("rms_norm", cls._of, biased=False)]
+
+    @classmethod
+    def _of(cls, found: Parts) -> ChannelNorm | None:
+        image = _normalised(found["call"], 3)
+        return cls(*image, float(found["call"].attrs.epsilon), "bias" in found) if image else None
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+        from torch.nn import functional
+
+        given, weight = torch.from_numpy(data), torch.from_numpy(constants.weight)
+        if not self.centred:
+            return np.asarray(functional.rms_norm(given, [self.channels], weight, self.epsilon))
+        return np.asarray(functional.layer_norm(given, [self.channels], weight, torch.from_numpy(constants.bias), self.epsilon))
+
 
 @dataclass(frozen=True)
-class GroupNorm(ImageLayer):
+class GroupNorm(_Norm):
     """Groups of neighbouring channels less their mean over all pixels, over their standard deviation, times a weight of each channel, plus
     its bias, NHWC (arXiv 1803.08494).
 
@@ -62,3 +113,19 @@ class GroupNorm(ImageLayer):
         """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"{self.channels}", f"g{self.groups}", f"e{self.epsilon:g}"]
         return "_".join(["groupnorm", *parts, *self._stored_name()])
+
+    @classmethod
+    def forms(cls) -> list[Form]:
+        return [_form("group_norm", cls._of)]
+
+    @classmethod
+    def _of(cls, found: Parts) -> GroupNorm | None:
+        attrs, image = found["call"].attrs, _normalised(found["call"], 1, 2)
+        return cls(*image, int(attrs.num_groups), float(attrs.epsilon)) if image and int(attrs.channel_axis) % 4 == 3 else None
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+        from torch.nn import functional
+
+        image, weight, bias = map(torch.from_numpy, (to_nchw(data), constants.weight, constants.bias))
+        return to_nhwc(functional.group_norm(image, self.groups, weight, bias, self.epsilon).numpy())

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tvmmobile.graph.layers.kind import LayerKind
+from tvmmobile.graph.layers.kind import Layer
 
 
 @dataclass(frozen=True)
-class Opaque(LayerKind):
+class Opaque(Layer):
     """Operators that no template describes, fused into one TIR function by Relax.
 
     Attributes:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import numpy as np
+
+from tvmmobile.graph.expressions import image_of, shape_of
+from tvmmobile.graph.layers.form import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layers.pieces import other_sources, pieces_name
-from tvmmobile.graph.layers.window import WindowLayer
-from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.layers.window import WindowLayer, padded
+from tvmmobile.graph.layouts import Layout, activation_shape, short_name, to_nchw, to_nhwc
 from tvmmobile.graph.needs import SHAPE
+from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,27 @@ class Pool(ImageLayer):
         layout = [] if self.in_layout == "NHWC" else [short_name(self.in_layout)]
         return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout, *self._stored_name()])
 
+    @property
+    def extents(self) -> tuple[float, ...]:
+        return self.height, self.width, self.channels
+
+    @classmethod
+    def forms(cls) -> list[Form]:
+        return [form_of_operator("mean", cls._of)]
+
+    @classmethod
+    def _of(cls, found: Parts) -> Pool | None:
+        """Return the layer of a mean, `None` if it is not over all pixels of one image."""
+        attrs, image = found["call"].attrs, image_of(found["call"].args[0])
+        over_pixels = attrs.axis is not None and [int(axis) for axis in attrs.axis] == [1, 2] and bool(attrs.keepdims)
+        return cls(*image) if over_pixels and image else None
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+
+        means: Array = torch.from_numpy(to_nchw(data, self.in_layout)).mean((2, 3)).numpy()
+        return means.reshape(self.output_shape)
+
 
 @dataclass(frozen=True)
 class WindowPool(ImageLayer, WindowLayer):
@@ -51,6 +77,7 @@ class WindowPool(ImageLayer, WindowLayer):
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
     of: ClassVar[str]
+    operator: ClassVar[str]
 
     @property
     def in_channels(self) -> int:
@@ -68,9 +95,13 @@ class WindowPool(ImageLayer, WindowLayer):
         return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
 
     @property
+    def extents(self) -> tuple[float, ...]:
+        return self.out_height, self.out_width, self.channels
+
+    @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the other tensors that the input comes from."""
-        return other_sources(self.height, self.width, self.sources)
+        return self._source_shapes
 
     @property
     def kind(self) -> str:
@@ -80,8 +111,31 @@ class WindowPool(ImageLayer, WindowLayer):
     @property
     def name(self) -> str:
         """Canonical name."""
-        pieces, size = pieces_name(self.sources, self.pieces), [f"{self.height}x{self.width}", f"{self.channels}"]
-        return "_".join([f"{self.of}pool", *size, self._window_name, *pieces, *self._stored_name()])
+        parts = [f"{self.of}pool", f"{self.height}x{self.width}", f"{self.channels}", self._window_name]
+        return "_".join([*parts, *self._pieces_name, *self._stored_name()])
+
+    @classmethod
+    def forms(cls) -> list[Form]:
+        return [form_of_operator(cls.operator, cls._of)]
+
+    @classmethod
+    def _of(cls, found: Parts) -> Self | None:
+        """Return the layer of a pool, `None` for a batch, dilation, another layout, or windows of padding alone.
+
+        Padding behind the input is as much as the windows reach, whether because of rounding up or the network's own padding.
+        """
+        attrs, image, out_shape = found["call"].attrs, image_of(found["call"].args[0]), shape_of(found["call"])
+        if image is None or not attrs.layout == attrs.out_layout == "NHWC" or any(int(step) != 1 for step in attrs.dilation):
+            return None
+        kernel, stride = [int(extent) for extent in attrs.pool_size], [int(extent) for extent in attrs.strides]
+        before = [int(extent) for extent in attrs.padding][:2]
+        after = []
+        for axis in (0, 1):
+            start = (out_shape[axis + 1] - 1) * stride[axis] - before[axis]
+            if start >= image[axis] or before[axis] >= kernel[axis]:
+                return None
+            after.append(max(0, start + kernel[axis] - image[axis]))
+        return cls(*image, (kernel[0], kernel[1]), (stride[0], stride[1]), (before[0], before[1], after[0], after[1]))
 
 
 @dataclass(frozen=True)
@@ -89,6 +143,18 @@ class MaxPool(WindowPool):
     """The largest value of every channel in a window."""
 
     of: ClassVar[str] = "max"
+    operator: ClassVar[str] = "nn.max_pool2d"
+
+    def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """Draw mostly negative values, which are less than padding of zeros."""
+        return generator.normal(-2.0, 1.0, shape)
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        import torch
+        from torch.nn import functional
+
+        image = padded(self._whole(data, side), self.padding, -np.inf)
+        return to_nhwc(functional.max_pool2d(torch.from_numpy(image), self.kernel, self.stride).numpy())
 
 
 @dataclass(frozen=True)
@@ -96,3 +162,23 @@ class MeanPool(WindowPool):
     """The mean of every channel's values in a window."""
 
     of: ClassVar[str] = "mean"
+    operator: ClassVar[str] = "nn.avg_pool2d"
+
+    @classmethod
+    def _of(cls, found: Parts) -> MeanPool | None:
+        """Return the layer of a pool, `None` also where padding counts."""
+        attrs = found["call"].attrs
+        counts_padding = attrs.count_include_pad and any(int(extent) for extent in attrs.padding)
+        return None if counts_padding else super()._of(found)
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        """Divide sums of windows by how many of their values lie in the image."""
+        import torch
+        from torch.nn import functional
+
+        whole = self._whole(data, side)
+        sums, counts = (
+            functional.avg_pool2d(torch.from_numpy(padded(array, self.padding)), self.kernel, self.stride)
+            for array in (whole, np.ones_like(whole[..., :1]))
+        )
+        return to_nhwc((sums / counts).numpy())

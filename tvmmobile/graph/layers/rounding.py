@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tvmmobile.graph.layers.kind import LayerKind
-from tvmmobile.graph.layers.parameters import Array
+from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.parameters import Array
 
 
 def shift_of(stored: str) -> int:
@@ -17,7 +17,7 @@ def shift_of(stored: str) -> int:
 
 
 @dataclass(frozen=True)
-class Rounding(LayerKind):
+class Rounding(Layer):
     """Numbers rounded to those that integers stand for: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
 
     Kernels that write or read integers round by themselves, so no kernel consists of this layer alone.

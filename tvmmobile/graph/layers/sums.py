@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
-from tvmmobile.graph.layers.kind import LayerKind
+from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.parameters import Array, LayerParameters
 
 #: Applied to the output: lower and upper bound, `None` if unbounded; or the name of one of `curves.CURVES`.
 Clamp = tuple[float | None, float | None] | str
@@ -23,7 +28,7 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
-class SumLayer(LayerKind):
+class SumLayer(Layer):
     """A layer whose results are sums that begin with a bias and pass through steps once complete."""
 
     clamp: Clamp
@@ -63,3 +68,23 @@ class SumLayer(LayerKind):
 
     def _steps_name(self) -> list[str]:
         return [clamp_name(self.clamp), *map(clamp_name, self.then)]
+
+    def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
+        """Draw weights and biases with which sums are spread over the range of the clamp and partly beyond it."""
+        fan_in = int(np.prod(self.weight_shape[:-1]))
+        weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), self.weight_shape).astype(dtype)
+        bias, *operands = (generator.normal(0.5, 1.0, self.weight_shape[-1]).astype(dtype) for _ in range(1 + self.operands.count(CHANNEL)))
+        return LayerParameters(weight, bias, tuple(operands))
+
+    def _finished(self, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        """Apply the steps to sums, which already include the bias; channels are last."""
+        values = sums + side["residual"] if "residual" in side else sums
+        tensors = [array for name, array in side.items() if name.startswith("operand")]
+        operands = {CHANNEL: list(constants.operands), TENSOR: tensors, GATE: tensors}
+        for step in self.steps:
+            if isinstance(step, str):
+                read = (operands[kind].pop(0).astype(np.float64) for kind in CURVES[step].operands)
+                values = CURVES[step].exact(values.astype(np.float64), *read).astype(values.dtype)
+            else:
+                values = np.clip(values, *step)
+        return values

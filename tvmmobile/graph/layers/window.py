@@ -1,10 +1,18 @@
-"""Layers that see their input through a window: kernel, stride, padding, dilation."""
+"""Layers that see their input through a window: kernel, stride, padding, dilation. Its channels may come from several tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 
-class WindowLayer:
-    """A layer that sees its input through a window."""
+import numpy as np
+
+from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.layouts import activation_shape, to_nchw
+from tvmmobile.graph.parameters import Array
+
+
+class WindowLayer(Layer):
+    """A layer that sees its input through a window; `sources` and `pieces`: see `Conv2d`."""
 
     height: int
     width: int
@@ -12,6 +20,8 @@ class WindowLayer:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int] = (1, 1)
+    sources: tuple[int, ...]
+    pieces: tuple[tuple[int, int, int], ...]
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -33,6 +43,31 @@ class WindowLayer:
         parts = [f"k{self.kernel[0]}x{self.kernel[1]}s{self.stride[0]}x{self.stride[1]}p{'.'.join(map(str, self.padding))}"]
         return "_".join(parts + [f"d{self.dilation[0]}x{self.dilation[1]}"] * (self.dilation != (1, 1)))
 
+    @property
+    def _pieces_name(self) -> list[str]:
+        cuts = "-".join(".".join(map(str, piece)) for piece in self.pieces)
+        return [f"of{'.'.join(map(str, self.sources))}_cut{cuts}"] if self.pieces else []
+
+    @property
+    def _source_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = (activation_shape("NHWC", self.height, self.width, channels) for channels in self.sources[1:])
+        return {f"source{number}": shape for number, shape in enumerate(shapes, 1)}
+
+    @property
+    def least_read(self) -> dict[str, tuple[int, ...]]:
+        """Of its sources, only the pieces."""
+        if not self.pieces:
+            return super().least_read
+        others = {name: shape for name, shape in self.side_shapes.items() if name not in self._source_shapes}
+        return {"pieces": (self.height, self.width, sum(count for _, _, count in self.pieces)), **others}
+
+    def _whole(self, data: Array, side: Mapping[str, Array]) -> Array:
+        """Return the input, which may be composed of pieces."""
+        if not self.pieces:
+            return data
+        sources = [data, *(side[name] for name in self._source_shapes)]
+        return np.concatenate([sources[source][..., first : first + count] for source, first, count in self.pieces], -1)
+
 
 #: Largest window; no network has larger ones, but a file may.
 _MOST_TAPS = 256
@@ -48,3 +83,9 @@ def pairs_inside(extent: int, outputs: int, kernel: int, stride: int, padding: i
         first, last = -(place // stride), (extent - 1 - place) // stride
         count += max(min(last, outputs - 1) - max(first, 0) + 1, 0)
     return count
+
+
+def padded(image: Array, padding: tuple[int, int, int, int], number: float = 0.0) -> Array:
+    """Copy an image NHWC with a number around it to NCHW."""
+    top, left, bottom, right = padding
+    return to_nchw(np.pad(image, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=number))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeGuard
 
-from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.layers import Conv2d, Layer, LayerParameters, WindowPool
+from tvmmobile.graph.layers import KINDS, Conv2d, Layer, LayerParameters, WindowPool
+from tvmmobile.graph.layers.form import Form
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.layer_forms import Form, layer_forms
 from tvmmobile.graph.passes.products import swaps_beside_products
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
@@ -37,8 +36,7 @@ def external_name(value: Any) -> str | None:
 
 
 class LayerComposer:
-    """The pass that composes every conv2d or matmul with its bias (and gate, residual and activation, where there are), every mean over
-    all pixels and every pool of windows, whose layer is accepted. If its input consists of slices, the layer reads these.
+    """The pass that composes every layer of `KINDS` that is accepted. If its input consists of slices, the layer reads these.
 
     In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
     which follow leave it alone until the plan says which kernel computes it.
@@ -61,21 +59,22 @@ class LayerComposer:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
             if _read_outside(context):
                 return False  # a kernel has one result; of two sums, this one is the summand, and the other operand may be the sum
-            inside = [expression for binding in context.matched_bindings.items() for expression in binding]
-            others = [found[name] for name in ("residual", *form.operands(TENSOR, GATE)) if name in found]
-            if any(isinstance(other, tvm.ir.GenericConst) for other in others):
+            layer = form.layer(found)
+            if layer is None:
+                return False
+            inside, read = [expression for binding in context.matched_bindings.items() for expression in binding], form.reads(found)
+            if any(isinstance(one, tvm.ir.GenericConst) for one in read):
                 return False  # a kernel reads constants in the layout that it packs them in
-            if any(other.same_as(expression) for other in others for expression in inside):
+            if any(one.same_as(expression) for one in read for expression in inside):
                 return False  # a sum and itself
-            layer = form.kind.layer(found, form)
-            return layer is not None and self.accepts(layer)
+            return self.accepts(layer)
 
-        forms = layer_forms()
-        patterns = [(form.name, form.pattern, form.parts, partial(check, form=form)) for form in forms]
+        forms = {f"tvmmobile.{number}": form for number, form in enumerate(form for kind in KINDS.values() for form in kind.forms())}
+        patterns = [(name, form.pattern, form.parts, partial(check, form=form)) for name, form in forms.items()]
         module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(swaps_beside_products(module))
         return relax.transform.DeadCodeElimination()(self._externalize(module, forms))
 
-    def _externalize(self, module: Any, forms: list[Form]) -> Any:
+    def _externalize(self, module: Any, forms: Mapping[str, Form]) -> Any:
         """Replace calls of composed functions in `main` by calls of external functions."""
         import tvm
         from tvm import relax
@@ -109,22 +108,19 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | WindowPool]:
     return isinstance(layer, WindowPool) or (isinstance(layer, Conv2d) and not layer.scaled)
 
 
-def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
+def _composed_layer(function: Any, forms: Mapping[str, Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
     """The layer that a composed function computes, and which arguments it reads: data, gate, residual, operands of its steps; `None` for
     other functions.
     """
-    name = str((function.attrs or {}).get("Composite", ""))
-    forms = [form for form in forms if form.name == name]
-    if not forms:
+    form = forms.get(str((function.attrs or {}).get("Composite", "")))
+    if form is None:
         return None
     values = {binding.var: binding.value for binding in bindings_of(function)}
-    for form in forms:
-        matched = form.pattern.extract_matched_expr(function.body.body, values)
-        found = {part: values.get(matched[pattern], matched[pattern]) for part, pattern in form.parts.items()} if matched else {}
-        layer = form.kind.layer(found, form) if matched else None
-        if layer is not None:
-            return ComposedLayer(layer, form.kind.constants(found, form)), _places(function, form.kind.reads(found, form))
-    raise AssertionError(f"composed from an unknown pattern: {function}")
+    matched = form.pattern.extract_matched_expr(function.body.body, values)
+    found = {part: values.get(matched[pattern], matched[pattern]) for part, pattern in form.parts.items()}
+    layer = form.layer(found)
+    assert layer is not None
+    return ComposedLayer(layer, form.constants(found)), _places(function, form.reads(found))
 
 
 def _places(function: Any, read: Sequence[Any]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.parameters import Array
 from tvmmobile.graph.passes.rewriting import VIEW
 
 #: From channels first to channels last, and back.

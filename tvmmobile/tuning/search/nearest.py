@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool, Resize, WindowPool
+from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_named
 from tvmmobile.tuning.database import Database
@@ -119,7 +119,7 @@ class _Known:
         """
         extents, forms = np.full((_MOST_LAYERS, _MOST_EXTENTS), np.nan), np.full((_MOST_LAYERS, len(_FORMS)), np.nan)
         for place, layer in enumerate(task.region[:_MOST_LAYERS]):
-            logarithms = [math.log2(extent) for extent in _extents(layer)[:_MOST_EXTENTS]]
+            logarithms = [math.log2(extent) for extent in layer.extents[:_MOST_EXTENTS]]
             extents[place, : len(logarithms)] = logarithms
             forms[place] = [self._number(form) for form in _forms(layer)]
         return np.array([len(task.region), self._number(task.dtype), task.threads, *extents.flat, *forms.flat])
@@ -130,15 +130,3 @@ class _Known:
 
 def _forms(layer: Layer) -> tuple[object, ...]:
     return *(getattr(layer, name, None) for name in _FORMS if name != "pieces"), bool(getattr(layer, "pieces", ()))
-
-
-def _extents(layer: Layer) -> tuple[float, ...]:
-    if isinstance(layer, Conv2d):
-        return layer.out_height, layer.out_width, layer.in_channels, layer.out_channels
-    if isinstance(layer, Dense):
-        return layer.in_features, layer.out_features
-    if isinstance(layer, Pool):
-        return layer.height, layer.width, layer.channels
-    if isinstance(layer, WindowPool | Resize):
-        return layer.out_height, layer.out_width, layer.channels
-    return tuple(float(extent) for extent in layer.input_shape)
