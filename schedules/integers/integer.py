@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, has_addend, is_bounded, scales_at_once
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
@@ -65,7 +65,7 @@ def has_steps(layer: Layer) -> bool:
 def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
-    added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if has_addend(layer) else {}
+    added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if layer.integers.addend else {}
     return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
 
 
@@ -83,7 +83,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
     of sums with these bits, where a layer has such; and `numbers`.
     """
-    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.bounded
+    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.integers.bounded
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
     numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)
@@ -100,7 +100,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     multiplier, added = np.pad(parameters.multiplier, rest), list[Array]()
     if scales_sums_at_once(layer):
         added = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
-    elif has_addend(layer):
+    elif layer.integers.addend:
         added = [np.pad(parameters.addend, rest)]
     return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers]
 
@@ -298,7 +298,7 @@ class IntegerEnds:
             if has_steps(self.layer):
                 at = target + LANES * place
                 scaled.append(self._stepped(value, channel, place, at, min(LANES, count - LANES * place)))
-            elif has_addend(self.layer):
+            elif self.layer.integers.addend:
                 scaled.append(kernel.as_type("int32x4", self._real_result(value, channel, place) + self._rounder()))
             elif scales_sums_at_once(self.layer):
                 origin = kernel.load(self.buffers["origin"], channel + LANES * place, LANES)
@@ -308,9 +308,9 @@ class IntegerEnds:
         if self._converts:
             narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
         else:  # of `_OFFSET`, the low half is the zero point's
-            narrowed = kernel.shortened(scaled, self.number(_OFFSET, 2 * LANES, "int16") if has_addend(self.layer) else None)
+            narrowed = kernel.shortened(scaled, self.number(_OFFSET, 2 * LANES, "int16") if self.layer.integers.addend else None)
         lanes = 16 if len(sums) > 2 else 8
-        if self.layer.bounded:
+        if self.layer.integers.bounded:
             narrowed = T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8"))
         stored = T.bind(narrowed)
         first = 0
@@ -323,7 +323,7 @@ class IntegerEnds:
 
     def _rounder(self) -> Expr:
         """What rounds a number that is added to it: with the zero point, unless that is in `_OFFSET`."""
-        return self.kernel.rounder() if self._converts or has_addend(self.layer) else self._real(_ROUNDER_OUT)
+        return self.kernel.rounder() if self._converts or self.layer.integers.addend else self._real(_ROUNDER_OUT)
 
     def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:
         """Four floats times a factor, rounded once: as int32, which are their sums with the bits of `ROUNDER`, or of what is added."""
@@ -332,7 +332,7 @@ class IntegerEnds:
     def _real_result(self, value: Expr, channel: Expr, place: int) -> Expr:
         """Four sums of `factor`'s channels as floats, scaled, and with their addends if there are any."""
         factor = self.factor(channel, place)
-        if not has_addend(self.layer):
+        if not self.layer.integers.addend:
             return self._float(value) * factor
         return self.kernel.fused(self._float(value), factor, self._addend(channel, place))
 
@@ -346,7 +346,7 @@ class IntegerEnds:
         """
         kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
         if adds(self.layer):
-            other = self._other(target, count, self._addend(channel, place) if has_addend(self.layer) else None)
+            other = self._other(target, count, self._addend(channel, place) if self.layer.integers.addend else None)
             x = kernel.fused(self._float(value), self.factor(channel, place), other)
         else:
             x = self._real_result(value, channel, place)

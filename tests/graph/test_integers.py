@@ -19,6 +19,7 @@ from tvmmobile.graph.integers import (
     largest_sums,
     rounds_otherwise,
     short_multipliers,
+    with_facts,
 )
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.precision import INT8
@@ -49,7 +50,7 @@ def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: b
     parameters = with_sums(POINTWISE, products, sign * bias)
     assert int(largest_sums(POINTWISE, parameters)[-1]) == 128 * products + bias
     assert is_wide(POINTWISE, parameters) == wide
-    marked = replace(POINTWISE, wide=wide)
+    marked = with_facts(POINTWISE, wide=wide)
     assert converts_sums(marked) == wide and Task((marked,), "int8").name == f"pw_4x5_64x8_{'wide_' * wide}linear_int8_t1"
 
 
@@ -78,7 +79,7 @@ def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, chang
     """
     given = replace(with_sums(layer, 1000, 2000), **changes)
     assert is_wide(layer, given) == rounds_otherwise(layer, given) == otherwise
-    added, given = replace(layer, addend=True), replace(given, addend=np.zeros(8, np.float32))
+    added, given = with_facts(layer, addend=True), replace(given, addend=np.zeros(8, np.float32))
     assert not is_wide(added, given) and is_wide(added, replace(given, bias=given.bias + NARROW))
 
 
@@ -101,11 +102,14 @@ def test_layers_of_many_terms_are_converted_and_never_wide() -> None:
 
 
 def test_integer_tasks_are_named_stored_and_refused_by_float_templates() -> None:
-    layer = replace(POINTWISE, reads="float32", wide=True)
+    layer = with_facts(replace(POINTWISE, reads="float32"), wide=True)
     task = Task((layer,), "int8", 4)
     assert task.name == "pw_4x5_64x8_from_float32_wide_linear_int8_t4" and task_from_json(task_to_json(task)) == task
+    assert task_to_json(task)["region"] == [
+        {"kind": "conv2d", "reads": "float32", "wide": True, "height": 4, "width": 5, "in_channels": 64, "out_channels": 8}
+    ]
     assert (task.lanes, task.precision, task.needs) == (16, INT8, {"integers", "reads", "wide", "threads"})
-    for each in (task, Task((replace(layer, wide=False, reads="int8"),))):
+    for each in (task, Task((with_facts(replace(layer, reads="int8"), wide=False),))):
         assert "integers" in each.needs and not [template.name for template in TEMPLATES if template.space(each) is not None]
-    rounding = Task((replace(layer, wide=False, reads="", writes="int8"),))
+    rounding = Task((with_facts(replace(layer, reads="", writes="int8"), wide=False),))
     assert rounding.needs == {"writes"} and rounding.rounds and not task.rounds

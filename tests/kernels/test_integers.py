@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tvmmobile.graph.integers import IntegerParameters, curve_of, is_wide
-from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise, sums_of
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
@@ -18,22 +18,22 @@ from tvmmobile.kernels.reference import expected_output, make_inputs, make_param
 LAYERS: tuple[Layer, ...] = (
     Conv2d(5, 4, 3, 4, (3, 3), (2, 2), (1, 1, 0, 2), in_layout="NCHW", reads="float32"),
     Conv2d(4, 3, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), 6),
-    Conv2d(3, 3, 8, 5, bounded=True),
+    Conv2d(3, 3, 8, 5, integers=IntegerFacts(bounded=True)),
     Dense(300, 3, writes="float32"),
-    Dense(12, 3, bounded=True),
+    Dense(12, 3, integers=IntegerFacts(bounded=True)),
     Pool(3, 4, 5),
-    Conv2d(3, 2, 8, 5, residual=True, bounded=True),
+    Conv2d(3, 2, 8, 5, residual=True, integers=IntegerFacts(bounded=True)),
     Conv2d(3, 2, 8, 5, clamp="hswish"),
     Conv2d(4, 4, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), 6, clamp="hsigmoid"),
     Conv2d(3, 2, 8, 5, clamp="hswish", residual=True),
     Dense(12, 3, clamp="hswish"),
     Gating(3, 2, 5),
-    Conv2d(3, 3, 8, 5, addend=True),
-    Dense(300, 3, writes="float32", addend=True),
-    Pool(3, 4, 5, addend=True),
-    Conv2d(3, 2, 8, 5, residual=True, addend=True),
-    Conv2d(3, 2, 8, 5, clamp="hswish", addend=True),
-    Gating(3, 2, 5, addend=True),
+    Conv2d(3, 3, 8, 5, integers=IntegerFacts(addend=True)),
+    Dense(300, 3, writes="float32", integers=IntegerFacts(addend=True)),
+    Pool(3, 4, 5, integers=IntegerFacts(addend=True)),
+    Conv2d(3, 2, 8, 5, residual=True, integers=IntegerFacts(addend=True)),
+    Conv2d(3, 2, 8, 5, clamp="hswish", integers=IntegerFacts(addend=True)),
+    Gating(3, 2, 5, integers=IntegerFacts(addend=True)),
 )
 
 

@@ -48,19 +48,21 @@ R · multiplier an integer, so that one fused multiply-add of R + sum, and of R 
 zero_out is even, its ties are q's. Where q fits in 16 bits, it is narrowed in half as many instructions. Other sums are converted, which
 takes a pipeline that multiplies on some cores, and other results saturated step by step. Which of the two is in a kernel has to be
 known from its task: layers of more than `NARROW_TERMS` products a sum are always converted, which is hardly seen beside those; all others
-are not, unless they say `wide`. Whoever makes a layer sets `wide=is_wide(layer, parameters)`; it is rare, as the bounds are those of
-inputs that have the sign of the weights everywhere, and scales are chosen with short multipliers and even zero points.
+are not, unless their `integers` say `wide`, as `is_wide` asks for; it is rare, as the bounds are those of inputs that have the sign of the
+weights everywhere, and scales are chosen with short multipliers and even zero points.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, LayerParameters, Pool, SumLayer
 
+_Layer = TypeVar("_Layer", bound=Layer)
 #: Sums beyond are converted.
 NARROW = 1 << 22
 #: Largest result of a multiplication that needs no saturation: with any zero point it fits in 16 bits.
@@ -131,7 +133,7 @@ def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
     """
     if terms(layer) > NARROW_TERMS:
         return False
-    if not has_addend(layer) and rounds_otherwise(layer, parameters):
+    if not layer.integers.addend and rounds_otherwise(layer, parameters):
         return True
     sums = largest_sums(layer, parameters)
     results = largest_results(layer, parameters) * (not layer.writes)
@@ -154,12 +156,13 @@ def rounds_otherwise(layer: Layer, parameters: IntegerParameters) -> bool:
 
 def scales_at_once(layer: Layer) -> bool:
     """Whether kernels of a layer take short multipliers, unless they convert its sums: it has no more steps, and writes integers."""
-    return not (isinstance(layer, Gating) or layer.writes or curve_of(layer) or adds(layer) or has_addend(layer))
+    return not (isinstance(layer, Gating) or layer.writes or curve_of(layer) or adds(layer) or layer.integers.addend)
 
 
-def has_addend(layer: Layer) -> bool:
-    """Whether a float is added to each scaled sum of a layer."""
-    return layer.addend
+def with_facts(layer: _Layer, **facts: bool) -> _Layer:
+    """Return an integer layer of which some facts are others."""
+    given: Any = {"integers": replace(layer.integers, **facts)}
+    return replace(layer, **given)
 
 
 def is_depthwise(layer: Layer) -> bool:
@@ -194,7 +197,7 @@ def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
     """A bound of each channel's |q|, float64 per output channel."""
     x = largest_sums(layer, parameters) * np.abs(parameters.multiplier.astype(np.float64))
     x = x * (HIGHEST - LOWEST) if isinstance(layer, Gating) else x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
-    x = x + np.abs(parameters.addend) if has_addend(layer) else x
+    x = x + np.abs(parameters.addend) if layer.integers.addend else x
     factor = 6 * abs(parameters.sixth)
     curve = curve_of(layer)
     return np.asarray(x * factor if curve == "hswish" else np.full_like(x, factor) if curve else x)
@@ -202,4 +205,4 @@ def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
 
 def converts_sums(layer: Layer) -> bool:
     """Whether kernels of a layer convert its sums to floats."""
-    return terms(layer) > NARROW_TERMS or layer.wide
+    return terms(layer) > NARROW_TERMS or layer.integers.wide

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -73,9 +74,9 @@ def to_nchw(data: Array, layout: Layout = "NHWC") -> Array:
     return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
 
 
-def to_nhwc(data: Array) -> Array:
-    """Copy an image NCHW to NHWC."""
-    return np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+def from_nchw(image: Any) -> Array:
+    """Copy PyTorch's image to NHWC."""
+    return np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy())
 
 
 def from_nhwc(data: Array, layout: Layout) -> Array:

@@ -30,10 +30,16 @@ def needs_of(value: Any) -> frozenset[str]:
     """The needs of a layer or task: one for each field that is not shape and has no default, or a value other than its default.
 
     A need is named after the field and, if the value is one choice or several, that too: `residual`, `in_layout=blocked`, `clamp=hswish`,
-    `clamp` (bounds).
+    `clamp` (bounds). A field of facts, such as `integers`, has their needs.
     """
-    changed = ((name, found) for name, default in _fields(value.__class__) if (found := getattr(value, name)) != default)
-    return frozenset(_need(name, part) for name, found in changed for part in (found if isinstance(found, tuple) and found else (found,)))
+    found: set[str] = set()
+    for name, default in _fields(value.__class__):
+        own = getattr(value, name)
+        if dataclasses.is_dataclass(own):
+            found |= needs_of(own)
+        elif own != default:
+            found |= {_need(name, part) for part in (own if isinstance(own, tuple) and own else (own,))}
+    return frozenset(found)
 
 
 @functools.cache

@@ -18,7 +18,6 @@ from tvmmobile.graph.integers import (
     adds,
     converts_sums,
     curve_of,
-    has_addend,
     largest_results,
     largest_sums,
     scales_at_once,
@@ -51,7 +50,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     reach = (2.0, 5.0) if curve_of(layer) else (40.0, 120.0)
     multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
     bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2))
-    bounds = bounds if layer.bounded else [LOWEST, HIGHEST]
+    bounds = bounds if layer.integers.bounded else [LOWEST, HIGHEST]
     found = IntegerParameters(
         weight,
         bias,
@@ -65,7 +64,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
         sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
     )
-    if has_addend(layer):
+    if layer.integers.addend:
         found = replace(found, addend=(generator.uniform(-0.5, 0.5, channels) * multiplier).astype(np.float32))
     if not converts_sums(layer):
         room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
@@ -73,7 +72,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         most = largest_results(layer, found).max() / SHORT
         multiplier = (multiplier / max(most, 1.0)).astype(np.float32)
         multiplier = short_multipliers(multiplier) if scales_at_once(layer) else multiplier
-        found = replace(found, multiplier=multiplier, zero_out=zero_out if has_addend(layer) else zero_out // 2 * 2)
+        found = replace(found, multiplier=multiplier, zero_out=zero_out if layer.integers.addend else zero_out // 2 * 2)
     return found
 
 

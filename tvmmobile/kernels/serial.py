@@ -6,9 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import KINDS
+from tvmmobile.graph.layers import KINDS, IntegerFacts
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
+
+_FACTS = {field.name for field in dataclasses.fields(IntegerFacts)}
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
     region = []
     for layer in task.region:
         kind = next(name for name, cls in KINDS.items() if isinstance(layer, cls))
-        fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-        defaults = {field.name: field.default for field in dataclasses.fields(layer)}
-        region.append({"kind": kind, **{name: value for name, value in fields.items() if value != defaults[name]}})
+        region.append({"kind": kind, **_changed(layer)})
     return {"region": region, "dtype": task.dtype, "threads": task.threads}
 
 
@@ -43,6 +43,8 @@ def task_from_json(value: dict[str, Any]) -> Task:
     region = []
     for entry in value["region"]:
         fields = {name: _tuples(field) for name, field in entry.items() if name != "kind"}
+        if facts := {name: fields.pop(name) for name in _FACTS & fields.keys()}:
+            fields["integers"] = IntegerFacts(**facts)
         region.append(KINDS[entry["kind"]](**fields))
     return Task(tuple(region), str(value["dtype"]), int(value["threads"]))
 
@@ -60,6 +62,15 @@ def schedule_from_json(value: dict[str, Any]) -> Schedule:
         return TraceSchedule(str(value["trace"]))
     knobs = tuple((str(name), int(knob)) for name, knob in value["knobs"].items())
     return KnobSchedule(str(value["template"]), int(value["version"]), knobs)
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """Return the fields that have other values than their defaults; those of an integer layer's facts are among the layer's."""
+    found = {}
+    for field in dataclasses.fields(value):
+        own = getattr(value, field.name)
+        found.update(_changed(own) if field.name == "integers" else {field.name: own} if own != field.default else {})
+    return found
 
 
 def _tuples(value: Any) -> Any:

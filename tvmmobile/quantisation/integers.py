@@ -20,7 +20,6 @@ from tvmmobile.graph.integers import (
     IntegerParameters,
     adds,
     curve_of,
-    has_addend,
     is_bounded,
     is_depthwise,
     is_wide,
@@ -29,6 +28,7 @@ from tvmmobile.graph.integers import (
     short_multipliers,
     terms,
     together,
+    with_facts,
 )
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.network import INPUT
@@ -149,8 +149,9 @@ def integer_step(
     integers = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8)
     constants = _constants(step, integers, read, written)
     clamp = curve_of(layer) or NO_CLAMP
-    ends["addend"] = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
-    found = IntegerStep(step, replace(layer, clamp=clamp, **ends), constants, scale, read, written, side, _most(step, written))
+    addend = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
+    layer = with_facts(replace(layer, clamp=clamp, **ends), addend=addend)
+    found = IntegerStep(step, layer, constants, scale, read, written, side, _most(step, written))
     return with_bias(_scaled(found, exact), bias)
 
 
@@ -205,8 +206,7 @@ def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
         multiplier = short_multipliers(multiplier)
     step = replace(step, parameters=replace(parameters, multiplier=multiplier))
     if exact and terms(step.layer) <= NARROW_TERMS and rounds_otherwise(step.layer, step.parameters):
-        addend: Any = {"addend": True}
-        step = replace(step, layer=replace(step.layer, **addend))
+        step = replace(step, layer=with_facts(step.layer, addend=True))
     return with_bias(step, np.zeros(len(multiplier)))
 
 
@@ -214,7 +214,7 @@ def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
     """The step with a real bias for each channel."""
     exact = bias / (step.read.step * step.weight_scale.astype(np.float64))
     whole = np.rint(exact)
-    if has_addend(step.layer):
+    if step.layer.integers.addend:
         addend = ((exact - whole) * step.parameters.multiplier).astype(np.float32)
         step = replace(step, parameters=replace(step.parameters, addend=addend))
     return _biased(step, whole)
@@ -225,15 +225,14 @@ def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
     weight, layer = step.parameters.weight.astype(np.int64), step.layer
     ones = terms(layer) if isinstance(layer, Pool | Gating) else weight.reshape(-1, weight.shape[-1]).sum(0)
     parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
-    needed: Any = {"wide": is_wide(layer, parameters), "bounded": is_bounded(parameters)}
-    return replace(step, layer=replace(layer, **needed), parameters=parameters)
+    layer = with_facts(layer, wide=is_wide(layer, parameters), bounded=is_bounded(parameters))
+    return replace(step, layer=layer, parameters=parameters)
 
 
 def within(step: IntegerStep, low: int, high: int) -> IntegerStep:
     """The step with bounds of its output, integers of int8, besides its own."""
     parameters = replace(step.parameters, low=max(step.parameters.low, low), high=min(step.parameters.high, high))
-    bounded: Any = {"bounded": is_bounded(parameters)}
-    return replace(step, layer=replace(step.layer, **bounded), parameters=parameters)
+    return replace(step, layer=with_facts(step.layer, bounded=is_bounded(parameters)), parameters=parameters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from integer_kernels import assembly_on, check, check_extremes
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.virtual_board import VirtualDevice
-from tvmmobile.graph.layers import Conv2d, Dense
+from tvmmobile.graph.layers import Conv2d, Dense, IntegerFacts
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.running.bench import started_agents
@@ -45,7 +45,14 @@ def convolution(rng: random.Random) -> Conv2d:
     """Of odd and even numbers of pixels and groups of input channels, and channels that do not fill vectors."""
     depth, channels = 8 * rng.choice((1, 2, 3, 5, 12, 40)), rng.choice((3, 8, 12, 20, 37, 64))
     wide, stride = depth <= 256 and rng.random() < 0.3, rng.choice((1, 1, 2))
-    return Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), wide=wide, bounded=rng.random() < 0.5)
+    return Conv2d(
+        rng.randint(1, 9),
+        rng.randint(1, 9),
+        depth,
+        channels,
+        stride=(stride, stride),
+        integers=IntegerFacts(wide=wide, bounded=rng.random() < 0.5),
+    )
 
 
 @pytest.mark.virtual
@@ -55,7 +62,9 @@ def test_values(seed: int, newer: Agents, tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("layer", [Conv2d(3, 5, 16, 24, residual=True, addend=True), Conv2d(2, 3, 264, 37, clamp="hswish")], ids=str)
+@pytest.mark.parametrize(
+    "layer", [Conv2d(3, 5, 16, 24, residual=True, integers=IntegerFacts(addend=True)), Conv2d(2, 3, 264, 37, clamp="hswish")], ids=str
+)
 def test_steps_and_addends(layer: Conv2d, newer: Agents, tmp_path: Path) -> None:
     check(newer, layer, "pair_product", tmp_path)
 

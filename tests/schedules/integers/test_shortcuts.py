@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tvmmobile.graph.integers import IntegerParameters
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, Dense, IntegerFacts, Layer, LayerParameters
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
@@ -85,7 +85,7 @@ def test_both_layers_of_a_kernel_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("layer", "unconverted", "at_once"),
     [
-        (Conv2d(4, 4, 64, 16, wide=True), 0, 0),
+        (Conv2d(4, 4, 64, 16, integers=IntegerFacts(wide=True)), 0, 0),
         (Conv2d(4, 4, 512, 16), 0, 0),
         (Conv2d(4, 4, 64, 16, residual=True), 1, 0),
         (Conv2d(4, 4, 64, 16, clamp="hswish"), 1, 0),

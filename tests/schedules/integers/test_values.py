@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from integer_kernels import check, check_extremes, space_of
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.integers import MOST_TOGETHER, together
-from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, Pool
+from tvmmobile.graph.integers import MOST_TOGETHER, together, with_facts
+from tvmmobile.graph.layers import Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
@@ -54,10 +54,12 @@ def product(rng: random.Random, group: int) -> Layer:
     depth, channels = group * rng.choice((1, 3, 5, 16, 96 // group, 320 // group)), rng.choice((3, 8, 12, 20, 37, 64))
     wide = depth <= 256 and rng.random() < 0.3
     if rng.random() < 0.3:
-        return Dense(depth, channels, writes=rng.choice(("", "float32")), wide=wide)
+        return Dense(depth, channels, writes=rng.choice(("", "float32")), integers=IntegerFacts(wide=wide))
     stride = rng.choice((1, 1, 2))
     bounded = rng.random() < 0.5
-    return Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), wide=wide, bounded=bounded)
+    return Conv2d(
+        rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), integers=IntegerFacts(wide=wide, bounded=bounded)
+    )
 
 
 def depthwise(rng: random.Random) -> Conv2d:
@@ -66,7 +68,17 @@ def depthwise(rng: random.Random) -> Conv2d:
     kernel = (3, 3) if rng.random() < 0.6 else (3, rng.randint(1, 4))
     edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
     wide, bounded = rng.random() < 0.2, rng.random() < 0.5
-    return Conv2d(height, max(width, 4), channels, channels, kernel, (stride, stride), edges, channels, wide=wide, bounded=bounded)
+    return Conv2d(
+        height,
+        max(width, 4),
+        channels,
+        channels,
+        kernel,
+        (stride, stride),
+        edges,
+        channels,
+        integers=IntegerFacts(wide=wide, bounded=bounded),
+    )
 
 
 def image(rng: random.Random) -> Conv2d:
@@ -115,8 +127,8 @@ WINDOW = Conv2d(6, 7, 16, 20, (3, 3), (1, 1), (1, 1, 1, 1))
 @pytest.mark.parametrize(
     "layer",
     [
-        replace(WINDOW, in_channels=64, addend=True, residual=True),
-        replace(WINDOW, addend=True, bounded=True),
+        with_facts(replace(WINDOW, in_channels=64, residual=True), addend=True),
+        with_facts(WINDOW, addend=True, bounded=True),
         replace(WINDOW, writes="float32"),
         Conv2d(5, 4, 24, 12, padding=(1, 0, 0, 2), stride=(2, 1)),
         Conv2d(3, 4, 8, 12, (3, 3), (1, 1), (9, 1, 12, 20)),
@@ -170,23 +182,23 @@ def test_long_product(seed: int, pi4: Agents, tmp_path: Path) -> None:
 #: A residual, a curve or both; channels that do not divide by 4; sums that are converted.
 STEPS = (
     Conv2d(3, 5, 16, 24, residual=True),
-    Conv2d(2, 3, 264, 13, residual=True, bounded=True),
+    Conv2d(2, 3, 264, 13, residual=True, integers=IntegerFacts(bounded=True)),
     Conv2d(3, 3, 24, 37, residual=True, clamp="hswish"),
     Conv2d(4, 3, 32, 20, clamp="hswish"),
-    Conv2d(1, 1, 24, 16, clamp="hsigmoid", wide=True),
+    Conv2d(1, 1, 24, 16, clamp="hsigmoid", integers=IntegerFacts(wide=True)),
     Dense(264, 19, clamp="hswish"),
 )
 #: Addends: of sums that are converted or not, with a residual, a curve, in float32.
 ADDENDS = (
-    Conv2d(3, 5, 16, 23, addend=True, bounded=True),
-    Conv2d(2, 3, 264, 13, addend=True),
-    Conv2d(3, 5, 16, 24, residual=True, addend=True),
-    Conv2d(3, 3, 264, 37, residual=True, clamp="hswish", addend=True),
-    Dense(24, 19, writes="float32", addend=True),
+    Conv2d(3, 5, 16, 23, integers=IntegerFacts(addend=True, bounded=True)),
+    Conv2d(2, 3, 264, 13, integers=IntegerFacts(addend=True)),
+    Conv2d(3, 5, 16, 24, residual=True, integers=IntegerFacts(addend=True)),
+    Conv2d(3, 3, 264, 37, residual=True, clamp="hswish", integers=IntegerFacts(addend=True)),
+    Dense(24, 19, writes="float32", integers=IntegerFacts(addend=True)),
 )
 WINDOWS = (
     Conv2d(7, 6, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16, clamp="hswish"),
-    Conv2d(7, 6, 24, 24, (3, 3), (2, 2), (1, 1, 1, 1), 24, clamp="hsigmoid", wide=True),
+    Conv2d(7, 6, 24, 24, (3, 3), (2, 2), (1, 1, 1, 1), 24, clamp="hsigmoid", integers=IntegerFacts(wide=True)),
     Conv2d(6, 6, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16, residual=True),
 )
 IMAGE = Conv2d(6, 17, 3, 12, (3, 3), (2, 2), (0, 0, 1, 1), in_layout="NCHW", reads="float32", clamp="hswish")
@@ -205,13 +217,16 @@ def test_addends_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: P
 
 
 def test_addends_of_other_layers(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
-    depthwise = replace(WINDOWS[0], clamp=(None, None), addend=True)
+    depthwise = with_facts(replace(WINDOWS[0], clamp=(None, None)), addend=True)
     for agents, kind in ((pi4, "long"), (pi5, "dot")):
         check(agents, depthwise, f"{kind}_depthwise", tmp_path / kind)
-        check(agents, replace(IMAGE, clamp=(None, None), addend=True), f"{kind}_image", tmp_path / kind)
-    for layer, name in ((Pool(3, 5, 24, addend=True), "integer_pool"), (Gating(3, 5, 24, addend=True), "integer_gate")):
+        check(agents, with_facts(replace(IMAGE, clamp=(None, None)), addend=True), f"{kind}_image", tmp_path / kind)
+    for layer, name in (
+        (Pool(3, 5, 24, integers=IntegerFacts(addend=True)), "integer_pool"),
+        (Gating(3, 5, 24, integers=IntegerFacts(addend=True)), "integer_gate"),
+    ):
         check(pi4, layer, name, tmp_path / "other")
-        check(pi4, replace(layer, wide=True), name, tmp_path / "other")
+        check(pi4, with_facts(layer, wide=True), name, tmp_path / "other")
 
 
 @pytest.mark.parametrize("layer", WINDOWS, ids=lambda layer: layer.name)
@@ -235,7 +250,7 @@ def test_images_of_bytes(reads: str, layout: str, pi4: Agents, pi5: Agents, tmp_
     layer = replace(IMAGE, in_layout=layout, reads=reads, clamp=(None, None))
     for agents, kind in ((pi4, "long"), (pi5, "dot")):
         check(agents, layer, f"{kind}_image", tmp_path / kind, threads=2)
-        check(agents, replace(layer, addend=True), f"{kind}_image", tmp_path / kind)
+        check(agents, with_facts(layer, addend=True), f"{kind}_image", tmp_path / kind)
 
 
 def test_steps_of_images(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
@@ -281,7 +296,9 @@ def test_pool(layer: Pool, pi5: Agents, tmp_path: Path) -> None:
     check_extremes(pi5, layer, "integer_pool", tmp_path)
 
 
-@pytest.mark.parametrize("layer", [Gating(5, 7, 40), Gating(3, 3, 136), Gating(1, 2, 8, wide=True)], ids=lambda layer: layer.name)
+@pytest.mark.parametrize(
+    "layer", [Gating(5, 7, 40), Gating(3, 3, 136), Gating(1, 2, 8, integers=IntegerFacts(wide=True))], ids=lambda layer: layer.name
+)
 def test_gate(layer: Gating, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     """Vectors of channels and eight that remain; more threads than pixels; results beyond 16 bits."""
     check(pi4, layer, "integer_gate", tmp_path / "pi4")
@@ -366,4 +383,4 @@ def test_pairs_of_steps_fit_in_16_bits(extents: tuple[int, int], seed: int, larg
 @pytest.mark.long
 def test_extremes_of_wide_products(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     for agents, name in ((pi4, "long_product"), (pi5, "dot_product")):
-        check_extremes(agents, replace(Conv2d(2, 3, 64, 12), wide=True), name, tmp_path / name)
+        check_extremes(agents, with_facts(Conv2d(2, 3, 64, 12), wide=True), name, tmp_path / name)

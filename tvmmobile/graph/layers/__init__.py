@@ -6,7 +6,7 @@ from tvmmobile.graph.layers.attention import Attention, Place
 from tvmmobile.graph.layers.conv import Conv2d, TapWindow
 from tvmmobile.graph.layers.dense import Dense
 from tvmmobile.graph.layers.gating import Gating
-from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.layers.kind import IntegerFacts, Layer
 from tvmmobile.graph.layers.norm import ChannelNorm, GroupNorm
 from tvmmobile.graph.layers.opaque import Opaque
 from tvmmobile.graph.layers.pooling import MaxPool, MeanPool, Pool, WindowPool
@@ -47,6 +47,7 @@ __all__ = [
     "Dense",
     "Gating",
     "GroupNorm",
+    "IntegerFacts",
     "Layer",
     "LayerParameters",
     "MaxPool",

@@ -88,7 +88,6 @@ class Attention(ConvertingLayer):
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         parts = [f"{self.groups}x{self.heads}x{self.queries}x{self.keys}", f"{self.depth}", f"{self.width}", f"s{self.scale:g}"]
         shapes = "-".join("x".join(map(str, shape)) for shape in self.shapes)
         biased = [f"bias{'x'.join(map(str, self.bias))}"] * (self.bias != (0, 0))
@@ -102,7 +101,6 @@ class Attention(ConvertingLayer):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
         def part(tensor: Array, place: Place, tokens: int, extent: int) -> torch.Tensor:
             first, group, head, token = place
@@ -113,5 +111,5 @@ class Attention(ConvertingLayer):
         key = part(side["key"], self.key_place, self.keys, self.depth)
         value = part(side["value"], self.value_place, self.keys, self.width)
         bias = torch.from_numpy(constants.bias) if self.constants else None
-        means = functional.scaled_dot_product_attention(query, key, value, bias, scale=self.scale)
+        means = torch.nn.functional.scaled_dot_product_attention(query, key, value, bias, scale=self.scale)
         return np.ascontiguousarray((means.transpose(1, 2) if self.merged else means).numpy()).reshape(self.output_shape)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers.form import Form, Parts
 from tvmmobile.graph.layers.gating import gated_operands
-from tvmmobile.graph.layers.kind import ConvertingLayer
+from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
 from tvmmobile.graph.layers.sum_forms import sum_forms
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
@@ -26,7 +25,7 @@ TapWindow = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
+class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     """A 2-D convolution with bias and clamp, and optionally factors for its input and a tensor added to its output.
 
     Attributes:
@@ -64,6 +63,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
     then: tuple[Clamp, ...] = ()
     dilation: tuple[int, int] = (1, 1)
     windows: tuple[TapWindow, ...] = ()
+    extents = ("out_height", "out_width", "in_channels", "out_channels")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -72,7 +72,6 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output tensor, with the batch of 1."""
         return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
 
     @property
@@ -88,10 +87,6 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
         added = {"residual": self.plain_shape} if self.residual else {}
         return {**self._source_shapes, **gate, **added, **super().side_shapes}
-
-    @property
-    def extents(self) -> tuple[float, ...]:
-        return self.out_height, self.out_width, self.in_channels, self.out_channels
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -145,7 +140,6 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         if self.is_depthwise:
             head, channels = "dw", f"{self.in_channels}"
         else:
@@ -207,13 +201,10 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
-        image = torch.from_numpy(to_nchw(self._whole(data, side), self.in_layout))
+        image = self._image(data, side, self.in_layout)
         if self.scaled:
             image = image * torch.from_numpy(to_nchw(side["gate"]))
-        top, left, bottom, right = self.padding
-        image = functional.pad(image, (left, right, top, bottom))
         weight, bias = torch.from_numpy(constants.weight).permute(3, 2, 0, 1), torch.from_numpy(constants.bias)
-        sums = functional.conv2d(image, weight, bias, self.stride, 0, self.dilation, self.groups)
+        sums = torch.nn.functional.conv2d(image, weight, bias, self.stride, 0, self.dilation, self.groups)
         return from_nhwc(self._finished(sums.permute(0, 2, 3, 1).numpy(), constants, side), self.out_layout)

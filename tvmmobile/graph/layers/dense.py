@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers.form import Form, Parts
-from tvmmobile.graph.layers.kind import ConvertingLayer
+from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
 from tvmmobile.graph.layers.sum_forms import sum_forms
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.needs import SHAPE
@@ -16,7 +15,7 @@ from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
-class Dense(ConvertingLayer, SumLayer):
+class Dense(IntegerLayer, SumLayer):
     """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features).
 
     Attributes:
@@ -28,6 +27,7 @@ class Dense(ConvertingLayer, SumLayer):
     clamp: Clamp = NO_CLAMP
     then: tuple[Clamp, ...] = ()
     kind: ClassVar[str] = "fully connected"
+    extents = ("in_features", "out_features")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -45,22 +45,16 @@ class Dense(ConvertingLayer, SumLayer):
         return self.output_shape
 
     @property
-    def extents(self) -> tuple[float, ...]:
-        return self.in_features, self.out_features
-
-    @property
     def weight_shape(self) -> tuple[int, ...]:
         """(in_features, out_features)."""
         return (self.in_features, self.out_features)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds."""
         return self.in_features * self.out_features
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         return "_".join(["dense", f"{self.in_features}x{self.out_features}", *self._stored_name(), *self._steps_name()])
 
     @classmethod
@@ -78,7 +72,6 @@ class Dense(ConvertingLayer, SumLayer):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
         given, weight, bias = map(torch.from_numpy, (data, constants.weight, constants.bias))
-        return self._finished(functional.linear(given, weight.T, bias).numpy(), constants, side)
+        return self._finished(torch.nn.functional.linear(given, weight.T, bias).numpy(), constants, side)

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tvmmobile.graph.expressions import is_float32, shape_of
-from tvmmobile.graph.layers.form import Form, Parts
 from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
 from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
-class Gating(ImageLayer):
+class Gating(ImageLayer, IntegerLayer):
     """Each channel of the input times a factor of its own, which is another input, NHWC: `Conv2d.scaled` by itself, for networks whose
     kernels do not multiply what they load.
     """
@@ -30,7 +30,6 @@ class Gating(ImageLayer):
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         return "_".join(["gate", f"{self.height}x{self.width}", f"{self.channels}", *self._stored_name()])
 
     @classmethod

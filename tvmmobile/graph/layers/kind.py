@@ -1,16 +1,65 @@
-"""Facts that the compiler asks of every layer, with the answers of a kind that defines no others."""
+"""Facts that the compiler asks of every layer, with the answers of a kind that defines no others, and the forms of layers in networks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tvmmobile.graph.layers.form import Form
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
+
+#: The annotated expressions of a form, by their names.
+Parts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a layer in a network: a pattern of operators, whose parts are examined once they are found.
+
+    Attributes:
+        pattern: of operators of Relax.
+        parts: those of the pattern that the functions below look at, by name.
+        layer: makes the layer of the parts found; `None` where they are not one (a batch, a bias of another shape).
+        reads: returns the tensors that a kernel takes: the layer's input, then what `side_shapes` lists. They are none of the pattern's.
+        constants: returns the layer's constants.
+    """
+
+    pattern: Any
+    parts: Parts
+    layer: Callable[[Parts], Layer | None]
+    reads: Callable[[Parts], Sequence[Any]] = lambda found: found["call"].args[:1]
+    constants: Callable[[Parts], LayerParameters] = lambda _: NO_PARAMETERS
+
+
+def form_of_operator(name: str, layer: Callable[[Parts], Layer | None], others: Parts | None = None, **functions: Any) -> Form:
+    """Return the form of a single operator, the part `call`, of whose operands the kernel reads the first; `others` are parts, too."""
+    from tvm.relax.dpl import is_op, wildcard
+
+    call = is_op(f"relax.{name}")(wildcard(), *(others or {}).values())
+    return Form(call, {"call": call, **(others or {})}, layer, **functions)
+
+
+@dataclass(frozen=True)
+class IntegerFacts:
+    """Facts of an integer layer that are in its kernels, see `graph.integers`.
+
+    Attributes:
+        wide: its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
+        bounded: its output's bounds lie inside int8.
+        addend: a float of its channel is added to each scaled sum before it is rounded.
+    """
+
+    wide: bool = False
+    bounded: bool = False
+    addend: bool = False
+
+    @property
+    def name(self) -> str:
+        """The facts, as in a layer's name."""
+        return "_".join(field.name for field in fields(self) if getattr(self, field.name))
 
 
 @dataclass(frozen=True)
@@ -18,12 +67,15 @@ class Layer(ABC):
     """Base class of all kinds of layers, which are frozen dataclasses. A kind that networks have stands in `graph.layers.KINDS`.
 
     Attributes:
-        reads, writes, wide, bounded, addend: see `ConvertingLayer`.
+        reads, writes: see `ConvertingLayer`.
+        integers: see `IntegerLayer`.
+        extents: names of the numbers in which layers are close together whose schedules suit each other; empty for the input's extents.
     """
 
     # Without types, these are no fields.
     reads = writes = ""
-    wide = bounded = addend = False
+    integers = IntegerFacts()
+    extents: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -75,11 +127,6 @@ class Layer(ABC):
         """Extents of what every kernel reads of the `input` and the others, where a layer does not need all of their elements."""
         return {"input": self.input_shape, **self.side_shapes}
 
-    @property
-    def extents(self) -> tuple[float, ...]:
-        """Positive numbers that are close together for layers whose schedules suit each other; as many for every layer of the kind."""
-        return tuple(map(float, self.input_shape))
-
     @classmethod
     def forms(cls) -> list[Form]:
         """The forms in which networks have such layers, the most specific first; none where a pass finds the layers by itself."""
@@ -105,17 +152,20 @@ class ConvertingLayer(Layer):
     Attributes:
         reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's. An integer layer may
             also read `uint8`.
-        wide: of an integer layer: its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
-        bounded: of an integer layer: its output's bounds lie inside int8.
-        addend: of an integer layer: a float of its channel is added to each scaled sum before it is rounded (`graph.integers`).
     """
 
     reads: str = ""
     writes: str = ""
-    wide: bool = False
-    bounded: bool = False
-    addend: bool = False
 
     def _stored_name(self) -> list[str]:
-        stored = [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
-        return stored + ["wide"] * self.wide + ["bounded"] * self.bounded + ["addend"] * self.addend
+        return [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerLayer(ConvertingLayer):
+    """A layer that may be computed in integers; then it has `integers`."""
+
+    integers: IntegerFacts = IntegerFacts()
+
+    def _stored_name(self) -> list[str]:
+        return super()._stored_name() + [self.integers.name] * bool(self.integers.name)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tvmmobile.graph.expressions import image_of
-from tvmmobile.graph.layers.form import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layouts import to_nchw, to_nhwc
+from tvmmobile.graph.layers.kind import Form, Parts, form_of_operator
+from tvmmobile.graph.layouts import from_nchw, to_nchw
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
@@ -28,7 +28,7 @@ class _Norm(ImageLayer):
 def _form(name: str, layer: Any, biased: bool = True) -> Form:
     from tvm.relax.dpl import is_const
 
-    return form_of_operator(f"nn.{name}", layer, {part: is_const() for part in ("weight", "bias")[: 1 + biased]}, _constants)
+    return form_of_operator(f"nn.{name}", layer, {part: is_const() for part in ("weight", "bias")[: 1 + biased]}, constants=_constants)
 
 
 def _constants(found: Parts) -> LayerParameters:
@@ -56,17 +56,14 @@ class ChannelNorm(_Norm):
 
     @property
     def kind(self) -> str:
-        """The layer type as reports name it."""
         return "layer norm" if self.centred else "RMS norm"
 
     @property
     def constants(self) -> int:
-        """Number of weights and biases."""
         return (1 + self.centred) * self.channels
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"{self.channels}", f"e{self.epsilon:g}"]
         return "_".join(["norm" if self.centred else "rmsnorm", *parts, *self._stored_name()])
 
@@ -81,12 +78,11 @@ class ChannelNorm(_Norm):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
         given, weight = torch.from_numpy(data), torch.from_numpy(constants.weight)
         if not self.centred:
-            return np.asarray(functional.rms_norm(given, [self.channels], weight, self.epsilon))
-        return np.asarray(functional.layer_norm(given, [self.channels], weight, torch.from_numpy(constants.bias), self.epsilon))
+            return np.asarray(torch.nn.functional.rms_norm(given, [self.channels], weight, self.epsilon))
+        return np.asarray(torch.nn.functional.layer_norm(given, [self.channels], weight, torch.from_numpy(constants.bias), self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -105,12 +101,10 @@ class GroupNorm(_Norm):
 
     @property
     def constants(self) -> int:
-        """Number of weights and biases."""
         return 2 * self.channels
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"{self.channels}", f"g{self.groups}", f"e{self.epsilon:g}"]
         return "_".join(["groupnorm", *parts, *self._stored_name()])
 
@@ -125,7 +119,6 @@ class GroupNorm(_Norm):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
         image, weight, bias = map(torch.from_numpy, (to_nchw(data), constants.weight, constants.bias))
-        return to_nhwc(functional.group_norm(image, self.groups, weight, bias, self.epsilon).numpy())
+        return from_nchw(torch.nn.functional.group_norm(image, self.groups, weight, bias, self.epsilon))

@@ -48,5 +48,4 @@ class Opaque(Layer):
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"

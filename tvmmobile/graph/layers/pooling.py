@@ -9,16 +9,16 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tvmmobile.graph.expressions import image_of, shape_of
-from tvmmobile.graph.layers.form import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layers.window import WindowLayer, padded
-from tvmmobile.graph.layouts import Layout, activation_shape, short_name, to_nchw, to_nhwc
+from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts, form_of_operator
+from tvmmobile.graph.layers.window import WindowLayer
+from tvmmobile.graph.layouts import Layout, activation_shape, from_nchw, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
-class Pool(ImageLayer):
+class Pool(ImageLayer, IntegerLayer):
     """The mean of every channel over all pixels: → (1, 1, 1, channels).
 
     Attributes:
@@ -27,6 +27,7 @@ class Pool(ImageLayer):
 
     in_layout: Layout = "NHWC"
     kind: ClassVar[str] = "average pool"
+    extents = ("height", "width", "channels")
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -35,13 +36,8 @@ class Pool(ImageLayer):
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         layout = [] if self.in_layout == "NHWC" else [short_name(self.in_layout)]
         return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout, *self._stored_name()])
-
-    @property
-    def extents(self) -> tuple[float, ...]:
-        return self.height, self.width, self.channels
 
     @classmethod
     def forms(cls) -> list[Form]:
@@ -78,6 +74,7 @@ class WindowPool(ImageLayer, WindowLayer):
     pieces: tuple[tuple[int, int, int], ...] = ()
     of: ClassVar[str]
     operator: ClassVar[str]
+    extents = ("out_height", "out_width", "channels")
 
     @property
     def in_channels(self) -> int:
@@ -91,12 +88,7 @@ class WindowPool(ImageLayer, WindowLayer):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output tensor, with the batch of 1."""
         return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
-
-    @property
-    def extents(self) -> tuple[float, ...]:
-        return self.out_height, self.out_width, self.channels
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -105,12 +97,10 @@ class WindowPool(ImageLayer, WindowLayer):
 
     @property
     def kind(self) -> str:
-        """The layer type as reports name it."""
         return f"{self.of} pool {self.kernel[0]}x{self.kernel[1]}"
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         parts = [f"{self.of}pool", f"{self.height}x{self.width}", f"{self.channels}", self._window_name]
         return "_".join([*parts, *self._pieces_name, *self._stored_name()])
 
@@ -151,10 +141,9 @@ class MaxPool(WindowPool):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
-        image = padded(self._whole(data, side), self.padding, -np.inf)
-        return to_nhwc(functional.max_pool2d(torch.from_numpy(image), self.kernel, self.stride).numpy())
+        image = self._image(data, side, outside=-np.inf)
+        return from_nchw(torch.nn.functional.max_pool2d(image, self.kernel, self.stride))
 
 
 @dataclass(frozen=True)
@@ -174,11 +163,8 @@ class MeanPool(WindowPool):
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         """Divide sums of windows by how many of their values lie in the image."""
         import torch
-        from torch.nn import functional
 
-        whole = self._whole(data, side)
-        sums, counts = (
-            functional.avg_pool2d(torch.from_numpy(padded(array, self.padding)), self.kernel, self.stride)
-            for array in (whole, np.ones_like(whole[..., :1]))
-        )
-        return to_nhwc((sums / counts).numpy())
+        ones = {name: np.ones_like(array) for name, array in side.items()}
+        images = self._image(data, side), self._image(np.ones_like(data), ones)
+        sums, counts = (torch.nn.functional.avg_pool2d(image, self.kernel, self.stride) for image in images)
+        return from_nchw(sums / counts)

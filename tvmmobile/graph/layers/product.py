@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tvmmobile.graph.expressions import is_float32, shape_of
-from tvmmobile.graph.layers.form import Form, Parts
-from tvmmobile.graph.layers.kind import ConvertingLayer
+from tvmmobile.graph.layers.kind import ConvertingLayer, Form, Parts
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
 from tvmmobile.graph.passes.products import swaps_last
@@ -60,12 +59,10 @@ class Product(ConvertingLayer):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds."""
         return self.count * self.rows * self.terms * self.columns
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         turned = "".join(name for name, is_turned in zip("ab", self.turned, strict=True) if is_turned)
         parts = ["x".join(map(str, self.leading)), f"{self.rows}x{self.terms}x{self.columns}", *[f"turned{turned}"] * bool(turned)]
         return "_".join(["product", *parts, *self._stored_name()])

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import image_of, is_float32, shape_of
-from tvmmobile.graph.layers.form import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.layers.kind import Form, Parts, form_of_operator
 from tvmmobile.graph.layouts import Layout, activation_shape, from_nhwc, short_name
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
@@ -35,10 +35,10 @@ class Resize(ImageLayer):
     method: str = field(metadata=SHAPE)
     places: str = field(metadata=SHAPE)
     out_layout: Layout = "NHWC"
+    extents = ("out_height", "out_width", "channels")
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output tensor, with the batch of 1."""
         return activation_shape(self.out_layout, self.out_height, self.out_width, self.channels)
 
     @property
@@ -49,17 +49,15 @@ class Resize(ImageLayer):
         return {"input": activation_shape("NHWC", *pixels, self.channels)}
 
     @property
-    def extents(self) -> tuple[float, ...]:
-        return self.out_height, self.out_width, self.channels
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        return (self.height, self.out_height), (self.width, self.out_width)
 
     @property
     def kind(self) -> str:
-        """The layer type as reports name it."""
         return "resize bilinear" if self.method == "linear" else "resize nearest"
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"to_{self.out_height}x{self.out_width}", f"{self.channels}", self.method, self.places]
         parts += [] if self.out_layout == "NHWC" else [f"to_{short_name(self.out_layout)}"]
         return "_".join(["resize", *parts, *self._stored_name()])
@@ -68,7 +66,7 @@ class Resize(ImageLayer):
     def forms(cls) -> list[Form]:
         from tvm.relax.dpl import wildcard
 
-        return [form_of_operator("image.resize2d", cls._of, {"size": wildcard()}, _constants)]
+        return [form_of_operator("image.resize2d", cls._of, {"size": wildcard()}, constants=_constants)]
 
     @classmethod
     def _of(cls, found: Parts) -> Resize | None:
@@ -87,11 +85,10 @@ class Resize(ImageLayer):
 
     def pixels(self, constants: LayerParameters) -> tuple[tuple[Array, Array, Array], ...]:
         """Of each output row, then of each column: the first and last line of the input that it is made of, and the share of the last."""
-        extents = (self.height, self.out_height), (self.width, self.out_width)
         if self.places != GIVEN:
-            return tuple(pixels_along(inputs, outputs, self.method, self.places) for inputs, outputs in extents)
+            return tuple(pixels_along(inputs, outputs, self.method, self.places) for inputs, outputs in self._sizes)
         found, begin = [], 0
-        for inputs, outputs in extents:
+        for inputs, outputs in self._sizes:
             first, share = constants.weight[begin : begin + outputs].astype(np.int64), constants.bias[begin : begin + outputs]
             found.append((first, np.minimum(first + 1, inputs - 1), share))
             begin += outputs
@@ -101,8 +98,7 @@ class Resize(ImageLayer):
         """Draw pixels in ascending order, as resizes have them, where they are given."""
         if self.places != GIVEN:
             return NO_PARAMETERS
-        extents = (self.height, self.out_height), (self.width, self.out_width)
-        first = np.concatenate([np.sort(generator.integers(0, inputs, outputs)) for inputs, outputs in extents]).astype(np.int32)
+        first = np.concatenate([np.sort(generator.integers(0, inputs, outputs)) for inputs, outputs in self._sizes]).astype(np.int32)
         share = generator.uniform(0.0, 1.0, first.size) if self.method == "linear" else np.zeros(first.size)
         return LayerParameters(first, share.astype(np.float32))
 

@@ -44,13 +44,7 @@ class Rounding(Layer):
         return self.shape
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """`shape`."""
-        return self.shape
-
-    @property
     def name(self) -> str:
-        """Canonical name."""
         numbers = (f"{number:g}" for number in (self.step, self.zero, self.low, self.high))
         stored = [f"from_{self.stored}"] * bool(self.stored)
         return "_".join(["rounding", "x".join(map(str, self.shape[1:])), *numbers, *stored])

@@ -10,8 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from tvmmobile.graph.expressions import is_float32, shape_of
-from tvmmobile.graph.layers.form import Form, Parts, form_of_operator
-from tvmmobile.graph.layers.kind import ConvertingLayer
+from tvmmobile.graph.layers.kind import ConvertingLayer, Form, Parts, form_of_operator
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
 
@@ -35,7 +34,6 @@ class Softmax(ConvertingLayer):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input tensor."""
         return (*self.leading, self.channels, *self.trailing)
 
     @property
@@ -50,7 +48,6 @@ class Softmax(ConvertingLayer):
 
     @property
     def name(self) -> str:
-        """Canonical name."""
         around = ["x".join(map(str, extents)) for extents in (self.leading, self.trailing)]
         parts = [*around[:1] * bool(self.leading), f"c{self.channels}", *around[1:] * bool(self.trailing)]
         return "_".join(["logsoftmax" if self.logarithm else "softmax", *parts, *self._stored_name()])
@@ -73,7 +70,6 @@ class Softmax(ConvertingLayer):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
-        from torch.nn import functional
 
-        function = functional.log_softmax if self.logarithm else functional.softmax
+        function = torch.nn.functional.log_softmax if self.logarithm else torch.nn.functional.softmax
         return np.asarray(function(torch.from_numpy(data), len(self.leading)))

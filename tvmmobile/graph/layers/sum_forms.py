@@ -11,9 +11,8 @@ import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR, Spelling
 from tvmmobile.graph.expressions import is_float32, shape_of
-from tvmmobile.graph.layers.form import Form, Parts
 from tvmmobile.graph.layers.gating import gated_operands
-from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.layers.kind import Form, Layer, Parts
 from tvmmobile.graph.layers.sums import Clamp
 from tvmmobile.graph.parameters import LayerParameters
 from tvmmobile.graph.passes.rewriting import holds
@@ -116,19 +115,16 @@ def _layer(layer: _Make, curve: str, numbers: Mapping[str, float], found: Parts)
     """Return the layer of the parts; `None` also where they have other shapes or values than those of a sum."""
     shapes = {part: shape_of(expression) for part, expression in found.items()}
     out_shape = shapes["product"]
-    if not is_float32(found["product"]) or out_shape[0] != 1:
-        return None
-    if any(not holds(found[name], value) for name, value in numbers.items()):
-        return None
-    if not _along_channels(shapes["bias"], out_shape):
-        return None
-    if any(math.prod(shapes[part]) != 1 and not _along_channels(shapes[part], out_shape) for part in _operands(curve, CHANNEL)):
-        return None
-    if any(shapes[part] != out_shape for part in ("residual", *_operands(curve, TENSOR)) if part in found):
-        return None
-    if any(not _is_gate(shapes[part], out_shape) for part in _operands(curve, GATE)):
-        return None
-    clamp = curve or _bounds_of(found)
+    wrong = (
+        not is_float32(found["product"])
+        or out_shape[0] != 1
+        or not all(holds(found[name], value) for name, value in numbers.items())
+        or not _along_channels(shapes["bias"], out_shape)
+        or any(math.prod(shapes[part]) != 1 and not _along_channels(shapes[part], out_shape) for part in _operands(curve, CHANNEL))
+        or any(shapes[part] != out_shape for part in ("residual", *_operands(curve, TENSOR)) if part in found)
+        or not all(_is_gate(shapes[part], out_shape) for part in _operands(curve, GATE))
+    )
+    clamp = None if wrong else curve or _bounds_of(found)
     return None if clamp is None else layer(found, clamp)
 
 

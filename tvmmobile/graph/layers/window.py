@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.layers.kind import Layer
-from tvmmobile.graph.layouts import activation_shape, to_nchw
+from tvmmobile.graph.layouts import Layout, activation_shape, to_nchw
 from tvmmobile.graph.parameters import Array
 
 
@@ -61,12 +62,15 @@ class WindowLayer(Layer):
         others = {name: shape for name, shape in self.side_shapes.items() if name not in self._source_shapes}
         return {"pieces": (self.height, self.width, sum(count for _, _, count in self.pieces)), **others}
 
-    def _whole(self, data: Array, side: Mapping[str, Array]) -> Array:
-        """Return the input, which may be composed of pieces."""
-        if not self.pieces:
-            return data
-        sources = [data, *(side[name] for name in self._source_shapes)]
-        return np.concatenate([sources[source][..., first : first + count] for source, first, count in self.pieces], -1)
+    def _image(self, data: Array, side: Mapping[str, Array], layout: Layout = "NHWC", outside: float = 0.0) -> Any:
+        """Return the input, which may be composed of pieces, NCHW and with its padding, as a tensor of PyTorch."""
+        import torch
+
+        if self.pieces:
+            sources = [data, *(side[name] for name in self._source_shapes)]
+            data = np.concatenate([sources[source][..., first : first + count] for source, first, count in self.pieces], -1)
+        top, left, bottom, right = self.padding
+        return torch.nn.functional.pad(torch.from_numpy(to_nchw(data, layout)), (left, right, top, bottom), value=outside)
 
 
 #: Largest window; no network has larger ones, but a file may.
@@ -83,9 +87,3 @@ def pairs_inside(extent: int, outputs: int, kernel: int, stride: int, padding: i
         first, last = -(place // stride), (extent - 1 - place) // stride
         count += max(min(last, outputs - 1) - max(first, 0) + 1, 0)
     return count
-
-
-def padded(image: Array, padding: tuple[int, int, int, int], number: float = 0.0) -> Array:
-    """Copy an image NHWC with a number around it to NCHW."""
-    top, left, bottom, right = padding
-    return to_nchw(np.pad(image, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=number))

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import KINDS, Conv2d, Layer, LayerParameters, WindowPool
-from tvmmobile.graph.layers.form import Form
+from tvmmobile.graph.layers.kind import Form
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.products import swaps_beside_products
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of
