@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md followed to the letter in a copy of the checkout: a board, a template, a pass, a command and an option."""
+"""CONTRIBUTING.md and docs/layer-kinds.md followed to the letter in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GUIDE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = "\n".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/layer-kinds.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-SECTIONS = ("A virtual board", "A schedule template", "A graph pass", "A command", "An option")
+SECTIONS = ("A virtual board", "A schedule template", "A layer kind", "An operator's trait", "A graph pass", "A command", "An option")
 
 
 def section(title: str) -> str:
@@ -60,7 +60,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def python(checkout: Path, *arguments: str) -> str:
     """What a Python in the copy prints."""
-    environment = os.environ | {"PYTHONPATH": f"{checkout}:{checkout / 'tests/support'}"}
+    environment = os.environ | {"PYTHONPATH": ":".join(str(checkout / folder) for folder in ("", "tests", "tests/support"))}
     done = subprocess.run([sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -68,11 +68,11 @@ def python(checkout: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
-    for name in ("tvmmobile/cli", "tvmmobile/graph/passes", "tvmmobile/pipeline/options", "tvmmobile/virtual/boards", "schedules", "docs"):
+    for name in ("tvmmobile/cli", "tvmmobile/graph", "tvmmobile/pipeline/options", "tvmmobile/virtual/boards", "schedules", "docs"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.svg"))
     made, edited = follow(title, tmp_path)
-    anchor = title.lower().replace(" ", "-")
-    (row,) = re.findall(rf"^\| \[.*\]\(#{anchor}\) \| (\d) \| (\d) \|", GUIDE, re.MULTILINE)
+    anchor = title.lower().replace(" ", "-").replace("'", "")
+    (row,) = re.findall(rf"^\| \[.*\]\(.*#{anchor}\).* \| (\d) \| (\d) \|", GUIDE, re.MULTILINE)
     assert (str(len(made)), str(len(edited))) == row
 
 
@@ -98,6 +98,46 @@ assert not [one for one in templates_for(Task((Pool(7, 5, 22),), threads=2)) if 
 """
     said = python(checkout, "-c", code).splitlines()
     assert len(said) == 4 + 1 + 4 and all(line.startswith("pixel_mean@1(pixels=") and line.endswith(" True") for line in said)
+
+
+@pytest.mark.parametrize(("title", "lines"), [("A layer kind", [2, 2]), ("An operator's trait", [1])])
+def test_few_lines_register_a_kind_and_a_trait(title: str, lines: list[int]) -> None:
+    diffs = [found.group(3) for found in BLOCK.finditer(section(title)) if found.group(2) == "diff"]
+    assert [len(re.findall(r"^ *[+-](?![+-]{2} )", diff, re.MULTILINE)) for diff in diffs] == lines
+
+
+def test_the_layer_kind_computes_what_pytorch_computes_and_the_trait_keeps_a_batch_split(checkout: Path, tmp_path: Path) -> None:
+    code = f"""
+import torch
+from pathlib import Path
+from host_kernels import run_on_host
+from small_networks import Lambda, error_against_torch, prepared, seeded
+from tvmmobile.graph import operators
+from tvmmobile.graph.layers.axis_max import AxisMax
+from tvmmobile.graph.passes.split_batch import split_batch
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import task_from_json, task_to_json
+from tvmmobile.networks.frontend import import_torch
+from tvmmobile.schedules import templates_for
+for number, (shape, axis) in enumerate((((2, 5, 3, 3), 1), ((3, 4), 1), ((7,), 0))):
+    task = Task((AxisMax(shape, axis),))
+    assert task_from_json(task_to_json(task)) == task
+    (template,) = templates_for(task)
+    for schedule in template.space(task).unpruned():
+        print(schedule, run_on_host(task, schedule, Path({str(tmp_path)!r}, f"{{number}}_{{schedule.values['lanes']}}.so")) == 0)
+over = [Lambda(lambda x: x * torch.amax(x, 1, keepdim=True)), Lambda(lambda x: torch.amax(x, 3, keepdim=True))]
+network, shape = seeded(torch.nn.Conv2d(3, 9, 3), *over), (1, 3, 9, 8)
+print(*(node.layer.name for node in prepared(network, shape).nodes if isinstance(node.layer, AxisMax)))
+print(error_against_torch(network, shape, Path({str(tmp_path)!r}, "network.so")) <= 1e-5)
+batch = import_torch(seeded(torch.nn.Conv2d(3, 4, 3), Lambda(torch.atan), torch.nn.Conv2d(4, 4, 3)), (2, 3, 8, 8))
+for _ in range(2):
+    print(split_batch(batch).script().count("R.concat("))
+    operators._TRAITS_OF.pop("relax.atan", None)
+    operators.operators_with.cache_clear()
+"""
+    *kernels, names, agrees, split, unknown = python(checkout, "-c", code).splitlines()
+    assert kernels == [f"largest@1(lanes={lanes}) True" for _ in range(3) for lanes in (0, 1)]
+    assert (names, agrees, split, unknown) == ("max_1x7x6x9_a3 max_1x7x6x9_a2", "True", "1", "2")
 
 
 def test_the_pass_runs_in_the_pipeline(checkout: Path, tmp_path: Path) -> None:
