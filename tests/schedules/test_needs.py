@@ -44,8 +44,9 @@ def _names_of(kind: type[Any]) -> Iterator[str]:
     yield from (name for name in dir(kind) if not name.startswith("_"))
 
 
+_CLASSES: tuple[type[Any], ...] = (*KINDS.values(), Rounding, IntegerFacts, Task)
 #: Every public name that a kind, its integer facts or a task has, and others.
-NAMES = sorted({name for kind in (*KINDS.values(), Rounding, IntegerFacts, Task) for name in _names_of(kind)} | {"rotation", "mask"})
+NAMES = sorted({name for kind in _CLASSES for name in _names_of(kind)} | {"rotation", "mask"})
 EVERY = (*TEMPLATES, *INTEGER_TEMPLATES)
 _TOKENS, _PLACE = (2, 16, 8), (0, 0, 128, 8)
 _POINTWISE, _WINDOW = Conv2d(14, 14, 64, 64), Conv2d(14, 14, 16, 24, (3, 3))

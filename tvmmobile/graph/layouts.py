@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import numpy as np
 
@@ -72,11 +71,6 @@ def to_nchw(data: Array, layout: Layout = "NHWC") -> Array:
     if layout == "NHWC":
         return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
     return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
-
-
-def from_nchw(image: Any) -> Array:
-    """Copy PyTorch's image to NHWC."""
-    return np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy())
 
 
 def from_nhwc(data: Array, layout: Layout) -> Array:

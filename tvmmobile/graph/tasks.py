@@ -123,12 +123,11 @@ class Task:
     def least_bytes(self) -> int:
         """Bytes of the input, all weights and biases, and the output: with cold caches, no kernel moves fewer."""
         first, *others = self.region
-        data, output = self.storage
-        bytes_of = {"input": data.bytes}
-        moved = sum(bytes_of.get(name, self.precision.bytes) * math.prod(shape) for name, shape in first.least_read.items())
-        others_read = sum(math.prod(shape) for layer in others for shape in layer.side_shapes.values())
+        (data, output), each = self.storage, self.precision.bytes
+        given = sum((data.bytes if name == "input" else each) * math.prod(shape) for name, shape in first.least_read.items())
+        read = sum(math.prod(shape) for layer in others for shape in layer.side_shapes.values())
         constants = sum(layer.constants for layer in self.region)
-        return moved + self.precision.bytes * (others_read + constants) + output.bytes * math.prod(self.region[-1].output_shape)
+        return given + each * (read + constants) + output.bytes * math.prod(self.region[-1].output_shape)
 
 
 def in_place(name: str, place: int) -> str:

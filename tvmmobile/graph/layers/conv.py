@@ -173,11 +173,9 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     def _of(cls, found: Parts, clamp: Clamp) -> Conv2d | None:
         """Return the convolution of the parts."""
         attrs = found["product"].attrs
-        if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
+        if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "HWIO") or ("scaled" in found and not gated_operands(found)):
             return None
         if "permute" in found and turned(found["permute"], TO_LAST) is None:
-            return None
-        if "scaled" in found and not gated_operands(found):
             return None
         height, width, channels = shape_of(found["product"].args[0])[1:]
         kernel = shape_of(found["weight"])[:2]
@@ -187,9 +185,8 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
         # With a single tap it makes no difference.
         steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
-        residual, scaled, filters = "residual" in found, "scaled" in found, shape_of(found["product"])[3]
-        layer = cls(height, width, channels, filters, *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
-        return replace(layer, dilation=(steps[0], steps[1]))
+        outside: Any = {"residual": "residual" in found, "scaled": "scaled" in found, "dilation": (steps[0], steps[1])}
+        return cls(height, width, channels, shape_of(found["product"])[3], *window, int(attrs.groups), clamp, layout, **outside)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
         """Draw weights, zero outside the windows of the layer."""

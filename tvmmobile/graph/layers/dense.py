@@ -40,11 +40,6 @@ class Dense(IntegerLayer, SumLayer):
         return (1, self.out_features)
 
     @property
-    def plain_shape(self) -> tuple[int, ...]:
-        """(1, out_features)."""
-        return self.output_shape
-
-    @property
     def weight_shape(self) -> tuple[int, ...]:
         """(in_features, out_features)."""
         return (self.in_features, self.out_features)
@@ -65,10 +60,9 @@ class Dense(IntegerLayer, SumLayer):
     @classmethod
     def _of(cls, found: Parts, clamp: Clamp) -> Dense | None:
         """Return the fully connected layer of the parts, `None` for a batch of matrices."""
-        data_shape = shape_of(found["product"].args[0])
-        if len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
-            return None
-        return cls(data_shape[1], shape_of(found["product"])[1], clamp)
+        shapes = [shape_of(found[part]) for part in ("weight", "product")]
+        known = len(shape_of(found["product"].args[0])) == len(shapes[0]) == 2
+        return cls(shapes[0][0], shapes[1][1], clamp) if known else None
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch

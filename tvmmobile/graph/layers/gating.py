@@ -41,7 +41,6 @@ class Gating(ImageLayer, IntegerLayer):
 
     @classmethod
     def _of(cls, found: Parts) -> Gating | None:
-        """Return the layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
         shape = shape_of(found["scaled"])
         return cls(*shape[1:]) if gated_operands(found) and shape[0] == 1 and is_float32(found["scaled"]) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tvmmobile.graph.layers.kind import ConvertingLayer
-from tvmmobile.graph.layouts import Layout, activation_shape
+from tvmmobile.graph.layouts import activation_shape
 from tvmmobile.graph.needs import SHAPE
 
 
@@ -21,15 +21,8 @@ class ImageLayer(ConvertingLayer):
     width: int = field(metadata=SHAPE)
     channels: int = field(metadata=SHAPE)
 
-    @property
-    def in_layout(self) -> Layout:
-        """Of the input."""
-        return "NHWC"
-
-    @property
-    def out_layout(self) -> Layout:
-        """Of the output."""
-        return "NHWC"
+    # Without types, these are no fields.
+    in_layout = out_layout = "NHWC"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

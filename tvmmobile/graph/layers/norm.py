@@ -11,7 +11,7 @@ import numpy as np
 from tvmmobile.graph.expressions import image_of
 from tvmmobile.graph.layers.image import ImageLayer
 from tvmmobile.graph.layers.kind import Form, Parts, form_of_operator
-from tvmmobile.graph.layouts import from_nchw, to_nchw
+from tvmmobile.graph.layouts import to_nchw
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
@@ -121,4 +121,4 @@ class GroupNorm(_Norm):
         import torch
 
         image, weight, bias = map(torch.from_numpy, (to_nchw(data), constants.weight, constants.bias))
-        return from_nchw(torch.nn.functional.group_norm(image, self.groups, weight, bias, self.epsilon))
+        return np.ascontiguousarray(torch.nn.functional.group_norm(image, self.groups, weight, bias, self.epsilon).permute(0, 2, 3, 1))

@@ -12,7 +12,7 @@ from tvmmobile.graph.expressions import image_of, shape_of
 from tvmmobile.graph.layers.image import ImageLayer
 from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts, form_of_operator
 from tvmmobile.graph.layers.window import WindowLayer
-from tvmmobile.graph.layouts import Layout, activation_shape, from_nchw, short_name, to_nchw
+from tvmmobile.graph.layouts import Layout, activation_shape, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
 
@@ -143,7 +143,7 @@ class MaxPool(WindowPool):
         import torch
 
         image = self._image(data, side, outside=-np.inf)
-        return from_nchw(torch.nn.functional.max_pool2d(image, self.kernel, self.stride))
+        return np.ascontiguousarray(torch.nn.functional.max_pool2d(image, self.kernel, self.stride).permute(0, 2, 3, 1))
 
 
 @dataclass(frozen=True)
@@ -167,4 +167,4 @@ class MeanPool(WindowPool):
         ones = {name: np.ones_like(array) for name, array in side.items()}
         images = self._image(data, side), self._image(np.ones_like(data), ones)
         sums, counts = (torch.nn.functional.avg_pool2d(image, self.kernel, self.stride) for image in images)
-        return from_nchw(sums / counts)
+        return np.ascontiguousarray((sums / counts).permute(0, 2, 3, 1))

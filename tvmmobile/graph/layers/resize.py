@@ -49,10 +49,6 @@ class Resize(ImageLayer):
         return {"input": activation_shape("NHWC", *pixels, self.channels)}
 
     @property
-    def _sizes(self) -> tuple[tuple[int, int], ...]:
-        return (self.height, self.out_height), (self.width, self.out_width)
-
-    @property
     def kind(self) -> str:
         return "resize bilinear" if self.method == "linear" else "resize nearest"
 
@@ -85,10 +81,11 @@ class Resize(ImageLayer):
 
     def pixels(self, constants: LayerParameters) -> tuple[tuple[Array, Array, Array], ...]:
         """Of each output row, then of each column: the first and last line of the input that it is made of, and the share of the last."""
+        sizes = (self.height, self.out_height), (self.width, self.out_width)
         if self.places != GIVEN:
-            return tuple(pixels_along(inputs, outputs, self.method, self.places) for inputs, outputs in self._sizes)
+            return tuple(pixels_along(inputs, outputs, self.method, self.places) for inputs, outputs in sizes)
         found, begin = [], 0
-        for inputs, outputs in self._sizes:
+        for inputs, outputs in sizes:
             first, share = constants.weight[begin : begin + outputs].astype(np.int64), constants.bias[begin : begin + outputs]
             found.append((first, np.minimum(first + 1, inputs - 1), share))
             begin += outputs
@@ -98,7 +95,8 @@ class Resize(ImageLayer):
         """Draw pixels in ascending order, as resizes have them, where they are given."""
         if self.places != GIVEN:
             return NO_PARAMETERS
-        first = np.concatenate([np.sort(generator.integers(0, inputs, outputs)) for inputs, outputs in self._sizes]).astype(np.int32)
+        sizes = (self.height, self.out_height), (self.width, self.out_width)
+        first = np.concatenate([np.sort(generator.integers(0, inputs, outputs)) for inputs, outputs in sizes]).astype(np.int32)
         share = generator.uniform(0.0, 1.0, first.size) if self.method == "linear" else np.zeros(first.size)
         return LayerParameters(first, share.astype(np.float32))
 

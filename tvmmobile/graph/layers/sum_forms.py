@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,32 +42,24 @@ def _form(pattern: Any, parts: Parts, layer: _Make, curve: str = "", numbers: Ma
 
 
 def _operands(curve: str, *kinds: str) -> list[str]:
-    """The parts that are operands of a curve, of some kinds, in order."""
+    """The parts that are operands of a curve, of some kinds, in order: named after their kind, with a number among those of the kind."""
     found = CURVES[curve].operands if curve else ()
-    return [_part(found, place) for place, kind in enumerate(found) if kind in kinds]
-
-
-def _part(operands: Sequence[str], place: int) -> str:
-    """The name of an operand: its kind, and the number among those of the kind."""
-    return f"{operands[place]} {operands[:place].count(operands[place])}"
+    return [f"{kind} {found[:place].count(kind)}" for place, kind in enumerate(found) if kind in kinds]
 
 
 def _curve_form(total: Any, parts: Parts, curve: str, spelling: Spelling, layer: _Make) -> Form:
     from tvm.relax.dpl import is_const, wildcard
 
     numbers: dict[str, float] = {}
-    operands = []
-    for place, operand in enumerate(CURVES[curve].operands):
-        name = _part(CURVES[curve].operands, place)
-        parts[name] = is_const() if operand == CHANNEL else wildcard()
-        operands.append(parts[name])
+    operands = {name: is_const() if name.startswith(CHANNEL) else wildcard() for name in _operands(curve, CHANNEL, TENSOR, GATE)}
+    parts.update(operands)
 
     def number(value: float) -> Any:
         name = f"number {len(numbers)}"
         numbers[name], parts[name] = value, is_const()
         return parts[name]
 
-    return _form(spelling(total, number, *operands), parts, layer, curve, numbers)
+    return _form(spelling(total, number, *operands.values()), parts, layer, curve, numbers)
 
 
 def _bounded(pattern: Any, parts: Parts, bounds: tuple[str, ...]) -> tuple[Any, Parts]:

@@ -119,7 +119,8 @@ class _Known:
         """
         extents, forms = np.full((_MOST_LAYERS, _MOST_EXTENTS), np.nan), np.full((_MOST_LAYERS, len(_FORMS)), np.nan)
         for place, layer in enumerate(task.region[:_MOST_LAYERS]):
-            logarithms = [math.log2(extent) for extent in layer.extents[:_MOST_EXTENTS]]
+            compared = [getattr(layer, name) for name in layer.extents] or layer.input_shape
+            logarithms = [math.log2(extent) for extent in compared[:_MOST_EXTENTS]]
             extents[place, : len(logarithms)] = logarithms
             forms[place] = [self._number(form) for form in _forms(layer)]
         return np.array([len(task.region), self._number(task.dtype), task.threads, *extents.flat, *forms.flat])
