@@ -20,6 +20,7 @@ from tvmmobile.schedules.floats.group_norm import GroupStatistics
 from tvmmobile.schedules.floats.image_conv import ImageConv
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.floats.pool import PoolMean
+from tvmmobile.schedules.floats.recurrent import Sequences
 from tvmmobile.schedules.floats.resize import Resample
 from tvmmobile.schedules.floats.softmax import AxisSoftmax
 from tvmmobile.schedules.floats.strassen import Strassen
@@ -58,6 +59,7 @@ TEMPLATES: tuple[Template, ...] = (
     HeadAttention(),
     BatchedProduct(),
     AxisSoftmax(),
+    Sequences(),
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

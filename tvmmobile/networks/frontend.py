@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.recurrent_layers import recurrent_macs
 from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
 from tvmmobile.graph.passes.views import TO_FIRST, turned
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
@@ -25,6 +26,7 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters, decompositions
+from tvmmobile.networks.torch_recurrent import recurrent_operators
 from tvmmobile.networks.torch_resizes import keep_resizes
 from tvmmobile.networks.tracing import Trace
 from tvmmobile.system.environment import keep_torch_cache
@@ -126,8 +128,11 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program in PyTorch's core operators, none of which works in place."""
     keep_resizes(program)
+    table = dict(decompositions())
+    for operator in recurrent_operators(program):
+        table.pop(operator, None)
     with quiet():
-        return without_assertions(program.run_decompositions(dict(decompositions())))
+        return without_assertions(program.run_decompositions(table))
 
 
 def without_assertions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -284,7 +289,7 @@ def _macs(call: Any) -> int:
     if name == "relax.matmul":
         return _elements(call) * int(call.args[0].ty.shape[-1])
     if not name.startswith("relax.nn.conv"):
-        return 0
+        return recurrent_macs(call)
     image, weight = call.args[0], call.args[1]
     return _elements(image if name.endswith("_transpose") else call) * math.prod(shape_of(weight)[1:])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmmobile.graph.expressions import shape_of
+from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def converters() -> dict[str, Converter]:
         "_native_batch_norm_legit.no_stats": _instance_norm,
         "grid_sampler_2d.default": _grid_sample,
         **resize_converters(),
+        **recurrent_converters(),
     }
 
 

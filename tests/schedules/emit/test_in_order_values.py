@@ -11,7 +11,8 @@ import pytest
 from integer_kernels import output_on
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Conv2d, Layer
+from tvmmobile.graph.layers import Conv2d, Layer, Recurrent
+from tvmmobile.graph.layers.recurrent import BOTH, GATES
 from tvmmobile.graph.layouts import blocked
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_inputs, make_parameters
@@ -48,6 +49,8 @@ def region(kind: str, rng: random.Random) -> tuple[Layer, ...]:
     if kind in ("conv", "winograd"):
         stride = 1 if kind == "winograd" else stride
         return (Conv2d(height, width, depth, channels, (3, 3), (stride, stride), (1, 1, 1, 1), clamp=RELU6),)
+    if kind == "recurrent":
+        return (Recurrent(rng.choice(list(GATES)), rng.randint(1, 4), rng.choice((1, 2, 6)), rng.randint(9, 40), BOTH),)
     if kind == "strassen":
         return (Conv2d(height, width, 128, 128, clamp=RELU6, in_layout=rng.choice(("NHWC", blocked(32)))),)
     kernel = rng.choice((3, 5))
@@ -73,7 +76,7 @@ def check(kind: str, seed: int, agents: Agents) -> None:
         assert outcome.error is None, f"{task.name} {schedule}: {outcome.error}"
 
 
-KINDS = ("pointwise", "depthwise", "image", "chain", "conv", "winograd", "strassen", "separable")
+KINDS = ("pointwise", "depthwise", "image", "chain", "conv", "winograd", "strassen", "separable", "recurrent")
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])

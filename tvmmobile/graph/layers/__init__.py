@@ -11,6 +11,7 @@ from tvmmobile.graph.layers.norm import ChannelNorm, GroupNorm
 from tvmmobile.graph.layers.opaque import Opaque
 from tvmmobile.graph.layers.pooling import MaxPool, MeanPool, Pool, WindowPool
 from tvmmobile.graph.layers.product import Product
+from tvmmobile.graph.layers.recurrent import Recurrent
 from tvmmobile.graph.layers.resize import Resize
 from tvmmobile.graph.layers.rounding import Rounding, shift_of
 from tvmmobile.graph.layers.softmax import Softmax
@@ -32,6 +33,7 @@ KINDS: dict[str, type[Layer]] = {
     "product": Product,
     "gate": Gating,
     "attention": Attention,
+    "recurrent": Recurrent,
     "opaque": Opaque,
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "Place",
     "Pool",
     "Product",
+    "Recurrent",
     "Resize",
     "Rounding",
     "Softmax",

@@ -36,6 +36,7 @@ from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
+from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.sequences import sequences
@@ -84,6 +85,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
     transform = relax.transform
     return [
         ("split_batch", split_batch),
+        ("recurrent_layers", recurrent_layers(composer.accepts, composer.layers)),
         ("compare_booleans", compare_booleans),
         ("pads_of_layers", pads_of_layers),
         ("sequences", sequences),

@@ -1,0 +1,168 @@
+"""Recurrent layers from importers' calls to layers of their own, or to straight lines of operators where no template takes them.
+
+An importer emits a call of an external function that is named after the cell and the direction, `recurrent_call`. It is not compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.layers import Layer, LayerParameters, Recurrent
+from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, states_of
+from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
+from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.unrolled_cells import CURVES, Cell, unrolled
+from tvmmobile.system.errors import UserError
+
+#: Before the cell and the direction in the names of external functions.
+_PREFIX = "tvmmobile.recurrent."
+
+
+def recurrent_call(
+    cell: str, direction: str, data: Any, weights: Sequence[Any], biases: Sequence[Any], states: Sequence[Any]
+) -> tuple[Any, ...]:
+    """Emit a recurrent layer.
+
+    Args:
+        cell, direction, data: see `Recurrent`.
+        weights, biases: of the products of each direction's states, (units, gates · units) and (gates · units).
+        states: those of the beginning, in the order of `states_of`; none for zeros.
+
+    Returns:
+        The hidden states of all steps, (steps, sequences, directions · units), and an LSTM's memories of the end, (directions, sequences,
+        units).
+    """
+    from tvm import relax
+
+    emit = relax.BlockBuilder.current().emit
+    (steps, sequences, _), units, directions = shape_of(data), shape_of(weights[0])[0], len(weights)
+    shapes = [(steps, sequences, directions * units), (directions, sequences, units)][: len(states_of(cell))]
+    types = [relax.TensorType(shape, FLOAT32.name) for shape in shapes]
+    arguments = relax.Tuple([data, *weights, *biases, *states])
+    call = emit(relax.call_dps_packed(f"{_PREFIX}{cell}.{direction}", arguments, out_ty=types if len(types) > 1 else types[0]))
+    return tuple(emit(relax.TupleGetItem(call, place)) for place in range(2)) if len(types) > 1 else (call,)
+
+
+def last_hidden(outputs: Any, direction: str, units: int) -> Any:
+    """Emit the hidden states of the end, (directions, sequences, units), from those of all steps."""
+    from tvm import relax
+
+    emit, op = relax.BlockBuilder.current().emit, relax.op
+    steps = shape_of(outputs)[0]
+    if direction != BOTH:
+        last = 0 if direction == BACKWARD else steps - 1
+        return outputs if steps == 1 else emit(op.strided_slice(outputs, [0], [last], [last + 1]))
+    ends = [
+        emit(op.strided_slice(outputs, [0, 2], [step, first], [step + 1, first + units])) for step, first in ((steps - 1, 0), (0, units))
+    ]
+    return emit(op.concat(ends, 0))
+
+
+def recurrent_macs(value: Any) -> int:
+    """Multiply-adds of an importer's call; 0 for other values."""
+    layer = _layer_of(value)
+    return 0 if layer is None else layer.macs
+
+
+def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
+    """The pass that replaces importers' calls by calls of layers that are accepted, which it adds to `layers`, and others by operators."""
+
+    def compose(module: Any) -> Any:
+        from tvm import relax
+
+        if not any(_layer_of(binding.value) for binding in bindings_of(module["main"])):
+            return module
+        for transform in (relax.transform.DeadCodeElimination(), fold_constants, relax.transform.FoldConstant()):
+            module = transform(module)  # PyTorch's weights are turned and joined, and its states of the beginning made
+        main = _Rewriting(module["main"], accepts, layers).rewritten()
+        module = module.clone()
+        module["main"] = main
+        return module
+
+    return compose
+
+
+def _layer_of(value: Any) -> Recurrent | None:
+    """The layer of an importer's call, with states of the beginning if it has any, and without memories in its output."""
+    if operator_of(value) != "relax.call_dps_packed" or not str(getattr(value.args[0], "global_symbol", "")).startswith(_PREFIX):
+        return None
+    cell, direction = value.args[0].global_symbol.removeprefix(_PREFIX).split(".")
+    data, weight, *others = value.args[1].fields
+    steps, sequences, _ = shape_of(data)
+    layer = Recurrent(cell, steps, sequences, shape_of(weight)[0], direction)
+    return replace(layer, initial=len(others) >= 2 * layer.directions)
+
+
+class _Rewriting(MainRewriter):
+    """`main` while recurrent layers are replaced.
+
+    Attributes:
+        results: of each importer's call.
+    """
+
+    def __init__(self, main: Any, accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> None:
+        super().__init__(main)
+        self.accepts, self.layers, self.readers = accepts, layers, readers_of(main)
+        self.results: dict[Any, tuple[Any, ...]] = {}
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """A result of a layer, or what it was."""
+        from tvm import relax
+
+        if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.results:
+            return self.results[value.tuple_value][value.index]
+        again = rebuilt(value, lambda part: self.replaced.get(part, part))
+        layer = _layer_of(value)
+        if layer is None:
+            return again
+        memory = any(getattr(self.values.get(reader), "index", 0) == 1 for reader in self.readers[variable])
+        self.results[variable] = self._layer(replace(layer, memory=memory), list(map(self._known, again.args[1].fields)))
+        return self.results[variable][0]
+
+    def _known(self, value: Any) -> Any:
+        """The constant that a variable stands for, or the variable."""
+        import tvm
+
+        bound = self.builder.lookup_binding(value) if isinstance(value, tvm.ir.Var) else None
+        return bound if isinstance(bound, tvm.ir.GenericConst) else value
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+    def _layer(self, layer: Recurrent, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Emit a layer; returns the results of the importer's call."""
+        import tvm
+        from tvm import relax
+
+        data, count, op = arguments[0], layer.directions, relax.op
+        given, states = arguments[1 : 1 + 2 * count], arguments[1 + 2 * count :]
+        if not all(isinstance(one, tvm.ir.GenericConst) for one in given):
+            raise UserError(
+                f"the network has a recurrent layer ({layer.name}) whose weights it computes.", "Export it with constant weights."
+            )
+        weights, biases = ([one.value.numpy() for one in part] for part in (given[:count], given[count:]))
+        if all(isinstance(one, tvm.ir.GenericConst) and not one.value.numpy().any() for one in states):
+            layer, states = replace(layer, initial=False), []
+        if not self.accepts(layer):
+            cells = [Cell(layer.cell, *both, CURVES[layer.cell]) for both in zip(weights, biases, strict=True)]
+            return unrolled(cells, data, states, layer.direction)
+        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
+        self.layers[name] = ComposedLayer(layer, LayerParameters(np.stack(weights), np.stack(biases)))
+        inputs = relax.Tuple([data, *states])
+        result = self.builder.emit(relax.call_dps_packed(name, inputs, out_ty=relax.TensorType(layer.output_shape, FLOAT32.name)))
+        if not layer.memory:
+            return (result,)
+        outputs, memory = (
+            self.builder.emit(op.strided_slice(result, [0], [first], [last]))
+            for first, last in ((0, layer.steps), (layer.steps, layer.steps + 1))
+        )
+        memory = self.builder.emit(op.reshape(memory, [layer.sequences, layer.directions, layer.units]))
+        return outputs, memory if layer.directions == 1 == layer.sequences else self.builder.emit(op.permute_dims(memory, [1, 0, 2]))
