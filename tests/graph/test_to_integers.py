@@ -8,19 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from quantised import decibels, flow_from
+from quantised import decibels, flow_from, run
 from small_networks import Residual, seeded, unit
 from torch import nn
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
-from tvmmobile.graph.network import Network, kernel_bindings, names_of, read_network
+from tvmmobile.graph.network import Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import compose, finish, finish_integers
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.integers import compute_integers
-from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation.calibration import Method, images_of, quantise
 from tvmmobile.quantisation.flow import flow_of
@@ -82,34 +78,6 @@ def quantised(refused: Refused = lambda layer: False, images: Array | None = Non
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
     layers = named_layers(found, names_of(wide))
     return found, read_network(*finish_integers(composed, layers.quantised, layers.floats))
-
-
-def run(read: Network, image: Array) -> Array:
-    """What `main` computes, each layer by its reference."""
-    from tvm import relax
-
-    main, number_of = read.module["main"], {binding.var: number for number, binding in enumerate(kernel_bindings(read.module))}
-    values = {main.params[0]: image}
-    for binding in bindings_of(main):
-        value = binding.value
-        if binding.var not in number_of:
-            source = values[value.args[0] if isinstance(value, relax.Call) else value]
-            values[binding.var] = source.reshape([int(extent) for extent in binding.var.ty.shape])
-            continue
-        node = read.nodes[number_of[binding.var]]
-        data, *others = [values[one] if isinstance(one, relax.Var) else one.value.numpy() for one in value.args[1].fields]
-        written = getattr(node.layer, "writes", "") or node.dtype
-        assert str(binding.var.ty.dtype) == written or not node.dtype
-        if isinstance(node.parameters, IntegerParameters):
-            values[binding.var] = compute_integers(
-                node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True))
-            )
-        elif node.parameters is None:
-            values[binding.var] = run_unscheduled(node.function, [data, *others])
-        else:
-            found = node.layer.compute(data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
-            values[binding.var] = np.rint(found).clip(LOWEST, HIGHEST).astype(np.int8) if written == "int8" else found
-    return values[main.body.body]
 
 
 def is_gate(layer: Layer) -> bool:

@@ -1,4 +1,4 @@
-"""Small float32 networks as steps, and the trained one, for tests of quantisation."""
+"""Small float32 networks as steps, and the trained one, for tests of quantisation; what a network in integers computes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import torch
 from trained import trained
 
 from studies.trained.digits import SIDE, digits, inputs_of
+from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import read_network
+from tvmmobile.graph.network import Network, kernel_bindings, read_network
 from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.integers import compute_integers
+from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation.equalisation import pairs_of, scaled
 from tvmmobile.quantisation.flow import Flow, flow_of
@@ -49,3 +53,31 @@ def decibels(output: Array, expected: Array) -> float:
     """Signal to noise of an output."""
     noise = np.square(output.astype(np.float64) - expected).sum()
     return float(10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise)) if noise else np.inf
+
+
+def run(read: Network, image: Array) -> Array:
+    """What `main` computes, each layer by its reference."""
+    from tvm import relax
+
+    main, number_of = read.module["main"], {binding.var: number for number, binding in enumerate(kernel_bindings(read.module))}
+    values = {main.params[0]: image}
+    for binding in bindings_of(main):
+        value = binding.value
+        if binding.var not in number_of:
+            source = values[value.args[0] if isinstance(value, relax.Call) else value]
+            values[binding.var] = source.reshape([int(extent) for extent in binding.var.ty.shape])
+            continue
+        node = read.nodes[number_of[binding.var]]
+        data, *others = [values[one] if isinstance(one, relax.Var) else one.value.numpy() for one in value.args[1].fields]
+        written = getattr(node.layer, "writes", "") or node.dtype
+        assert str(binding.var.ty.dtype) == written or not node.dtype
+        if isinstance(node.parameters, IntegerParameters):
+            values[binding.var] = compute_integers(
+                node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True))
+            )
+        elif node.parameters is None:
+            values[binding.var] = run_unscheduled(node.function, [data, *others])
+        else:
+            found = node.layer.compute(data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
+            values[binding.var] = np.rint(found).clip(LOWEST, HIGHEST).astype(np.int8) if written == "int8" else found
+    return values[main.body.body]

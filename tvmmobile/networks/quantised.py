@@ -68,7 +68,7 @@ class WeightScales:
         return np.array(found)
 
     def _fitting(self, values: Array) -> float | None:
-        """The scale of which a filter's values are multiples; `None` if no filter of the file has such a one.
+        """The largest scale of which a filter's values are multiples; `None` if no filter of the file has such a one.
 
         Graph passes cut filters into parts: those of a transposed convolution become filters for each pixel that a place makes.
         """
@@ -76,9 +76,8 @@ class WeightScales:
         scales = np.unique(list(self.scales.values()))
         scales = scales[(scales > 0) & (np.abs(largest / scales - np.rint(largest / scales)) <= _OFF) & (largest / scales < _MOST)]
         steps = values.reshape(1, -1) / scales.reshape(-1, 1)
-        off = np.abs(steps - np.rint(steps)).max(1, initial=0.0)
-        best = int(off.argmin()) if off.size else -1
-        return float(scales[best]) if off.size and off[best] <= _OFF else None
+        fitting = scales[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
+        return float(fitting[-1]) if fitting.size else None
 
 
 def _key(values: Array) -> bytes:

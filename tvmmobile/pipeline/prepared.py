@@ -14,8 +14,10 @@ import numpy as np
 from tvmmobile.graph.integers import SEVEN_BITS, curve_of
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Gating, Layer, SumLayer
 from tvmmobile.graph.network import INPUT, KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
+from tvmmobile.graph.passes.steps_apart import steps_apart
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
@@ -27,7 +29,7 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Step, flow_of
-from tvmmobile.quantisation.given import as_given
+from tvmmobile.quantisation.given import as_given, unfit_weights
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
@@ -84,7 +86,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     inputs = _noise(imported.spec, _REFERENCE_SEED)
     if precision.is_integer and imported.scales is not None:
         _check_quantised(imported.spec, (FLOAT32.name, INT8.name, "uint8"))
-        return _as_given(imported, imported.scales, job, accepts, inputs, dump_dir)
+        return _as_given(imported, imported.scales, job, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir, whole_rows=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
@@ -186,29 +188,31 @@ def _as_given(
     imported: Imported,
     scales: WeightScales,
     job: VariantJob,
-    accepts: Callable[[Layer], bool],
     inputs: tuple[Array, ...],
     dump_dir: Path | None,
 ) -> Prepared:
-    """Prepare a network that its file has quantised; `accepts` decides on layers in float32, `inputs` are the library's reference."""
+    """Prepare a network that its file has quantised; `inputs` are the library's reference."""
 
     def takes(layer: Layer) -> bool:
         return taken(job.task((layer,)))
 
     def composes(layer: Layer) -> bool:
-        return takes(layer) if is_sum(layer) else accepts(layer)
+        if is_sum(layer) or isinstance(layer, Gating):
+            return takes(layer)
+        return not (isinstance(layer, Conv2d) and layer.scaled) and taken(replace(job.task((layer,)), dtype=FLOAT32.name))
+
+    def sums(found: ComposedLayer) -> bool:
+        weight, returns_floats = found.parameters.weight, dict[str, Any](writes=FLOAT32.name)
+        return takes(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight))
 
     composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir, lone=False)
-    module, layers = compose_roundings(composed.module, composed.layers)
+    module, layers = steps_apart(*compose_roundings(composed.module, composed.layers), sums, composes)
     composed = replace(composed, module=module, layers=layers)
     wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
     found = as_given(flow, scales.of, takes, chosen_layers(flow, job.options.keep))
     if not found.network.steps:
-        raise UserError(
-            f"{imported.spec.variant} has no layer that an int8 kernel takes: {_commonest(found.floats)}.",
-            "Quantise it with scales for activations, and symmetric weights; or leave out --dtype int8.",
-        )
+        return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
     lowered = named_layers(found.network, names)
     network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
@@ -220,6 +224,21 @@ def _as_given(
     entries = [_scales(step, nodes[names[number]], network) for number, step in found.network.steps.items()]
     details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), inputs, found.network, details)
+
+
+def _in_floats(imported: Imported, job: VariantJob, inputs: tuple[Array, ...], why: str, dump_dir: Path | None) -> Prepared:
+    """Prepare a quantised network of which no int8 kernel takes a layer, for a reason: all of it is in float32, where layers have more
+    forms.
+    """
+
+    def accepts(layer: Layer) -> bool:
+        return not isinstance(layer, Gating) and taken(replace(job.task((layer,)), dtype=FLOAT32.name))
+
+    network = read_network(*finish(compose(imported.module, accepts, dump_dir)))
+    kept = [(node, found) for node, found in enumerate(network.nodes) if found.dtype == FLOAT32.name]
+    floats = tuple(KeptLayer(node, found.layer.name, why) for node, found in kept)
+    details = {"quantisation": {"calibration": None, "layers": []}, **_float32_layers(floats)}
+    return Prepared(replace(network, kept=floats), inputs, None, details)
 
 
 def _commonest(reasons: Mapping[int, str]) -> str:

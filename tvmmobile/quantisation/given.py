@@ -142,16 +142,22 @@ def _scale(layer: Rounding) -> Scale:
     return Scale(layer.step, layer.zero)
 
 
+def unfit_weights(weight: Array, given: Array | None) -> str:
+    """Why weights with these scales of output channels cannot be what a kernel takes; "" where they can."""
+    if given is None:
+        return "its weights are not quantised, or not by output channel"
+    integers = weight / given
+    if np.abs(integers - np.rint(integers)).max(initial=0.0) > _OFF * HIGHEST:
+        return "its weights are not quantised"
+    return f"weights beyond ±{HIGHEST} steps" if np.abs(integers).max(initial=0.0) > HIGHEST + 0.5 else ""
+
+
 def _unfit(step: Step, given: Array | None, read: Scale) -> str:
     """Why the weights and biases of a layer cannot be what its kernel takes; "" where they can."""
     assert step.parameters is not None
-    if given is None:
-        return "its weights are not quantised, or not by output channel"
-    integers = step.parameters.weight / given
-    if np.abs(integers - np.rint(integers)).max(initial=0.0) > _OFF * HIGHEST:
-        return "its weights are not quantised"
-    if np.abs(integers).max(initial=0.0) > HIGHEST + 0.5:
-        return f"weights beyond ±{HIGHEST} steps"
+    why = unfit_weights(step.parameters.weight, given)
+    if why or given is None:
+        return why
     return f"biases beyond ±{BIAS_MOST:g} steps" if np.abs(step.parameters.bias / (given * read.step)).max() > BIAS_MOST else ""
 
 

@@ -3,6 +3,7 @@
     (min(max(round(x / step) + zero, low), high) - zero) · step
 
 where `clip` may take the place of both bounds. What dequantises an input of integers counts as one: its numbers are rounded already.
+Roundings to integers of more bits stay what they are, arithmetic in float32.
 `simpler_roundings` runs before all other passes, `compose_roundings` once layers are composed.
 """
 
@@ -20,7 +21,6 @@ from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
-from tvmmobile.system.errors import UserError
 
 #: Operators that only move numbers.
 _MOVING = {"relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten"}
@@ -38,12 +38,9 @@ class _Found:
 def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
     """The module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
 
-    A clip right before a rounding becomes part of it; of two roundings to the same integers, one after the other, the second is left out,
-    whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise convolution of one of them, with weights
-    of 1, to which the other is added, if `takes` such a layer.
-
-    Raises:
-        UserError: a rounding has more than 8 bits.
+    A clip right before a rounding becomes part of it, if nothing else reads it; of two roundings to the same integers, one after the other,
+    the second is left out, whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise convolution of one
+    of them, with weights of 1, to which the other is added, if `takes` such a layer.
     """
     import tvm
 
@@ -107,7 +104,7 @@ class _Recognising(MainRewriter):
         data, divisor = self._operands(quotient, "divide")
         if data is None or step != divisor or zero != shift or step is None or zero is None:
             return None
-        if not all(float(number).is_integer() for number in (zero, *bounds)):
+        if not all(float(number).is_integer() for number in (zero, *bounds)) or bounds[0] < LOWEST or bounds[1] > HIGHEST:
             return None
         shape = tuple(shape_of(variable))
         return _Found(data, Rounding(shape, step, int(zero), int(bounds[0]), int(bounds[1])))
@@ -181,12 +178,8 @@ class _Simpler(_Recognising):
         if found.layer.stored:
             self.found[variable] = found
             return self.again(value)
-        if found.layer.low < LOWEST or found.layer.high > HIGHEST:
-            raise UserError(
-                f"the network has a tensor of integers from {found.layer.low} to {found.layer.high}, and int8 kernels take 8 bits.",
-                "Quantise its activations to int8 or uint8.",
-            )
-        source, (low, high) = self.clipped(found.source)
+        alone = len(self.readers[found.source]) == 1
+        source, (low, high) = self.clipped(found.source) if alone else (found.source, (-np.inf, np.inf))
         layer = _bounded(found.layer, low, high)
         before = self._moved(source)
         if before is not None and _same_integers(before.layer, layer):
