@@ -27,6 +27,12 @@ _FAR = 5.5
 #: 1/d by a guess and two Newton steps, r · (a - d·r), tuned so that errors are equal on both sides of zero: 6e-9 of the result.
 #: The bits of the guess are the mantissa of this number, and the largest exponents', less the bits of d. The result is `_SCALE / d`.
 _GUESS, _STEPS, _SCALE = 1.414306640625, (1.435762889681854, 1.0305924450378963), 0.26553019528650734
+#: The same in half precision: 2ᶠ within 2e-3, one Newton step, and the bits of a guess whose error is 1.5 %. The numbers are those, of some
+#: hundred near the exact ones, with which rounding does least harm: x · sigmoid(x) is within 1.3e-3 of max(1, |x|), and x from 9 up.
+_HALF_EXP2 = (1.0004432486215697, 0.7034470220911557, 0.23842617854564332)
+_HALF_GUESS, _HALF_STEP, _HALF_SCALE = (29 << 10) + 420, 1.435546875, 0.51513671875
+#: Its bounds: below the lower one the guess, and the product, are 0; from the upper one on the sigmoid is 1.
+_HALF_LEAST, _HALF_MOST = -10.7, 9.0
 #: Bound of the sigmoid's argument x: exp(±x), and one more than that, have normal reciprocals.
 _MOST = 85.0
 
@@ -104,6 +110,14 @@ class Vectors:
             return self.cast(wide.sigmoid_from(wide.cast(x)))
         return self._logistic(self.at_most(x, _MOST), keeps_nan=False)
 
+    def silu(self, x: Expr) -> Expr:
+        """x · sigmoid(x). Below the lower bound the other factor no longer shrinks, so that x must not grow."""
+        if self.wide == self.dtype:
+            x = self.bind(self.limited(x, -_MOST, None))
+            return x * self.sigmoid_from(x)
+        x = self.bind(self.limited(x, _HALF_LEAST, None))
+        return x * self._half_logistic(self.bind(self.at_most(x, _HALF_MOST)))
+
     def exp_negative(self, x: Expr) -> Expr:
         """exp(x) for x up to 0, relative error at most 2e-7; exp(-85) below -85, any value for a NaN."""
         return self._exp(self.bind(self.at_least(x, -_MOST)), _LOG2_E)
@@ -127,6 +141,18 @@ class Vectors:
     def _logistic(self, x: Expr, keeps_nan: bool) -> Expr:
         """`sigmoid` within ±85."""
         return self._reciprocal(self.number(_SCALE) + self._exp(self.bind(x), -_LOG2_E, _SCALE, keeps_nan))
+
+    def _half_logistic(self, x: Expr) -> Expr:
+        """The sigmoid within the bounds of half precision: 16 instructions for eight numbers, where `_logistic` takes 50."""
+        factor, rounder = self.number(-_LOG2_E), self.number(1.5 * 2.0**self._mantissa)
+        shifted = self.bind(x * factor + rounder)
+        rest = self.bind(x * factor + self._kept(rounder - self._kept(shifted)))
+        first, second, third = (self.number(coefficient * _HALF_SCALE) for coefficient in _HALF_EXP2)
+        power = (third * rest + second) * rest + first
+        exponent = self.T.shift_left(self._bits(shifted, self._integer), self._splat(self._mantissa, self._integer))
+        d = self.bind(self.number(_HALF_SCALE) + self._from(self._bits(power, self._integer) + exponent))
+        guess = self.bind(self._from(self._splat(_HALF_GUESS, self._integer) - self._bits(d, self._integer)))
+        return guess * (self.number(_HALF_STEP) - d * guess)
 
     def _wider(self) -> Vectors:
         return Vectors(self.wide, self.lanes, self.bind, self.ordered)

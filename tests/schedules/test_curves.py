@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.host_kernels import HOST, check_schedule, examples
+from support.host_kernels import HALF, HOST, check_schedule, examples
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.curves import CURVES
@@ -27,10 +27,10 @@ OPERAND = float(np.float32(0.3))
 
 
 def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
-    """What a kernel computes that does nothing else."""
+    """What a kernel computes that does nothing else, in the inputs' precision."""
     import tvm
 
-    task = Task((Dense(lanes, 1, curve),))
+    task = Task((Dense(lanes, 1, curve),), str(inputs.dtype))
     kernel = Kernel(task)
     with kernel.body(data=inputs.shape, output=inputs.shape) as (data, output), kernel.loop(inputs.size // lanes) as step:
         vectors = kernel.vectors(lanes)
@@ -38,7 +38,7 @@ def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
         value = CURVES[curve].emit(vectors, kernel.load(data, step * lanes, lanes), *operands)
         kernel.store(output, value, step * lanes, lanes)
     path = folder / f"{task.symbol}.so"
-    compile_kernel(kernel.finish(), HOST, path)
+    compile_kernel(kernel.finish(), HALF if task.dtype == "float16" else HOST, path)
     tensors = [tvm.runtime.tensor(array) for array in (inputs, np.zeros_like(inputs))]
     tvm.runtime.load_module(str(path))[task.symbol](*tensors)
     result: Array = tensors[1].numpy()
@@ -77,6 +77,18 @@ def test_infinities_and_nans(tmp_path: Path, curve: str, lanes: int) -> None:
     limits = {"tanh": -1, "square": np.inf, **dict.fromkeys(("prelu", "times", "gated", "scaled"), -np.inf), "hswish": np.nan}
     assert below == pytest.approx(limits.get(curve, 0), abs=1e-6, nan_ok=True)
     assert np.isfinite(values[2:4]).all() and np.isnan(values[4:]).all()
+
+
+@pytest.mark.parametrize("lanes", [8, 1])
+def test_silu_of_every_number_in_half_precision(tmp_path: Path, lanes: int) -> None:
+    inputs = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    actual, exact = values_of("silu", lanes, inputs, tmp_path).astype(np.float64), inputs.astype(np.float64)
+    finite = np.isfinite(exact)
+    wanted = CURVES["silu"].exact(exact[finite])
+    error = np.abs(actual[finite] - wanted) / np.maximum(1, np.abs(exact[finite]))
+    assert 1e-3 < error.max() <= 1.4e-3  # rounding the exact value makes 0.5e-3 of it
+    assert (actual[exact > 9] == exact[exact > 9]).all() and (np.abs(actual[exact < -10.7]) < 1e-4).all()
+    assert (np.isnan(actual) == np.isnan(exact)).all()
 
 
 LAYERS: dict[str, Layer] = {

@@ -67,12 +67,6 @@ def _emit_hswish(v: Any, x: Any) -> Any:
     return x * (v.bounded(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6))
 
 
-def _emit_silu(v: Any, x: Any) -> Any:
-    """Below -85 the other factor no longer shrinks, so that x must not grow."""
-    x = v.bind(v.limited(x, -85.0, None))
-    return x * v.sigmoid_from(x)
-
-
 def _emit_gelu(v: Any, x: Any) -> Any:
     """Below -5.5 the other factor is 0 within its error."""
     x = v.bind(v.limited(x, -5.5, None))
@@ -118,7 +112,7 @@ CURVES: dict[str, Curve] = {
     "hsigmoid": Curve(_hsigmoid, _emit_hsigmoid, 2e-7, (lambda x, number: _op("divide")(_clipped(x, number), number(6.0)),)),
     "silu": Curve(
         lambda x: x * _sigmoid(x),
-        _emit_silu,
+        lambda v, x: v.silu(x),
         3e-7,
         (lambda x, number: _op("nn.silu")(x),),
         long=True,
