@@ -166,12 +166,13 @@ class Epilogue(Ends):
         return value
 
     def finished(self, accumulators: Buffer, spots: Sequence[Spot]) -> Buffer | None:
-        """With a long curve and no operand: the sums leave their registers, and a few return at a time for the curve."""
+        """With a long curve and no operands but tensors: the sums leave their registers, and a few return at a time for the curve."""
         curves = [CURVES[step] for step in self.layer.steps if isinstance(step, str)]
         alike = len({spot.lanes for spot in spots}) == 1
-        if not any(curve.long for curve in curves) or any(curve.operands for curve in curves) or len(spots) <= AT_ONCE or not alike:
+        plain = {kind for curve in curves for kind in curve.operands} <= {TENSOR}
+        if not any(curve.long for curve in curves) or not plain or len(spots) <= AT_ONCE or not alike:
             return None
-        waiting, lanes, spot = self.kernel.like(accumulators), spots[0].lanes, spots[0]
+        waiting, lanes = self.kernel.like(accumulators), spots[0].lanes
         places = [number * lanes for number in range(len(spots))]
         for place in places:
             self.kernel.store(waiting, self.kernel.load(accumulators, place, lanes), place, lanes)
@@ -179,7 +180,7 @@ class Epilogue(Ends):
             # Without it LLVM would keep all sums in registers after all, and spill the rest.
             self.kernel.call("tvmmobile_barrier", lambda: BARRIER, (waiting, 0))
             for place in map(int, group):
-                self.kernel.store(waiting, self.finish(self.kernel.load(waiting, place, lanes), spot), place, lanes)
+                self.kernel.store(waiting, self.finish(self.kernel.load(waiting, place, lanes), spots[place // lanes]), place, lanes)
         return waiting
 
     def _step(self, step: Clamp, value: Expr, operands: Sequence[Expr], vectors: Vectors) -> Expr:

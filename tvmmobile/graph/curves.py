@@ -14,6 +14,8 @@ import numpy.typing as npt
 CHANNEL, TENSOR, GATE = "channel", "tensor", "gate"
 #: The curve of a scale and a shift for each channel, which only passes of our own put behind a layer.
 SCALED = "scaled"
+#: That of a tensor which is added behind another step.
+PLUS = "plus"
 Float64 = npt.NDArray[np.float64]
 #: From a pattern of Relax, what makes the pattern of a constant with that value, and the operands' patterns, to the pattern of a form in
 #: which networks have it.
@@ -168,6 +170,7 @@ CURVES: dict[str, Curve] = {
     SCALED: Curve(
         lambda x, scale, shift: x * scale + shift, lambda v, x, scale, shift: x * scale + shift, 1.2e-7, operands=(CHANNEL, CHANNEL)
     ),
+    PLUS: Curve(lambda x, other: x + other, lambda v, x, other: x + other, 6e-8, operands=(TENSOR,)),
     # Squeeze and excite, where no layer takes the factors as those of its input.
     "gated": Curve(
         lambda x, gate: x * gate,

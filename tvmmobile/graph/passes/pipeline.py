@@ -25,6 +25,7 @@ from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.given_resizes import given_resizes
 from tvmmobile.graph.passes.group_norms import group_norms
 from tvmmobile.graph.passes.input_steps import input_steps
+from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
@@ -192,7 +193,9 @@ def finish(
     layers = dict(composed.layers)
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
     views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
-    passes = [*views, *_finishing(convert)]
+    # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.
+    copies = [("joined_copies", joined_copies(composed.accepts, layers))] if precision.chain else []
+    passes = [*copies, *views, *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 

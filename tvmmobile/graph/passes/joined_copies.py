@@ -1,0 +1,115 @@
+"""Copies that `lone_steps` put in front of concatenations and sums, as parts of the layers beside them.
+
+A convolution reads the pieces of a concatenation itself, where no algorithm that needs one tensor would have been faster; and a sum behind
+an activation becomes the last step of the layer that computes one of its terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmmobile.graph.curves import PLUS
+from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+
+
+def joined_copies(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
+    """The pass, where a template takes the layers; it changes `layers`."""
+
+    def join(module: Any) -> Any:
+        from tvm import relax
+
+        main = module["main"]
+        readers = readers_of(main)
+        calls = {binding.var: _Call.of(binding.value, layers) for binding in bindings_of(main) if external_name(binding.value) in layers}
+        joined: dict[Any, _Call] = {}
+        for variable, call in calls.items():
+            made = _reading(call, calls, readers) or _summing(call, calls, readers)
+            if made and accepts(made.layer):
+                joined[variable] = calls[variable] = made
+                layers[made.name] = replace(layers[made.name], layer=made.layer)
+        if not joined:
+            return module
+        module = module.clone()
+        module["main"] = _Rewriting(main, joined).rewritten()
+        return relax.transform.DeadCodeElimination()(module)
+
+    return join
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A layer's call: the name of its external function, the layer, and what it reads."""
+
+    name: str
+    layer: Layer
+    arguments: tuple[Any, ...]
+    is_copy: bool
+
+    @classmethod
+    def of(cls, value: Any, layers: dict[str, ComposedLayer]) -> _Call:
+        """The call that a value is."""
+        name = str(external_name(value))
+        found = layers[name]
+        return cls(name, found.layer, tuple(value.args[1].fields), _is_copy(found))
+
+
+class _Rewriting(MainRewriter):
+    """`main` while layers get what they read and add themselves; calls that nobody reads any more are left behind."""
+
+    def __init__(self, main: Any, joined: dict[Any, _Call]) -> None:
+        super().__init__(main)
+        self.joined = joined
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """A call with other arguments, or what it was."""
+        from tvm import relax
+
+        call = self.joined.get(variable)
+        if call is None:
+            return rebuilt(value, lambda part: self.replaced.get(part, part))
+        arguments = [self.replaced[argument] for argument in call.arguments]
+        return relax.call_dps_packed(call.name, relax.Tuple(arguments), out_ty=value.ty_args[0])
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+
+def _is_copy(found: ComposedLayer) -> bool:
+    """Whether a layer returns its input, or that plus its residual."""
+    layer, parameters = found.layer, found.parameters
+    if not (isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1)) or any(layer.padding):
+        return False
+    plain = not (layer.scaled or layer.steps) and layer.in_layout == layer.out_layout == "NHWC"
+    return plain and bool((parameters.weight == 1).all()) and not parameters.bias.any()
+
+
+def _reading(call: _Call, calls: dict[Any, _Call], readers: dict[Any, list[Any]]) -> _Call | None:
+    """A convolution that reads the pieces which a copy for it alone puts together."""
+    source = calls.get(call.arguments[0])
+    if not isinstance(call.layer, Conv2d) or call.layer.scaled or call.layer.pieces or call.layer.in_layout != "NHWC":
+        return None
+    if source is None or not (source.is_copy and isinstance(source.layer, Conv2d) and source.layer.pieces and not source.layer.residual):
+        return None
+    if len(readers[call.arguments[0]]) > 1:
+        return None
+    layer = replace(call.layer, sources=source.layer.sources, pieces=source.layer.pieces)
+    return replace(call, layer=layer, arguments=(*source.arguments, *call.arguments[1:]), is_copy=False)
+
+
+def _summing(call: _Call, calls: dict[Any, _Call], readers: dict[Any, list[Any]]) -> _Call | None:
+    """The layer of one term of a sum that adds the other term behind its activation; without one, the other was its residual already."""
+    if not (call.is_copy and isinstance(call.layer, Conv2d) and call.layer.residual and not call.layer.pieces):
+        return None
+    for term, other in (call.arguments, call.arguments[::-1]):
+        made = calls.get(term)
+        if made is None or len(readers[term]) > 1 or not isinstance(made.layer, Conv2d):
+            continue
+        if made.layer.clamp != NO_CLAMP and made.layer.out_layout == "NHWC":
+            layer = replace(made.layer, then=(*made.layer.then, PLUS))
+            return replace(made, layer=layer, arguments=(*made.arguments, other), is_copy=False)
+    return None
