@@ -43,6 +43,7 @@ from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
+from tvmmobile.graph.passes.split_steps import split_steps
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.tap_windows import tap_windows
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
@@ -194,8 +195,8 @@ def finish(
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
     views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
     # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.
-    copies = [("joined_copies", joined_copies(composed.accepts, layers))] if precision.chain else []
-    passes = [*copies, *views, *_finishing(convert)]
+    joined = [("joined_copies", joined_copies(composed.accepts, layers)), ("split_steps", split_steps(composed.accepts, layers))]
+    passes = [*(joined if precision.chain else []), *views, *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 

@@ -6,12 +6,13 @@ given a conversion, which TVM fuses with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Layer, LayerParameters
+from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, view_of, viewed
 from tvmmobile.graph.precision import FLOAT32, Precision
@@ -56,6 +57,7 @@ class _Conversion(MainRewriter):
         super().__init__(main)
         self.precision, self.layers, self.accepts, self.kept, self.outside = precision, layers, accepts, kept, outside
         self.readers = readers_of(main)
+        self.last = _last_steps(self.values, self.readers) if outside == FLOAT32 else frozenset()
         #: Variables converted to another type.
         self.others: dict[tuple[Any, str], Any] = {}
 
@@ -72,7 +74,9 @@ class _Conversion(MainRewriter):
         if source is not None and source in self.replaced:
             return view_of(value, self.replaced[source])
         name = external_name(value)
-        return self._expression(value) if name is None else self._layer(variable, value, name)
+        if name is not None:
+            return self._layer(variable, value, name)
+        return self._expression(value, self.outside if variable in self.last else self.precision)
 
     def output(self, variable: Any) -> Any:
         """As the caller wants it, converted before views, where an operator may have the conversion fused with it."""
@@ -129,18 +133,36 @@ class _Conversion(MainRewriter):
             self.others[variable, name] = self.builder.emit(relax.op.astype(found, name))
         return self.others[variable, name]
 
-    def _expression(self, value: Any) -> Any:
-        """An expression of variables and constants in the precision."""
-        return rebuilt(value, self._leaf, lambda attrs: _attributes(attrs, self.precision))
+    def _expression(self, value: Any, precision: Precision) -> Any:
+        """An expression of variables and constants in a precision."""
+        return rebuilt(value, lambda part: self._leaf(part, precision), lambda attrs: _attributes(attrs, precision))
 
-    def _leaf(self, part: Any) -> Any:
-        """A variable or constant in the precision."""
+    def _leaf(self, part: Any, precision: Precision) -> Any:
+        """A variable or constant in a precision."""
         from tvm import relax
 
         if isinstance(part, relax.Var):
-            return self._as(part, self.precision.name)
+            return self._as(part, precision.name)
         array = part.value.numpy()
-        return relax.const(array, self.precision.name) if str(array.dtype) == FLOAT32.name else part
+        return relax.const(array, precision.name) if str(array.dtype) == FLOAT32.name else part
+
+
+def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]]) -> frozenset[Any]:
+    """The steps and concatenations behind the last layers, such as the decoding of boxes: pixels of a large image have too many digits for
+    half precision, and Relax makes one kernel of these and the conversion of what they read.
+    """
+    found: set[Any] = set()
+    for variable in reversed(values):
+        if all(reader is None or reader in found for reader in readers[variable]):
+            value = values[variable]
+            if (
+                viewed(value) is not None
+                or operator_of(value) == "relax.concat"
+                or has(value, Trait.ELEMENT_WISE)
+                or has(value, Trait.MOVE)
+            ):
+                found.add(variable)
+    return frozenset(found)
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
