@@ -1,4 +1,4 @@
-"""Sorting and running sums of an imported network as comparisons and products, for which there are kernels; TVM would call its runtime."""
+"""Sorting and running sums of an imported network as a kernel and products; TVM would call its runtime."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
 from tvmmobile.graph.precision import FLOAT32
-
-#: Elements of a row that may be sorted: every one is compared with every other.
-MOST_SORTED = 4096
+from tvmmobile.networks.selection import first_in_order
 
 
 def without_sorting(module: Any) -> Any:
-    """Rewrite `topk`, `sort` and `argsort` of float32, and `cumsum`, in `main`."""
-    from tvm.relax.dpl import is_op, wildcard
+    """Rewrite `topk`, `sort`, `argsort` and `cumsum` in `main`."""
+    from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    rules: dict[str, Callable[[Any, Any], Any]] = {"topk": _topk, "sort": _sort, "argsort": _argsort, "cumsum": _cumsum}
-    for name, rule in rules.items():
-        data = wildcard()
+    if not any(operator_of(binding.value) in _RULES for binding in bindings_of(module["main"])):
+        return module
 
-        def rewrite(call: Any, matched: Any, rule: Any = rule, data: Any = data) -> Any:
-            found = matched[data]
-            fits = rule is _cumsum or str(found.ty.dtype) == FLOAT32.name
-            return rule(call.attrs, found) if fits and _row(call.attrs, found) <= MOST_SORTED else call
+    @mutator
+    class Rewriter(PyExprMutator):  # type: ignore[misc]
+        def visit_call_(self, call: Any) -> Any:
+            call = self.visit_expr_post_order(call)
+            rule = _RULES.get(operator_of(call))
+            if rule is None or (call.attrs.axis is None and len(shape_of(call.args[0])) > 1):
+                return call
+            return rule(self.builder_, call.attrs, call.args[0])
 
-        module = rewrite_main(module, is_op(f"relax.{name}")(data), rewrite)
-    return module
+    return mutate_main(module, Rewriter(module))
 
 
 def _axis(attrs: Any, data: Any) -> int:
@@ -37,52 +37,40 @@ def _axis(attrs: Any, data: Any) -> int:
     return 0 if attrs.axis is None else int(attrs.axis) % len(data.ty.shape)
 
 
-def _row(attrs: Any, data: Any) -> int:
-    """Elements to put in order; more than may be if they are those of several dimensions."""
-    return MOST_SORTED + 1 if attrs.axis is None and len(data.ty.shape) > 1 else int(data.ty.shape[_axis(attrs, data)])
-
-
-def _topk(attrs: Any, data: Any) -> Any:
+def _topk(builder: Any, attrs: Any, data: Any) -> Any:
     from tvm import relax
 
-    size = _row(attrs, data)
+    size = shape_of(data)[_axis(attrs, data)]
     count = size if int(attrs.k) < 1 else min(int(attrs.k), size)
-    values, places = _first(data, _axis(attrs, data), bool(attrs.largest), count, str(attrs.dtype))
+    values, places = _first(builder, data, _axis(attrs, data), bool(attrs.largest), count, str(attrs.dtype))
     return {"both": relax.Tuple([values, places]), "values": values, "indices": places}[str(attrs.ret_type)]
 
 
-def _sort(attrs: Any, data: Any) -> Any:
-    return _first(data, _axis(attrs, data), bool(attrs.descending), _row(attrs, data))[0]
+def _sort(builder: Any, attrs: Any, data: Any) -> Any:
+    axis = _axis(attrs, data)
+    return _first(builder, data, axis, bool(attrs.descending), shape_of(data)[axis])[0]
 
 
-def _argsort(attrs: Any, data: Any) -> Any:
-    return _first(data, _axis(attrs, data), bool(attrs.descending), _row(attrs, data), str(attrs.dtype))[1]
+def _argsort(builder: Any, attrs: Any, data: Any) -> Any:
+    axis = _axis(attrs, data)
+    return _first(builder, data, axis, bool(attrs.descending), shape_of(data)[axis], str(attrs.dtype))[1]
 
 
-def _first(data: Any, axis: int, descending: bool, count: int, kind: str = "int64") -> tuple[Any, Any]:
-    """The first `count` elements in order, and their places; of equal ones the first comes first.
-
-    An element's rank is the number of elements before it.
-    """
+def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kind: str = "int64") -> tuple[Any, Any]:
+    """The first `count` elements in order, and their places; of equal ones the first comes first."""
     from tvm import relax
 
-    op, shape = relax.op, shape_of(data)
-    size = shape[axis]
-    order = [place for place in range(len(shape)) if place != axis] + [axis]
-    back = [int(place) for place in np.argsort(order)]
-    rows = op.permute_dims(data, order)
-    one, other = op.expand_dims(rows, -1), op.expand_dims(rows, -2)
-    earlier = relax.const(np.triu(np.ones((size, size), np.float32), 1).T.copy())  # whether the other comes first among equals
-    zero, before = relax.const(0.0, FLOAT32.name), op.greater(other, one) if descending else op.less(other, one)
-    ranks = op.sum(op.where(before, relax.const(1.0, FLOAT32.name), op.where(op.equal(other, one), earlier, zero)), axis=[-1])
-    wanted = relax.const(np.arange(count, dtype=np.float32)[:, None])
-    chosen = op.equal(op.expand_dims(ranks, -2), wanted)
-    values = op.sum(op.where(chosen, op.expand_dims(rows, -2), zero), axis=[-1])
-    places = op.sum(op.where(chosen, relax.const(np.arange(size, dtype=np.float32)), zero), axis=[-1])
-    return op.permute_dims(values, back), op.astype(op.permute_dims(places, back), kind)
+    rank = len(shape_of(data))
+    last = [place for place in range(rank) if place != axis] + [axis]
+    back = [int(place) for place in np.argsort(last)]
+    moved = axis != rank - 1
+    rows = builder.emit(relax.op.permute_dims(data, last)) if moved else data
+    places = first_in_order(builder, rows, count, descending, kind)
+    values = builder.emit(relax.op.gather_elements(rows, places, rank - 1))
+    return (relax.op.permute_dims(values, back), relax.op.permute_dims(places, back)) if moved else (values, places)
 
 
-def _cumsum(attrs: Any, data: Any) -> Any:
+def _cumsum(_builder: Any, attrs: Any, data: Any) -> Any:
     """A product with a triangle of ones; sums of integers are exact up to 2²⁴."""
     from tvm import relax
 
@@ -94,3 +82,12 @@ def _cumsum(attrs: Any, data: Any) -> Any:
     rows = op.permute_dims(data if kind == FLOAT32.name else op.astype(data, FLOAT32.name), order)
     sums = op.permute_dims(op.matmul(rows, relax.const(triangle)), [int(place) for place in np.argsort(order)])
     return sums if wanted in (FLOAT32.name, "void", "") else op.astype(op.round(sums), wanted)
+
+
+#: By operator: makes the call of a builder, of the operator's attributes and data.
+_RULES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "relax.topk": _topk,
+    "relax.sort": _sort,
+    "relax.argsort": _argsort,
+    "relax.cumsum": _cumsum,
+}

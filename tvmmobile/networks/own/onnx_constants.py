@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmmobile.networks.own.onnx_control_flow import ControlFlow
 from tvmmobile.networks.own.onnx_reference import reference_evaluator
-from tvmmobile.networks.own.onnx_tensors import STANDARD
+from tvmmobile.networks.own.onnx_tensors import STANDARD, static_shape
 from tvmmobile.system.survival import survives
 
 Array = npt.NDArray[Any]
@@ -159,7 +159,7 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
         node = waiting.popleft()
         if (nodes := flow.straightened(node, values, shapes)) is not None:
             waiting.extendleft(reversed(nodes))
-        elif outputs.isdisjoint(node.output) and (found := _values_of(model, node, values, shapes)) is not None:
+        elif outputs.isdisjoint(node.output) and (found := values_of(model, node, values, shapes)) is not None:
             values.update(zip(node.output, found, strict=False))
         else:
             left.append(node)
@@ -168,13 +168,11 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
 
 def _static_shapes(graph: Any) -> Any:
     """Names and shapes of tensors with numbers for all dimensions."""
-    for value in (*graph.input, *graph.value_info):
-        kind = value.type.tensor_type
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            yield value.name, [int(dim.dim_value) for dim in kind.shape.dim]
+    shapes = ((value.name, static_shape(value)) for value in (*graph.input, *graph.value_info))
+    return ((name, shape) for name, shape in shapes if shape is not None)
 
 
-def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
+def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
     """The node's results if they are known; `None` otherwise."""
     import onnx
     from onnx import helper

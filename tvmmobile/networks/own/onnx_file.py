@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
 from tvmmobile.networks.own.onnx_constant_nodes import count_parameters, with_initializers
@@ -25,6 +26,7 @@ from tvmmobile.networks.own.onnx_reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx_tensors import STANDARD, external_tensors
 from tvmmobile.networks.own.onnx_trace import trace_onnx
+from tvmmobile.networks.own.onnx_varying import Filled, filled_up, with_greatest_extents
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError, shown
@@ -70,7 +72,7 @@ def imported_onnx(
         UserError: it is not valid, has another side, or cannot be compiled.
     """
     given, parameters, opset = model, count_parameters(model), _opset(model)
-    model, scales = _checked(file, model)
+    model, scales, filled = _checked(file, model)
     check_shapes(file, model)
     if scales is not None:
         parameters = scales.parameters
@@ -86,10 +88,14 @@ def imported_onnx(
         raise not_imported(error) from error
     spec = spec_of(file, contents, inputs, _outputs(model.graph, module), wanted, fix, model.graph.name)
     judged = model if computes_in_integers(given.graph) else given
-    reference = _reference(file, judged, model, [tensor.name for tensor in inputs], programs)
+    reference = _reference(file, judged, judged if filled else model, [tensor.name for tensor in inputs], programs)
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
+
+    def compute(given: Sequence[Array]) -> tuple[Array, ...]:
+        return filled_up(reference.compute(given), filled)
+
     trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
-    return Imported(spec, module, weights, count_macs(module), parameters, reference.compute, reference.judge, scales, trace)
+    return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.judge, scales, trace)
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
@@ -163,9 +169,9 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     return tensors
 
 
-def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None]:
+def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[Filled, ...]]:
     """The model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's checker has
-    accepted it; and the scales of its weights, if it is quantised.
+    accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
     import onnx
     from onnx.inliner import inline_local_functions
@@ -177,7 +183,8 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None]:
         model = with_initializers(file, model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)
-        return in_float32(fold_constants(model), DOUBLES), scales
+        model, filled = with_greatest_extents(fold_constants(model))
+        return in_float32(model, DOUBLES), scales, filled
 
 
 @contextmanager

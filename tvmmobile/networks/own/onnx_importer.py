@@ -16,6 +16,7 @@ from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import not_imported, quiet
 from tvmmobile.networks.own.onnx_attention import attention
+from tvmmobile.networks.own.onnx_detection import places_of_true, select_boxes
 from tvmmobile.networks.own.onnx_elementwise import (
     absolute,
     celu,
@@ -41,12 +42,12 @@ from tvmmobile.networks.own.onnx_recurrent import recurrent
 from tvmmobile.networks.own.onnx_regions import roi_align
 from tvmmobile.networks.own.onnx_resize import resize, upsample
 from tvmmobile.networks.own.onnx_scatter import scatter_elements, scatter_nd
-from tvmmobile.networks.own.onnx_tensors import STANDARD
+from tvmmobile.networks.own.onnx_tensors import STANDARD, named_node
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
 
 #: Operators that the importer knows but that cannot become a sequence of kernels.
-_NOT_STRAIGHT = {"If", *("Compress", "NonMaxSuppression", "NonZero", "Unique")}  # the results' extents depend on values
+_NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
 
 
 def unknown_operators(model: Any) -> list[str]:
@@ -74,12 +75,6 @@ def import_onnx(model: Any, opset: int) -> Any:
     """
     with quiet():
         return whole_group_norms(without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset)))
-
-
-def named_node(node: Any, opset: int) -> str:
-    """Type, name and version of a node for messages: `Slice (node 'crop', opset 9)`; a node without a name has its output's."""
-    name = node.name or next(iter(node.output), "")
-    return f"{node.op_type} (node {str(name)[:80]!r}, opset {opset})"
 
 
 @cache
@@ -170,15 +165,23 @@ def _is_float(value: Any) -> bool:
 
 
 def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Constant places as numbers; TVM's converter computes at run time which of them count from the end."""
+    """Constant places as numbers; TVM's converter computes at run time which of them count from the end. Computed ones stay inside: TVM's
+    would read whatever is there.
+    """
     import tvm
     from tvm import relax
 
     data, places = inputs
-    if isinstance(data, relax.ShapeExpr | tvm.ir.GenericConst) or not isinstance(places, tvm.ir.GenericConst):
+    if isinstance(data, relax.ShapeExpr) or (isinstance(data, tvm.ir.GenericConst) and isinstance(places, tvm.ir.GenericConst)):
         return None
-    shape, numbers = shape_of(data), places.value.numpy()
+    shape = shape_of(data)
     axis = int(attrs.get("axis", 0)) % len(shape)
+    if not isinstance(places, tvm.ir.GenericConst):
+        kind = str(places.ty.dtype)
+        extent, zero = relax.const(shape[axis], kind), relax.const(0, kind)
+        places = relax.op.where(relax.op.less(places, zero), relax.op.add(places, extent), places)
+        return relax.op.take(data, places, axis, "clip")
+    numbers = places.value.numpy()
     numbers = np.where(numbers < 0, numbers + shape[axis], numbers).astype(numbers.dtype)
     if np.array_equal(numbers.reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
         return relax.op.reshape(data, [*shape[:axis], *numbers.shape, *shape[axis + 1 :]])
@@ -234,6 +237,8 @@ CONVERTERS: dict[str, Converter] = {
     "MaxPool": max_pool,
     "Mean": mean,
     "Min": pairwise("minimum"),
+    "NonMaxSuppression": select_boxes,
+    "NonZero": places_of_true,
     "OneHot": one_hot,
     "Pad": _pad,
     "Pow": power,

@@ -41,3 +41,23 @@ def tensors_of(graph: Any) -> Iterator[Any]:
         sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors]
     for each in sparse:
         yield from (each.values, each.indices)
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute."""
+    import onnx
+
+    return next((onnx.helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
+
+
+def static_shape(value: Any) -> list[int] | None:
+    """The shape of a `ValueInfoProto`; `None` if a dimension has no number."""
+    kind = value.type.tensor_type
+    known = kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+    return [int(dim.dim_value) for dim in kind.shape.dim] if known else None
+
+
+def named_node(node: Any, opset: int) -> str:
+    """Type, name and version of a node for messages: `Slice (node 'crop', opset 9)`; a node without a name has its output's."""
+    name = node.name or next(iter(node.output), "")
+    return f"{node.op_type} (node {str(name)[:80]!r}, opset {opset})"

@@ -1,0 +1,305 @@
+"""Kernels that put elements in order and select boxes: plain loops around a heap, for which there is no schedule to look for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tvmmobile.graph.expressions import shape_of
+
+#: How four numbers of a box are meant: two opposite corners in any order, the lower corner in front, or centre and size.
+Corners = Literal["any", "ordered", "centre"]
+#: Whether an element of a row comes before another one, from their places in it.
+_Before = Callable[[Any, Any], Any]
+
+
+def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: str = "int64") -> Any:
+    """Emit a kernel's call: where the first `count` elements of each row of a tensor are; of equal ones the first comes first."""
+    from tvm import te
+
+    *outer, size = shape_of(data)
+
+    def body(given: Any, result: Any) -> Any:
+        from tvm.script.ir_builder import IRBuilder
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        with IRBuilder() as made:
+            keys, places = T.buffer_proxy(given), T.buffer_proxy(result)
+            with T.serial(0, 1):  # around several statements
+                heap = _Heap(size)
+                with T.serial(0, math.prod(outer)) as row:
+
+                    def before(one: Any, other: Any) -> Any:
+                        first, second = keys[row * size + one], keys[row * size + other]
+                        return _either(first > second if descending else first < second, _both(first == second, one < other))
+
+                    with T.serial(0, size) as place:
+                        heap.items[place] = place
+                    heap.size[0] = T.int32(size)
+                    heap.make(before)
+                    with T.serial(0, count) as place:
+                        places[row * count + place] = T.Cast(kind, heap.items[0])
+                        heap.drop_first(before)
+            return made.get()
+
+    def ordered(rows: Any) -> Any:
+        return te.extern([[*outer, count]], [rows], lambda given, results: body(given[0], results[0]), name="order", dtype=[kind])
+
+    return builder.emit_te(ordered, data, primfunc_name_hint="order")
+
+
+def places_of_true(builder: Any, data: Any) -> Any:
+    """Emit a kernel's call: indices `[rank, elements]` of the elements of a tensor that are not 0, in order; -1 behind."""
+    from tvm import te
+
+    shape = shape_of(data)
+    most = math.prod(shape)
+
+    def body(given: Any, result: Any) -> Any:
+        from tvm.script.ir_builder import IRBuilder
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        with IRBuilder() as made:
+            element, places = T.buffer_proxy(given), T.buffer_proxy(result)
+            with T.serial(0, 1):  # around several statements
+                found = _number("int32")
+                found[0] = T.int32(0)
+                with T.serial(0, most) as place, T.If(element[place].astype("bool")), T.Then():
+                    step = most
+                    for axis, extent in enumerate(shape):
+                        step //= extent
+                        places[axis * most + found[0]] = T.Cast("int64", place // step % extent)
+                    found[0] = found[0] + 1
+                with T.serial(0, most) as place, T.If(place >= found[0]), T.Then():
+                    for axis in range(len(shape)):
+                        places[axis * most + place] = T.int64(-1)
+            return made.get()
+
+    def places(tensor: Any) -> Any:
+        return te.extern([[len(shape), most]], [tensor], lambda given, results: body(given[0], results[0]), name="places", dtype=["int64"])
+
+    return builder.emit_te(places, data, primfunc_name_hint="places_of_true")
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """Options of `non_max_suppression`. Numbers may also be tensors of one element, as Relax expressions.
+
+    Attributes:
+        most: boxes to select of each class of each image.
+        overlap: intersection over union of two boxes above which the one with the lower score is left out.
+        score: only boxes with a greater one are selected; `None` selects all.
+        corners: what boxes are.
+    """
+
+    most: Any
+    overlap: Any
+    score: Any
+    corners: Corners = "any"
+
+
+def most_selected(boxes: Sequence[int], scores: Sequence[int], most: int | None) -> int:
+    """Return how many rows `non_max_suppression` has, from shapes; `None` for a number that is a tensor."""
+    return scores[0] * scores[1] * min(boxes[1], boxes[1] if most is None else max(most, 0))
+
+
+def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppression) -> Any:
+    """Emit a kernel's call: indices `[rows, 3]` of images, classes and boxes, those of a class in descending order of scores; -1 behind.
+
+    Args:
+        boxes: `[images, boxes, 4]`.
+        scores: `[images, classes, boxes]`.
+    """
+    from tvm import relax, te
+
+    numbers = (options.most, options.overlap, options.score)
+    tensors = [number for number in numbers if isinstance(number, relax.Expr)]
+    whole = None if isinstance(options.most, relax.Expr) else int(options.most)
+    rows = most_selected(shape_of(boxes), shape_of(scores), whole)
+
+    def selected(*given: Any) -> Any:
+        def body(read: Sequence[Any], results: Sequence[Any]) -> Any:
+            left = list(read[2:])
+            known = [left.pop(0) if isinstance(number, relax.Expr) else number for number in numbers]
+            most, overlap, score = known
+            return _select(read[0], read[1], results[0], Suppression(most, overlap, score, options.corners))
+
+        return te.extern([[rows, 3]], list(given), body, name="non_max_suppression", dtype=["int64"])
+
+    return builder.emit_te(selected, boxes, scores, *tensors, primfunc_name_hint="non_max_suppression")
+
+
+def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> Any:
+    """Return the loops of `non_max_suppression`; numbers of `options` may be buffers."""
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+    images, classes, count = (int(extent) for extent in scores.shape)
+    most = int(rows.shape[0])
+
+    def number(value: Any, kind: str) -> Any:
+        return T.buffer_proxy(value)[0] if hasattr(value, "shape") else getattr(T, kind)(value)
+
+    with IRBuilder() as made:
+        score, row = T.buffer_proxy(scores), T.buffer_proxy(rows)
+        with T.serial(0, 1):  # around several statements
+            heap, overlaps = _Heap(count), _Overlap(boxes, options.corners)
+            found, first, which, kept = (_number("int32") for _ in range(4))
+            found[0] = T.int32(0)
+            with T.serial(0, images) as image, T.serial(0, classes) as kind:
+
+                def score_of(box: Any, start: Any = (image * classes + kind) * count) -> Any:
+                    return score[start + box]
+
+                def before(one: Any, other: Any) -> Any:
+                    return _either(score_of(one) > score_of(other), _both(score_of(one) == score_of(other), one < other))
+
+                first[0] = found[0]
+                heap.size[0] = T.int32(0)
+                with T.serial(0, count) as box:
+                    chosen = T.bool(True) if options.score is None else score_of(box) > number(options.score, "float32")
+                    with T.If(chosen), T.Then():
+                        heap.items[heap.size[0]] = box
+                        heap.size[0] = heap.size[0] + 1
+                heap.make(before)
+                limit = T.min(T.Cast("int64", count), number(options.most, "int64"))
+                with T.While(_both(heap.size[0] > 0, T.Cast("int64", found[0] - first[0]) < limit)):
+                    kept[0] = T.int32(1)
+                    which[0] = first[0]
+                    overlaps.begin(image * count + heap.items[0])
+                    with T.While(_both(which[0] < found[0], kept[0] == 1)):
+                        overlaps.compare(image * count + T.Cast("int32", row[which[0] * 3 + 2]))
+                        with T.If(overlaps.share[0] > number(options.overlap, "float32")), T.Then():
+                            kept[0] = T.int32(0)
+                        which[0] = which[0] + 1
+                    with T.If(kept[0] == 1), T.Then():
+                        for column, value in enumerate((image, kind, heap.items[0])):
+                            row[found[0] * 3 + column] = T.Cast("int64", value)
+                        found[0] = found[0] + 1
+                    heap.drop_first(before)
+            with T.serial(0, most * 3) as place, T.If(place >= found[0] * 3), T.Then():
+                row[place] = T.int64(-1)
+        return made.get()
+
+
+class _Heap:
+    """Places in a row of which the first in order is on top, by R. W. Floyd, Algorithm 245 (1964). Emits TIR.
+
+    Attributes:
+        items, size: buffers.
+    """
+
+    def __init__(self, most: int) -> None:
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        self.items, self.size = T.buffer_proxy(T.alloc_buffer((most,), "int32")), _number("int32")
+        self._root, self._moved, self._child, self._step = (_number("int32") for _ in range(4))
+
+    def make(self, before: _Before) -> None:
+        """Put items of any order in the heap's."""
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        self._step[0] = self.size[0] // 2
+        with T.While(self._step[0] > 0):
+            self._step[0] = self._step[0] - 1
+            self._root[0] = self._step[0]
+            self._moved[0] = self.items[self._root[0]]
+            self._sink(before)
+
+    def drop_first(self, before: _Before) -> None:
+        """Remove the first item."""
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        self.size[0] = self.size[0] - 1
+        self._root[0] = T.int32(0)
+        self._moved[0] = self.items[self.size[0]]
+        self._sink(before)
+
+    def _sink(self, before: _Before) -> None:
+        """Put the moved item where those above it come before it, beginning at the root."""
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        child, root = self._child, self._root
+        child[0] = root[0] * 2 + 1
+        with T.While(child[0] < self.size[0]):
+            smaller = before(self.items[child[0] + 1], self.items[child[0]])
+            with T.If(child[0] + 1 < self.size[0]), T.Then(), T.If(smaller), T.Then():
+                child[0] = child[0] + 1
+            with T.If(before(self.items[child[0]], self._moved[0])):
+                with T.Then():
+                    self.items[root[0]] = self.items[child[0]]
+                    root[0] = child[0]
+                    child[0] = root[0] * 2 + 1
+                with T.Else():
+                    child[0] = self.size[0]
+        self.items[root[0]] = self._moved[0]
+
+
+class _Overlap:
+    """Intersection over union of one box with others, as ONNX Runtime computes it. Emits TIR.
+
+    Attributes:
+        share: a buffer of the last result; 0 where a box has no area.
+    """
+
+    def __init__(self, boxes: Any, corners: Corners) -> None:
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        self._boxes, self._corners = T.buffer_proxy(boxes), corners
+        self._one, self._other = ([_number("float32") for _ in range(5)] for _ in range(2))
+        self.share, self._common = _number("float32"), _number("float32")
+
+    def begin(self, box: Any) -> None:
+        """Read the box that is compared with others, by its number among those of all images."""
+        self._read(self._one, box)
+
+    def compare(self, box: Any) -> None:
+        """Compare it with another one."""
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        self._read(self._other, box)
+        one, other, zero = self._one, self._other, T.float32(0)
+        low = [T.max(one[axis][0], other[axis][0]) for axis in (0, 1)]
+        high = [T.min(one[axis][0], other[axis][0]) for axis in (2, 3)]
+        self.share[0] = zero
+        self._common[0] = (high[0] - low[0]) * (high[1] - low[1])
+        areas = _both(one[4][0] > zero, other[4][0] > zero)
+        inside = _both(_both(high[0] > low[0], high[1] > low[1]), _both(self._common[0] > zero, areas))
+        with T.If(inside), T.Then():
+            self.share[0] = self._common[0] / (one[4][0] + other[4][0] - self._common[0])
+
+    def _read(self, into: Sequence[Any], box: Any) -> None:
+        """Read corners and area."""
+        from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+        numbers = [self._boxes[box * 4 + place] for place in range(4)]
+        for axis in (0, 1):
+            one, other = numbers[axis], numbers[axis + 2]
+            low, high = one, other
+            if self._corners == "centre":
+                half = other / T.float32(2)
+                low, high = one - half, one + half
+            elif self._corners == "any":
+                low, high = T.min(one, other), T.max(one, other)
+            into[axis][0], into[axis + 2][0] = low, high
+        into[4][0] = (into[2][0] - into[0][0]) * (into[3][0] - into[1][0])
+
+
+def _number(kind: str) -> Any:
+    from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+    return T.buffer_proxy(T.alloc_buffer((1,), kind, scope="local"))
+
+
+def _both(one: Any, other: Any) -> Any:
+    from tvm import tirx
+
+    return tirx.all(one, other)
+
+
+def _either(one: Any, other: Any) -> Any:
+    from tvm import tirx
+
+    return tirx.any(one, other)
