@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tvmmobile.graph.network import lower
 from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
+from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import load_own
 from tvmmobile.system.errors import UserError
@@ -47,17 +48,24 @@ class Outcome:
     why: str = ""
 
 
-def outcomes(cases: Iterable[Case]) -> Iterator[Outcome]:
-    """What becomes of each model, not in order."""
+def outcomes(
+    cases: Iterable[Case], expected_of: Callable[[Case], list[Array]] | None = None, load: Callable[[OwnFile], Imported] | None = None
+) -> Iterator[Outcome]:
+    """What becomes of each model, not in order.
+
+    Args:
+        expected_of: returns the right values, if they are not what ONNX Runtime computes.
+        load: reads the file, if not as `compile` does.
+    """
     ready: list[tuple[Case, list[Array], Any]] = []
     for case in cases:
         try:
-            expected = by_runtime(case)
+            expected = (expected_of or by_runtime)(case)
         except Exception as error:  # of ONNX Runtime's own classes
             yield Outcome(case, UNJUDGED, str(error).splitlines()[0][:300])
             continue
         try:
-            ready.append((case, expected, lowered(case)))
+            ready.append((case, expected, lowered(case, load or _load)))
         except UserError as error:
             yield Outcome(case, REFUSED if case.operator in error.message else UNNAMED, error.message)
         except Exception:
@@ -78,12 +86,16 @@ def by_runtime(case: Case) -> list[Array]:
     return found
 
 
-def lowered(case: Case) -> Any:
+def _load(file: OwnFile) -> Imported:
+    return load_own(file, None, None, 0)
+
+
+def lowered(case: Case, load: Callable[[OwnFile], Imported] = _load) -> Any:
     """The model as a module of kernels, as `compile` makes it of a file."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-onnx-") as folder:
         path = Path(folder, "net.onnx")
         path.write_bytes(case.model.SerializeToString())
-        imported = load_own(OwnFile(path), None, None, 0)
+        imported = load(OwnFile(path))
     network = network_of(imported)
     return lower(network, kernels_of(network, case.seed))
 

@@ -25,26 +25,29 @@ def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> 
 def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `LayerNormalization`: TVM's converter takes the rank of the factors for the number of axes.
 
-    Raises:
-        ValueError: it returns means and deviations.
+    Returns:
+        The norm; in a tuple with means and inverse deviations if these are outputs.
     """
     import tvm
     from tvm import relax
 
-    if attrs["tvm_custom"]["num_outputs"] > 1:
-        raise ValueError("LayerNormalization that returns its mean is not supported")
-    data, shape = inputs[0], shape_of(inputs[0])
+    op, data, shape = relax.op, inputs[0], shape_of(inputs[0])
     axes = list(range(int(attrs.get("axis", -1)) % len(shape), len(shape)))
     extents = [shape[axis] for axis in axes]
     bias = inputs[2] if len(inputs) > 2 and inputs[2] is not None else relax.const(np.zeros(extents, np.float32))
     factors, summands = (_broadcast(part, extents) for part in (inputs[1], bias))
     epsilon, known = float(attrs.get("epsilon", 1e-5)), all(isinstance(part, tvm.ir.GenericConst) for part in (factors, summands))
     if len(shape) != 4 or axes[0] > 1 or (axes[0] == 1 and known):
-        return relax.op.nn.layer_norm(data, factors, summands, axes, epsilon)
-    count = math.prod(extents)  # layout inference would move the axes of an image, but leave the factors as they are
-    rows = relax.op.reshape(data, [1, math.prod(shape) // count, count])
-    factors, summands = (relax.op.reshape(part, [count]) for part in (factors, summands))
-    return relax.op.reshape(relax.op.nn.layer_norm(rows, factors, summands, [-1], epsilon), shape)
+        normed = op.nn.layer_norm(data, factors, summands, axes, epsilon)
+    else:
+        count = math.prod(extents)  # layout inference would move the axes of an image, but leave the factors as they are
+        rows = op.reshape(data, [1, math.prod(shape) // count, count])
+        factors, summands = (op.reshape(part, [count]) for part in (factors, summands))
+        normed = op.reshape(op.nn.layer_norm(rows, factors, summands, [-1], epsilon), shape)
+    if (outputs := attrs["tvm_custom"]["num_outputs"]) == 1:
+        return normed
+    mean, variance = op.mean(data, axes, keepdims=True), op.variance(data, axes, keepdims=True)
+    return relax.Tuple([normed, mean, op.rsqrt(op.add(variance, relax.const(epsilon, "float32")))][:outputs])
 
 
 def _broadcast(value: Any, extents: list[int]) -> Any:
