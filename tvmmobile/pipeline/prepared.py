@@ -79,8 +79,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         if isinstance(layer, Gating):
             return precision.is_integer and taken(job.task((layer,)))
         # Integers have gates in layers of their own, and slopes behind their layers; a layer in float32 may scale what it stores.
-        stores = bool(getattr(layer, "writes", ""))
-        apart = (isinstance(layer, Conv2d) and layer.scaled) or (isinstance(layer, SumLayer) and bool(layer.operands) and not stores)
+        apart = (isinstance(layer, Conv2d) and layer.scaled) or (isinstance(layer, SumLayer) and bool(layer.operands) and not layer.writes)
         return not (apart and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
 
     inputs = _noise(imported.spec, _REFERENCE_SEED)
