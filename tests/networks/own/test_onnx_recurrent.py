@@ -8,20 +8,29 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from host_kernels import HOST
 from network_files import Graph, write_model
 from onnx import TensorProto, helper, numpy_helper
-from own_networks import TOLERANCE, load
+from own_networks import TOLERANCE, load, network_of
+from small_networks import kernels_of
 
+from tvmmobile.graph.layers import Recurrent
+from tvmmobile.graph.network import lower
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
+from tvmmobile.kernels.codegen import make_target, pass_context
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.system.errors import UserError
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (0, *range(2, 8)))]
 
 
-def write_layer(path: Path, kind: str, seed: int, steps: int | None = None) -> Path:
-    """Write a network of one recurrent layer: its extents, its options and whether states are given are random."""
+def write_layer(path: Path, kind: str, seed: int, steps: int | None = None, plain: bool = False) -> Path:
+    """Write a network of one recurrent layer: its extents, its options and whether states are given are random; a plain one is a cell that
+    has a kernel, and some of its states are constants.
+    """
     random = np.random.default_rng(seed)
     drawn, batch, inputs, units = (int(extent) for extent in random.integers(1, 6, 4))
     direction = str(random.choice(["forward", "reverse", "bidirectional"]))
@@ -30,10 +39,13 @@ def write_layer(path: Path, kind: str, seed: int, steps: int | None = None) -> P
     with_bias, with_state, with_peepholes = (bool(flag) for flag in random.integers(2, size=3))
     state, states = (directions, batch, units), ["h", "c"] if kind == "LSTM" else ["h"]
     given = ["x", "w", "r", "b" if with_bias else "", "", *(states if with_state else [""] * len(states))]
-    if kind == "LSTM" and with_peepholes:
+    if kind == "LSTM" and with_peepholes and not plain:
         given.append("p")
     options = {"LSTM": {}, "GRU": {"linear_before_reset": int(random.integers(2))}, "RNN": {}}[kind]
-    options |= {"clip": 0.7} if random.integers(2) else {}
+    options |= {"clip": 0.7} if (steps is not None or random.integers(2)) and not plain else {}
+    options |= {"activations": ["Relu"] * directions} if kind == "RNN" and random.integers(2) else {}
+    if plain and random.integers(2):
+        shapes[states.pop()] = state  # a constant
     ports = {"x": (steps, batch, inputs), **(dict.fromkeys(states, state) if with_state else {})}
     outputs = {"y": (steps, directions, batch, units), "yh": state, **({"yc": state} if kind == "LSTM" else {})}
     graph = helper.make_graph(
@@ -47,27 +59,52 @@ def write_layer(path: Path, kind: str, seed: int, steps: int | None = None) -> P
     return path
 
 
-def run(imported: Imported, given: list[Any]) -> list[Any]:
-    """Return the outputs of the imported module without kernels of recurrent layers, compiled for this machine."""
+def unrolled(imported: Imported) -> Any:
+    """Return the imported module without kernels of recurrent layers, compiled for this machine."""
     import tvm
     from tvm import relax
 
     module = recurrent_layers(lambda layer: False, {})(imported.module)
-    machine = relax.VirtualMachine(tvm.compile(relax.transform.LegalizeOps()(module), target="llvm"), tvm.cpu())
-    found = machine["main"](*map(tvm.runtime.tensor, given))
-    return [found.numpy()] if hasattr(found, "numpy") else [one.numpy() for one in found]
+    return tvm.compile(relax.transform.LegalizeOps()(module), target=make_target(HOST))
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("kind", list(GATES))
-def test_a_layer_agrees(tmp_path: Path, kind: str, seed: int) -> None:
-    imported = load(write_layer(tmp_path / "net.onnx", kind, seed))
+def with_kernels(imported: Imported) -> Any:
+    """Return the network with a kernel for each recurrent layer, compiled for this machine."""
+    from tvm import relax
+
+    network = network_of(imported)
+    assert sum(isinstance(node.layer, Recurrent) for node in network.nodes) == 1
+    with pass_context():
+        return relax.build(lower(network, kernels_of(network)), target=make_target(HOST), tir_pipeline=PIPELINE)
+
+
+def check(imported: Imported, executable: Any, seed: int) -> None:
+    """What it computes is what ONNX Runtime computes."""
+    import tvm
+    from tvm import relax
+
     random = np.random.default_rng(seed)
     given = [random.normal(0, 1, port.shape).astype(np.float32) for port in imported.spec.takes]
-    wanted = imported.compute(given)
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    found = machine["main"](*map(tvm.runtime.tensor, given))
+    outputs = [found.numpy()] if hasattr(found, "numpy") else [one.numpy() for one in found]
     assert imported.judge.startswith("ONNX Runtime")
-    for one, other in zip(run(imported, given), wanted, strict=True):
+    for one, other in zip(outputs, imported.compute(given), strict=True):
         assert one.shape == other.shape and relative_error(one, other) <= TOLERANCE
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", list(GATES))
+def test_a_layer_without_a_kernel_agrees(tmp_path: Path, kind: str, seed: int) -> None:
+    imported = load(write_layer(tmp_path / "net.onnx", kind, seed))
+    check(imported, unrolled(imported), seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", list(GATES))
+def test_a_layer_with_a_kernel_agrees(tmp_path: Path, kind: str, seed: int) -> None:
+    imported = load(write_layer(tmp_path / "net.onnx", kind, seed, plain=True))
+    check(imported, with_kernels(imported), seed)
 
 
 def test_too_many_steps_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tvmmobile.networks.own import litert_layers as layers
 from tvmmobile.networks.own import litert_moves as moves
 from tvmmobile.networks.own.litert_constants import with_whole_constants
 from tvmmobile.networks.own.litert_reader import LiteRtNetwork, LiteRtOperator
+from tvmmobile.networks.own.litert_recurrent import sequence_lstm
 from tvmmobile.networks.own.litert_translation import SIMPLER, Translation, Translator
 from tvmmobile.system.errors import UserError
 
@@ -115,6 +116,7 @@ OPERATORS: Mapping[str, Translator] = {
     "TOPK_V2": choices.top_k,
     "TRANSPOSE": moves.transpose,
     "TRANSPOSE_CONV": layers.transposed_convolution,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": sequence_lstm,
     "UNPACK": moves.unpack,
     "ZEROS_LIKE": choices.zeros,
 }

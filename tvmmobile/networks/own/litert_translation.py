@@ -91,6 +91,15 @@ class Translation:
             raise UserError(f"the network computes {name}, which must be a constant.", SIMPLER)
         return found
 
+    def real_value(self, number: int) -> Array:
+        """The real numbers of a constant of the file."""
+        array, grid = self.value(number), self.tensor(number).grid
+        if grid is None:
+            return array.astype(np.float32)
+        along = [-1 if axis == grid.axis and grid.scales.size > 1 else 1 for axis in range(array.ndim)]
+        real: Array = (array.astype(np.float32) - grid.zeros.reshape(along)) * grid.scales.reshape(along)
+        return real.astype(np.float32)
+
     def axes(self, number: int, rank: int) -> list[int]:
         """A constant of dimensions, counted from the first one."""
         return [int(axis) % rank for axis in np.ravel(self.value(number))]

@@ -1,0 +1,67 @@
+"""LiteRT's LSTM over a sequence beside LiteRT's own runtime, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from litert_files import LiteRtFile, agrees, refused
+from own_networks import load, network_of
+
+from tvmmobile.graph.layers import Recurrent
+
+
+def network(seed: int, form: str = "", **values: Any) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
+    """A file of one LSTM with random extents, and its input."""
+    random, file = np.random.default_rng(seed), LiteRtFile()
+    steps, batch, inputs, units = (int(n) for n in random.integers(1, 7, 4))
+    time_major = bool(random.integers(2))
+    first, second = (steps, batch) if time_major else (batch, steps)
+
+    def constant(*shape: int) -> int:
+        return file.tensor(shape, value=random.normal(0.0, 0.6, shape))
+
+    data, out = file.tensor((first, second, inputs)), file.tensor((first, second, units))
+    weights = [constant(units, inputs) for _ in range(4)] + [constant(units, units) for _ in range(4)]
+    if form == "coupled":
+        weights[0] = weights[4] = -1
+    holes = [constant(units) if form == "peepholes" else -1 for _ in range(3)]
+    biases = [constant(units) for _ in range(4)]
+    states = [file.tensor((batch, units)) for _ in range(2)]
+    for state in states:
+        file.graph.tensors[state].isVariable = True
+    options = {"fusedActivationFunction": 4, "timeMajor": time_major} | values
+    file.operator(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        [data, *weights, *holes, *biases, -1, -1, *states, -1, -1, -1, -1],
+        [out],
+        "UnidirectionalSequenceLSTMOptions",
+        **options,
+    )
+    return file.ends([data], [out]), [random.standard_normal((first, second, inputs), np.float32)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_lstm_agrees(seed: int) -> None:
+    agrees(*network(seed))
+
+
+def test_peepholes_agree() -> None:
+    agrees(*network(1, "peepholes"))
+
+
+@pytest.mark.parametrize(
+    ("form", "values", "told"),
+    [("coupled", {}, "coupled gates"), ("", {"cellClip": 1.0}, "bounds"), ("", {"fusedActivationFunction": 1}, "activation 1")],
+)
+def test_other_forms_are_refused(form: str, values: dict[str, Any], told: str) -> None:
+    assert f"UNIDIRECTIONAL_SEQUENCE_LSTM with {told}" in refused(network(0, form, **values)[0])
+
+
+def test_it_is_one_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(network(2)[0])
+    found = [node.layer for node in network_of(load(path)).nodes if isinstance(node.layer, Recurrent)]
+    assert [layer.cell for layer in found] == ["lstm"] and not found[0].initial
