@@ -49,13 +49,13 @@ class Sequences(Template):
             "rows": tuple(rows for rows in range(1, 9) if layer.sequences % rows == 0),
             "columns": up_to((1, 2, 4, 6, 8, 10, 12, 16, 20, 24), outputs, lanes),
             "unroll": up_to((1, 2, 4), units, lanes),
-            "vectors": up_to((1, 2, 4), units // lanes),
+            "vectors": up_to((1, 2), units // lanes),
         }
 
         def fits(knobs: Knobs) -> bool:
             return good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], layer.sequences, outputs)
 
-        return Space(self.name, self.version, options, fits, {"rows": 4, "columns": 8 * lanes, "unroll": lanes, "vectors": 2})
+        return Space(self.name, self.version, options, fits, {"rows": 4, "columns": 8 * lanes, "unroll": lanes, "vectors": 1})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Extents, and the waste of the last panel."""

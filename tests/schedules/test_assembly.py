@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from assembly import LANES, assembly_of, hottest_loop, innermost_loops
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool, Recurrent
 from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
@@ -129,6 +129,19 @@ def test_dense(columns: int, unroll: int) -> None:
     loop = hottest_loop(assembly_of(check_member(CLASSIFIER, knobs), knobs))
     assert loop.multiply_adds == loop.indexed == columns // LANES * unroll
     assert loop.stack_accesses == []
+
+
+@pytest.mark.parametrize(("cell", "rows", "columns", "unroll", "most"), [("lstm", 1, 64, 8, 176), ("gru", 4, 16, 4, 112)])
+def test_recurrent(cell: str, rows: int, columns: int, unroll: int, most: int) -> None:
+    """The product of the states, and the gates of a vector of units, which five sigmoids or three take."""
+    knobs = {"rows": rows, "columns": columns, "unroll": unroll, "vectors": 1}
+    layer = Recurrent(cell, 32, rows, 128)
+    loops = innermost_loops(assembly_of(check_member(layer, knobs), knobs))
+    product = max(loops, key=lambda loop: loop.indexed)
+    assert product.multiply_adds == product.indexed == rows * columns // LANES * unroll
+    assert product.stack_accesses == [] and len(product.instructions) <= 2 * product.multiply_adds
+    [gates] = [loop for loop in loops if loop.multiply_adds and not loop.indexed]
+    assert gates.stack_accesses == [] and len(gates.instructions) <= most
 
 
 @pytest.mark.parametrize("layer", [POINTWISE, DEPTHWISE, STRIDED, IMAGE, CLASSIFIER])
