@@ -144,11 +144,11 @@ class _Block:
             self._begin(row, unit, have)
         with kernel.loop(layer.steps) as step:
             place = {BACKWARD: last - step, BOTH: step + self.direction * (last - 2 * step)}.get(layer.direction, step)
-            self._multiply(0, self.hidden)
+            self._multiply(0, self.hidden, step)
             if len(self.products) > 1:
                 for row, unit, have in self._vectors():
                     self._reset(place, row, unit, have)
-                self._multiply(1, self.other)
+                self._multiply(1, self.other, step)
             for row, unit, have in self._vectors():
                 self._advance(place, row, unit, have)
         if layer.memory:
@@ -169,8 +169,8 @@ class _Block:
             if rest:
                 yield row, whole * lanes, rest
 
-    def _multiply(self, number: int, states: Buffer) -> None:
-        """Fill one of the products, with its biases."""
+    def _multiply(self, number: int, states: Buffer, step: Expr) -> None:
+        """Fill one of the products, with its biases; every other step begins with the panels that the one before has left in caches."""
         kernel, layer, rows, units, lanes = self.kernel, self.layer, self.knobs["rows"], self.units, self.kernel.lanes
         gates = products_of(layer)
         before, columns = self.direction * layer.gates + sum(gates[:number]), gates[number] * units
@@ -178,7 +178,8 @@ class _Block:
         ends = _Biased(kernel, self.buffers["bias"], before * units)
         tile = MatmulTile(kernel, given, self.buffers["weight"], product, self.knobs["unroll"], ends)
         for panel in panels(columns, self.knobs["columns"], lanes):
-            with kernel.loop(panel.count) as index:
+            with kernel.loop(panel.count) as position:
+                index = position + step % 2 * (panel.count - 1 - 2 * position)
                 weights = (before * units + panel.channel + index * panel.width) * units
                 tile.emit(0, 0, rows, panel, index, Extent(0, units, True, True), weights)
 
