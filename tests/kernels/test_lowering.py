@@ -121,3 +121,21 @@ def test_other_functions_of_a_module_are_lowered_by_all_passes(tmp_path: Path) -
     arrays = [*data, *template.pack(task, space.default.values, parameters)]
     library[task.symbol](*map(tvm.runtime.tensor, arrays), output)
     assert relative_error(output.numpy(), expected) <= 1e-5
+
+
+@pytest.mark.parametrize(("size", "vectors"), [(3, False), (4, True)])
+def test_three_booleans_are_not_a_vector(size: int, vectors: bool) -> None:
+    """LLVM would store the comparisons of three numbers wrongly on AArch64; vectors of four are right."""
+    import tvm
+    from tvm import s_tir, te
+
+    data = te.placeholder((12,), "int64")
+    compared = te.compute((12,), lambda place: data[place] < 0, name="compared")
+    schedule = s_tir.Schedule(te.create_prim_func([data, compared]).with_attr("global_symbol", "compared"))
+    (loop,) = schedule.get_loops(schedule.get_sblock("compared"))
+    schedule.vectorize(schedule.split(loop, [None, size])[1])
+    with pass_context():
+        target = make_target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"})
+        module = tvm.tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule({"compared": schedule.mod["main"]}))
+        lowered = tvm.tirx.get_tir_pipeline(PIPELINE)[0](module)
+    assert bool(re.search(r"\[.*:.*\] = ", lowered.script())) == vectors, lowered.script()

@@ -37,11 +37,39 @@ def _pipeline() -> tuple[Any, Any, Any]:
         other: dict[Any, Any] = {}
         for name, function in module.functions.items():
             (plain if PLAIN in (function.attrs or {}) else other)[name] = function
-        found = theirs(begin_with_infinity()(tvm.IRModule(other, attrs=module.attrs)))
+        found = theirs(_serial_booleans()(begin_with_infinity()(tvm.IRModule(other, attrs=module.attrs))))
         found.update(_few_passes()(tvm.IRModule(plain)))
         return found
 
     return lower, lambda: tvm.ir.transform.Sequential([finish_host(), propagate_nans()]), finish_device
+
+
+def _serial_booleans() -> Any:
+    """Return the pass that leaves it to LLVM to vectorise loops over booleans, but for vectors of 2, 4, 8, … of them: LLVM 22 stores
+    comparisons of three numbers wrongly on AArch64.
+    """
+    import tvm
+    from tvm import tirx
+    from tvm_ffi import structural_map, structural_walk
+
+    def serial(loop: Any) -> Any:
+        if loop.kind != tirx.ForKind.VECTORIZED or int(loop.extent).bit_count() == 1:
+            return loop
+        kinds: set[str] = set()
+
+        def note(access: Any) -> None:
+            kinds.add(str(getattr(access, "value", access).ty.dtype))
+
+        structural_walk(loop.body, ((tirx.BufferStore, tvm.ir.TensorLoad), note))
+        if "bool" not in kinds:
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body, annotations=loop.annotations)
+
+    @tvm.tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def replace(function: Any, _module: Any, _context: Any) -> Any:
+        return function.with_body(structural_map(function.body, (tirx.For, serial), order="post"))
+
+    return replace
 
 
 def _few_passes() -> Any:

@@ -11,14 +11,14 @@ from tvmmobile.graph.expressions import shape_of
 
 #: How four numbers of a box are meant: two opposite corners in any order, the lower corner in front, or centre and size.
 Corners = Literal["any", "ordered", "centre"]
+#: Larger buffers are in the workspace.
+_STACK_BYTES = 1024
 #: Whether an element of a row comes before another one, from their places in it.
 _Before = Callable[[Any, Any], Any]
 
 
 def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: str = "int64") -> Any:
     """Emit a kernel's call: where the first `count` elements of each row of a tensor are; of equal ones the first comes first."""
-    from tvm import te
-
     *outer, size = shape_of(data)
 
     def body(given: Any, result: Any) -> Any:
@@ -45,15 +45,13 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
             return made.get()
 
     def ordered(rows: Any) -> Any:
-        return te.extern([[*outer, count]], [rows], lambda given, results: body(given[0], results[0]), name="order", dtype=[kind])
+        return _loops("order", [rows], [*outer, count], kind, lambda given, result: body(given[0], result))
 
     return builder.emit_te(ordered, data, primfunc_name_hint="order")
 
 
 def places_of_true(builder: Any, data: Any) -> Any:
     """Emit a kernel's call: indices `[rank, elements]` of the elements of a tensor that are not 0, in order; -1 behind."""
-    from tvm import te
-
     shape = shape_of(data)
     most = math.prod(shape)
 
@@ -64,7 +62,7 @@ def places_of_true(builder: Any, data: Any) -> Any:
         with IRBuilder() as made:
             element, places = T.buffer_proxy(given), T.buffer_proxy(result)
             with T.serial(0, 1):  # around several statements
-                found = _number("int32")
+                found = _memory(1, "int32")
                 found[0] = T.int32(0)
                 with T.serial(0, most) as place, T.If(element[place].astype("bool")), T.Then():
                     step = most
@@ -78,7 +76,7 @@ def places_of_true(builder: Any, data: Any) -> Any:
             return made.get()
 
     def places(tensor: Any) -> Any:
-        return te.extern([[len(shape), most]], [tensor], lambda given, results: body(given[0], results[0]), name="places", dtype=["int64"])
+        return _loops("places", [tensor], [len(shape), most], "int64", lambda given, result: body(given[0], result))
 
     return builder.emit_te(places, data, primfunc_name_hint="places_of_true")
 
@@ -112,7 +110,7 @@ def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppress
         boxes: `[images, boxes, 4]`.
         scores: `[images, classes, boxes]`.
     """
-    from tvm import relax, te
+    from tvm import relax
 
     numbers = (options.most, options.overlap, options.score)
     tensors = [number for number in numbers if isinstance(number, relax.Expr)]
@@ -120,13 +118,13 @@ def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppress
     rows = most_selected(shape_of(boxes), shape_of(scores), whole)
 
     def selected(*given: Any) -> Any:
-        def body(read: Sequence[Any], results: Sequence[Any]) -> Any:
+        def body(read: Sequence[Any], result: Any) -> Any:
             left = list(read[2:])
             known = [left.pop(0) if isinstance(number, relax.Expr) else number for number in numbers]
             most, overlap, score = known
-            return _select(read[0], read[1], results[0], Suppression(most, overlap, score, options.corners))
+            return _select(read[0], read[1], result, Suppression(most, overlap, score, options.corners))
 
-        return te.extern([[rows, 3]], list(given), body, name="non_max_suppression", dtype=["int64"])
+        return _loops("non_max_suppression", given, [rows, 3], "int64", body)
 
     return builder.emit_te(selected, boxes, scores, *tensors, primfunc_name_hint="non_max_suppression")
 
@@ -146,7 +144,7 @@ def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> Any:
         score, row = T.buffer_proxy(scores), T.buffer_proxy(rows)
         with T.serial(0, 1):  # around several statements
             heap, overlaps = _Heap(count), _Overlap(boxes, options.corners)
-            found, first, which, kept = (_number("int32") for _ in range(4))
+            found, first, which, kept = (_memory(1, "int32") for _ in range(4))
             found[0] = T.int32(0)
             with T.serial(0, images) as image, T.serial(0, classes) as kind:
 
@@ -192,10 +190,8 @@ class _Heap:
     """
 
     def __init__(self, most: int) -> None:
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
-        self.items, self.size = T.buffer_proxy(T.alloc_buffer((most,), "int32")), _number("int32")
-        self._root, self._moved, self._child, self._step = (_number("int32") for _ in range(4))
+        self.items = _memory(most, "int32")
+        self.size, self._root, self._moved, self._child, self._step = (_memory(1, "int32") for _ in range(5))
 
     def make(self, before: _Before) -> None:
         """Put items of any order in the heap's."""
@@ -248,8 +244,8 @@ class _Overlap:
         from tvm.script.ir_builder import tirx as T  # noqa: N812
 
         self._boxes, self._corners = T.buffer_proxy(boxes), corners
-        self._one, self._other = ([_number("float32") for _ in range(5)] for _ in range(2))
-        self.share, self._common = _number("float32"), _number("float32")
+        self._one, self._other = ([_memory(1, "float32") for _ in range(5)] for _ in range(2))
+        self.share, self._common = _memory(1, "float32"), _memory(1, "float32")
 
     def begin(self, box: Any) -> None:
         """Read the box that is compared with others, by its number among those of all images."""
@@ -287,10 +283,32 @@ class _Overlap:
         into[4][0] = (into[2][0] - into[0][0]) * (into[3][0] - into[1][0])
 
 
-def _number(kind: str) -> Any:
+def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], Any]) -> Any:
+    """A tensor that loops compute from buffers of others; all are contiguous."""
+    from tvm import te, tirx
+
+    def buffer(extents: Any, dtype: str) -> Any:
+        return tirx.decl_buffer(extents, dtype, name, layout=None)
+
+    given = [buffer(tensor.shape, tensor.dtype) for tensor in read]
+    return te.extern(
+        [list(shape)],
+        list(read),
+        lambda inputs, outputs: body(inputs, outputs[0]),
+        name=name,
+        dtype=[kind],
+        in_buffers=given,
+        out_buffers=[buffer(shape, kind)],
+    )
+
+
+def _memory(count: int, kind: str) -> Any:
+    """A buffer of numbers of 4 bytes: in registers or on the stack, or in the workspace if it is larger."""
     from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-    return T.buffer_proxy(T.alloc_buffer((1,), kind, scope="local"))
+    small = 4 * count <= _STACK_BYTES
+    on_stack: dict[str, Any] = {"scope": "local", "annotations": {"disable_lower_builtin": True}} if small else {}
+    return T.buffer_proxy(T.alloc_buffer((count,), kind, **on_stack))
 
 
 def _both(one: Any, other: Any) -> Any:

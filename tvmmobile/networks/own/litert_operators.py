@@ -13,6 +13,7 @@ from tvmmobile.networks.own import litert_elements as elements
 from tvmmobile.networks.own import litert_layers as layers
 from tvmmobile.networks.own import litert_moves as moves
 from tvmmobile.networks.own.litert_constants import with_whole_constants
+from tvmmobile.networks.own.litert_detection import POSTPROCESS, detections
 from tvmmobile.networks.own.litert_reader import LiteRtNetwork, LiteRtOperator
 from tvmmobile.networks.own.litert_recurrent import sequence_lstm
 from tvmmobile.networks.own.litert_translation import SIMPLER, Translation, Translator
@@ -112,6 +113,7 @@ OPERATORS: Mapping[str, Translator] = {
     "SUB": elements.pair("Sub"),
     "SUM": layers.reduction("ReduceSum"),
     "TANH": elements.single("Tanh"),
+    POSTPROCESS: detections,
     "TILE": choices.repeated,
     "TOPK_V2": choices.top_k,
     "TRANSPOSE": moves.transpose,

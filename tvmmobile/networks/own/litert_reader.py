@@ -59,7 +59,7 @@ class LiteRtTensor:
 
 @dataclass(frozen=True)
 class LiteRtOperator:
-    """An operator: `kind` is its name in LiteRT; tensors are given by number, -1 for an omitted one."""
+    """An operator: `kind` is its name in LiteRT; tensors are given by number, -1 for an omitted one; a custom one's options are bytes."""
 
     kind: str
     inputs: tuple[int, ...]
@@ -239,6 +239,8 @@ def _operator(model: Any, operator: Any) -> LiteRtOperator:
     kind = _operator_names().get(number, f"operator {number}")
     if kind == "CUSTOM":
         kind = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
+        given = operator.CustomOptionsAsNumpy()
+        return _of_kind(kind, operator, given.tobytes() if isinstance(given, np.ndarray) else b"")
     union, options = operator.BuiltinOptions(), None
     made = getattr(tflite, _option_names().get(operator.BuiltinOptionsType(), ""), None)
     if kind in _CALLS:
@@ -246,6 +248,10 @@ def _operator(model: Any, operator: Any) -> LiteRtOperator:
     if union is not None and made is not None:
         options = made()
         options.Init(union.Bytes, union.Pos)
+    return _of_kind(kind, operator, options)
+
+
+def _of_kind(kind: str, operator: Any, options: Any) -> LiteRtOperator:
     return LiteRtOperator(kind, _numbers(operator.InputsAsNumpy()), _numbers(operator.OutputsAsNumpy()), options)
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
+from tvmmobile.networks.own.litert_detection import without_leftovers
 from tvmmobile.networks.own.litert_reader import LiteRtNetwork
 from tvmmobile.networks.own.litert_states import stateless_content
 from tvmmobile.system.streams import silenced
@@ -36,6 +37,8 @@ def start_litert(content: bytes, network: LiteRtNetwork) -> tuple[str, Compute]:
         for number, array in zip(inputs, given, strict=True):
             interpreter.set_tensor(number, array)
         interpreter.invoke()
-        return tuple(interpreter.get_tensor(number) for number in outputs)
+        found = {number: interpreter.get_tensor(number) for number in outputs}
+        without_leftovers(network, found, interpreter.get_tensor)
+        return tuple(found[number] for number in outputs)
 
     return f"LiteRT {version('ai-edge-litert')}", compute

@@ -44,12 +44,14 @@ class Translation:
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
         self.padded: dict[int, tuple[int, list[int]]] = {}
+        #: Tensors of which the file does not say what they are.
+        self.known: dict[int, LiteRtTensor] = {}
         self._kept: dict[tuple[object, ...], str] = {}
         self._made = 0
 
     def tensor(self, number: int) -> LiteRtTensor:
         """The file's tensor of this number."""
-        return self.network.tensors[number]
+        return self.known.get(number) or self.network.tensors[number]
 
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Append a node; returns its output's name."""

@@ -164,6 +164,9 @@ def _reshape(into: Rewriting, node: Any) -> bool:
     data = node.input[0]
     if data not in into.rows:
         return _of_shape(into, node)
+    wanted = into.values.get(node.input[1]) if node.op_type == "Reshape" else None
+    if wanted is not None and node.input[1] not in into.fewer and (wanted > 0).all():
+        return _static(into, node)  # that many are there in any case
     rows, shape = into.rows[data], into.shapes[data]
     made = into.shapes.get(node.output[0]) or into.inferred(node, into.values)[node.output[0]][1]
     if made is None:
