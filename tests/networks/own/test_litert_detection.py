@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from litert_files import Array, LiteRtFile, by_litert, network_in, refused, schema, translated
+from litert_files import FILE, Array, LiteRtFile, by_litert, network_in, refused, schema, translated
+from onnx_campaign import built, run
 
+from tvmmobile.networks.own.files import Wanted
 from tvmmobile.networks.own.litert_detection import without_leftovers
+from tvmmobile.networks.own.litert_operators import onnx_of
+from tvmmobile.networks.own.litert_runtime import start_litert
+from tvmmobile.networks.own.onnx_file import imported_onnx
 
 OPTIONS: dict[str, Any] = {
     "max_detections": 6,
@@ -80,6 +86,26 @@ def test_detections(changed: dict[str, Any], background: int) -> None:
             scores = scores + np.arange(3 + background) / 64
         counts.add(agrees(content, [random.normal(0, 2, (1, 17, 4)).astype(np.float32), scores.astype(np.float32)]))
     assert max(counts) > 4 and (len(counts) > 1 or not changed.get("nms_score_threshold", 1))
+
+
+def test_compiled() -> None:
+    """Both kinds, with fewer boxes than there is room for."""
+    from tvm import relax
+
+    contents = [detector(17, 4, max_classes_per_detection=2, max_detections=9), detector(17, 4, use_regular_nms=True, max_detections=9)]
+    networks = []
+    for content in contents:
+        programs = [("LiteRT", partial(start_litert, content, network_in(content)))]
+        networks.append(imported_onnx(FILE, onnx_of(network_in(content)), "", Wanted(), "", programs))
+    machine = built([relax.transform.LegalizeOps()(network.module) for network in networks])
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        given = [random.normal(0, 2, (1, 17, 4)).astype(np.float32), random.uniform(0, 0.3, (1, 17, 4)).astype(np.float32)]
+        for place, network in enumerate(networks):
+            assert network.judge.startswith("LiteRT")
+            for one, other in zip(run(machine, f"main_{place}", given), network.compute(given), strict=True):
+                assert one.shape == other.shape
+                np.testing.assert_allclose(one, other, atol=2e-6)
 
 
 def test_integers() -> None:
