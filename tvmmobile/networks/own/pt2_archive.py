@@ -33,6 +33,7 @@ _OPERATOR = re.compile(
     r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem"
     rf"|torch\.ops\.{exported_quantised.LIBRARY}\.({'|'.join(map(re.escape, sorted(exported_quantised.OPERATORS)))})"
 )
+_TORCHVISION = re.compile(r"torch\.ops\.torchvision\.\w{1,40}\.\w{1,40}")
 _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
 _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
@@ -75,6 +76,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
+    _refuse_torchvision(file, program)
     plain = {_MODEL: _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))}
     _check_program(file, plain[_MODEL], fix)
     _check_arguments(file, plain[_MODEL], fix)
@@ -87,6 +89,15 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         return _rewritten(content, changed)
     except Exception as error:  # weights were not read so far
         raise _damaged(file, fix) from error
+
+
+def _refuse_torchvision(file: OwnFile, program: Any) -> None:
+    """Raises `UserError` for the operators of another package, such as box selection, whose results have dynamic dimensions."""
+    targets = {value for name, value in entries(program) if name == "target" and isinstance(value, str)}
+    names = sorted(name.removeprefix("torch.ops.") for name in targets if _TORCHVISION.fullmatch(name))
+    if names:
+        what = f"{file} has operators of torchvision, which PyTorch alone cannot read: {', '.join(names[:8])}."
+        raise UserError(what, "Export the network to ONNX, which has operators for them: torch.onnx.export.")
 
 
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
