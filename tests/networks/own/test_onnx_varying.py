@@ -310,3 +310,17 @@ REFUSED: dict[str, Sequence[Any]] = {
 def test_others_are_refused_by_name(tmp_path: Path, operator: str) -> None:
     with pytest.raises(UserError, match=rf"{operator} \(node 'y', opset 17\) reads boxes or places whose number is known only at run time"):
         network(tmp_path / "net.onnx", REFUSED[operator], {"flat": ints(-1)}, ["y"])
+
+
+def test_too_many_rows_are_refused() -> None:
+    ports = {"b": (1, 2000, 4), "s": (1, 3000, 2000)}
+    graph = helper.make_graph(
+        [node("NonMaxSuppression", ["b", "s", "most"], ["y"])],
+        "selection",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ports.items()],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, ["n", 3])],
+        [numpy_helper.from_array(ints(2**62), "most")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+    with pytest.raises(UserError, match=r"may find 6,000,000 places, more than 4,194,304"):
+        imported_onnx(OwnFile(Path("net.onnx")), model, "", Wanted(), "")

@@ -25,6 +25,8 @@ from tvmmobile.system.errors import UserError
 
 #: Operators whose results have as many rows as values say.
 SOURCES = {"Compress", "NonMaxSuppression", "NonZero"}
+#: Rows that a tensor may get.
+_MOST_ROWS = 1 << 22
 #: Behind an output's name in that of the output with its number of rows.
 COUNT = "/count"
 
@@ -273,6 +275,9 @@ class Rewriting:
             shape = [max(len(self.shapes[node.input[0]]), 1), most]
         if not most:
             raise UserError(f"{named_node(node, self.opset)} finds nothing, whatever the input.", "Leave it out of the network.")
+        if most > _MOST_ROWS:
+            what = f"{named_node(node, self.opset)} may find {most:,} places, more than {_MOST_ROWS:,}."
+            raise UserError(what, "Have it select fewer, for instance with max_output_boxes_per_class.")
         raw = type(node).FromString(node.SerializeToString())
         raw.output[0] = f"{output}/found"
         self.nodes.append(raw)
