@@ -12,9 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_campaign import built, difference_of, run
 from own_networks import load, network_of
-from small_networks import kernels_of
+from small_networks import accepted, kernels_of
 
 from tvmmobile.graph.network import lower
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import OwnFile, Wanted
 from tvmmobile.networks.own.onnx_file import imported_onnx
@@ -324,3 +327,11 @@ def test_too_many_rows_are_refused() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
     with pytest.raises(UserError, match=r"may find 6,000,000 places, more than 4,194,304"):
         imported_onnx(OwnFile(Path("net.onnx")), model, "", Wanted(), "")
+
+
+def test_half_precision_selects_in_float32(tmp_path: Path) -> None:
+    imported = network(tmp_path / "net.onnx", *FOLLOWERS["boxes and scores"])
+    module, _ = prepare(imported.module, lambda layer: accepted(layer, FLOAT16), None, FLOAT16)
+    (selection,) = (function for name, function in module.functions_items() if name.name_hint.startswith("non_max_suppression"))
+    assert [str(parameter.ty.dtype) for parameter in selection.params] == ["float32", "float32", "int64"]
+    assert any("float16" in str(binding.value.ty) for binding in bindings_of(module["main"]))

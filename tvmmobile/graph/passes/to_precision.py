@@ -73,6 +73,8 @@ class _Conversion(MainRewriter):
         source = viewed(value)
         if source is not None and source in self.replaced:
             return view_of(value, self.replaced[source])
+        if operator_of(value) == "relax.call_tir":  # a function of fixed types, such as box selection
+            return rebuilt(value, lambda part: self._as(part, str(part.ty.dtype)) if part in self.replaced else part)
         name = external_name(value)
         if name is not None:
             return self._layer(variable, value, name)
