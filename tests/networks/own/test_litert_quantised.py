@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from litert_files import FILE, LiteRtFile, by_litert, quantised_network, schema, translated
+from litert_files import FILE, Array, LiteRtFile, by_litert, quantised_network, schema, translated
 from own_networks import load
+from quantised import run
 from quantised_files import in_integers
 
 import tvmmobile
@@ -100,6 +101,52 @@ def test_a_window_of_many_channels(tmp_path: Path) -> None:
     assert [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)] == ["int8"] and ready.integers is not None
     (theirs,) = by_litert(path.read_bytes(), [image])
     assert np.abs(ready.integers.outputs(image) - theirs).max() < 0.051
+
+
+def mixed_network(kind: str, seed: int) -> bytes:
+    """A convolution, a depthwise one and a classifier with weights of int8 and activations of int16 or float32 between them."""
+    random, file = np.random.default_rng(seed), LiteRtFile()
+    image, inner, flat, steps = (1, 6, 6, 8), (1, 6, 6, 16), (1, 576), iter((3e-4, 5e-4, 5e-4, 5e-4, 5e-3))
+
+    def activation(shape: tuple[int, ...]) -> int:
+        return file.tensor(shape) if kind == "float32" else file.tensor(shape, kind, None, next(steps))
+
+    scale = np.asarray(random.uniform(0.002, 0.02, 16), np.float32)
+
+    def bias(read: float, scale: Array) -> int:
+        if kind == "float32":
+            return file.tensor(scale.shape, "float32", random.normal(0, 0.3, scale.shape))
+        return file.tensor(scale.shape, "int64", random.integers(-500, 500, scale.shape), np.float32(read) * scale)
+
+    data, one, two, row, out = map(activation, (image, inner, inner, flat, (1, 5)))
+    weight = file.tensor((16, 3, 3, 8), "int8", random.integers(-127, 128, (16, 3, 3, 8)), scale)
+    file.operator("CONV_2D", [data, weight, bias(3e-4, scale)], [one], "Conv2DOptions", strideH=1, strideW=1, fusedActivationFunction=1)
+    weight = file.tensor((1, 3, 3, 16), "int8", random.integers(-127, 128, (1, 3, 3, 16)), scale, 0, 3)
+    values = {"strideH": 1, "strideW": 1, "depthMultiplier": 1}
+    file.operator("DEPTHWISE_CONV_2D", [one, weight, bias(5e-4, scale)], [two], "DepthwiseConv2DOptions", **values)
+    file.operator("RESHAPE", [two, file.int32(*flat)], [row], "ReshapeOptions", newShape=list(flat))
+    weight = file.tensor((5, 576), "int8", random.integers(-127, 128, (5, 576)), 0.01)
+    file.operator("FULLY_CONNECTED", [row, weight, bias(5e-4, np.full(5, 0.01, np.float32))], [out], "FullyConnectedOptions")
+    if kind == "float32":
+        return file.ends([data], [out])
+    given, real = file.tensor(image), file.tensor((1, 5))
+    file.operator("QUANTIZE", [given], [data], "QuantizeOptions")
+    file.operator("DEQUANTIZE", [out], [real], "DequantizeOptions")
+    file.graph.operators.insert(0, file.graph.operators.pop(-2))
+    return file.ends([given], [real])
+
+
+@pytest.mark.parametrize(("kind", "most"), [("int16", 5.01e-3), ("float32", None)])
+def test_activations_of_more_bits_than_weights_are_in_float32(tmp_path: Path, kind: str, most: float | None) -> None:
+    """16-bit ones are rounded as in LiteRT; real ones are not, which its runtime rounds to eight bits by their own extremes."""
+    path, image = tmp_path / "net.tflite", np.random.default_rng(3).standard_normal((1, 6, 6, 8), np.float32)
+    path.write_bytes(mixed_network(kind, 5))
+    ready, (theirs,) = in_integers(path), by_litert(path.read_bytes(), [image])
+    assert ready.integers is None and [node.dtype for node in ready.network.nodes if node.dtype] == ["float32"] * 3
+    off = np.abs(run(ready.network, image) - theirs).max()
+    assert off <= (0.05 * np.abs(theirs).max() if most is None else most)
+    (exact,) = translated(path.read_bytes(), [image]) if most is None else (theirs,)
+    assert np.abs(run(ready.network, image) - exact).max() <= (1e-5 * np.abs(exact).max() if most is None else most)
 
 
 @pytest.mark.virtual

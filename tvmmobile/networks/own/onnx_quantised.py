@@ -423,6 +423,17 @@ def _converted(into: Rewriting, node: Any) -> bool:
     return True
 
 
+def _added(into: Rewriting, node: Any) -> bool:
+    """`Add` of sums of products, which are real numbers already, and other integers."""
+    if any(name in into.grids for name in node.input):
+        return _moved(into, node)
+    output = node.output[0]
+    both = [name if name in into.numbers else into.cast(name, f"{output}/{place}") for place, name in enumerate(node.input)]
+    into.emit("Add", both, output)
+    into.numbers.add(output)
+    return True
+
+
 def _resized(into: Rewriting, node: Any) -> bool:
     """`Resize` of integers: between neighbours ONNX Runtime computes real numbers and cuts off what is behind the point."""
     mode = next((found.s for found in node.attribute if found.name == "mode"), b"nearest")
@@ -468,7 +479,12 @@ def _padded(into: Rewriting, node: Any) -> bool:
 
 
 #: Of integers, to what appends others in an operator's place: those that do not only move them.
-_ON_INTEGERS: Mapping[str, Callable[[Rewriting, Any], bool]] = {"Cast": _converted, "Pad": _padded, "Resize": _resized}
+_ON_INTEGERS: Mapping[str, Callable[[Rewriting, Any], bool]] = {
+    "Add": _added,
+    "Cast": _converted,
+    "Pad": _padded,
+    "Resize": _resized,
+}
 #: From an operator to what appends others in its place, or does not.
 _REWRITES: Mapping[str, Callable[[Rewriting, Any], bool]] = {
     "QuantizeLinear": _quantize,
