@@ -1,7 +1,8 @@
 """Layers of scaled integers (precision `int8`): what their constants are, and what exactly they compute.
 
 A stored integer q stands for the real number scale · (q - zero). Activations have one scale and one zero point per tensor, and are
-int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32.
+int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32. Weights
+that others have quantised may be -128 as well in kernels whose instructions add products in 32 bits, those for SDOT but for depthwise ones.
 
 An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is one of `CURVES` or nothing: bounds
 are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share kernels and

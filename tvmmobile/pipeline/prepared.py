@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import SEVEN_BITS, curve_of
+from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, curve_of, is_depthwise
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Gating, Layer, SumLayer
 from tvmmobile.graph.network import INPUT, KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
@@ -200,16 +200,20 @@ def _as_given(
             return takes(layer)
         return not (isinstance(layer, Conv2d) and layer.scaled) and taken(replace(job.task((layer,)), dtype=FLOAT32.name))
 
+    def least(layer: Layer) -> int:
+        exact = "dot" in job.task((layer,)).machine.has and not is_depthwise(layer)  # others add two products in 16 bits
+        return LOWEST if exact else -HIGHEST
+
     def sums(found: ComposedLayer) -> bool:
         weight, returns_floats = found.parameters.weight, dict[str, Any](writes=FLOAT32.name)
-        return takes(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight))
+        return takes(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight), least(found.layer))
 
     composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir, lone=False)
     module, layers = steps_apart(*compose_roundings(composed.module, composed.layers), sums, composes)
     composed = replace(composed, module=module, layers=layers)
     wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
-    found = as_given(flow, scales.of, takes, chosen_layers(flow, job.options.keep))
+    found = as_given(flow, scales.of, takes, least, chosen_layers(flow, job.options.keep))
     if not found.network.steps:
         return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
     lowered = named_layers(found.network, names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Rounding
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Rounding
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.quantisation.calibration import Accepts
@@ -35,20 +35,21 @@ class Given:
     floats: dict[int, str]
 
 
-def as_given(flow: Flow, scales: WeightScalesOf, accepts: Accepts, kept: Mapping[int, str]) -> Given:
+def as_given(flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], kept: Mapping[int, str]) -> Given:
     """The network of a flow with roundings: every layer whose inputs and output are rounded, and whose weights are integers of the file.
 
     Args:
+        least: the least weight of a layer in steps that its kernels take.
         kept: numbers of layers that stay in float32, and why.
     """
-    return _Reading(flow, scales, accepts).given(kept)
+    return _Reading(flow, scales, accepts, least).given(kept)
 
 
 class _Reading:
     """A flow while its layers become integers."""
 
-    def __init__(self, flow: Flow, scales: WeightScalesOf, accepts: Accepts) -> None:
-        self.flow, self.scales, self.accepts = flow, scales, accepts
+    def __init__(self, flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int]) -> None:
+        self.flow, self.scales, self.accepts, self.least = flow, scales, accepts, least
         self.steps = {step.number: step for step in flow.steps}
         #: Numbers of roundings that a layer does, or reads the input before, and of what takes their place.
         self.instead: dict[int, int] = {}
@@ -94,7 +95,7 @@ class _Reading:
         if isinstance(step.layer, Conv2d | Dense):
             assert step.parameters is not None
             given = self.scales(step.parameters.weight)
-            if why := _unfit(step, given, first):
+            if why := _unfit(step, given, first, self.least(step.layer)):
                 return why
         layer = None if written is None else self.steps[written].layer
         assert layer is None or isinstance(layer, Rounding)
@@ -142,20 +143,25 @@ def _scale(layer: Rounding) -> Scale:
     return Scale(layer.step, layer.zero)
 
 
-def unfit_weights(weight: Array, given: Array | None) -> str:
-    """Why weights with these scales of output channels cannot be what a kernel takes; "" where they can."""
+def unfit_weights(weight: Array, given: Array | None, least: int) -> str:
+    """Why weights with these scales of output channels cannot be what a kernel takes; "" where they can.
+
+    Args:
+        least: integer that the kernel takes.
+    """
     if given is None:
         return "its weights are not quantised, or not by output channel"
     integers = weight / given
     if np.abs(integers - np.rint(integers)).max(initial=0.0) > _OFF * HIGHEST:
         return "its weights are not quantised"
-    return f"weights beyond ±{HIGHEST} steps" if np.abs(integers).max(initial=0.0) > HIGHEST + 0.5 else ""
+    fits = integers.min(initial=0.0) > least - 0.5 and integers.max(initial=0.0) < HIGHEST + 0.5
+    return "" if fits else f"weights beyond {least} to {HIGHEST} steps"
 
 
-def _unfit(step: Step, given: Array | None, read: Scale) -> str:
+def _unfit(step: Step, given: Array | None, read: Scale, least: int) -> str:
     """Why the weights and biases of a layer cannot be what its kernel takes; "" where they can."""
     assert step.parameters is not None
-    why = unfit_weights(step.parameters.weight, given)
+    why = unfit_weights(step.parameters.weight, given, least)
     if why or given is None:
         return why
     return f"biases beyond ±{BIAS_MOST:g} steps" if np.abs(step.parameters.bias / (given * read.step)).max() > BIAS_MOST else ""

@@ -123,7 +123,7 @@ def integer_step(
         per_channel: let weights have a scale for each output channel, not one for all.
         narrow: let weights be so small that kernels of 16-bit sums are fastest, see `_weight_steps`.
         given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers from
-            -127 to 127.
+            -128 to 127.
         exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
         stored: what the network's input is stored in.
     """
@@ -146,7 +146,7 @@ def integer_step(
     scale = np.maximum(largest, np.abs(bias) / read.step / BIAS_MOST)
     scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0) if given is None else given
     scale = scale.astype(np.float32)
-    integers = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8)
+    integers = np.clip(np.rint(weight / scale), -HIGHEST if given is None else LOWEST, HIGHEST).astype(np.int8)
     constants = _constants(step, integers, read, written)
     clamp = curve_of(layer) or NO_CLAMP
     addend = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())

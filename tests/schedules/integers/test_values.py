@@ -340,6 +340,11 @@ def test_extremes_of_dot_products(layer: Layer, pi5: Agents, tmp_path: Path) -> 
     check_extremes(pi5, layer, "dot_product", tmp_path)
 
 
+@pytest.mark.parametrize(("layer", "name"), [(Conv2d(2, 3, 240, 12), "dot_product"), (WINDOW, "dot_window")], ids=["product", "window"])
+def test_the_least_weight(layer: Layer, name: str, pi5: Agents, tmp_path: Path) -> None:
+    check_extremes(pi5, layer, name, tmp_path, largest=128)
+
+
 @pytest.mark.parametrize("layer", LARGEST, ids=lambda layer: layer.name)
 def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) -> None:
     check_extremes(pi4, layer, "long_product", tmp_path)
