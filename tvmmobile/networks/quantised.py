@@ -12,6 +12,8 @@ from tvmmobile.system.errors import UserError
 
 #: How far from integers a filter's values may be, in steps of its scale, and how many steps these may be.
 _OFF, _MOST = 2.0**-14, 256
+#: Values of a filter that are looked at first.
+_FEW = 32
 
 
 @dataclass(eq=False)
@@ -62,6 +64,7 @@ class WeightScales:
             first = float(values.flat[0])
             scale = self.scales.get(_key(values), first if first > 0 and (values == first).all() else None)
             scale = self._fitting(values) if scale is None else scale
+            scale = _common_step(values.ravel()) if scale is None else scale
             if scale is None:
                 return None
             found.append(scale)
@@ -78,6 +81,21 @@ class WeightScales:
         steps = values.reshape(1, -1) / scales.reshape(-1, 1)
         fitting = scales[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
         return float(fitting[-1]) if fitting.size else None
+
+
+def _common_step(values: Array) -> float | None:
+    """The largest number of which a filter's values are multiples, at most 128 times it; `None` if there is none.
+
+    A batch norm behind a convolution scales its filters, each by a factor of its own.
+    """
+    largest = np.abs(values.astype(np.float64)).max(initial=0.0)
+    if not largest:
+        return None
+    candidates = largest / np.arange(1, _MOST // 2 + 1)
+    for some in (values[:_FEW], values):  # few of real numbers rule out all candidates
+        steps = some.reshape(1, -1) / candidates.reshape(-1, 1)
+        candidates = candidates[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
+    return float(candidates[0]) if candidates.size else None
 
 
 def _key(values: Array) -> bytes:

@@ -262,6 +262,29 @@ def test_the_least_integer_as_a_weight(tmp_path: Path, board: str, dtype: str, w
     assert steps_off(run(ready.network, image), load(path).compute([image])[0], 0.05).max() < 1.01
 
 
+def test_a_batch_norm_behind_a_convolution_of_integers(tmp_path: Path) -> None:
+    """As training in integers leaves it: each filter has the file's scale times a factor of its own, which may be negative."""
+    draw, graph = (
+        np.random.default_rng(6),
+        quantised_convolution(w=np.random.default_rng(5).integers(-127, 128, (8, 8, 3, 3)).astype(np.int8)),
+    )
+    norm = {
+        "gamma": draw.normal(0, 1, 8),
+        "beta": draw.normal(0, 1, 8),
+        "mean": draw.normal(0, 1, 8),
+        "variance": draw.uniform(1, 9, 8),
+    }
+    graph.nodes.insert(4, helper.make_node("BatchNormalization", ["c", *norm], ["n"]))
+    graph.nodes[5].input[0] = "n"
+    constants = graph.constants | {name: array.astype(np.float32) for name, array in norm.items()}
+    path = write_model(tmp_path / "net.onnx", Graph(graph.nodes, constants), (1, 8, 8, 8))
+    ready, image = in_integers(path), 0.3 * noise(1, (1, 8, 8, 8))
+    assert convolutions(ready) == ["int8"] and ready.network.kept == () and ready.integers is not None
+    expected = run_onnxruntime(path, image)
+    off = steps_off(ready.integers.outputs(image), expected, 0.05)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 3
+
+
 def after(operators: list[str]) -> Graph:
     """A convolution of integers with operators behind it that read real numbers; `Add` adds the input."""
     graph, data = quantised_convolution(), "c"
