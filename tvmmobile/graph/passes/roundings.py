@@ -38,9 +38,9 @@ class _Found:
 def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
     """The module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
 
-    A clip right before a rounding becomes part of it, if nothing else reads it; of two roundings to the same integers, one after the other,
-    the second is left out, whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise convolution of one
-    of them, with weights of 1, to which the other is added, if `takes` such a layer.
+    A clip right before a rounding becomes part of it, if nothing but roundings reads it; of two roundings to the same integers, one after
+    the other, the second is left out, whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise
+    convolution of one of them, with weights of 1, to which the other is added, if `takes` such a layer.
     """
     import tvm
 
@@ -178,8 +178,8 @@ class _Simpler(_Recognising):
         if found.layer.stored:
             self.found[variable] = found
             return self.again(value)
-        alone = len(self.readers[found.source]) == 1
-        source, (low, high) = self.clipped(found.source) if alone else (found.source, (-np.inf, np.inf))
+        rounded = all(operator_of(self.values.get(reader)) == "relax.divide" for reader in self.readers[found.source])
+        source, (low, high) = self.clipped(found.source) if rounded else (found.source, (-np.inf, np.inf))
         layer = _bounded(found.layer, low, high)
         before = self._moved(source)
         if before is not None and _same_integers(before.layer, layer):
