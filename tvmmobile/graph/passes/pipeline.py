@@ -38,6 +38,7 @@ from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
+from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.sequences import sequences
@@ -195,7 +196,8 @@ def finish(
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
     views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
     # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.
-    joined = [("joined_copies", joined_copies(composed.accepts, layers)), ("split_steps", split_steps(composed.accepts, layers))]
+    found = composed.accepts, layers
+    joined = [("joined_copies", joined_copies(*found)), ("resized_pieces", resized_pieces(*found)), ("split_steps", split_steps(*found))]
     passes = [*(joined if precision.chain else []), *views, *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
