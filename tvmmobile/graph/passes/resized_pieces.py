@@ -118,7 +118,7 @@ def _without(layer: Conv2d, place: int) -> Conv2d:
     """The layer without a piece and its source, and with a residual."""
     gone, _, count = layer.pieces[place]
     sources = tuple(channels for number, channels in enumerate(layer.sources) if number != gone)
-    pieces = tuple((number - (number > gone), *rest) for number, *rest in layer.pieces if number != gone)
+    pieces = tuple((number - (number > gone), first, channels) for number, first, channels in layer.pieces if number != gone)
     if pieces == ((0, 0, sources[0]),):
         sources, pieces = (), ()
     return replace(layer, in_channels=layer.in_channels - count, sources=sources, pieces=pieces, residual=True)
