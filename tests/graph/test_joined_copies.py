@@ -23,12 +23,12 @@ SHAPE = (1, 3, 12, 10)
 class Halves(nn.Module):
     """A block of YOLO: half of the channels go through a residual unit, and all that came to be is put together."""
 
-    def __init__(self, activation: nn.Module, reads_inner: bool = False, wide: int = 0) -> None:
+    def __init__(self, activation: nn.Module, reads_inner: bool = False) -> None:
         super().__init__()
         self.first = nn.Sequential(*unit(3, 16, 1, activation=activation))
         self.inner = nn.Sequential(*unit(8, 4, 3, activation=activation))
         self.outer = nn.Sequential(*unit(4, 8, 3, activation=activation))
-        self.last = nn.Sequential(*unit(24 + 8 * reads_inner, wide or 12, 1, activation=activation))
+        self.last = nn.Sequential(*unit(24 + 8 * reads_inner, 12, 1, activation=activation))
         self.reads_inner = reads_inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ def convolutions(network: Network) -> list[Conv2d]:
     return [node.layer for node in network.nodes if isinstance(node.layer, Conv2d)]
 
 
-@pytest.mark.parametrize("activation", [nn.SiLU(), nn.ReLU(), nn.LeakyReLU(0.1)])
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.LeakyReLU(0.1)])
 def test_a_sum_is_the_last_step_of_the_layer_in_front(tmp_path: Path, activation: nn.Module) -> None:
     network = seeded(Halves(activation))
     read = joined(network)
@@ -57,11 +57,8 @@ def test_a_sum_is_the_last_step_of_the_layer_in_front(tmp_path: Path, activation
     assert error_of(read, network, SHAPE, tmp_path / "network.so") < 1e-5
 
 
-def test_a_term_with_another_reader_stays(tmp_path: Path) -> None:
-    network = seeded(Halves(nn.SiLU(), reads_inner=True))
-    read = joined(network)
-    assert not any(layer.then for layer in convolutions(read))
-    assert error_of(read, network, SHAPE, tmp_path / "network.so") < 1e-5
+def test_a_term_with_another_reader_stays() -> None:
+    assert not any(layer.then for layer in convolutions(joined(seeded(Halves(nn.SiLU(), reads_inner=True)))))
 
 
 class Wide(nn.Module):

@@ -48,7 +48,8 @@ def test_each_layer_computes_its_part_of_a_sigmoid(tmp_path: Path, also_reads: s
     read = read_network(*finish(replace(composed, module=split_steps(accepted, layers)(composed.module), layers=layers)))
     steps = [node.layer.clamp for node in read.nodes if isinstance(node.layer, Conv2d) and node.layer.out_channels == 5]
     assert steps == ([(None, None)] * 2 if also_reads else ["sigmoid"] * 2)
-    assert error_of(read, network, SHAPE, tmp_path / "network.so") < 1e-5
+    if not also_reads:
+        assert error_of(read, network, SHAPE, tmp_path / "network.so") < 1e-5
 
 
 def test_steps_behind_the_last_layers_are_computed_in_float32() -> None:
