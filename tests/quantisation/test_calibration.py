@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantised import decibels, digit_inputs, rescaled, trained_flow
+import torch
+from quantised import decibels, digit_inputs, flow_from, rescaled, trained_flow
+from torch import nn
 
 from tvmmobile.graph.integers import MOST_TOGETHER, is_depthwise, largest_sums, together
 from tvmmobile.graph.layers import Array
@@ -185,6 +187,18 @@ def test_a_batch_is_its_images() -> None:
     images = digit_inputs(5, 1)
     one_by_one = np.concatenate([network.outputs(images[place : place + 1]) for place in range(5)])
     assert (one_by_one == network.outputs(images)).all()
+
+
+def test_images_of_one_channel() -> None:
+    """Their channel may come first or last, which is the same."""
+    torch.manual_seed(0)
+    flow = flow_from(
+        nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval(),
+        (1, 1, 8, 12),
+    )
+    images = images_of(np.random.default_rng(3).random((6, 1, 8, 12), np.float32))
+    found = quantise(flow, images, best_method(flow, images)).signal_to_noise_db(images.batches(), flow)
+    assert min(found.values()) > 25
 
 
 def test_some_images_are_evenly_spaced() -> None:

@@ -74,7 +74,7 @@ class IntegerStep:
 
     def output(self, inputs: Sequence[Array]) -> Array:
         """Of a batch in int8, or in float32 behind a step in float32: int8, or float32 where nothing else reads it."""
-        data, *others = inputs if self.layer.reads else self._integers(inputs)
+        data, *others = self._shaped(inputs) if self.layer.reads else self._integers(inputs)
         output = compute_integers(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
         return output if self.most is None else np.minimum(output, self.most)
 
@@ -83,11 +83,14 @@ class IntegerStep:
         """Of all that it reads."""
         return (self.read,) if self.side is None else (self.read, self.side)
 
+    def _shaped(self, inputs: Sequence[Array]) -> list[Array]:
+        """Shape a batch of each input as the layer reads it: images of one channel may have it first."""
+        return [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, self.layer.read_shapes, strict=True)]
+
     def _integers(self, inputs: Sequence[Array]) -> list[Array]:
         """What it reads, each in integers of its scale."""
-        shapes = self.layer.read_shapes
-        arrays = [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, shapes, strict=True)]
-        return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in zip(arrays, self.scales, strict=True)]
+        arrays = zip(self._shaped(inputs), self.scales, strict=True)
+        return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in arrays]
 
 
 def has_integers(step: Step) -> bool:
