@@ -1,4 +1,4 @@
-"""Where the elements of a tensor lie in another one: a shape, strides and an offset, through any chain of views.
+"""Views traced to the tensor behind them: the shape, strides and offset of their elements in it, through any chain of views.
 
 Reshapes may join dimensions that do not follow each other in the source, so a dimension is a row of factors, each with an extent and a
 stride of its own; one view that no strides describe makes the result `None`.

@@ -129,8 +129,8 @@ def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
 
 
 def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
-    """What a layer's `wide` has to be: whether a sum may reach 2^22, or leave 16 bits times its multiplier, and it matters to kernels; or
-    whether the layer should have an addend, and has none.
+    """Decide a layer's `wide`: true if a sum may reach 2^22, or a scaled sum leave 16 bits, and kernels depend on it; or if the layer needs
+    an addend and has none.
     """
     if terms(layer) > NARROW_TERMS:
         return False
@@ -142,12 +142,12 @@ def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
 
 
 def is_bounded(parameters: IntegerParameters) -> bool:
-    """What a layer's `bounded` has to be: whether its output is limited by more than int8."""
+    """Decide a layer's `bounded`: true if its output has tighter bounds than int8."""
     return (parameters.low, parameters.high) != (LOWEST, HIGHEST)
 
 
 def rounds_otherwise(layer: Layer, parameters: IntegerParameters) -> bool:
-    """Whether multipliers that are not short, or an odd zero point, would give other results in kernels that do not convert a layer's sums.
+    """Return whether multipliers that are not short, or an odd zero point, change results of kernels that do not convert a layer's sums.
 
     They do not in a layer with an addend.
     """
@@ -156,7 +156,7 @@ def rounds_otherwise(layer: Layer, parameters: IntegerParameters) -> bool:
 
 
 def scales_at_once(layer: Layer) -> bool:
-    """Whether kernels of a layer take short multipliers, unless they convert its sums: it has no more steps, and writes integers."""
+    """Return whether kernels that leave a layer's sums unconverted need short multipliers: it has no more steps, and writes integers."""
     return not (isinstance(layer, Gating) or layer.writes or curve_of(layer) or adds(layer) or layer.integers.addend)
 
 
@@ -167,7 +167,7 @@ def with_facts(layer: _Layer, **facts: bool) -> _Layer:
 
 
 def is_depthwise(layer: Layer) -> bool:
-    """Whether a layer has one filter for each channel, of which `together` speaks."""
+    """Return whether a layer has one filter per channel, whose taps `together` judges."""
     return isinstance(layer, Conv2d) and layer.is_depthwise
 
 
@@ -190,7 +190,7 @@ def curve_of(layer: Layer) -> str:
 
 
 def adds(layer: Layer) -> bool:
-    """Whether a layer adds another tensor to its sums."""
+    """Return whether a layer adds another tensor to its sums."""
     return isinstance(layer, Conv2d) and layer.residual
 
 
@@ -205,5 +205,5 @@ def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
 
 
 def converts_sums(layer: Layer) -> bool:
-    """Whether kernels of a layer convert its sums to floats."""
+    """Return whether kernels of a layer convert its sums to floats."""
     return terms(layer) > NARROW_TERMS or layer.integers.wide

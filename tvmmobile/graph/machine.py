@@ -136,5 +136,5 @@ def machine_of(mcpu: str) -> Machine:
 
 
 def is_known(mcpu: str) -> bool:
-    """Whether the core with LLVM's name `mcpu` has figures of its own."""
+    """Return whether there are figures for the core that LLVM calls `mcpu`."""
     return mcpu in _MACHINES

@@ -79,7 +79,7 @@ def _definitions(kind: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _is_kind(owner: Any) -> bool:
-    """Whether templates may take layers of a class: they have a name. The other bases are parts of layers."""
+    """Return whether templates may take layers of a class: these have a name, other bases are parts of layers."""
     return hasattr(owner, "name") and not getattr(owner.name, "__isabstractmethod__", False)
 
 

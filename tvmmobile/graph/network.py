@@ -115,7 +115,7 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
 
 
 def _is_another_image(one: Any, other: Any) -> bool:
-    """Whether both are images and differ, as between two layers whose pixels are arranged differently."""
+    """Return whether both are images and differ in shape, as between layers that arrange pixels differently."""
     shapes = [shape_of(image) for image in (one, other)]
     return all(len(shape) == 4 for shape in shapes) and shapes[0] != shapes[1]
 
@@ -139,7 +139,7 @@ def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
 
 
 def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
-    """See `Node.gated`."""
+    """Return the number for `Node.gated`, or `None`."""
     if len(consumers) != 2 or consumers[0] != index + 1 or not isinstance(nodes[index + 1].layer, Pool):
         return None
     last = consumers[1]
@@ -153,12 +153,12 @@ def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
 
 
 def results_from(module: Any) -> list[int | Array]:
-    """The same for the network's outputs."""
+    """Return the same for each of the network's outputs: its kernel or input by number, or a constant."""
     return _wiring(module)[1]
 
 
 def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Array]]:
-    """See `sources_of` and `results_from`."""
+    """Trace views back to kernels, inputs and constants: for what each kernel reads, and for the network's outputs."""
     main = module["main"]
     position = {binding.var: number for number, binding in enumerate(kernel_bindings(module))}
     origin: dict[Any, int | Array] = {parameter: INPUT - place for place, parameter in enumerate(main.params)}

@@ -34,7 +34,7 @@ def multiply_adds(operator: str, function: Any) -> int:
 
 
 def _adds_product(statement: Any) -> bool:
-    """Whether a statement adds a product to what it stores."""
+    """Return whether a statement adds a product of floats to what it stores."""
     from tvm import tirx
     from tvm_ffi import structural_walk
 

@@ -55,7 +55,7 @@ class Precision:
 
     @cached_property
     def bytes(self) -> int:
-        """Of one stored element."""
+        """Size of a stored element."""
         return self.numpy.itemsize
 
     @cached_property
@@ -67,12 +67,12 @@ class Precision:
 
     @cached_property
     def is_integer(self) -> bool:
-        """Whether stored numbers are integers, which stand for real ones by a scale and a zero point."""
+        """True if stored numbers are integers, which stand for real ones by a scale and a zero point."""
         return self.numpy.kind in "iu"
 
     @property
     def vectors_of_totals(self) -> int:
-        """How many vectors the totals of a vector take."""
+        """Number of vectors that the totals of a vector take."""
         import numpy as np
 
         return np.dtype(self.total).itemsize // self.bytes
@@ -135,7 +135,7 @@ def register(precision: Precision) -> None:
 
 
 def is_precision(name: str) -> bool:
-    """Whether there is a precision of that name."""
+    """Return whether there is a precision of that name."""
     return name in _KNOWN
 
 
@@ -147,5 +147,5 @@ def precision_named(name: str) -> Precision:
 
 
 def storage_named(name: str) -> Precision:
-    """What a layer reads or writes: a precision as `precision_named` has it, or `UINT8`."""
+    """Return the precision that a layer reads or writes: one as in `precision_named`, or `UINT8`."""
     return UINT8 if name == UINT8.name else precision_named(name)

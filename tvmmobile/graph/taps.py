@@ -24,7 +24,7 @@ _SUM_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Taps:
-    """What each output pixel along one axis is made of.
+    """The weighted input pixels of each output pixel along one axis.
 
     Attributes:
         pixels: of the input, int64, (outputs, taps).
@@ -45,17 +45,17 @@ class Taps:
         return int(self.pixels.shape[1])
 
     def keeps(self, inputs: int) -> bool:
-        """Whether the output is the input."""
+        """Return whether the output is the input."""
         return self.copies and np.array_equal(self.pixels[:, 0], np.arange(inputs))
 
     @property
     def copies(self) -> bool:
-        """Whether each output pixel is an input pixel."""
+        """True if each output pixel is an input pixel."""
         return self.count == 1 and bool((self.weights == 1).all())
 
     @property
     def is_linear(self) -> bool:
-        """Whether each output pixel is an input pixel or lies between one and the next."""
+        """True if each output pixel is an input pixel or lies between one and the next."""
         if self.count == 1:
             return self.copies
         if self.count > 2 or (np.abs(self.weights.sum(1) - 1) > _SUM_TOLERANCE).any():
@@ -64,13 +64,13 @@ class Taps:
         return bool(((steps == 0) | (steps == 1)).all())
 
     def first_and_share(self) -> tuple[Array, Array]:
-        """Of linear ones the first pixel, and the share of the next one."""
+        """Return the first pixel of each linear interpolation, and the share of the next one."""
         if self.count == 1:
             return self.pixels[:, 0], np.zeros(self.outputs, np.float32)
         return self.pixels[:, 0], np.where(self.pixels[:, 1] > self.pixels[:, 0], self.weights[:, 1], np.float32(0))
 
     def without_zeros(self) -> Taps:
-        """The same without taps that no output pixel needs."""
+        """Drop taps that no output pixel needs."""
         used = (self.weights != 0).any(0)
         return Taps(self.pixels[:, used], self.weights[:, used]) if used.any() else self
 
@@ -118,7 +118,7 @@ def attributes_of(rows: Taps, columns: Taps) -> dict[str, Any]:
 
 
 def is_given(call: Any) -> bool:
-    """Whether a resize carries its pixels."""
+    """Return whether a resize carries its pixels."""
     return str(call.attrs.coordinate_transformation_mode) == GIVEN
 
 

@@ -63,7 +63,7 @@ class Task:
 
     @property
     def rounds(self) -> bool:
-        """Whether the kernel computes real numbers and stores the nearest integers."""
+        """True if the kernel computes real numbers and stores the nearest integers."""
         return self.storage[1].is_integer and not self.precision.is_integer
 
     @property
@@ -77,7 +77,7 @@ class Task:
 
     @property
     def keeps_sums(self) -> bool:
-        """Whether the output holds partial sums with all their digits."""
+        """True if the output holds partial sums with all their digits."""
         return self.storage[1].bytes >= self.precision.bytes
 
     @property
@@ -104,7 +104,7 @@ class Task:
         return {in_place(name, place): shape for place, layer in enumerate(self.region) for name, shape in layer.side_shapes.items()}
 
     def sides_of(self, place: int, arguments: Mapping[str, _Argument]) -> dict[str, _Argument]:
-        """What a layer reads besides its input, by its own names, of something that has the names of `side_shapes`."""
+        """Pick a layer's arguments besides its input, by the layer's own names, from a mapping with the names of `side_shapes`."""
         return {name: arguments[in_place(name, place)] for name in self.region[place].side_shapes}
 
     @property

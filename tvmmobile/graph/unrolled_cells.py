@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a cell of `graph.layers.Recurrent`."""
+        """True for a cell that `graph.layers.Recurrent` has."""
         return self.curves == CURVES[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
 
     def step(self, given: Any, states: Sequence[Any]) -> list[Any]:

@@ -56,13 +56,12 @@ class Attention(ConvertingLayer):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """See `merged`."""
         each = (self.queries, self.heads * self.width) if self.merged else (self.heads, self.queries, self.width)
         return (self.groups, *each)
 
     @property
     def out_place(self) -> Place:
-        """Where results are in the output."""
+        """Position of the results in the output."""
         head, token = (self.width, self.heads * self.width) if self.merged else (self.queries * self.width, self.width)
         return (0, self.heads * self.queries * self.width, head, token)
 
@@ -73,7 +72,7 @@ class Attention(ConvertingLayer):
 
     @property
     def bias_shape(self) -> tuple[int, int, int, int]:
-        """See `bias`."""
+        """Shape of the constants that are added to the scaled products; it has a 0 if there are none."""
         return (*self.bias, self.queries, self.keys)
 
     @property

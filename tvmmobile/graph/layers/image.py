@@ -1,4 +1,4 @@
-"""What layers without sums share: they read one NHWC image."""
+"""The base class of layers without sums that read one NHWC image."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class WindowPool(ImageLayer, WindowLayer):
 
     @property
     def in_channels(self) -> int:
-        """The same as the output's."""
+        """Channels of the input, as many as of the output."""
         return self.channels
 
     @property

@@ -80,7 +80,7 @@ class Resize(ImageLayer):
         return cls(*image, out_shape[1], out_shape[2], method, places)
 
     def pixels(self, constants: LayerParameters) -> tuple[tuple[Array, Array, Array], ...]:
-        """Of each output row, then of each column: the first and last line of the input that it is made of, and the share of the last."""
+        """Return the first and last input line that each output row is made of, and the share of the last; then the same for columns."""
         sizes = (self.height, self.out_height), (self.width, self.out_width)
         if self.places != GIVEN:
             return tuple(pixels_along(inputs, outputs, self.method, self.places) for inputs, outputs in sizes)

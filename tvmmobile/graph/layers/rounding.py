@@ -12,7 +12,7 @@ from tvmmobile.graph.parameters import Array
 
 
 def shift_of(stored: str) -> int:
-    """What is subtracted from integers of a type to make them int8."""
+    """Return what to subtract from integers of a type to make them int8."""
     return 128 if stored == "uint8" else 0
 
 

@@ -121,12 +121,12 @@ def _layer(layer: _Make, curve: str, numbers: Mapping[str, float], found: Parts)
 
 
 def _along_channels(shape: list[int], out_shape: list[int]) -> bool:
-    """Whether a constant has one number for each channel."""
+    """Return whether a constant has one number per channel."""
     return shape == [*[1] * (len(shape) - 1), out_shape[-1]]
 
 
 def _is_gate(shape: list[int], out_shape: list[int]) -> bool:
-    """Whether a tensor has one number for each channel of an image of several pixels."""
+    """Return whether a tensor has one number per channel, for an image of several pixels."""
     return _along_channels(shape, out_shape) and len(shape) == len(out_shape) == 4 and shape != out_shape
 
 

@@ -56,7 +56,7 @@ class WindowLayer(Layer):
 
     @property
     def least_read(self) -> dict[str, tuple[int, ...]]:
-        """Of its sources, only the pieces."""
+        """Shapes of what every kernel reads: of its sources, only the pieces."""
         if not self.pieces:
             return super().least_read
         others = {name: shape for name, shape in self.side_shapes.items() if name not in self._source_shapes}

@@ -55,7 +55,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Read:
-    """Where an operand's elements are: a tensor, places in it, what they are multiplied by, and views between it and the operand."""
+    """An operand of attention, traced back: a tensor, places in it, a factor, and the number of views on the way."""
 
     source: Any
     place: Place
@@ -89,7 +89,6 @@ class _Rewriting(MainRewriter):
         return relax.op.reshape(result, shape_of(variable))
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
 
@@ -166,14 +165,14 @@ class _Graph:
         return value if last else None
 
     def _ordered(self, variable: Any) -> Any:
-        """What a variable shows in the same order."""
+        """Follow reshapes back from a variable to the first with the same elements in the same order."""
         elements = math.prod(shape_of(variable))
         while has(value := self._value(variable), Trait.RESHAPE) and math.prod(shape_of(value.args[0])) == elements:
             variable = value.args[0]
         return variable
 
     def _scaled(self, variable: Any) -> tuple[Any, float, Array | None]:
-        """What a variable shows in the same order, by what it is multiplied, and what constants are added to that."""
+        """Follow reshapes, factors and summands back from a variable: the source, its total factor, and the constants added."""
         factor, added = 1.0, None
         while True:
             variable = self._ordered(variable)
@@ -210,7 +209,7 @@ class _Graph:
             number = value.args[0]
 
     def _where(self, source: Any, chain: list[Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> Place | None:
-        """Where elements are in a tensor that a chain of views begins with; `None` if they are not in place."""
+        """Compute the place of elements in the tensor that a chain of views begins with; `None` if no strides describe it."""
         numbers = np.arange(math.prod(shape_of(source))).reshape(shape_of(source))
         for view in chain:
             moved = moved_by(view, numbers)

@@ -85,7 +85,7 @@ def _as_layer(call: Any, data: Any) -> Any:
 
 
 def _reaches_over(call: Any, data: Any) -> bool:
-    """Whether rounding up has given a pool windows that reach over the image and its padding."""
+    """Return whether a pool that rounds up has windows beyond the image and its padding."""
     attrs, inputs, outputs = call.attrs, shape_of(data)[2:], shape_of(call)[2:]
     padding = [int(amount) for amount in attrs.padding]
     for axis, (extent, count) in enumerate(zip(inputs, outputs, strict=True)):

@@ -146,7 +146,7 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
 
 
 def _adds(call: Any, shape: tuple[int, ...]) -> bool:
-    """Whether it adds a constant with that many elements."""
+    """Return whether a call adds a constant with as many elements as the longest dimension."""
     import tvm
 
     constants = [argument for argument in getattr(call, "args", ()) if isinstance(argument, tvm.ir.GenericConst)]

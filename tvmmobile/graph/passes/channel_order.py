@@ -45,7 +45,7 @@ def order_channels(module: Any) -> Any:
 
 @dataclass
 class _Edit:
-    """What changes where a variable is computed.
+    """Changes to the operator that computes a variable.
 
     Attributes:
         pieces: the input is put together from (tensor, first channel, channels).
@@ -195,7 +195,7 @@ class _Graph:
 
 
 def _is_conv(call: Any) -> bool:
-    """Whether it is a convolution with constant weights, NHWC and HWIO."""
+    """Return whether a call is a convolution with constant weights, NHWC and HWIO."""
     import tvm
 
     if operator_of(call) != "relax.nn.conv2d" or not isinstance(call.args[1], tvm.ir.GenericConst):

@@ -21,7 +21,7 @@ _STEPS = operators_with(Trait.ELEMENT_WISE)
 def channels_last(module: Any) -> Any:
     """Rewrite steps by element, slices, pads, max pools and concatenations of images that were NHWC before, in `main`.
 
-    Who still wants the result's channels first, gets it turned. What is made of an input alone stays as it is.
+    Readers that need NCHW get the result transposed. Values made of an input alone stay as they are.
     """
     from tvm import relax
 
@@ -47,7 +47,7 @@ class _Images:
         self.changed = False
 
     def value(self, builder: Any, binding: Any) -> Any:
-        """What becomes of the value of a binding."""
+        """The new value of a binding."""
         variable, value = binding.var, binding.value
         if (member := self._member(value)) in self.last:
             self.last[variable] = self.last[member]
@@ -113,7 +113,7 @@ class _Images:
 
 
 def _is_image(value: Any) -> bool:
-    """Whether an operator returns one tensor of four dimensions."""
+    """Return whether a value is an operator's result with four dimensions."""
     return operator_of(value) != "" and len(getattr(value.ty, "shape", None) or ()) == len(TO_LAST)
 
 
@@ -146,5 +146,5 @@ def _axis(first: Any) -> int:
 
 
 def _same_order(shape: Sequence[int]) -> bool:
-    """Whether the elements of an image NHWC of that shape are in the same order NCHW."""
+    """Return whether an NHWC image of that shape has its elements in the order of NCHW."""
     return shape[1] * shape[2] == 1 or shape[3] == 1

@@ -129,7 +129,7 @@ def _places(function: Any, read: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _read_outside(context: Any) -> bool:
-    """Whether any operator outside the match reads a value within it."""
+    """Return whether an operator outside the match reads a value within it."""
     inside = context.matched_bindings
     return any(
         user not in inside

@@ -1,4 +1,4 @@
-"""What a network does to its inputs before its layers: scales, shifts, takes channels apart and joins them."""
+"""The operators on a network's inputs in front of its layers: they scale, shift, take channels apart and join them."""
 
 from __future__ import annotations
 

@@ -75,12 +75,11 @@ class _Rewriting(MainRewriter):
         return relax.call_dps_packed(call.name, relax.Tuple(arguments), out_ty=value.ty_args[0])
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
 
 def _is_copy(found: ComposedLayer) -> bool:
-    """Whether a layer returns its input, or that plus its residual."""
+    """Return whether a layer returns its input, or its input plus its residual."""
     layer, parameters = found.layer, found.parameters
     if not (isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1)) or any(layer.padding):
         return False

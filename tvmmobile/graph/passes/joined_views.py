@@ -59,7 +59,6 @@ class _Rewriting(MainRewriter):
         return self._reshaped(result, shape_of(variable))
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _reshaped(self, tensor: Any, extents: list[int]) -> Any:

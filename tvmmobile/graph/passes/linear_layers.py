@@ -35,7 +35,7 @@ def linear_layers(module: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Seen:
-    """How a variable's elements lie.
+    """A variable as a view of an image.
 
     Attributes:
         image: a variable of shape (1, height, width, channels).
@@ -87,7 +87,6 @@ class _Rewriting(MainRewriter):
             source = before.args[0] if same else None
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _leaf(self, part: Any) -> Any:
@@ -217,7 +216,7 @@ def _is_wanted(value: Any) -> bool:
 
 
 def _norms_channels(value: Any) -> bool:
-    """Whether it is a layer norm or RMS norm over the last axis."""
+    """Return whether a value is a layer norm or RMS norm over the last axis."""
     from tvm import relax
 
     if operator_of(value) not in ("relax.nn.layer_norm", "relax.nn.rms_norm") or not isinstance(value.args[0], relax.Var):
@@ -226,7 +225,7 @@ def _norms_channels(value: Any) -> bool:
 
 
 def _norms_groups(value: Any) -> bool:
-    """Whether it is a group norm of one image with its channels first."""
+    """Return whether a value is a group norm of one image with its channels first."""
     from tvm import relax
 
     if operator_of(value) != "relax.nn.group_norm" or not isinstance(value.args[0], relax.Var):
@@ -251,7 +250,7 @@ def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
 
 
 def _is_over_pixels(mean: Any) -> bool:
-    """Whether a mean is over all pixels of an image with the channels first."""
+    """Return whether a mean with the channels first is over all pixels of an image."""
     axes = [] if mean.attrs.axis is None else [int(axis) for axis in mean.attrs.axis]
     return mean.ty.ndim == 4 and axes == [2, 3] and bool(mean.attrs.keepdims)
 
@@ -271,13 +270,13 @@ def _is_image(variable: Any) -> bool:
 
 
 def _pixels(seen: _Seen) -> tuple[int, int]:
-    """Pixels and channels."""
+    """Number of pixels and channels of the image that a variable shows."""
     *pixels, channels = shape_of(seen.image)
     return math.prod(pixels), channels
 
 
 def _is_view(value: Any, seen: _Seen) -> bool:
-    """Whether a tensor still has the channels, or the pixels, on axes of their own where it has the channels first."""
+    """Return whether a tensor has all the elements of an image and, with channels first, keeps these on axes apart from the pixels."""
     shape = shape_of(value)
     if math.prod(shape) != math.prod(_pixels(seen)):
         return False
@@ -285,7 +284,7 @@ def _is_view(value: Any, seen: _Seen) -> bool:
 
 
 def _permuted(value: Any, seen: _Seen) -> _Seen | None:
-    """What a permutation makes of it, where it swaps channels and pixels or moves nothing."""
+    """Return the view after a permutation that swaps channels and pixels or moves nothing; else `None`."""
     before = shape_of(value.args[0])
     given = value.attrs.axes
     axes = [int(axis) for axis in given] if given is not None else list(range(len(before)))[::-1]

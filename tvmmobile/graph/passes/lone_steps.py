@@ -96,7 +96,7 @@ def _negative(builder: Any, operand: Any) -> Any:
 
 
 def _is_image(value: Any) -> bool:
-    """Whether it is one image, or anything else in four dimensions of which the first is one, with channels last."""
+    """Return whether a float32 value has the shape of one image with channels last."""
     if getattr(getattr(value, "ty", None), "shape", None) is None or str(value.ty.dtype) != FLOAT32.name:
         return False
     shape = shape_of(value)
@@ -123,7 +123,7 @@ def _tensors(step: Any) -> list[Any]:
 
 
 def _count(module: Any) -> int:
-    """How many steps and concatenations there are."""
+    """Count the steps and concatenations."""
     made_of_input = input_steps(module["main"])
     values = [binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input]
     return sum(1 for value in values if _is_concatenation(value) or _tensors(value))
@@ -166,7 +166,7 @@ class _Inserting(MainRewriter):
         self.copies: dict[tuple[Any, int | None], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """What it was, of copies where it starts a row of steps or reads a concatenation."""
+        """The old value, but of copies where it starts a row of steps or reads a concatenation."""
 
         def leaf(part: Any) -> Any:
             steps = self.starts.get(part, {})
@@ -177,7 +177,7 @@ class _Inserting(MainRewriter):
         return rebuilt(value, leaf)
 
     def output(self, variable: Any) -> Any:
-        """The same."""
+        """The copy of a concatenation, or the new variable."""
         return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
 
     def _copy(self, variable: Any, row: int | None = None) -> Any:
@@ -200,14 +200,13 @@ class _WithoutCopies(MainRewriter):
         self.layers = layers
 
     def value(self, variable: Any, value: Any) -> Any:
-        """What such a layer reads, or what it was."""
+        """The input of a layer that changes nothing, or the old value."""
         found = self.layers.get(external_name(value) or "")
         if found is not None and _changes_nothing(found.layer, found.parameters):
             value = value.args[1].fields[0]
         return rebuilt(value, lambda part: self.replaced.get(part, part))
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
 

@@ -1,5 +1,4 @@
-"""What moves a layer's output, as the layout in which it is written: pixel shuffles, and images in NCHW, so that nothing moves in memory
-afterwards.
+"""Output layouts in place of operators that move a layer's output: pixel shuffles, and images in NCHW. Nothing moves in memory afterwards.
 
 Networks spell pixel shuffles (W. Shi et al., arXiv 1609.05158) as a reshape and a permutation; these are one where the channels of a pixel
 stay together in blocks, each in a row of its own of the larger image. The order of channels in these is that of the weights, which is ours
@@ -80,7 +79,6 @@ class _Rewriting(MainRewriter):
         return relax.op.reshape(self.results[made.output], shape_of(variable))  # for the views in between, which nothing reads any more
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
 

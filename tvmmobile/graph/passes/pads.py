@@ -29,7 +29,7 @@ def pads_of_layers(module: Any) -> Any:
 
 
 def _without_width(value: Any, _: Mapping[Any, Any]) -> Any:
-    """What is padded by nothing; `None` for other values."""
+    """Return the tensor behind a pad of no width; `None` for other values."""
     widths = value.attrs.pad_width if operator_of(value) == "relax.nn.pad" else [1]
     return None if any(int(width) for width in widths) else value.args[0]
 
@@ -74,7 +74,7 @@ def _as_convolution(value: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _widths(pad: Any) -> list[int] | None:
-    """How far a constant pads before and behind each dimension; `None` for other values, or if it cuts, or pads channels."""
+    """Return a constant pad's widths before and behind each dimension; `None` for other values, or if it cuts, or pads channels."""
     if operator_of(pad) != "relax.nn.pad" or pad.attrs.pad_mode != "constant":
         return None
     widths = [int(width) for width in pad.attrs.pad_width]
@@ -82,7 +82,7 @@ def _widths(pad: Any) -> list[int] | None:
 
 
 def _is_whole(pool: Any) -> bool:
-    """Whether its windows end where its input does, so that rounding their number up changes nothing."""
+    """Return whether a pool's windows end where its input does, so that rounding their number up changes nothing."""
     extents, padding = shape_of(pool.args[0])[2:], [int(width) for width in pool.attrs.padding]
     return all(
         (extent + padding[axis] + padding[axis + len(extents)] - int(pool.attrs.pool_size[axis])) % int(pool.attrs.strides[axis]) == 0
@@ -91,7 +91,7 @@ def _is_whole(pool: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    """Whether no element can be negative."""
+    """Return whether no element can be negative."""
     if operator_of(value) == "relax.clip":
         return float(getattr(value.args[1].value, "value", value.args[1].value)) >= 0
     return has(value, Trait.NON_NEGATIVE)
@@ -104,7 +104,7 @@ def _convolution(call: Any, data: Any, padding: list[int]) -> Any:
 
 
 def _pool(call: Any, data: Any, padding: list[int]) -> Any:
-    """The same, of a pool that counts its padding."""
+    """The pool on other data with other padding, which counts."""
     attrs = call.attrs
     return _operator(call)(data, attrs.pool_size, attrs.strides, padding, attrs.dilation, False, has(call, Trait.AVERAGE_POOL))
 

@@ -94,7 +94,7 @@ class _Branch:
 
 
 def _branch(value: Any, values: Mapping[Any, Any], branches: Mapping[Any, _Branch], single: set[Any]) -> _Branch | None:
-    """What an operator on one variable and constants computes; `None` for others."""
+    """Return the branch that an operator on one variable and constants continues or begins; `None` for others."""
     name = operator_of(value)
     if name == "relax.nn.conv2d":
         return _convolution(value, values)

@@ -146,7 +146,7 @@ def _images_in_nhwc(module: Any) -> Any:
 
 
 def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
-    """Those from there to one call per kernel; `convert` brings the network to another precision."""
+    """List the passes from layers to one call per kernel; `convert` brings the network to another precision."""
     from tvm import relax
 
     transform = relax.transform
@@ -203,14 +203,14 @@ def finish(
 
 
 def finish_in_nhwc(composed: Composed) -> tuple[Any, dict[str, ComposedLayer]]:
-    """The same in float32, with all images in NHWC, in which integer layers are known."""
+    """Finish in float32 with all images in NHWC, in which integer layers are known."""
     return _run(composed.module, _finishing(None), composed.passes, composed.dump_dir), dict(composed.layers)
 
 
 def finish_integers(
     composed: Composed, quantised: Mapping[str, QuantisedLayer], floats: Mapping[str, ComposedLayer]
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """The same with the layers in `quantised` in integers, and those in `floats` in place of the network's, by their external function."""
+    """Finish with the layers in `quantised` in integers, and those in `floats` in place of the network's, by external function."""
     layers = {**composed.layers, **floats}
     passes = _finishing(("to_integers", to_integers(layers, quantised, composed.accepts)))
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers

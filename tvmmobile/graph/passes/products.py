@@ -56,13 +56,13 @@ def swaps_beside_products(module: Any) -> Any:
 
 
 def _only_moves(value: Any) -> bool:
-    """Whether it is a view or a permutation of all elements of another tensor."""
+    """Return whether a value is a view or a permutation of all elements of another tensor."""
     moves = has(value, Trait.RESHAPE) or operator_of(value) == "relax.permute_dims"
     return moves and math.prod(shape_of(value)) == math.prod(shape_of(value.args[0]))
 
 
 def _swaps_matrices(source: Any, chain: list[Any]) -> bool:
-    """Whether views and permutations make of a tensor's elements, in their order in memory, matrices with swapped dimensions."""
+    """Return whether a chain of views only swaps the dimensions of matrices that lie in a tensor in order."""
     access = Access.through(shape_of(source), chain)
     if access is None or len(access.dimensions) < 2 or 1 in access.shape[-2:]:
         return False
@@ -71,6 +71,6 @@ def _swaps_matrices(source: Any, chain: list[Any]) -> bool:
 
 
 def swaps_last(permutation: Any) -> bool:
-    """Whether a `permute_dims` swaps the last two dimensions and no others."""
+    """Return whether a `permute_dims` swaps the last two dimensions and no others."""
     rank, axes = len(shape_of(permutation)), permutation.attrs.axes
     return axes is not None and [int(axis) for axis in axes] == [*range(rank - 2), rank - 1, rank - 2]

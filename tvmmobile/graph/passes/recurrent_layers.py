@@ -134,7 +134,6 @@ class _Rewriting(MainRewriter):
         return bound if isinstance(bound, tvm.ir.GenericConst) else value
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _layer(self, layer: Recurrent, arguments: Sequence[Any]) -> tuple[Any, ...]:

@@ -70,7 +70,6 @@ class _Rewriting(MainRewriter):
         return self._call(made.rest, [*sources, enlarged, *operands])
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _call(self, composed: ComposedLayer, arguments: list[Any]) -> Any:

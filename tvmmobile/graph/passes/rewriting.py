@@ -31,7 +31,7 @@ def readers_of(function: Any) -> dict[Any, list[Any]]:
 
 
 def results_of(function: Any) -> tuple[Any, ...]:
-    """What a function returns, in order."""
+    """The variables that a function returns, in order."""
     from tvm import relax
 
     result = function.body.body
@@ -121,7 +121,7 @@ class MainRewriter(ABC):
         return self.builder.get()["main"]
 
     def parameter(self, given: Any) -> Any:
-        """What becomes of a parameter."""
+        """The new parameter for an old one."""
         return given
 
     @abstractmethod
@@ -130,7 +130,7 @@ class MainRewriter(ABC):
 
     @abstractmethod
     def output(self, variable: Any) -> Any:
-        """What is returned in place of an old variable."""
+        """The variable to return in place of an old one."""
 
 
 def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:
@@ -212,6 +212,6 @@ def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], 
 
 
 def holds(constant: Any, number: float) -> bool:
-    """Whether a constant is that number and nothing else."""
+    """Return whether a constant is that number and nothing else."""
     value = constant.value.numpy()
     return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6, abs_tol=0.0 if number else 1e-12)

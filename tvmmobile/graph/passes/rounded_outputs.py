@@ -58,7 +58,7 @@ def rounded_output(layer: Layer, parameters: LayerParameters, per_step: float, z
 
 
 def _ends_with_int8(clamp: Clamp, per_step: float, zero: int) -> bool:
-    """Whether numbers beyond bounds are stored as a bound of int8."""
+    """Return whether a layer's bounds, as integers, lie at or beyond those of int8."""
     if isinstance(clamp, str):
         return False
     low, high = clamp

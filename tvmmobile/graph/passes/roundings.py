@@ -50,7 +50,7 @@ def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
 
 
 def is_sum(layer: Layer) -> bool:
-    """Whether `simpler_roundings` made a layer of a sum, which is for integers."""
+    """Return whether a layer is a sum that `simpler_roundings` made a layer of, for integers."""
     return isinstance(layer, Conv2d) and layer == _sum_layer(layer.height, layer.width, layer.in_channels)
 
 
@@ -85,7 +85,6 @@ class _Recognising(MainRewriter):
         self.found: dict[Any, _Found] = {}
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def again(self, value: Any) -> Any:
@@ -156,7 +155,7 @@ class _Recognising(MainRewriter):
 
 
 def _pads_zeros(value: Any) -> bool:
-    """Whether it puts zeros, which every rounding keeps, around a tensor."""
+    """Return whether a value pads a tensor with zeros, which every rounding keeps."""
     return operator_of(value) == "relax.nn.pad" and value.attrs.pad_mode == "constant" and not float(value.attrs.pad_value)
 
 
@@ -231,7 +230,7 @@ class _Simpler(_Recognising):
         return relax.op.add(self.builder.emit(relax.op.nn.conv2d(first, ones, groups=channels)), second)
 
     def _only_rounded(self, variable: Any) -> bool:
-        """Whether nothing but one rounding reads a variable, perhaps behind clips."""
+        """Return whether nothing but one rounding reads a variable, perhaps behind clips."""
         while len(self.readers[variable]) == 1 and variable not in self.sources:
             variable = self.readers[variable][0]
             if variable is None or self.clipped(variable)[0] is variable:

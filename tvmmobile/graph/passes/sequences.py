@@ -48,7 +48,6 @@ class _Rewriting(MainRewriter):
         return image if shape_of(image) == shape_of(variable) else relax.op.reshape(image, shape_of(variable))
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _image(self, variable: Any, value: Any) -> Any:
@@ -130,7 +129,7 @@ class _Rewriting(MainRewriter):
         return relax.op.concat([self._image_of(part) for part in parts], _axis(call.attrs.axis)) if known else None
 
     def _by_element(self, call: Any) -> Any:
-        """Of images and constants."""
+        """An operator by element on images and constants; `None` if an operand is neither."""
         from tvm import relax
 
         if len(shape_of(call)) != 3 or not any(operand in self.images for operand in call.args):

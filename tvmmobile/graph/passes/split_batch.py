@@ -38,7 +38,7 @@ def _is_convolution(value: Any) -> bool:
 
 
 def _shape(value: Any) -> list[int]:
-    """Of a tensor with static extents; empty for other values."""
+    """Shape of a tensor with static extents; empty for other values."""
     from tvm import relax
 
     return shape_of(value) if isinstance(value.ty, relax.TensorType) and value.ty.ndim > 0 else []
@@ -87,7 +87,7 @@ class _Split:
             self.wholes[variable] = self.builder.emit(self._rebuilt(value))
 
     def _rebuilt(self, value: Any) -> Any:
-        """The same expression of new variables."""
+        """Rebuild an expression from the new variables."""
         return rebuilt(value, self._whole)
 
     def _whole(self, variable: Any) -> Any:
@@ -120,7 +120,7 @@ class _Split:
                 self.parts.setdefault(variable, []).append(found)
 
     def _part(self, argument: Any, image: int) -> Any:
-        """What an operator of one image reads in place of an argument."""
+        """The input that an operator of one image reads in place of an argument."""
         from tvm import relax
 
         if isinstance(argument, _Same):
@@ -196,7 +196,7 @@ class _Split:
         return (arguments, again) if any(not isinstance(each, _Same) for each in arguments) else ((), None)
 
     def _keeps_images(self, name: str, value: Any) -> bool:
-        """Whether an operator of one tensor works along other axes than the first."""
+        """Return whether an operator of one tensor leaves the first axis alone."""
         attrs, rank = value.attrs, len(_shape(value.args[0]))
         if has(value, Trait.ALONG_AXIS) or has(value, Trait.ALONG_AXES):
             axes = attrs.axes if has(value, Trait.ALONG_AXES) else attrs.axis

@@ -59,7 +59,6 @@ class _Rewriting(MainRewriter):
         return self._call(self._name(steps), [self.builder.emit(self._call(name, [data], shape_of(variable))), *others], shape_of(variable))
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _name(self, found: ComposedLayer) -> str:
@@ -74,7 +73,7 @@ class _Rewriting(MainRewriter):
         return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, FLOAT32.name))
 
     def _should_be_apart(self, variable: Any, read: Any, layer: Conv2d) -> bool:
-        """Whether a layer reads integers and has steps, which it cannot do in integers."""
+        """Return whether a layer reads integers and has steps that it cannot do in integers."""
         if (
             not (layer.steps or layer.residual)
             or layer.scaled

@@ -92,7 +92,6 @@ class _Unfolding(MainRewriter):
         return self._new(value) if operator_of(value) == _NORM else found.expression()
 
     def output(self, variable: Any) -> Any:
-        """The same."""
         return self.replaced[variable]
 
     def _new(self, value: Any) -> Any:

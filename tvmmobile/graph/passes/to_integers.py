@@ -61,8 +61,9 @@ def to_integers(
 
 @dataclass(frozen=True)
 class _Stored:
-    """Where the integers of a variable lie, and those of what the variable is computed from: the difference of the real numbers that two
-    neighbours stand for, the integer that stands for 0, and bounds; and how much higher integers without sign are."""
+    """The range of a variable's integers, and of those it is computed from: `step` is the real difference of two neighbours, `zero` stands
+    for 0, `low` and `high` are bounds; unsigned integers are `shift` higher.
+    """
 
     step: float
     zero: int
