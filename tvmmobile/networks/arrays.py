@@ -33,7 +33,7 @@ def read_mapped(array: Array) -> Array:
 
 
 def read_part(array: Array, number: int) -> Array:
-    """The same of `array[number]` alone."""
+    """Read `array[number]` alone, as `read_mapped` does."""
     if not isinstance(array, np.memmap):
         return np.asarray(array[number])
     if not array.flags.c_contiguous:  # its parts are all over the file

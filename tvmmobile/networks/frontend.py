@@ -195,7 +195,7 @@ def _naming(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def place_of(node: Any) -> str:
-    """Where a node comes from in the user's program, as ` (net.py, line 12)`; "" if that was not recorded."""
+    """The user's source line of a node, as ` (net.py, line 12)`; "" if that was not recorded."""
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     return f" ({PurePath(lines[-1][0]).name}, line {lines[-1][1]})" if lines else ""
 

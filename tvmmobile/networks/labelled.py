@@ -34,7 +34,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the folders in a folder say of classes.
+    """The class of each folder in a folder.
 
     Attributes:
         labels: for each folder's name the index of its class.

@@ -1,4 +1,4 @@
-"""How an image is prepared for a network: the numbers, for Python's implementation and for C libraries.
+"""Preparation of an image for a network: the numbers, for Python's implementation and for C libraries.
 
 timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobilenetv1_100.ra4_e3600_r224_in1k` mean and standard deviation
 0.5 of [0, 1], as in TensorFlow's MobileNets. Other weights may want ImageNet's own: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
@@ -38,7 +38,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image is prepared.
+    """The steps from an image to a network's input.
 
     Attributes:
         side: of the network's input, in pixels; its height if it is not square.
@@ -57,12 +57,12 @@ class Preprocessing:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of the network's input."""
+        """Shape of the network's input."""
         return self.shape or (1, self.channels, self.side, self.side)
 
     @property
     def takes_images(self) -> bool:
-        """Whether there is a way from an image to the network's input."""
+        """True if an image can be made the network's input."""
         return self.channels == 3 and not self.shape
 
     @property

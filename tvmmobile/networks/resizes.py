@@ -34,7 +34,7 @@ class Rule:
     more: Mapping[str, Any] | None = None
 
     def gives(self, taps: Taps, inputs: int) -> bool:
-        """Whether it makes the output pixels of these input pixels along an axis."""
+        """Return whether a resize by this rule takes these input pixels along an axis."""
         if self.places not in PLACES or (self.rounding and self.rounding not in ROUNDINGS):
             return False
         if self.places == "align_corners" and taps.outputs == 1:

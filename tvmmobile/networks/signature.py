@@ -1,4 +1,4 @@
-"""What a network takes and returns: tensors with names, shapes and types."""
+"""The inputs and outputs of a network: tensors with names, shapes and types."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class Port:
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds real numbers."""
+        """True if the tensor holds real numbers."""
         return self.dtype == FLOAT32.name
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def classes(self) -> int:
-        """How many classes it holds a score of each; 0 for anything else, such as an image or a single number."""
+        """Number of classes that it scores; 0 for anything else, such as an image or a single number."""
         return self.elements if self.elements == max(self.shape) > 1 else 0
 
     def stored(self, io_dtype: str) -> str:
@@ -84,5 +84,5 @@ def words(shape: Sequence[int]) -> str:
 
 
 def keys_of(ports: Sequence[Port], only: str) -> list[str]:
-    """What a file of arrays calls them: `only`, or with numbers behind where there are several."""
+    """Names of these tensors in a file of arrays: `only`, or with numbers behind where there are several."""
     return [only] if len(ports) == 1 else [f"{only}{number}" for number in range(len(ports))]

@@ -84,7 +84,7 @@ def _shift(kind: Any) -> int:
 
 
 def converters() -> dict[str, Converter]:
-    """By the operator's name, in place of TVM's."""
+    """Converters in place of TVM's, by the operator's name."""
     return {
         "amax.default": _reduction("max"),
         "amin.default": _reduction("min"),
@@ -101,7 +101,7 @@ def converters() -> dict[str, Converter]:
 
 
 def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
-    """Windows of one shape as a max pool; otherwise each for itself. Without indices, which have no kernel."""
+    """Pool windows of one shape by a max pool, others one by one. There are no indices, which have no kernel."""
     import torch
 
     extents = x.shape[-2:]
@@ -117,7 +117,7 @@ def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
 
 
 def _max_pool(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *others: Any) -> Any:
-    """With the kernel as the stride that TVM's importer wants to be given."""
+    """Pass the kernel as the stride where none is given: TVM's importer needs one."""
     import torch
 
     return NotImplemented if stride else torch.nn.functional.max_pool2d_with_indices(x, kernel, kernel, *others)
@@ -132,7 +132,7 @@ def _average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """With a divisor of its own, which TVM's importer drops: an average of whole windows times a factor."""
+    """Average with a divisor of its own, which TVM's importer drops, as an average of whole windows times a factor."""
     import torch
 
     if divisor_override is None:
@@ -200,13 +200,13 @@ def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, pa
 
 
 def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, padding: Any, stride: Sequence[int]) -> bool:
-    """Whether every pixel is in one window."""
+    """Return whether every pixel is in exactly one window."""
     whole = all(extent % taps == 0 for extent, taps in zip(size, kernel, strict=True))
     return whole and list(kernel) == list(stride) and not any(padding) and all(step == 1 for step in dilation)
 
 
 def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
-    """The lower one of the two in the middle."""
+    """The median: the lower one of the two in the middle."""
     found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
     return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, -1) for part in found)
 
@@ -229,7 +229,7 @@ def _reduction(operator: str) -> Converter:
 
 
 def _divided(node: Any, importer: Any) -> Any:
-    """Also by a number of another type, rounded down or towards zero."""
+    """Convert a rounded division, also by a number of another type."""
     from tvm import relax
 
     emit, op = importer.block_builder.emit, relax.op
@@ -244,7 +244,7 @@ def _divided(node: Any, importer: Any) -> Any:
 
 
 def _elu(node: Any, importer: Any) -> Any:
-    """With the factors of an SELU and a CELU, which TVM's leaves out."""
+    """Convert an ELU with the factors of SELU and CELU, which TVM's converter leaves out."""
     from tvm import relax
 
     alpha, scale, inner = (float(value) for value in (*node.args[1:], *(1.0, 1.0, 1.0)[len(node.args) - 1 :]))
@@ -288,14 +288,14 @@ def _index(node: Any, importer: Any) -> Any:
 
 
 def _group_norm(node: Any, importer: Any) -> Any:
-    """Also without factors and summands."""
+    """Convert a group norm, also one without factors and summands."""
     from tvm import relax
 
     return relax.Tuple([_normed(importer, node, int(node.args[6]), float(node.args[7]))])
 
 
 def _instance_norm(node: Any, importer: Any) -> Any:
-    """Of the channels of all images, which are one image here: a group norm with a group for each."""
+    """Convert an instance norm of one image to a group norm with a group per channel."""
     shape = shape_of(importer.env[node.args[0]])
     if shape[0] != 1 or len(shape) < 3:
         return importer._batch_norm_legit_no_stats(node)
@@ -317,7 +317,7 @@ def _normed(importer: Any, node: Any, groups: int, epsilon: float) -> Any:
 
 
 def _grid_sample(node: Any, importer: Any) -> Any:
-    """With the coordinates in front, where Relax has them; TVM's converter leaves them behind."""
+    """Convert `grid_sampler_2d` with the coordinates in front, where Relax has them; TVM's converter leaves them behind."""
     from tvm import relax
 
     data, grid = (importer.env[operand] for operand in node.args[:2])

@@ -36,7 +36,7 @@ def recurrent_operators(program: Any) -> Iterator[Any]:
 
 
 def recurrent_converters() -> dict[str, Callable[[Any, Any], Any]]:
-    """By the operator's name and overload, converters as in `torch_operators`."""
+    """Converters as in `torch_operators`, by the operator's name and overload."""
     layers = {f"{cell}.input": _layers(cell) for cell in _CELLS}
     return layers | {f"{cell}_cell.default": _single(cell) for cell in _CELLS}
 

@@ -30,12 +30,12 @@ OPERATORS = {f"{name}{dimensions}d": dimensions for name in _NEAREST for dimensi
 
 
 def resize_converters() -> dict[str, Callable[[Any, Any], Any]]:
-    """By the operator's name and overload, converters as in `torch_operators`."""
+    """Converters as in `torch_operators`, by the operator's name and overload."""
     return {f"{name}.{overload}": _converter(name) for name in OPERATORS for overload in ("default", "vec")}
 
 
 def is_resize(operator: Any) -> bool:
-    """Whether an operator of PyTorch is one of these."""
+    """Return whether an operator of PyTorch is a resize."""
     return operator.overloadpacket.__name__ in OPERATORS and operator._overloadname in ("default", "vec")
 
 
@@ -66,7 +66,7 @@ def _converter(name: str) -> Callable[[Any, Any], Any]:
 
 
 def _arguments(node: Any, corners_given: bool, dimensions: int) -> tuple[bool, list[float | None]]:
-    """Whether corners are aligned, and the factors as far as they decide; both overloads have the sizes first."""
+    """Return whether corners are aligned, and the factors as far as they decide; both overloads have the sizes first."""
     names = [argument.name for argument in node.target._schema.arguments]
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     corners = bool(given.get("align_corners", False)) and corners_given
@@ -78,7 +78,7 @@ def _arguments(node: Any, corners_given: bool, dimensions: int) -> tuple[bool, l
 
 
 def _taps(name: str, inputs: int, outputs: int, corners: list[bool], place: int, dimensions: int, factor: float | None) -> Taps:
-    """What PyTorch makes of an axis, by its number among the axes: of images that are one pixel wide along the others, but for one of as
+    """Compute the taps along an axis, by its number, with PyTorch: of images that are one pixel wide along the others, but for one with as
     many pixels as there are weights to find.
     """
     import torch

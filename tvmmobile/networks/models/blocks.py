@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How a layer combines channels and pixels."""
+    """The kind of a layer: the channels and pixels that it combines."""
 
     CONV = "conv"
     DEPTHWISE = "depthwise"

@@ -82,7 +82,7 @@ def _expected(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _is_count(name: str) -> bool:
-    """Whether it counts a batch norm's batches: unused in eval mode, and missing in older files."""
+    """Return whether a name is that of a batch norm's batch count: unused in eval mode, and missing in older files."""
     return name.endswith("num_batches_tracked")
 
 

@@ -22,7 +22,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs for one image.
+    """The cost of one layer for one image.
 
     Attributes:
         layer: the layer.
@@ -51,7 +51,7 @@ class TypeCost:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a variant costs for one image, layer by layer in order of execution."""
+    """The cost of a variant for one image, layer by layer in order of execution."""
 
     spec: ModelSpec
     layers: tuple[LayerCost, ...]

@@ -36,12 +36,12 @@ def body(spec: ModelSpec) -> Sequential:
 
 
 def full_body(spec: ModelSpec) -> Sequential:
-    """With a 3×3 convolution in place of every depthwise separable one (section 4.1, table 4)."""
+    """The network with a 3×3 convolution in place of every depthwise separable one (section 4.1, table 4)."""
     return _network(spec, STAGES, _full)
 
 
 def shallow_body(spec: ModelSpec) -> Sequential:
-    """Without the five blocks 14×14×512 (section 4.1, table 5)."""
+    """The network without the five blocks 14×14×512 (section 4.1, table 5)."""
     return _network(spec, SHALLOW_STAGES, _separable)
 
 

@@ -88,22 +88,22 @@ class ModelSpec:
 
     @property
     def takes(self) -> tuple[Port, ...]:
-        """What it takes, in order."""
+        """The network's inputs, in order."""
         return (Port(INPUT_NAME, (1, 3, self.resolution, self.resolution)),)
 
     @property
     def returns(self) -> tuple[Port, ...]:
-        """What it returns, in order."""
+        """The network's outputs, in order."""
         return (Port(OUTPUT_NAME, (1, self.classes)),)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of its first input; images are NCHW."""
+        """Shape of the first input; images are NCHW."""
         return self.takes[0].shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of its first output."""
+        """Shape of the first output."""
         return self.returns[0].shape
 
     @property
@@ -119,7 +119,7 @@ class ModelSpec:
 
     @property
     def channels(self) -> int:
-        """Of its first input; 1 where that has no such dimension."""
+        """Channels of the first input; 1 where it has no such dimension."""
         return self._by_channels[1] if len(self.input_shape) > 1 else 1
 
     @property
@@ -171,10 +171,8 @@ class OwnSpec(ModelSpec):
 
     @property
     def takes(self) -> tuple[Port, ...]:
-        """See `ModelSpec.takes`."""
         return self.inputs
 
     @property
     def returns(self) -> tuple[Port, ...]:
-        """See `ModelSpec.returns`."""
         return self.outputs

@@ -44,7 +44,7 @@ def _block(path: str, inputs: int, outputs: tuple[int, ...], stride: int, *, act
 
 
 def _position(number: int, activated: bool) -> int:
-    """Where in a block its separable convolution of that number lies: activation, convolution and batch norm are counted."""
+    """Index in a block of its separable convolution of that number; activation, convolution and batch norm count."""
     return 3 * number + (0 if activated else 1)
 
 

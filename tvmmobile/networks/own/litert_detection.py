@@ -21,7 +21,7 @@ _OF_A_CLASS = 100
 
 @dataclass(frozen=True)
 class Options:
-    """What the file says of one.
+    """The operator's options in the file.
 
     Attributes:
         most: boxes to select.

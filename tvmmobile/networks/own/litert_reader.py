@@ -181,7 +181,7 @@ def _ends(graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _names(model: Any) -> dict[int, str]:
-    """Of inputs and outputs, by the file's only signature."""
+    """Names of inputs and outputs, by tensor, from the file's only signature."""
     if model.SignatureDefsLength() != 1:
         return {}
     signature = model.SignatureDefs(0)
@@ -209,7 +209,7 @@ def _tensor(content: bytes, model: Any, tensor: Any) -> LiteRtTensor:
 
 
 def _data(content: bytes, buffer: Any) -> bytes:
-    """Of a constant; in large files and those that were quantised afterwards it lies behind everything else."""
+    """The bytes of a constant; in large files and those quantised afterwards, they follow everything else."""
     if buffer is None:
         return b""
     begin, size = int(buffer.Offset()), int(buffer.Size())

@@ -66,7 +66,7 @@ def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:
 
 
 def _initial_values(network: LiteRtNetwork) -> dict[bytes, LiteRtTensor]:
-    """What a network that runs once assigns to variables."""
+    """Read the values that a network assigns to variables when it runs once."""
     handles, found = _handles(network), {}
     for operator in network.operators:
         if operator.kind == "ASSIGN_VARIABLE":

@@ -170,7 +170,7 @@ class Translation:
         self.names[number] = name, front
 
     def activated(self, name: str, operator: LiteRtOperator) -> str:
-        """With the activation that is part of an operator, if it has one."""
+        """Apply the activation that is part of an operator, if it has one."""
         fused = operator.options.FusedActivationFunction() if hasattr(operator.options, "FusedActivationFunction") else 0
         if fused not in _ACTIVATIONS:
             raise UserError(f"the network has activation {fused}, which is not supported.", SIMPLER)
@@ -183,7 +183,7 @@ Translator = Callable[[Translation, LiteRtOperator], None]
 
 
 def same_grid(one: LiteRtTensor, other: LiteRtTensor) -> bool:
-    """Whether two tensors are stored alike: on the same grid of integers, or neither on a grid."""
+    """Return whether two tensors are stored alike: on the same grid of integers, or neither on a grid."""
     if one.grid is None or other.grid is None:
         return one.grid is other.grid
     return (

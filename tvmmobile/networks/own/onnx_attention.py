@@ -69,7 +69,7 @@ def _hidden(rows: int, columns: int, before: int, attrs: dict[str, Any]) -> Any:
 
 
 def _added(mask: Any, columns: int) -> Any:
-    """What a mask adds to products; columns behind its last are hidden."""
+    """The summand that masks products; columns behind the mask's last are hidden."""
     from tvm import relax
 
     op, (*front, width) = relax.op, shape_of(mask)

@@ -124,7 +124,7 @@ def _inferred(model: Any) -> Any:
 
 
 def _slices(graph: Any) -> bool:
-    """Whether a graph or one within it has a `Slice`."""
+    """Return whether a graph or one within it has a `Slice`."""
     inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
     return any(node.op_type == "Slice" for node in graph.node) or any(map(_slices, inner))
 

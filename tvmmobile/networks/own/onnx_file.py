@@ -99,7 +99,7 @@ def imported_onnx(
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
-    """What computes a network's output on the host, from the file's operators (`given`) or those left after `_checked`."""
+    """The programs that compute a network's output on the host, from the file's operators (`given`) or those left after `_checked`."""
     runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
     return HostReference(str(file), [*programs, runtime, ("onnx.reference", partial(start_reference_evaluator, simple, inputs))])
 

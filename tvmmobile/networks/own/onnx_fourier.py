@@ -80,7 +80,7 @@ def dft(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 
 def _factors(samples: int, count: int, half: Any, inverse: Any = 0) -> Array:
-    """What each sample contributes to each bin of a transform of `count` samples, `[samples, bins, 2]`: cosine, and sine with its sign."""
+    """Factors of each sample in each bin of a transform of `count` samples, `[samples, bins, 2]`: cosine, and sine with its sign."""
     bins = count // 2 + 1 if half else count
     if samples * bins * 2 > MOST_NUMBERS:
         raise ValueError(f"a Fourier transform of {count} samples would need a matrix of {samples} × {bins} complex numbers")

@@ -46,7 +46,7 @@ def _types(graph: Any) -> Iterator[Any]:
 
 
 def _has(graph: Any, kinds: frozenset[int]) -> bool:
-    """Whether a graph has a tensor of one of these types, or a node that makes one."""
+    """Return whether a graph has a tensor of one of these types, or a node that makes one."""
     ports = (value.type.tensor_type.elem_type for value in (*graph.input, *graph.output) if not isinstance(value, str))
     stored = (tensor.data_type for tensor in tensors_of(graph))
     return any(kind in kinds for kind in (*ports, *stored, *(attribute.i for attribute in _types(graph))))

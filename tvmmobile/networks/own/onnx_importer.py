@@ -102,7 +102,7 @@ def _importer() -> Any:
             return self.bb.normalize(converted)
 
         def _parse_attr(self, attr_proto: Any) -> Any:
-            """Without empty lists, which TVM refuses: PyTorch's exporter writes reductions of everything with one."""
+            """Parse all attributes but empty lists, which TVM refuses: PyTorch's exporter writes one for reductions of everything."""
             return super()._parse_attr([attribute for attribute in attr_proto if not _is_empty(attribute)])
 
     return Importer
@@ -189,7 +189,7 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    """With one number, as an operator; TVM's converter writes loops, which no pass reads."""
+    """Convert a `Pad` with one number to an operator; TVM's converter writes loops, which no pass reads."""
     from tvm import relax
 
     operands = [*inputs, None, None, None]
@@ -208,7 +208,7 @@ def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 
 def _numbers(value: Any) -> list[int] | None:
-    """What a constant holds; `None` for other values."""
+    """The integers of a constant; `None` for other values."""
     import tvm
 
     return [int(number) for number in value.value.numpy()] if isinstance(value, tvm.ir.GenericConst) else None

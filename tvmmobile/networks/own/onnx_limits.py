@@ -100,7 +100,7 @@ def _nodes(file: OwnFile, nodes: Any) -> Iterator[Any]:
 
 
 def _operators(file: OwnFile, nodes: Any, functions: Mapping[tuple[str, str], Any], known: dict[tuple[str, str], int], depth: int) -> int:
-    """How many operators nodes become where functions are inlined; a function that is being counted counts as endless."""
+    """Count the operators of nodes with functions inlined; raises `UserError` for functions that call themselves."""
     if depth > _MOST_NESTED:
         raise UserError(f"{file} has functions that call one another, more than {_MOST_NESTED} deep.", _AGAIN)
     count = 0

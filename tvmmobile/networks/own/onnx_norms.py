@@ -90,5 +90,5 @@ def whole_group_norms(module: Any) -> Any:
 
 
 def _along_channels(array: Any, shape: list[int]) -> bool:
-    """Whether a constant has one number for each channel of images with their channels in front, and no other."""
+    """Return whether a constant has one number per channel of images with channels in front, and no others."""
     return bool(array.size == shape[1] and array.ndim >= len(shape) - 1 and array.shape[1 - len(shape)] == shape[1])

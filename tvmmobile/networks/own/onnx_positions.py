@@ -1,6 +1,6 @@
-"""What ONNX's `Resize` and `Upsample` make an output pixel of, along one axis, as ONNX Runtime computes it: in float32 and in its order of
-operations, since rounding decides which of two pixels is nearest. ONNX Runtime keeps an axis whose factor is 1 as it is, whatever the
-rules say, and rounds as before opset 11 in the nearest mode of older operators.
+"""The input pixels that ONNX's `Resize` and `Upsample` take along one axis, as ONNX Runtime computes them: in float32 and in its order of
+operations, since rounding decides which of two pixels is nearest. ONNX Runtime keeps an axis whose factor is 1 as it is, whatever the rules
+say, and rounds as before opset 11 in the nearest mode of older operators.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Method:
-    """How positions become sums of pixels.
+    """The rules by which positions become sums of pixels.
 
     Attributes:
         mode: `nearest`, `linear` or `cubic`.
@@ -62,7 +62,7 @@ class Method:
 
 
 def positions(places: str, axis: Axis) -> _Floats:
-    """Where each output pixel lies in the input, in pixels; raises `KeyError` for an unknown rule."""
+    """Position of each output pixel in the input, in pixels; raises `KeyError` for an unknown rule."""
     if axis.factor == 1:
         return np.arange(axis.outputs, dtype=np.float32)
     return np.asarray(_PLACES[places](np.arange(axis.outputs, dtype=np.float32), axis), np.float32)
@@ -133,7 +133,7 @@ def outside(method: Method, axis: Axis) -> Array | None:
 
 
 def taps_along(method: Method, axis: Axis) -> Taps:
-    """What each output pixel is made of; raises `KeyError` for an unknown rule."""
+    """The weighted input pixels of each output pixel; raises `KeyError` for an unknown rule."""
     if method.antialiased:
         return _antialiased(method, axis)
     found = positions(method.places, axis)

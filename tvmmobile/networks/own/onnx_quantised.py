@@ -77,12 +77,12 @@ class _Grid:
 
 
 def is_quantised(graph: Any) -> bool:
-    """Whether a graph has an operator that `without_integers` rewrites."""
+    """Return whether a graph has an operator that `without_integers` rewrites."""
     return any(node.op_type in _REWRITES and node.domain in _DOMAINS for node in graph.node)
 
 
 def computes_in_integers(graph: Any) -> bool:
-    """Whether a graph has operators that compute with integers, rather than beside `QuantizeLinear` and `DequantizeLinear`.
+    """Return whether a graph has operators that compute with integers, not only `QuantizeLinear` and `DequantizeLinear`.
 
     ONNX Runtime's sums of their products saturate on x86 processors without VNNI, so that it cannot judge them as they are. What they stand
     for, the operator in float32 and its rounding, it computes alike everywhere; that is what QDQ writes.
@@ -223,7 +223,7 @@ class Rewriting:
         return True
 
     def grid(self, scale: str, zero: str, kind: str = "uint8") -> _Grid | None:
-        """What a scale and a zero point say of a tensor; `None` if they are not one constant each.
+        """The grid of a scale and a zero point; `None` if these are not one constant each.
 
         Args:
             kind: type of integers without a zero point.
@@ -259,7 +259,7 @@ class Rewriting:
         return None if grid is None else name
 
     def _reads(self, tensor: str, scale: str, zero: str) -> bool:
-        """Whether a tensor has this scale and zero point, as it should; without a zero point, any zero point will do."""
+        """Return whether a tensor has this scale and zero point, as it should; without a zero point, any one will do."""
         found, step = self.grids.get(tensor), self.known.get(scale)
         if found is None or step is None or step.size != 1 or float(step.item()) != float(found.scale):
             return False
@@ -399,7 +399,7 @@ def _concatenation(into: Rewriting, node: Any) -> bool:
 
 
 def _moved(into: Rewriting, node: Any) -> bool:
-    """What moves integers."""
+    """Append an operator that only moves integers."""
     if node.op_type not in _MOVING or node.domain not in _DOMAINS:
         raise UserError(f"the network has an operator on integers that is not supported: {node.op_type} ({node.output[0]}).", _FIX)
     data = node.input[0]

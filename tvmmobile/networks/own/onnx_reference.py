@@ -33,7 +33,7 @@ def start_reference_evaluator(model: Any, inputs: Sequence[str]) -> tuple[str, C
 
 
 def reference_evaluator(model: Any) -> Any:
-    """What computes a model's outputs; its `run` takes names of outputs and a dictionary of inputs.
+    """An evaluator of a model; its `run` takes names of outputs and a dictionary of inputs.
 
     Raises:
         Exception: of any kind, for a model that it cannot compute.

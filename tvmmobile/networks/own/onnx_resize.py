@@ -98,7 +98,7 @@ def _axes(operator: str, attrs: _Attributes, rank: int) -> list[int]:
 
 
 def _numbers(operator: str, name: str, value: Any) -> Array | None:
-    """What a constant input holds; `None` for one that is missing or empty."""
+    """The numbers of a constant input; `None` for one that is missing or empty."""
     import tvm
     from tvm import relax
 

@@ -1,4 +1,4 @@
-"""How each ONNX operator reads tensors of which some rows are not there, see `onnx_varying`.
+"""Rules by which each ONNX operator reads tensors with missing rows, see `onnx_varying`.
 
 A rule appends the operator and says where its results have such rows; it returns `False` for what it cannot take.
 """
@@ -47,7 +47,7 @@ def _static(into: Rewriting, node: Any) -> bool:
 
 
 def _known(into: Rewriting, names: Sequence[str]) -> bool:
-    """Whether the shapes of tensors are known."""
+    """Return whether the shapes of tensors are known."""
     return all(name in into.shapes for name in names if name)
 
 
@@ -160,7 +160,7 @@ def _transpose(into: Rewriting, node: Any) -> bool:
 
 
 def _reshape(into: Rewriting, node: Any) -> bool:
-    """Also `Flatten` and `Expand`: the axis keeps its extent, and those in front of it their product."""
+    """Append a `Reshape`, `Flatten` or `Expand` that keeps the axis's extent and the product of those in front of it."""
     data = node.input[0]
     if data not in into.rows:
         return _of_shape(into, node)

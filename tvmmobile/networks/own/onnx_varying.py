@@ -42,7 +42,7 @@ class Filled:
 
 
 def has_varying(graph: Any) -> bool:
-    """Whether a graph, or one within it, has an operator whose result has as many rows as values say."""
+    """Return whether a graph, or one within it, has an operator whose number of rows depends on values."""
     constants = {tensor.name for tensor in graph.initializer}
     inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
     return any(map(has_varying, inner)) or any(
@@ -218,7 +218,7 @@ class Rewriting:
         return name
 
     def places_of(self, mask: str) -> str:
-        """Where a vector of booleans is true."""
+        """Append a search for the places at which a vector of booleans is true."""
         from onnx import helper
 
         self.made += 1
@@ -229,14 +229,14 @@ class Rewriting:
         return found
 
     def joined_places(self, extents: tuple[tuple[str, int], ...]) -> str:
-        """Where the rows are that are there, if tensors are joined that count theirs (or have all) and have so many at most."""
+        """Append a search for the rows of joined tensors that are there, by the count of each (none if it has all) and its extent."""
         if extents not in self._joined:
             parts = [self.present(0, extent, 1, count) if count else self.constant(np.ones(extent), np.bool_) for count, extent in extents]
             self._joined[extents] = self.places_of(self.emit("Concat", parts, axis=0))
         return self._joined[extents]
 
     def _compressed(self, node: Any) -> None:
-        """`Compress`: what is where a vector is true."""
+        """Convert `Compress`: a `Gather` of the places at which a vector is true."""
         from onnx import helper
 
         data, mask = node.input
@@ -248,7 +248,7 @@ class Rewriting:
         self._convert(helper.make_node("Gather", [data, self.places_of(mask)], node.output, node.name, axis=axis or 0))
 
     def _all_in_order(self, node: Any) -> None:
-        """`TopK` of a computed number: all, of which so many are there."""
+        """Convert a `TopK` of a computed number: it sorts all, and counts so many as present."""
         data, number = node.input
         if data not in self.shapes or number in self.rows:
             raise self._refused(node)

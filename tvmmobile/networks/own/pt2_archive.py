@@ -118,7 +118,7 @@ def _check_arguments(file: OwnFile, program: Any, fix: str) -> None:
 
 
 def _plain_weights(file: OwnFile, config: Any, fix: str) -> Any:
-    """What is said of weights or constants, with all of them on the processor."""
+    """Check a description of weights or constants, and move all of them to the processor."""
     try:
         check_weights(file, config["config"])
         return on_processor(file, config) if elsewhere(config) else config
@@ -161,7 +161,7 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
 
 
 def _plain(spec: str) -> bool:
-    """Whether a tree of containers is made of those that `_CONTAINERS` has, with strings or numbers as keys."""
+    """Return whether a tree of containers has only those in `_CONTAINERS`, with strings or numbers as keys."""
     try:
         found = list(entries(json.loads(spec)))
         keys = [json.loads(value) for name, value in found if name == "context" and value is not None]

@@ -121,7 +121,7 @@ def _check_node(file: OwnFile, node: Any, arguments: tuple[tuple[str, str, bool]
 
 
 def _fits(given: Any, kind: str) -> bool:
-    """Whether a serialised argument is of a type in a signature; types that are not in the table are left to PyTorch."""
+    """Return whether a serialised argument fits a signature's type; types that are not in the table are left to PyTorch."""
     if kind.startswith("Optional["):
         return "as_none" in given or _fits(given, kind.removeprefix("Optional[").removesuffix("]"))
     if kind not in _KINDS:
@@ -144,7 +144,7 @@ def _integers(given: Any) -> list[int]:
 
 
 def on_processor(file: OwnFile, value: Any) -> Any:
-    """The same program or description of weights with every tensor in the processor's memory.
+    """Move every tensor of a program or description of weights to the processor's memory.
 
     Raises:
         UserError: a tensor is on a device that has no such memory, as `meta`.
@@ -161,7 +161,7 @@ def on_processor(file: OwnFile, value: Any) -> Any:
 
 
 def elsewhere(value: Any) -> bool:
-    """Whether a program or description of weights names a device other than the processor."""
+    """Return whether a program or description of weights names a device other than the processor."""
     waiting = [value]
     while waiting:
         part = waiting.pop()

@@ -65,7 +65,7 @@ def _tensors(value: Any) -> list[Any]:
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """The same with tensors renamed."""
+    """Rename the tensors of serialised nodes."""
     if isinstance(value, list):
         return [_renamed(part, names) for part in value]
     if not isinstance(value, dict):

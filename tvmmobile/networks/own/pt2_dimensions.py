@@ -80,7 +80,7 @@ class UnknownExtentError(Exception):
 
 
 def is_dynamic(program: Any) -> bool:
-    """Whether extents of a serialised program are expressions."""
+    """Return whether extents of a serialised program are expressions."""
     return any(name == "expr_str" for name, _ in entries(program))
 
 
@@ -228,7 +228,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _holds(file: OwnFile, guard: str, shapes: Mapping[str, Any]) -> bool:
-    """Whether a condition that the exporter relied on is met; false for one that is not about extents alone.
+    """Return whether a condition that the exporter relied on is met; false for one that is not about extents alone.
 
     Raises:
         UserError: it is not met.
@@ -257,7 +257,7 @@ class _Fixing:
     named: dict[str, Any] = field(default_factory=dict)
 
     def fixed(self, value: Any) -> Any:
-        """The same with numbers, without the operators that compute them."""
+        """Replace expressions by numbers, and leave out the operators that compute them."""
         if isinstance(value, list):
             return [self.fixed(part) for part in value if not self._only_numbers(part)]
         if not isinstance(value, dict):
@@ -271,14 +271,14 @@ class _Fixing:
         return {name: part if name in _COMPUTED else self.fixed(part) for name, part in value.items()}
 
     def _only_numbers(self, part: Any) -> bool:
-        """Whether it is an operator that computes or checks numbers only."""
+        """Return whether a part is an operator that only computes or checks numbers."""
         if not isinstance(part, dict) or "target" not in part:
             return False
         outputs = part.get("outputs") or []
         return part["target"] in _CHECKS or (bool(outputs) and all(kind in _PLAIN for output in outputs for kind in output))
 
     def _number(self, kind: str, part: Any) -> int | float | bool:
-        """An argument: itself, or what is said of its name."""
+        """The number of an argument, or the one recorded under its name."""
         given = next((part[name] for name in ("as_int", "as_float", "as_bool") if name in part), None)
         if given is not None:
             return given  # type: ignore[no-any-return]
