@@ -46,7 +46,7 @@ class KnobSchedule:
 
 
 def _steps_from(wanted: int | None, choices: tuple[int, ...]) -> dict[int, float]:
-    """How many steps each value of a knob is from the one nearest to `wanted`, plus a little if that is a different value."""
+    """Count the steps from each value of a knob to the one nearest to `wanted`, plus a little if that is a different value."""
     if wanted is None:
         return dict.fromkeys(choices, 0.01)
     target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted))

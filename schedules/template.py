@@ -104,8 +104,8 @@ class Template(ABC):
         return task.least_macs
 
     def promises(self, task: Task) -> bool:
-        """Whether its usual schedule for a task that it takes is estimated to be clearly faster than a direct kernel; asked if nothing
-        is measured.
+        """Return whether the usual schedule for a task it takes is estimated to be clearly faster than a direct kernel; asked if nothing is
+        measured.
         """
         return False
 

@@ -52,7 +52,7 @@ class Spot:
 
 
 def scattered(output: Activation, pixel: Expr, channel: Expr, lanes: int) -> Callable[[int], Expr] | None:
-    """See `Spot.lane`."""
+    """The element for each lane, as `Spot.lane`, unless the lanes are consecutive."""
     return None if output.holds_whole(lanes) else lambda lane: output.at(pixel, channel + lane)
 
 
@@ -72,7 +72,7 @@ def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, colum
 
 
 def stores_vectors(layer: Conv2d, lanes: int) -> bool:
-    """Whether whole vectors of the output lie together, so that partial sums can stay there."""
+    """Return whether whole vectors of the output lie together, so that partial sums can stay there."""
     shuffle = shuffle_of(layer.out_layout)
     return shuffle is None or shuffle[1] % lanes == 0
 
@@ -91,13 +91,13 @@ def pack_constants(parameters: LayerParameters, lanes: int = 1) -> list[Array]:
 
 @dataclass(frozen=True)
 class Ends(ABC):
-    """How accumulators begin and end."""
+    """The start values of accumulators, and the steps before they are stored."""
 
     kernel: Kernel
 
     @property
     def begins_alike(self) -> bool:
-        """Whether the accumulators of a channel begin with the same value for all pixels."""
+        """True if the accumulators of a channel begin with the same value for all pixels."""
         return True
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Epilogue(Ends):
 
     @property
     def begins_alike(self) -> bool:
-        """Not with a residual."""
+        """False with a residual, which differs by pixel."""
         return "residual" not in self.buffers
 
     def begin(self, spot: Spot) -> Expr:
@@ -166,7 +166,7 @@ class Epilogue(Ends):
         return value
 
     def finished(self, accumulators: Buffer, spots: Sequence[Spot]) -> Buffer | None:
-        """With a long curve and no operands but tensors: the sums leave their registers, and a few return at a time for the curve."""
+        """Finish sums in front of a long curve, if all operands are tensors: they leave their registers, and a few return at a time."""
         curves = [CURVES[step] for step in self.layer.steps if isinstance(step, str)]
         alike = len({spot.lanes for spot in spots}) == 1
         plain = {kind for curve in curves for kind in curve.operands} <= {TENSOR}
@@ -200,7 +200,7 @@ class Epilogue(Ends):
         return self._load(self.buffers[name], spot.channel, spot.count if grouped else spot.lanes, spot.lanes)
 
     def _tensor(self, name: str, spot: Spot) -> Expr:
-        """The same vector of a tensor with the output's extents."""
+        """The spot's vector in a tensor with the output's extents."""
         *pixels, channels = self.layer.plain_shape
         tensor = Activation(self.buffers[name], math.prod(pixels), channels, channels)
         return self._load(tensor.buffer, spot.place(tensor), spot.count, spot.lanes)

@@ -32,7 +32,7 @@ class VectorPlace:
 
     @property
     def reached(self) -> bool:
-        """Whether loads reach both halves."""
+        """True if loads reach both halves."""
         return 0 <= self.offset <= _NEAR - 8 or (self.offset % 8 == 0 and 0 <= self.offset <= _REACH - 8)
 
 
@@ -47,7 +47,7 @@ class Multiplication:
 
 
 def apart(multiplications: Sequence[Multiplication]) -> tuple[Multiplication, ...]:
-    """The same multiplications, reordered so that uses of an accumulator are apart where possible; each accumulator's own order stays."""
+    """Reorder multiplications so that uses of an accumulator are apart where possible; each accumulator's own order stays."""
     left = list(multiplications)
     chosen: list[Multiplication] = []
     while left:
@@ -73,7 +73,7 @@ class InOrderBlock:
 
     @property
     def fits(self) -> bool:
-        """Whether registers suffice for what it reads, loads reach it, and it is long enough to pay."""
+        """True if registers suffice for what the block reads, loads reach it, and it is long enough to pay."""
         reached = all(place.reached for one in self.multiplications for place in (one.x, one.y))
         return reached and len(self.multiplications) >= LEAST and self._registers is not None
 
@@ -84,7 +84,7 @@ class InOrderBlock:
 
     @cached_property
     def _vectors(self) -> dict[VectorPlace, tuple[int, int]]:
-        """What is read, in the order of the first uses, with the first and the last use."""
+        """The vectors that are read, in the order of their first uses, with the first and the last use."""
         uses: dict[VectorPlace, tuple[int, int]] = {}
         for number, one in enumerate(self.multiplications):
             for place in (one.x, one.y):

@@ -41,7 +41,7 @@ class InOrderLoop:
 
     @property
     def fits(self) -> bool:
-        """Whether loads reach everything that a pass reads."""
+        """True if loads reach everything that a pass reads."""
         furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
         whole = self.row_bytes % 8 == 0 and self.step_bytes % 8 == 0 and self.step_bytes < 1024
         return self.passes > 1 and whole and furthest <= _REACH

@@ -91,7 +91,7 @@ class TileShape:
 
     @staticmethod
     def fits(rows: int, vectors: int) -> bool:
-        """Whether there are registers for it."""
+        """Return whether there are registers for a tile."""
         return rows * vectors + rows < REGISTERS
 
     @property
@@ -248,7 +248,7 @@ class _Pass:
         return self.cycle - _ADDERS in self.quiet
 
     def _train_due(self) -> bool:
-        """Whether FMLAs must pause now for a train of insertions: none is under way, and one is needed soon."""
+        """Return whether FMLAs must pause now for a train of insertions: none is under way, and one is needed soon."""
         if self.done < self.policy.start or any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
             return False
         if self.done == self.policy.start:
@@ -382,7 +382,7 @@ class _BesidePass:
         return LoopAction("load", half=load.half, temporary=temporary)
 
     def _addressed(self, need: HalfNeed) -> bool:
-        """Whether the pointer to the next pass's A is there."""
+        """Return whether the pointer to the next pass's A is ready for this half."""
         return not (need.half.of == "a" and need.half.following) or self.cycle >= self.advanced_at + _ADDED
 
     def _insert(self, need: HalfNeed, temporary: int) -> LoopAction:
@@ -397,5 +397,5 @@ class _BesidePass:
 
 
 def _inserted(half: VectorHalf) -> bool:
-    """Whether the half is inserted: loads into vector registers give the lower one."""
+    """Return whether a half has to be inserted: loads into vector registers give the lower one."""
     return half.of != "a" and half.high

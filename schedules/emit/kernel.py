@@ -109,11 +109,11 @@ class Activation:
 
     @property
     def in_line(self) -> bool:
-        """Whether pixels are `block` elements apart, so that `at` need not be called for each."""
+        """True if pixels are `block` elements apart, so that `at` need not be called for each."""
         return True
 
     def holds_whole(self, lanes: int) -> bool:
-        """Whether a vector of channels lies together."""
+        """Return whether a vector of channels lies together."""
         return self.block == self.channels or self.block % lanes == 0
 
 
@@ -131,7 +131,7 @@ class ShuffledActivation(Activation):
 
     @property
     def in_line(self) -> bool:
-        """Not at the end of a row."""
+        """False: pixels are not in line at the end of a row."""
         return False
 
     def at(self, pixel: Expr, channel: Expr) -> Expr:
@@ -306,7 +306,7 @@ class Kernel:
         return Vectors(self._precision.total, lanes, self.T.bind, bool(self._precision.bits))
 
     def is_converted(self, buffer: Buffer) -> bool:
-        """Whether it is an argument in another precision than the kernel's, which `load` and `store` convert."""
+        """Return whether a buffer is an argument in another precision than the kernel's, which `load` and `store` convert."""
         return any(buffer.same_as(other) for other in self._converted)
 
     def scratch(self, elements: int, totals: bool = False) -> Buffer:

@@ -78,7 +78,7 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
 
 
 def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int, channels: int) -> bool:
-    """Whether a tile fits the registers and hides the latency of its multiplications, as far as the pixels and channels allow."""
+    """Return whether a tile fits the registers and hides its multiplications' latency, as far as pixels and channels allow."""
     vectors = columns // lanes
     most = min(pixels, machine.registers) * round_up(channels, lanes) // lanes
     # Per step the tile holds its accumulators, one vector of A per row and at least one of W.
@@ -212,7 +212,7 @@ class MatmulTile:
             self._blocks(acc, places, rows, width, block, part.count // block, blank)
 
     def _place(self, row: Expr, weights: Expr, part: Extent, first: int, block: int, number: Expr) -> _Place:
-        """Where a block of A begins."""
+        """The place of a block of A."""
         return _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
 
     def _one_block(self, acc: Buffer, place: _Place, rows: int, width: int, block: int, blank: bool) -> None:
@@ -313,7 +313,7 @@ class MatmulTile:
 
     @property
     def padded(self) -> bool:
-        """Whether reads may go beyond a pixel's last K, up to a whole vector."""
+        """True if reads may go beyond a pixel's last K, up to a whole vector."""
         return False
 
     def pitch(self, width: int) -> int:
@@ -323,7 +323,7 @@ class MatmulTile:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the steps of one block of A begin.
+    """The operands of one block of A: where its steps begin.
 
     Attributes:
         origin: the first row's, in A.

@@ -115,5 +115,5 @@ class MatrixProduct:
         return self.machine.line_from_memory if again else self.machine.line_read
 
     def _stay(self, *elements: float) -> bool:
-        """Whether that many elements stay in the first-level cache together."""
+        """Return whether that many elements stay in the first-level cache together."""
         return sum(elements) * self.bytes <= self.machine.resident_bytes

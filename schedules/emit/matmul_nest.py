@@ -108,7 +108,7 @@ class MatmulNest:
         self.tile.emit(line * pixels.source_pitch + pixel * pixels.step, target, rows, panel, index, part, weights)
 
     def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
-        """Where a part of a panel begins in the packed weights."""
+        """First element of a part of a panel in the packed weights."""
         depth = self.tile.depth
         if part.count == depth:
             return (panel.channel + index * panel.width) * depth
@@ -160,7 +160,7 @@ class ScaledNest(MatmulNest):
         super()._block(panel, columns, rows, ends, part)
 
     def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
-        """Where a part of a panel begins in the block's buffer."""
+        """First element of a part of a panel in the block's buffer."""
         return (index - columns[0]) * (panel.width * part.count)
 
     def _scale(self, source: Expr, target: Expr, width: int, part: Extent) -> None:

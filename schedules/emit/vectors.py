@@ -191,7 +191,7 @@ class Vectors:
         return self._bits(bits, self.dtype)
 
     def _kept(self, x: Expr) -> Expr:
-        """The same value, opaque to TVM, which would simplify the floats x + y - y to x."""
+        """Hide a value from TVM, which would simplify the floats x + y - y to x."""
         return self._from(self._bits(x, self._integer))
 
     def _pattern(self, value: float) -> int:

@@ -35,7 +35,7 @@ class Weighted:
         return so_far + value * self.kernel.load(self.weight, self.first(channel) + tap * lanes, lanes)
 
     def first(self, channel: Expr) -> Expr:
-        """Where the weights of a vector of channels begin."""
+        """First element of the weights of a vector of channels."""
         return channel * self.taps
 
 

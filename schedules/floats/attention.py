@@ -110,7 +110,7 @@ class _Head:
         return lambda row: start + row * token
 
     def _bias_row(self) -> Row | None:
-        """Where the biases of a query begin; `None` without any."""
+        """The first bias of each query, as a function of its row; `None` without any."""
         layer = self.layer
         if not layer.constants:
             return None

@@ -143,7 +143,7 @@ class _One:
         return [kernel.narrowed(kernel.load(totals, place), lanes) for place in places]
 
     def _left(self, first: Expr) -> tuple[Buffer, Any]:
-        """Where rows of the first matrix are, from one on."""
+        """The buffer with the first matrix, and where each row begins, counted from `first`."""
         layer = self.layer
         if self.left is None:
             return self.buffers["data"], lambda row: (self.number * layer.rows + first + row) * layer.terms

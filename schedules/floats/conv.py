@@ -120,7 +120,7 @@ def _part_channels(layer: Conv2d) -> int:
 
 
 def _tap_count(window: TapWindow) -> int:
-    """How many a window has."""
+    """Number of taps of a window."""
     top, bottom, left, right = window
     return (bottom - top) * (right - left)
 

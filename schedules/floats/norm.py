@@ -1,4 +1,4 @@
-"""What layer norms, RMS norms and group norms share: a weight and mostly a bias for each channel."""
+"""The base class of layer norms, RMS norms and group norms: a weight and mostly a bias for each channel."""
 
 from __future__ import annotations
 

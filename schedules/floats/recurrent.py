@@ -240,11 +240,11 @@ class _Block:
         return self.kernel.vectors_of_totals(self.kernel.lanes)
 
     def _place(self, row: Expr, unit: Expr) -> Expr:
-        """Where a state is."""
+        """Index of a state."""
         return row * self.units + unit
 
     def _gate_place(self, number: int, gate: int, row: Expr, unit: Expr) -> Expr:
-        """Where a gate's sum is in one of the products."""
+        """Index of a gate's sum in one of the products."""
         return (row * products_of(self.layer)[number] + gate) * self.units + unit
 
     def _wide(self, buffer: Buffer, place: Expr) -> Expr:

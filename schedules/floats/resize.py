@@ -71,7 +71,7 @@ class Resample(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """What `_tables` lists."""
+        """The tables of `_tables`, shares in the task's precision."""
         tables = _tables(layer_of(task, Resize), parameters[0])
         return [array.astype(task.precision.numpy) if name in _SHARES else array for name, array in tables.items()]
 
@@ -99,7 +99,7 @@ class _TableKernel(Kernel):
     """A kernel with tables of positions."""
 
     def type_of(self, argument: str) -> str:
-        """See `Kernel.type_of`."""
+        """Type of an argument's elements: int32 for tables of positions."""
         return "int32" if argument in _PLACES else super().type_of(argument)
 
 
@@ -194,7 +194,7 @@ class _Nest:
             yield first + step * lanes
 
     def _between(self, axis: int, place: Expr) -> _Between:
-        """What an output row (axis 0) or column lies between."""
+        """The lines that an output row (axis 0) or column lies between."""
         lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
         return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
 

@@ -81,7 +81,7 @@ def _panels(extent: int, lanes: int, vectors: int) -> Iterator[tuple[int, int, i
 
 @dataclass(frozen=True)
 class _Softmax:
-    """What both forms share.
+    """The common part of both forms.
 
     Attributes:
         buffers: by argument.
@@ -107,7 +107,7 @@ class _Softmax:
         kernel.store(buffer, kernel.load(buffer, at, lanes) + weight, at, lanes)
 
     def _closing(self, total: Expr, largest: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
-        """What a sum of exponential functions, from this place, contributes to each result: a factor or, of a logarithm, a subtrahend."""
+        """Turn a sum of exponential functions into the factor of each result, or for a logarithm into the number to subtract."""
         kernel = self.kernel
         total = kernel.vectors_of_totals(lanes).spoiled(total, largest)
         if not self.layer.logarithm:

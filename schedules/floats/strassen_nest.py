@@ -62,7 +62,7 @@ STEPS = tuple(step for group in GROUPS for step in group)
 
 
 def finishes(step: SubProduct, block: Block) -> bool:
-    """Whether a block of C is complete after this step."""
+    """Return whether a block of C is complete after this step."""
     return block in (step.base, *step.copies) and not any(block in (later.base, *later.copies) for later in STEPS[STEPS.index(step) + 1 :])
 
 
@@ -198,7 +198,7 @@ class StrassenNest:
                             self._tile(product, a, tail, group * self.n_block + j)
 
     def _operand(self, product: _Product, scratch: Buffer) -> Activation:
-        """What the tiles read: the input itself if the sum is one block of it with rows close together, else the scratch buffer."""
+        """The tiles' operand: the input itself if the sum is one block of it with rows close together, else the scratch buffer."""
         a, count = self.tile.a, product.part.count
         alone = len(product.step.a) == 1 and not product.step.previous and self.short == self.rows
         close = a.block <= 2 * count and self.depth % a.block == 0

@@ -88,7 +88,7 @@ class Winograd(Template):
         return Space(self.name, self.version, options, fits, usual())
 
     def executed_macs(self, task: Task) -> float:
-        """Those of the tile size that multiplies least."""
+        """Multiply-adds with the tile size that needs the fewest."""
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
         return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)

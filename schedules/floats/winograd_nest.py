@@ -241,7 +241,7 @@ class WinogradNest:
 
     @property
     def _beyond(self) -> bool:
-        """Whether the last tiles read lines below the image."""
+        """Return whether the last tiles read lines below the image."""
         return self.grid.rows * self.grid.outputs + self.filtering.values - self.grid.outputs - self.layer.padding[0] > self.layer.height
 
     def _columns_inside(self, column: int) -> tuple[int, int]:

@@ -177,7 +177,7 @@ def _kind(layer: Conv2d, lanes: int) -> str:
 
 
 def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
-    """Whether each layer reads what the one before writes, NHWC between layers, and blocks at the ends have whole vectors."""
+    """Return whether each layer reads what the one before writes, NHWC between layers, and blocks at the ends have whole vectors."""
     first, last = layers[0], layers[-1]
     for one, other in itertools.pairwise(layers):
         if one.output_shape != other.input_shape or (one.out_layout, other.in_layout) != ("NHWC", "NHWC"):
@@ -220,7 +220,7 @@ def _waste(axis: ChainAxis, wanted: int) -> float:
 
 
 class _Fits:
-    """Which knob values can be fast."""
+    """A filter of knob values that can be fast."""
 
     def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
         self.layers, self.task, self.options = layers, task, options

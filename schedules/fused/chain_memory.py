@@ -20,7 +20,7 @@ from tvmmobile.schedules.space import Knobs, round_up
 
 @dataclass(frozen=True)
 class Reader:
-    """How a layer reads along one axis, and its number of outputs; `padding` precedes the first input."""
+    """A layer's reads along one axis, and its number of outputs; `padding` precedes the first input."""
 
     size: int
     kernel: int
@@ -131,7 +131,7 @@ LINE_BYTES = 64
 
 
 def readers_along(layers: Sequence[Conv2d], axis: int) -> list[Reader]:
-    """How the layers read along rows (axis 0) or columns (1)."""
+    """Readers for the layers along rows (axis 0) or columns (1)."""
     sizes = [(layer.out_height, layer.out_width)[axis] for layer in layers]
     return [Reader(size, layer.kernel[axis], layer.stride[axis], layer.padding[axis]) for layer, size in zip(layers, sizes, strict=True)]
 
@@ -164,7 +164,7 @@ class Stage:
 
     @property
     def padded(self) -> bool:
-        """Whether the next layer reads padding and rows of earlier steps, as a depthwise convolution does."""
+        """True if the next layer reads padding and rows of earlier steps, as a depthwise convolution does."""
         return self.rows.kernel > 1 or self.columns.kernel > 1
 
     @property

@@ -136,13 +136,13 @@ class _Kernel(WindowKernel):
     """The depthwise convolution's constants have the types of the same ones without its prefix."""
 
     def type_of(self, argument: str) -> str:
-        """Of an argument's elements."""
+        """Type of an argument's elements, the same with and without the prefix."""
         name = argument.removeprefix(_FIRST)
         return super().type_of(name if name in self._types else name.rstrip("0123456789"))
 
 
 class _Nest(StripNest):
-    """With ends of integers."""
+    """A nest whose sums become integers."""
 
     kernel: WindowKernel
     first: Conv2d
@@ -152,13 +152,11 @@ class _Nest(StripNest):
         super().__init__(kernel, task, knobs, buffers, LANES)
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
-        """See `StripNest.depthwise`."""
         ends = IntegerEnds(self.kernel, self.first, {**self.given[0], "output": between.buffer})
         knobs = depthwise_knobs(self.knobs)
         LongNest(ends, None, self.first, knobs, part, source, between, ends.buffers["weight"]).emit(1)  # type: ignore[arg-type]
 
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        """See `StripNest.tile`."""
         ends, depth, columns = IntegerEnds(self.kernel, self.second, self.given[1]), self.second.in_channels, self.knobs["columns"]
         steps = -(-depth // STEP)
         a, table = Activation(between.buffer, between.pixels, steps, steps), self.given[1].get("steps")

@@ -167,7 +167,7 @@ def nearest(options: tuple[int, ...], wanted: float) -> int:
 
 
 def depthwise_knobs(knobs: Knobs) -> Knobs:
-    """Those of the depthwise convolution alone."""
+    """Pick the knobs of the depthwise convolution, under its own names."""
     return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "channels": 0, "axis": 0}
 
 
@@ -282,17 +282,15 @@ class StripNest(ABC):
 
 
 class _Nest(StripNest):
-    """With epilogues of floats."""
+    """A nest whose sums become floats."""
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         super().__init__(kernel, task, knobs, buffers, kernel.lanes)
         self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
-        """See `StripNest.depthwise`."""
         add = weighted(self.kernel, self.first, self.buffers["dw_weight"])
         WindowNest(self.epilogues[0], add, self.first, depthwise_knobs(self.knobs), part, source, between).emit(1)
 
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        """See `StripNest.tile`."""
         return MatmulTile(self.kernel, between, self.buffers["weight"], output, self.lanes, self.epilogues[1])

@@ -66,8 +66,8 @@ class Blocks:
         return self.machine.line_read if hidden else self.machine.line_written
 
     def _held(self, pixels: int, channels: int) -> bool:
-        """Whether a line of each of so many pixels stays in the first level while all of them are multiplied by so many channels' weights,
-        of which the next ones come before the last ones have gone.
+        """Return whether the first level keeps a line of each pixel while these are all multiplied by the channels' weights, and the next
+        weights come before the last ones have gone.
         """
         sets = self.machine.l1d_bytes // (LINE_BYTES * self.machine.l1d_ways)
         reached = sets // math.gcd(sets, max(self.channels // LINE_BYTES, 1))
@@ -78,5 +78,5 @@ class Blocks:
         return self.machine.line_from_memory if again and extent * self.depth > self.machine.cached_bytes else self.machine.line_read
 
     def _stay(self, *sizes: float) -> bool:
-        """Whether that many bytes stay in the first level together."""
+        """Return whether that many bytes stay in the first level together."""
         return sum(sizes) <= self.machine.resident_bytes

@@ -45,7 +45,7 @@ class WindowKernel(IntegerKernel):
 
 
 def _inside(run: Run, stride: int, place: int) -> bool:
-    """Whether a row, or column, of a tile's window lies in the image; every output that it reaches knows."""
+    """Return whether a row, or column, of a tile's window lies in the image, by the taps of the outputs that it reaches."""
     return any(low <= place - stride * out < high for out, (low, high) in enumerate(run.taps))
 
 
@@ -216,7 +216,7 @@ class IntegerDepthwise(IntegerTemplate):
         return kernel.finish()
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
-        """Of the packed weights."""
+        """Bytes of the packed weights per channel."""
         return math.prod(layer.kernel)
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
@@ -232,7 +232,7 @@ class LongDepthwise(IntegerDepthwise):
     tiles = ((2, 3), (2, 4), (2, 2), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
-        """Which eights of channels take three products at a time."""
+        """Shape of the flags that say which eights of channels take three products at a time."""
         return {"steps": (layer.in_channels // EIGHT,)}
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:

@@ -27,7 +27,7 @@ VECTOR, EIGHT = 16, 8
 
 @dataclass(frozen=True)
 class _GateEnds(IntegerEnds):
-    """With multipliers that are known when the kernel runs.
+    """Ends with multipliers that are known when the kernel runs.
 
     Attributes:
         factors: of each vector of four.
@@ -36,7 +36,7 @@ class _GateEnds(IntegerEnds):
     factors: tuple[Expr, ...] = ()
 
     def factor(self, channel: Expr, place: int) -> Expr:
-        """See `IntegerEnds.factor`."""
+        """The multipliers of a vector of four: the gate's."""
         return self.factors[place]
 
 

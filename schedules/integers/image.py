@@ -68,7 +68,7 @@ class _Shape:
 
 
 def is_image(layer: Conv2d) -> bool:
-    """Whether a layer reads few channels of wide rows: whether a row of its window fits in a vector, and a vector in a row of its input."""
+    """Return whether a layer reads few channels of wide rows: a row of its window fits in a vector, and a vector in a row of its input."""
     return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= VECTOR <= layer.width
 
 

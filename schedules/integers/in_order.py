@@ -60,7 +60,7 @@ class Cycles:
 
 
 def insertions(waiting: list[Half], unit: int) -> Iterator[Cycles]:
-    """Those before a unit, taken from what is `waiting`, most urgent first: two of different registers, or one that is due."""
+    """Take insertions before a unit from what is `waiting`, most urgent first: two of different registers, or one that is due."""
     while able := [one for one in waiting if one[0].release <= unit]:
         first = able[0]
         count = {refill: sum(other is refill for other, _ in able) for refill, _ in able}

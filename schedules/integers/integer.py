@@ -50,7 +50,7 @@ _TYPES = {
 
 
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
-    """Whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
+    """Return whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
     layer = task.region[0]
     if has_steps(layer):
         writes = ("",)
@@ -58,7 +58,7 @@ def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = 
 
 
 def has_steps(layer: Layer) -> bool:
-    """Whether anything but scaling, with or without an addend, happens to sums."""
+    """Return whether more happens to sums than scaling, with or without an addend."""
     return bool(curve_of(layer)) or adds(layer)
 
 
@@ -70,12 +70,12 @@ def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
 
 
 def scales_sums_at_once(layer: Layer) -> bool:
-    """Whether sums are multiplied as they are, with the bits of `ROUNDER`."""
+    """Return whether sums are multiplied as they are, with the bits of `ROUNDER`."""
     return scales_at_once(layer) and not converts_sums(layer)
 
 
 def _has_more(layer: Layer) -> bool:
-    """Whether a layer's kernels read more numbers than all kernels do."""
+    """Return whether a layer's kernels read more numbers than all kernels do."""
     return has_steps(layer) or isinstance(layer, Gating)
 
 
@@ -106,7 +106,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
 
 
 def _bits(number: float | np.floating[Any]) -> np.int32:
-    """Of a number of float32."""
+    """The bits of a float32 number."""
     return np.float32(number).view(np.int32)
 
 
@@ -162,7 +162,7 @@ class IntegerKernel(Kernel):
         self.in_order = task.machine.in_order
 
     def type_of(self, argument: str) -> str:
-        """Of an argument's elements."""
+        """Type of an argument's elements."""
         return self._types[argument]
 
     def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
@@ -182,7 +182,7 @@ class IntegerKernel(Kernel):
         return vectors[0] if len(vectors) == 1 else self.T.Shuffle(list(vectors), list(range(len(vectors) * lanes)))
 
     def as_type(self, kind: str, value: Expr) -> Expr:
-        """The same bits as another type."""
+        """Reinterpret a value's bits as another type."""
         return self.T.reinterpret(kind, value)
 
     def long_product(self, one: Expr, other: Expr) -> Expr:
@@ -216,7 +216,7 @@ class IntegerKernel(Kernel):
         return self._as_bytes([self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)])
 
     def shortened(self, scaled: Sequence[Expr], offset: Expr = None) -> Expr:
-        """The same for numbers that fit in 16 bits, the low half of what is `scaled`; the offset, if any, is of eight int16."""
+        """Narrow `scaled` numbers that fit in 16 bits to int8, like `saturated`; the offset, if any, is of eight int16."""
         halves = [self.as_type("int16x8", vector) for vector in _even(scaled)]
         shorts = [self.T.Shuffle(halves[place : place + 2], list(range(0, 16, 2))) for place in range(0, len(halves), 2)]
         return self._as_bytes(shorts if offset is None else [short - offset for short in shorts])
@@ -322,7 +322,7 @@ class IntegerEnds:
             first = number + 1
 
     def _rounder(self) -> Expr:
-        """What rounds a number that is added to it: with the zero point, unless that is in `_OFFSET`."""
+        """The number that rounds another one when added to it: with the zero point, unless that is in `_OFFSET`."""
         return self.kernel.rounder() if self._converts or self.layer.integers.addend else self._real(_ROUNDER_OUT)
 
     def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:

@@ -46,7 +46,7 @@ class LongTile(MatmulTile):
     table: Buffer = None
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """See `MatmulTile.emit`; the part is all of K."""
+        """Emit one tile; the part is all of K."""
         assert part.first and part.last
         kernel, width, channel = self.kernel, panel.width, panel.channel + index * panel.width
         acc = kernel.sums(rows * width // LANES)
@@ -165,7 +165,7 @@ def _panels_of_steps(weight: Array, depth: int, columns: int) -> Iterator[tuple[
 
 
 def has_few_pairs(weight: Array, depth: int) -> bool:
-    """Whether few steps of weights (K, N), with zeros up to `depth`, fit in pairs as they are. With 7 bits, all would."""
+    """Return whether few steps of weights (K, N), with zeros up to `depth`, fit in pairs as they are. With 7 bits, all would."""
     if not table_size(depth):
         return False
     channels = weight.shape[1]
@@ -202,7 +202,7 @@ def _partners(weight: Sequence[Array]) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
 
     def fewest(some: Array) -> int:
-        """Of some steps, the one that fits with the fewest of those that are left; it is taken."""
+        """Take the one of some steps that fits with the fewest of those that are left."""
         degrees = np.where(some, (fits & left).sum(1), len(weight) + 1)
         step = int(degrees.argmin())
         left[step] = False

@@ -33,7 +33,7 @@ class PairTile(MatmulTile):
     bytes: int = 0
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """See `MatmulTile.emit`; the part is all of K."""
+        """Emit one tile; the part is all of K."""
         assert part.first and part.last
         width, channel = panel.width, panel.channel + index * panel.width
         sums = self.kernel.sums(-(-rows // 2) * width // 2)
@@ -52,7 +52,7 @@ class PairTile(MatmulTile):
                 kernel.store(sums, half, self._sums_at(pair, j, width) + LANES * number, LANES)
 
     def _sums_at(self, pixel: int, channel: int, width: int) -> int:
-        """Where the sums of a pixel's pair and a channel's pair begin."""
+        """Index of the sums of a pixel's pair and a channel's pair."""
         return pixel // 2 * 2 * width + channel // 2 * LANES
 
     def _accumulate(self, sums: Buffer, origin: Expr, rows: int, width: int, weights: Expr) -> None:

@@ -62,16 +62,16 @@ class DotTile(MatmulTile):
 
     @property
     def depth(self) -> int:
-        """See `MatmulTile.depth`."""
+        """K, in words."""
         return self.words or super().depth
 
     @property
     def padded(self) -> bool:
-        """See `MatmulTile.padded`."""
+        """True if pixels are longer than K, so that reads may go beyond it."""
         return self.words > 0
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """See `MatmulTile.emit`; the part is all of K."""
+        """Emit one tile; the part is all of K."""
         assert part.first and part.last
         kernel, width = self.kernel, panel.width
         acc = kernel.accumulators(rows * width)
@@ -90,7 +90,7 @@ def extents(layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
 
 
 def is_product(task: Task, group: int) -> bool:
-    """Whether a task is an integer product, channels together, of which K divides into such groups."""
+    """Return whether a task is an integer product, channels together, whose K divides into such groups."""
     layer = task.region[0]
     if not (isinstance(layer, Conv2d | Dense) and takes(task, writes=("", "float32"))):
         return False
@@ -127,7 +127,7 @@ class IntegerProduct(IntegerTemplate):
     usual: tuple[int, int]
 
     def covers(self, task: Task) -> bool:
-        """Whether a task's layer has the shape that the template is for."""
+        """Return whether a task's layer has the shape that the template is for."""
         return is_product(task, self.group)
 
     def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
@@ -153,7 +153,7 @@ class IntegerProduct(IntegerTemplate):
 
     @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """Of a tile: vectors of sums, and those besides, at least."""
+        """The fewest vectors of a tile: of sums, and of other operands."""
 
     def _space(self, task: Task) -> Space | None:
         if not (self.covers(task) and self.suits(task)):

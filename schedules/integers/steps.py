@@ -51,14 +51,14 @@ def turned(weight: Array) -> Array:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass adds up: a step or two, of which the last one may be half; whether there are `more` of its kind."""
+    """A pass over a step or two, the last of them perhaps half; `more` of its kind may follow."""
 
     steps: int
     half: bool = False
     more: bool = False
 
     def is_half(self, step: int) -> bool:
-        """Whether one of them is."""
+        """Return whether a step of the pass is half."""
         return self.half and step == self.steps - 1
 
 
@@ -83,12 +83,12 @@ class StepsLoop:
 
     @property
     def ordered(self) -> bool:
-        """Whether steps are in a table's order, see `integer_long.order_steps`, some in pairs."""
+        """True if steps are in a table's order, see `long.order_steps`, some in pairs."""
         return self.steps + self.half > 1
 
     @property
     def fits(self) -> bool:
-        """Whether the registers suffice, and loads reach every row."""
+        """True if the registers suffice, and loads reach every row."""
         reach = self.row_bytes * (self.rows - 1) + STEP * self.steps + 2 * VECTOR_BYTES
         return self.vectors <= _REGISTERS and self.row_bytes % HALF == 0 and reach <= _REACH
 
@@ -174,7 +174,7 @@ class StepsLoop:
 
     @property
     def _odd(self) -> bool:
-        """Whether some rows begin 8 bytes behind a multiple of 16."""
+        """True if some rows begin 8 bytes behind a multiple of 16."""
         return bool(self.row_bytes % VECTOR_BYTES) and self.rows > 1
 
     def _begin(self, one: Pass) -> list[str]:
@@ -185,7 +185,7 @@ class StepsLoop:
         return ([] if self.ordered or one.half or not self._odd else [f"add {self._general('h0')}, {self._general('p0')}, #{HALF}"]) + found
 
     def _data(self, one: Pass, step: int, row: int) -> tuple[str, int]:
-        """Where a row's data is: base and offset."""
+        """Base register and offset of a row's data."""
         return ("a", row * self.row_bytes + self.steps * STEP) if one.is_half(step) else (f"p{step}", row * self.row_bytes)
 
     def _fetch(self, register: int, base: str, offset: int, half: bool) -> str:
@@ -212,7 +212,7 @@ class StepsLoop:
         return self._sums + _PRODUCTS + (block * one.steps + step) % _WEIGHTS
 
     def _refills(self, one: Pass) -> Iterator[Refill]:
-        """What a pass loads: weights, and if there are `more` of its kind, what the next one begins with."""
+        """The loads of a pass: weights, and if there are `more` of its kind, the first operands of the next one."""
         blocks, rows = FOUR * self.groups, self.rows
         ahead = _WEIGHTS // one.steps if self.in_order else 2
         for block, step in itertools.product(range(1, blocks + one.more), range(one.steps)):

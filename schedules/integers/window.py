@@ -41,20 +41,20 @@ class IntegerWindow(IntegerProduct):
     handles = IntegerProduct.handles | {"dilation"}
 
     def covers(self, task: Task) -> bool:
-        """See `IntegerProduct.covers`; what products and images' templates are for is left to them."""
+        """Return whether a task is a convolution with windows that is left over by products and the templates of images."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and takes(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
             return False
         return layer.kernel != (1, 1) or any(layer.padding)
 
     def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
-        """See `IntegerProduct.extents`: K is a window, with what is beside it up to a whole group."""
+        """Pixels, K and output channels; K is a window, filled up to a whole group."""
         assert isinstance(layer, Conv2d)
         terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels
         return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels
 
     def blocks(self, task: Task, layer: Conv2d | Dense) -> dict[str, tuple[int, ...]]:
-        """See `IntegerProduct.blocks`: windows take up to half of the second-level cache."""
+        """Values of the knobs of cache blocks: windows take up to half of the second-level cache."""
         _, depth, _ = self.extents(layer)
         return {"m_block": up_to(_TILES, task.machine.l2_bytes // 2 // (max(self.rows) * depth)), "n_block": (0,), "outer": (0,)}
 
@@ -63,7 +63,7 @@ class IntegerWindow(IntegerProduct):
         return 1
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """See `IntegerProduct.nest`."""
+        """The loops around a tile, which lay windows out first."""
         assert isinstance(ends.layer, Conv2d)
         depth = self.extents(ends.layer)[1]
         return WindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
