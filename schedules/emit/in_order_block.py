@@ -115,7 +115,7 @@ class InOrderBlock:
 
     @property
     def _scratch(self) -> int:
-        """Registers for what is read."""
+        """Number of registers for the vectors that the block reads."""
         assert self._registers is not None
         return 1 + max(register for register, _ in self._registers)
 

@@ -65,7 +65,7 @@ class BatchedProduct(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """It has no constants."""
+        """Return no constants: there are none."""
         return []
 
 

@@ -77,7 +77,7 @@ class IntegerGate(IntegerTemplate):
 
 
 def _emit_group(ends: IntegerEnds, pixels: Span, channel: Expr, lanes: int) -> None:
-    """So many channels of some pixels."""
+    """Emit `lanes` channels of some pixels."""
     kernel, T, data = ends.kernel, ends.kernel.T, ends.buffers["data"]  # noqa: N806
     gates = [kernel.bytes_at(ends.buffers["gate"], channel + j, LANES) for j in range(0, lanes, LANES)]
     factors = tuple(T.bind(ends.side(gate) * ends.factor(channel, place)) for place, gate in enumerate(gates))

@@ -190,7 +190,7 @@ class _Nest:
             self._multiply(windows, row + line)
 
     def _fill(self, lines: Buffer, start: Expr, vectors: int) -> None:
-        """So many vectors of zero points."""
+        """Store vectors of zero points."""
         T = self.kernel.T  # noqa: N806
         with self.kernel.loop(vectors) as vector:
             T.buffer_store(lines, self.ends.zero_in(VECTOR), [T.Ramp(start + vector * VECTOR, 1, VECTOR)])

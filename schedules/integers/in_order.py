@@ -109,8 +109,9 @@ def with_loads(
 
 
 def _place_loads(stream: Sequence[Cycles], early: Sequence[str]) -> list[Half]:
-    """Puts the loads of what is inserted beside other instructions, each as late as it can be, after those that are `early`; returns
-    what has to be loaded before."""
+    """Place the loads of inserted halves beside other instructions, each as late as possible, after those that are `early`; returns the
+    loads that must come before.
+    """
     begins = [0, *itertools.accumulate(cycles.length for cycles in stream)]
     first = 0
     for line in early:

@@ -78,11 +78,11 @@ class LongProduct(IntegerProduct):
     rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 16)
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
-        """Loads reach all of them."""
+        """Rows of tiles that loads reach."""
         return tuple(rows for rows in self.rows if steps_loop(rows, LANES, depth, depth, False).fits)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has four channels."""
+        """The fewest vectors of a tile; one of sums has four channels."""
         sums = rows * columns // LANES
         return sums, steps_loop(rows, columns, depth, depth, False).vectors - sums
 

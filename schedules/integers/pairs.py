@@ -100,7 +100,7 @@ class PairProduct(IntegerProduct):
     rows, columns, usual = (1, 2, 4, 6, 8), (4, 8, 12, 16), (8, 8)
 
     def suits(self, task: Task) -> bool:
-        """Cores with SMMLA."""
+        """Return whether a core has SMMLA and the layer is a convolution."""
         return "matrix" in task.machine.has and isinstance(task.region[0], Conv2d)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:

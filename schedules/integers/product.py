@@ -257,7 +257,7 @@ class DotProduct(IntegerProduct):
     rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has four channels."""
+        """The fewest vectors of a tile; one of sums has four channels."""
         return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
 
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:

@@ -168,11 +168,11 @@ class WindowNest(MatmulNest):
                 self._fill(target + high * size, (taps - high) * size)
 
     def _copy(self, source: Expr, target: Expr, count: int) -> None:
-        """So many bytes of the input."""
+        """Copy bytes of the input."""
         self._vectors(target, count, lambda place, lanes: self.ends.kernel.bytes_at(self.ends.buffers["data"], source + place, lanes))
 
     def _fill(self, target: Expr, count: int) -> None:
-        """So many zero points."""
+        """Store zero points."""
         self._vectors(target, count, lambda place, lanes: self._zeros(lanes))
 
     def _zeros(self, lanes: int) -> Expr:

@@ -1,4 +1,4 @@
-"""Relax expressions: what they are, and constants of arrays."""
+"""Facts about Relax expressions, and constants of arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of scaled integers (precision `int8`): what their constants are, and what exactly they compute.
+"""Layers of scaled integers (precision `int8`): their constants, and their exact arithmetic.
 
 A stored integer q stands for the real number scale · (q - zero). Activations have one scale and one zero point per tensor, and are
 int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32. Weights
@@ -161,7 +161,7 @@ def scales_at_once(layer: Layer) -> bool:
 
 
 def with_facts(layer: _Layer, **facts: bool) -> _Layer:
-    """Return an integer layer of which some facts are others."""
+    """Return an integer layer with some facts replaced."""
     given: Any = {"integers": replace(layer.integers, **facts)}
     return replace(layer, **given)
 

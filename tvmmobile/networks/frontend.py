@@ -46,7 +46,7 @@ _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 
 @dataclass(frozen=True)
 class Imported:
-    """A network in Relax, and what its library is compared with.
+    """A network in Relax, and the reference for its library.
 
     Attributes:
         spec: the variant.

@@ -1,4 +1,4 @@
-"""Attention, softmax and both products in one layer."""
+"""Attention: a softmax and both products in one layer."""
 
 from __future__ import annotations
 

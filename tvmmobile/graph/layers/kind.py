@@ -64,7 +64,7 @@ class IntegerFacts:
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """Base class of all kinds of layers, which are frozen dataclasses. A kind that networks have stands in `graph.layers.KINDS`.
+    """Base class of all kinds of layers, which are frozen dataclasses. `graph.layers.KINDS` lists those that networks have.
 
     Attributes:
         reads, writes: see `ConvertingLayer`.

@@ -69,7 +69,7 @@ def one_form_of_hard_activations(module: Any) -> Any:
 
 
 def _rules() -> Iterator[_Rule]:
-    """In the order in which they are applied."""
+    """The rules, in the order in which they are applied."""
     from tvm import relax
     from tvm.relax.dpl import is_const, is_op, wildcard
 

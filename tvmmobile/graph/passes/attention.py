@@ -75,7 +75,7 @@ class _Rewriting(MainRewriter):
         self.found, self.layers = found, layers
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A call, or what it was."""
+        """A call, or the old value."""
         from tvm import relax
 
         made = self.found.get(variable)

@@ -237,7 +237,7 @@ def _edits(graph: _Graph, family: _Family) -> dict[Any, _Edit]:
 
 
 def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Sequence[Any]) -> Order:
-    """For each channel of a tensor which one it was: those that the same convolutions read lie together, the first reader's first."""
+    """A new order of a tensor's channels: those that the same convolutions read lie together, the first reader's first."""
     channels = int(graph.trace.tensors[number].ty.shape[3])
     if not makers:
         return np.arange(channels)

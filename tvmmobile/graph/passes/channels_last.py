@@ -1,4 +1,4 @@
-"""Steps of images in the layout that these have: channels last.
+"""Rewrites steps of images with channels last, the layout in which these are stored.
 
 Layout conversion leaves a step as it is where one of its images is made by operators that it does not know, such as the shuffle behind a
 transposed convolution, or tokens of attention that are an image again. Every image would be turned before it, and the result behind it.
@@ -133,7 +133,7 @@ def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _first(image: Any) -> Any:
-    """An image NCHW that is NHWC."""
+    """Permute an NHWC image to NCHW."""
     from tvm import relax
 
     shape = shape_of(image)
@@ -141,7 +141,7 @@ def _first(image: Any) -> Any:
 
 
 def _axis(first: Any) -> int:
-    """The axis NHWC of one NCHW, which may be counted from behind."""
+    """Map an axis of NCHW, which may be counted from behind, to NHWC."""
     return TO_LAST.index(int(first) % len(TO_LAST))
 
 

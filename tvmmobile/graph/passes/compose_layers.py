@@ -124,7 +124,7 @@ def _composed_layer(function: Any, forms: Mapping[str, Form]) -> tuple[ComposedL
 
 
 def _places(function: Any, read: Sequence[Any]) -> tuple[int, ...]:
-    """Which parameters these are."""
+    """Positions of the function's parameters that are read."""
     return tuple(next(place for place, parameter in enumerate(function.params) if parameter.same_as(one)) for one in read)
 
 

@@ -65,7 +65,7 @@ class _Rewriting(MainRewriter):
         self.joined = joined
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A call with other arguments, or what it was."""
+        """A call with other arguments, or the old value."""
         from tvm import relax
 
         call = self.joined.get(variable)

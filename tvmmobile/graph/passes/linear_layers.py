@@ -59,7 +59,7 @@ class _Rewriting(MainRewriter):
         self.order: dict[Any, int] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The image that a variable shows, where one is known, or what it was."""
+        """The image that a variable shows, where one is known, or the old value."""
         from tvm import relax
 
         seen = self._seen(value)

@@ -65,7 +65,7 @@ class _Rewriting(MainRewriter):
         self.found, self.results = found, dict[Any, Any]()
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A call, a view of its result, or what it was."""
+        """A call, a view of its result, or the old value."""
         from tvm import relax
 
         if variable in self.results:

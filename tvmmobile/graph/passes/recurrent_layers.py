@@ -113,7 +113,7 @@ class _Rewriting(MainRewriter):
         self.results: dict[Any, tuple[Any, ...]] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A result of a layer, or what it was."""
+        """A result of a layer, or the old value."""
         from tvm import relax
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.results:

@@ -60,7 +60,7 @@ class _Rewriting(MainRewriter):
         self.found, self.layers = found, layers
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The call of the rest, behind those of the share and its enlargement, or what it was."""
+        """The call of the rest, behind those of the share and its enlargement, or the old value."""
         made = self.found.get(variable)
         if made is None:
             return rebuilt(value, lambda part: self.replaced.get(part, part))

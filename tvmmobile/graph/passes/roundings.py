@@ -67,7 +67,7 @@ def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple
 
 
 def _without_dead_code(module: Any) -> Any:
-    """Without aliases either, whose layout inference does not know."""
+    """Remove dead code, and aliases, whose layout inference does not know."""
     from tvm import relax
 
     return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
@@ -169,7 +169,7 @@ class _Simpler(_Recognising):
         self.emitted: dict[tuple[Any, Rounding], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A rounding that is needed, a sum as a convolution, or the same."""
+        """The rounding if it is needed, a sum as a convolution, or the old value."""
         found = self.rounding(variable, value)
         if found is None:
             made = self._sum(variable, value)
@@ -254,7 +254,7 @@ class _Composing(_Recognising):
         self.layers = dict(layers)
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A call for a rounding; the same for others. The network's input is permuted before it is rounded, for a layer reads integers."""
+        """A call for a rounding, or the old value. The network's input is permuted before it is rounded, for a layer reads integers."""
         found = self.rounding(variable, value)
         if found is not None:
             self.found[variable] = found

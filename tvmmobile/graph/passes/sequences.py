@@ -36,7 +36,7 @@ class _Rewriting(MainRewriter):
         self.images: dict[Any, Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The image as a sequence, or what it was."""
+        """The image as a sequence, or the old value."""
         from tvm import relax
 
         found = self._image(variable, value)
@@ -156,12 +156,12 @@ class _Rewriting(MainRewriter):
 
 
 def _axis(axis: Any) -> int:
-    """An image's axis for a sequence's."""
+    """Map an axis of a sequence to that of its image."""
     found = int(axis) % 3
     return found + (found == 2)
 
 
 def _padding(attrs: Any) -> list[int]:
-    """An image's, for a sequence's in front and behind."""
+    """The padding of an image, for a sequence's in front and behind."""
     front, behind = (int(width) for width in attrs.padding)
     return [0, front, 0, behind]

@@ -82,7 +82,7 @@ class _Unfolding(MainRewriter):
         self.shuffled: dict[Any, _Shuffled] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A convolution, something on its channels before they are shuffled, or what it was."""
+        """A convolution, an operator on its channels before they are shuffled, or the old value."""
         found = _unfolded(value, self._new) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
         if found is None:
             return self._new(value)

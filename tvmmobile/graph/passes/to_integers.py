@@ -119,11 +119,11 @@ class _Rewriting(MainRewriter):
         return rebuilt(value, self._leaf) if rounded is None else self._storing(variable, value, rounded)
 
     def output(self, variable: Any) -> Any:
-        """Float32."""
+        """The output in float32."""
         return self._real(variable)
 
     def _leaf(self, part: Any) -> Any:
-        """A variable in float32; constants are."""
+        """A variable in float32, or a constant."""
         return self._real(part) if part in self.replaced else part
 
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:

@@ -81,7 +81,7 @@ class _Conversion(MainRewriter):
         return self._expression(value, self.outside if variable in self.last else self.precision)
 
     def output(self, variable: Any) -> Any:
-        """As the caller wants it, converted before views, where an operator may have the conversion fused with it."""
+        """The output in the caller's type, converted before views, where the conversion may be fused with an operator."""
         base = viewed(self.values.get(variable))
         if base is None or self.replaced[variable].ty.dtype == self.outside.name:
             return self._as(variable, self.outside.name)

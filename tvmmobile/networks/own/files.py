@@ -1,4 +1,4 @@
-"""Which file `--model` names, and the tensors that its network takes and returns."""
+"""The file that `--model` names, and the tensors that its network takes and returns."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _unreadable(path: Path, why: str) -> UserError:
 def spec_of(
     file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], wanted: Wanted, fix: str, inside: str = ""
 ) -> OwnSpec:
-    """The identity of a network by what it takes and returns.
+    """Identify a network by its inputs and outputs.
 
     Args:
         contents: SHA-256 in hexadecimal.

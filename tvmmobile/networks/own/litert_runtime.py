@@ -14,7 +14,7 @@ from tvmmobile.system.streams import silenced
 
 
 def start_litert(content: bytes, network: LiteRtNetwork) -> tuple[str, Compute]:
-    """Name and version, and what computes the network in a file.
+    """Return name and version of the runtime, and the function that computes the network in a file.
 
     XNNPACK computes what it can, which is LiteRT's default here as on ARM boards. It scales sums of integers by a float32 factor, as our
     kernels do; LiteRT's own kernels have a 31-bit multiplier instead, which is one step off in some places.

@@ -77,7 +77,7 @@ def _align_corners(x: _Floats, axis: Axis) -> _Floats:
 
 
 def _symmetric(x: _Floats, axis: Axis) -> _Floats:
-    """In double precision where ONNX Runtime's literals are."""
+    """Positions in double precision where ONNX Runtime's literals are."""
     adjustment = np.float32(axis.outputs) / (axis.factor * np.float32(axis.inputs))
     offset = np.float32(axis.inputs) / np.float32(2) * (_ONE - adjustment)
     return (np.float64(offset) + (x.astype(np.float64) + 0.5) / np.float64(axis.factor) - 0.5).astype(np.float32)

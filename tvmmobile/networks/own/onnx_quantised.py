@@ -162,7 +162,7 @@ class Rewriting:
         return Rewriting(GraphProto(), self.opset)
 
     def leave(self, value: Any) -> None:
-        """Append what makes integers of an output that is to hold them."""
+        """Append the rounding of an output that has to hold integers."""
         from onnx import helper
 
         name, kind = value.name, value.type.tensor_type.elem_type
@@ -212,7 +212,7 @@ class Rewriting:
         return name
 
     def rounded(self, source: str, output: str, grid: _Grid) -> bool:
-        """Append what rounds a tensor."""
+        """Append the rounding of a tensor."""
         numbers = {"scale": grid.scale, "zero": grid.zero, "low": grid.low, "high": grid.high}
         names = {name: self.constant(f"{output}/{name}", np.array(value, np.float32)) for name, value in numbers.items()}
         for operator, operands in (("Div", ["scale"]), ("Round", []), ("Add", ["zero"]), ("Max", ["low"]), ("Min", ["high"])):
@@ -289,7 +289,7 @@ def _attribute(node: Any, name: str, default: int) -> int:
 
 
 def _others(node: Any, *names: str) -> list[Any]:
-    """The attributes but for some."""
+    """A node's attributes without some."""
     return [found for found in node.attribute if found.name not in names]
 
 
@@ -435,7 +435,7 @@ def _added(into: Rewriting, node: Any) -> bool:
 
 
 def _resized(into: Rewriting, node: Any) -> bool:
-    """`Resize` of integers: between neighbours ONNX Runtime computes real numbers and cuts off what is behind the point."""
+    """Rewrite a `Resize` of integers: between neighbours ONNX Runtime computes real numbers and truncates them."""
     mode = next((found.s for found in node.attribute if found.name == "mode"), b"nearest")
     data, output, grid = node.input[0], node.output[0], into.grids.get(node.input[0])
     if mode == b"nearest":

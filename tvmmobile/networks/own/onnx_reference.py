@@ -17,7 +17,7 @@ _ONE_AXIS, _SAYS_MODE = 13, 14
 
 
 def start_reference_evaluator(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]:
-    """Name and version, and what computes a `ModelProto` whose inputs have these names.
+    """Return the evaluator's name and version, and the function that computes a `ModelProto` with these inputs.
 
     Raises:
         Exception: of any kind, for a model that it cannot compute.

@@ -225,7 +225,7 @@ def _split(into: Rewriting, node: Any) -> bool:
 
 
 def _along_axis(default: int) -> Rule:
-    """An operator along one axis that keeps all extents; rows that are not there are behind the last one, or the smallest."""
+    """The rule for an operator along one axis that keeps all extents; missing rows come last, or are the smallest."""
 
     def rule(into: Rewriting, node: Any) -> bool:
         data = node.input[0]
@@ -268,7 +268,7 @@ def _top_k(into: Rewriting, node: Any) -> bool:
 
 
 def _reduction(neutral: float | None) -> Rule:
-    """A reduction; what it makes no difference to is in place of rows that are not there."""
+    """The rule for a reduction, which puts its neutral element in place of missing rows."""
 
     def rule(into: Rewriting, node: Any) -> bool:
         data = node.input[0]

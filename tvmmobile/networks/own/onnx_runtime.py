@@ -15,7 +15,7 @@ _FATAL = 4
 
 
 def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]:
-    """Name and version, and what computes a `ModelProto` that holds all its weights.
+    """Return the runtime's name and version, and the function that computes a `ModelProto` that holds all its weights.
 
     Nothing is optimised: fused operators would round elsewhere than the file says, above all between integers. One thread computes: jobs in
     other processes use the other cores, and a forked process would lack the threads of its parent. No library of operators is loaded.

@@ -159,7 +159,7 @@ class Rewriting:
         return [extent - (place == axis) for place, extent in enumerate(self.shapes[name])]
 
     def _convert(self, node: Any) -> None:
-        """Append a node, with rows of which some are not there taken into account."""
+        """Append a node, and account for missing rows."""
         if node.op_type in SOURCES and node.domain in STANDARD:
             (self._compressed if node.op_type == "Compress" else self.source)(node)
             return
@@ -295,7 +295,7 @@ class Rewriting:
         self.rows[output] = Rows(axis, count)
 
     def _prepare_suppression(self, node: Any) -> int:
-        """The most rows of a `NonMaxSuppression`, which boxes that are not there cannot be among."""
+        """Bound the rows of a `NonMaxSuppression`, which cannot select missing boxes."""
         boxes, scores, *given = node.input
         found = {self.rows.get(boxes, Rows(1, "")), self.rows.get(scores, Rows(2, ""))}
         if found != {Rows(1, ""), Rows(2, "")}:
@@ -328,7 +328,7 @@ class Rewriting:
         return self.emit("Less", [self.constant(numbers), count])
 
     def without_absent(self, name: str, number: float) -> str:
-        """A tensor with a number in rows that are not there."""
+        """Fill a tensor's missing rows with a number."""
         from onnx import helper
 
         rows, shape = self.rows[name], self.shapes[name]
