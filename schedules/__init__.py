@@ -61,7 +61,7 @@ TEMPLATES: tuple[Template, ...] = (
     AxisSoftmax(),
     Sequences(),
 )
-#: Those for layers of scaled integers, which the others refuse.
+#: Templates for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (
     PairProduct(),
     DotProduct(),

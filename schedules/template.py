@@ -81,7 +81,7 @@ class Template(ABC):
     version: int
     #: The needs that the kernels meet; a plain floating-point NHWC layer on one thread has none.
     handles: frozenset[str] = frozenset()
-    #: Whether the kernels consist of `MatmulTile`s, whose loop the knob `inner` orders (see `with_inner`).
+    #: True if the kernels consist of `MatmulTile`s, whose loop the knob `inner` orders (see `with_inner`).
     multiplies: bool = False
 
     def space(self, task: Task) -> Space | None:

@@ -142,7 +142,7 @@ class _Writer:
         self.loop, self.shape = loop, loop.shape
         self.general = _General(loop.shape, loop.block)
         g = {name: f"${self.general[name]}" for name in self.general.names}
-        #: Of the pointer to the next pass's A, which jumps from block to block.
+        #: Steps of the pointer to the next pass's A, which jumps from block to block.
         self.advance = (
             [
                 f"subs {g['in_block']}, {g['in_block']}, #1",

@@ -54,13 +54,13 @@ class Policy:
     start: int = -1
 
 
-#: Of 210 policies, those that give the shortest passes for tiles of 12 to 24 vectors; the best of these is used.
+#: The policies, out of 210, with the shortest passes for tiles of 12 to 24 vectors; the best of these is used.
 _POLICIES = (
     *(Policy(train, single, False) for train, single in ((14, 12), (12, 12), (8, 6), (14, 45))),
     *(Policy(train, single, True) for train, single in ((16, 45), (18, 3), (10, 1), (10, 12), (20, 45), (12, 1))),
 )
 
-#: The same for passes with a single train, which take the fewest cycles: it has to begin just when registers become free.
+#: Policies for passes with a single train, which take the fewest cycles: it has to begin just when registers become free.
 _LATER = tuple(Policy(14, single, False, start) for single in (99, 6) for start in range(21))
 
 

@@ -27,7 +27,7 @@ _FAR = 5.5
 #: 1/d by a guess and two Newton steps, r · (a - d·r), tuned so that errors are equal on both sides of zero: 6e-9 of the result.
 #: The bits of the guess are the mantissa of this number, and the largest exponents', less the bits of d. The result is `_SCALE / d`.
 _GUESS, _STEPS, _SCALE = 1.414306640625, (1.435762889681854, 1.0305924450378963), 0.26553019528650734
-#: The same in half precision: 2ᶠ within 2e-3, one Newton step, and the bits of a guess whose error is 1.5 %. The numbers are those, of some
+#: In half precision: 2ᶠ within 2e-3, one Newton step, and the bits of a guess whose error is 1.5 %. The numbers are those, of some
 #: hundred near the exact ones, with which rounding does least harm: x · sigmoid(x) is within 1.3e-3 of max(1, |x|), and x from 9 up.
 _HALF_EXP2 = (1.0004432486215697, 0.7034470220911557, 0.23842617854564332)
 _HALF_GUESS, _HALF_STEP, _HALF_SCALE = (29 << 10) + 420, 1.435546875, 0.51513671875

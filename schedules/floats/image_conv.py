@@ -95,7 +95,7 @@ class _Nest:
         self.epilogue, self.kernel, self.layer, self.knobs, self.threads = epilogue, epilogue.kernel, layer, knobs, task.threads
         self.widths = panels(layer.out_channels, knobs["columns"], task.lanes)
         self.data, self.weight, self.output = (buffers[name] for name in ("data", "weight", "output"))
-        #: See `_lines`; while a row is emitted.
+        #: The buffer of `_lines`, while a row is emitted.
         self.lines: Buffer | None = None
         self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
 

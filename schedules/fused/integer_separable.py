@@ -35,7 +35,7 @@ _DEPTHWISE, _PRODUCT = LongDepthwise(), LongProduct()
 WEIGHT_SHARE = 0.5
 #: Default size of what lies between the layers.
 USUAL_BYTES = 4096
-#: What the names of the depthwise convolution's constants begin with, among a kernel's arguments.
+#: Prefix of the depthwise convolution's constants among a kernel's arguments.
 _FIRST = "dw_"
 #: Tiles of the product, in pixels and channels.
 _TILES = ((4, 16), (5, 12), (6, 8), (3, 16))

@@ -28,7 +28,7 @@ from tvmmobile.schedules.template import Template
 LANES = 4
 #: 1.5 · 2^23, and its bits.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
-#: What integer templates declare besides what they are made for.
+#: Needs that integer templates handle besides those they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
 #: Further steps on sums that `IntegerEnds` can do where integers are written.
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})

@@ -70,12 +70,12 @@ NARROW = 1 << 22
 SHORT = (1 << 15) - 1 - 128
 #: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
 NARROW_TERMS = 256
-#: What short multipliers are parts of. Rounding them to these moves a product by half a step at most, where its sum is almost `NARROW`.
+#: The denominator of short multipliers. Rounding them to these moves a product by half a step at most, where its sum is almost `NARROW`.
 PARTS = 1 << 22
 LOWEST, HIGHEST = -128, 127
 #: Largest magnitude of weights with 7 bits: four products of these fit in 16 bits, whatever the data are.
 SEVEN_BITS = 63
-#: What weights may be together, in magnitude, so that their products with any data fit in 16 bits.
+#: Largest sum of weights' magnitudes whose products with any data fit in 16 bits together.
 MOST_TOGETHER = 255
 #: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `together` allows it.
 THREE = 3

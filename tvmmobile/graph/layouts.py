@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmmobile.graph.parameters import Array
 
-#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels;
+#: Memory order of a 4-D activation, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels;
 #: outputs may also be `shuffled`.
 Layout = str
 _SHUFFLED = re.compile(r"NCH([1-9][0-9]*)cW([1-9][0-9]*)c")

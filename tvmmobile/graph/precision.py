@@ -93,10 +93,10 @@ class Precision:
         return next((rate for feature, rate in _INTEGER_RATES.items() if feature in machine.has), self.fma_rate)
 
 
-#: Of a network that rounds to integers where its file says, in any precision: a value at a tie is one step off in one program or the other,
-#: and so are those computed from it. A step of a logit can be eleven of a probability's 255.
+#: Tolerance of a network that rounds to integers where its file says, in any precision: a value at a tie is one step off in one program or
+#: the other, and so are those computed from it. A step of a logit can be eleven of a probability's 255.
 _ROUNDED_TOLERANCE = 0.1
-#: Of integers, by the best instruction that a core has.
+#: `fma_rate` of integers, by the best instruction that a core has.
 _INTEGER_RATES = {"matrix": 8.0, "dot": 4.0}
 #: Sums of a thousand terms stay below 1e-5 in float32.
 FLOAT32 = Precision("float32", "float32", "float32", "float32", tolerance=1e-4, network_tolerance=1e-4, fma_rate=1.0, bits="int32")

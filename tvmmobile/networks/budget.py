@@ -31,7 +31,7 @@ MOST_CALLS, MOST_IMAGES = 20_000, 128
 MOST_WINDOW = 1 << 20
 #: Bytes of a file that is read as a whole.
 MOST_BYTES = 1 << 32
-#: How much larger an archive may be unpacked: that many times as large, and more by that many bytes. PyTorch packs without compression.
+#: Limit of an unpacked archive: that many times as large, and more by that many bytes. PyTorch packs without compression.
 _TIMES, _MORE_BYTES = 4, 64 << 20
 
 _SMALLER = "Give a network that a board can run."

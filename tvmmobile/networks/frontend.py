@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 #: A network on the host.
 Compute = Callable[[Sequence[Array]], tuple[Array, ...]]
-#: What may be done to an image before its channels are moved: a conversion, a factor, a rounding.
+#: Operators on an image that may come before its channels are moved: a conversion, a factor, a rounding.
 _BEFORE_LAYOUT = {f"relax.{name}" for name in ("astype", "multiply", "divide", "subtract", "add", "round", "maximum", "minimum", "clip")}
 #: PyTorch operators that Relax does not import one by one.
 _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}

@@ -10,7 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.system.errors import UserError
 
-#: How far from integers a filter's values may be, in steps of its scale, and how many steps these may be.
+#: Largest distance of a filter's values from integers, in steps of its scale, and the most steps.
 _OFF, _MOST = 2.0**-14, 256
 #: Values of a filter that are looked at first.
 _FEW = 32

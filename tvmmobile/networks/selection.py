@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from tvmmobile.graph.expressions import shape_of
 
-#: How four numbers of a box are meant: two opposite corners in any order, the lower corner in front, or centre and size.
+#: Meaning of a box's four numbers: two opposite corners in any order, the lower corner in front, or centre and size.
 Corners = Literal["any", "ordered", "centre"]
 #: Larger buffers are in the workspace.
 _STACK_BYTES = 1024
-#: Whether an element of a row comes before another one, from their places in it.
+#: Tests if an element of a row comes before another one, from their places in it.
 _Before = Callable[[Any, Any], Any]
 
 

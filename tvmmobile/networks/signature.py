@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INTEGERS = ("uint8", "int8", "int32", "int64")
 #: Orders of axes, by rank; of what has none here the axes have no letters.
 LAYOUTS = {2: "NC", 4: "NCHW"}
-#: Of images whose channels are last, as TensorFlow has them.
+#: Axes of images whose channels are last, as TensorFlow has them.
 CHANNELS_LAST = "NHWC"
 #: Characters of a name.
 MOST_NAME = 200

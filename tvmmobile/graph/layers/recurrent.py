@@ -12,7 +12,7 @@ from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
 
-#: How many gates each cell has. They follow each other: an LSTM's input, forget, new and output gate, a GRU's reset, update and new gate.
+#: Number of gates of each cell. They follow each other: an LSTM's input, forget, new and output gate, a GRU's reset, update and new gate.
 #: `gru` resets the product of the state (as PyTorch does), `gru_reset_first` the state itself (arXiv 1406.1078).
 GATES = {"lstm": 4, "gru": 3, "gru_reset_first": 3, "rnn_tanh": 1, "rnn_relu": 1}
 #: The order of the steps; `both` has a state, weights and results for each.

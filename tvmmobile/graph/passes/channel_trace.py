@@ -14,7 +14,7 @@ from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
 
 #: Axes of channels in NCHW and NHWC.
 NCHW, NHWC = 1, 3
-#: Of (1, groups, channels of a group, height, width): the channels of the groups taken in turn.
+#: Permutation of (1, groups, channels of a group, height, width): the channels of the groups taken in turn.
 _SHUFFLE = (0, 2, 1, 3, 4)
 
 

@@ -162,7 +162,7 @@ class _Inserting(MainRewriter):
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
         super().__init__(main)
         self.starts = starts
-        #: Of the old variables: one for all that read a concatenation, or one for each row of steps.
+        #: Copies of old variables: one for all readers of a concatenation, or one for each row of steps.
         self.copies: dict[tuple[Any, int | None], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:

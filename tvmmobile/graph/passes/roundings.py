@@ -163,7 +163,7 @@ class _Simpler(_Recognising):
     def __init__(self, main: Any, takes: Callable[[Layer], bool]) -> None:
         super().__init__(main)
         self.takes, self.readers = takes, readers_of(main)
-        #: What is rounded.
+        #: Variables that are rounded.
         self.sources = {found.source for variable, value in self.values.items() if (found := self.rounding(variable, value)) is not None}
         #: Roundings that were emitted already: new variable and rounding.
         self.emitted: dict[tuple[Any, Rounding], Any] = {}

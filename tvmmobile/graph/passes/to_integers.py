@@ -87,10 +87,10 @@ class _Rewriting(MainRewriter):
         self.wanted = roundings_of_readers(main, quantised)
         self.roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
         self.gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
-        #: Of variables that hold integers what these are, and the same in float32 where something reads that.
+        #: Scale and bounds of each variable that holds integers, and its value in float32 where something reads that.
         self.stored: dict[Any, _Stored] = {}
         self.reals: dict[Any, Any] = {}
-        #: Of variables that hold float32 in place of its rounding, or integers without sign, what that is.
+        #: The rounding that is still due of each variable that holds float32 instead, or unsigned integers.
         self.unrounded: dict[Any, _Stored] = {}
         #: Integers made of float32.
         self.made: dict[tuple[Any, _Stored], Any] = {}
@@ -127,7 +127,7 @@ class _Rewriting(MainRewriter):
         return self._real(part) if part in self.replaced else part
 
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
-        """Integers that a layer has rounded already, or the input holds, or what readers make them of."""
+        """The integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
         if source in self.of_layers:
             self.stored[variable] = self.stored[source]
             return self.replaced[source]

@@ -16,7 +16,7 @@ PROBE = (3, 96, 96)
 _PROBE_IMAGES = 4
 #: Ranges of the generated batch norms' γ and β: with them a few percent of the activations reach ReLU6's upper bound.
 _GAMMA, _BETA = (1.4, 3.0), (-0.25, 2.0)
-#: Those of attention's tokens, whose softmax would see little but the largest product otherwise; and the fewest vectors that are tokens.
+#: Ranges of γ and β of attention's tokens, whose softmax would see little but the largest product; the fewest vectors that are tokens.
 _TOKEN_GAMMA, _TOKEN_BETA, _LEAST_TOKENS = (0.4, 0.8), (-0.25, 0.25), 64
 #: Weights rounded at a time: a fully connected layer of 10⁸ would need gigabytes otherwise.
 _AT_ONCE = 2**24

@@ -77,7 +77,7 @@ def _check_divisors(file: OwnFile, module: Any) -> None:
 
 
 _DIVISIONS = {"relax.divide", "relax.floor_divide", "relax.mod", "relax.floor_mod"}
-#: Of files that hold a whole network, by suffix.
+#: Loaders of files that hold a whole network, by suffix.
 _LOADERS = {".onnx": load_onnx, ".pt2": load_exported_program, ".tflite": load_litert}
 
 

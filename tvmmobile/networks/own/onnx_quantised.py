@@ -48,7 +48,7 @@ _MOVING = {
     "Transpose",
     "Unsqueeze",
 }
-#: Of two tensors and an output, each with its scale and zero point; and of one.
+#: Operators of two tensors and an output, each with its scale and zero point; and of one.
 _PAIRS = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 _SINGLES = {
     "QLinearAveragePool": "AveragePool",
@@ -125,7 +125,7 @@ class Rewriting:
         #: Constants of the file, and those that are new.
         self.known: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.made: dict[str, Array] = {}
-        #: Of tensors that held integers; their names hold real numbers now.
+        #: Scale and zero point of each tensor that held integers; its name holds real numbers now.
         self.grids: dict[str, _Grid] = {}
         #: Names of tensors that held integers, and hold real numbers of the same value now.
         self.numbers: set[str] = set()
@@ -162,7 +162,7 @@ class Rewriting:
         return Rewriting(GraphProto(), self.opset)
 
     def leave(self, value: Any) -> None:
-        """Append the rounding of an output that has to hold integers."""
+        """Append the conversion of an output that has to hold integers."""
         from onnx import helper
 
         name, kind = value.name, value.type.tensor_type.elem_type
@@ -478,7 +478,7 @@ def _padded(into: Rewriting, node: Any) -> bool:
     return True
 
 
-#: Of integers, to what appends others in an operator's place: those that do not only move them.
+#: Rewriters of operators on integers that do more than move them.
 _ON_INTEGERS: Mapping[str, Callable[[Rewriting, Any], bool]] = {
     "Add": _added,
     "Cast": _converted,

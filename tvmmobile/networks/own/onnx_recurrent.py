@@ -16,7 +16,7 @@ from tvmmobile.graph.unrolled_cells import CURVES, STEP_OPERATORS, Cell, unrolle
 from tvmmobile.networks.budget import MOST_OPERATORS
 from tvmmobile.system.errors import UserError
 
-#: Where our gates are among ONNX's: input, output, forget and new; update, reset and new.
+#: Places of our gates among ONNX's: input, output, forget and new; update, reset and new.
 _ORDER = {"LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2], "RNN": [0]}
 _DIRECTIONS = {"forward": FORWARD, "reverse": BACKWARD, "bidirectional": BOTH}
 

@@ -45,7 +45,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "List[Optional[Tensor]]": ("as_optional_tensors", "as_tensors", "as_ints"),
 }
 _INFINITE = ("Infinity", "-Infinity", "NaN")
-#: Whether a value is of its kind; lists of a kind hold such values.
+#: Checks that a value is of its kind; lists of a kind hold such values.
 _IS: Mapping[str, Callable[[Any], bool]] = {
     "as_int": lambda value: isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST,
     "as_float": lambda value: (isinstance(value, int | float) and not isinstance(value, bool)) or value in _INFINITE,

@@ -22,7 +22,7 @@ from tvmmobile.system.errors import UserError
 
 _FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or --shape for a whole input."
 _Number = Fraction | bool
-#: Of SymPy and of PyTorch's extensions (torch.utils._sympy.functions), as far as extents have them.
+#: Functions of SymPy and of PyTorch's extensions (torch.utils._sympy.functions), as far as extents have them.
 _FUNCTIONS: Mapping[str, Callable[..., _Number]] = {
     "Integer": Fraction,
     "Rational": Fraction,
@@ -300,5 +300,5 @@ class _Fixing:
         return int(value)
 
 
-#: What is said of the numbers that operators compute.
+#: Entries for the numbers that operators compute.
 _COMPUTED = {"sym_int_values", "sym_float_values", "sym_bool_values"}

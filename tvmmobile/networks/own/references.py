@@ -14,7 +14,7 @@ from tvmmobile.system.errors import UserError
 
 #: Starts a program for one network: returns its name and version, and what computes. Raises errors of any kind where it cannot.
 Start = Callable[[], tuple[str, Compute]]
-#: What ONNX Runtime puts in front of its messages: its name, a number and a kind, and a place in its source.
+#: The preamble of ONNX Runtime's messages: its name, a number and a kind, and a place in its source.
 _PREAMBLE = re.compile(r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ .*?\) (?=[A-Z]))?")
 #: Longest reason in characters.
 _MOST_REASON = 160
