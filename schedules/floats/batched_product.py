@@ -65,7 +65,7 @@ class BatchedProduct(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return no constants: there are none."""
+        """Return no constants: products have none."""
         return []
 
 

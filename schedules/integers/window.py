@@ -41,7 +41,7 @@ class IntegerWindow(IntegerProduct):
     handles = IntegerProduct.handles | {"dilation"}
 
     def covers(self, task: Task) -> bool:
-        """Return whether a task is a convolution with windows that is left over by products and the templates of images."""
+        """Return whether a task is a convolution with windows that neither products nor images' templates take."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and takes(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
             return False

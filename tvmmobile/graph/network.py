@@ -139,7 +139,7 @@ def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
 
 
 def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
-    """Return the number for `Node.gated`, or `None`."""
+    """Return the node that multiplies this one by a gate, see `Node.gated`."""
     if len(consumers) != 2 or consumers[0] != index + 1 or not isinstance(nodes[index + 1].layer, Pool):
         return None
     last = consumers[1]
@@ -153,7 +153,7 @@ def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
 
 
 def results_from(module: Any) -> list[int | Array]:
-    """Return the same for each of the network's outputs: its kernel or input by number, or a constant."""
+    """Return the origin of each output of the network: the number of a kernel or an input, or a constant."""
     return _wiring(module)[1]
 
 
