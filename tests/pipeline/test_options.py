@@ -11,11 +11,13 @@ import pytest
 
 import tvmmobile as tm
 from tvmmobile.cli.network import NetworkOptions
+from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.option import Option, Options, as_given, options_of
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions, RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
+from tvmmobile.system.errors import UserError
 
 KINDS = (LibraryOptions, RunOptions, CompileOptions, SearchOptions)
 EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(kind)]
@@ -64,3 +66,12 @@ def test_documentation_says_in_the_words_of_calls_what_options_do() -> None:
     assert "dump_ir: Write the Relax module after each graph pass to `dump_ir`." in said and "options:" not in said
     assert "fresh: Ignore all logs; start an empty one under `out`." in said
     assert all(f"    {option.keyword}: " in said for kind, _, option in EVERY if kind is not CompileOptions)
+
+
+def test_a_single_layer_to_keep_is_not_its_letters() -> None:
+    assert LibraryOptions.of({"keep": "conv*"}).keep == ("conv*",)
+
+
+def test_a_library_has_a_thread() -> None:
+    with pytest.raises(UserError, match="0 threads compute nothing"):
+        LibraryOptions.of({"threads": 0}).check(find_device("pi4-virtual").profile)

@@ -96,6 +96,8 @@ def load(
         from tvmmobile.networks.own.objects import write_object
 
         network = str(write_object(network, example, name))
+    elif example is not None or name:
+        raise UserError(f"example and name are for PyTorch objects, not for {network}.", "Leave them out.")
     elif resolution is None and own_file(str(network)) is None:
         resolution = TRAITS[family(str(network)).name].native_side
     (found,) = variants(

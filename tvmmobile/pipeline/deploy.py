@@ -58,12 +58,17 @@ class Deployment:
 
 
 def deploy(
-    paths: Sequence[str | Path], device: str = "pi4", to: str | None = None, listener: Listener = QUIET, *, verify: bool = False
+    paths: str | Path | Sequence[str | Path],
+    device: str = "pi4",
+    to: str | None = None,
+    listener: Listener = QUIET,
+    *,
+    verify: bool = False,
 ) -> list[Deployment]:
     """Copy compiled libraries to every board of a device; unchanged files are not sent again.
 
     Args:
-        paths: of libraries, or of directories of them.
+        paths: of libraries, or of directories of them; or one of these.
         device: the name of a registered one.
         to: a folder on the board; without it, one that is removed together with the device.
         listener: hears what takes long, and of libraries for another core.
@@ -84,7 +89,8 @@ def deploy(
         )
     if to is not None and (not to.startswith("/") or len(to.rstrip("/")) == 0):
         raise UserError(f"--to {to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
-    libraries = _found([Path(path) for path in paths], file, listener)
+    given = [paths] if isinstance(paths, str | Path) else paths
+    libraries = _found([Path(path) for path in given], file, listener)
     files = _files(libraries, listener)
     deployed = []
     for place in file.boards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -126,3 +127,9 @@ def test_texts_that_are_no_value(text: str) -> None:
     with pytest.raises(UserError, match="is not an input with a number"):
         value_from(text)
     assert value_from("a=b=-2.5") == ("a=b", -2.5)
+
+
+@pytest.mark.parametrize("given", [{"example": torch.zeros(1)}, {"name": "net"}])
+def test_files_say_what_objects_are_told(audio: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="example and name are for PyTorch objects"):
+        load_model(audio, **given)

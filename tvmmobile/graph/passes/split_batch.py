@@ -80,7 +80,8 @@ class _Split:
 
     def _bind(self, variable: Any, value: Any) -> None:
         arguments, call = self._of_one(value)
-        if call is not None:
+        # A tensor that each image reads whole must be there before any of them is computed.
+        if call is not None and not any(isinstance(argument, _Same) and argument.value in self.split for argument in arguments):
             self.waiting.append((variable, arguments, call))
             self.split.add(variable)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Layer, LayerParameters
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, view_of, viewed
@@ -104,6 +105,8 @@ class _Conversion(MainRewriter):
 
     def _stored(self, layer: Layer, own: Precision, end: str, name: str) -> Layer:
         """The layer with its input or output stored so, if a template takes that."""
+        if not isinstance(layer, ConvertingLayer):
+            return layer
         given: Any = {end: "" if name == own.name else name}
         changed = replace(layer, **given)
         return changed if self.accepts(changed) else layer

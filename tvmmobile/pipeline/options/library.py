@@ -59,7 +59,7 @@ class LibraryOptions(Options):
         kind=list[str] | None,
         typed=None,
         join=lambda given: given or (),
-        read=tuple,
+        read=lambda given: (given,) if isinstance(given, str) else tuple(given),
         about="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
@@ -133,7 +133,7 @@ class LibraryArguments(TypedDict, total=False):
     io_dtype: str
     max_error: float | None
     calibrate: str | Path | None
-    keep: Sequence[str]
+    keep: str | Sequence[str]
     max_drop: str | None
     format: str
     archive: bool
@@ -142,6 +142,8 @@ class LibraryArguments(TypedDict, total=False):
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:
     """Raises `UserError` for a thread count the device cannot run."""
+    if threads < 1:
+        raise UserError(f"{threads} threads compute nothing.", "Give --threads 1 or more.")
     if threads > profile.cores:
         raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
 
