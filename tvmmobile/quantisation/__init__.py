@@ -1,1 +1,1 @@
-"""Post-training quantisation: a float32 network in 8-bit integers, by what its layers compute of calibration data."""
+"""Post-training quantisation: converts a float32 network to 8-bit integers from the values that its layers compute on calibration data."""

@@ -1,4 +1,4 @@
-"""From a float32 network and calibration data to a network in integers: ranges, equalisation, bias correction."""
+"""Converts a float32 network to integers on calibration data: ranges, equalisation, bias correction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOST_LOST_DB = 2.0
 
 @dataclass(frozen=True)
 class Method:
-    """How to quantise.
+    """Options of quantisation.
 
     Attributes:
         ranges: how activations' ranges are chosen, one of `RANGES`.
@@ -52,7 +52,7 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Calibration data that are read anew each time they are run through.
+    """Calibration data that are read anew for each pass over them.
 
     Attributes:
         count: how many inputs there are.
@@ -65,27 +65,27 @@ class Images:
     labels: tuple[int, ...] = ()
 
     def batches(self) -> Iterator[Array]:
-        """All of them, a few at a time."""
+        """Yield all inputs, a few at a time."""
         for first in range(0, self.count, _BATCH):
             yield self.read(range(first, min(first + _BATCH, self.count)))
 
     def some(self, most: int) -> Images:
-        """At most so many of them, evenly spaced."""
+        """Return at most `most` inputs, evenly spaced."""
         count = min(self.count, most)
         return self.part([place * self.count // count for place in range(count)])
 
     def all(self) -> Array:
-        """All of them at once."""
+        """Return all inputs as one batch."""
         return self.read(range(self.count))
 
     def part(self, numbers: Sequence[int]) -> Images:
-        """Some of them, by their numbers."""
+        """Return the inputs with these numbers."""
         labels = tuple(self.labels[number] for number in numbers) if self.labels else ()
         return Images(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]), labels)
 
 
 def images_of(array: Array) -> Images:
-    """Calibration data in memory, NCHW."""
+    """Wrap calibration data in memory, NCHW."""
     return Images(len(array), lambda numbers: array[list(numbers)])
 
 
@@ -99,7 +99,7 @@ class Observed:
 
 
 def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
-    """What calibration data show of a network."""
+    """Run a network on calibration data, equalised first if asked, and record its values."""
     if equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
     measured = images.some(min(_MEASURED, max(1, _NUMBERS // largest_tensor(flow))))
@@ -107,22 +107,22 @@ def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
 
 
 def largest_tensor(flow: Flow) -> int:
-    """Numbers in the largest output of a step."""
+    """Return the number of elements in the largest output of a step."""
     return max(math.prod(step.layer.output_shape) for step in flow.steps)
 
 
 def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lambda layer: True) -> IntegerNetwork:
-    """The network in integers; layers that are not accepted, or that have no integer form, stay in float32."""
+    """Quantise a network; layers that are not accepted, or that have no integer form, stay in float32."""
     return quantised(observe(flow, images, method.equalise), method, accepts)
 
 
 def quantised(observed: Observed, method: Method, accepts: Accepts, kept: Collection[int] = ()) -> IntegerNetwork:
-    """The same of a network that was observed; steps in `kept`, by number, stay in float32 too."""
+    """Quantise a network that was observed; steps in `kept`, by number, stay in float32 too."""
     return _Quantisation(observed, method).network(accepts, kept)
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
-    """The method that leaves the least error in the network's output: each is calibrated on half of some images and tried on the others."""
+    """Find the method with the least error in the network's output: each is calibrated on half of some images and tried on the others."""
     seen, unseen = _halves(flow, images)
     last, found = flow.steps[-1].number, {}
     for equalise in (False, True):
@@ -134,7 +134,7 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
 
 
 def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
-    """The method, with smaller weights for layers that gain by them, if the network's output loses little: decided as `best_method` is.
+    """Give smaller weights to the layers that gain by them, if the network's output loses little; decided as in `best_method`.
     Where not all of those layers can have them, the first one of the network keeps all its bits; or depthwise ones; or both; or these and
     some of the others, those with the fewest multiply-adds.
 
@@ -169,14 +169,14 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
-    """Some images to calibrate on and others to try methods on; the same if there is only one."""
+    """Split some images into those to calibrate on and those to try methods on; equal if there is only one."""
     tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow))))
     numbers = range(tried.count)
     return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
 
 
 def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
-    """What each channel of each convolution and matrix product reaches."""
+    """Return the range of each channel of each convolution and matrix product."""
     found: dict[int, ChannelRange] = {}
     for batch in batches:
         for step, sums, output in flow.run(batch):
@@ -190,7 +190,7 @@ def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRan
 
 
 def _check(step: Step, sums: Array) -> None:
-    """Raises `UserError` for sums that no scale fits."""
+    """Raise `UserError` for sums that no scale fits."""
     if not np.abs(sums).max(initial=0.0) <= _MOST:
         raise UserError(
             f"{step.layer.name} (node {step.number}) makes sums of the calibration data that are not finite, or beyond {_MOST:g}.",
@@ -199,7 +199,7 @@ def _check(step: Step, sums: Array) -> None:
 
 
 def histograms_of(flow: Flow, batches: Iterable[Array]) -> dict[int, Histogram]:
-    """The values of the input and of each step's output, by number."""
+    """Return histograms of the input and of each step's output, by number."""
     found = {number: Histogram() for number in (INPUT, *(step.number for step in flow.steps))}
     for batch in batches:
         for step, sums, output in flow.run(batch):
@@ -220,7 +220,7 @@ class _Quantisation:
         self.values: dict[int, Array] = {INPUT: observed.some}
 
     def network(self, accepts: Accepts, kept: Collection[int]) -> IntegerNetwork:
-        """All steps; those that are not accepted, or in `kept`, stay in float32."""
+        """Quantise all steps but those that are not accepted or are in `kept`."""
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
             number = step.number
@@ -236,7 +236,7 @@ class _Quantisation:
         return network
 
     def _integer(self, step: Step) -> IntegerStep:
-        """A step in integers."""
+        """Quantise a step."""
         read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
         floats = step.number not in self.flow.readers and has_floats(step)
         written = None if floats else self._scale(step.number)
@@ -245,7 +245,7 @@ class _Quantisation:
         return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
 
     def _corrected(self, found: IntegerStep) -> IntegerStep:
-        """The step with a bias that leaves the mean of each channel's sums where it is in float32, given what the steps before it lose."""
+        """Correct a step's bias, so that the mean of each channel's sums is that of float32 in spite of earlier steps' errors."""
         step = found.step
         assert step.parameters is not None
         wanted = step.sums(step.read(self.exact))
@@ -253,7 +253,7 @@ class _Quantisation:
         return with_bias(found, step.parameters.bias - excess)
 
     def _scale(self, number: int) -> Scale:
-        """The scale of a tensor; the same each time."""
+        """Return the scale of a tensor; the same each time."""
         if number not in self.scales:
             self.scales[number] = RANGES[self.method.ranges](self.histograms[number])
         return self.scales[number]

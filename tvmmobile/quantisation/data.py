@@ -27,7 +27,7 @@ _GIVE = f"Give {SOURCES}."
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Where calibration data are, in a form that can be sent to a worker process.
+    """The location of calibration data, which can be sent to a worker process.
 
     Attributes:
         given: by the user, such as `photos` or `noise:64`.
@@ -47,14 +47,14 @@ class CalibrationData:
         return (self.place,) if self.place.is_file() else tuple(files_below(self.place, SUFFIXES | {".npy"}))
 
     def reads(self) -> Mapping[str, Path]:
-        """The files, by path below the folder that `moved` is given."""
+        """Return the files, by path below the folder that `moved` is given."""
         place = self.place
         if place is None:
             return {}
         return {path.name if path == place else f"{place.name}/{path.relative_to(place).as_posix()}": path for path in self.files}
 
     def moved(self, folder: Path) -> CalibrationData:
-        """The same with its files below `folder`."""
+        """Return a copy that finds its files below `folder`."""
         return self if self.place is None else replace(self, place=folder / self.place.name)
 
     def labels(self, classes: int) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class CalibrationData:
         return tuple(found.labels[name] for name in names) if found.certain and listed else ()
 
     def images(self) -> Images:
-        """The inputs; raises `UserError` if there are none, and what is wrong with one when it is read."""
+        """Return the inputs; raises `UserError` if there are none, or when an invalid one is read."""
         preprocessing = self.preprocessing
         shape = preprocessing.input_shape
         if self.place is None:
@@ -102,7 +102,7 @@ class CalibrationData:
 
 
 def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) -> CalibrationData:
-    """What `--calibrate` names.
+    """Find the calibration data that `--calibrate` names.
 
     Args:
         generated: whether the network's weights are generated, so that noise is as good as images.
@@ -127,14 +127,14 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
 
 
 def check_values(data: CalibrationData, images: Images) -> None:
-    """Raises `UserError` for inputs that are one number again and again, as of black images: the scales would fit nothing else."""
+    """Raise `UserError` for inputs whose values are all equal, as in black images: the scales would fit nothing else."""
     if all(np.ptp(batch) == 0 for batch in images.batches()):
         value = images.read([0]).flat[0]
         raise UserError(f"--calibrate {data.given} holds nothing but {value:g}.", "Give images like those that the network will see.")
 
 
 def _arrays(place: Path, given: str) -> list[Any]:
-    """The arrays of a file; no pickle is ever read."""
+    """Read the arrays of a file; no pickle is ever read."""
     try:
         found = np.load(place, mmap_mode="r", allow_pickle=False)
         return [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
@@ -145,7 +145,7 @@ def _arrays(place: Path, given: str) -> list[Any]:
 
 
 def _checked(array: Any, given: str, shape: tuple[int, ...]) -> Any:
-    """An array of inputs; raises `UserError` if it is something else."""
+    """Return an array of inputs; raises `UserError` if it is something else."""
     wanted = f"float32 [N, {', '.join(map(str, shape[1:]))}]"
     if not isinstance(array, np.ndarray):  # of another file in an archive NumPy returns the bytes
         raise UserError(f"--calibrate {given} holds something other than arrays.", f"Save {wanted} alone, normalised.")

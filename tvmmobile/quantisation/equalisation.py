@@ -1,4 +1,4 @@
-"""Equalisation across layers: channels that are small beside others of their tensor are made as large, without changing the network.
+"""Equalisation across layers scales channels to similar sizes without changing what the network computes.
 
 Dividing the filters and bias of an output channel by s, and multiplying what reads the channel by s, changes nothing where bounds scale
 along (0 does). A tensor has one scale for all channels, weights have one for each output channel, so that what matters are the ranges of a
@@ -30,14 +30,14 @@ _NEAR = 0.01
 
 @dataclass(frozen=True)
 class Pair:
-    """A step, and the only one that reads its channels, if a pool lies in between or not."""
+    """A step and the only reader of its channels, with or without a pool in between."""
 
     first: int
     second: int
 
 
 def pairs_of(flow: Flow) -> Iterator[Pair]:
-    """The pairs of a network, in execution order."""
+    """Return the pairs of a network, in execution order."""
     at = {step.number: step for step in flow.steps}
     for step in flow.steps:
         if not _scalable(step):
@@ -55,7 +55,7 @@ def _scalable(step: Step) -> bool:
 
 
 def _reads_channels(step: Step, source: Step) -> bool:
-    """Whether a step multiplies each channel of `source`'s output by weights of its own, as its first input."""
+    """Return whether a step's first input is `source`'s output and it has separate weights for each of its channels."""
     layer, channels = step.layer, source.layer.output_shape[-1]
     if isinstance(layer, Dense):
         return layer.in_features == channels
@@ -63,7 +63,7 @@ def _reads_channels(step: Step, source: Step) -> bool:
 
 
 def scaled(flow: Flow, pair: Pair, factors: Array) -> Flow:
-    """The flow with each channel between a pair divided by its factor, upper bounds included; it computes the same.
+    """Divide each channel between a pair by its factor, upper bounds included; the flow computes the same.
 
     Args:
         factors: above 0, for each output channel of the first step.
@@ -85,7 +85,7 @@ def _constants(step: Step, weight: Array, bias: Array) -> LayerParameters:
 
 @dataclass(frozen=True)
 class ChannelRange:
-    """What the channels of a step's output hold.
+    """Statistics of the channels of a step's output.
 
     Attributes:
         magnitude: the largest of each.
@@ -100,13 +100,13 @@ class ChannelRange:
     count: int
 
     def joined(self, other: ChannelRange) -> ChannelRange:
-        """That of both's values."""
+        """Combine the statistics of two sets of values."""
         magnitude, sums = np.maximum(self.magnitude, other.magnitude), np.maximum(self.sums, other.sums)
         return ChannelRange(magnitude, sums, self.power + other.power, self.count + other.count)
 
     @property
     def size(self) -> Array:
-        """How large each channel is: the root mean square of its sums, float64.
+        """Return each channel's size: the root mean square of its sums, float64.
 
         By its largest value, every channel would end where the tensor's range does, and be cut off by the next image that goes further; and
         channels that bounds silence on the calibration data have a size too.
@@ -115,7 +115,7 @@ class ChannelRange:
 
 
 def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
-    """The flow with all pairs equalised, by what calibration showed of each first step."""
+    """Equalise all pairs by the channel ranges of their first steps on calibration data."""
     for pair in pairs_of(flow):
         at = {step.number: step for step in flow.steps}
         factors, end = _factors(at[pair.first], at[pair.second], ranges[pair.first])
@@ -125,14 +125,14 @@ def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
 
 
 def _bounded(step: Step, end: float | None) -> Step:
-    """The step with one upper bound for all channels."""
+    """Give the step one upper bound for all channels."""
     layer = step.layer
     assert isinstance(layer, Conv2d) and isinstance(layer.clamp, tuple)
     return replace(step, layer=replace(layer, clamp=(layer.clamp[0], end)), most=None)
 
 
 def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, float | None]:
-    """For each channel what it is divided by, and the upper bound afterwards; `None` where none acts."""
+    """Return each channel's divisor and the upper bound afterwards, `None` where none acts."""
     size, bound = found.size, np.broadcast_to(first.bounds[1], found.magnitude.shape)
     free, live = found.sums < bound * (1 - _NEAR), size > 0
     end = None if free.all() else float(bound[~free].max())
@@ -148,12 +148,12 @@ def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, flo
 
 
 def _is_depthwise(step: Step) -> bool:
-    """Whether it has weights, and so a scale for them, for each input channel; then activations alone matter."""
+    """Return whether each input channel has its own weights and weight scale; then activations alone matter."""
     return isinstance(step.layer, Conv2d) and step.layer.is_depthwise
 
 
 def _share(step: Step, size: Array) -> Array:
-    """For each input channel the largest share that it has in an output channel, beside the channel that has most; at most 1.
+    """Return each input channel's largest share in an output channel, relative to the channel with the most; at most 1.
 
     Weights count with the size of what they multiply, so that the shares, and with them what equalisation makes of a network, stay the same
     however its channels are scaled.

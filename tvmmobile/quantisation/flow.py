@@ -1,4 +1,4 @@
-"""A composed float32 network as a list of steps that run on the host in PyTorch, batch after batch, and whose weights can be changed."""
+"""A composed float32 network is a list of steps, with weights that can be changed; PyTorch runs them on the host in batches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Step:
 
     @property
     def summing(self) -> bool:
-        """Whether it is a convolution or matrix product whose sums pass through bounds alone."""
+        """True for a convolution or matrix product whose sums pass through bounds alone."""
         layer = self.layer
         return isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple) and not layer.then
 
@@ -50,16 +50,16 @@ class Step:
         return -np.inf if low is None else low, (np.inf if high is None else high) if self.most is None else self.most
 
     def read(self, values: Mapping[int, Array]) -> tuple[Array, ...]:
-        """What it reads, by what the steps before it computed."""
+        """Return the step's inputs, given the outputs of earlier steps."""
         return tuple(values[source] if isinstance(source, int) else source for source in self.sources)
 
     def sums(self, inputs: tuple[Array, ...]) -> Array:
-        """What a convolution or matrix product computes before its bounds or curve, with a residual that it adds."""
+        """Compute the sums of a convolution or matrix product, residual included, before its bounds or curve."""
         assert isinstance(self.layer, Conv2d | Dense)
         return self._computed(replace(self.layer, clamp=NO_CLAMP), inputs)
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
-        """What it computes of a batch; what steps compute has the images one behind the other, constants are the same for all of them."""
+        """Compute the output of a batch, with all images along the first dimension; constants are the same for all images."""
         if isinstance(self.layer, Rounding):
             return self.layer.rounded(inputs[0].reshape(-1, *self.layer.shape[1:]))
         if self.summing:
@@ -74,7 +74,7 @@ class Step:
         return layer.compute(data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
 
     def _each(self, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
-        """The inputs of each image of a batch. Layers whose first dimension is no batch, such as attention, take no more."""
+        """Yield the inputs of each image of a batch, for layers without a batch dimension, such as attention."""
         shapes = self.layer.read_shapes
         shaped = [array.reshape(-1, *shape) for array, shape in zip(inputs, shapes, strict=True)]
         for place in range(max(map(len, shaped))):
@@ -94,7 +94,7 @@ class Flow:
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:
-        """For the input and each step the numbers of the steps that read it, once per read."""
+        """Map the input and each step to the numbers of the steps that read it, once per read."""
         found: dict[int, list[int]] = defaultdict(list)
         for step in self.steps:
             for source in step.sources:
@@ -103,12 +103,12 @@ class Flow:
         return {number: tuple(readers) for number, readers in found.items()}
 
     def changed(self, *steps: Step) -> Flow:
-        """The flow with these steps in place of those with their numbers."""
+        """Replace the steps that have the same numbers."""
         new = {step.number: step for step in steps}
         return Flow(tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[Step, Array, Array]]:
-        """Compute a batch; yields each step with its sums, if it is `summing`, and its output. What nothing reads any more is let go.
+        """Compute a batch; yields each step with its sums, if it is `summing`, and its output. Values are dropped after their last reader.
 
         Args:
             images: NCHW.
@@ -128,12 +128,12 @@ class Flow:
             del values[number]
 
     def outputs(self, images: Array) -> Array:
-        """What the network returns for a batch."""
+        """Return the network's output for a batch."""
         *_, (_, _, output) = self.run(images)
         return output
 
 
 def flow_of(network: Network) -> Flow:
-    """The steps of a float32 network; `passes.pipeline.finish` made it."""
+    """Return the steps of a float32 network that `passes.pipeline.finish` made."""
     wired = zip(network.nodes, sources_of(network.module), strict=True)
     return Flow(tuple(Step(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired)))

@@ -1,4 +1,4 @@
-"""A network that somebody else has quantised, in integers with the scales of its file."""
+"""Networks quantised by other tools run in integers with the scales of their files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Given:
 
 
 def as_given(flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], kept: Mapping[int, str]) -> Given:
-    """The network of a flow with roundings: every layer whose inputs and output are rounded, and whose weights are integers of the file.
+    """Convert to integers every layer of a flow whose inputs and output are rounded, and whose weights are integers of the file.
 
     Args:
         least: the least weight of a layer in steps that its kernels take.
@@ -55,7 +55,7 @@ class _Reading:
         self.instead: dict[int, int] = {}
 
     def given(self, kept: Mapping[int, str]) -> Given:
-        """All steps."""
+        """Convert all steps."""
         integers: dict[int, IntegerStep] = {}
         scales: dict[int, Scale] = {}
         steps, floats = [], {}
@@ -81,7 +81,7 @@ class _Reading:
         return tuple(self.instead.get(source, source) if isinstance(source, int) else source for source in step.sources)
 
     def _integer(self, step: Step) -> IntegerStep | str:
-        """A layer in integers, or why it stays in float32."""
+        """Return a layer in integers, or the reason why it stays in float32."""
         read = [self._rounding(source) for source in step.sources if isinstance(source, int)]
         if not has_integers(step):
             return "no integer form"
@@ -112,13 +112,13 @@ class _Reading:
         return layer if isinstance(layer, Rounding) else None
 
     def _written(self, step: Step) -> int | None:
-        """The number of the rounding that alone reads a step."""
+        """Return the number of the rounding that is a step's only reader."""
         readers = self.flow.readers.get(step.number, ())
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
     def _input_stored(self, step: Step) -> str:
-        """What the network's input is stored in that a step reads, of integers or rounded to all that there are, which it can do itself;
-        "" for other steps.
+        """Return the type that stores the network's input, if the step reads it as integers or rounded to all 256 of them, which its
+        kernel can do itself; "" for other steps.
         """
         (first, *_) = (source for source in step.sources if isinstance(source, int))
         layer = self._rounding(first)
@@ -144,7 +144,7 @@ def _scale(layer: Rounding) -> Scale:
 
 
 def unfit_weights(weight: Array, given: Array | None, least: int) -> str:
-    """Why weights with these scales of output channels cannot be what a kernel takes; "" where they can.
+    """Return why no kernel takes weights with these scales of output channels; "" if one does.
 
     Args:
         least: integer that the kernel takes.
@@ -159,7 +159,7 @@ def unfit_weights(weight: Array, given: Array | None, least: int) -> str:
 
 
 def _unfit(step: Step, given: Array | None, read: Scale, least: int) -> str:
-    """Why the weights and biases of a layer cannot be what its kernel takes; "" where they can."""
+    """Return why no kernel takes a layer's weights and biases; "" if one does."""
     assert step.parameters is not None
     why = unfit_weights(step.parameters.weight, given, least)
     if why or given is None:
@@ -168,6 +168,6 @@ def _unfit(step: Step, given: Array | None, read: Scale, least: int) -> str:
 
 
 def _without_unread(flow: Flow) -> Flow:
-    """Without roundings that nothing reads any more."""
+    """Remove roundings that nothing reads any more."""
     last = flow.steps[-1]
     return Flow(tuple(step for step in flow.steps if step is last or step.number in flow.readers or not isinstance(step.layer, Rounding)))

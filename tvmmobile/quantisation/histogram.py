@@ -39,7 +39,7 @@ class Histogram:
         self._counts += np.histogram(values, _BINS, (-self._limit, self._limit))[0] if self._limit else 0
 
     def _widen(self, most: float) -> None:
-        """Let the limits be at least `most`: pairs of bins become one."""
+        """Double the limits until they reach `most`: pairs of bins become one."""
         if not self._limit:
             self._limit = most
         while self._limit < most:
@@ -53,11 +53,11 @@ class Histogram:
         return (edges[1:] + edges[:-1]) / 2
 
     def all_values(self) -> Scale:
-        """From the least to the largest value."""
+        """Return the scale for the range from the smallest to the largest value."""
         return scale_of(self.low, self.high)
 
     def most_values(self) -> Scale:
-        """All values but one in 10,000 at each end."""
+        """Return the scale for the range of all values but one in 10,000 at each end."""
         middles, half = self._middles, self._limit / _BINS
         total = int(self._counts.sum())
         below, above = np.cumsum(self._counts), np.cumsum(self._counts[::-1])[::-1]
@@ -68,7 +68,7 @@ class Histogram:
         return scale_of(max(low, self.low), min(high, self.high))
 
     def least_squares(self) -> Scale:
-        """The range whose rounding and cutting off leave the least mean square error; each end in turn is moved towards 0."""
+        """Return the scale with the least mean square error from rounding and saturation; each end in turn is moved towards 0."""
         ends = [self.low, self.high]
         for end in (1, 0, 1, 0):
             if ends[end]:
@@ -79,7 +79,7 @@ class Histogram:
         return scale_of(*ends)
 
     def _error(self, scale: Scale) -> float:
-        """Sum of squares of what a scale adds to the values."""
+        """Return the sum of squared errors that a scale adds to the values."""
         held = np.flatnonzero(self._counts)
         middles = self._middles[held]
         integers = np.clip(np.rint(middles / scale.step) + scale.zero, LOWEST, HIGHEST)

@@ -1,4 +1,4 @@
-"""A network in exact integer arithmetic on the host: what its int8 kernels compute, bit for bit."""
+"""Networks in exact integer arithmetic on the host compute what their int8 kernels compute, bit for bit."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class IntegerStep:
     """One step of a network in integers.
 
     Attributes:
-        step: the one in float32.
-        layer: the same in integers.
+        step: the float32 step.
+        layer: its layer in integers.
         parameters: its constants.
         weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts; for a gate, its scale.
         read, written: scale of the first input and of the output; `None` for an output in float32.
@@ -67,20 +67,20 @@ class IntegerStep:
     most: Array | None = None
 
     def sums(self, inputs: Sequence[Array]) -> Array:
-        """Complete sums of a batch in real numbers, before any bound or curve; what `output` reads."""
+        """Compute the real sums of a batch, before any bound or curve; takes the inputs of `output`."""
         data, *others = self._integers(inputs)
         sums: Array = sums_of(self.layer, data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
         return sums + self.side.real(others[0]) if self.side is not None else sums
 
     def output(self, inputs: Sequence[Array]) -> Array:
-        """Of a batch in int8, or in float32 behind a step in float32: int8, or float32 where nothing else reads it."""
+        """Compute a batch from int8, or float32 of a step in float32; return int8, or float32 where nothing else reads it."""
         data, *others = self._shaped(inputs) if self.layer.reads else self._integers(inputs)
         output = compute_integers(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
         return output if self.most is None else np.minimum(output, self.most)
 
     @property
     def scales(self) -> tuple[Scale, ...]:
-        """Of all that it reads."""
+        """The scales of all inputs."""
         return (self.read,) if self.side is None else (self.read, self.side)
 
     def _shaped(self, inputs: Sequence[Array]) -> list[Array]:
@@ -88,13 +88,13 @@ class IntegerStep:
         return [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, self.layer.read_shapes, strict=True)]
 
     def _integers(self, inputs: Sequence[Array]) -> list[Array]:
-        """What it reads, each in integers of its scale."""
+        """Return the inputs, each in integers of its scale."""
         arrays = zip(self._shaped(inputs), self.scales, strict=True)
         return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in arrays]
 
 
 def has_integers(step: Step) -> bool:
-    """Whether a step has an int8 kernel."""
+    """Return whether a step has an int8 kernel."""
     layer = step.layer
     if not all(isinstance(source, int) for source in step.sources):
         return False
@@ -104,7 +104,7 @@ def has_integers(step: Step) -> bool:
 
 
 def has_floats(step: Step) -> bool:
-    """Whether a step that `has_integers` may also write real numbers: a pool, or products that nothing bounds, bends or adds to."""
+    """Return whether a step that `has_integers` can write float32: a pool, or products without bounds, curve or residual."""
     return isinstance(step.layer, Pool) or (step.summing and not step.layer.side_shapes and step.bounds == (-np.inf, np.inf))
 
 
@@ -119,7 +119,7 @@ def integer_step(
     exact: bool = False,
     stored: str = FLOAT32.name,
 ) -> IntegerStep:
-    """A step that `has_integers`; without a scale of its output, one that `has_floats`.
+    """Quantise a step that `has_integers`; without a scale of its output, one that `has_floats`.
 
     Args:
         side: scale of the residual or the gate, if there is one.
@@ -159,8 +159,8 @@ def integer_step(
 
 
 def _weight_steps(layer: Conv2d | Dense, weight: Array, narrow: bool) -> Array:
-    """The least step of each output channel's weights with which they fit in int8; with `narrow`, in 7 bits, or of a depthwise layer in
-    int8, and threes of taps in `MOST_TOGETHER`, however they are rounded.
+    """Return the smallest scale of each output channel's weights with which they fit in int8. With `narrow`, they fit in 7 bits; a
+    depthwise layer's in int8, and three of its taps in `MOST_TOGETHER`, however they are rounded.
     """
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0)
     if not narrow:
@@ -171,12 +171,12 @@ def _weight_steps(layer: Conv2d | Dense, weight: Array, narrow: bool) -> Array:
 
 
 def _lies_between(numbers: Array) -> Array:
-    """Whether numbers are not integers that were computed in float32."""
+    """Return which numbers are not integers, but for the rounding of float32."""
     return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_WHOLE, np.abs(numbers) * 2.0**-22))
 
 
 def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
-    """Those without bias and multiplier."""
+    """Return the parameters of a step, with zeros for its bias and multiplier."""
     low, high = LOWEST, HIGHEST
     if step.summing and written is not None:
         bounds = written.quantised(np.array([step.bounds[0], np.max(step.bounds[1])], np.float32))
@@ -189,13 +189,13 @@ def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) ->
 
 
 def _most(step: Step, written: Scale | None) -> Array | None:
-    """See `IntegerStep.most`."""
+    """Quantise a step's upper bounds, if they differ by channel (`IntegerStep.most`)."""
     most = None if step.most is None or written is None else written.quantised(step.most)
     return most if most is not None and most.min() < most.max() else None
 
 
 def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
-    """The step with its multipliers, and the bias that the zero point of its input asks for."""
+    """Set the step's multipliers, and the bias that makes up for its input's zero point."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
     parameters, written = step.parameters, 1.0 if step.written is None else step.written.step
     if curve_of(step.layer):
@@ -214,7 +214,7 @@ def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
 
 
 def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
-    """The step with a real bias for each channel."""
+    """Give the step a real bias for each channel."""
     exact = bias / (step.read.step * step.weight_scale.astype(np.float64))
     whole = np.rint(exact)
     if step.layer.integers.addend:
@@ -224,7 +224,7 @@ def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
 
 
 def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
-    """The step with a bias in steps of the sums."""
+    """Give the step a bias in steps of the sums."""
     weight, layer = step.parameters.weight.astype(np.int64), step.layer
     ones = terms(layer) if isinstance(layer, Pool | Gating) else weight.reshape(-1, weight.shape[-1]).sum(0)
     parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
@@ -233,7 +233,7 @@ def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
 
 
 def within(step: IntegerStep, low: int, high: int) -> IntegerStep:
-    """The step with bounds of its output, integers of int8, besides its own."""
+    """Tighten the step's output bounds to these integers of int8."""
     parameters = replace(step.parameters, low=max(step.parameters.low, low), high=min(step.parameters.high, high))
     return replace(step, layer=with_facts(step.layer, bounded=is_bounded(parameters)), parameters=parameters)
 
@@ -253,11 +253,11 @@ class IntegerNetwork:
     scales: dict[int, Scale]
 
     def real(self, number: int, output: Array) -> Array:
-        """The output of a step in float32; the input, and integers that are indices or images, as they are."""
+        """Return a step's output in float32; the input, and integers that are indices or images, as they are."""
         return self.scales[number].real(output) if number in self.scales and output.dtype == np.int8 else output
 
     def output(self, step: Step, values: Mapping[int, Array]) -> Array:
-        """Of a step, given what those before it computed."""
+        """Compute a step, given the outputs of earlier steps."""
         found = self.steps.get(step.number)
         if found is not None:
             return found.output(step.read(values))
@@ -277,12 +277,12 @@ class IntegerNetwork:
             self.flow.release(values, step.number)
 
     def outputs(self, images: Array) -> Array:
-        """What the network returns for a batch, in float32."""
+        """Return the network's output for a batch, in float32."""
         *_, (last, output) = self.run(images)
         return self.real(last.number, output)
 
     def signal_to_noise_db(self, batches: Iterator[Array], flow: Flow) -> dict[int, float]:
-        """For each step, in decibels, how large its output is beside what is added to it, by the number of the step.
+        """Return the signal-to-noise ratio of each step's output in decibels, by the number of the step.
 
         Args:
             flow: what the outputs are compared with; of the same function, such as `flow`.

@@ -1,4 +1,4 @@
-"""A network in integers as the graph pass and the manifest want it: by the names of external functions."""
+"""Names the layers of a network in integers by their external functions, for the graph pass and the manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmmobile.quantisation.integers import IntegerNetwork
 
 @dataclass(frozen=True, eq=False)
 class NamedLayers:
-    """What `passes.pipeline.finish_integers` takes.
+    """Layers by the names of their external functions, for `passes.pipeline.finish_integers`.
 
     Attributes:
         quantised: layers in integers.
@@ -24,7 +24,7 @@ class NamedLayers:
 
 
 def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
-    """The layers of a network.
+    """Return the layers of a network by name.
 
     Args:
         names: of the steps' external functions, by number; "" for an opaque one.

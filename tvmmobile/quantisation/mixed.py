@@ -1,4 +1,4 @@
-"""Networks partly in float32: layers that are asked for, and as many more as an accuracy takes."""
+"""Keeps layers in float32: those that the user names, and the fewest others with which an accuracy limit holds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
 
 @dataclass(frozen=True)
 class Limit:
-    """How far the output of a network in integers may be from that in float32, on calibration data.
+    """The limit of an integer network's error against float32 on calibration data.
 
     Attributes:
         value: the least signal-to-noise ratio; or the most top-1 that may be lost, in points, where classes are known, or else the most
@@ -39,7 +39,7 @@ class Limit:
         return f"{self.value:g}{self.unit}"
 
     def holds(self, outputs: Array, expected: Array, labels: Sequence[int] = ()) -> bool:
-        """Whether the outputs of a batch are close enough.
+        """Return whether the outputs of a batch are close enough.
 
         Args:
             labels: the class of each input, if that is known.
@@ -54,7 +54,7 @@ class Limit:
 
 
 def limit_of(given: str) -> Limit:
-    """What `--max-drop` says, such as `30dB` or `1%`; raises `UserError` for anything else."""
+    """Parse `--max-drop`, such as `30dB` or `1%`; raises `UserError` for anything else."""
     found = _LIMIT.fullmatch(given)
     if found is None:
         raise UserError(
@@ -65,7 +65,7 @@ def limit_of(given: str) -> Limit:
 
 
 def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
-    """The layers that `--keep` names: by their number or their name in the float32 network, in which `*` stands for anything.
+    """Find the layers that `--keep` names: by their number or their name in the float32 network, in which `*` stands for anything.
 
     Returns:
         For the number of each layer the reason to keep it.
@@ -85,13 +85,13 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
 
 
 def _keepable(flow: Flow) -> Iterator[Step]:
-    """Steps that have a kernel in float32: gates are multiplied within others there."""
+    """Return the steps that have a kernel in float32; gates do not, because other kernels apply them."""
     return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What quantising a network takes long to find.
+    """The results of quantisation that take long to find.
 
     Attributes:
         method: how it is quantised.
@@ -104,15 +104,15 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """A network in integers and float32, as was decided."""
+    """A network in integers and float32, with the decision that made it."""
 
     network: IntegerNetwork
     decision: Decision
 
 
 def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None) -> Mixed:
-    """The network in integers, but for the layers in `kept`, those that are not accepted, and the fewest others that a limit takes: those
-    whose own rounding adds most noise to their output come first. Before that, weights get all their bits.
+    """Quantise a network but for the layers in `kept`, those that are not accepted, and the fewest others with which the limit holds:
+    those whose own rounding adds most noise to their output come first. Before that, weights get all their bits.
 
     Raises:
         UserError: the limit takes more than all layers that can be in float32.
@@ -151,7 +151,7 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
 
 
 def layer_noise(observed: Observed, network: IntegerNetwork) -> dict[int, float]:
-    """For each integer step how much noise it adds itself, given what float32 computes before it: as a share of its output's power."""
+    """Return the noise that each integer step adds to float32 inputs, as a share of its output's power."""
     values: dict[int, Array] = {INPUT: observed.some}
     found: dict[int, float] = {}
     for step in network.flow.steps:

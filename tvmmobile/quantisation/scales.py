@@ -1,4 +1,4 @@
-"""What an 8-bit integer stands for: real value = scale · (integer − zero)."""
+"""A scale gives 8-bit integers their real values: scale · (integer − zero)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Scale:
 
     @property
     def per_step(self) -> float:
-        """What real values are multiplied by, a number of float32."""
+        """The reciprocal of `step`, rounded to float32; real values are multiplied by it."""
         return float(np.float32(1 / self.step))
 
     @property
@@ -43,7 +43,7 @@ class Scale:
         return quantise(values, self.per_step, self.zero)
 
     def real(self, integers: Array) -> Array:
-        """What integers stand for, in float32."""
+        """Return the real values of integers, in float32."""
         real: Array = (integers.astype(np.float32) - np.float32(self.zero)) * np.float32(self.step)
         return real
 
