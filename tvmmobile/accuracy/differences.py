@@ -1,4 +1,4 @@
-"""How far a library's output is from its original's, in numbers that say more than the largest difference."""
+"""Measures of a library's deviation from its original, which say more than the largest difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a library and its original classify labelled images, and the files with it: `evaluation.json`, versioned, and `evaluation.csv`.
+"""Records how a library and its original classify labelled images: `evaluation.json`, versioned, and `evaluation.csv`.
 
 The JSON Schema in docs/schemas is made from the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
 """
@@ -35,7 +35,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What was evaluated, where, on which images and how.
+    """The library, device, images and settings of an evaluation.
 
     Attributes:
         library: its file name.
@@ -88,7 +88,7 @@ class EvaluationContext:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What became of one image.
+    """The outputs for one image.
 
     Attributes:
         image: its path in the folder, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`.
@@ -146,12 +146,12 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many images were classified correctly.
+    """Numbers of correctly classified images.
 
     Attributes:
         top1: images whose label is the most likely class.
         top5: images whose label is one of the five most likely classes.
-        top1_percent, top5_percent: the same of the images that could be read; `None` without any.
+        top1_percent, top5_percent: percent of the images that could be read; `None` without any.
     """
 
     top1: Count

@@ -1,4 +1,4 @@
-"""Whether a library classifies worse than its original, or only seems to by chance."""
+"""Tests whether a library classifies worse than its original, or only seems to by chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STANDARD_ERRORS = 1.96
 
 @dataclass(frozen=True)
 class Top1Loss:
-    """What a library loses of its original's top-1, on the same images.
+    """A library's loss of top-1 against its original, on the same images.
 
     Attributes:
         only_original: images that only the original classifies correctly.

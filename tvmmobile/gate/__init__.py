@@ -1,1 +1,1 @@
-"""Whether latency has become worse."""
+"""Detects regressions of latency."""

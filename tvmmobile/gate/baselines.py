@@ -36,7 +36,7 @@ class Baseline:
 
     @property
     def library_path(self) -> Path:
-        """Where the library is, if it was kept."""
+        """Path of the library, if it was kept."""
         return self.path.with_name(f"{self.name}.so")
 
     def library(self) -> Library | None:

@@ -112,7 +112,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `tvmmobile compare` and `regress` write with `--json`.
+    """The file that `tvmmobile compare` and `regress` write with `--json`.
 
     Attributes:
         version: of this format.

@@ -20,7 +20,7 @@ from tvmmobile.kernels.integers import compute_integers, random_integers
 
 
 def make_inputs(task: Task) -> list[Array]:
-    """The region's input, then what else its layers read: see `Layer.random_input`. Integers are spread evenly over all of int8.
+    """Return the region's input, then its layers' other inputs (`Layer.random_input`). Integers are spread evenly over all of int8.
 
     Same task, same values.
     """
@@ -39,7 +39,7 @@ def make_inputs(task: Task) -> list[Array]:
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
-    """Constants of each layer, see `Layer.random_parameters`; where outputs are rounded to integers, they are spread over their range."""
+    """Return constants of each layer (`Layer.random_parameters`); outputs that are rounded to integers spread over their range."""
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters = [
         random_integers(layer, generator) if task.precision.is_integer else layer.random_parameters(generator, task.precision.numpy)
@@ -51,7 +51,7 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
 
 
 def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:
-    """The constants with which results are spread over int8, and some of the first channel leave it."""
+    """Scale the constants so that results spread over int8, and some of the first channel exceed it."""
     bias, operands = drawn.bias.copy(), drawn.operands
     bias[0] = 16.0
     if isinstance(layer, SumLayer) and layer.steps[-1:] == (SCALED,):
@@ -62,7 +62,7 @@ def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:
 
 
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
-    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host, in `Precision.reference`; within
+    """Return the region's output for `make_inputs`, computed layer by layer with PyTorch on the host, in `Precision.reference`; within
     the bounds of integers where it is rounded to these, but not rounded.
     """
     if task.precision.is_integer:
@@ -82,7 +82,7 @@ def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[Layer
 
 
 def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]) -> float:
-    """Largest absolute difference over the largest magnitude expected; infinite if anything is not finite."""
+    """Return the largest absolute difference over the largest magnitude expected; infinite if anything is not finite."""
     if actual.shape != expected.shape or not np.isfinite(actual).all():
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
@@ -90,7 +90,7 @@ def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.fl
 
 
 def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> float:
-    """The largest error of what a network returns: `relative_error`, and of integers, such as classes, the share that differs."""
+    """Return the largest error of a network's outputs: `relative_error`, or for integers, such as classes, the share that differs."""
     return max(map(_tensor_error, outputs, expected), default=0.0) if len(outputs) == len(expected) else float("inf")
 
 

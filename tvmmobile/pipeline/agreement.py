@@ -1,4 +1,4 @@
-"""Whether a library's outputs are those of its reference, and what is said where they are not."""
+"""Compares a library's outputs with those of its reference, and words the message where they differ."""
 
 from __future__ import annotations
 

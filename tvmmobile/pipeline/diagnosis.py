@@ -1,4 +1,4 @@
-"""Where the values of a wrong library differ first: at an operator's import, in a kernel, or in a layer that graph passes made."""
+"""Finds where a wrong library's values differ first: at an operator's import, in a kernel, or in a layer that graph passes made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What determines a library: a variant, a device and its logs, and the user's options."""
+"""A job determines a library: a variant, a device and its logs, and the user's options."""
 
 from __future__ import annotations
 

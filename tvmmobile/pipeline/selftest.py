@@ -39,7 +39,7 @@ class BoardReport:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What its boards say, how fast an upload to its agent is, and the test library's latency, with the word for how it was got."""
+    """The reports of a device's boards, the speed of an upload to its agent, and the test library's latency, modelled or measured."""
 
     boards: tuple[BoardReport, ...]
     megabytes_per_s: float

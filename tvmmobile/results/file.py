@@ -50,7 +50,7 @@ _One = Annotated[int, Field(ge=1, le=1)]
 
 @dataclass(frozen=True)
 class Context:
-    """Where and how numbers were obtained.
+    """The device, timing and versions that numbers were obtained with.
 
     Attributes:
         device: its name, e.g. `pi4-virtual`.
@@ -129,7 +129,7 @@ class KernelResult:
 
 @dataclass(frozen=True)
 class VariantFields:
-    """What a file says of a library that was verified and timed.
+    """The record of a library that was verified and timed.
 
     Attributes:
         name: e.g. `mobilenet_v1_1.0_224_float32_t1`; every variant of a file has another one.
@@ -208,7 +208,7 @@ class VariantResult(VariantFields):
 
     @property
     def latency_ms(self) -> float:
-        """The same in milliseconds."""
+        """Median of the samples, in milliseconds."""
         return self.latency_us / 1e3
 
     @property
@@ -232,7 +232,7 @@ class Results:
 
     @property
     def latency_ms(self) -> float:
-        """Of the only variant, in milliseconds; `context.kind` says whether it is modelled.
+        """Latency of the only variant, in milliseconds; `context.kind` says whether it is modelled.
 
         Raises:
             UserError: there are more, or none.

@@ -1,4 +1,4 @@
-"""What a real board took beside what its model says, and the versioned file that keeps it, small enough to share.
+"""Latencies of a real board with those of its model, in a versioned file that is small enough to share.
 
 It says what the board is and nothing of whose it is: no names of hosts, users or files, no addresses, no serial numbers. The JSON Schema in
 docs/schemas is made of the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).

@@ -1,4 +1,4 @@
-"""What a library is for. This module imports nothing: result files and reports use it, too."""
+"""Forms of libraries. This module imports nothing, because result files and reports use it too."""
 
 #: `c`, the default: programs in C and whatever calls C; `vm`: TVM's virtual machine.
 C, VM = FORMS = ("c", "vm")

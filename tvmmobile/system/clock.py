@@ -1,4 +1,4 @@
-"""How often to run something that a board's clock times: until it is steady, then often and long enough, with a limit."""
+"""Repeats a timed run on a board until its times are steady, then often and long enough, up to a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often Python looks for reference cycles."""
+"""Sets how often Python looks for reference cycles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where verbs print: a Rich console that leaves closed pipes to `tvmmobile.cli.main`."""
+"""The verbs' output: a Rich console that leaves closed pipes to `tvmmobile.cli.main`."""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[
 
 
 def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], float | None]) -> dict[Region, float]:
-    """Microseconds by which the best plan with a region is slower than the best of all, infinite where no plan has it; regions whose
-    latency is `None` are left out, and in no plan.
+    """Return by how many microseconds the best plan with a region is slower than the best of all, infinite where no plan has it; regions
+    whose latency is `None` are left out, and in no plan.
     """
     known = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
     before: list[dict[Layout, float]] = [{} for _ in range(count + 1)]

@@ -35,7 +35,7 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What must agree, besides the task, for two records to be comparable: the device, the origin of latencies, and TVM's version."""
+    """The facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin

@@ -28,7 +28,7 @@ def digest(schedule: Schedule) -> str:
 
 
 class Trials:
-    """What was tried for one kernel, each schedule once.
+    """The schedules tried for one kernel, each once.
 
     Attributes:
         records: in the order they were made.

@@ -40,7 +40,7 @@ _NO_MIRROR = "Check that this machine's apt-get reaches a Debian mirror that has
 
 
 def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None, release: str = "") -> Path:
-    """A folder with an AArch64 Python and the wheels of `requirements`, built in the cache if it is not there yet.
+    """Return a folder with an AArch64 Python and the wheels of `requirements`, built in the cache if it is not there yet.
 
     It has its own `proc/cpuinfo` and `sys/devices/system/cpu`, those of the board (`core_files`): libraries choose kernels, blocks and
     thread counts by them. QEMU runs `usr/bin/python3` in it with `-L` and this folder. Boards share what is unpacked, by hard links.
@@ -70,7 +70,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
 
 
 def debian_folder(packages: Sequence[str]) -> Path:
-    """A folder in the cache with Debian's AArch64 packages of these names, unpacked once, without what they depend on.
+    """Unpack Debian's AArch64 packages of these names, without their dependencies, once, into a folder in the cache.
 
     Raises:
         UserError: apt-get or dpkg-deb is missing or fails.
@@ -88,7 +88,7 @@ def debian_folder(packages: Sequence[str]) -> Path:
 
 
 def programs_digest(board: Board, requirements: Sequence[str]) -> str:
-    """Identifies what programs find in a board's `python_sysroot`, except the clock, by which none decides what it does (16 hex digits)."""
+    """Return a digest (16 hex digits) of a board's `python_sysroot` but for the clock, which no program decides by."""
     files = {name: text for name, text in core_files(board).items() if not name.endswith("_freq")}
     return _digest([_wheels_digest(requirements), files])
 
@@ -98,7 +98,7 @@ def _wheels_digest(requirements: Sequence[str], release: str = "") -> str:
 
 
 def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
-    """A sysroot without a board's files, made if it is missing."""
+    """Return a sysroot without a board's files; builds it if it is missing."""
     with made_once(folder) as made:
         if made is not None:
             say("Building an AArch64 Python in the cache (once, about a minute) …")
@@ -108,7 +108,7 @@ def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], No
 
 
 def _link_or_copy(source: str, goal: str) -> None:
-    """A second name of a file, or a copy where the file system has none, or is another."""
+    """Hard-link a file, or copy it where that is not possible."""
     try:
         os.link(source, goal)
     except OSError:
@@ -120,7 +120,7 @@ def _digest(recipe: object) -> str:
 
 
 def core_files(board: Board) -> dict[str, str]:
-    """Files of /proc and /sys on the board's cores, by path, as far as libraries choose kernels, blocks or thread counts by them.
+    """Return the files of /proc and /sys by which libraries choose kernels, blocks or thread counts, by path.
 
     ncnn and XNNPACK size their blocks by `cache`, ncnn reads `regs` and `topology`, MNN groups cores by `cpufreq`. A file missing here
     would be found on this machine, which has other cores; an empty one counts as missing.
@@ -148,7 +148,7 @@ def core_files(board: Board) -> dict[str, str]:
 
 
 def _cache_files(board: Board, number: int) -> dict[str, str]:
-    """One core's caches as Linux numbers them. Boards' files do not give the size of the instruction cache."""
+    """Return one core's caches as Linux numbers them. Boards' files do not give the size of the instruction cache."""
     caches, everyone = board.caches, range(board.cores)
     l2_cores = (number,) if caches.l2_private else everyone
     levels: list[tuple[int, str, int, int, Sequence[int]]] = [
@@ -168,12 +168,12 @@ def _cache_files(board: Board, number: int) -> dict[str, str]:
 
 
 def _list_of(cores: Sequence[int]) -> str:
-    """Neighbouring cores in Linux's notation: `0-3`."""
+    """Return neighbouring cores in Linux's notation: `0-3`."""
     return "-".join(map(str, dict.fromkeys((cores[0], cores[-1])))) if cores else ""
 
 
 def cpuinfo(board: Board) -> str:
-    """The board's /proc/cpuinfo as far as libraries read it.
+    """Return the board's /proc/cpuinfo, as far as libraries read it.
 
     Raises:
         UserError: the core's ID register is not known.
@@ -186,7 +186,7 @@ def cpuinfo(board: Board) -> str:
 
 
 def _apt(scratch: Path, release: str) -> list[str]:
-    """An apt-get command for AArch64 with no packages installed and its state in `scratch`; its lists are up to date."""
+    """Return an apt-get command for AArch64 with no packages installed and its state in `scratch`; its lists are up to date."""
     for name in ("apt-get", "dpkg-deb"):
         if shutil.which(name) is None:
             raise UserError(f"{name} is missing; it is needed for Debian's AArch64 packages.", "Run this on Debian or Ubuntu.")

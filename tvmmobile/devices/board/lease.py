@@ -1,4 +1,4 @@
-"""Who uses a board: a file on it with owner and expiry, so that two people's measurements do not disturb each other.
+"""Leases of boards: a file on the board with owner and expiry keeps two people's measurements from disturbing each other.
 
 Expiry counts seconds since the board was booted, and is valid for that boot only: its calendar may step, and a reboot ends all leases.
 """

@@ -1,1 +1,1 @@
-"""What a user may choose: each option with its type, default, check and documentation in one place."""
+"""User options, each with its type, default, check and documentation in one place."""

@@ -1,4 +1,4 @@
-"""What a library is: its threads, its numbers, and the form of its files."""
+"""Options that determine a library: its threads, its number format, and the form of its files."""
 
 from __future__ import annotations
 

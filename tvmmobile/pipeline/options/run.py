@@ -1,4 +1,4 @@
-"""How a run goes: where its files and records are, and who works."""
+"""Options of a run: the folders of its files and records, and its workers."""
 
 from __future__ import annotations
 

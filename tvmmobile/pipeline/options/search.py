@@ -1,4 +1,4 @@
-"""How schedules are searched."""
+"""Options of the search for schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long workers may take for a job, and the error where one does not finish."""
+"""Time limits of workers' jobs, and the error for a job that does not finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How latency grows with multiply-adds, and which variants depart from the α²ρ² law of cost, as far as the numbers tell.
+"""Fits latency against multiply-adds, and finds the variants that depart from the α²ρ² law of cost, as far as the numbers tell.
 
 The law starts at the largest variant of a network. A variant departs from it in two ways: its multiply-adds themselves do not fall as α²ρ²
 (Howard et al. 2017, MobileNets, section 3.3, has depthwise and first layers fall as α only), or each of them takes longer. The first

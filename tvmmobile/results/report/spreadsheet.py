@@ -55,7 +55,7 @@ def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that a spreadsheet shows as it is: what would begin a formula has an apostrophe before it (OWASP, CSV injection), and control
+    """Return text that a spreadsheet shows as it is: an apostrophe precedes what would begin a formula (OWASP, CSV injection), and control
     characters, which may hide or break a cell, are blanks.
     """
     shown = "".join(character if character.isprintable() else " " for character in text)

@@ -1,4 +1,4 @@
-"""What a report shows, worked out once for all its shapes: rows, the grid, sources of accuracy, the front, the fit, the notes."""
+"""The content of a report, computed once for all its formats: rows, the grid, sources of accuracy, the front, the fit, the notes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class View:
 
     @property
     def context(self) -> Context:
-        """Where and how the numbers were obtained."""
+        """The device, timing and versions that the numbers were obtained with."""
         return self.results.context
 
     @property
@@ -114,12 +114,12 @@ class View:
 
     @property
     def counted(self) -> bool:
-        """What a latency comes from, core cycles and misses, is known."""
+        """True if core cycles and misses are known for some variant."""
         return any(row.variant.cycles is not None for row in self.rows)
 
     @property
     def sampled(self) -> bool:
-        """Some variant was timed more than once."""
+        """True if some variant was timed more than once."""
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
 
 

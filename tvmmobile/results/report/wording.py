@@ -1,4 +1,4 @@
-"""How numbers and their origin are written. A modelled latency is never written without the word `modelled`."""
+"""Words numbers and their origin. A modelled latency is never written without the word `modelled`."""
 
 from __future__ import annotations
 

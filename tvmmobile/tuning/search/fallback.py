@@ -26,8 +26,8 @@ _UNCHANGED = TraceSchedule("[[],[]]")
 
 @functools.cache
 def _import_intrinsics() -> None:
-    """What `TuneContext` would import, in a fraction of a second rather than ten: without other backends, and without a search for the
-    source lines of all callers, which TVM's parser asks for at every function and reads only for methods of classes.
+    """Import what `TuneContext` needs in a fraction of a second instead of ten: without other backends, and without looking up the source
+    lines of all callers, which TVM's parser does for every function and uses only for methods of classes.
     """
     for name in _FOREIGN_INTRINSICS:
         sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))

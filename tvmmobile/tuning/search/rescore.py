@@ -61,7 +61,7 @@ class Rescored:
 
     @property
     def ranks_changed(self) -> int:
-        """How many schedules have another place in the order now; equals keep theirs."""
+        """Number of schedules whose place in the order has changed; equal ones keep theirs."""
         return sum(place != rank for rank, place in enumerate(self._order()))
 
     def _order(self) -> list[int]:

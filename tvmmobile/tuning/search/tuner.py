@@ -37,8 +37,8 @@ TRIAL_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Deadlines:
-    """How many seconds a candidate may take on the device, loading included; how many altogether, and of processor time for its
-    compilation; and how long an outage may last, from the first candidate that met an outage with none measured since.
+    """Time limits of a candidate in seconds: on the device, loading included; altogether, and of processor time for its compilation;
+    and of an outage, from the first candidate that met it with none measured since.
 
     On a virtual board the first two are stretched while this machine is busy (`Endpoint.longest_s`).
     """

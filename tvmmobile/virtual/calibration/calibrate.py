@@ -89,19 +89,19 @@ class Row:
 
 
 def rows_of(core: str, threads: int) -> list[Row]:
-    """The published rows of a core's boards, without those that are excluded."""
+    """Return the published rows of a core's boards, without those that are excluded."""
     rows = (row for row in published()["rows"] if row["threads"] == threads and "excluded" not in row)
     fields = ("board", "threads", "wheel", "python", "min_ms")
     return [Row(*(row[name] for name in fields)) for row in rows if load_board(row["board"]).mcpu == core]
 
 
 def cores() -> list[str]:
-    """The cores that have a published row to fit to."""
+    """Return the cores that have a published row to fit to."""
     return sorted({load_board(row["board"]).mcpu for row in published()["rows"] if row["threads"] == 1 and "excluded" not in row})
 
 
 def network_file(folder: Path, network: str) -> Path:
-    """The network's .param file."""
+    """Return the network's .param file."""
     path = folder / f"{network}.param"
     if not path.is_file():
         raise UserError(f"There is no {path}.", "Take benchmark/models from https://github.com/Tencent/ncnn, and name that folder.")
@@ -111,7 +111,7 @@ def network_file(folder: Path, network: str) -> Path:
 
 
 def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
-    """The counts of one network on the row's virtual board, from the cache if they are there."""
+    """Return the counts of one network on the row's virtual board, from the cache if they are there."""
     board = load_board(row.board)
     side = published()["input_side"][network]
     told = (row.wheel, row.python, PROGRAM, path.read_text(encoding="utf-8"), side, row.threads, cpuinfo(board), qemu_words(board, "")[1:])
@@ -128,7 +128,7 @@ def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
 
 
 def in_one_thread(rows: Iterable[Row], networks: Path, cache: Path) -> list[Observation]:
-    """The counts of the published networks on the virtual boards, with their published latencies."""
+    """Return the counts of the published networks on the virtual boards, with their published latencies."""
     observations = []
     for row in rows:
         for network, measured_ms in row.min_ms.items():
@@ -141,7 +141,7 @@ def in_one_thread(rows: Iterable[Row], networks: Path, cache: Path) -> list[Obse
 
 
 def in_several_threads(rows: Iterable[Row], networks: Path, cache: Path, parameters: Sequence[Parameter]) -> list[SeveralThreads]:
-    """The same in several threads, for any bandwidth."""
+    """Return the published times in several threads, each with a model that takes the bandwidth."""
     runs = []
     for row in rows:
         for network in IN_SEVERAL:
@@ -153,7 +153,7 @@ def in_several_threads(rows: Iterable[Row], networks: Path, cache: Path, paramet
 
 
 def table(fit: Fit) -> list[str]:
-    """The fit in Markdown: parameters with their bounds, and each network on each board."""
+    """Return the fit in Markdown: parameters with their bounds, and each network on each board."""
     parameters = (*fit.parameters, fit.bandwidth)
     values = [(p.name, f"{p.value:.4g}", f"{p.low:.4g} to {p.high:.4g}", f"{p.unbounded:.4g}") for p in parameters]
     lines = [f"## {fit.core}, fitted on {', '.join(fit.board_names)}", ""]

@@ -83,7 +83,7 @@ def fit_core(
 def _left_out(
     boards: Mapping[str, Board], observations: Sequence[Observation], parameters: Sequence[Parameter], kind: Callable[[Observation], str]
 ) -> tuple[float, ...]:
-    """Each observation's time with parameters fitted to those of other kinds."""
+    """Return each observation's time with parameters fitted to those of other kinds."""
     without = {
         name: [
             replace(p, value=value)
@@ -116,7 +116,7 @@ def _fitted_terms(boards: Mapping[str, Board], observations: Sequence[Observatio
 
 
 def _most(boards: Mapping[str, Board]) -> list[float]:
-    """The upper bound of each parameter: the tightest that one of the boards gives."""
+    """Return the upper bound of each parameter: the tightest that one of the boards gives."""
     return [rounded(min(terms_of(board)[name].most(board) for board in boards.values())) for name in TERMS]
 
 
@@ -163,7 +163,7 @@ def _least_squares_bandwidth(several: Sequence[SeveralThreads]) -> float:
 
 
 def fit_terms(board: Board, observations: Sequence[Observation]) -> tuple[tuple[Parameter, ...], list[tuple[Parameter, ...]]]:
-    """The terms' parameters for one board alone; and for each observation those fitted to all others, within the same bounds."""
+    """Fit the terms' parameters for one board alone, and for each observation those fitted to all others, within the same bounds."""
     boards, left_out = {board.name: board}, []
     parameters = _fitted_terms(boards, observations)
     for index in range(len(observations)):

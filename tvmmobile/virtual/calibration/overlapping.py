@@ -22,12 +22,12 @@ _MOST_STEPS = 20
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """Rounded so that it does not depend on a machine's linear algebra library."""
+    """Round so that the result does not depend on a machine's linear algebra library."""
     return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
 
 
 def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation], most: Sequence[float], bounded: bool) -> list[float]:
-    """The parameters with the least squared relative errors, in the terms' order.
+    """Return the parameters with the least squared relative errors, in the terms' order.
 
     Args:
         boards: by name, all with one core.
@@ -68,7 +68,7 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
 
 
 def _amounts(board: Board, seen: Observation) -> NDArray[np.float64]:
-    """The core's time and the terms' amounts of each phase, relative to the measured time of the run."""
+    """Return the core's time and the terms' amounts of each phase, relative to the measured time of the run."""
     import numpy as np
 
     terms = terms_of(board).values()
@@ -77,7 +77,7 @@ def _amounts(board: Board, seen: Observation) -> NDArray[np.float64]:
 
 
 def _linear(run: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The parts of the core's time and of each term's amount that show in the run's time."""
+    """Return the parts of the core's time and of each term's amount that show in the run's time."""
     import numpy as np
 
     core, memory = run[:, :2], run[:, 2:]

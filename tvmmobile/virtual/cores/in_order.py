@@ -70,12 +70,12 @@ class _Issue:
         self.waits = {"registers": 0, "resources": 0}  # cycles in which nothing issued, by what the next step waited for
 
     def add_all(self, steps: Sequence[IssueStep]) -> None:
-        """Issue them one after another."""
+        """Issue instructions one after another."""
         for step in steps:
             self.add(step)
 
     def add(self, step: IssueStep) -> None:
-        """Issue one more, as early as it can."""
+        """Issue one instruction, as early as it can."""
         # No generators here and in `_fits`: modelling spends its time here.
         soonest, ready, written = self.cycle + (self.used >= ISSUE_WIDTH), self.ready, self.written
         at = self.cycle
