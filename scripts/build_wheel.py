@@ -48,7 +48,7 @@ What runs on boards, built for 64-bit Arm Linux and Android:
 
 
 def build_wheel(out: Path, say: Callable[[str], None]) -> Path:
-    """The wheel's path in `out`; raises `UserError` if the cross compiler is missing or a step fails."""
+    """Build the wheel in `out` and return its path; raises `UserError` if the cross compiler is missing or a step fails."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-wheel-") as folder:
         stage = Path(folder, "stage")
@@ -63,7 +63,7 @@ def build_wheel(out: Path, say: Callable[[str], None]) -> Path:
 
 
 def stage_sources(stage: Path) -> None:
-    """What the wheel is made of, links followed."""
+    """Copy the wheel's sources, following links."""
     stage.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, stage / name)
@@ -72,7 +72,7 @@ def stage_sources(stage: Path) -> None:
 
 
 def stage_prebuilt(folder: Path, say: Callable[[str], None]) -> None:
-    """The agent, what libraries are linked with, and the licences of what others wrote."""
+    """Add the agent, the objects that libraries are linked with, and third-party licences."""
     tools = Toolchain(require(CROSS_COMPILER), device=True)
     bundle = build_bundle(lambda sentence: say(f"{sentence} …"))
     shutil.copytree(bundle, folder / bundle.name)

@@ -37,7 +37,7 @@ _MOST_SHOWN = 400
 
 
 def chosen(names: Sequence[str]) -> list[Reader]:
-    """The readers of these names, all without one."""
+    """Return the readers of these names, or all if none is given."""
     known = [reader.name for reader in READERS]
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"there is no reader {some_of(unknown)}.", f"Readers: {', '.join(known)}")
@@ -45,7 +45,7 @@ def chosen(names: Sequence[str]) -> list[Reader]:
 
 
 def told(finding: Finding, seed: int) -> str:
-    """A finding, and how to reproduce it."""
+    """Describe a finding, and how to reproduce it."""
     content = finding.content
     more = f" and {len(content) - _MOST_SHOWN} bytes more" if len(content) > _MOST_SHOWN else ""
     again = f"./scripts/fuzz --reader {shlex.quote(finding.reader)} --seed {seed} --first {finding.number} --inputs 1"

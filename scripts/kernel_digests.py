@@ -25,7 +25,7 @@ from tvmmobile.tuning.records import Record
 
 
 def digests(logs: Path, every: int) -> Iterator[str]:
-    """A line for every so many kernels of the logs: digest, device, kernel and its fastest schedule.
+    """Yield a line for every n-th kernel of the logs: digest, device, kernel and its fastest schedule.
 
     Traces of MetaSchedule are left out, since they are applied to a function that logs lack.
     """

@@ -30,7 +30,7 @@ STUDIES = {module.rpartition(".")[2]: f"studies.{module}" for module in MODULES}
 
 
 def listing() -> str:
-    """Each study with the first sentence about it."""
+    """Return each study with the first sentence about it."""
     root = Path(__file__).resolve().parents[1]
     sentences = {name: (root / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8") for name, module in STUDIES.items()}
     lines = [f"  {name:<22}{text.splitlines()[0].strip(QUOTE)}" for name, text in sentences.items()]

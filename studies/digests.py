@@ -1,4 +1,4 @@
-"""What names files in the cache: digests of all that decides them."""
+"""Digests that name files in the cache after everything that decides their content."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def digest_of(files: Iterable[Path], more: str = "") -> str:
-    """16 hexadecimal digits that change with the name or content of any of the files, or with `more`."""
+    """Return 16 hexadecimal digits that change with the name or content of any of the files, or with `more`."""
     digest = hashlib.sha256(more.encode())
     for path in files:
         digest.update(f"\0{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -18,7 +18,7 @@ RESULTS = ROOT / "studies/results"
 
 
 def title(spec: ModelSpec) -> str:
-    """A variant as in a table's first column."""
+    """Return a variant as in a table's first column."""
     return f"{spec.name} {spec.alpha}-{spec.resolution}"
 
 
@@ -49,7 +49,7 @@ def completed(
     names: Sequence[str] = ("network",),
     page: Callable[[Sequence[Entry]], str] | None = None,
 ) -> list[Entry]:
-    """The entries of a JSON file, with those that it lacks; written after each.
+    """Compute the entries that a JSON file lacks, written after each; return all.
 
     Args:
         wanted: what computes an entry, by its values of `names`; `None` leaves it out.

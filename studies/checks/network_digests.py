@@ -59,7 +59,7 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def lines_of(planned: PlannedVariant) -> Iterator[str]:
-    """A line for each node, for the results, and for each kernel."""
+    """Yield a line for each node, for the results, and for each kernel."""
     network = planned.network
     for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
         yield f"node {number} {_named(node)} reads {_read(sources)} constants {digest_of(node.parameters)} {node.dtype}"
@@ -83,7 +83,7 @@ def _read(sources: Iterable[Any]) -> str:
 
 
 def digests(models: Iterable[Model], device: str, dtype: str) -> Iterator[str]:
-    """The lines of networks in one precision, each line behind the network's name; what cannot be compiled has one with the reason."""
+    """Yield the lines of networks in one precision, each after the network's name; one with the reason where compilation fails."""
     profile, logs = find_device(device).profile, LogDirs((), SHIPPED_LOGS)
     for model in models:
         options = LibraryOptions.of({"dtype": dtype, "calibrate": "noise:4" if dtype == "int8" and not model.quantised else None})

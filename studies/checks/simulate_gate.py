@@ -1,4 +1,4 @@
-"""How often the gate is wrong, counted on simulated samples with the noise of real boards.
+"""Counts how often the gate is wrong on simulated samples with the noise of real boards.
 
     ./studies/run simulate_gate                                  # 1000 comparisons: some minutes
     ./studies/run simulate_gate --comparisons 100 --seed 7
@@ -69,7 +69,7 @@ class GateOutcome:
 
 
 def samples_of_run(random: np.random.Generator, latency: float) -> npt.NDArray[np.float64]:
-    """One run's samples, in order."""
+    """Simulate one run's samples, in order."""
     innovations = random.normal(0.0, NOISE * math.sqrt(1 - CORRELATION**2), SAMPLES)
     innovations[0] /= math.sqrt(1 - CORRELATION**2)
     noise = signal.lfilter([1.0], [1.0, -CORRELATION], innovations)
@@ -80,12 +80,12 @@ def samples_of_run(random: np.random.Generator, latency: float) -> npt.NDArray[n
 
 
 def pair_of_runs(random: np.random.Generator, slowdown: float) -> Pair:
-    """A run of each library."""
+    """Simulate a run of each library."""
     return Pair(samples_of_run(random, 100.0).tolist(), samples_of_run(random, 100.0 * (1 + slowdown)).tolist())
 
 
 def compare_once(random: np.random.Generator, slow: int | None) -> GateOutcome:
-    """One comparison of all variants, of which `slow`, if any, is slower."""
+    """Simulate one comparison of all variants, of which `slow`, if any, is slower."""
     slowdowns = [SLOWDOWN if variant == slow else 0.0 for variant in range(VARIANTS)]
     first = {variant: estimate_ratio([pair_of_runs(random, slowdowns[variant])]) for variant in range(VARIANTS)}
     repeats: list[int] = []
@@ -114,7 +114,7 @@ def simulate(comparisons: int, seed: int, slowed: bool) -> list[GateOutcome]:
 
 
 def verdicts_by_runs(comparisons: int, seed: int, slowdowns: Sequence[float], runs: Sequence[int]) -> list[list[Counter[Verdict]]]:
-    """How often a single variant gets each verdict, for each slowdown and number of interleaved runs a side."""
+    """Count each verdict on a single variant, for each slowdown and number of interleaved runs a side."""
     found = [[Counter[Verdict]() for _ in runs] for _ in slowdowns]
     for random in np.random.default_rng(seed).spawn(comparisons):
         singles = [estimate_ratio([pair_of_runs(random, 0.0)]) for _ in range(max(runs))]
@@ -131,7 +131,7 @@ def _pair_again(random: np.random.Generator, slowdown: float, variant: int, base
 
 
 def verdicts_of_regress(comparisons: int, seed: int, slowdown: float) -> Counter[Verdict]:
-    """How often `regress` gives a single variant each verdict."""
+    """Count each verdict of `regress` on a single variant."""
     found = Counter[Verdict]()
     for random in np.random.default_rng(seed).spawn(comparisons):
         again = partial(_pair_again, random, slowdown)
@@ -141,7 +141,7 @@ def verdicts_of_regress(comparisons: int, seed: int, slowdown: float) -> Counter
 
 
 def count_by_runs(comparisons: int, seed: int) -> list[dict[str, float | str]]:
-    """The rows of the page's second table: a slowdown, the runs a side, and how often each verdict came out."""
+    """Return the rows of the page's second table: a slowdown, the runs a side, and how often each verdict came out."""
     slowdowns = (0.0, THRESHOLD, SLOWDOWN)
     rows: list[dict[str, float | str]] = []
     for slowdown, by_runs in zip(slowdowns, verdicts_by_runs(comparisons, seed, slowdowns, RUNS), strict=True):
@@ -152,7 +152,7 @@ def count_by_runs(comparisons: int, seed: int) -> list[dict[str, float | str]]:
 
 
 def counts(outcomes: Sequence[GateOutcome]) -> dict[str, float]:
-    """The page's figures: comparisons by outcome, variants and pairs run again on average, and the most pairs."""
+    """Return the page's figures: comparisons by outcome, variants and pairs run again on average, and the most pairs."""
     names = ("at_once", "repeated", "missed_at_once", "missed", "undecided_at_once", "undecided")
     sums = {name: sum(getattr(one, name) for one in outcomes) for name in names}
     means = {name: float(np.mean([getattr(one, name) for one in outcomes])) for name in ("suspicious", "pairs")}
@@ -160,14 +160,14 @@ def counts(outcomes: Sequence[GateOutcome]) -> dict[str, float]:
 
 
 def rate(found: Mapping[str, float], name: str) -> str:
-    """A share with its 95 % confidence interval (Clopper and Pearson)."""
+    """Return a share with its 95 % confidence interval (Clopper and Pearson)."""
     hits, comparisons = int(found[name]), int(found["comparisons"])
     interval = stats.binomtest(hits, comparisons).proportion_ci(0.95)
     return f"{hits / comparisons:.1%} ({interval.low:.2%} to {interval.high:.2%})"
 
 
 def report(equal: Mapping[str, float], slowed: Mapping[str, float]) -> str:
-    """A table of rates, and what the repeats cost, in Markdown."""
+    """Return a table of rates, and the cost of repeats, in Markdown."""
     extent = f"{equal['comparisons']} comparisons of equal code and {slowed['comparisons']} with one variant {SLOWDOWN:.0%} slower"
     rows = []
     for title, found, names in (
@@ -189,7 +189,7 @@ def report(equal: Mapping[str, float], slowed: Mapping[str, float]) -> str:
 
 
 def runs_report(rows: Sequence[Mapping[str, float | str]]) -> str:
-    """A table of verdicts by runs a side, in Markdown."""
+    """Return a table of verdicts by runs a side, in Markdown."""
     lines = []
     for slowdown in dict.fromkeys(row["slowdown"] for row in rows):
         for row in (row for row in rows if row["slowdown"] == slowdown):

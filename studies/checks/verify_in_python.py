@@ -37,7 +37,7 @@ RUN_TIMEOUT_S = 1200
 
 
 def verify(libraries: list[Library]) -> dict[Path, float | str]:
-    """Each library's error relative to its output's largest magnitude, or what went wrong."""
+    """Return each library's error relative to its output's largest magnitude, or what went wrong."""
     qemu = require("qemu-aarch64")
     sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS, progress)
     environment = {"PATH": os.defpath, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}

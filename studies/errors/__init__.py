@@ -1,1 +1,1 @@
-"""What half precision and int8 cost."""
+"""Studies of the accuracy that half precision and int8 cost."""

@@ -1,4 +1,4 @@
-"""What int8 costs a trained network by each method of quantisation, before and after its channels are rescaled.
+"""Compares what int8 costs a trained network by each method of quantisation, before and after its channels are rescaled.
 
     ./studies/run compare_quantisation                                   # some minutes; prints the table of docs/quantisation-accuracy.md
     ./studies/run compare_quantisation --images 500
@@ -39,7 +39,7 @@ _BATCH = 100
 
 
 def methods() -> Iterator[Method]:
-    """In the order of the table."""
+    """Return the methods in the order of the table."""
     for ranges in RANGES:
         for equalise in (False, True):
             for correct in (False, True):
@@ -49,7 +49,7 @@ def methods() -> Iterator[Method]:
 
 
 def figures(images: int) -> dict[str, Any]:
-    """Every method on both networks."""
+    """Try every method on both networks."""
     from quantised import decibels, digit_inputs, rescaled, trained_flow
 
     flow, inputs, labels = trained_flow(), digit_inputs(images, TEST_SEED), digits(images, TEST_SEED)[1]
@@ -77,7 +77,7 @@ def figures(images: int) -> dict[str, Any]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The figures of a file as Markdown: a row for each method, with both networks side by side."""
+    """Return the figures of a file as Markdown: a row for each method, with both networks side by side."""
     headings = ["ranges", "weights' scales", "equalised", "biases corrected"]
     for network in ("as trained", "rescaled"):
         headings += [f"{network}: top-1 lost", "same class %", "dB"]

@@ -1,4 +1,4 @@
-"""How far half precision is from float32 over many inputs, for every network of `tvmmobile models`.
+"""Measures how far half precision is from float32 over many inputs, for every network of `tvmmobile models`.
 
     ./studies/run half_errors                                  # as studies/results/half-errors.md and .json; networks already there stay
     ./studies/run half_errors --inputs 32 --out /tmp/errors.md # all of them, over fewer inputs
@@ -135,7 +135,7 @@ def _module(model: Model) -> torch.nn.Module:
 
 
 def _storing(model: Model, images: Array) -> float:
-    """The largest error over some images where weights and activations are rounded, and nothing else."""
+    """Return the largest error over some images where weights and activations are rounded, and nothing else."""
     imported = imported_torch(model.spec, _module(model), "")
     network = read_network(*prepare(imported.module, lambda layer: template_for(Task((layer,))) is not None))
     errors = []
@@ -147,7 +147,7 @@ def _storing(model: Model, images: Array) -> float:
 
 
 def _loaded(path: Path) -> Callable[[Array], Array]:
-    """A library's network on this machine."""
+    """Return a library's network on this machine."""
     import tvm
     from tvm import relax
 
@@ -161,7 +161,7 @@ def _loaded(path: Path) -> Callable[[Array], Array]:
 
 
 def page(content: Sequence[Mapping[str, Any]]) -> str:
-    """The page of what the JSON file holds."""
+    """Return the page with the content of the JSON file."""
     found = sorted((Errors(**entry) for entry in content), key=lambda one: one.network)
     parts = [INTRODUCTION]
     for weights, introduction in SECTIONS.items():

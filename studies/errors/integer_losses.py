@@ -1,4 +1,4 @@
-"""What int8 loses in whole networks of generated weights, and what the worst layer loses.
+"""Measures what int8 costs networks with generated weights as a whole, and in their worst layer.
 
     ./studies/run integer_losses                                # as studies/results/integer-losses.json; networks already there stay
     ./studies/run integer_losses --inputs 8 --out losses.json   # all of them, over fewer inputs
@@ -95,13 +95,13 @@ def losses_of(spec: ModelSpec, inputs: int) -> Losses:
 
 
 def _same_top(network: IntegerNetwork, images: Images) -> int:
-    """Images of which the float32 network's largest output is the integers' as well."""
+    """Count the images whose largest output is the same in float32 and in integers."""
     pairs = ((network.outputs(batch), network.flow.outputs(batch)) for batch in images.batches())
     return sum(int(np.sum(found.argmax(1) == wanted.argmax(1))) for found, wanted in pairs)
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """The figures of a file as Markdown."""
+    """Return the figures of a file as Markdown."""
     headings = ["network", "equalised", "layers in int8", "in float32", "output, dB", "worst layer, dB", "same class"]
     rows = []
     for one in (Losses(**entry) for entry in found):

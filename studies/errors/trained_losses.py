@@ -1,4 +1,4 @@
-"""What int8 costs networks that were trained: points of top-1, against float32.
+"""Measures what int8 costs trained networks: points of top-1 against float32.
 
     ./studies/run trained_losses                                 # as studies/results/trained-losses.json; networks already there stay
     ./studies/run trained_losses --images 500 --out losses.json  # all of them, on fewer pictures
@@ -98,7 +98,7 @@ def losses_of(model: Model, images: int) -> TrainedLosses:
 
 
 def _pictures(count: int, side: int, seed: int) -> tuple[Array, Array]:
-    """Pictures of as many digits, `[count, 3, side, side]`, and their classes."""
+    """Return pictures of `count` digits, `[count, 3, side, side]`, and their classes."""
     drawn, labels = digits(count, seed)
     return inputs_of(pictures(labels, side, drawn, np.random.default_rng(seed))), labels
 
@@ -109,7 +109,7 @@ def _classes(network: Any, inputs: Array) -> Array:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """The figures of a file as Markdown."""
+    """Return the figures of a file as Markdown."""
     headings = ["network", "layers in int8", "in float32", "right in float32, %", "top-1 lost", "same class, %"]
     rows = []
     for one in (TrainedLosses(**entry) for entry in found):

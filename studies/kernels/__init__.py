@@ -1,1 +1,1 @@
-"""What each step is worth, and how the kernels are found."""
+"""Studies of each optimisation's worth, and of the search for schedules."""

@@ -1,4 +1,4 @@
-"""What each step towards a fast library is worth: a variant's modelled latency with that step alone left out.
+"""Measures what each step towards a fast library is worth: a variant's modelled latency with that step alone left out.
 
     ./studies/run ablation                                     # 1.0-224 from the shipped logs, the page on stdout
     ./studies/run ablation --out studies/results/ablation.md   # and ablation.json
@@ -62,12 +62,12 @@ class UnpackedTile(MatmulTile):
     """Reads weights as the model has them: (K, N), row by row."""
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """See `MatmulTile.emit`."""
+        """Emit a tile that reads rows of all output channels."""
         channels = round_up(self.c.channels, self.kernel.lanes)
         super().emit(row, target, rows, panel, index, part, part.start * channels + panel.channel + index * panel.width)
 
     def pitch(self, width: int) -> int:
-        """All output channels."""
+        """Return the number of all output channels, rounded up to whole vectors."""
         return round_up(self.c.channels, self.kernel.lanes)
 
 
@@ -78,7 +78,7 @@ class UnpackedPointwise(Pointwise):
     tile = UnpackedTile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The weights without packing."""
+        """Return the weights without packing."""
         weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
         padding = round_up(weight.shape[1], task.lanes) - weight.shape[1]
         return [np.pad(weight, ((0, 0), (0, padding))).ravel(), *pack_constants(parameters[0], task.lanes)]
@@ -88,30 +88,30 @@ class WithoutStrassen(Database):
     """Knows no record of products multiplied by Strassen's scheme."""
 
     def records(self, task: Task) -> list[Record]:
-        """See `Database`."""
+        """Return a task's records without those of Strassen's algorithm."""
         return [record for record in super().records(task) if getattr(record.schedule, "template", "") != "strassen"]
 
 
 def single_layers(*arguments: Any) -> list[Region]:
-    """`candidate_regions` without those of several layers."""
+    """Return `candidate_regions` without those of several layers."""
     return [region for region in candidate_regions(*arguments) if region.first == region.last]
 
 
 def without_blocks(*arguments: Any) -> list[Region]:
-    """`candidate_regions` with no blocks of channels anywhere."""
+    """Return `candidate_regions` with no blocks of channels anywhere."""
     with mock.patch("tvmmobile.tuning.plan.edge_layouts", return_value=("NHWC",)):
         return candidate_regions(*arguments)
 
 
 def without_memory_plan() -> Any:
-    """`pass_context` without TVM's pass that lets activations share memory."""
+    """Return `pass_context` without TVM's pass that lets activations share memory."""
     import tvm
 
     return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=["StaticPlanBlockMemory"])
 
 
 def rescheduled(template: str, other: str = "", **knobs: int) -> Callable[..., Choice]:
-    """`choose` with these knobs in the schedules of a template that have them, or with another template for them."""
+    """Return a `choose` that sets these knobs in a template's schedules, or takes another template for them."""
 
     def chosen(*arguments: Any) -> Choice:
         choice = choose(*arguments)
@@ -176,13 +176,13 @@ def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> Var
 
 
 def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
-    """A row of the JSON file."""
+    """Return a row of the JSON file."""
     counts = {"core_cycles": result.cycles, "l1d_misses": result.l1d_misses, "dram_bytes": result.dram_bytes}
     return {"left_out": row.left_out, "instead": row.what, "against": row.against or None, "ms": result.samples_us[0] / 1000, **counts}
 
 
 def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
-    """The rows, measured one after another; with more than one thread, the last one is the whole library on so many."""
+    """Measure the rows one after another; with several threads, the last row is the whole library on all of them."""
     board = find_device(DEVICE)
     found = []
     with started_agents(board) as agents:
@@ -196,7 +196,7 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page, from what the JSON file holds."""
+    """Return the page with the content of the JSON file."""
     ms = {row["left_out"]: row["ms"] for row in content["rows"]}
     rows = []
     for row in content["rows"]:

@@ -50,7 +50,7 @@ def _depthwise(side: int, channels: int, stride: int) -> Conv2d:
 
 
 def _chain(side: int, inputs: int, outputs: int) -> tuple[Layer, ...]:
-    """A 1×1 convolution and the depthwise one that reads it."""
+    """Return a 1×1 convolution and the depthwise one that reads it."""
     return Conv2d(side, side, inputs, outputs, clamp=RELU6), _depthwise(side, outputs, 1)
 
 
@@ -83,7 +83,7 @@ class Lab:
                     self.known[task, record.schedule] = record
 
     def measure(self, task: Task, schedules: Sequence[KnobSchedule]) -> list[Record]:
-        """Their records, in order."""
+        """Return the schedules' records, in order; measures those that are missing."""
         missing = [schedule for schedule in schedules if (task, schedule) not in self.known]
         jobs = [TrialJob(task, schedule, None, self.bench.agents) for schedule in missing]
         for job, result in self.bench.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
@@ -98,13 +98,13 @@ class Lab:
         return [self.known[task, schedule] for schedule in schedules]
 
     def best_us(self, task: Task) -> float:
-        """The fastest latency known."""
+        """Return the fastest latency known."""
         best = self.database.best(task)
         return float("inf") if best is None or best.latency_us is None else best.latency_us
 
 
 def space_of(task: Task) -> Space:
-    """What the search of a task's first template chooses from."""
+    """Return the space that the search of a task's first template chooses from."""
     template = template_for(task)
     assert template is not None
     space = template.space(task)
@@ -113,7 +113,7 @@ def space_of(task: Task) -> Space:
 
 
 def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
-    """A strategy by its name in the table."""
+    """Make a strategy from its name in the table."""
     template, space = template_for(task), space_of(task)
     assert template is not None
     rng = random.Random(f"{task.name} {seed}")
@@ -138,7 +138,7 @@ STRATEGIES = {KNOWN: (*_NEW, "evolution, other kernels", "random, nearest first"
 
 
 def trials_needed(name: str, task: Task, seed: int, lab: Lab, shipped: Database) -> list[int]:
-    """Trials until one is within each margin of the best known."""
+    """Count the trials until one is within each margin of the best known."""
     strategy = make(name, task, seed, shipped)
     spent = 0
     needed: list[int] = []
@@ -160,7 +160,7 @@ def trials_needed(name: str, task: Task, seed: int, lab: Lab, shipped: Database)
 
 
 def compare(board: str, cache: Path, workers: Workers) -> dict[str, Any]:
-    """What the page says of a board: by kernel and strategy the trials, for each seed one number per margin, and each kernel's space."""
+    """Measure a board's figures for the page: trials by kernel and strategy, per seed a number for each margin; and each kernel's space."""
     device = find_device(board)
     identity, machine = Identity.of(device.profile), device.profile.machine
     shipped = Database(identity, [SHIPPED_LOGS] if board == KNOWN else [], None)
@@ -182,7 +182,7 @@ def compare(board: str, cache: Path, workers: Workers) -> dict[str, Any]:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page: tables for each board and margin, from what the JSON file holds."""
+    """Return the page: tables for each board and margin, from the JSON file."""
     models = ", ".join(f"`{found['timing_model']}` of {board}" for board, found in content["boards"].items())
     lines = [
         "# Trials a strategy needs",

@@ -36,7 +36,7 @@ DEVICE = "pi4-virtual"
 
 
 def kernel_lines(kernels: Sequence[Mapping[str, Any]], profile: DeviceProfile) -> list[str]:
-    """The table: for each distinct kernel, costliest first, how often it runs, and the modelled time and FMA limit of all runs."""
+    """Return the table: for each distinct kernel, costliest first, how often it runs, and the modelled time and FMA limit of all runs."""
     runs: dict[str, list[Mapping[str, Any]]] = {}
     for kernel in kernels:
         runs.setdefault(kernel["name"], []).append(kernel)

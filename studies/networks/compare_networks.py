@@ -65,20 +65,20 @@ def run(specs: Sequence[ModelSpec], logs: Path, threads: int) -> Results:
 
 
 def completed(known: list[Results], logs: Path, threads: int) -> Results:
-    """All networks: those of `known` as they are, the others compiled, checked and timed now."""
+    """Return all networks: those of `known` as they are, the others compiled, checked and timed now."""
     found = {(variant.model, variant.alpha, variant.resolution) for one in known for variant in one.variants}
     missing = [spec for spec in COMPARED if (spec.name, spec.alpha, spec.resolution) not in found]
     return join([*known, *([run(missing, logs, threads)] if missing else [])]).results
 
 
 def top1_of(spec: ModelSpec) -> tuple[float | None, str]:
-    """The first published accuracy in percent, and its source."""
+    """Return the first published accuracy in percent, and its source."""
     found = next(iter(figures(spec.name, spec.alpha, spec.resolution)), None)
     return (found.top1, found.source) if found else (None, "")
 
 
 def table(specs: Sequence[ModelSpec], results: Mapping[ModelSpec, VariantResult]) -> list[str]:
-    """The networks as a Markdown table."""
+    """Return the networks as a Markdown table."""
     sources = list(dict.fromkeys(source for _, source in map(top1_of, specs) if source))
     headings = (
         "network",
@@ -114,7 +114,7 @@ def table(specs: Sequence[ModelSpec], results: Mapping[ModelSpec, VariantResult]
 
 
 def comparison(statement: Statement, results: Mapping[ModelSpec, VariantResult]) -> list[str]:
-    """A comparison of the paper, with latencies beside its counts."""
+    """Return a comparison of the paper's, with latencies beside its counts."""
     first, second = results[statement.first], results[statement.second]
     rows: list[tuple[object, ...]] = []
     accuracies = [top1_of(spec)[0] or 0.0 for spec in (statement.first, statement.second)]
@@ -129,7 +129,7 @@ def comparison(statement: Statement, results: Mapping[ModelSpec, VariantResult])
 
 
 def page(specs: Sequence[ModelSpec], results: Results) -> str:
-    """The page."""
+    """Return the page."""
     by_key = {(result.model, result.alpha, result.resolution): result for result in results.variants}
     found = {spec: by_key[spec.name, spec.alpha, spec.resolution] for spec in specs}
     context = results.context

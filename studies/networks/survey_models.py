@@ -198,7 +198,7 @@ def build(name: str, surveyed: Surveyed) -> torch.nn.Module:
 
 
 def _one_output(module: torch.nn.Module, kind: str) -> torch.nn.Module:
-    """What segmentation and detection of torchvision compute before they pick classes or boxes, as one tensor."""
+    """Make a torchvision segmentation or detection network return one tensor, before it picks classes or boxes."""
     import torch
     from torch import nn
 
@@ -223,7 +223,7 @@ def _one_output(module: torch.nn.Module, kind: str) -> torch.nn.Module:
 
 
 def give_weights(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
-    """Weights of seed 0 with which every layer matters to the output; where there is no batch norm, layers are scaled instead.
+    """Draw weights with seed 0 so that every layer matters to the output; without batch norm, layers are scaled instead.
 
     What starts at zero or nearly so would let converters leave out what it belongs to: factors of residual branches become a half, and
     attention's biases noise.

@@ -45,7 +45,7 @@ TIMEOUT_S = 3600
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a network in one format.
+    """The outcome of a network in one format.
 
     Attributes:
         latency_ms: modelled; None where there is an error.
@@ -65,7 +65,7 @@ class Outcome:
 
 
 def packages() -> Path:
-    """The folder in the cache with the packages of survey.lock, installed if they are not there yet."""
+    """Return the folder in the cache with the packages of survey.lock, installed if they are not there yet."""
     lock = HERE / "survey.lock"
     recipe = f"{sys.version_info[:2]} {lock.read_text(encoding='utf-8')}"
     name = f"survey-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
@@ -73,7 +73,7 @@ def packages() -> Path:
 
 
 def exported(name: str, work: Path) -> Mapping[str, str]:
-    """Have a network written in both formats; returns why it is not, by format."""
+    """Write a network in both formats; returns the reason for each that failed, by format."""
     told = work / f"{name}.json"
     if not told.is_file():
         needed = "" if NETWORKS[name].source == "here" else str(packages())
@@ -102,7 +102,7 @@ def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[st
 
 
 def _complaint(text: str) -> str:
-    """What a command says is wrong, without what to do about it; its last line if it did not end that way."""
+    """Return a command's error message without its advice; the last line if there is no such message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line[found.end() :] for line in lines if (found := _ERRORS.match(line))]
     return (said or lines or ["ended without a word"])[-1]
@@ -130,18 +130,18 @@ def survey(names: Iterable[str], options: argparse.Namespace, known: Mapping[str
 
 
 def described(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the options that the figures depend on."""
     return {"device": options.device, "trials": options.trials, "threads": options.threads}
 
 
 def ratios(benchmarks: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """By network, our C library's latency over the fastest other library's: of the entries in the JSON file of `bench_peers`."""
+    """Return our C library's latency over the fastest other library's by network, from the entries of `bench_peers`' JSON file."""
     ours = (entry for entry in benchmarks if entry["system"] == "ours-c")
     return {entry["model"].removeprefix(OWN): entry["ratio_to_best_peer"] for entry in ours if entry["ratio_to_best_peer"] is not None}
 
 
 def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Mapping[str, float] | None = None) -> str:
-    """The outcomes as a Markdown table, in the order of `NETWORKS`; with `ratios`, these as a column and what they come to below."""
+    """Return the outcomes as a Markdown table in the order of `NETWORKS`; with ratios in a column and summarised below, if given."""
     rows = []
     for name, surveyed in NETWORKS.items():
         if name not in networks:
@@ -158,7 +158,7 @@ def table(networks: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Map
 
 
 def _in_all(compared: Mapping[str, float]) -> list[str]:
-    """What the ratios come to, as a paragraph; nothing without any."""
+    """Summarise the ratios in a paragraph; nothing without any."""
     if not compared:
         return []
     last = max(compared, key=lambda name: compared[name])
@@ -167,7 +167,7 @@ def _in_all(compared: Mapping[str, float]) -> list[str]:
 
 
 def answer(outcome: Mapping[str, Any]) -> str:
-    """A table's words for an outcome: its error, or what went wrong."""
+    """Return a table's words for an outcome: its error, or the failure."""
     return str(outcome["message"]).replace("|", "\\|") or f"{outcome['error']:.0e}"
 
 

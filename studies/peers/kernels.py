@@ -47,7 +47,7 @@ class HotKernel:
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """How a peer chooses its kernel for pointwise convolutions.
+    """A peer's choice of its kernel for pointwise convolutions.
 
     Attributes:
         looks_at: what it reads of the core, and where its sources say so.
@@ -60,7 +60,7 @@ class KernelChoice:
     loops: Mapping[str, str]
 
     def kernel(self, cpu: str) -> str:
-        """The kernel that its makers chose for a core."""
+        """Return the kernel that its makers chose for a core."""
         return self.kernels.get(cpu, self.kernels[""])
 
 
@@ -142,7 +142,7 @@ QUANTISERS: Mapping[str, str] = {
 
 
 def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
-    """The kernel of a run that was modelled with its hottest block; `None` without one."""
+    """Return the kernel of a run that was modelled with its hottest block; `None` without one."""
     if not run.modelled.core.hottest:
         return None
     block = run.modelled.core.hottest[0]
@@ -154,7 +154,7 @@ def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
 
 
 def loop_of(assembly: Sequence[str]) -> str:
-    """A block's work in a few words: `24 fmla by lane to 24 accumulators; 4 ldr q, 1 ldp q`."""
+    """Describe a block's work in a few words: `24 fmla by lane to 24 accumulators; 4 ldr q, 1 ldp q`."""
     fused = [found for text in assembly if (found := _FUSED.match(text))]
     others = Counter(_kind(text) for text in assembly)
     del others[""]
@@ -173,7 +173,7 @@ def loop_of(assembly: Sequence[str]) -> str:
 
 
 def _kind(text: str) -> str:
-    """A load with its registers (`ldr q`, `ld1 3v`), an insertion or a prefetch; else empty."""
+    """Name a load with its registers (`ldr q`, `ld1 3v`), an insertion or a prefetch; else empty."""
     if load := _LOAD.match(text):
         registers = load[2].count(",") + 1
         return f"{load[1]} {load[3] or f'{registers}v'}"

@@ -1,4 +1,4 @@
-"""What the systems run: a variant's network in every format, made once and kept in the cache."""
+"""Models that the systems run: a variant's network in every format, made once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _NATIVE = ("tvmmobile/native/*", "tvmmobile/kernels/*.c")
 
 
 def exported(model: Model, say: Say) -> Path:
-    """The folder with a network in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet.
+    """Return the folder with a network in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet.
 
     A network from a file is there alone: `model_files` converts it to what is asked for, because some converters may not take it.
     """
@@ -83,7 +83,7 @@ def exported(model: Model, say: Say) -> Path:
 
 
 def top1_of(models: Path) -> float:
-    """Percent of pictures of digits that a network with trained weights, exported to a folder, gets right in PyTorch."""
+    """Return the percentage of digits that an exported network with trained weights classifies correctly in PyTorch."""
     return float((models / _TOP1).read_text(encoding="utf-8"))
 
 
@@ -131,7 +131,7 @@ def compiled(
     form: str = VM,
     precision: Precision = FLOAT32,
 ) -> Library:
-    """Our library of a variant in one of the `FORMS`, with image and output of `models` beside it; compiled if it is not there yet."""
+    """Compile our library of a variant in one of the `FORMS`, if it is not there yet; image and output of `models` lie beside it."""
     patterns = _COMPILER if form == VM else (*_COMPILER, *_NATIVE)
     sources = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     records = sorted((logs / profile.name).glob("*.jsonl"))
@@ -149,7 +149,7 @@ def compiled(
 
 
 def model_files(system: System, board: Board, models: Path, library: Library | None) -> tuple[Path, ...]:
-    """The files that a system runs, the one to name first.
+    """Return the files that a system runs, the one to name first.
 
     Raises:
         UserError: a converter does not take the network.
@@ -175,7 +175,7 @@ def model_files(system: System, board: Board, models: Path, library: Library | N
 
 
 def _converted_own(models: Path, own: Path, name: str) -> Path:
-    """The folder with a network from a file in another format, beside a copy of the image."""
+    """Return the folder with a network from a file in another format, beside a copy of the image."""
     folder = models / f"{name}-{digest_of(export_models.PROGRAMS)}"
     with made_once(folder) as made:
         if made is not None:
@@ -186,7 +186,7 @@ def _converted_own(models: Path, own: Path, name: str) -> Path:
 
 
 def _quantised(models: Path, system: System) -> tuple[Path, ...]:
-    """A model in integers, by the library's own quantiser as far as there is one."""
+    """Return a model in integers, by the library's own quantiser as far as there is one."""
     name = system.model[0]
     inputs = models / _INPUTS
     if not inputs.is_file():
@@ -202,7 +202,7 @@ def _quantised(models: Path, system: System) -> tuple[Path, ...]:
 
 
 def _converted(models: Path, name: str, kind: str, recipe: list[Path], arguments: list[str]) -> Path:
-    """A model made from another by the first program of `recipe`, beside a copy of the image."""
+    """Return a model made from another by the first program of `recipe`, beside a copy of the image."""
     folder = models / f"{kind}-{name}-{digest_of(recipe)}"
     with made_once(folder) as made:
         if made is not None:

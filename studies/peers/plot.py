@@ -62,7 +62,7 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
 
 
 def _draw_networks(comparison: Comparison, path: Path) -> None:
-    """The picture of the networks on the only board."""
+    """Draw the networks on the only board."""
     ratios = ((cell, our_ratio(members)) for cell, members in by_cell(comparison.rows).items())
     found = sorted((value, cell.variant) for cell, value in ratios if value is not None)
     [facts], [threads] = comparison.context.boards.values(), {row.cell.threads for row in comparison.rows}

@@ -55,7 +55,7 @@ class Figures:
 
     @classmethod
     def of(cls, run: ProgramRun, difference: float, system: str) -> Figures:
-        """The figures of a run of a system that was modelled with its hottest block."""
+        """Return the figures of a run of a system that was modelled with its hottest block."""
         modelled = run.modelled
         return cls(
             modelled_ms=modelled.modelled_ms,
@@ -73,14 +73,14 @@ class Figures:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Figures:
-        """Figures from the output of `asdict`; raises `TypeError` or `ValueError` for anything else."""
+        """Read figures from the output of `asdict`; raises `TypeError` or `ValueError` for anything else."""
         hottest = values.get("hottest")
         return cls(**{**values, "hottest": HotKernel(**hottest) if hottest else None})
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class FiguresOrigin:
-    """How a board's figures were obtained; the attributes are those of `BenchmarkContext`."""
+    """The versions and logs behind a board's figures; the attributes are those of `BenchmarkContext`."""
 
     titles: Mapping[str, str]
     versions: Mapping[str, str]
@@ -109,7 +109,7 @@ class BoardFacts:
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class BenchmarkContext:
-    """Where and how the figures were obtained.
+    """The boards, versions and logs behind the figures.
 
     Attributes:
         boards: the virtual boards, by name.
@@ -134,11 +134,11 @@ class BenchmarkContext:
     top1: Mapping[str, float] = field(default_factory=dict)
 
     def origin(self, board: str) -> FiguresOrigin:
-        """How a board's figures were obtained."""
+        """Return the versions and logs behind a board's figures."""
         return self.boards[board].origin or FiguresOrigin(self.titles, self.versions, self.logs, self.date, self.known)
 
     def alike(self, other: BenchmarkContext, board: str, system: str) -> bool:
-        """Whether a peer runs on a board as in another comparison: same model, same version, same tools."""
+        """Return whether a peer runs on a board as in another comparison: same model, same version, same tools."""
         if board not in self.boards or board not in other.boards:
             return False
         mine, its = self.origin(board), other.origin(board)
@@ -173,7 +173,7 @@ class Cell:
 
     @property
     def on_diagonal(self) -> bool:
-        """Whether this is one of the variants that are compared everywhere."""
+        """True for the variants that are compared everywhere."""
         return (self.alpha, self.resolution) in DIAGONAL
 
 
@@ -212,7 +212,7 @@ class PeerRow:
         return (max(found) - min(found)) / statistics.fmean(found)
 
     def mean(self, figure: str) -> float:
-        """Mean of one figure over the attempts; there must be one."""
+        """Return the mean of a figure over the attempts, at least one."""
         return statistics.fmean(getattr(run, figure) for run in self.runs)
 
 
@@ -237,44 +237,44 @@ class Comparison:
     kernels: tuple[PeerKernel, ...] = ()
 
     def in_order(self) -> Comparison:
-        """The rows by board, threads and network, as tables show them: the diagonal first, largest first; kernels by core."""
+        """Return the rows by board, threads and network, as tables show them: the diagonal first, largest first; kernels by core."""
         boards, models = list(self.context.boards), list(dict.fromkeys(row.cell.model for row in self.rows))
         rows = sorted(self.rows, key=lambda row: (not row.cell.on_diagonal, -row.cell.alpha, -row.cell.resolution))
         rows.sort(key=lambda row: (boards.index(row.cell.board), row.cell.threads, models.index(row.cell.model)))
         return replace(self, rows=tuple(rows), kernels=tuple(sorted(self.kernels, key=lambda one: one.cpu)))
 
     def rows_of(self, board: str, threads: int | None = None) -> list[PeerRow]:
-        """The rows of one board, on so many threads if that is given."""
+        """Return the rows of one board, on `threads` threads if given."""
         return [row for row in self.rows if row.cell.board == board and threads in (None, row.cell.threads)]
 
 
 def best_peer(rows: Sequence[PeerRow]) -> PeerRow | None:
-    """The peer with the least modelled time in a cell, None where no peer has one."""
+    """Return the peer with the least modelled time in a cell, None where no peer has one."""
     good = [row for row in rows if row.system not in OURS_KEYS and row.modelled_ms is not None]
     return min(good, key=lambda row: row.modelled_ms or 0.0, default=None)
 
 
 def our_row(rows: Sequence[PeerRow]) -> PeerRow | None:
-    """Our row in a cell: the C library, or the network in TVM's VM if no C library was run, or None."""
+    """Return our row in a cell: the C library, or the network in TVM's VM if no C library was run, or None."""
     found = {row.system: row for row in rows}
     return next((found[key] for key in OURS_KEYS if key in found), None)
 
 
 def our_ratio(rows: Sequence[PeerRow]) -> float | None:
-    """Our modelled time over the best peer's in a cell."""
+    """Return our modelled time over the best peer's in a cell."""
     ours = our_row(rows)
     return None if ours is None else ratio(ours, best_peer(rows))
 
 
 def ratio(row: PeerRow, best: PeerRow | None) -> float | None:
-    """A system's modelled time over the best peer's."""
+    """Return a system's modelled time over the best peer's."""
     if best is None or row.modelled_ms is None or best.modelled_ms is None:
         return None
     return row.modelled_ms / best.modelled_ms
 
 
 def by_cell(rows: Sequence[PeerRow]) -> dict[Cell, list[PeerRow]]:
-    """Rows by cell, in the rows' order."""
+    """Group rows by cell, in the rows' order."""
     found: dict[Cell, list[PeerRow]] = {}
     for row in rows:
         found.setdefault(row.cell, []).append(row)
@@ -282,7 +282,7 @@ def by_cell(rows: Sequence[PeerRow]) -> dict[Cell, list[PeerRow]]:
 
 
 def hottest_kernels(context: BenchmarkContext, rows: Sequence[PeerRow]) -> tuple[PeerKernel, ...]:
-    """Of each core, each peer's hottest kernel on one thread: the one that takes most of the peer's time in all variants."""
+    """Return each peer's hottest kernel on each core, on one thread: the one that takes most of the peer's time in all variants."""
     seen: dict[tuple[str, str], dict[str, list[tuple[float, PeerKernel]]]] = {}
     for row in rows:
         if row.system in OURS_KEYS or row.cell.threads > 1 or not row.runs or not (kernel := row.runs[0].hottest):
@@ -296,7 +296,7 @@ def hottest_kernels(context: BenchmarkContext, rows: Sequence[PeerRow]) -> tuple
 
 
 def merged(now: Comparison, earlier: Comparison) -> Comparison:
-    """A comparison, and of an earlier one the boards that it lacks, as they were; also kernels on cores that it lacks."""
+    """Add to a comparison the boards of an earlier one that it lacks, and the kernels on cores that it lacks."""
     if not now.context.boards:
         return earlier
     kept = [name for name in earlier.context.boards if name not in now.context.boards]
@@ -312,7 +312,7 @@ def merged(now: Comparison, earlier: Comparison) -> Comparison:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """All figures of every attempt, with the ratios: the content of `benchmarks.json`."""
+    """Return all figures of every attempt, with the ratios: the content of `benchmarks.json`."""
     entries = []
     for cell, members in by_cell(comparison.rows).items():
         best = best_peer(members)
@@ -326,7 +326,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def from_json(path: Path) -> Comparison:
-    """What `to_json` made, of this version or of before there were kernels."""
+    """Read the output of `to_json`, of this version or of the one without kernels."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         context = BenchmarkContext(**report["context"])

@@ -68,7 +68,7 @@ class PeerRun:
     attempt: int = 0
 
     def command(self) -> list[str]:
-        """The guest's command line."""
+        """Return the guest's command line."""
         program = self.system.program
         half = [] if self.system.dtype == FLOAT32.name else ["--half"]
         start = ["python3"] if program.suffix == ".py" else []
@@ -92,7 +92,7 @@ class PeerRun:
 
 
 def figures_of(job: PeerRun) -> tuple[Figures, bool]:
-    """A run's figures, and whether QEMU had to run for them.
+    """Return a run's figures, and whether QEMU had to run for them.
 
     Raises:
         UserError: the program cannot run or fails, or a tool is missing.
@@ -113,7 +113,7 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
 
 
 def instructions_of(job: PeerRun) -> int:
-    """The instructions of all threads in a run's region; nothing is modelled. Raises `UserError` as `figures_of`."""
+    """Count the instructions of all threads in a run's region; nothing is modelled. Raises `UserError` as `figures_of`."""
     profile = parse_profile(_counted(job)[0])
     return sum(block.count * len(block.code) // INSTRUCTION_BYTES for block in profile.executed())
 
@@ -123,7 +123,7 @@ def _place(job: PeerRun) -> Path:
 
 
 def _counted(job: PeerRun) -> tuple[bytes, str, float, bool]:
-    """What `_count` returns, from the cache if it is there, and whether QEMU had to run for it."""
+    """Return the output of `_count`, from the cache if it is there, and whether QEMU had to run."""
     kept = _place(job).with_suffix(".gz")
     try:
         content = json.loads(gzip.decompress(kept.read_bytes()))
@@ -160,7 +160,7 @@ def _count(job: PeerRun) -> tuple[bytes, str, float]:
 
 
 def difference_in(output: str, job: PeerRun) -> float:
-    """How far a program says that its output is from PyTorch's, relative to its largest magnitude; raises `UserError` if it does not."""
+    """Read a program's difference from PyTorch, relative to the largest magnitude; raises `UserError` if it printed none."""
     said = _DIFFERENCE.search(output)
     if said is None:
         raise UserError(f"{job.system.key} did not say how far it is from PyTorch.", f"See {job.system.program}.")
@@ -168,7 +168,7 @@ def difference_in(output: str, job: PeerRun) -> float:
 
 
 def environment_of(job: PeerRun, scratch: str) -> dict[str, str]:
-    """The program's whole environment: the same everywhere, because it is part of its memory, and thus of what is modelled."""
+    """Return the program's whole environment: the same everywhere, because it is part of its memory, and thus of what is modelled."""
     tools = os.pathsep.join(dict.fromkeys(str(require(name).parent) for name in ("qemu-aarch64", "llvm-mca")))
     return {
         "PATH": f"{tools}{os.pathsep}{os.defpath}",

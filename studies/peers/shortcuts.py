@@ -32,7 +32,7 @@ residual nor curve, and integers are written.
 
 
 def shortcuts_of(manifest: Mapping[str, Any]) -> Shortcuts:
-    """The shares in a library, weighted by channels; empty for one without integers, or older than these entries."""
+    """Return the shares in a library, weighted by channels; empty for one without integers, or older than these entries."""
     layers = [entry for entry in manifest.get("quantisation", {}).get("layers", ()) if "shortcuts" in entry]
     first = min((entry["number"] for entry in layers), default=0)
     members: dict[str, list[Mapping[str, Any]]] = {}
@@ -44,14 +44,14 @@ def shortcuts_of(manifest: Mapping[str, Any]) -> Shortcuts:
 
 
 def _type_of(kind: str) -> str:
-    """The type of a layer by its manifest's kind; empty for one without weights."""
+    """Return the type of a layer by its manifest's kind; empty for one without weights."""
     if kind.startswith("conv "):
         return _POINTWISE if kind == "conv 1x1" else _OTHERS
     return _DEPTHWISE if kind.startswith("depthwise ") else _DENSE if kind == "fully connected" else ""
 
 
 def _shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over the channels of some layers, each over those that have the shortcut at all."""
+    """Average over the channels of some layers, for each shortcut over those that have it at all."""
     found = {}
     for name in _TITLES:
         shares = [(entry["channels"], told[name]) for entry in entries if name in (told := _told(entry))]
@@ -61,13 +61,13 @@ def _shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _told(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The shares of a layer; smaller weights are a shortcut of kernels that add products in 16 bits."""
+    """Return the shares of a layer; smaller weights are a shortcut of kernels that add products in 16 bits."""
     found: dict[str, float] = entry["shortcuts"]
     return {**found, "narrow": float(entry.get("narrow", False))} if found.keys() & _IN_16_BITS else found
 
 
 def section(found: Mapping[str, Shortcuts]) -> Iterator[str]:
-    """The section of a board's page, from shortcuts by variant; nothing if there are none."""
+    """Yield the section on shortcuts of a board's page, from shortcuts by variant; nothing if there are none."""
     found = {variant: shortcuts for variant, shortcuts in found.items() if shortcuts}
     if not found:
         return

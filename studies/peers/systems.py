@@ -54,12 +54,12 @@ class System:
 
     @property
     def name(self) -> str:
-        """What `--only` calls it, in whatever it computes."""
+        """The name for `--only`, the same in every precision."""
         return self.key.removesuffix(f"-{self.dtype}")
 
 
 def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
-    """All of them, peers first, with the versions that examples/virtual-run/wheels.txt pins.
+    """Return all systems, peers first, with the versions that examples/virtual-run/wheels.txt pins.
 
     IREE is there in float32 alone. In half precision the others are there twice.
     """
@@ -102,7 +102,7 @@ def peer_tolerance(dtype: str) -> float:
 
 
 def _in(dtype: str, peer: System) -> System:
-    """A peer in another precision: its program is asked for it, or its model says so (`half_models.py`, `integer_models.py`)."""
+    """Return a peer in another precision, by an argument of its program or by its model (`half_models.py`, `integer_models.py`)."""
     return replace(
         peer,
         key=f"{peer.key}-{dtype}",
@@ -133,18 +133,18 @@ def _ours() -> System:
 
 
 def _ours_c() -> System:
-    """The same network as a C library; NumPy alone is in its sysroot."""
+    """Return our system that runs a C library; its sysroot has NumPy alone."""
     title = f"tvmmobile {__version__}, C library"
     return System(OURS_C, title, Path(__file__).with_name("run_c_library.py"), _same("numpy"), (), 1e-4)
 
 
 def _same(*names: str) -> tuple[str, ...]:
-    """Packages that a runtime imports, in the versions of this Python's, where it is known to work with them."""
+    """Return packages that a runtime imports, in this Python's versions, with which it is known to work."""
     return tuple(f"{name}=={importlib.metadata.version(name)}" for name in names)
 
 
 def chosen_systems(only: Sequence[str], dtype: str = FLOAT32.name) -> tuple[System, ...]:
-    """Those that `--only` names, in the table's order; all of them if it names none."""
+    """Return the systems that `--only` names, in the table's order; all if it names none."""
     known = systems(dtype)
     names = list(dict.fromkeys(system.name for system in known))
     unknown = sorted(set(only) - set(names))

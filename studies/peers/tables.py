@@ -87,7 +87,7 @@ Its CPU kernels are XNNPACK's, like LiteRT's. No real board has been compared ye
 
 
 def pages(comparison: Comparison, stem: str) -> dict[str, str]:
-    """All documents by their path beside the JSON file: `STEM.md` for all boards, `STEM/BOARD.md` for each."""
+    """Return all documents by their path beside the JSON file: `STEM.md` for all boards, `STEM/BOARD.md` for each."""
     found = {f"{stem}.md": _index(comparison, stem)}
     return found | {f"{stem}/{board}.md": _board_page(comparison, board, stem) for board in comparison.context.boards}
 
@@ -115,7 +115,7 @@ def _index(comparison: Comparison, stem: str) -> str:
 
 
 def _said_of(comparison: Comparison, stem: str) -> dict[str, str]:
-    """Of the precision and the weights, in words."""
+    """Describe the precision and the weights in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
     more = "" if dtype != FLOAT32.name else _OTHER_PRECISIONS
@@ -127,7 +127,7 @@ def _said_of(comparison: Comparison, stem: str) -> dict[str, str]:
 
 
 def _trained(comparison: Comparison, stem: str) -> str:
-    """How networks were trained, and how well; and where the page with generated weights is, which has the same name without `-trained`."""
+    """Describe how networks were trained and how well; links the page with generated weights, named alike without `-trained`."""
     generated = stem.removesuffix(f"-{TRAINED}")
     others = f" [{generated}.md]({generated}.md) has generated weights." if generated != stem else ""
     right = sorted(set(comparison.context.top1.values()))
@@ -137,7 +137,7 @@ def _trained(comparison: Comparison, stem: str) -> str:
 
 
 def boards_table(comparisons: Mapping[str, Comparison], folder: str = "") -> list[str]:
-    """A line for each board and thread count of some comparisons, with links to the boards' pages.
+    """Return a line for each board and thread count of some comparisons, with links to the boards' pages.
 
     Args:
         comparisons: by the stem of their files.
@@ -162,7 +162,7 @@ def _board_lines(comparison: Comparison, pages: str) -> Iterator[list[object]]:
 
 
 def _kernels(comparison: Comparison) -> Iterator[str]:
-    """What each peer decides by, and which kernel it then runs on each core."""
+    """Yield a section on the facts that each peer decides by, and the kernel that it then runs on each core."""
     chosen = [one for one in comparison.kernels if one.system in MAKERS]
     titles = {one.system: _short(one.title) for one in chosen}
     yield from ("## Kernels of the other libraries", "", _KERNELS)
@@ -180,7 +180,7 @@ def _kernels(comparison: Comparison) -> Iterator[str]:
 
 
 def _half_kernels(comparison: Comparison) -> Iterator[str]:
-    """How half precision is enabled in each peer, and whether its hottest kernel then computes in it."""
+    """Yield a section on how each peer enables half precision, and whether its hottest kernel computes in it."""
     chosen = [one for one in comparison.kernels if one.system in HALF_MAKERS]
     titles = {one.system: _short(one.title) for one in chosen}
     yield from ("## Half precision in the other libraries", "", _ASKED)
@@ -200,7 +200,7 @@ def _half_kernels(comparison: Comparison) -> Iterator[str]:
 
 
 def _integer_kernels(comparison: Comparison) -> Iterator[str]:
-    """How each peer's network was quantised, and the hottest kernel of each."""
+    """Yield a section on how each peer's network was quantised, and its hottest kernel."""
     chosen = [one for one in comparison.kernels if one.system in QUANTISERS]
     titles = {one.system: _short(one.title) for one in chosen}
     data = _DIGITS if comparison.context.weights == TRAINED else _NOISE
@@ -244,7 +244,7 @@ def _board_page(comparison: Comparison, board: str, stem: str) -> str:
 
 
 def _latencies(origin: FiguresOrigin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
-    """Milliseconds of all systems, a line for each network."""
+    """Yield milliseconds of all systems, a line for each network."""
     keys = [key for key in origin.titles if any(row.system == key for row in rows)]
     yield from (f"## {plural(threads, 'thread')}", "", "Modelled milliseconds:", "")
     compared = any(key in OURS_KEYS for key in keys) and any(key not in OURS_KEYS for key in keys)
@@ -259,7 +259,7 @@ def _latencies(origin: FiguresOrigin, threads: int, rows: Sequence[PeerRow]) -> 
 
 
 def _all_figures(origin: FiguresOrigin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
-    """All figures of every system."""
+    """Yield all figures of every system."""
     yield from (f"## All figures, {plural(threads, 'thread')}", "")
     figures = "ms", "÷ best peer", "core cycles, M", "instructions, M", "L1D misses, M", "DRAM, MB", "error"
     cells = by_cell(rows).items()
@@ -297,7 +297,7 @@ def _versions(origin: FiguresOrigin) -> Iterator[str]:
 
 
 def _ms(row: PeerRow | None, best: PeerRow | None) -> str:
-    """A time with its spread; bold for the best peer."""
+    """Format a time with its spread; bold for the best peer."""
     if row is None:
         return "–"
     if row.modelled_ms is None:
@@ -316,7 +316,7 @@ def _millions(value: float) -> str:
 
 
 def _short(title: str) -> str:
-    """A system's title without its version."""
+    """Return a system's title without its version."""
     if title.startswith("tvmmobile"):
         return "ours, C library" if "C library" in title else "ours, VM"
     return title.rsplit(" ", 1)[0]

@@ -1,1 +1,1 @@
-"""How systems start, and the memory they hold."""
+"""Studies of systems' start-up and of the memory they hold."""

@@ -1,4 +1,4 @@
-"""How systems start and what memory they hold, as a file and as Markdown."""
+"""Writes systems' start-up and memory as a JSON file and as Markdown."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class StartReport:
 
 
 def to_text(report: StartReport) -> str:
-    """The JSON file."""
+    """Return the JSON file's text."""
     return json.dumps({"version": FORMAT, **asdict(report)}, indent=1, allow_nan=False) + "\n"
 
 
@@ -77,7 +77,7 @@ def from_file(path: Path) -> StartReport:
 
 
 def page(report: StartReport, stem: str) -> str:
-    """The document."""
+    """Return the document."""
     (facts,) = report.context.boards.values()
     parts = [
         "# Start-up and memory compared with other libraries",

@@ -39,7 +39,7 @@ HELD = (STARTED, ModelSpec(alpha=1.0, resolution=224))
 
 
 def jobs_of(place: ReadyBoard, spec: ModelSpec, system: System, logs: Path) -> Iterator[tuple[str, PeerRun, int | None]]:
-    """A system's runs of a network: key, run, and the bytes of weights and workspace of a C library, which runs in a program in C too."""
+    """Return a system's runs of a network: key, run, and the bytes of a C library's weights and workspace; it runs in a C program too."""
     model = Model(spec)
     library = our_library(place, 1, model, system, logs)
     files = model_files(system, place.board, exported(model, say), library)

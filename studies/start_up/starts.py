@@ -1,4 +1,4 @@
-"""How a system starts: what it executes and the memory it holds until its first result, on a virtual board and on one thread."""
+"""Counts the instructions and memory of a system's start-up until its first result, on a virtual board and on one thread."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Pages:
 
     @property
     def most_bytes(self) -> int:
-        """At most, from the process's start to the first result."""
+        """The most memory from the process's start to the first result."""
         return max(self.most, self.most_before) * PAGE_BYTES
 
     @property
     def loading_bytes(self) -> int:
-        """What loading and running the network adds at most."""
+        """The most memory that loading and running the network adds."""
         return (self.most - self.start) * PAGE_BYTES
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class StartUp:
-    """How a system starts with one network.
+    """A system's start-up with one network.
 
     Attributes:
         key: the system's, or `PLAIN`.
@@ -80,7 +80,7 @@ class StartUp:
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class MemoryUse:
-    """What a process holds that loads a network and runs it once.
+    """The memory of a process that loads a network and runs it once.
 
     Attributes:
         key: the system's, or `PLAIN`.
@@ -94,14 +94,14 @@ class MemoryUse:
 
 
 def _marked(job: PeerRun, region: Literal["load", "import"]) -> PeerRun:
-    """The run of a system's program with another part of it marked, see first_result.py."""
+    """Return the run of a system's program with another part of it marked, see first_result.py."""
     environment = {**job.system.environment, "TVMMOBILE_PROGRAM": str(job.system.program), "TVMMOBILE_REGION": region}
     system = replace(job.system, program=_HERE / "first_result.py", environment=environment)
     return replace(job, system=system, files=(*job.files, job.system.program))
 
 
 def plain_program(job: PeerRun, prefix: str) -> PeerRun:
-    """The same C library in a program in C, marked from dlopen to its first result."""
+    """Return a run of the job's C library in a C program, marked from dlopen to the first result."""
     program = _compiled(CROSS_COMPILER, ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lm", "-ldl"), _PROGRAM, "", INTERFACE)
     program.chmod(0o755)
     system = System(OURS_C, job.system.title, program, job.system.requirements, (), job.system.tolerance, {"TVMMOBILE_PREFIX": prefix})
@@ -109,7 +109,7 @@ def plain_program(job: PeerRun, prefix: str) -> PeerRun:
 
 
 def start_up(key: str, variant: str, job: PeerRun) -> StartUp:
-    """How a system starts; `job` is as `bench_peers` has it, or a `plain_program`.
+    """Count a system's start-up; `job` is one of `bench_peers`, or a `plain_program`.
 
     Raises:
         UserError, Disagreement: as `figures_of`.
@@ -121,12 +121,12 @@ def start_up(key: str, variant: str, job: PeerRun) -> StartUp:
 
 
 def memory_use(key: str, variant: str, job: PeerRun, needed_bytes: int | None = None) -> MemoryUse:
-    """What its process holds; raises as `count_pages`."""
+    """Count the pages of a system's process; raises as `count_pages`."""
     return MemoryUse(key, variant, pages_of(job if key == PLAIN else _marked(job, "load")), needed_bytes)
 
 
 def pages_of(job: PeerRun) -> Pages:
-    """The pages of a run that marks its start-up, counted under QEMU if they are not in the cache."""
+    """Return the pages of a run that marks its start-up, counted under QEMU if they are not in the cache."""
     kept = cache_dir() / "peers/pages" / f"{job.key()}-{digest_of([_PAGES, _PLUGIN_API])}.json"
     try:
         return Pages(**json.loads(kept.read_text(encoding="utf-8")))
@@ -139,7 +139,7 @@ def pages_of(job: PeerRun) -> Pages:
 
 
 def count_pages(job: PeerRun) -> Pages:
-    """The same, always counted; raises `UserError` where it cannot run, and `Disagreement` where its output is not PyTorch's."""
+    """Count a run's pages under QEMU; raises `UserError` if it fails, and `Disagreement` if its output is not PyTorch's."""
     program, _ = find_program(job.command()[0], job.sysroot)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-pages-") as scratch:
         out = Path(scratch, "pages.json")
