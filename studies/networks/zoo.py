@@ -57,7 +57,7 @@ class Published:
 
     @property
     def name(self) -> str:
-        """Such as `silero-vad/silero_vad.onnx`."""
+        """The package and file name, such as `silero-vad/silero_vad.onnx`."""
         return f"{self.package.partition('==')[0]}/{PurePosixPath(self.path).name}"
 
 

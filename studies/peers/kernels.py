@@ -1,4 +1,4 @@
-"""Which kernel a system spends most of its time in, and which one its makers chose for the core.
+"""Finds the kernel that a system spends most of its time in, and the one that its makers chose for the core.
 
 A wheel with symbols names its kernels. In one without, a kernel is known by its loop: how many FMLA to how many accumulators, and how it
 loads. `MAKERS` has each peer's choice, from its sources: what it looks at, and the kernel that it takes on each core.

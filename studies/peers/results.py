@@ -149,7 +149,7 @@ class BenchmarkContext:
 
 @dataclass(frozen=True)
 class Cell:
-    """Which network ran where.
+    """A network on a board with a number of threads.
 
     Attributes:
         board: name of the virtual board.
@@ -167,7 +167,7 @@ class Cell:
 
     @property
     def variant(self) -> str:
-        """Such as `0.75-192` of MobileNet v1, else `mobilenet_v2 0.75-192`."""
+        """The variant's label: `0.75-192` for MobileNet v1, else `mobilenet_v2 0.75-192`."""
         label = f"{self.alpha}-{self.resolution}"
         return label if self.model == "mobilenet_v1" else f"{self.model} {label}"
 

@@ -1,4 +1,4 @@
-"""Which shortcuts our integer kernels take with a network's weights, by type of layer, from a library's manifest."""
+"""Reads the shortcuts of our integer kernels by type of layer from a library's manifest."""
 
 from __future__ import annotations
 

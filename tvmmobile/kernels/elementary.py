@@ -368,7 +368,7 @@ def _lowered(name: str, call: Any) -> Any:
 
 @functools.cache
 def register() -> None:
-    """Have this process's builds compute elementary functions with arithmetic instead of calls."""
+    """Replace calls of elementary functions by arithmetic in this process's builds."""
     from tvm.tirx import register_intrin_lowering
 
     for name in ERRORS:

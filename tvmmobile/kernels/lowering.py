@@ -19,7 +19,7 @@ PIPELINE = "tvmmobile"
 
 @functools.cache
 def register() -> None:
-    """Let TVM know the pipeline in this process."""
+    """Register the pipeline with TVM in this process."""
     from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
     register_tir_pipeline(PIPELINE, _pipeline)

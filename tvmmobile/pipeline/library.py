@@ -19,7 +19,7 @@ class CompiledLibrary(Library):
 
     @property
     def kernels(self) -> tuple[KernelResult, ...]:
-        """Its kernels in order of execution, each with its layer type, multiply-adds, schedule, and latency as recorded."""
+        """The library's kernels in order of execution, each with its layer type, multiply-adds, schedule, and latency as recorded."""
         return kernel_results(self.manifest(), ())
 
     def run(self, given: Given, device: Place = "pi4") -> Any:

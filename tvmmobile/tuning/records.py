@@ -83,7 +83,7 @@ class Record:
 
     @property
     def figures(self) -> RecordFigures:
-        """Its numbers."""
+        """The record's numbers."""
         return RecordFigures(self.latency_us, self.cycles, self.samples_us, self.terms_us)
 
 

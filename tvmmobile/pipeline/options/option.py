@@ -54,7 +54,7 @@ class Option:
 
     @property
     def flags(self) -> list[str]:
-        """As they are typed."""
+        """The flags as they are typed."""
         return [word for word in self.words.replace(",", "").split() if word.startswith("-")]
 
     @property
@@ -69,7 +69,7 @@ class Option:
 
     @property
     def on_command_line(self) -> tuple[Option, ...]:
-        """Its options of the command line."""
+        """The option and its `more`, if the command line has them."""
         return (self, *self.more) if self.words else ()
 
 

@@ -24,7 +24,7 @@ class SuiteNetwork:
 
     @property
     def name(self) -> str:
-        """Such as `v1 0.25-128`."""
+        """The variant's name, such as `v1 0.25-128`."""
         return f"v1 {self.alpha}-{self.resolution}"
 
 

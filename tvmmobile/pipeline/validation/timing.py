@@ -47,7 +47,7 @@ class TimingJob:
 
     @property
     def timeout_s(self) -> float:
-        """For its session on the device."""
+        """Time limit of the session on the device."""
         return _KERNEL_S if isinstance(self.built, KernelSource) else session_timeout_s(self.built)
 
 

@@ -69,7 +69,7 @@ class Beside:
 
     @property
     def compared(self) -> bool:
-        """Some variant has a change."""
+        """True if some variant has a change."""
         return any(pair.change is not None for pair in self.pairs)
 
 

@@ -147,7 +147,7 @@ class PlotLine:
 
     @property
     def path(self) -> str:
-        """For `polyline`."""
+        """The points as SVG's `polyline` takes them."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 

@@ -43,7 +43,7 @@ class VariantRow:
 
     @property
     def valid(self) -> bool:
-        """Its latency counts; one that does not is shown, and nothing is concluded from it."""
+        """True if the latency counts; others are shown, and nothing is concluded from them."""
         return not self.variant.invalid
 
 
@@ -63,7 +63,7 @@ class Grid:
 
     @property
     def rows(self) -> tuple[VariantRow, ...]:
-        """Its rows, α by α."""
+        """The grid's rows, α by α."""
         return tuple(row for _, cells in self.lines for row in cells if row)
 
     def heat(self, row: VariantRow) -> float:

@@ -104,6 +104,6 @@ class CostModels:
         return self._models[template.name]
 
     def add(self, records: Sequence[Record]) -> None:
-        """Let all of them learn from more records."""
+        """Add records to all models."""
         for model in self._models.values():
             model.add(records)

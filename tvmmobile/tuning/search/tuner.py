@@ -352,7 +352,7 @@ class _Tuning:
         return record
 
     def learn(self, records: list[Record]) -> None:
-        """Let the next proposals take these into account."""
+        """Pass records to the strategy and the models, for the next proposals."""
         if self.strategy is not None:
             self.strategy.observe(records)
         self.models.add(records)
