@@ -18,8 +18,8 @@ from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, LayerParameters, Place
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 from tvmmobile.graph.precision import FLOAT32
 
 #: Added to masked products; differences of minus infinities would be NaN.
@@ -80,16 +80,11 @@ class _Rewriting(MainRewriter):
 
         made = self.found.get(variable)
         if made is None:
-            return rebuilt(value, lambda part: self.replaced.get(part, part))
-        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
+            return self.again(value)
         parameters = NO_PARAMETERS if made.bias is None else LayerParameters(NO_PARAMETERS.weight, made.bias)
-        self.layers[name] = ComposedLayer(made.layer, parameters)
-        inputs = relax.Tuple([self.replaced[one] for one in made.inputs])
-        result = self.builder.emit(relax.call_dps_packed(name, inputs, out_ty=relax.TensorType(made.layer.output_shape, FLOAT32.name)))
+        inputs = [self.replaced[one] for one in made.inputs]
+        result = self.builder.emit(layer_call(self.layers, ComposedLayer(made.layer, parameters), inputs))
         return relax.op.reshape(result, shape_of(variable))
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
 
 
 class _Graph:

@@ -35,6 +35,16 @@ def external_name(value: Any) -> str | None:
     return name if name.startswith(EXTERNAL_PREFIX) else None
 
 
+def layer_call(layers: dict[str, ComposedLayer], composed: ComposedLayer, arguments: Sequence[Any], result: Any = None) -> Any:
+    """Add a layer under a new name, and return its call; `result` is the call's type if it is not float32 of the layer's shape."""
+    from tvm import relax
+
+    name = f"{EXTERNAL_PREFIX}{len(layers)}"
+    layers[name] = composed
+    result = result or relax.TensorType(composed.layer.output_shape, FLOAT32.name)
+    return relax.call_dps_packed(name, relax.Tuple(list(arguments)), out_ty=result)
+
+
 class LayerComposer:
     """The pass that composes every layer of `KINDS` that is accepted. If its input consists of slices, the layer reads these.
 
@@ -77,7 +87,6 @@ class LayerComposer:
     def _externalize(self, module: Any, forms: Mapping[str, Form]) -> Any:
         """Replace calls of composed functions in `main` by calls of external functions."""
         import tvm
-        from tvm import relax
         from tvm.relax.expr_functor import PyExprMutator, mutator
 
         layers, accepts, readers = self.layers, self.accepts, readers_of(module["main"])
@@ -97,9 +106,7 @@ class LayerComposer:
                     put_together = reading_pieces(layer, data, self.lookup_binding)
                     if put_together and accepts(put_together[0]):
                         layer, inputs = put_together
-                name = f"{EXTERNAL_PREFIX}{len(layers)}"
-                layers[name] = replace(composed, layer=layer)
-                return relax.call_dps_packed(name, relax.Tuple([*inputs, *others]), out_ty=call.ty)
+                return layer_call(layers, replace(composed, layer=layer), [*inputs, *others], call.ty)
 
         return mutate_main(module, Rewriter(module))
 

@@ -13,7 +13,7 @@ from typing import Any
 from tvmmobile.graph.curves import PLUS
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 
 
 def joined_copies(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
@@ -70,12 +70,9 @@ class _Rewriting(MainRewriter):
 
         call = self.joined.get(variable)
         if call is None:
-            return rebuilt(value, lambda part: self.replaced.get(part, part))
+            return self.again(value)
         arguments = [self.replaced[argument] for argument in call.arguments]
         return relax.call_dps_packed(call.name, relax.Tuple(arguments), out_ty=value.ty_args[0])
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
 
 
 def _is_copy(found: ComposedLayer) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of
 
 _PERMUTE = "relax.permute_dims"
 
@@ -50,16 +50,13 @@ class _Rewriting(MainRewriter):
 
         joined = self.found.get(variable)
         if joined is None:
-            return rebuilt(value, lambda part: self.replaced.get(part, part))
+            return self.again(value)
         ordered = sorted(joined.access.factors, key=lambda factor: -factor.stride)
         result = self._reshaped(self.replaced[joined.source], [factor.extent for factor in ordered])
         axes = [ordered.index(factor) for factor in joined.access.factors]
         if axes != sorted(axes):
             result = self.builder.emit(relax.op.permute_dims(result, axes))
         return self._reshaped(result, shape_of(variable))
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
 
     def _reshaped(self, tensor: Any, extents: list[int]) -> Any:
         from tvm import relax

@@ -86,9 +86,6 @@ class _Rewriting(MainRewriter):
             same = operator_of(before) in _VIEWS and shape_of(before) == shape_of(before.args[0])
             source = before.args[0] if same else None
 
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
-
     def _leaf(self, part: Any) -> Any:
         return self.replaced.get(part, part)
 

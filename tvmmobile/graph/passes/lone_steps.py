@@ -204,10 +204,7 @@ class _WithoutCopies(MainRewriter):
         found = self.layers.get(external_name(value) or "")
         if found is not None and _changes_nothing(found.layer, found.parameters):
             value = value.args[1].fields[0]
-        return rebuilt(value, lambda part: self.replaced.get(part, part))
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
+        return self.again(value)
 
 
 def _changes_nothing(layer: Any, parameters: LayerParameters) -> bool:

@@ -22,7 +22,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Resize
 from tvmmobile.graph.layouts import Layout, shuffled
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 from tvmmobile.graph.precision import FLOAT32
 
 
@@ -71,15 +71,12 @@ class _Rewriting(MainRewriter):
         if variable in self.results:
             return relax.op.reshape(self.results[variable], shape_of(variable))
         made = self.found.get(variable)
-        new = rebuilt(value, lambda part: self.replaced.get(part, part))
+        new = self.again(value)
         if made is None:
             return new
         out = relax.TensorType(made.composed.layer.output_shape, FLOAT32.name)
         self.results[made.output] = self.builder.emit(relax.Call(new.op, new.args, new.attrs, [out]))
         return relax.op.reshape(self.results[made.output], shape_of(variable))  # for the views in between, which nothing reads any more
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
 
 
 def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> _Found | None:

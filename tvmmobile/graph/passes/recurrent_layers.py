@@ -14,9 +14,9 @@ import numpy as np
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Layer, LayerParameters, Recurrent
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, states_of
-from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
 from tvmmobile.graph.passes.fold_constants import fold_constants
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.unrolled_cells import CURVES, Cell, unrolled
 from tvmmobile.system.errors import UserError
@@ -118,7 +118,7 @@ class _Rewriting(MainRewriter):
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.results:
             return self.results[value.tuple_value][value.index]
-        again = rebuilt(value, lambda part: self.replaced.get(part, part))
+        again = self.again(value)
         layer = _layer_of(value)
         if layer is None:
             return again
@@ -132,9 +132,6 @@ class _Rewriting(MainRewriter):
 
         bound = self.builder.lookup_binding(value) if isinstance(value, tvm.ir.Var) else None
         return bound if isinstance(bound, tvm.ir.GenericConst) else value
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
 
     def _layer(self, layer: Recurrent, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Emit a layer; returns the results of the importer's call."""
@@ -153,10 +150,8 @@ class _Rewriting(MainRewriter):
         if not self.accepts(layer):
             cells = [Cell(layer.cell, *both, CURVES[layer.cell]) for both in zip(weights, biases, strict=True)]
             return unrolled(cells, data, states, layer.direction)
-        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
-        self.layers[name] = ComposedLayer(layer, LayerParameters(np.stack(weights), np.stack(biases)))
-        inputs = relax.Tuple([data, *states])
-        result = self.builder.emit(relax.call_dps_packed(name, inputs, out_ty=relax.TensorType(layer.output_shape, FLOAT32.name)))
+        composed = ComposedLayer(layer, LayerParameters(np.stack(weights), np.stack(biases)))
+        result = self.builder.emit(layer_call(self.layers, composed, [data, *states]))
         if not layer.memory:
             return (result,)
         outputs, memory = (

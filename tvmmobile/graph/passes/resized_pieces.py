@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Resize
-from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name, layer_call
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 
 
 def resized_pieces(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
@@ -63,21 +62,11 @@ class _Rewriting(MainRewriter):
         """The call of the rest, behind those of the share and its enlargement, or the old value."""
         made = self.found.get(variable)
         if made is None:
-            return rebuilt(value, lambda part: self.replaced.get(part, part))
-        share = self.builder.emit(self._call(made.share, [self.replaced[made.image]]))
-        enlarged = self.builder.emit(self._call(made.enlarged, [share]))
+            return self.again(value)
+        share = self.builder.emit(layer_call(self.layers, made.share, [self.replaced[made.image]]))
+        enlarged = self.builder.emit(layer_call(self.layers, made.enlarged, [share]))
         sources, operands = ([self.replaced[one] for one in some] for some in (made.sources, made.operands))
-        return self._call(made.rest, [*sources, enlarged, *operands])
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
-
-    def _call(self, composed: ComposedLayer, arguments: list[Any]) -> Any:
-        from tvm import relax
-
-        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
-        self.layers[name] = composed
-        return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(composed.layer.output_shape, FLOAT32.name))
+        return layer_call(self.layers, made.rest, [*sources, enlarged, *operands])
 
 
 def _split(value: Any, values: dict[Any, Any], readers: dict[Any, list[Any]], layers: dict[str, ComposedLayer]) -> _Split | None:

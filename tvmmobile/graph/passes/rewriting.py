@@ -128,9 +128,13 @@ class MainRewriter(ABC):
     def value(self, variable: Any, value: Any) -> Any:
         """The new value of an old variable."""
 
-    @abstractmethod
     def output(self, variable: Any) -> Any:
-        """The variable to return in place of an old one."""
+        """Return the variable to return in place of an old one."""
+        return self.replaced[variable]
+
+    def again(self, value: Any) -> Any:
+        """Rebuild an expression of the new variables."""
+        return rebuilt(value, lambda part: self.replaced.get(part, part))
 
 
 def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:

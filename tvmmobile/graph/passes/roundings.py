@@ -18,8 +18,8 @@ import numpy as np
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift_of
-from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, viewed
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
+from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 
 #: Operators that only move numbers.
@@ -83,13 +83,6 @@ class _Recognising(MainRewriter):
     def __init__(self, main: Any) -> None:
         super().__init__(main)
         self.found: dict[Any, _Found] = {}
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
-
-    def again(self, value: Any) -> Any:
-        """An expression of new variables."""
-        return rebuilt(value, lambda part: self.replaced.get(part, part))
 
     def rounding(self, variable: Any, value: Any) -> _Found | None:
         """The tensor that an expression rounds, or the parameter of integers that it dequantises; `None` for others."""
@@ -268,8 +261,4 @@ class _Composing(_Recognising):
         return self._call(variable, moved, replace(before.layer, shape=tuple(shape_of(variable))))
 
     def _call(self, variable: Any, source: Any, layer: Rounding) -> Any:
-        from tvm import relax
-
-        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
-        self.layers[name] = ComposedLayer(layer, NO_PARAMETERS)
-        return relax.call_dps_packed(name, relax.Tuple([source]), out_ty=variable.ty)
+        return layer_call(self.layers, ComposedLayer(layer, NO_PARAMETERS), [source], variable.ty)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of
 from tvmmobile.graph.passes.views import constant_of
 
 _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims"}
@@ -41,14 +41,11 @@ class _Rewriting(MainRewriter):
 
         found = self._image(variable, value)
         if found is None:
-            return rebuilt(value, lambda part: self.replaced.get(part, part))
+            return self.again(value)
         self.images[variable] = image = self.builder.emit(found)
         if isinstance(image.ty, relax.TupleType):  # which is read through its parts
-            return rebuilt(value, lambda part: self.replaced.get(part, part))
+            return self.again(value)
         return image if shape_of(image) == shape_of(variable) else relax.op.reshape(image, shape_of(variable))
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
 
     def _image(self, variable: Any, value: Any) -> Any:
         """An expression of the image that a variable shows; `None` where none is known."""

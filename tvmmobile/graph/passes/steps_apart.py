@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.integers import CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Rounding
-from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, viewed
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name, layer_call
+from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, viewed
 
 
 def steps_apart(
@@ -44,8 +42,10 @@ class _Rewriting(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """The steps of a layer whose sums are integers, or the same."""
+        from tvm import relax
+
         name = external_name(value) or ""
-        found, again = self.layers.get(name), rebuilt(value, lambda part: self.replaced.get(part, part))
+        found, again = self.layers.get(name), self.again(value)
         if found is None or not isinstance(found.layer, Conv2d) or not self._should_be_apart(variable, value.args[1].fields, found.layer):
             return again
         sums = ComposedLayer(
@@ -56,21 +56,8 @@ class _Rewriting(MainRewriter):
             return again
         self.layers[name] = sums
         data, *others = again.args[1].fields
-        return self._call(self._name(steps), [self.builder.emit(self._call(name, [data], shape_of(variable))), *others], shape_of(variable))
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
-
-    def _name(self, found: ComposedLayer) -> str:
-        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
-        self.layers[name] = found
-        return name
-
-    @staticmethod
-    def _call(name: str, arguments: list[Any], shape: list[int]) -> Any:
-        from tvm import relax
-
-        return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, FLOAT32.name))
+        computed = self.builder.emit(relax.call_dps_packed(name, relax.Tuple([data]), out_ty=variable.ty))
+        return layer_call(self.layers, steps, [computed, *others], variable.ty)
 
     def _should_be_apart(self, variable: Any, read: Any, layer: Conv2d) -> bool:
         """Return whether a layer reads integers and has steps that it cannot do in integers."""

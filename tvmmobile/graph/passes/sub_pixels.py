@@ -15,7 +15,7 @@ import numpy as np
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.operators import Trait, operators_with
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, constant_of
 
 _TRANSPOSED = "relax.nn.conv2d_transpose"
@@ -83,19 +83,13 @@ class _Unfolding(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """A convolution, an operator on its channels before they are shuffled, or the old value."""
-        found = _unfolded(value, self._new) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
+        found = _unfolded(value, self.again) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
         if found is None:
-            return self._new(value)
+            return self.again(value)
         emitted = self.builder.emit(found.source)
         self.shuffled[variable] = found = replace(found, source=emitted)
         # A batch norm is read through its parts.
-        return self._new(value) if operator_of(value) == _NORM else found.expression()
-
-    def output(self, variable: Any) -> Any:
-        return self.replaced[variable]
-
-    def _new(self, value: Any) -> Any:
-        return rebuilt(value, lambda leaf: self.replaced.get(leaf, leaf))
+        return self.again(value) if operator_of(value) == _NORM else found.expression()
 
     def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
         """An operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
