@@ -53,7 +53,7 @@ def run(
     """The output of a schedule's kernel on a board, and the reference's."""
     assert template_named(schedule.template, schedule.version) is not None
     for layer, parameters in zip(task.region, given, strict=True):
-        assert is_wide(layer, parameters) <= getattr(layer, "wide", False)
+        assert is_wide(layer, parameters) <= layer.integers.wide
     return output_on(agents, task, schedule, given, inputs, folder), expected_output(task, inputs, given)
 
 

@@ -102,7 +102,8 @@ def window(rng: random.Random) -> Conv2d:
         edges[axis] += max((kernel[axis] - 1) * dilation[axis] + 1 - side - edges[axis] - edges[axis + 2], 0)
     wide = channels * kernel[0] * kernel[1] <= 256 and rng.random() < 0.3
     clamp = rng.choice(((None, None), (None, None), "hswish"))
-    steps = {"residual": rng.random() < 0.3, "bounded": rng.random() < 0.5, "wide": wide, "clamp": clamp, "dilation": dilation}
+    residual, facts = rng.random() < 0.3, IntegerFacts(bounded=rng.random() < 0.5, wide=wide)
+    steps = {"residual": residual, "integers": facts, "clamp": clamp, "dilation": dilation}
     return Conv2d(height, width, channels, rng.choice((3, 8, 20, 37)), kernel, stride, (edges[0], edges[1], edges[2], edges[3]), **steps)
 
 
