@@ -43,5 +43,5 @@ def test_it_runs_on_a_board(tmp_path: Path, dtype: str, threads: int, error: flo
     library = tvmmobile.compile(model, "pi5", dtype=dtype, threads=threads, out=tmp_path / "out", logs=tmp_path)
     names = [kernel["name"].partition("_")[0] for kernel in library.manifest()["kernels"]]
     assert {"groupnorm", "rmsnorm", "softmax", "resize"} <= set(names)
-    assert names.count("transpose") == 1  # the output's
+    assert sum("transpose" in kernel["name"] for kernel in library.manifest()["kernels"]) == 1  # the output's
     assert relative_error(library.run(library.reference().inputs, "pi5"), library.reference().outputs[0]) < error
