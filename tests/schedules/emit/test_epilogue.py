@@ -72,6 +72,7 @@ def test_every_template_of_sums_is_tried() -> None:
         "group_norm",
         "attention",
         "batched_product",
+        "recurrent",
         "softmax",
     }
 
