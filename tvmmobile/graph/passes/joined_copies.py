@@ -54,7 +54,8 @@ class _Call:
         """The call that a value is."""
         name = str(external_name(value))
         found = layers[name]
-        return cls(name, found.layer, tuple(value.args[1].fields), _is_copy(found))
+        copy = found.copy
+        return cls(name, found.layer, tuple(value.args[1].fields), copy is not None and copy.in_layout == "NHWC")
 
 
 class _Rewriting(MainRewriter):
@@ -73,15 +74,6 @@ class _Rewriting(MainRewriter):
             return self.again(value)
         arguments = [self.replaced[argument] for argument in call.arguments]
         return relax.call_dps_packed(call.name, relax.Tuple(arguments), out_ty=value.ty_args[0])
-
-
-def _is_copy(found: ComposedLayer) -> bool:
-    """Return whether a layer returns its input, or its input plus its residual."""
-    layer, parameters = found.layer, found.parameters
-    if not (isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1)) or any(layer.padding):
-        return False
-    plain = not (layer.scaled or layer.steps) and layer.in_layout == layer.out_layout == "NHWC"
-    return plain and bool((parameters.weight == 1).all()) and not parameters.bias.any()
 
 
 def _reading(call: _Call, calls: dict[Any, _Call], readers: dict[Any, list[Any]]) -> _Call | None:

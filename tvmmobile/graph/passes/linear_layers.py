@@ -13,7 +13,7 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
 #: Operators that only change a tensor's shape; `broadcast_to` if the shape stays.
@@ -65,17 +65,17 @@ class _Rewriting(MainRewriter):
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
-                self.seen[variable] = self._made(rebuilt(value, self._leaf))
+                self.seen[variable] = self._made(self.again(value))
                 self.guessed.add(variable)
                 if turned(value, TO_LAST) is not None:
                     self._show_first(value.args[0], self.seen[variable].image)
                 return self.seen[variable].image
-            return rebuilt(value, self._leaf)
+            return self.again(value)
         self.seen[variable] = seen
         if seen.first and operator_of(value) not in {*_VIEWS, "relax.permute_dims"}:
             return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, TO_FIRST)), shape_of(variable))
         if seen.first:
-            return rebuilt(value, self._leaf)
+            return self.again(value)
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
 
     def _show_first(self, source: Any, image: Any) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
@@ -202,13 +201,7 @@ class _WithoutCopies(MainRewriter):
     def value(self, variable: Any, value: Any) -> Any:
         """The input of a layer that changes nothing, or the old value."""
         found = self.layers.get(external_name(value) or "")
-        if found is not None and _changes_nothing(found.layer, found.parameters):
+        copy = None if found is None else found.copy
+        if copy is not None and not (copy.pieces or copy.residual):
             value = value.args[1].fields[0]
         return self.again(value)
-
-
-def _changes_nothing(layer: Any, parameters: LayerParameters) -> bool:
-    plain = isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1) and not any(layer.padding)
-    if not plain or layer.pieces or layer.residual or layer.scaled or layer.steps or layer.in_layout != layer.out_layout:
-        return False
-    return bool((parameters.weight == 1).all()) and not parameters.bias.any()
