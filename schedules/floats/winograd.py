@@ -102,12 +102,12 @@ class Winograd(Template):
         space = self.space(task)
         if space is None:
             return math.inf
-        return cycles(task, layer_of(task, Conv2d), space.usual) / (task.least_macs / task.lanes / task.threads)
+        return cycles(task, _grid(layer_of(task, Conv2d), space.usual), space.usual) / (task.least_macs / task.lanes / task.threads)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""
         layer = layer_of(task, Conv2d)
-        grid, vectors = TileGrid(layer, knobs["size"], knobs["tiles"]), knobs["columns"] // task.lanes
+        grid, vectors = _grid(layer, knobs), knobs["columns"] // task.lanes
         return [
             math.log2(layer.out_height * layer.out_width),
             math.log2(layer.in_channels),
@@ -118,7 +118,7 @@ class Winograd(Template):
             math.log2(grid.blocks),
             waste(layer.out_height, grid.outputs) + waste(layer.out_width, grid.outputs),
             waste(grid.block, knobs["rows"]),
-            math.log2(cycles(task, layer, knobs)),
+            math.log2(cycles(task, grid, knobs)),
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
@@ -137,20 +137,26 @@ class Winograd(Template):
         return [np.concatenate(packed), *pack_constants(parameters[0], task.lanes)]
 
 
+def _grid(layer: Conv2d, knobs: Knobs) -> TileGrid:
+    """Return the tiles that the knobs make of a layer's output."""
+    return TileGrid(layer, knobs["size"], knobs["tiles"])
+
+
 @functools.lru_cache(maxsize=256)
 def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, ...], float]:
     """The combinations with the lowest estimated cost, and that. Equal tasks may be for different machines: the machine is a key."""
-    choices = dict(options)
+    choices, lanes = dict(options), task.lanes
+    grids = {(size, tiles): TileGrid(layer, size, tiles) for size in choices["size"] for tiles in choices["tiles"]}
     found: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
     for values in itertools.product(*choices.values()):
         knobs = dict(zip(choices, values, strict=True))
-        grid = TileGrid(layer, knobs["size"], knobs["tiles"])
+        grid = grids[knobs["size"], knobs["tiles"]]
         channels = layer.out_channels // knobs["parts"]
-        if not good_tile(machine, task.lanes, knobs["rows"], knobs["columns"], grid.block, channels):
+        if not good_tile(machine, lanes, knobs["rows"], knobs["columns"], grid.block, channels):
             continue
         if knobs["columns"] > channels or (knobs["tiles"] and knobs["tiles"] >= grid.tiles):
             continue
-        found.setdefault(knobs["size"], []).append((cycles(task, layer, knobs), values))
+        found.setdefault(knobs["size"], []).append((cycles(task, grid, knobs), values))
     best = min((cost for members in found.values() for cost, _ in members), default=0.0)
     members = (member for same in found.values() for member in sorted(same)[:MEMBERS])
     return {values: cost for cost, values in members if cost <= 1.5 * best}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES, MatrixProduct
 from tvmmobile.schedules.floats.winograd_nest import TileGrid
@@ -14,9 +13,9 @@ _INPUT_OPERATIONS = {2: 6, 4: 16, 6: 30}
 _OUTPUT_OPERATIONS = {2: 8, 4: 15, 6: 27}
 
 
-def cycles(task: Task, layer: Conv2d, knobs: Knobs) -> float:
-    """Estimated time with `Winograd`'s knobs until the last thread is done, in vector multiply-adds."""
-    grid, machine = TileGrid(layer, knobs["size"], knobs["tiles"]), task.machine
+def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
+    """Estimated time with `Winograd`'s knobs, whose tiles are `grid`, until the last thread is done, in vector multiply-adds."""
+    layer, machine = grid.layer, task.machine
     side = knobs["size"] + TAPS - 1
     points, line = side * side, LINE_BYTES // task.precision.bytes
     depth, channels, parts = layer.in_channels, layer.out_channels, knobs["parts"]

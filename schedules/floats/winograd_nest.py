@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from math import gcd
 from typing import TypeVar
@@ -39,27 +40,27 @@ class TileGrid:
     outputs: int
     most: int
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Tiles from top to bottom."""
         return -(-self.layer.out_height // self.outputs)
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Tiles from left to right."""
         return -(-self.layer.out_width // self.outputs)
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """All of them."""
         return self.rows * self.columns
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         """Blocks of tiles."""
         return -(-self.tiles // (self.most or self.tiles))
 
-    @property
+    @cached_property
     def block(self) -> int:
         """Tiles of a block."""
         return -(-self.tiles // self.blocks)

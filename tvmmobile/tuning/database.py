@@ -274,14 +274,15 @@ def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
     Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
     cannot be read.
     """
+    known = KnownTasks()
     for text in lines_in(content_of(path)):
         try:
-            line = read_line(text)
+            line = read_line(text, known)
         except MalformedRecord:
             continue
         found = line.identity
         if (found.device, found.tvm) == (identity.device, identity.tvm):
-            yield replace(line, records=tuple(filter(usable, line.records)))
+            yield replace(line, records=tuple(record for record in line.records if usable(record, known)))
 
 
 @contextmanager

@@ -130,10 +130,10 @@ def _written(version: int, task: Task, value: Mapping[str, Any], identity: Ident
     return json.dumps(whole, separators=(",", ":")) + "\n"
 
 
-def read_line(text: bytes) -> Line:
-    """Return the content of a line; raises `MalformedRecord` if it is not a record."""
+def read_line(text: bytes, known: KnownTasks | None = None) -> Line:
+    """Return the content of a line; raises `MalformedRecord` if it is not a record. Readers of many lines give what they know of the tasks."""
     try:
-        value, known = json.loads(text.decode()), KnownTasks()
+        value, known = json.loads(text.decode()), known or KnownTasks()
         line = line_in(value, identity_in(value), known)
         for record in line.records:
             usable(record, known)  # impossible shapes are found here

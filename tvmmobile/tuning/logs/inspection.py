@@ -17,7 +17,7 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import is_retired, short, untakable
 from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_in, log_paths
-from tvmmobile.tuning.records import UNFINISHED, Identity, Line, MalformedRecord, read_line, usable
+from tvmmobile.tuning.records import UNFINISHED, Identity, KnownTasks, Line, MalformedRecord, read_line, usable
 from tvmmobile.tuning.trials import digest, family
 
 #: A log's name.
@@ -123,16 +123,16 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
 
     A kernel's line of a compacted log with some such schedules has a remark.
     """
-    lines = lines_in(content)
+    lines, known = lines_in(content), KnownTasks()
     for number, text in enumerate(lines, 1):
         unfinished = number == len(lines) and not content.endswith(b"\n")
         try:
-            held = read_line(text)
+            held = read_line(text, known)
         except MalformedRecord as error:
             why = UNFINISHED if unfinished else f"not a record: {short(str(error))}"
             yield LogLine(number, text, None, why)
         else:
-            wrong = [why for record in held.records if not usable(record) and (why := untakable(record.schedule))]
+            wrong = [why for record in held.records if not usable(record, known) and (why := untakable(record.schedule))]
             whole = len(wrong) == len(held.records)
             yield LogLine(number, text, held, wrong[0] if wrong and whole else "", wrong[0] if wrong and not whole else "")
 
