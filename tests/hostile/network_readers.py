@@ -16,7 +16,7 @@ _IMPORT_S = 10.0
 def _gate(folder: Path) -> Prepared:
     """What a `.pt2` may hold, before PyTorch loads it."""
     from tvmmobile.networks.own.files import OwnFile, Wanted
-    from tvmmobile.networks.own.pt2_archive import checked_archive
+    from tvmmobile.networks.own.pt2.archive import checked_archive
 
     file = OwnFile(folder / "x.pt2")
     return [pt2(), pt2("dynamic"), pt2("varied")], lambda content: checked_archive(file, content, Wanted(8), "Export it.")

@@ -24,9 +24,9 @@ from tvmmobile.graph.passes import pipeline as passes
 from tvmmobile.graph.passes.rewriting import rewrite_main
 from tvmmobile.networks import frontend, torch_trace
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.own import onnx_importer
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import load_own, own_specs
+from tvmmobile.networks.own.onnx import importer
 from tvmmobile.pipeline import build as building
 from tvmmobile.pipeline import checking, plan
 from tvmmobile.pipeline.agreement import agreement
@@ -97,7 +97,7 @@ def test_an_operator_that_is_imported_wrongly_is_named(tmp_path: Path, monkeypat
         right = relax.op.nn.relu(inputs[0])
         return relax.op.multiply(right, relax.const(1.01)) if int(inputs[0].ty.shape[1]) == 6 else right
 
-    monkeypatch.setitem(onnx_importer.CONVERTERS, "Relu", wrong)
+    monkeypatch.setitem(importer.CONVERTERS, "Relu", wrong)
     message = refused(job_of(two_convolutions(tmp_path)))
     assert re.fullmatch(
         r"net_\S+\.so disagrees with ONNX Runtime \S+ on QEMU's cortex-a72: "

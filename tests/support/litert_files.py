@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.litert_operators import onnx_of
-from tvmmobile.networks.own.litert_reader import LiteRtNetwork, read_litert
-from tvmmobile.networks.own.litert_states import without_variables
-from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
-from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
+from tvmmobile.networks.own.litert.operators import onnx_of
+from tvmmobile.networks.own.litert.reader import LiteRtNetwork, read_litert
+from tvmmobile.networks.own.litert.states import without_variables
+from tvmmobile.networks.own.onnx.quantised import is_quantised, without_integers
+from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.system.errors import UserError
 
 Array = npt.NDArray[Any]

@@ -23,7 +23,7 @@ import tvmmobile
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import INT8
-from tvmmobile.networks.own.exported_quantised import register_operators
+from tvmmobile.networks.own.pt2.quantised import register_operators
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.prepared import Prepared, prepared

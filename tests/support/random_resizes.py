@@ -24,8 +24,8 @@ from tvmmobile.graph.taps import is_given, taps_of
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.networks.frontend import decomposed, export_torch, import_program
-from tvmmobile.networks.own.onnx_constants import fold_constants
-from tvmmobile.networks.own.onnx_importer import import_onnx
+from tvmmobile.networks.own.onnx.constants import fold_constants
+from tvmmobile.networks.own.onnx.importer import import_onnx
 from tvmmobile.networks.torch_resizes import OPERATORS, WEIGHTED
 from tvmmobile.system.toolchain import toolchain
 

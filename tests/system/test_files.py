@@ -25,7 +25,7 @@ WRITES_ITSELF = {
     "tvmmobile/tuning/search/trial.py": "a worker's scratch folder",
     "tvmmobile/tuning/database.py": "the lock's owner; records are appended",
     "tvmmobile/accuracy/noise.py": "inputs in a scratch folder",
-    "tvmmobile/networks/own/pt2_archive.py": "an archive in memory",
+    "tvmmobile/networks/own/pt2/archive.py": "an archive in memory",
     "tvmmobile/native/library.py": "sources and objects in a scratch folder",
     "tvmmobile/virtual/sysroot.py": "a folder that `made_once` renames as a whole",
     "tvmmobile/pipeline/cluster/worker.py": "a Dask worker's folder",

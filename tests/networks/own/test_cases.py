@@ -17,9 +17,9 @@ from quantised_files import run_onnxruntime
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks import frontend
 from tvmmobile.networks.model import load as load_model
-from tvmmobile.networks.own import onnx_importer
 from tvmmobile.networks.own.files import Side, own_file
 from tvmmobile.networks.own.loading import load_own
+from tvmmobile.networks.own.onnx import importer
 from tvmmobile.system.errors import UserError
 
 CASES = Path(__file__).with_name("cases")
@@ -167,7 +167,7 @@ def test_an_operator_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatc
     def refuse(*_given: Any) -> Any:
         raise ValueError("too odd")
 
-    monkeypatch.setitem(onnx_importer.CONVERTERS, "Relu", refuse)
+    monkeypatch.setitem(importer.CONVERTERS, "Relu", refuse)
     path = write_model(tmp_path / "net.onnx", convolution([helper.make_node("Relu", ["c"], ["y"], "bend")]))
     with pytest.raises(UserError, match=r"the operator Relu \(node 'bend', opset 17\) cannot be imported into Relax: ValueError: too odd"):
         load(path)

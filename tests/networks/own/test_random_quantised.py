@@ -13,7 +13,7 @@ from quantised_files import in_integers, smallest_step
 from random_quantised import TOOLS, Drawn, Tool, image_of, quantised_by, random_network
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
+from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 #: Share of the largest magnitude by which float32 may differ.

@@ -21,7 +21,7 @@ from torch import nn
 from tvmmobile.graph.network import lower
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported
-from tvmmobile.networks.own.onnx_runtime import start_onnx_runtime
+from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.networks.own.references import HostReference
 from tvmmobile.system.errors import UserError
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tvmmobile.networks.own.onnx_constants import with_shapes
+from tvmmobile.networks.own.onnx.constants import with_shapes
 
 Array = npt.NDArray[Any]
 Values = Callable[[np.random.Generator, Sequence[int]], Array]

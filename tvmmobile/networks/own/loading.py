@@ -11,10 +11,10 @@ from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import ALONE, Imported
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.networks.own.exported_program import load_exported_program
 from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
-from tvmmobile.networks.own.litert_file import load_litert
-from tvmmobile.networks.own.onnx_file import files_beside, load_onnx
+from tvmmobile.networks.own.litert.file import load_litert
+from tvmmobile.networks.own.onnx.file import files_beside, load_onnx
+from tvmmobile.networks.own.pt2.program import load_exported_program
 from tvmmobile.networks.own.python_file import load_python
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted

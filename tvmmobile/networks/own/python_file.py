@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
-from tvmmobile.networks.own.exported_program import imported_program
 from tvmmobile.networks.own.files import OwnFile, Wanted, height_and_width, read_whole
+from tvmmobile.networks.own.pt2.program import imported_program
 from tvmmobile.networks.signature import words
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import Terminated

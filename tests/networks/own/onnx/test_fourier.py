@@ -1,0 +1,81 @@
+"""Fourier transforms of ONNX files agree with ONNX Runtime for random lengths, windows and axes, or are refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from onnx_campaign import AGREES, REFUSED, outcomes
+from random_onnx import Case
+
+from tvmmobile.networks.own.onnx.constants import with_shapes
+
+Array = np.ndarray[Any, Any]
+
+
+def case(operator: str, opset: int, nodes: Sequence[Any], shape: Sequence[int], constants: Mapping[str, Array], seed: int = 0) -> Case:
+    """A model in which the input `x` times a matrix of weights is `c`, and nodes make `y` of that."""
+    random = np.random.default_rng(seed)
+    values = {"w": random.normal(0, 1, (shape[-1], shape[-1])).astype(np.float32), **constants}
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["c"]), *nodes],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(array, name) for name, array in values.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    made.ir_version = 8
+    return Case("fourier", operator, opset, seed, with_shapes(made), {"x": random.normal(0, 1, shape).astype(np.float32)})
+
+
+def number(value: int) -> Array:
+    return np.array(value, np.int64)
+
+
+def short_time(seed: int) -> Case:
+    """Frames of any length with or without a window, one behind another, overlapping, or with samples between them."""
+    random = np.random.default_rng(seed)
+    length = int(random.integers(3, 40))
+    samples, hop = length + int(random.integers(0, 90)), int(random.integers(1, 50))
+    window = {"v": random.uniform(0.1, 1, length).astype(np.float32)} if seed % 3 else {}
+    names = ["d", "h", "v" if window else "", "" if window and seed % 2 else "n"]
+    nodes = [helper.make_node("Reshape", ["c", "s"], ["d"]), helper.make_node("STFT", names, ["y"], onesided=int(seed % 4 > 0))]
+    sizes = {"s": np.array([2, samples] + [1] * (seed % 2), np.int64), "h": number(hop), "n": number(length)}
+    return case("STFT", 17, nodes, (2, samples), {**sizes, **window}, seed)
+
+
+def discrete(seed: int) -> Case:
+    """Transforms of real and complex numbers along any axis, of part of them or with zeros behind them, there and back."""
+    random = np.random.default_rng(seed)
+    shape = (int(random.integers(1, 4)), int(random.integers(1, 9)), int(random.integers(1, 9)), 1 + seed % 2)
+    axis, opset, inverse = int(random.integers(0, 3)), (17, 20)[seed % 3 > 0], seed % 5 == 1
+    length = {"n": number(max(1, shape[axis] + int(random.integers(-2, 4))))} if seed % 4 else {}
+    names, given = ["d", "n" if length else ""], {"inverse": int(inverse), "onesided": int(not inverse and shape[-1] == 1)}
+    more = {"axis": axis} if opset == 17 else {}
+    if opset == 20:
+        names, length = [*names, "a"], {**length, "a": number(axis - 4 if seed % 2 else axis)}
+    nodes = [helper.make_node("Reshape", ["c", "s"], ["d"]), helper.make_node("DFT", names, ["y"], **given, **more)]
+    return case("DFT", opset, nodes, (1, int(np.prod(shape))), {"s": np.array(shape, np.int64), **length}, seed)
+
+
+def test_random_transforms_agree_with_onnx_runtime() -> None:
+    found = list(outcomes([*map(short_time, range(12)), *map(discrete, range(16))]))
+    assert [outcome for outcome in found if outcome.result != AGREES] == [] and len(found) == 28
+
+
+def test_what_has_no_constant_matrix_is_refused_by_name() -> None:
+    computed = [
+        helper.make_node("Reshape", ["c", "s"], ["d"]),
+        helper.make_node("Abs", ["d"], ["v"]),
+        helper.make_node("STFT", ["d", "h", "v"], ["y"]),
+    ]
+    long = [helper.make_node("Reshape", ["c", "s"], ["d"]), helper.make_node("DFT", ["d", "n"], ["y"], axis=1)]
+    cases = [
+        case("STFT", 17, computed, (1, 8), {"s": np.array([1, 8], np.int64), "h": number(2)}),
+        case("DFT", 17, long, (1, 4096), {"s": np.array([1, 4096, 1], np.int64), "n": number(8192)}),
+    ]
+    assert [outcome.result for outcome in outcomes(cases[1:])] == [REFUSED]
+    assert all(outcome.result != AGREES for outcome in outcomes(cases[:1]))  # ONNX Runtime takes no such window either

@@ -1,0 +1,358 @@
+"""Quantised ONNX networks: in integers they compute what ONNX Runtime does."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from network_files import Graph, write_model
+from onnx import helper
+from own_networks import load
+from quantised import run
+from quantised_files import (
+    SHAPE,
+    in_integers,
+    layer_by_layer,
+    noise,
+    of_integers,
+    onnx_integers,
+    residual_network,
+    run_onnxruntime,
+    smallest_step,
+    steps_off,
+    window_network,
+    write_quantised_onnx,
+)
+from small_networks import seeded, unit
+from torch import nn
+
+import tvmmobile
+from tvmmobile.graph.layers import Array, Conv2d, Opaque
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.prepared import Prepared
+from tvmmobile.system.errors import UserError
+
+KINDS = [(False, False), (False, True), (True, False), (True, True)]
+NAMES = ["QDQ, signed", "QDQ, unsigned", "operators, signed", "operators, unsigned"]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def convolutions(ready: Prepared) -> list[str]:
+    """Precisions of all convolutions and sums."""
+    return [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)]
+
+
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+def test_a_network_that_onnx_runtime_has_quantised(tmp_path: Path, operators: bool, unsigned: bool) -> None:
+    path = write_quantised_onnx(residual_network(), tmp_path, operators=operators, unsigned=unsigned)
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 6 and ready.network.kept == ()
+    opaque = [node.layer.operator for node in ready.network.nodes if isinstance(node.layer, Opaque)]
+    assert opaque == ["cast_subtract_multiply"]  # the output in float32
+    outputs, expected = [], []
+    for seed in (7, 8, 9):
+        assert ready.integers is not None
+        outputs.append(ready.integers.outputs(noise(seed)))
+        expected.append(run_onnxruntime(path, noise(seed)))
+    step = smallest_step(np.concatenate(expected))
+    off = steps_off(np.concatenate(outputs), np.concatenate(expected), step)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.05
+    assert steps_off(load(path).compute((noise(7),))[0], expected[0], step).max() < 1.01
+    layers = ready.details["quantisation"]["layers"]
+    assert len(layers) == 8 and layers[0]["reads"]["scale"] > 0
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+def test_padding_in_front_of_convolutions_is_theirs(tmp_path: Path, unsigned: bool) -> None:
+    """Below and on the right, as TensorFlow pads; it is rounded once more, between itself and the convolution."""
+    padded = nn.ZeroPad2d((0, 1, 0, 1)), *unit(8, 8, 3, 2, groups=8), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 12, 3, 2)
+    padded[1].padding = (0, 0)
+    path = write_quantised_onnx(seeded(*unit(3, 8), *padded, nn.AdaptiveAvgPool2d(1), nn.Flatten(1)), tmp_path, unsigned=unsigned)
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 3 and not any("pad" in node.layer.name for node in ready.network.nodes)
+    assert ready.integers is not None
+    output, expected = ready.integers.outputs(noise(7)), run_onnxruntime(path, noise(7))
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("board", "unsigned"), [("pi4", True), ("pi5", False)])
+def test_windows_that_onnx_runtime_has_quantised(tmp_path: Path, board: str, unsigned: bool) -> None:
+    """Convolutions of 3×3 pixels and many channels: a library returns what the integers on the host are, and ONNX Runtime computes."""
+    path = write_quantised_onnx(window_network(), tmp_path, unsigned=unsigned)
+    library = tvmmobile.compile(tvmmobile.load(path), board, dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    (image,), _ = library.reference()
+    output, expected = library.run(image, board), run_onnxruntime(path, image)
+    assert np.array_equal(output, np.load(library.reference_path)["integers"])
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+    assert "float32_layers" not in library.manifest()
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+@pytest.mark.parametrize(
+    ("family", "alpha", "side"),
+    [
+        pytest.param("mobilenet_v1", 0.25, 64, marks=pytest.mark.long),
+        ("mobilenet_v2", 0.25, 64),
+        pytest.param("mobilenet_v2", 1.0, 224, marks=pytest.mark.long),
+    ],
+)
+def test_a_mobilenet_that_onnx_runtime_has_quantised(tmp_path: Path, family: str, alpha: float, side: int, unsigned: bool) -> None:
+    """Every convolution and sum is in integers. Layer by layer, since generated weights amplify the one step by which a value beside a tie
+    may be off: ONNX Runtime's own outputs differ as much with what it fuses."""
+    module, shape = build_torch_model(ModelSpec(family, alpha, side)).module, (1, 3, side, side)
+    path, image = write_quantised_onnx(module, tmp_path, shape, unsigned=unsigned), noise(7, shape)
+    ready = in_integers(path)
+    assert set(convolutions(ready)) == {"int8"} and ready.network.kept == ()
+    off = layer_by_layer(ready, image, onnx_integers(path, image))
+    assert off.max() <= 1 and (off == 0).mean() >= 0.9999
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("family", ["mobilenet_v1", "mobilenet_v2"])
+def test_a_mobilenet_of_operators_on_integers(tmp_path: Path, family: str, unsigned: bool) -> None:
+    """It computes what the same network computes with QDQ."""
+    module, shape, outputs = build_torch_model(ModelSpec(family, 0.25, 64)).module, (1, 3, 64, 64), []
+    for operators in (False, True):
+        ready = in_integers(write_quantised_onnx(module, tmp_path, shape, operators=operators, unsigned=unsigned))
+        assert set(convolutions(ready)) == {"int8"} and ready.network.kept == () and ready.integers is not None
+        outputs.append(ready.integers.outputs(noise(7, shape)))
+    assert np.array_equal(*outputs)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("board", [pytest.param("pi4", marks=pytest.mark.long), "pi5"])
+def test_a_library_of_a_quantised_network(tmp_path: Path, board: str) -> None:
+    """It returns what the integers on the host are, bit for bit, and what ONNX Runtime computes."""
+    path = write_quantised_onnx(residual_network(), tmp_path)
+    library = tvmmobile.compile(tvmmobile.load(path), board, dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    (image,), _ = library.reference()
+    output = library.run(image, board)
+    assert np.array_equal(output, np.load(library.reference_path)["integers"])
+    expected = run_onnxruntime(path, image)
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+    manifest = library.manifest()
+    assert manifest["quantisation"]["calibration"] is None and "float32_layers" not in manifest
+
+
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+def test_an_input_of_integers(tmp_path: Path, operators: bool, unsigned: bool) -> None:
+    """The first convolution reads them as they are."""
+    path = of_integers(write_quantised_onnx(residual_network(), tmp_path, operators=operators, unsigned=unsigned))
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 6 and ready.network.kept == () and ready.integers is not None
+    first = ready.network.nodes[0].layer
+    assert isinstance(first, Conv2d) and (first.reads, first.in_layout) == ("uint8" if unsigned else "", "NCHW")
+    image = integers(3, unsigned)
+    expected, output = run_onnxruntime(path, image), ready.integers.outputs(image)
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01 and (output != expected).mean() < 0.1
+    kept = in_integers(path, keep=("1",))
+    assert convolutions(kept) == ["float32", *["int8"] * 5] and kept.integers is not None
+    assert steps_off(kept.integers.outputs(image), expected, smallest_step(expected)).max() < 2.01
+
+
+def integers(seed: int, unsigned: bool) -> Array:
+    """An input of bytes."""
+    found: Array = np.random.default_rng(seed).integers(0, 256, SHAPE).astype(np.uint8).view(np.uint8 if unsigned else np.int8)
+    return found
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("keep", [(), ("1",)], ids=["integers", "float32"])
+def test_a_library_that_takes_integers(tmp_path: Path, keep: tuple[str, ...]) -> None:
+    """Channels in front, without sign; its first convolution in integers, or in float32 behind a conversion."""
+    path, image = of_integers(write_quantised_onnx(residual_network(), tmp_path, unsigned=True)), integers(4, True)
+    library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", keep=keep, out=tmp_path / "out", logs=tmp_path)
+    ready = in_integers(path, keep=keep)
+    assert ready.integers is not None
+    assert relative_error(library.run(image, "pi5"), ready.integers.outputs(image)) < (1e-6 if not keep else 0.02)
+
+
+def test_layers_that_are_kept_or_not_quantised_stay_in_float32(tmp_path: Path) -> None:
+    path = write_quantised_onnx(residual_network(), tmp_path)
+    ready = in_integers(path, keep=("dw_12x12_24*", "dense*"))
+    assert [one.why for one in ready.network.kept] == ["--keep dw_12x12_24*", "--keep dense*"]
+    whole = in_integers(path)
+    assert ready.integers is not None and whole.integers is not None
+    expected = whole.integers.outputs(noise(7))
+    assert steps_off(ready.integers.outputs(noise(7)), expected, smallest_step(expected)).max() < 1.01
+
+
+def test_scales_in_the_file_leave_nothing_to_calibrate(tmp_path: Path) -> None:
+    path = write_quantised_onnx(residual_network(), tmp_path)
+    np.save(tmp_path / "images.npy", noise(0, (2, *SHAPE[1:])))
+    model = tvmmobile.load(path)
+    for options, named in (({"calibrate": tmp_path / "images.npy"}, "--calibrate"), ({"max_drop": "1%"}, "--max-drop")):
+        with pytest.raises(UserError, match=f"quantised.onnx is quantised already, so {named} does not apply"):
+            tvmmobile.compile(model, "pi5", dtype="int8", out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any = np.int8, after: str = "", **changes: Array) -> Graph:
+    """QDQ around a convolution of 8 to 8 channels; `changes` are constants by name."""
+    generator = np.random.default_rng(0)
+    bounds = np.iinfo(weights)
+    constants: dict[str, Array] = {
+        "w": generator.integers(*((-63, 64) if bounds.min else (1, 256)), (8, 8, 1, 1)).astype(weights),
+        "ws": np.full(8, 0.01, np.float32),
+        "wz": np.full(8, 0 if bounds.min else 100, weights),
+        "s": np.array(scale, np.float32),
+        "z": np.array(1, kind),
+        **changes,
+    }
+
+    def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
+        return helper.make_node(operator, inputs.split(), [output], **attributes)
+
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("DequantizeLinear", "w ws wz", "r", axis=0)]
+    nodes += [node("Conv", "d r", "c"), node("QuantizeLinear", "c s z", "p")]
+    nodes += [node(after, "p", "a")] if after else []
+    return Graph([*nodes, node("DequantizeLinear", "a s z" if after else "p s z", "y")], constants)
+
+
+@pytest.mark.parametrize(
+    ("graph", "complaint"),
+    [
+        (quantised_convolution(scale=0.0), "a scale that is not a positive number: s is 0"),
+        (quantised_convolution(after="Abs"), r"an operator on integers that is not supported: Abs \(a\)"),
+        (quantised_convolution(ws=np.full(8, np.nan, np.float32)), "weights with a scale that is negative or not finite"),
+        (
+            quantised_convolution(ws=np.full((4, 2), 0.01, np.float32)),
+            r"weights \[8, 8, 1, 1\] with scales \[4, 2\]",
+        ),
+    ],
+    ids=["no scale", "operator", "NaN", "blocks"],
+)
+def test_a_quantised_network_that_will_not_do(tmp_path: Path, graph: Graph, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        in_integers(write_model(tmp_path / "net.onnx", graph, (1, 8, 8, 8)))
+    assert "\n" not in caught.value.message and caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "step"),
+    [
+        ("int16", "reads a tensor that is not quantised", 3e-4),
+        ("resize", "no int8 kernel", 0.1),
+        ("u8w", "its output is not quantised", 1e-4),
+    ],
+)
+def test_a_network_without_a_layer_in_integers_is_in_float32(name: str, why: str, step: float) -> None:
+    path = Path(__file__).parents[1] / "cases" / f"qdq_{name}.onnx"
+    ready, imported = in_integers(path), load(path)
+    image = noise(1, imported.spec.input_shape)
+    assert ready.integers is None and {one.why for one in ready.network.kept} == {why}
+    assert steps_off(run(ready.network, image), imported.compute([image])[0], step).max() < 1.01
+
+
+@pytest.mark.parametrize(("board", "dtype", "why"), [("pi5", "int8", []), ("pi4", "float32", ["weights beyond -127 to 127 steps"])])
+def test_the_least_integer_as_a_weight(tmp_path: Path, board: str, dtype: str, why: list[str]) -> None:
+    """PyTorch's observers make it of weights that are as far below 0 as the largest are above it."""
+    weights = np.array(quantised_convolution().constants["w"])
+    weights[::2, 0], weights[1::2, 3] = -128, 127
+    path = write_model(tmp_path / "net.onnx", quantised_convolution(w=weights), (1, 8, 8, 8))
+    ready, image = in_integers(path, board), 3 * noise(1, (1, 8, 8, 8))
+    assert convolutions(ready) == [dtype] and [one.why for one in ready.network.kept] == why
+    assert steps_off(run(ready.network, image), load(path).compute([image])[0], 0.05).max() < 1.01
+
+
+def test_a_batch_norm_behind_a_convolution_of_integers(tmp_path: Path) -> None:
+    """As training in integers leaves it: each filter has the file's scale times a factor of its own, which may be negative."""
+    draw, graph = (
+        np.random.default_rng(6),
+        quantised_convolution(w=np.random.default_rng(5).integers(-127, 128, (8, 8, 3, 3)).astype(np.int8)),
+    )
+    norm = {
+        "gamma": draw.normal(0, 1, 8),
+        "beta": draw.normal(0, 1, 8),
+        "mean": draw.normal(0, 1, 8),
+        "variance": draw.uniform(1, 9, 8),
+    }
+    graph.nodes.insert(4, helper.make_node("BatchNormalization", ["c", *norm], ["n"]))
+    graph.nodes[5].input[0] = "n"
+    constants = graph.constants | {name: array.astype(np.float32) for name, array in norm.items()}
+    path = write_model(tmp_path / "net.onnx", Graph(graph.nodes, constants), (1, 8, 8, 8))
+    ready, image = in_integers(path), 0.3 * noise(1, (1, 8, 8, 8))
+    assert convolutions(ready) == ["int8"] and ready.network.kept == () and ready.integers is not None
+    expected = run_onnxruntime(path, image)
+    off = steps_off(ready.integers.outputs(image), expected, 0.05)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 3
+
+
+def after(operators: list[str]) -> Graph:
+    """A convolution of integers with operators behind it that read real numbers; `Add` adds the input."""
+    graph, data = quantised_convolution(), "c"
+    nodes = graph.nodes[:4]
+    for place, operator in enumerate(operators):
+        read = {"Add": [data, "x"], "Mul": [data, f"{place - 1}"]}.get(operator, [data])
+        nodes.append(helper.make_node(operator, read, ["y" if place == len(operators) - 1 else f"{place}"]))
+        data = data if operators[place + 1 : place + 2] == ["Mul"] else f"{place}"
+    return Graph(nodes, graph.constants)
+
+
+@pytest.mark.parametrize("operators", [["Relu"], ["Sigmoid", "Mul"], ["HardSwish"], ["LeakyRelu"], ["Add", "Relu"]], ids="-".join)
+def test_an_output_that_is_not_rounded(tmp_path: Path, operators: list[str]) -> None:
+    """The sums are integers; the steps behind them are a kernel in float32."""
+    path = write_model(tmp_path / "net.onnx", after(operators), (1, 8, 8, 8))
+    ready, image = in_integers(path), noise(1, (1, 8, 8, 8))
+    assert convolutions(ready) == ["int8", "float32"] and len(ready.network.kept) == 1
+    assert relative_error(run(ready.network, image), load(path).compute([image])[0]) < 1e-5
+
+
+def test_a_filter_of_zeros_has_any_scale(tmp_path: Path) -> None:
+    """Some tools give it 0."""
+    integers, scales = (np.array(quantised_convolution().constants[name]) for name in ("w", "ws"))
+    integers[3], scales[3] = 0, 0
+    path = write_model(tmp_path / "net.onnx", quantised_convolution(w=integers, ws=scales), (1, 8, 8, 8))
+    ready, image = in_integers(path), noise(1, (1, 8, 8, 8))
+    assert ready.integers is not None and len(ready.integers.steps) == 1
+    assert steps_off(ready.integers.outputs(image), run_onnxruntime(path, image), 0.05).max() < 1.01
+
+
+def test_zero_points_and_saturation(tmp_path: Path) -> None:
+    """Numbers beyond the integers become the nearest bound, and 0 is exact."""
+    path = write_model(tmp_path / "net.onnx", quantised_convolution(scale=0.02), (1, 8, 8, 8))
+    image = 2 * noise(1, (1, 8, 8, 8))
+    expected = run_onnxruntime(path, image)
+    ready = in_integers(path)
+    assert ready.integers is not None
+    assert steps_off(ready.integers.outputs(image), expected, 0.02).max() < 1.01
+    assert expected.min() == pytest.approx(-129 * 0.02) and expected.max() == pytest.approx(126 * 0.02)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pads", "scales"), [(2, [0] * 4, None), (3, [0] * 4, None), (3, [0] * 4, [0.01, 0.02, 0.04, 0.03]), (4, [1] * 4, None)]
+)
+def test_a_transposed_convolution_with_scales_per_channel(tmp_path: Path, kernel: int, pads: list[int], scales: list[float] | None) -> None:
+    """Its filters are cut into those of each pixel that a place makes, whose scales are the file's, also where one is twice another."""
+    draw = np.random.default_rng(kernel)
+    constants = {
+        "w": draw.integers(-127, 128, (16, 8, kernel, kernel)).astype(np.int8),
+        "ws": np.float32(np.repeat(scales, 2) if scales else draw.uniform(0.005, 0.03, 8)),
+        "wz": np.zeros(8, np.int8),
+        "s": np.float32(0.03),
+        "so": np.float32(0.3),
+        "z": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["real"], axis=1),
+        helper.make_node("ConvTranspose", ["d", "real"], ["c"], strides=[2, 2], pads=pads),
+        helper.make_node("QuantizeLinear", ["c", "so", "z"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["rounded", "so", "z"], ["y"]),
+    ]
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, {name: np.asarray(value) for name, value in constants.items()}), (1, 16, 8, 8))
+    ready, image = in_integers(path), noise(1, (1, 16, 8, 8))
+    assert ready.integers is not None and convolutions(ready) == ["int8"]
+    expected = run_onnxruntime(path, image)
+    output, (rows, columns) = ready.integers.outputs(image), expected.shape[2:]
+    side = math.isqrt(output.size // 8)  # of the image before its last pixels are cut off
+    output = output.reshape(1, 8, side, side)[:, :, :rows, :columns]
+    assert steps_off(output, expected, 0.3).max() < 1.01 and (output != expected).mean() < 0.02

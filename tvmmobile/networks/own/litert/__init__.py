@@ -1,0 +1,1 @@
+"""Networks in LiteRT files, translated to ONNX operators."""

@@ -1,0 +1,186 @@
+"""Translates LiteRT's operators that move, repeat, add or drop elements to ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tvmmobile.networks.own.litert.reader import LiteRtOperator
+from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, Translator, same_grid
+from tvmmobile.networks.own.onnx.positions import Axis, Method, taps_along
+from tvmmobile.system.errors import UserError
+
+
+def pad(into: Translation, operator: LiteRtOperator) -> None:
+    """`PAD` and `PADV2`. Zeros around an image wait for the convolution that reads them."""
+    data, widths, *filling = operator.inputs
+    pads, front = _border(into, data, widths)
+    out, around = operator.outputs[0], [*pads[2:4], *pads[6:]]
+    if front and not filling and sum(pads) == sum(around) and same_grid(into.tensor(data), into.tensor(out)):
+        into.padded[out] = data, around
+        return
+    values = [into.emit("Reshape", [into.read(number, False), into.integers()]) for number in filling if number >= 0]
+    into.write(out, into.emit("Pad", [into.read(data, front), into.integers(*pads), *values]), front, data)
+
+
+def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
+    """`MIRROR_PAD` without the border itself."""
+    data, widths = operator.inputs
+    if operator.options.Mode() != 0:
+        raise UserError("the network has MIRROR_PAD that repeats the border, which is not supported.", SIMPLER)
+    pads, front = _border(into, data, widths)
+    into.write(operator.outputs[0], into.emit("Pad", [into.read(data, front), into.integers(*pads)], mode="reflect"), front, data)
+
+
+def _border(into: Translation, data: int, widths: int) -> tuple[list[int], bool]:
+    """ONNX's `pads`, and whether they are of an image with its channels in front."""
+    pairs, front = into.value(widths).tolist(), len(into.tensor(data).shape) == 4
+    return [int(pairs[axis][side]) for side in (0, 1) for axis in (TO_FRONT if front else range(len(pairs)))], front
+
+
+def reshape(into: Translation, operator: LiteRtOperator) -> None:
+    """`RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make."""
+    data, out = operator.inputs[0], into.tensor(operator.outputs[0]).shape
+    into.write(operator.outputs[0], into.emit("Reshape", [into.in_order(data), into.integers(*out)]), False, data)
+
+
+def transpose(into: Translation, operator: LiteRtOperator) -> None:
+    """`TRANSPOSE`."""
+    data, order = operator.inputs[0], [int(axis) for axis in into.value(operator.inputs[1])]
+    into.write(operator.outputs[0], into.emit("Transpose", [into.read(data, False)], perm=order), False, data)
+
+
+def concatenation(into: Translation, operator: LiteRtOperator) -> None:
+    """`CONCATENATION`."""
+    out = into.tensor(operator.outputs[0])
+    front, axis = len(out.shape) == 4, operator.options.Axis() % len(out.shape)
+    names = [into.read(number, front) for number in operator.inputs]
+    made = into.activated(into.emit("Concat", names, axis=TO_LAST[axis] if front else axis), operator)
+    same = all(same_grid(into.tensor(number), out) for number in operator.inputs)
+    into.write(operator.outputs[0], made, front, operator.inputs[0] if same else None)
+
+
+def pack(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `PACK`: tensors of one shape side by side along another dimension."""
+    rank, axis = len(into.tensor(operator.outputs[0]).shape), operator.options.Axis()
+    parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
+    into.write(operator.outputs[0], into.emit("Concat", parts, axis=axis % rank), False)
+
+
+def unpack(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `UNPACK`: each place of a dimension, without it."""
+    (data,) = operator.inputs
+    for place, number in enumerate(operator.outputs):
+        part = into.emit("Gather", [into.read(data, False), into.constant(np.array(place))], axis=operator.options.Axis())
+        into.write(number, part, False, data)
+
+
+def shape(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `SHAPE`: the file has the shapes of all tensors."""
+    found = into.tensor(operator.inputs[0]).shape
+    into.write(operator.outputs[0], into.constant(np.array(found, into.tensor(operator.outputs[0]).dtype)), False)
+
+
+def split(into: Translation, operator: LiteRtOperator) -> None:
+    """`SPLIT` (axis, data) and `SPLIT_V` (data, sizes, axis)."""
+    data, which = (operator.inputs[0], operator.inputs[2]) if operator.kind == "SPLIT_V" else (operator.inputs[1], operator.inputs[0])
+    rank = len(into.tensor(data).shape)
+    (axis,), front, begin = into.axes(which, rank), rank == 4, 0
+    for number in operator.outputs:
+        end = begin + into.tensor(number).shape[axis]
+        places = into.integers(begin), into.integers(end), into.integers(TO_LAST[axis] if front else axis)
+        into.write(number, into.emit("Slice", [into.read(data, front), *places]), front, data)
+        begin = end
+
+
+def slice_of(into: Translation, operator: LiteRtOperator) -> None:
+    """`SLICE`: sizes of -1 reach to the end."""
+    data, first, size = operator.inputs
+    shape = into.tensor(data).shape
+    begins = into.value(first).tolist()
+    ends = [extent if length < 0 else begin + length for begin, length, extent in zip(begins, into.value(size), shape, strict=True)]
+    _cut(into, operator, begins, ends, [1] * len(shape))
+
+
+def strided_slice(into: Translation, operator: LiteRtOperator) -> None:
+    """`STRIDED_SLICE` forwards, with masks for the whole of a dimension and for dimensions that are left out."""
+    data, options = operator.inputs[0], operator.options
+    begins, ends, steps = (into.value(number).tolist() for number in operator.inputs[1:4])
+    if options.Offset():
+        ends = [begin + length for begin, length in zip(begins, ends, strict=True)]
+    if options.EllipsisMask() or options.NewAxisMask() or min(steps) < 1:
+        raise UserError("the network has a STRIDED_SLICE with new dimensions or backwards, which is not supported.", SIMPLER)
+    for place, extent in enumerate(into.tensor(data).shape):
+        if options.BeginMask() >> place & 1:
+            begins[place] = 0
+        if options.ShrinkAxisMask() >> place & 1:
+            ends[place] = begins[place] + 1 or extent
+        elif options.EndMask() >> place & 1:
+            ends[place] = extent
+    _cut(into, operator, begins, ends, steps)
+
+
+def _cut(into: Translation, operator: LiteRtOperator, begins: Sequence[int], ends: Sequence[int], steps: Sequence[int]) -> None:
+    data, out, rank = operator.inputs[0], into.tensor(operator.outputs[0]).shape, len(begins)
+    front = rank == 4 and len(out) == 4
+    numbers = [into.integers(*map(int, values)) for values in (begins, ends, TO_LAST if front else range(rank), steps)]
+    made = into.emit("Slice", [into.read(data, front), *numbers])
+    if len(out) != rank:
+        made = into.emit("Reshape", [made, into.integers(*out)])
+    into.write(operator.outputs[0], made, front, data)
+
+
+def resize(mode: str) -> Translator:
+    """`RESIZE_BILINEAR` and `RESIZE_NEAREST_NEIGHBOR`; `mode` is ONNX's."""
+
+    def translate(into: Translation, operator: LiteRtOperator) -> None:
+        data, size = operator.inputs
+        batch, _, _, channels = into.tensor(data).shape
+        height, width = into.value(size).tolist()
+        corners, centres = operator.options.AlignCorners(), operator.options.HalfPixelCenters()
+        rule = "align_corners" if corners else "half_pixel" if centres else "asymmetric"
+        # Of pixel centres, LiteRT rounds ⌊(i + ½) · in / out⌋.
+        nearest = ("round_prefer_ceil" if corners or centres else "floor") if mode == "nearest" else "round_prefer_floor"
+        if mode == "nearest" and (gathered := _nearest_pixels(into, data, (height, width), corners, centres)):
+            into.write(operator.outputs[0], gathered, True, data)
+            return
+        inputs = [into.read(data, True), "", "", into.integers(batch, channels, height, width)]
+        made = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
+        into.write(operator.outputs[0], made, True, data if mode == "nearest" else None)
+
+    return translate
+
+
+def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:
+    """The pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
+    made, differs = into.read(data, True), False
+    method = Method("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
+    method = method if corners or centres else replace(method, nearest="floor")
+    chosen = []
+    for inputs, outputs in zip(into.tensor(data).shape[1:3], size, strict=True):
+        aligned = corners and outputs > 1
+        scale = np.float32(inputs - aligned) / np.float32(outputs - aligned)
+        places = (np.arange(outputs, dtype=np.float32) + np.float32(0.5 if centres else 0)) * scale
+        pixels = np.floor(places.astype(np.float64) + 0.5 if corners else places)
+        chosen.append(np.clip(pixels, 0, inputs - 1).astype(np.int64))
+        usual = taps_along(method, Axis(inputs, outputs, np.float32(outputs) / np.float32(inputs)))
+        differs |= not np.array_equal(chosen[-1], usual.pixels[:, 0])
+    if not differs:
+        return ""
+    for axis, pixels in enumerate(chosen, 2):
+        made = into.emit("Gather", [made, into.integers(*map(int, pixels))], axis=axis)
+    return made
+
+
+def space(onnx: str) -> Translator:
+    """`DEPTH_TO_SPACE` and `SPACE_TO_DEPTH`: the channels of a block lie row by row of its pixels."""
+
+    def translate(into: Translation, operator: LiteRtOperator) -> None:
+        (data,) = operator.inputs
+        more = {"mode": "DCR"} if onnx == "DepthToSpace" else {}
+        made = into.emit(onnx, [into.read(data, True)], blocksize=operator.options.BlockSize(), **more)
+        into.write(operator.outputs[0], made, True, data)
+
+    return translate

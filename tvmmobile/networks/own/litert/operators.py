@@ -1,0 +1,191 @@
+"""Translates a LiteRT network to ONNX, which the importer and the graph passes know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.networks.own.litert import choices, elements, layers, moves
+from tvmmobile.networks.own.litert.constants import with_whole_constants
+from tvmmobile.networks.own.litert.detection import POSTPROCESS, detections
+from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtOperator
+from tvmmobile.networks.own.litert.recurrent import sequence_lstm
+from tvmmobile.networks.own.litert.translation import SIMPLER, Translation, Translator
+from tvmmobile.system.errors import UserError
+
+#: The version of ONNX's operators that are used.
+OPSET = 17
+#: By operator: the function that appends ONNX's nodes in its place.
+OPERATORS: Mapping[str, Translator] = {
+    "ABS": elements.single("Abs"),
+    "ADD": elements.pair("Add"),
+    "ADD_N": elements.sum_of_all,
+    "ARG_MAX": layers.index_of("ArgMax"),
+    "ARG_MIN": layers.index_of("ArgMin"),
+    "AVERAGE_POOL_2D": layers.pool("AveragePool"),
+    "BATCH_MATMUL": layers.products,
+    "BROADCAST_TO": choices.repeated,
+    "CAST": elements.cast,
+    "CEIL": elements.single("Ceil"),
+    "CONCATENATION": moves.concatenation,
+    "CONV_2D": layers.convolution,
+    "COS": elements.single("Cos"),
+    "CUMSUM": layers.cumulative_sum,
+    "DEPTHWISE_CONV_2D": layers.convolution,
+    "DEPTH_TO_SPACE": moves.space("DepthToSpace"),
+    "DEQUANTIZE": elements.same_values,
+    "DIV": elements.pair("Div"),
+    "ELU": elements.single("Elu"),
+    "EQUAL": elements.pair("Equal"),
+    "EXP": elements.single("Exp"),
+    "EXPAND_DIMS": moves.reshape,
+    "FILL": choices.repeated,
+    "FLOOR": elements.single("Floor"),
+    "FLOOR_DIV": elements.floor_division,
+    "FLOOR_MOD": elements.floor_division,
+    "FULLY_CONNECTED": layers.fully_connected,
+    "GATHER": choices.gather,
+    "GATHER_ND": choices.gather_nd,
+    "GELU": elements.gelu,
+    "GREATER": elements.pair("Greater"),
+    "GREATER_EQUAL": elements.pair("GreaterOrEqual"),
+    "HARD_SWISH": elements.single("HardSwish"),
+    "L2_NORMALIZATION": layers.unit_length,
+    "LEAKY_RELU": elements.leaky_relu,
+    "LESS": elements.pair("Less"),
+    "LESS_EQUAL": elements.pair("LessOrEqual"),
+    "LOCAL_RESPONSE_NORMALIZATION": layers.local_response_norm,
+    "LOG": elements.single("Log"),
+    "LOGICAL_AND": elements.pair("And"),
+    "LOGICAL_NOT": elements.single("Not"),
+    "LOGICAL_OR": elements.pair("Or"),
+    "LOGISTIC": elements.single("Sigmoid"),
+    "LOG_SOFTMAX": layers.softmax,
+    "MAXIMUM": elements.pair("Max"),
+    "MAX_POOL_2D": layers.pool("MaxPool"),
+    "MEAN": layers.reduction("ReduceMean"),
+    "MINIMUM": elements.pair("Min"),
+    "MIRROR_PAD": moves.mirror_pad,
+    "MUL": elements.pair("Mul"),
+    "NEG": elements.single("Neg"),
+    "NOT_EQUAL": choices.unequal,
+    "ONE_HOT": choices.one_hot,
+    "PACK": moves.pack,
+    "PAD": moves.pad,
+    "PADV2": moves.pad,
+    "POW": elements.pair("Pow"),
+    "PRELU": elements.pair("PRelu"),
+    "QUANTIZE": elements.same_values,
+    "REDUCE_MAX": layers.reduction("ReduceMax"),
+    "REDUCE_MIN": layers.reduction("ReduceMin"),
+    "REDUCE_PROD": layers.reduction("ReduceProd"),
+    "RELU": elements.single("Relu"),
+    "RELU6": elements.bounded(0.0, 6.0),
+    "RELU_0_TO_1": elements.bounded(0.0, 1.0),
+    "RELU_N1_TO_1": elements.bounded(-1.0, 1.0),
+    "RESHAPE": moves.reshape,
+    "RESIZE_BILINEAR": moves.resize("linear"),
+    "RESIZE_NEAREST_NEIGHBOR": moves.resize("nearest"),
+    "REVERSE_V2": choices.reverse,
+    "ROUND": elements.single("Round"),
+    "RSQRT": elements.inverse_root,
+    "SELECT": choices.select,
+    "SELECT_V2": choices.select,
+    "SHAPE": moves.shape,
+    "SIGN": elements.single("Sign"),
+    "SIN": elements.single("Sin"),
+    "SLICE": moves.slice_of,
+    "SOFTMAX": layers.softmax,
+    "SPACE_TO_DEPTH": moves.space("SpaceToDepth"),
+    "SPLIT": moves.split,
+    "SPLIT_V": moves.split,
+    "SQRT": elements.single("Sqrt"),
+    "SQUARE": elements.square,
+    "SQUARED_DIFFERENCE": elements.squared_difference,
+    "SQUEEZE": moves.reshape,
+    "STRIDED_SLICE": moves.strided_slice,
+    "SUB": elements.pair("Sub"),
+    "SUM": layers.reduction("ReduceSum"),
+    "TANH": elements.single("Tanh"),
+    POSTPROCESS: detections,
+    "TILE": choices.repeated,
+    "TOPK_V2": choices.top_k,
+    "TRANSPOSE": moves.transpose,
+    "TRANSPOSE_CONV": layers.transposed_convolution,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": sequence_lstm,
+    "UNPACK": moves.unpack,
+    "ZEROS_LIKE": choices.zeros,
+}
+
+
+def onnx_of(network: LiteRtNetwork) -> Any:
+    """The network as an ONNX `ModelProto`; its inputs and outputs keep their types, and images their channels last.
+
+    Raises:
+        UserError: an operator or a type is not supported, or a shape is not constant.
+    """
+    from onnx import helper, numpy_helper
+
+    network = with_whole_constants(network)
+    into = Translation(network)
+    inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
+    for number, name in inputs.items():
+        _enter(into, number, name)
+    for operator in _read(network):
+        translate = OPERATORS.get(operator.kind)
+        if translate is None:
+            raise UserError(f"the network has an operator that is not supported: {operator.kind}.", SIMPLER)
+        for number in (*operator.inputs, *operator.outputs):
+            if number >= 0 and into.tensor(number).dtype is None:
+                raise UserError(f"the network has a tensor of a type that is not supported: {into.tensor(number).name}.", SIMPLER)
+        translate(into, operator)
+    for number, name in outputs.items():
+        _leave(into, number, name)
+
+    def described(numbers: Mapping[int, str]) -> list[Any]:
+        found = [(name, into.tensor(number)) for number, name in numbers.items()]
+        kinds = {name: helper.np_dtype_to_tensor_dtype(tensor.dtype or FLOAT32.numpy) for name, tensor in found}
+        return [helper.make_tensor_value_info(name, kinds[name], tensor.shape) for name, tensor in found]
+
+    stored = [numpy_helper.from_array(array, name) for name, array in into.constants.items()]
+    graph = helper.make_graph(into.nodes, network.name, described(inputs), described(outputs), stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def _read(network: LiteRtNetwork) -> list[LiteRtOperator]:
+    """Return the operators whose results are read; those that compute known shapes are not."""
+    wanted, found = set(network.outputs), []
+    for operator in reversed(network.operators):
+        if not wanted.isdisjoint(operator.outputs):
+            found.append(operator)
+            wanted.update(operator.inputs[:1] if operator.kind == "RESHAPE" else operator.inputs)
+    return found[::-1]
+
+
+def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[int, str]:
+    """Names in ONNX; those of the signature, else the file's."""
+    return {number: network.names.get(number) or network.tensors[number].name or f"{kind}{place}" for place, number in enumerate(numbers)}
+
+
+def _enter(into: Translation, number: int, name: str) -> None:
+    """An input; integers of a grid become real numbers, which the grid rounds to themselves."""
+    grid = into.tensor(number).grid
+    if grid is None:
+        into.names[number] = name, False
+        return
+    scale, zero = into.steps(grid, np.float32)
+    into.write(number, into.emit("Mul", [into.emit("Sub", [into.cast(name, np.float32), zero]), scale]), False)
+
+
+def _leave(into: Translation, number: int, name: str) -> None:
+    """An output, as integers where it is on a grid."""
+    tensor, found = into.tensor(number), into.read(number, False)
+    if tensor.grid is None:
+        into.emit("Identity", [found], name)
+        return
+    scale, zero = into.steps(tensor.grid, np.float32)
+    steps = into.emit("Add", [into.emit("Round", [into.emit("Div", [found, scale])]), zero])
+    into.cast(steps, tensor.dtype, name)

@@ -1,0 +1,289 @@
+"""LiteRT files (formerly TensorFlow Lite's), read into plain objects. Nothing in a file is executed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.budget import check_operators, check_unpacked
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.litert.sparse import with_zeros
+from tvmmobile.system.errors import UserError
+
+#: NumPy's types by LiteRT's names; others, such as strings and four-bit numbers, are not supported.
+_TYPES = {
+    name: np.dtype(name.lower())
+    for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL")
+}
+#: The first bytes behind the root's offset.
+_MAGIC = b"TFL3"
+_AGAIN = "Export it again."
+#: Operators that a graph of the file stands for; graphs that call graphs.
+_CALLS, _MOST_NESTED = {"STABLEHLO_COMPOSITE"}, 20
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers of a tensor: one scale and zero point, or those of each place along an axis."""
+
+    scales: Array
+    zeros: Array
+    axis: int
+
+
+@dataclass(frozen=True)
+class LiteRtTensor:
+    """A tensor of a file.
+
+    Attributes:
+        name: as the file has it.
+        shape: dynamic dimensions have the size with which the file was converted, usually 1.
+        open: a dimension is dynamic.
+        dtype: `None` for a type that is not supported.
+        value: of a constant.
+        grid: of quantised tensors.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    open: bool
+    dtype: np.dtype[Any] | None
+    value: Array | None = None
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class LiteRtOperator:
+    """An operator: `kind` is its name in LiteRT; tensors are given by number, -1 for an omitted one; a custom one's options are bytes."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Any = None
+
+
+@dataclass(frozen=True)
+class LiteRtNetwork:
+    """A network of a file.
+
+    Attributes:
+        names: of inputs and outputs in the file's signature, by tensor.
+        first: those that run once, before it does.
+        same: tensors that stand for others of the file, see `litert/states.py`.
+        stateful: whether the file keeps variables, which are inputs and outputs here.
+    """
+
+    name: str
+    tensors: Sequence[LiteRtTensor]
+    operators: Sequence[LiteRtOperator]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    names: dict[int, str] = field(default_factory=dict)
+    first: tuple[LiteRtNetwork, ...] = ()
+    same: dict[int, int] = field(default_factory=dict)
+    stateful: bool = False
+
+
+def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
+    """The network in a file's content.
+
+    Raises:
+        UserError: it is damaged or of another kind, or it has several networks.
+    """
+    damaged = UserError(f"{file} is damaged or not a LiteRT file.", _AGAIN)
+    if content[4:8] != _MAGIC:
+        raise damaged
+    import tflite
+
+    try:
+        model = tflite.Model.GetRootAsModel(content, 0)
+        if model.SubgraphsLength() < 1:
+            raise damaged
+        if model.SignatureDefsLength() > 1:
+            raise UserError(f"{file} has {model.SignatureDefsLength()} networks, not one.", "Convert one with a single signature.")
+        network = _Reading(file, content, model).network(0)
+        once = [operator.options.InitSubgraphIndex() for operator in network.operators if operator.kind == "CALL_ONCE"]
+        return replace(network, first=tuple(_Reading(file, content, model).network(number) for number in dict.fromkeys(once)))
+    except UserError:
+        raise
+    except Exception as error:  # offsets that lead outside raise errors of many kinds
+        raise damaged from error
+
+
+@dataclass
+class _Reading:
+    """A network that is being read, with the graphs that its operators call in their place.
+
+    Attributes:
+        file, content, model: of the network.
+        tensors, operators: what was read so far; operators have the numbers of these tensors.
+        repeated_bytes: bytes of constants in graphs that are called, for each call.
+    """
+
+    file: OwnFile
+    content: bytes
+    model: Any
+    tensors: list[LiteRtTensor] = field(default_factory=list)
+    operators: list[LiteRtOperator] = field(default_factory=list)
+    repeated_bytes: int = 0
+
+    def network(self, number: int) -> LiteRtNetwork:
+        """Return a graph of the file with those that it calls in place of the calls."""
+        graph = self.model.Subgraphs(number)
+        inputs, outputs = _ends(graph)
+        self._append(graph, {}, 0)
+        name = (graph.Name() or b"").decode(errors="replace")
+        return LiteRtNetwork(name, self.tensors, self.operators, inputs, outputs, _names(self.model))
+
+    def _append(self, graph: Any, places: dict[int, int], depth: int) -> None:
+        """Append a graph's tensors and operators; `places` has the numbers of those tensors that its caller has."""
+        if depth > _MOST_NESTED:
+            raise UserError(f"{self.file} has graphs that call one another, more than {_MOST_NESTED} deep.", _AGAIN)
+        count, places = graph.TensorsLength(), {-1: -1, **places}
+        for number in range(count):
+            if number not in places:
+                places[number] = len(self.tensors)
+                self.tensors.append(_tensor(self.content, self.model, graph.Tensors(number)))
+                value = self.tensors[-1].value
+                self.repeated_bytes += value.nbytes if depth and value is not None else 0
+                check_unpacked(str(self.file), len(self.content), self.repeated_bytes)
+        for number in range(graph.OperatorsLength()):
+            operator = _operator(self.model, graph.Operators(number))
+            if not all(-1 <= one < count for one in operator.inputs) or not all(0 <= one < count for one in operator.outputs):
+                raise ValueError("no such tensor")
+            inputs, outputs = (tuple(places[one] for one in numbers) for numbers in (operator.inputs, operator.outputs))
+            if operator.kind in _CALLS and operator.options is not None:
+                self._call(self.model.Subgraphs(operator.options.DecompositionSubgraphIndex()), inputs, outputs, depth)
+            else:
+                self.operators.append(replace(operator, inputs=inputs, outputs=outputs))
+                check_operators(str(self.file), len(self.operators))
+
+    def _call(self, graph: Any, given: Sequence[int], wanted: Sequence[int], depth: int) -> None:
+        inputs, outputs = _ends(graph)
+        places = dict(zip(inputs, given, strict=True))
+        passed = [(number, place) for number, place in zip(outputs, wanted, strict=True) if number in places]
+        places |= {number: place for number, place in zip(outputs, wanted, strict=True) if number not in places}
+        self._append(graph, places, depth + 1)
+        self.operators += [LiteRtOperator("RESHAPE", (places[number],), (place,)) for number, place in passed]
+
+
+def _ends(graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tensors that a graph takes, and those that it returns."""
+    inputs, outputs = (_numbers(found) for found in (graph.InputsAsNumpy(), graph.OutputsAsNumpy()))
+    if not all(0 <= number < graph.TensorsLength() for number in (*inputs, *outputs)):
+        raise ValueError("no such tensor")
+    return inputs, outputs
+
+
+def _names(model: Any) -> dict[int, str]:
+    """Names of inputs and outputs, by tensor, from the file's only signature."""
+    if model.SignatureDefsLength() != 1:
+        return {}
+    signature = model.SignatureDefs(0)
+    maps = [signature.Inputs(number) for number in range(signature.InputsLength())]
+    maps += [signature.Outputs(number) for number in range(signature.OutputsLength())]
+    return {int(entry.TensorIndex()): (entry.Name() or b"").decode(errors="replace") for entry in maps}
+
+
+def _numbers(found: Any) -> tuple[int, ...]:
+    """A vector of a file; it is 0 where there is none."""
+    return tuple(int(number) for number in found) if isinstance(found, np.ndarray) else ()
+
+
+def _tensor(content: bytes, model: Any, tensor: Any) -> LiteRtTensor:
+    shape = _numbers(tensor.ShapeAsNumpy())
+    dtype = _TYPES.get(_type_names().get(tensor.Type(), ""))
+    data = _data(content, model.Buffers(tensor.Buffer()))
+    value, sparsity = None, tensor.Sparsity()
+    if dtype is not None and data:
+        value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+        value = value.reshape(shape) if sparsity is None else with_zeros(value, shape, sparsity)
+    name = (tensor.Name() or b"").decode(errors="replace")
+    is_open = any(extent < 0 for extent in _numbers(tensor.ShapeSignatureAsNumpy()))
+    return LiteRtTensor(name, shape, is_open, dtype, value, _grid(tensor.Quantization()))
+
+
+def _data(content: bytes, buffer: Any) -> bytes:
+    """The bytes of a constant; in large files and those quantised afterwards, they follow everything else."""
+    if buffer is None:
+        return b""
+    begin, size = int(buffer.Offset()), int(buffer.Size())
+    if begin > 1:
+        if begin + size > len(content):
+            raise ValueError("a constant that ends beyond the file")
+        return content[begin : begin + size]
+    data = buffer.DataAsNumpy()
+    return data.tobytes() if isinstance(data, np.ndarray) else b""
+
+
+def _grid(quantised: Any) -> Grid | None:
+    if quantised is None or not quantised.ScaleLength():
+        return None
+    scales = np.asarray(quantised.ScaleAsNumpy(), np.float32)
+    zeros = np.asarray(quantised.ZeroPointAsNumpy(), np.int64) if quantised.ZeroPointLength() else np.zeros(scales.shape, np.int64)
+    if zeros.size != scales.size:
+        raise ValueError("different numbers of scales and zero points")
+    return Grid(scales, zeros, int(quantised.QuantizedDimension()))
+
+
+def _operator(model: Any, operator: Any) -> LiteRtOperator:
+    import tflite
+
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    number = _code(code)
+    kind = _operator_names().get(number, f"operator {number}")
+    if kind == "CUSTOM":
+        kind = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
+        given = operator.CustomOptionsAsNumpy()
+        return _of_kind(kind, operator, given.tobytes() if isinstance(given, np.ndarray) else b"")
+    union, options = operator.BuiltinOptions(), None
+    made = getattr(tflite, _option_names().get(operator.BuiltinOptionsType(), ""), None)
+    if kind in _CALLS:
+        union, made = operator.BuiltinOptions2(), tflite.StableHLOCompositeOptions
+    if union is not None and made is not None:
+        options = made()
+        options.Init(union.Bytes, union.Pos)
+    return _of_kind(kind, operator, options)
+
+
+def _of_kind(kind: str, operator: Any, options: Any) -> LiteRtOperator:
+    return LiteRtOperator(kind, _numbers(operator.InputsAsNumpy()), _numbers(operator.OutputsAsNumpy()), options)
+
+
+def _code(code: Any) -> int:
+    """An operator's number. It is in one of two fields; the older one holds a byte, and `tflite` reads the other only above 127."""
+    import flatbuffers.number_types as types
+
+    place = code._tab.Offset(10)
+    newer = code._tab.Get(types.Int32Flags, place + code._tab.Pos) if place else 0
+    return max(int(newer), int(code.DeprecatedBuiltinCode()))
+
+
+@functools.cache
+def _operator_names() -> dict[int, str]:
+    import tflite
+
+    return _by_number(tflite.BuiltinOperator)
+
+
+@functools.cache
+def _option_names() -> dict[int, str]:
+    import tflite
+
+    return _by_number(tflite.BuiltinOptions)
+
+
+@functools.cache
+def _type_names() -> dict[int, str]:
+    import tflite
+
+    return _by_number(tflite.TensorType)
+
+
+def _by_number(enumeration: type) -> dict[int, str]:
+    return {number: name for name, number in vars(enumeration).items() if isinstance(number, int)}

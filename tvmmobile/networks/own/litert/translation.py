@@ -1,0 +1,191 @@
+"""Common ground of the translators of LiteRT's operators: nodes and constants of ONNX, and the order of a tensor's dimensions in them.
+
+Images have their channels last in LiteRT and in front in ONNX. Images between operators have their channels in front, and are transposed
+only where an operator needs the order in memory (`RESHAPE`). Tensors of integers become `QuantizeLinear` and `DequantizeLinear` around the
+operator in float32, as in quantised ONNX networks; LiteRT's own kernels scale sums by a 31-bit multiplier, so that one value in
+thousands differs by one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.own.litert.reader import Grid, LiteRtNetwork, LiteRtOperator, LiteRtTensor
+from tvmmobile.system.errors import UserError
+
+#: The fix that a refusal of an operator ends with.
+SIMPLER = "Convert the network without it."
+#: The dimensions of an image with its channels last in the order with channels in front, and the other way round. The second also has the
+#: place in front of each dimension of the first.
+TO_FRONT, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+#: Activations that are part of another operator (`ActivationFunctionType`): none, ReLU, -1 to 1, ReLU6, tanh.
+_ACTIVATIONS: Mapping[int, tuple[str, tuple[float, ...]] | None] = {
+    0: None,
+    1: ("Relu", ()),
+    2: ("Clip", (-1.0, 1.0)),
+    3: ("Clip", (0.0, 6.0)),
+    4: ("Tanh", ()),
+}
+
+
+class Translation:
+    """The ONNX nodes for the operators of a network, made one after another."""
+
+    def __init__(self, network: LiteRtNetwork) -> None:
+        self.network = network
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Array] = {}
+        #: Names of the real numbers of a tensor, and whether channels are in front.
+        self.names: dict[int, tuple[str, bool]] = {}
+        #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
+        self.padded: dict[int, tuple[int, list[int]]] = {}
+        #: Tensors of which the file does not say what they are.
+        self.known: dict[int, LiteRtTensor] = {}
+        self._kept: dict[tuple[object, ...], str] = {}
+        self._made = 0
+
+    def tensor(self, number: int) -> LiteRtTensor:
+        """The file's tensor of this number."""
+        return self.known.get(number) or self.network.tensors[number]
+
+    def emit(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """Append a node; returns its output's name."""
+        from onnx import helper
+
+        output = output or self._new_name(operator)
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def cast(self, name: str, dtype: Any, output: str = "") -> str:
+        """Append a conversion to a NumPy type."""
+        from onnx import helper
+
+        return self.emit("Cast", [name], output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def constant(self, array: Array) -> str:
+        """The name of a constant."""
+        name = self._new_name("constant")
+        self.constants[name] = array
+        return name
+
+    def real(self, number: float) -> str:
+        """The name of a constant without dimensions in float32."""
+        return self.constant(np.array(number, np.float32))
+
+    def integers(self, *numbers: int) -> str:
+        """The name of a constant vector of 64-bit integers, as ONNX has shapes and axes."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def _new_name(self, kind: str) -> str:
+        self._made += 1
+        return f"{kind}/{self._made}"
+
+    def value(self, number: int) -> Array:
+        """A constant of the file; raises `UserError` where it is computed."""
+        found = self.tensor(number).value if number >= 0 else None
+        if found is None:
+            name = self.tensor(number).name if number >= 0 else "a tensor"
+            raise UserError(f"the network computes {name}, which must be a constant.", SIMPLER)
+        return found
+
+    def real_value(self, number: int) -> Array:
+        """The real numbers of a constant of the file."""
+        array, grid = self.value(number), self.tensor(number).grid
+        if grid is None:
+            return array.astype(np.float32)
+        along = [-1 if axis == grid.axis and grid.scales.size > 1 else 1 for axis in range(array.ndim)]
+        real: Array = (array.astype(np.float32) - grid.zeros.reshape(along)) * grid.scales.reshape(along)
+        return real.astype(np.float32)
+
+    def axes(self, number: int, rank: int) -> list[int]:
+        """A constant of dimensions, counted from the first one."""
+        return [int(axis) % rank for axis in np.ravel(self.value(number))]
+
+    def weight(self, number: int, order: Sequence[int]) -> str:
+        """A constant's real numbers with its dimensions in another order; those that are missing in front of it have one place."""
+        array, grid, rank = self.value(number), self.tensor(number).grid, len(order)
+        if grid is not None and grid.scales.size > 1:
+            grid = replace(grid, axis=order.index((grid.axis - array.ndim) % rank))
+        array = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        return self._real_numbers(np.ascontiguousarray(array.transpose(order)), grid)
+
+    def _real_numbers(self, array: Array, grid: Grid | None) -> str:
+        """The name of a constant in float32, or of its integers if it is on no grid."""
+        if array.dtype.kind == "f":
+            return self.constant(array.astype(np.float32))
+        if grid is None:
+            return self.constant(array)
+        along: dict[str, Any] = {"axis": grid.axis} if grid.scales.size > 1 else {}
+        return self.emit("DequantizeLinear", [self.constant(array), *self.steps(grid, array.dtype)], **along)
+
+    def steps(self, grid: Grid, dtype: Any) -> tuple[str, str]:
+        """The names of a grid's scale and zero point, the latter in a type."""
+        shape = () if grid.scales.size == 1 else grid.scales.shape
+        return self.constant(grid.scales.reshape(shape)), self.constant(grid.zeros.astype(dtype).reshape(shape))
+
+    def read(self, number: int, front: bool) -> str:
+        """The name of a tensor's real numbers, channels in front or last if it is an image.
+
+        In front, constants of fewer dimensions get those of an image that are missing.
+        """
+        tensor = self.tensor(number)
+        if number in self.padded and number not in self.names:
+            data, (top, left, bottom, right) = self.padded[number]
+            pads = self.integers(0, 0, top, left, 0, 0, bottom, right)
+            self.names[number] = self.emit("Pad", [self.read(data, True), pads]), True
+        if number not in self.names:
+            order = TO_FRONT if front and len(tensor.shape) <= 4 else range(len(tensor.shape))
+            return self._once(("constant", number, front), lambda: self.weight(number, order))
+        name, is_front = self.names[number]
+        if len(tensor.shape) != 4 or is_front == front:
+            return name
+        return self._once((name, front), lambda: self.emit("Transpose", [name], perm=TO_FRONT if front else TO_LAST))
+
+    def as_it_is(self, number: int) -> tuple[str, bool]:
+        """The name of a tensor's real numbers and whether channels are in front, whichever it is."""
+        return self.names[number] if number in self.names else (self.read(number, False), False)
+
+    def in_order(self, number: int) -> str:
+        """The name of a tensor's real numbers in the file's order, which an image of one pixel always has."""
+        shape = self.tensor(number).shape
+        one_pixel = len(shape) == 4 and shape[1:3] == (1, 1) and number in self.names
+        return self.names[number][0] if one_pixel else self.read(number, False)
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], str]) -> str:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def write(self, number: int, name: str, front: bool, source: int | None = None) -> None:
+        """Set the real numbers of a tensor of the network; they are rounded unless its integers are those of `source`."""
+        tensor = self.tensor(number)
+        if tensor.grid is not None and not (source is not None and same_grid(tensor, self.tensor(source))):
+            steps = self.steps(tensor.grid, tensor.dtype)
+            name = self.emit("DequantizeLinear", [self.emit("QuantizeLinear", [name, *steps]), *steps])
+        self.names[number] = name, front
+
+    def activated(self, name: str, operator: LiteRtOperator) -> str:
+        """Apply the activation that is part of an operator, if it has one."""
+        fused = operator.options.FusedActivationFunction() if hasattr(operator.options, "FusedActivationFunction") else 0
+        if fused not in _ACTIVATIONS:
+            raise UserError(f"the network has activation {fused}, which is not supported.", SIMPLER)
+        found = _ACTIVATIONS[fused]
+        return name if found is None else self.emit(found[0], [name, *map(self.real, found[1])])
+
+
+#: Appends ONNX's nodes in place of an operator.
+Translator = Callable[[Translation, LiteRtOperator], None]
+
+
+def same_grid(one: LiteRtTensor, other: LiteRtTensor) -> bool:
+    """Return whether two tensors are stored alike: on the same grid of integers, or neither on a grid."""
+    if one.grid is None or other.grid is None:
+        return one.grid is other.grid
+    return (
+        one.dtype == other.dtype and np.array_equal(one.grid.scales, other.grid.scales) and np.array_equal(one.grid.zeros, other.grid.zeros)
+    )

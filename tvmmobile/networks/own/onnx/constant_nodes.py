@@ -1,0 +1,116 @@
+"""Makes initializers of an ONNX graph's `Constant` nodes, where Paddle's exporter keeps weights, and counts parameters in both places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.onnx.tensors import STANDARD, graphs_of
+from tvmmobile.system.errors import UserError
+
+#: The types of real numbers, as ONNX numbers them: float32, float16, float64, bfloat16.
+_REAL = {1, 10, 11, 16}
+#: Operators whose constants are sizes and factors of images.
+_SIZES = {"Resize", "Upsample"}
+#: Elements of a constant that the file holds sparsely.
+_MOST_ELEMENTS = 1 << 26
+
+
+def with_initializers(file: OwnFile, model: Any) -> Any:
+    """A model with an initializer for each `Constant` node and each sparse constant; a copy, if it has any.
+
+    Raises:
+        UserError: a sparse constant is unreasonably large.
+    """
+    import onnx
+
+    made = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(file, node)) is not None}
+    made = {name: tensor for name, tensor in made.items() if all(name != output.name for output in model.graph.output)}
+    sparse = list(model.graph.sparse_initializer)
+    if not made and not sparse:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    del graph.node[:], graph.sparse_initializer[:]
+    graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in made))
+    graph.initializer.extend([*made.values(), *(_dense(file, tensor, tensor.values.name) for tensor in sparse)])
+    return changed
+
+
+def count_parameters(model: Any) -> int:
+    """Return how many numbers are in weights, biases and the γ and β of batch norms that were not folded into weights during export.
+
+    Those in branches, loops and functions count once. Single numbers in `Constant` nodes are parts of formulas.
+    """
+    return sum(_parameters(graph) for part in (model.graph, *model.functions) for graph in graphs_of(part))
+
+
+def _parameters(graph: Any) -> int:
+    statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+    sizes = {name for node in graph.node if node.op_type in _SIZES for name in node.input[1:]}
+    stored: int = sum(
+        math.prod(tensor.dims)
+        for tensor in getattr(graph, "initializer", ())
+        if tensor.data_type in _REAL and tensor.name not in statistics
+    )
+    return stored + sum(count for name, count in _in_nodes(graph) if count > 1 and name not in statistics | sizes)
+
+
+def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
+    """Names of real numbers in `Constant` nodes and of sparse ones, and how many there are."""
+    yield from ((sparse.values.name, math.prod(sparse.dims)) for sparse in getattr(graph, "sparse_initializer", ()))
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in STANDARD:
+            for attribute in node.attribute:
+                if attribute.name == "value" and attribute.t.data_type in _REAL:
+                    yield node.output[0], math.prod(attribute.t.dims)
+                elif attribute.name == "value_floats":
+                    yield node.output[0], len(attribute.floats)
+                elif attribute.name == "sparse_value" and attribute.sparse_tensor.values.data_type in _REAL:
+                    yield node.output[0], math.prod(attribute.sparse_tensor.dims)
+
+
+def _tensor_of(file: OwnFile, node: Any) -> Any:
+    """The tensor of a `Constant` node; `None` for other nodes and for text."""
+    import onnx
+    from onnx import numpy_helper
+
+    if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
+        return None
+    [attribute], name = node.attribute, node.output[0]
+    if attribute.name == "value":
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(attribute.t)
+        tensor.name = name
+        return tensor
+    if attribute.name == "sparse_value":
+        return _dense(file, attribute.sparse_tensor, name)
+    forms: dict[str, tuple[Any, type]] = {
+        "value_float": (attribute.f, np.float32),
+        "value_floats": (attribute.floats, np.float32),
+        "value_int": (attribute.i, np.int64),
+        "value_ints": (attribute.ints, np.int64),
+    }
+    if attribute.name not in forms:
+        return None
+    value, dtype = forms[attribute.name]
+    return numpy_helper.from_array(np.array(value, dtype), name)
+
+
+def _dense(file: OwnFile, sparse: Any, name: str) -> Any:
+    """A tensor with all elements, of which the file holds those that are not zero."""
+    from onnx import numpy_helper
+
+    shape, values = [int(extent) for extent in sparse.dims], numpy_helper.to_array(sparse.values)
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise UserError(f"{file}: the sparse constant {name} has {math.prod(shape)} elements.", f"Store at most {_MOST_ELEMENTS}.")
+    places: Array = numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(shape, values.dtype)
+    dense[np.unravel_index(places, shape) if places.ndim == 1 else tuple(places.T)] = values
+    return numpy_helper.from_array(dense, name)

@@ -1,0 +1,203 @@
+"""Computes everything in an ONNX network that does not depend on its input, so that all shapes are known at import.
+
+PyTorch's exporter writes shapes as arithmetic on `Shape`, paddings and sizes as small graphs, and `If` where a rank decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.networks.own.onnx.control_flow import ControlFlow
+from tvmmobile.networks.own.onnx.reference import reference_evaluator
+from tvmmobile.networks.own.onnx.tensors import STANDARD, static_shape
+from tvmmobile.system.survival import survives
+
+Array = npt.NDArray[Any]
+#: Elements of a computed constant; larger ones stay as they are written.
+_MOST_ELEMENTS = 1 << 24
+#: Bytes of a constant that may be a shape.
+_MOST_TRIED = 4096
+#: Operators whose result is not the same at every run.
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+#: Elements of results that may be far more than what the operator reads, by its inputs.
+_ENLARGING: dict[str, Callable[..., float]] = {
+    "Conv": lambda *_: math.inf,
+    "ConvTranspose": lambda *_: math.inf,
+    "ConstantOfShape": lambda shape: math.prod(map(int, shape)),
+    "Einsum": lambda *operands: math.prod(operand.size for operand in operands),
+    "Expand": lambda data, shape: data.size * math.prod(map(int, shape)),
+    "OneHot": lambda indices, depth, _values: indices.size * abs(int(depth.reshape(-1)[0])),
+    "Pad": lambda data, pads, *_: math.prod(data.shape) * math.prod(int(abs(amount)) + 1 for amount in pads),
+    "Range": lambda start, limit, delta: abs(float(limit) - float(start)) / max(abs(float(delta)), 1e-30),
+    "Resize": lambda *_: math.inf,
+    "Tile": lambda data, repeats: data.size * math.prod(map(int, repeats)),
+    "Upsample": lambda *_: math.inf,
+}
+#: Norms whose results have their input's type and shape, which ONNX does not infer.
+_UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
+
+
+def fold_constants(model: Any) -> Any:
+    """The model with known values as initializers, what control flow runs in its place, and inferred shapes.
+
+    Args:
+        model: a `ModelProto` with static input shapes and without functions of its own.
+
+    Raises:
+        Exception: of any kind, from ONNX's shape inference.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    for output in folded.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    _state_onesided(folded.graph)
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
+    opset = max((entry.version for entry in folded.opset_import if entry.domain in STANDARD), default=1)
+    flow, changed = ControlFlow(opset), True
+    while changed:
+        del folded.graph.value_info[:]
+        folded = with_shapes(folded)
+        _make_axes_scalar(folded.graph, values)
+        nodes = _left(folded, values, flow)
+        changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
+        del folded.graph.node[:]
+        folded.graph.node.extend(nodes)
+        there = {tensor.name for tensor in folded.graph.initializer}
+        _add(folded.graph, {name: value for name, value in values.items() if name not in there})
+    return folded
+
+
+def with_shapes(model: Any) -> Any:
+    """The model with the shapes and types that ONNX infers; raises as `fold_constants` does.
+
+    ONNX infers none for norms that it defines as functions, and then none behind them: they are inferred as copies of their input.
+    """
+    import onnx
+
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    norms = {place: node for place, node in enumerate(model.graph.node) if node.op_type in _UNTYPED and node.domain in STANDARD}
+    for place, node in norms.items():
+        named.graph.node[place].CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    inferred = _inferred(named)
+    for place, node in norms.items():
+        inferred.graph.node[place].CopyFrom(node)
+    return inferred
+
+
+def _state_onesided(graph: Any) -> None:
+    """Write down the default of `STFT`, which ONNX's inference takes for another one."""
+    import onnx
+
+    for node in graph.node:
+        if node.op_type == "STFT" and all(attribute.name != "onesided" for attribute in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
+
+
+def _inferred(model: Any) -> Any:
+    """The model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding may make
+    it, so models with one are tried in another process first.
+    """
+    import onnx
+
+    def infer() -> Any:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+    def tried() -> None:  # in a process of its own, which need not copy weights
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) > _MOST_TRIED:
+                tensor.ClearField("raw_data")
+        infer()
+
+    if _slices(model.graph) and not survives(tried):
+        raise ValueError("ONNX's shape inference crashes on it, as for negative extents")
+    return infer()
+
+
+def _slices(graph: Any) -> bool:
+    """Return whether a graph or one within it has a `Slice`."""
+    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return any(node.op_type == "Slice" for node in graph.node) or any(map(_slices, inner))
+
+
+def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:
+    """PyTorch's exporter gives the axis of `CumSum` a dimension, which ONNX's evaluator refuses."""
+    for node in graph.node:
+        axis = values.get(node.input[1]) if node.op_type == "CumSum" and node.domain in STANDARD else None
+        if axis is not None and axis.ndim:
+            name = f"{node.input[1]}/scalar"
+            node.input[1] = name
+            if name not in values:
+                values[name] = axis.reshape(())
+                _add(graph, {name: values[name]})
+
+
+def _add(graph: Any, values: Mapping[str, Array]) -> None:
+    """Values that some node or the graph's output still needs, as initializers."""
+    from onnx import numpy_helper
+
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
+
+
+def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
+    """Return the nodes that depend on the input, without control flow that does not; the others' values are added to `values`."""
+    graph = model.graph
+    shapes = dict(_static_shapes(graph))
+    outputs = {output.name for output in graph.output}
+    left: list[Any] = []
+    waiting = deque(graph.node)
+    while waiting:
+        node = waiting.popleft()
+        if (nodes := flow.straightened(node, values, shapes)) is not None:
+            waiting.extendleft(reversed(nodes))
+        elif outputs.isdisjoint(node.output) and (found := values_of(model, node, values, shapes)) is not None:
+            values.update(zip(node.output, found, strict=False))
+        else:
+            left.append(node)
+    return left
+
+
+def _static_shapes(graph: Any) -> Any:
+    """Names and shapes of tensors with numbers for all dimensions."""
+    shapes = ((value.name, static_shape(value)) for value in (*graph.input, *graph.value_info))
+    return ((name, shape) for name, shape in shapes if shape is not None)
+
+
+def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
+    """The node's results if they are known; `None` otherwise."""
+    import onnx
+    from onnx import helper
+
+    if node.domain not in STANDARD or node.op_type in _RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
+        return None
+    if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
+        values = {**values, node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}
+    if not all(name in values for name in node.input if name):
+        return None
+    if any(math.prod(shapes.get(name, ())) > _MOST_ELEMENTS for name in node.output):
+        return None
+    feeds = {name: values[name] for name in node.input if name}
+    graph = helper.make_graph(
+        [node],
+        "constant",
+        [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in feeds.items()],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    try:
+        elements = _ENLARGING.get(node.op_type)
+        if elements is not None and elements(*feeds.values()) > _MOST_ELEMENTS:
+            return None
+        found = reference_evaluator(helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
+    except Exception:  # an operator that ONNX's evaluator lacks or refuses stays for the importer, which has its own message
+        return None
+    arrays = [np.asarray(value) for value in found]
+    return arrays if sum(array.size for array in arrays) <= _MOST_ELEMENTS else None

@@ -1,0 +1,294 @@
+"""Networks from an ONNX file, compared with ONNX Runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, refuse_operators, with_layouts
+from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
+from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
+from tvmmobile.networks.own.onnx.constants import fold_constants
+from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
+from tvmmobile.networks.own.onnx.importer import import_onnx, unknown_operators
+from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
+from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
+from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
+from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
+from tvmmobile.networks.own.onnx.tensors import STANDARD, external_tensors
+from tvmmobile.networks.own.onnx.trace import trace_onnx
+from tvmmobile.networks.own.onnx.varying import Filled, filled_up, with_greatest_extents
+from tvmmobile.networks.own.references import HostReference, Start
+from tvmmobile.networks.quantised import WeightScales
+from tvmmobile.system.errors import UserError, shown
+
+_FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or --shape for a whole input."
+#: Characters of the path of a file beside.
+_LONGEST_NAME = 255
+
+
+def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
+    """The network in an ONNX file, which has one input side, with the weights that are in files beside it.
+
+    Raises:
+        UserError: it is damaged or of another kind, newer than the `onnx` here, has another side, or cannot be compiled.
+    """
+    content = read_whole(file.path)
+    model = _parsed(file, content)
+    _checked_versions(file, model)
+    check_onnx(file, model)
+    digest = hashlib.sha256(content)
+    for tensor in _read_beside(file, model):
+        digest.update(tensor.raw_data)
+    _fix_dimensions(file, model.graph, wanted)
+    _fix_values(file, model.graph)
+    digest.update(repr(file.values).encode() if file.values else b"")
+    _check_dimensions(file, model.graph)
+    with _refusing_unsound(file):
+        model = in_float32(model, HALVES)
+    return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
+
+
+def imported_onnx(
+    file: OwnFile, model: Any, contents: str, wanted: Wanted, fix: str, programs: Sequence[tuple[str, Start]] = ()
+) -> Imported:
+    """A network in a `ModelProto` that holds all its weights.
+
+    Args:
+        contents: SHA-256 of the files that it is from, in hexadecimal.
+        fix: how to make such a file with static shapes.
+        programs: those that its output is to be compared with rather than with ONNX Runtime's.
+
+    Raises:
+        UserError: it is not valid, has another side, or cannot be compiled.
+    """
+    given, parameters, opset = model, count_parameters(model), _opset(model)
+    model, scales, filled = _checked(file, model)
+    check_shapes(file, model)
+    if scales is not None:
+        parameters = scales.parameters
+    refuse_operators(unknown_operators(model))
+    inputs = [_tensor(value) for value in _inputs(model.graph)]
+    for tensor in inputs:
+        refuse_dynamic(file, tensor, "input", fix)
+    try:
+        module = import_onnx(model, opset)
+    except UserError:
+        raise
+    except Exception as error:  # passes over what is imported raise errors of any kind
+        raise not_imported(error) from error
+    spec = spec_of(file, contents, inputs, _outputs(model.graph, module), wanted, fix, model.graph.name)
+    judged = model if computes_in_integers(given.graph) else given
+    reference = _reference(file, judged, judged if filled else model, [tensor.name for tensor in inputs], programs)
+    spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
+
+    def compute(given: Sequence[Array]) -> tuple[Array, ...]:
+        return filled_up(reference.compute(given), filled)
+
+    trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
+    return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.judge, scales, trace)
+
+
+def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
+    """The programs that compute a network's output on the host, from the file's operators (`given`) or those left after `_checked`."""
+    runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
+    return HostReference(str(file), [*programs, runtime, ("onnx.reference", partial(start_reference_evaluator, simple, inputs))])
+
+
+def files_beside(file: OwnFile) -> list[str]:
+    """The files with weights that an ONNX file needs, relative to its folder; none where it cannot be read."""
+    try:
+        model = _parsed(file, read_whole(file.path))
+        return list(dict.fromkeys(_location(file, tensor) for tensor in external_tensors(model)))
+    except UserError:
+        return []
+
+
+def _parsed(file: OwnFile, content: bytes) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own class, not Python's
+        raise UserError(f"{file} is damaged or not an ONNX file.", "Export it again.") from error
+    if not model.graph.node:
+        raise UserError(f"{file} is damaged or not an ONNX file: it has no operators.", "Export it again.")
+    return model
+
+
+def _checked_versions(file: OwnFile, model: Any) -> None:
+    """Raises `UserError` if the installed `onnx` does not know the versions of the operators or of the format."""
+    import onnx
+
+    for name, given, known in (
+        ("opset", _opset(model), onnx.defs.onnx_opset_version()),
+        ("IR version", int(model.ir_version), int(onnx.IR_VERSION)),
+    ):
+        if given > known:
+            raise UserError(f"{file} has {name} {given}; onnx {onnx.__version__} knows up to {known}.", f"Export it with {name} {known}.")
+
+
+def _opset(model: Any) -> int:
+    """The version of the standard operators."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=1)
+
+
+def _location(file: OwnFile, tensor: Any) -> str:
+    location = next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
+    path = PurePosixPath(location)
+    if not location or path.is_absolute() or ".." in path.parts or "\0" in location or len(location) > _LONGEST_NAME:
+        raise UserError(f"{file}: the data of {tensor.name} is in {shown(location)}, which is not in the same folder.", "Export it again.")
+    return location
+
+
+def _read_beside(file: OwnFile, model: Any) -> list[Any]:
+    """Read the weights that are in files beside it; returns those tensors."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    tensors = list(external_tensors(model))
+    for tensor in tensors:
+        location = _location(file, tensor)
+        try:
+            check_readable(file.path.parent / location)
+            load_external_data_for_tensor(tensor, str(file.path.parent))
+        except Exception as error:  # it is missing, too short, or a link that leads elsewhere
+            raise UserError(
+                f"{file}: the data of {tensor.name} in {location} cannot be read: {first_line(error)}", "Keep the two files together."
+            ) from error
+        tensor.data_location = type(tensor).DEFAULT
+        del tensor.external_data[:]
+    return tensors
+
+
+def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[Filled, ...]]:
+    """The model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's checker has
+    accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
+    """
+    import onnx
+    from onnx.inliner import inline_local_functions
+
+    scales = None
+    with _refusing_unsound(file):
+        onnx.checker.check_model(model)
+        model = inline_local_functions(model) if model.functions else model
+        model = with_initializers(file, model)
+        if is_quantised(model.graph):
+            model, scales = without_integers(model)
+        model, filled = with_greatest_extents(fold_constants(model))
+        return in_float32(model, DOUBLES), scales, filled
+
+
+@contextmanager
+def _refusing_unsound(file: OwnFile) -> Iterator[None]:
+    """Raises `UserError` for whatever goes wrong in ONNX's own functions."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # they raise errors of any kind
+        raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
+
+
+def _fix_dimensions(file: OwnFile, graph: Any, wanted: Wanted) -> None:
+    """Give inputs' dimensions that have no number one: what --shape says, 1 or --batch in front, and the requested height and width of
+    images. Dimensions of one name have one number.
+
+    Exporters also write -1 or 0 for a dimension that has none.
+    """
+    for value in (*graph.input, *graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_value") and dimension.dim_value < 1:
+                dimension.ClearField("dim_value")
+    inputs, shapes, named = _inputs(graph), dict(file.shapes), dict[str, int]()
+    for value in inputs:
+        _number(value, shapes.get(value.name, ()), named)
+    for value in inputs:
+        dimensions = value.type.tensor_type.shape.dim
+        _number(value, [named.get(dimension.dim_param) for dimension in dimensions], named)
+        size = (None, None) if wanted.side is None or len(dimensions) != 4 else height_and_width(wanted.side)
+        if len(dimensions) > 1:
+            _number(value, (wanted.batch or 1, None, *size), named)
+    for value in inputs:
+        _number(value, [named.get(dimension.dim_param) for dimension in value.type.tensor_type.shape.dim], named)
+
+
+def _number(value: Any, extents: Sequence[int | None], named: dict[str, int]) -> None:
+    """Give dimensions of a tensor that have no number these; adds the numbers of named ones."""
+    for dimension, extent in zip(value.type.tensor_type.shape.dim, extents, strict=False):
+        if extent is not None and not dimension.HasField("dim_value"):
+            if dimension.dim_param:
+                named.setdefault(dimension.dim_param, extent)
+            dimension.dim_value = extent
+
+
+def _fix_values(file: OwnFile, graph: Any) -> None:
+    """Make constants of the inputs that always have one value.
+
+    Raises:
+        UserError: there is no such input, its shape is not known, or its type has no such number.
+    """
+    from onnx import numpy_helper
+
+    inputs = {value.name: value for value in _inputs(graph)}
+    for name, number in file.values:
+        if name not in inputs:
+            raise UserError(f"{file} has no input {name!r} for --value.", f"It takes: {', '.join(inputs)}.")
+        tensor = _tensor(inputs[name])
+        refuse_dynamic(file, tensor, "input", _FIX)
+        if tensor.shape is None or not re.fullmatch(r"(float|u?int)\d+|bool", tensor.dtype):
+            raise UserError(f"{file}: the input {name!r} is not a tensor of numbers of a known shape.", "Leave out its --value.")
+        constant = np.full([int(extent) for extent in tensor.shape], number).astype(tensor.dtype)
+        if not np.allclose(constant.astype(float), number, rtol=1e-3, atol=0):
+            raise UserError(f"{file}: the input {name!r} is {tensor.dtype} and cannot be {number:g}.", "Give --value such a number.")
+        graph.initializer.append(numpy_helper.from_array(constant, name))
+
+
+def _inputs(graph: Any) -> list[Any]:
+    """Return what a network takes: inputs without a constant of the same name."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
+
+
+def _check_dimensions(file: OwnFile, graph: Any) -> None:
+    """Raise `UserError` for an input's dimension without a number and for a number without dimensions, with an option that gives it one."""
+    for tensor in map(_tensor, _inputs(graph)):
+        if tensor.shape == ():
+            what = f"{file}: the input {tensor.name!r} is a number without dimensions."
+            raise UserError(what, f"Give it the value that it always has: --value {tensor.name}=NUMBER.")
+        shape = tensor.shape or ()
+        images = len(shape) == 4 and all(isinstance(extent, int) for extent in shape[:2])
+        example = "x".join(str(extent) if isinstance(extent, int) else "16000" for extent in shape)
+        refuse_dynamic(file, tensor, "input", _FIX if images else f"Give its shape, such as --shape {tensor.name}={example}.")
+
+
+def _outputs(graph: Any, module: Any) -> list[Tensor]:
+    """Return the outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
+    from tvm.tirx import IntImm
+
+    returned = module["main"].ret_ty
+    known = [getattr(part.shape, "values", ()) for part in getattr(returned, "fields", [returned])]
+    found = [_tensor(value) for value in graph.output]
+    return [
+        replace(tensor, shape=tuple(map(int, extents))) if all(isinstance(extent, IntImm) for extent in extents) and extents else tensor
+        for tensor, extents in zip(found, known, strict=True)
+    ]
+
+
+def _tensor(value: Any) -> Tensor:
+    import onnx
+
+    kind = value.type.tensor_type
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "no tensor"
+    if not kind.HasField("shape"):
+        return Tensor(value.name, None, dtype)
+    shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param) for dim in kind.shape.dim)
+    return Tensor(value.name, shape, dtype)

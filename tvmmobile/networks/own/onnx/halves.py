@@ -1,0 +1,79 @@
+"""Makes a float32 network of an ONNX model whose tensors are float16, bfloat16 or float64.
+
+Precision is an option of the compiler here: `--dtype` says what kernels compute in, whatever the file was converted to. Constants in 16
+bits keep their values, and conversions between types of real numbers are left out, so results are more precise than the file's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.networks.own.onnx.tensors import graphs_of, tensors_of
+
+#: Types of real numbers as ONNX numbers them.
+FLOAT32, HALVES, DOUBLES = 1, frozenset({10, 16}), frozenset({11})
+#: Attributes that name the type of a result, and one that names the type of sums inside an operator.
+_TYPES = {"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"}
+
+
+def in_float32(model: Any, kinds: frozenset[int]) -> Any:
+    """A model with float32 in place of these types, in inputs, outputs and constants as well; itself, if it has none of them.
+
+    Raises:
+        Exception: of any kind, from ONNX's shape inference.
+    """
+    import onnx
+    from onnx.inliner import inline_local_functions
+
+    if not any(_has(graph, kinds) for part in (model.graph, *model.functions) for graph in graphs_of(part)):
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(inline_local_functions(model) if model.functions else model)
+    for graph in list(graphs_of(changed.graph)):
+        _convert(graph, kinds)
+    inferred = onnx.shape_inference.infer_shapes(changed)
+    for graph, typed in zip(graphs_of(changed.graph), graphs_of(inferred.graph), strict=True):
+        _without_conversions(graph, typed)
+    return changed
+
+
+def _types(graph: Any) -> Iterator[Any]:
+    """Attributes that name a type."""
+    yield from (attribute for node in graph.node for attribute in node.attribute if attribute.name in _TYPES)
+
+
+def _has(graph: Any, kinds: frozenset[int]) -> bool:
+    """Return whether a graph has a tensor of one of these types, or a node that makes one."""
+    ports = (value.type.tensor_type.elem_type for value in (*graph.input, *graph.output) if not isinstance(value, str))
+    stored = (tensor.data_type for tensor in tensors_of(graph))
+    return any(kind in kinds for kind in (*ports, *stored, *(attribute.i for attribute in _types(graph))))
+
+
+def _convert(graph: Any, kinds: frozenset[int]) -> None:
+    """Change the types of everything in a graph itself."""
+    from onnx import numpy_helper
+
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type in kinds:
+            value.type.tensor_type.elem_type = FLOAT32
+    for tensor in tensors_of(graph):
+        if tensor.data_type in kinds:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for attribute in _types(graph):
+        if attribute.i in kinds:
+            attribute.i = FLOAT32
+
+
+def _without_conversions(graph: Any, typed: Any) -> None:
+    """Have conversions of float32 to float32 pass on what they read."""
+    values = (*typed.input, *typed.value_info)
+    real = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT32}
+    real |= {tensor.name for tensor in graph.initializer if tensor.data_type == FLOAT32}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in real and any(one.name == "to" and one.i == FLOAT32 for one in node.attribute):
+            node.op_type = "Identity"
+            del node.attribute[:]

@@ -1,0 +1,262 @@
+"""Imports ONNX models into Relax with TVM's importer, and with our converters for operators that it lacks, gets wrong, or would turn into
+unscheduled loops, which graph passes cannot read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.networks.frontend import not_imported, quiet
+from tvmmobile.networks.own.onnx.attention import attention
+from tvmmobile.networks.own.onnx.detection import places_of_true, select_boxes
+from tvmmobile.networks.own.onnx.elementwise import (
+    absolute,
+    celu,
+    dropout,
+    eye_like,
+    is_inf,
+    logarithm,
+    lp_normalization,
+    mean,
+    one_hot,
+    over_no_axis,
+    pairwise,
+    power,
+    square,
+    top_k,
+)
+from tvmmobile.networks.own.onnx.fourier import dft, stft
+from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm, whole_group_norms
+from tvmmobile.networks.own.onnx.older import slice_by_attributes, split_into_one
+from tvmmobile.networks.own.onnx.pads import explicit_transposed, same_pads
+from tvmmobile.networks.own.onnx.pools import average_pool, lp_pool, max_pool
+from tvmmobile.networks.own.onnx.recurrent import recurrent
+from tvmmobile.networks.own.onnx.regions import roi_align
+from tvmmobile.networks.own.onnx.resize import resize, upsample
+from tvmmobile.networks.own.onnx.scatter import scatter_elements, scatter_nd
+from tvmmobile.networks.own.onnx.tensors import STANDARD, named_node
+from tvmmobile.networks.sorting import without_sorting
+from tvmmobile.system.errors import UserError
+
+#: Operators that the importer knows but that cannot become a sequence of kernels.
+_NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
+
+
+def unknown_operators(model: Any) -> list[str]:
+    """Operators that the importer does not have."""
+    from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
+
+    known = _get_convert_map().keys() | CONVERTERS.keys()
+    return [
+        f"{node.domain}.{node.op_type}" if node.domain not in STANDARD else node.op_type
+        for node in model.graph.node
+        if node.domain not in STANDARD or node.op_type not in known or node.op_type in _NOT_STRAIGHT
+    ]
+
+
+#: An operator's inputs, attributes and version to a Relax expression; `None` leaves it, with these attributes, to TVM's converter.
+Converter = Callable[[Sequence[Any], dict[str, Any], int], Any]
+
+
+def import_onnx(model: Any, opset: int) -> Any:
+    """A `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
+
+    Raises:
+        UserError: an operator cannot be imported.
+        Exception: of any kind, from what is done to the whole.
+    """
+    with quiet():
+        return whole_group_norms(without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset)))
+
+
+@cache
+def _importer() -> Any:
+    from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+
+    class Importer(ONNXGraphImporter):  # type: ignore[misc]
+        def _construct_nodes(self, graph: Any) -> None:
+            for node in graph.node:
+                try:
+                    super()._construct_nodes(SimpleNamespace(node=[node]))
+                except UserError:
+                    raise
+                except Exception as error:  # converters raise errors of any kind
+                    raise not_imported(error, named_node(node, self.opset)) from error
+
+        def _check_for_unsupported_ops(self, graph: Any) -> None:
+            """Do nothing: `unknown_operators` has found them, and TVM does not know those that only we convert."""
+
+        def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+            convert = CONVERTERS.get(op_name)
+            converted = convert(inputs, attrs, opset) if convert else None
+            if converted is None:
+                return super()._convert_operator(op_name, inputs, attrs, opset)
+            return self.bb.normalize(converted)
+
+        def _parse_attr(self, attr_proto: Any) -> Any:
+            """Parse all attributes but empty lists, which TVM refuses: PyTorch's exporter writes one for reductions of everything."""
+            return super()._parse_attr([attribute for attribute in attr_proto if not _is_empty(attribute)])
+
+    return Importer
+
+
+def _is_empty(attribute: Any) -> bool:
+    import onnx
+
+    lists = {onnx.AttributeProto.INTS: "ints", onnx.AttributeProto.FLOATS: "floats", onnx.AttributeProto.STRINGS: "strings"}
+    return attribute.type in lists and not getattr(attribute, lists[attribute.type])
+
+
+def _clip(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    from tvm import relax
+
+    if not _is_float(inputs[0]):
+        return None
+    if opset < 11:
+        return relax.op.clip(inputs[0], float(attrs.get("min", -math.inf)), float(attrs.get("max", math.inf)))
+    low, high = _bound(inputs[1], -math.inf), _bound(inputs[2], math.inf)
+    return None if low is None or high is None else relax.op.clip(inputs[0], low, high)
+
+
+def _bound(value: Any, default: float) -> float | None:
+    """A bound of a clip: `default` where there is none, `None` where it is not constant."""
+    import tvm
+
+    if value is None:
+        return default
+    return float(value.value.numpy().item()) if isinstance(value, tvm.ir.GenericConst) and value.value.numpy().size == 1 else None
+
+
+def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `SpaceToDepth` with each channel's pixels together (`CRD`), a mode that TVM overlooks."""
+    from tvm import relax
+
+    if attrs.get("mode", b"DCR") == b"DCR":
+        return None
+    size, (batch, channels, height, width) = int(attrs["blocksize"]), shape_of(inputs[0])
+    apart = relax.op.reshape(inputs[0], [batch, channels, height // size, size, width // size, size])
+    together = relax.op.permute_dims(apart, [0, 1, 3, 5, 2, 4])
+    return relax.op.reshape(together, [batch, channels * size**2, height // size, width // size])
+
+
+def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Replaces a convolution's `SAME` by explicit padding; TVM's converter would pad in a separate kernel."""
+    mode = attrs.get("auto_pad", b"NOTSET").decode()
+    if not mode.startswith("SAME"):
+        return None
+    image, kernel = (shape_of(tensor)[2:] for tensor in inputs[:2])
+    strides, dilations = (attrs.get(name, (1,) * len(image)) for name in ("strides", "dilations"))
+    attrs.update(auto_pad=b"NOTSET", pads=tuple(same_pads(image, kernel, strides, dilations, odd_first=mode == "SAME_LOWER")))
+    return None
+
+
+def _is_float(value: Any) -> bool:
+    from tvm import relax
+
+    return isinstance(value.ty, relax.TensorType) and str(value.ty.dtype) == FLOAT32.name
+
+
+def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Constant places as numbers; TVM's converter computes at run time which of them count from the end. Computed ones stay inside: TVM's
+    would read whatever is there.
+    """
+    import tvm
+    from tvm import relax
+
+    data, places = inputs
+    if isinstance(data, relax.ShapeExpr) or (isinstance(data, tvm.ir.GenericConst) and isinstance(places, tvm.ir.GenericConst)):
+        return None
+    shape = shape_of(data)
+    axis = int(attrs.get("axis", 0)) % len(shape)
+    if not isinstance(places, tvm.ir.GenericConst):
+        kind = str(places.ty.dtype)
+        extent, zero = relax.const(shape[axis], kind), relax.const(0, kind)
+        places = relax.op.where(relax.op.less(places, zero), relax.op.add(places, extent), places)
+        return relax.op.take(data, places, axis, "clip")
+    numbers = places.value.numpy()
+    numbers = np.where(numbers < 0, numbers + shape[axis], numbers).astype(numbers.dtype)
+    if np.array_equal(numbers.reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
+        return relax.op.reshape(data, [*shape[:axis], *numbers.shape, *shape[axis + 1 :]])
+    return relax.op.take(data, constant(numbers), axis)
+
+
+def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    """Convert a `Pad` with one number to an operator; TVM's converter writes loops, which no pass reads."""
+    from tvm import relax
+
+    operands = [*inputs, None, None, None]
+    data, widths, number, axes = operands[:4]
+    given = attrs.get("pads") if opset < 11 else _numbers(widths)
+    value = float(attrs.get("value", 0.0)) if opset < 11 else _bound(number, 0.0)
+    chosen = list(range(len(shape_of(data)))) if axes is None else _numbers(axes)
+    if given is None or value is None or chosen is None or min(given) < 0:
+        return None
+    if attrs.get("mode", b"constant") != b"constant" or not _is_float(data):
+        return None
+    around = [[0, 0] for _ in shape_of(data)]
+    for place, axis in enumerate(chosen):
+        around[axis] = [int(given[place]), int(given[place + len(chosen)])]
+    return relax.op.nn.pad(data, [width for pair in around for width in pair], "constant", value)
+
+
+def _numbers(value: Any) -> list[int] | None:
+    """The integers of a constant; `None` for other values."""
+    import tvm
+
+    return [int(number) for number in value.value.numpy()] if isinstance(value, tvm.ir.GenericConst) else None
+
+
+#: By operator.
+CONVERTERS: dict[str, Converter] = {
+    "Attention": attention,
+    "AveragePool": average_pool,
+    "Celu": celu,
+    "Clip": _clip,
+    "Conv": _explicit_padding,
+    "ConvTranspose": explicit_transposed,
+    "DFT": dft,
+    "Dropout": dropout,
+    "EyeLike": eye_like,
+    "GRU": recurrent("GRU"),
+    "Gather": _gather,
+    "InstanceNormalization": instance_norm,
+    "IsInf": is_inf,
+    "LSTM": recurrent("LSTM"),
+    "LayerNormalization": layer_norm,
+    "LpNormalization": lp_normalization,
+    "LpPool": lp_pool,
+    "Max": pairwise("maximum"),
+    "MaxPool": max_pool,
+    "Mean": mean,
+    "Min": pairwise("minimum"),
+    "NonMaxSuppression": select_boxes,
+    "NonZero": places_of_true,
+    "OneHot": one_hot,
+    "Pad": _pad,
+    "Pow": power,
+    "RNN": recurrent("RNN"),
+    "ReduceL1": over_no_axis(absolute),
+    "ReduceL2": over_no_axis(absolute),
+    "ReduceLogSum": over_no_axis(logarithm),
+    "ReduceSumSquare": over_no_axis(square),
+    "Resize": resize,
+    "RoiAlign": roi_align,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+    "Slice": slice_by_attributes,
+    "SpaceToDepth": _space_to_depth,
+    "STFT": stft,
+    "Split": split_into_one,
+    "Sum": pairwise("add"),
+    "TopK": top_k,
+    "Upsample": upsample,
+}

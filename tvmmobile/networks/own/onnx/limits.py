@@ -1,0 +1,118 @@
+"""Checks what an ONNX model says of element types, extents, windows and functions, before native code acts on it.
+
+ONNX's checker leaves all of these to whoever runs the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.onnx.tensors import graphs_within
+from tvmmobile.system.errors import UserError, shown
+
+_AGAIN = "Export it again."
+#: Attributes that name an element type.
+_TYPES = {"to", "dtype", "output_dtype"}
+#: Attributes of windows, with the least number that each may have; a negative padding cuts an edge off.
+_WINDOWS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "pads": None}
+#: Graphs within graphs, and functions that call functions.
+_MOST_NESTED = 100
+
+
+def check_onnx(file: OwnFile, model: Any) -> None:
+    """Raises `UserError` for element types that ONNX does not have, extents, windows or functions that no network needs."""
+    functions = {(one.domain, one.name): one for one in model.functions}
+    check_operators(str(file), _operators(file, model.graph.node, functions, {}, 0))
+    elements = _check_graph(file, model.graph)
+    for nodes in (model.graph.node, *(one.node for one in model.functions)):
+        elements += sum(_check_graph(file, graph) for graph in _graphs(file, nodes))
+        elements += sum(_check_node(file, node) for node in _nodes(file, nodes))
+    check_constants(str(file), elements)
+
+
+def check_shapes(file: OwnFile, model: Any) -> None:
+    """Raises `UserError` for inferred shapes beyond the limits."""
+    for value in (*model.graph.value_info, *model.graph.output):
+        _check_value(file, value)
+
+
+def _check_graph(file: OwnFile, graph: Any) -> int:
+    """Check values and constants of a graph; returns how many numbers the constants hold."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        _check_value(file, value)
+    return sum(_check_tensor(file, tensor) for tensor in graph.initializer)
+
+
+def _check_value(file: OwnFile, value: Any) -> None:
+    kind = value.type.tensor_type
+    what = f"{file}: the tensor {value.name!r}"
+    if kind.elem_type:
+        _check_type(what, kind.elem_type)
+    extents = [int(dim.dim_value) for dim in kind.shape.dim if dim.HasField("dim_value")]
+    check_elements(what, [extent for extent in extents if extent != -1])  # some exporters write -1 for any number
+
+
+def _check_tensor(file: OwnFile, tensor: Any) -> int:
+    what = f"{file}: the constant {tensor.name!r}"
+    _check_type(what, tensor.data_type)
+    check_elements(what, tensor.dims)
+    return math.prod(tensor.dims)
+
+
+def _check_type(what: str, number: int) -> None:
+    from onnx import TensorProto
+
+    if number not in TensorProto.DataType.values() or number == TensorProto.UNDEFINED:
+        raise UserError(f"{what} has element type {shown(number)}, which ONNX does not have.", _AGAIN)
+
+
+def _check_node(file: OwnFile, node: Any) -> int:
+    what, elements = f"{file}: {node.op_type} {node.name!r}" if node.name else f"{file}: {node.op_type}", 0
+    for attribute in node.attribute:
+        if attribute.name in _TYPES and attribute.type == attribute.INT:
+            _check_type(what, attribute.i)
+        if attribute.name in _WINDOWS and attribute.type == attribute.INTS:
+            least = _WINDOWS[attribute.name]
+            numbers = map(abs, attribute.ints) if least is None else attribute.ints
+            check_window(what, attribute.name, numbers, least or 0)
+        for tensor in (*((attribute.t,) if attribute.HasField("t") else ()), *attribute.tensors):
+            elements += _check_tensor(file, tensor)
+    return elements
+
+
+def _graphs(file: OwnFile, nodes: Any) -> Iterator[Any]:
+    """The graphs that nodes hold in attributes, at any depth that is allowed."""
+    for graph, depth in graphs_within(nodes):
+        if depth > _MOST_NESTED:
+            raise UserError(f"{file} has graphs within graphs, more than {_MOST_NESTED} deep.", _AGAIN)
+        yield graph
+
+
+def _nodes(file: OwnFile, nodes: Any) -> Iterator[Any]:
+    """Nodes and those of the graphs that they hold."""
+    yield from nodes
+    for graph in _graphs(file, nodes):
+        yield from graph.node
+
+
+def _operators(file: OwnFile, nodes: Any, functions: Mapping[tuple[str, str], Any], known: dict[tuple[str, str], int], depth: int) -> int:
+    """Count the operators of nodes with functions inlined; raises `UserError` for functions that call themselves."""
+    if depth > _MOST_NESTED:
+        raise UserError(f"{file} has functions that call one another, more than {_MOST_NESTED} deep.", _AGAIN)
+    count = 0
+    for node in _nodes(file, nodes):
+        key = node.domain, node.op_type
+        if key not in functions:
+            count += 1
+            continue
+        if key not in known:
+            known[key] = -1
+            known[key] = _operators(file, functions[key].node, functions, known, depth + 1)
+        if known[key] < 0:
+            raise UserError(f"{file} has a function that calls itself, {node.op_type}.", _AGAIN)
+        count += known[key]
+    return count

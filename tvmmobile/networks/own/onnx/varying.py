@@ -1,0 +1,390 @@
+"""Gives tensors of an ONNX network whose number of rows is known only at run time, as that of selected boxes, their greatest number.
+
+Rows that are there come first; those behind hold anything, and are never read but by operators that work row by row. The number of rows is
+a tensor of its own. Where an operator takes rows together, such as `TopK`, those behind are first replaced by what changes nothing.
+Outputs are filled up, and each gets a second output with its number of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
+from tvmmobile.networks.own.onnx.control_flow import ControlFlow
+from tvmmobile.networks.own.onnx.rows import RULES, Rows, differing
+from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, named_node, static_shape
+from tvmmobile.networks.selection import most_selected
+from tvmmobile.system.errors import UserError
+
+#: Operators whose results have as many rows as values say.
+SOURCES = {"Compress", "NonMaxSuppression", "NonZero"}
+#: Rows that a tensor may get.
+_MOST_ROWS = 1 << 22
+#: Behind an output's name in that of the output with its number of rows.
+COUNT = "/count"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An output of the file that is filled up: its place among the file's, its axis, the extent that it gets, and what is behind."""
+
+    place: int
+    axis: int
+    extent: int
+    filler: int
+
+
+def has_varying(graph: Any) -> bool:
+    """Return whether a graph, or one within it, has an operator whose number of rows depends on values."""
+    constants = {tensor.name for tensor in graph.initializer}
+    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return any(map(has_varying, inner)) or any(
+        node.op_type in SOURCES or (node.op_type == "TopK" and not constants.issuperset(node.input[1:]))
+        for node in graph.node
+        if node.domain in STANDARD
+    )
+
+
+def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
+    """Return a model with static shapes, and which of its outputs are filled up: each of these is followed by its count.
+
+    Args:
+        model: a `ModelProto` whose constants are folded, with static input shapes.
+
+    Raises:
+        UserError: an operator cannot work on rows of which some are not there.
+        Exception: of any kind, from ONNX's shape inference.
+    """
+    if not has_varying(model.graph):
+        return model, ()
+    rewriting = Rewriting(model)
+    rewriting.run()
+    filled = rewriting.fill_outputs()
+    return fold_constants(rewriting.rewritten()), filled
+
+
+def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array, ...]:
+    """Return what the file's own network computes as the library returns it."""
+    found: list[Array] = []
+    by_place = {one.place: one for one in filled}
+    for place, output in enumerate(outputs):
+        one = by_place.get(place)
+        if one is None:
+            found.append(output)
+            continue
+        rows = output.shape[one.axis]
+        behind = [(0, one.extent - rows if axis == one.axis else 0) for axis in range(output.ndim)]
+        found += [np.pad(output, behind, constant_values=one.filler), np.array([rows], np.int64)]
+    return tuple(found)
+
+
+@dataclass
+class Rewriting:
+    """A model while its nodes are read in order.
+
+    Attributes:
+        values: of known tensors; where these depend on a number of rows, those of the greatest one.
+        fewer: of the latter, the values for one row less, and the tensor that counts rows.
+        shapes, types: of all tensors.
+        rows: of tensors that have fewer rows than their shapes say.
+        nodes: those of the new model.
+    """
+
+    model: Any
+    values: dict[str, Array] = field(default_factory=dict)
+    fewer: dict[str, tuple[Array, str]] = field(default_factory=dict)
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
+    nodes: list[Any] = field(default_factory=list)
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        from onnx import numpy_helper
+
+        self._joined: dict[tuple[tuple[str, int], ...], str] = {}
+        graph = self.model.graph
+        self.opset = max((entry.version for entry in self.model.opset_import if entry.domain in STANDARD), default=1)
+        for tensor in graph.initializer:
+            self.shapes[tensor.name], self.types[tensor.name] = list(tensor.dims), tensor.data_type
+            self.values[tensor.name] = numpy_helper.to_array(tensor)
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            kind = value.type.tensor_type
+            self.types[value.name] = kind.elem_type
+            if (shape := static_shape(value)) is not None:
+                self.shapes[value.name] = shape
+
+    def run(self) -> None:
+        """Read all nodes."""
+        flow, waiting = ControlFlow(self.opset), deque(self.model.graph.node)
+        while waiting:
+            node = waiting.popleft()
+            if (nodes := flow.straightened(node, self.values, self.shapes)) is not None:
+                waiting.extendleft(reversed(nodes))
+            elif not self._known(node):
+                self._convert(node)
+
+    def _known(self, node: Any) -> bool:
+        """Compute a node whose inputs are known, or that only reads a shape."""
+        counts = {self.fewer[name][1] for name in node.input if name in self.fewer}
+        counts |= {self.rows[name].count for name in node.input if name in self.rows}
+        joins = node.op_type == "Concat" and any(name in self.rows for name in node.input)
+        if joins or len(counts) > 1 or any(output.name in node.output for output in self.model.graph.output):
+            return False
+        found = values_of(self.model, node, self.values, self.shapes)
+        if found is None:
+            return False
+        for name, value in zip(node.output, found, strict=False):
+            self.values[name], self.shapes[name], self.types[name] = value, list(value.shape), _type_of(value)
+        for count in counts:
+            fewer = {name: value for name, (value, _) in self.fewer.items()}
+            shapes = {name: self._shape_of_fewer(name) for name in node.input if name in self.rows}
+            other = values_of(self.model, node, {**self.values, **fewer}, {**self.shapes, **shapes}) or []
+            for name, value, less in zip(node.output, found, other, strict=False):
+                if value.shape != less.shape:
+                    self.rows[name] = Rows(differing(value.shape, less.shape), count)
+                if not np.array_equal(value, less):
+                    self.fewer[name] = less, count
+        return True
+
+    def _shape_of_fewer(self, name: str) -> list[int]:
+        axis = self.rows[name].axis
+        return [extent - (place == axis) for place, extent in enumerate(self.shapes[name])]
+
+    def _convert(self, node: Any) -> None:
+        """Append a node, and account for missing rows."""
+        if node.op_type in SOURCES and node.domain in STANDARD:
+            (self._compressed if node.op_type == "Compress" else self.source)(node)
+            return
+        if node.op_type == "TopK" and node.domain in STANDARD and not self.values.keys() >= set(node.input[1:]):
+            self._all_in_order(node)
+            return
+        read = [name for name in node.input if name in self.rows or name in self.fewer]
+        if not read:
+            self.append(node)
+            return
+        rule = RULES.get(node.op_type) if node.domain in STANDARD else None
+        if rule is None or not rule(self, node):
+            raise self._refused(node)
+
+    def _refused(self, node: Any) -> UserError:
+        return UserError(
+            f"{named_node(node, self.opset)} reads boxes or places whose number is known only at run time, in a way that is not supported.",
+            "Leave it out of the network, and what follows it.",
+        )
+
+    def append(self, node: Any) -> None:
+        """Append a node, and infer the shapes of its results."""
+        self.nodes.append(node)
+        if any(name and name not in self.shapes for name in node.output):
+            for name, (kind, shape) in self.inferred(node, self.values).items():
+                self.types[name] = kind
+                if shape is not None:
+                    self.shapes[name] = shape
+
+    def inferred(self, node: Any, values: Mapping[str, Array]) -> dict[str, tuple[int, list[int] | None]]:
+        """Types and static shapes of a node's results for these known values."""
+        import onnx
+        from onnx import helper, numpy_helper
+
+        read = [name for name in dict.fromkeys(node.input) if name]
+        stored = [numpy_helper.from_array(np.asarray(values[name], order="C"), name) for name in read if name in values]
+        inputs = [helper.make_tensor_value_info(name, self.types[name], self.shapes[name]) for name in read if name in self.shapes]
+        graph = helper.make_graph([node], "one", inputs, [onnx.ValueInfoProto(name=name) for name in node.output if name], stored)
+        model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=self.model.opset_import), data_prop=True)
+        return {value.name: (value.type.tensor_type.elem_type, static_shape(value)) for value in model.graph.output}
+
+    def emit(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """Append a new node; returns its output's name."""
+        from onnx import helper
+
+        self.made += 1
+        output = output or f"varying/{self.made}"
+        self.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, value: Any, kind: Any = np.int64) -> str:
+        """The name of a new constant."""
+        self.made += 1
+        name, array = f"varying/{self.made}", np.asarray(value, kind)
+        self.values[name], self.shapes[name], self.types[name] = array, list(array.shape), _type_of(array)
+        return name
+
+    def places_of(self, mask: str) -> str:
+        """Append a search for the places at which a vector of booleans is true."""
+        from onnx import helper
+
+        self.made += 1
+        name = f"varying/{self.made}"
+        self.source(helper.make_node("NonZero", [mask], [name]))
+        found = self.emit("Reshape", [name, self.constant([-1])])
+        self.rows[found] = Rows(0, self.rows[name].count)
+        return found
+
+    def joined_places(self, extents: tuple[tuple[str, int], ...]) -> str:
+        """Append a search for the rows of joined tensors that are there, by the count of each (none if it has all) and its extent."""
+        if extents not in self._joined:
+            parts = [self.present(0, extent, 1, count) if count else self.constant(np.ones(extent), np.bool_) for count, extent in extents]
+            self._joined[extents] = self.places_of(self.emit("Concat", parts, axis=0))
+        return self._joined[extents]
+
+    def _compressed(self, node: Any) -> None:
+        """Convert `Compress`: a `Gather` of the places at which a vector is true."""
+        from onnx import helper
+
+        data, mask = node.input
+        axis = attribute(node, "axis")
+        if axis is None:
+            if data in self.rows:
+                raise self._refused(node)
+            data = self.emit("Reshape", [data, self.constant([-1])])
+        self._convert(helper.make_node("Gather", [data, self.places_of(mask)], node.output, node.name, axis=axis or 0))
+
+    def _all_in_order(self, node: Any) -> None:
+        """Convert a `TopK` of a computed number: it sorts all, and counts so many as present."""
+        data, number = node.input
+        if data not in self.shapes or number in self.rows:
+            raise self._refused(node)
+        axis = attribute(node, "axis", -1) % len(self.shapes[data])
+        extent = self.shapes[data][axis]
+        node.input[1] = self.constant([extent])
+        count = self.least(self.emit("Reshape", [number, self.constant([1])]), self.constant([extent]))
+        if data not in self.rows:
+            self.append(node)
+        elif self.rows[data].axis == axis and RULES[node.op_type](self, node):
+            count = self.least(count, self.rows[data].count)
+        else:
+            raise self._refused(node)
+        self.rows.update(dict.fromkeys(node.output, Rows(axis, count)))
+
+    def source(self, node: Any) -> None:
+        """An operator whose result has a varying number of rows."""
+        (output,) = node.output
+        if node.op_type == "NonMaxSuppression":
+            axis, most = 0, self._prepare_suppression(node)
+            shape = [most, 3]
+        else:
+            axis, most = 1, self._prepare_places(node)
+            shape = [max(len(self.shapes[node.input[0]]), 1), most]
+        if not most:
+            raise UserError(f"{named_node(node, self.opset)} finds nothing, whatever the input.", "Leave it out of the network.")
+        if most > _MOST_ROWS:
+            what = f"{named_node(node, self.opset)} may find {most:,} places, more than {_MOST_ROWS:,}."
+            raise UserError(what, "Have it select fewer, for instance with max_output_boxes_per_class.")
+        raw = type(node).FromString(node.SerializeToString())
+        raw.output[0] = f"{output}/found"
+        self.nodes.append(raw)
+        self.types[raw.output[0]] = _type_of(np.zeros(0, np.int64))
+        padded = f"{output}/filled"
+        self.shapes[padded], self.types[padded] = shape, self.types[raw.output[0]]
+        self.emit("Reshape", [raw.output[0], self.constant(shape)], padded)
+        zero = self.constant(0)
+        absent = self.emit("Less", [padded, zero])
+        first = self.emit("Gather", [absent, zero], axis=1 - axis)
+        ones = self.emit("Where", [first, zero, self.constant(1)])
+        count = self.emit("ReduceSum", [ones], keepdims=1)
+        self.shapes[output], self.types[output] = shape, self.types[padded]
+        self.emit("Where", [absent, zero, padded], output)  # those behind may be read as well
+        self.rows[output] = Rows(axis, count)
+
+    def _prepare_suppression(self, node: Any) -> int:
+        """Bound the rows of a `NonMaxSuppression`, which cannot select missing boxes."""
+        boxes, scores, *given = node.input
+        found = {self.rows.get(boxes, Rows(1, "")), self.rows.get(scores, Rows(2, ""))}
+        if found != {Rows(1, ""), Rows(2, "")}:
+            if len({one.count for one in found} - {""}) != 1 or {one.axis for one in found} != {1, 2} or scores not in self.rows:
+                raise self._refused(node)
+            node.input[1] = self.without_absent(scores, -math.inf)
+            if len(given) < 3 or not given[2]:
+                lowest = self.constant(-math.inf, np.float32)
+                del node.input[2:]
+                node.input.extend([*given[:2], *[""] * (2 - len(given[:2])), lowest])
+        if any(name not in self.shapes for name in (boxes, scores)):
+            raise self._refused(node)
+        if not given or not given[0]:
+            return 0
+        most = self.values.get(given[0])
+        return most_selected(self.shapes[boxes], self.shapes[scores], None if most is None else int(most.reshape(-1)[0]))
+
+    def _prepare_places(self, node: Any) -> int:
+        """The most places that a `NonZero` finds."""
+        (data,) = node.input
+        if data not in self.shapes:
+            raise self._refused(node)
+        if data in self.rows:
+            node.input[0] = self.without_absent(data, 0.0)
+        return math.prod(self.shapes[data])
+
+    def present(self, axis: int, extent: int, rank: int, count: str) -> str:
+        """A tensor of booleans with extents of 1 but along an axis: which rows are there."""
+        numbers = np.arange(extent).reshape([extent if place == axis else 1 for place in range(rank)])
+        return self.emit("Less", [self.constant(numbers), count])
+
+    def without_absent(self, name: str, number: float) -> str:
+        """Fill a tensor's missing rows with a number."""
+        from onnx import helper
+
+        rows, shape = self.rows[name], self.shapes[name]
+        kind = helper.tensor_dtype_to_np_dtype(self.types[name])
+        if kind.kind in "iu" and math.isinf(number):
+            number = np.iinfo(kind).min if number < 0 else np.iinfo(kind).max
+        there = self.present(rows.axis, shape[rows.axis], len(shape), rows.count)
+        return self.emit("Where", [there, name, self.constant(number, kind)])
+
+    def least(self, one: str, other: str) -> str:
+        """The smaller one of two counts."""
+        return self.emit("Where", [self.emit("Less", [one, other]), one, other])
+
+    def fill_outputs(self) -> tuple[Filled, ...]:
+        """Fill outputs up, and append their counts to the graph's outputs."""
+        from onnx import helper
+
+        outputs, filled = [], []
+        for place, output in enumerate(self.model.graph.output):
+            name = output.name
+            outputs.append(name)
+            if name not in self.rows:
+                continue
+            rows, kind = self.rows[name], helper.tensor_dtype_to_np_dtype(self.types[name])
+            filler = -1 if kind.kind == "i" else 0
+            own = f"{name}/rows"
+            for node in self.nodes:
+                node.output[:] = [own if one == name else one for one in node.output]
+                node.input[:] = [own if one == name else one for one in node.input]
+            self.shapes[own], self.types[own], self.rows[own] = self.shapes.pop(name), self.types.pop(name), self.rows.pop(name)
+            self.emit("Identity", [self.without_absent(own, filler)], name)
+            self.emit("Identity", [rows.count], f"{name}{COUNT}")
+            outputs.append(f"{name}{COUNT}")
+            filled.append(Filled(place, rows.axis, self.shapes[own][rows.axis], filler))
+        self._outputs = outputs
+        return tuple(filled)
+
+    def rewritten(self) -> Any:
+        """The model of the new nodes."""
+        import onnx
+        from onnx import helper, numpy_helper
+
+        made = onnx.ModelProto()
+        made.CopyFrom(self.model)
+        graph = made.graph
+        del graph.node[:], graph.value_info[:], graph.output[:]
+        graph.node.extend(self.nodes)
+        there = {tensor.name for tensor in graph.initializer}
+        read = {name for node in self.nodes for name in node.input}
+        values = {name: value for name, value in self.values.items() if name in read and name not in there}
+        graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
+        graph.output.extend(helper.make_tensor_value_info(name, self.types[name], self.shapes[name]) for name in self._outputs)
+        return made
+
+
+def _type_of(array: Array) -> int:
+    from onnx import helper
+
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))

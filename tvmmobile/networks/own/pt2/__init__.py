@@ -1,0 +1,1 @@
+"""Networks that `torch.export` made."""

@@ -1,0 +1,208 @@
+"""Checks a `.pt2` before PyTorch loads it, so that nothing in the file is executed.
+
+`torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
+imports the modules of containers it does not know and of enumerations among a dictionary's keys, and looks operators up by any name
+below `torch`; names go into Python code that it makes from the graph. A network with static shapes needs none of that, so a file with
+any of it is refused. Symbolic dimensions become numbers before: see `pt2/dimensions.py`; blocks that switch autocasting off become part of
+the graph: see `pt2/blocks.py`; and arguments are checked against PyTorch's signatures: see `pt2/arguments.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Any
+
+from tvmmobile.networks.budget import check_unpacked, check_zip
+from tvmmobile.networks.frontend import refuse_operators
+from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.pt2 import quantised
+from tvmmobile.networks.own.pt2.arguments import check_arguments, check_weights, elsewhere, on_processor
+from tvmmobile.networks.own.pt2.blocks import without_blocks
+from tvmmobile.networks.own.pt2.dimensions import entries, is_dynamic, with_fixed_dimensions
+from tvmmobile.networks.own.pt2.numbers import constant_numbers
+from tvmmobile.system.errors import UserError
+
+_MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
+#: PyTorch's own operators, those of its quantised networks, and the selection of one of several results.
+_OPERATOR = re.compile(
+    r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem"
+    rf"|torch\.ops\.{quantised.LIBRARY}\.({'|'.join(map(re.escape, sorted(quantised.OPERATORS)))})"
+)
+_TORCHVISION = re.compile(r"torch\.ops\.torchvision\.\w{1,40}\.\w{1,40}")
+_NAME = re.compile(r"[\w.]*")
+#: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
+_PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
+_PATH = re.compile(r"[\w.-]*")
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+_RETURNS = "Have forward take and return tensors, or tuples, lists or dictionaries of them, and export it again."
+#: Node arguments other than tensors, numbers, strings and lists of them.
+_EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
+
+
+def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> bytes:
+    """Look through a `.pt2`; returns what PyTorch may load: the same, with numbers for dynamic dimensions.
+
+    Args:
+        wanted: requested dimensions.
+        fix: how to make a file that can be read.
+
+    Raises:
+        UserError: it is damaged, of another kind or too large unpacked, a dimension stays dynamic, or loading it would execute part of it.
+    """
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    try:
+        check_zip(str(file), io.BytesIO(content))  # before PyTorch's reader, which unpacks some members at once
+        with PT2ArchiveReader(io.BytesIO(content)) as archive:  # PyTorch's own: two programs may read one archive differently
+            names = archive.get_file_names()
+            check_unpacked(str(file), len(content), sum(map(archive.archive_file.get_record_size, names)))
+            parts = {name: archive.read_bytes(name) for name in names if name.endswith((".json", ".pt"))}
+        program = json.loads(parts[_MODEL])
+        configs = {name: json.loads(content) for name, content in parts.items() if name.endswith(_CONFIG)}
+        pickled = any(payload["use_pickle"] for config in configs.values() for payload in config["config"].values())
+    except UserError:
+        raise
+    except Exception as error:  # its zip and JSON readers raise errors of any kind
+        raise _damaged(file, fix) from error
+    if any(name.startswith(_COMPILED) for name in names):
+        raise _refusal(file, "holds compiled code", fix)
+    tensors = {name: _plain_tensors(file, part) for name, part in parts.items() if name.endswith(".pt")}
+    if pickled or None in tensors.values():
+        raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
+    if any(name.startswith("models/") and name != _MODEL for name in names):
+        raise _refusal(file, "holds several programs", fix)
+    _refuse_torchvision(file, program)
+    plain = {_MODEL: _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))}
+    _check_program(file, plain[_MODEL], fix)
+    _check_arguments(file, plain[_MODEL], fix)
+    plain |= {name: _plain_weights(file, config, fix) for name, config in configs.items()}
+    changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
+    changed |= {name: moved for name, moved in tensors.items() if moved is not None and moved is not parts[name]}
+    if not changed:
+        return content
+    try:
+        return _rewritten(content, changed)
+    except Exception as error:  # weights were not read so far
+        raise _damaged(file, fix) from error
+
+
+def _refuse_torchvision(file: OwnFile, program: Any) -> None:
+    """Raises `UserError` for the operators of another package, such as box selection, whose results have dynamic dimensions."""
+    targets = {value for name, value in entries(program) if name == "target" and isinstance(value, str)}
+    names = sorted(name.removeprefix("torch.ops.") for name in targets if _TORCHVISION.fullmatch(name))
+    if names:
+        what = f"{file} has operators of torchvision, which PyTorch alone cannot read: {', '.join(names[:8])}."
+        raise UserError(what, "Export the network to ONNX, which has operators for them: torch.onnx.export.")
+
+
+def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
+    """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
+    try:
+        program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
+        return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+    except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(file, fix) from error
+
+
+def _check_arguments(file: OwnFile, program: Any, fix: str) -> None:
+    """Raises `UserError` for arguments that PyTorch's operators do not take."""
+    try:
+        check_arguments(file, program, fix)
+    except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(file, fix) from error
+
+
+def _plain_weights(file: OwnFile, config: Any, fix: str) -> Any:
+    """Check a description of weights or constants, and move all of them to the processor."""
+    try:
+        check_weights(file, config["config"])
+        return on_processor(file, config) if elsewhere(config) else config
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise _damaged(file, fix) from error
+
+
+def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[str, Fraction]:
+    """Values of the symbols that stand for numbers in stored tensors."""
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    folders = {f"{PurePosixPath(name).parent}/": config["config"] for name, config in configs.items()}
+    with PT2ArchiveReader(io.BytesIO(content)) as archive:
+        return constant_numbers(program, folders, archive.read_bytes)
+
+
+def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
+    """An archive with other contents in some places."""
+    from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+
+    made = io.BytesIO()
+    with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(made) as writer:
+        for name in archive.get_file_names():
+            if not name.startswith(".data/") and name != "byteorder":  # the writer's own
+                writer.write_bytes(name, changed[name] if name in changed else archive.read_bytes(name))
+    return made.getvalue()
+
+
+def _check_program(file: OwnFile, program: Any, fix: str) -> None:
+    found = list(entries(program))
+    for name, value in found:
+        if name in _EXECUTED or (name == "guards_code" and value):
+            raise _refusal(file, f"holds {name}, which would have to be executed", fix)
+        named = isinstance(value, str) and (name == "name" or name.endswith("_name"))
+        if named and not (_PATH if name in _PATHS else _NAME).fullmatch(value):
+            raise _refusal(file, f"holds a name that PyTorch does not give, {value!r}", fix)
+        if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
+            raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", _RETURNS)
+    refuse_operators(value for name, value in found if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
+
+
+def _plain(spec: str) -> bool:
+    """Return whether a tree of containers has only those in `_CONTAINERS`, with strings or numbers as keys."""
+    try:
+        found = list(entries(json.loads(spec)))
+        keys = [json.loads(value) for name, value in found if name == "context" and value is not None]
+    except (RecursionError, TypeError, ValueError):
+        return False
+    types = (value for name, value in found if name == "type")
+    return all(kind in _CONTAINERS for kind in types) and all(map(_are_keys, keys))
+
+
+def _are_keys(context: Any) -> bool:
+    return context is None or (isinstance(context, list) and all(isinstance(key, str | int) for key in context))
+
+
+def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:
+    """Tensors as PyTorch's safe reader, which executes nothing, can read them here: those on a GPU are moved to the processor. `None` if it
+    cannot: PyTorch would fall back to an unsafe one.
+    """
+    import torch
+
+    try:
+        check_zip(str(file), io.BytesIO(content))
+    except UserError:
+        raise
+    except Exception:  # zipfile raises errors of any kind for a damaged one
+        return None
+    for place in (None, "cpu"):
+        try:
+            tensors = torch.load(io.BytesIO(content), place, weights_only=True)
+        except Exception:  # a pickle may raise anything
+            continue
+        if place is None:
+            return content
+        saved = io.BytesIO()
+        torch.save(tensors, saved)
+        return saved.getvalue()
+    return None if content else content
+
+
+def _refusal(file: OwnFile, what: str, fix: str) -> UserError:
+    return UserError(f"{file} {what}.", fix)
+
+
+def _damaged(file: OwnFile, fix: str) -> UserError:
+    return UserError(f"{file} is damaged or was not written by torch.export.save.", fix)

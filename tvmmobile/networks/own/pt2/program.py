@@ -1,0 +1,152 @@
+"""Networks exported by `torch.export`: from a `.pt2`, or from a user's module."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tvmmobile.networks.budget import check_elements
+from tvmmobile.networks.frontend import (
+    Compute,
+    Imported,
+    by_torch,
+    count_macs,
+    decomposed,
+    first_line,
+    import_program,
+    not_imported,
+    quiet,
+    torch_judge,
+    with_layouts,
+)
+from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
+from tvmmobile.networks.own.pt2.archive import checked_archive
+from tvmmobile.networks.own.pt2.halves import in_float32
+from tvmmobile.networks.own.pt2.quantised import register_operators, without_integer_weights
+from tvmmobile.networks.signature import OUTPUT_NAME
+from tvmmobile.networks.torch_trace import trace_program
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_FIX = "Export it so: torch.export.save(torch.export.export(module.cpu().eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
+
+
+def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
+    """The network in a `.pt2`. Nothing in the file is executed: see `pt2/archive.py`.
+
+    Raises:
+        UserError: it is damaged or of another kind, it takes no such input, or PyTorch cannot read or we cannot compile the network.
+    """
+    import torch
+    from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
+
+    content = read_whole(file.path)
+    contents = hashlib.sha256(content).hexdigest()
+    content = checked_archive(file, content, wanted, _FIX)
+    try:
+        with quiet():
+            register_operators()
+            program = load_pt2(io.BytesIO(content)).exported_programs["model"]
+            compute = by_torch(program.module(check_guards=False))
+    except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
+        raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
+    return imported_program(file, contents, program, compute, wanted, f"{file.label} sha256 {contents}", _FIX)
+
+
+def imported_program(
+    file: OwnFile,
+    contents: str,
+    program: torch.export.ExportedProgram,
+    compute: Compute,
+    wanted: Wanted,
+    weights: str,
+    fix: str,
+) -> Imported:
+    """An exported program in Relax.
+
+    Args:
+        contents: SHA-256 of the file.
+        compute: runs the network in PyTorch.
+        wanted: what is asked for.
+        weights: where they came from.
+        fix: how to make such a program with static shapes.
+
+    Raises:
+        UserError: it cannot be compiled.
+    """
+    try:
+        real = in_float32(program)
+        if real is not program:
+            program, compute = real, by_torch(real.module(check_guards=False))
+        scales = without_integer_weights(program)
+        program = decomposed(program)
+    except UserError:
+        raise
+    except Exception as error:  # PyTorch's operators raise errors of any kind for arguments that contradict each other
+        raise not_imported(error) from error
+    _check_extents(file, program)
+    changed = [*program.graph_signature.buffers_to_mutate.values()]
+    if changed:
+        raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
+    spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), wanted, fix)
+    module = import_program(program)
+    parameters = sum(parameter.numel() for parameter in program.parameters())
+    if scales is not None:
+        parameters = scales.parameters + _numbers_read(program)
+    trace = partial(trace_program, program)
+    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales, trace)
+
+
+def _check_extents(file: OwnFile, program: torch.export.ExportedProgram) -> None:
+    """Raises `UserError` for a computed tensor beyond the limits; `spec_of` refuses those with dynamic extents."""
+    for node in program.graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        check_elements(f"{file}: the tensor {node.name!r}", [extent for extent in shape if isinstance(extent, int)])
+
+
+def _numbers_read(program: torch.export.ExportedProgram) -> int:
+    """Numbers in parameters that are read: quantised programs keep those that integers have replaced."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    named = program.graph_signature.inputs_to_parameters.items()
+    return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
+
+
+def _inputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for name in program.graph_signature.user_inputs:
+        yield _tensor(str(name), nodes[name].meta["val"] if name in nodes else name)
+
+
+def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
+    nodes = {node.name: node for node in program.graph.nodes}
+    returned = program.graph_signature.user_outputs
+    for name, called in zip(returned, _names(program.call_spec.out_spec, len(returned)), strict=True):
+        yield _tensor(called, nodes[name].meta["val"] if name in nodes else name)
+
+
+def _names(spec: Any, count: int) -> list[str]:
+    """The outputs' names: keys of dictionaries, and positions in tuples and lists, appended to `output`."""
+    from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten
+
+    leaves, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
+    names = []
+    for path, _ in leaves:
+        keys = [str(key.key if isinstance(key, MappingKey) else key.idx) for key in path]
+        named = bool(path) and isinstance(path[0], MappingKey)
+        names.append("_".join(keys) if named else OUTPUT_NAME + "_".join(keys))
+    return names
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """Name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return Tensor(name, None, type(value).__name__)
+    shape = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)
+    return Tensor(name, shape, str(value.dtype).removeprefix("torch."))
