@@ -1,46 +1,20 @@
-"""Translates LiteRT's comparisons, choices and selections of elements to ONNX."""
+"""Translates LiteRT's operators that select or repeat elements to ONNX."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
-from tvmmobile.networks.own.litert.translation import SIMPLER, Translation
-from tvmmobile.system.errors import UserError
-
-
-def unequal(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `NOT_EQUAL`."""
-    equal = into.emit("Equal", [into.read(number, False) for number in operator.inputs])
-    into.write(operator.outputs[0], into.emit("Not", [equal]), False)
+from tvmmobile.networks.own.litert.translation import Translation
 
 
 def select(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `SELECT` and `SELECT_V2`; a vector of `SELECT` chooses along the first dimension."""
+    """Translate `SELECT`, where a vector chooses along the first dimension."""
     condition, *others = operator.inputs
     chosen, rank = into.read(condition, False), len(into.tensor(operator.outputs[0]).shape)
-    if operator.kind == "SELECT" and len(into.tensor(condition).shape) == 1 and rank > 1:
+    if len(into.tensor(condition).shape) == 1 and rank > 1:
         chosen = into.emit("Reshape", [chosen, into.integers(-1, *[1] * (rank - 1))])
     into.write(operator.outputs[0], into.emit("Where", [chosen, *(into.read(number, False) for number in others)]), False)
-
-
-def gather(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `GATHER` along one axis."""
-    data, places = operator.inputs
-    if operator.options is not None and operator.options.BatchDims():
-        raise UserError("the network has GATHER with batch dimensions, which is not supported.", SIMPLER)
-    axis = 0 if operator.options is None else int(operator.options.Axis())
-    made = into.emit("Gather", [into.read(data, False), into.read(places, False)], axis=axis)
-    into.write(operator.outputs[0], made, False, data)
-
-
-def gather_nd(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `GATHER_ND`."""
-    data, places = operator.inputs
-    wide = into.cast(into.read(places, False), np.int64)
-    into.write(operator.outputs[0], into.emit("GatherND", [into.read(data, False), wide]), False, data)
 
 
 def reverse(into: Translation, operator: LiteRtOperator) -> None:
@@ -78,9 +52,3 @@ def repeated(into: Translation, operator: LiteRtOperator) -> None:
     operation, numbers = ("Tile", into.value(shape)) if operator.kind == "TILE" else ("Expand", into.tensor(operator.outputs[0]).shape)
     made = into.emit(operation, [into.read(data, False), into.integers(*map(int, numbers))])
     into.write(operator.outputs[0], made, False, data)
-
-
-def zeros(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `ZEROS_LIKE`."""
-    tensor: Any = into.tensor(operator.outputs[0])
-    into.write(operator.outputs[0], into.constant(np.zeros(tensor.shape, tensor.dtype)), False)

@@ -1,118 +1,153 @@
-"""Translates LiteRT's element-wise operators, on one tensor or two, to ONNX."""
+"""Translates LiteRT's operators that are one of ONNX's, or a formula of several."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+
+import numpy as np
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
-from tvmmobile.networks.own.litert.translation import Translation, Translator
+from tvmmobile.networks.own.litert.translation import SIMPLER, Translation, Translator
+from tvmmobile.system.errors import UserError
+
+#: From the translation, the operator and the names of what it reads to the name of its result.
+Formula = Callable[..., str]
 
 
-def single(onnx: str) -> Translator:
-    """An operator that ONNX has as well."""
+def row(
+    onnx: str | Formula, *numbers: float, front: bool | None = None, is_exact: bool = False, sources: int | None = None, **options: str
+) -> Translator:
+    """Return the translator of an operator with one result, and with an activation behind it if it has one.
+
+    Args:
+        onnx: ONNX's operator, or what appends several.
+        numbers: operands behind those of the file.
+        front: whether images are read with their channels in front; otherwise if all operands are images or constants.
+        is_exact: the result's elements are some of the first operand, which need no rounding if both have one grid.
+        sources: operands to read, the first ones.
+        options: ONNX's attributes, each from an option of the operator.
+    """
 
     def translate(into: Translation, operator: LiteRtOperator) -> None:
-        _of_each(into, operator, onnx)
+        read, given = operator.inputs[:sources], operator.options
+        in_front = _in_front(into, operator) if front is None else front
+        names = [into.read(number, in_front) for number in read]
+        if callable(onnx):
+            made = onnx(into, operator, *names)
+        else:
+            attributes = {name: getattr(given, option)() for name, option in options.items()}
+            made = into.emit(onnx, [*names, *map(into.real, numbers)], **attributes)
+        into.write(operator.outputs[0], into.activated(made, operator), in_front, read[0] if is_exact else None)
 
     return translate
 
 
-def bounded(low: float, high: float) -> Translator:
-    """An operator that limits each element."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        _of_each(into, operator, "Clip", into.real(low), into.real(high))
-
-    return translate
-
-
-def leaky_relu(into: Translation, operator: LiteRtOperator) -> None:
-    """`LEAKY_RELU`."""
-    _of_each(into, operator, "LeakyRelu", alpha=float(operator.options.Alpha()))
+def _in_front(into: Translation, operator: LiteRtOperator) -> bool:
+    """Return whether element-wise operators read their operands with channels in front: one tensor stays as it is."""
+    if len(operator.inputs) == 1:
+        return into.as_it_is(operator.inputs[0])[1]
+    tensors = [into.tensor(number) for number in operator.inputs]
+    image = len(into.tensor(operator.outputs[0]).shape) == 4
+    return image and all(len(tensor.shape) == 4 or tensor.value is not None for tensor in tensors)
 
 
-def _of_each(into: Translation, operator: LiteRtOperator, onnx: str, *constants: str, **attributes: Any) -> None:
-    name, front = into.as_it_is(operator.inputs[0])
-    into.write(operator.outputs[0], into.emit(onnx, [name, *constants], **attributes), front)
+def cast(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Convert a tensor to the type of the result."""
+    return into.cast(data, into.tensor(operator.outputs[0]).dtype)
 
 
-def pair(onnx: str) -> Translator:
-    """Return the translator of an operator of tensors, mostly two, that are repeated to one shape."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        tensors = [into.tensor(number) for number in operator.inputs]
-        image = len(into.tensor(operator.outputs[0]).shape) == 4
-        front = image and all(len(tensor.shape) == 4 or tensor.value is not None for tensor in tensors)
-        made = into.emit(onnx, [into.read(number, front) for number in operator.inputs])
-        into.write(operator.outputs[0], into.activated(made, operator), front)
-
-    return translate
+def square(into: Translation, _operator: LiteRtOperator, data: str) -> str:
+    """Append each element times itself."""
+    return into.emit("Mul", [data, data])
 
 
-def square(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `SQUARE`."""
-    name, front = into.as_it_is(operator.inputs[0])
-    into.write(operator.outputs[0], into.emit("Mul", [name, name]), front)
+def squared_difference(into: Translation, operator: LiteRtOperator, first: str, second: str) -> str:
+    """Append the square of a difference."""
+    return square(into, operator, into.emit("Sub", [first, second]))
 
 
-def squared_difference(into: Translation, operator: LiteRtOperator) -> None:
-    """`SQUARED_DIFFERENCE`."""
-    first, second = (into.read(number, False) for number in operator.inputs)
-    difference = into.emit("Sub", [first, second])
-    into.write(operator.outputs[0], into.emit("Mul", [difference, difference]), False)
+def inverse_root(into: Translation, _operator: LiteRtOperator, data: str) -> str:
+    """Append `RSQRT`."""
+    return into.emit("Reciprocal", [into.emit("Sqrt", [data])])
 
 
-def floor_division(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `FLOOR_DIV`, and `FLOOR_MOD`: what is left, with the divisor's sign."""
-    first, second = (into.read(number, False) for number in operator.inputs)
-    whole = into.tensor(operator.outputs[0]).dtype.kind != "f"  # type: ignore[union-attr]
-    remainder = into.emit("Mod", [first, second]) if whole else ""
-    if operator.kind == "FLOOR_DIV" and whole:  # ONNX cuts quotients off towards zero
-        made = into.emit("Div", [into.emit("Sub", [first, remainder]), second])
-    elif whole:
-        made = remainder
-    else:
-        made = into.emit("Floor", [into.emit("Div", [first, second])])
-        if operator.kind == "FLOOR_MOD":
-            made = into.emit("Sub", [first, into.emit("Mul", [made, second])])
-    into.write(operator.outputs[0], made, False)
+def unequal(into: Translation, _operator: LiteRtOperator, first: str, second: str) -> str:
+    """Append `NOT_EQUAL`."""
+    return into.emit("Not", [into.emit("Equal", [first, second])])
 
 
-def sum_of_all(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `ADD_N`."""
-    into.write(operator.outputs[0], into.emit("Sum", [into.read(number, False) for number in operator.inputs]), False)
+def floor_division(into: Translation, operator: LiteRtOperator, first: str, second: str) -> str:
+    """Append `FLOOR_DIV`, or `FLOOR_MOD`: what is left, with the divisor's sign."""
+    divides = operator.kind == "FLOOR_DIV"
+    if into.tensor(operator.outputs[0]).dtype.kind == "f":  # type: ignore[union-attr]
+        whole = into.emit("Floor", [into.emit("Div", [first, second])])
+        return whole if divides else into.emit("Sub", [first, into.emit("Mul", [whole, second])])
+    remainder = into.emit("Mod", [first, second])  # ONNX cuts quotients off towards zero
+    return into.emit("Div", [into.emit("Sub", [first, remainder]), second]) if divides else remainder
 
 
-def gelu(into: Translation, operator: LiteRtOperator) -> None:
-    """`GELU`: `x/2 · (1 + erf(x/√2))`, or by `tanh`."""
-    name, front = into.as_it_is(operator.inputs[0])
+def gelu(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `GELU`: `x/2 · (1 + erf(x/√2))`, or by `tanh`."""
 
     def by(operation: str, one: str, other: float) -> str:
         return into.emit(operation, [one, into.real(other)])
 
     if operator.options is not None and operator.options.Approximate():
-        cube = into.emit("Mul", [name, into.emit("Mul", [name, name])])
-        inner = by("Mul", into.emit("Add", [name, by("Mul", cube, 0.044715)]), math.sqrt(2 / math.pi))
+        cube = into.emit("Mul", [data, square(into, operator, data)])
+        inner = by("Mul", into.emit("Add", [data, by("Mul", cube, 0.044715)]), math.sqrt(2 / math.pi))
         curve = into.emit("Tanh", [inner])
     else:
-        curve = into.emit("Erf", [by("Mul", name, math.sqrt(0.5))])
-    into.write(operator.outputs[0], into.emit("Mul", [by("Mul", name, 0.5), by("Add", curve, 1.0)]), front)
+        curve = into.emit("Erf", [by("Mul", data, math.sqrt(0.5))])
+    return into.emit("Mul", [by("Mul", data, 0.5), by("Add", curve, 1.0)])
 
 
-def inverse_root(into: Translation, operator: LiteRtOperator) -> None:
-    """`RSQRT`."""
-    name, front = into.as_it_is(operator.inputs[0])
-    into.write(operator.outputs[0], into.emit("Reciprocal", [into.emit("Sqrt", [name])]), front)
+def softmax(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `SOFTMAX` of a multiple, along the last dimension."""
+    factor = float(operator.options.Beta())
+    return into.emit("Softmax", [data if factor == 1.0 else into.emit("Mul", [data, into.real(factor)])])
 
 
-def same_values(into: Translation, operator: LiteRtOperator) -> None:
-    """`QUANTIZE` and `DEQUANTIZE`: real numbers stay as they are, except for the output's grid."""
-    name, front = into.as_it_is(operator.inputs[0])
-    into.write(operator.outputs[0], name, front, operator.inputs[0])
+def unit_length(into: Translation, _operator: LiteRtOperator, data: str) -> str:
+    """Append `L2_NORMALIZATION`: each pixel or row divided by its length, which counts as 1e-6 at least."""
+    length = into.emit("ReduceL2", [data], axes=[-1], keepdims=1)
+    return into.emit("Div", [data, into.emit("Max", [length, into.real(1e-6)])])
 
 
-def cast(into: Translation, operator: LiteRtOperator) -> None:
-    """`CAST`."""
-    name, front = into.as_it_is(operator.inputs[0])
-    into.write(operator.outputs[0], into.cast(name, into.tensor(operator.outputs[0]).dtype), front)
+def local_response_norm(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `LOCAL_RESPONSE_NORMALIZATION`, whose factor is that of each square; ONNX's is that of their mean."""
+    options, size = operator.options, 2 * operator.options.Radius() + 1
+    return into.emit("LRN", [data], size=size, alpha=options.Alpha() * size, beta=options.Beta(), bias=options.Bias())
+
+
+def products(into: Translation, operator: LiteRtOperator, *matrices: str) -> str:
+    """Append `BATCH_MATMUL`: of the last two dimensions, turned if `AdjX` or `AdjY` says so."""
+    names, turned = list(matrices), (operator.options.AdjX(), operator.options.AdjY())
+    for place, number in enumerate(operator.inputs):
+        rank = len(into.tensor(number).shape)
+        if turned[place]:
+            names[place] = into.emit("Transpose", [names[place]], perm=[*range(rank - 2), rank - 1, rank - 2])
+    return into.emit("MatMul", names)
+
+
+def gather(into: Translation, operator: LiteRtOperator, data: str, places: str) -> str:
+    """Append `GATHER` along one axis."""
+    if operator.options is not None and operator.options.BatchDims():
+        raise UserError("the network has GATHER with batch dimensions, which is not supported.", SIMPLER)
+    return into.emit("Gather", [data, places], axis=0 if operator.options is None else int(operator.options.Axis()))
+
+
+def gather_nd(into: Translation, _operator: LiteRtOperator, data: str, places: str) -> str:
+    """Append `GATHER_ND`."""
+    return into.emit("GatherND", [data, into.cast(places, np.int64)])
+
+
+def shape(into: Translation, operator: LiteRtOperator) -> str:
+    """Return the constant of `SHAPE`: the file has the shapes of all tensors."""
+    return into.constant(np.array(into.tensor(operator.inputs[0]).shape, into.tensor(operator.outputs[0]).dtype))
+
+
+def zeros(into: Translation, operator: LiteRtOperator) -> str:
+    """Return the constant of `ZEROS_LIKE`."""
+    made = into.tensor(operator.outputs[0])
+    return into.constant(np.zeros(made.shape, made.dtype))

@@ -66,15 +66,6 @@ def _given(into: Translation, bias: list[int]) -> list[str]:
     return [into.read(number, False) for number in bias if number >= 0]
 
 
-def products(into: Translation, operator: LiteRtOperator) -> None:
-    """`BATCH_MATMUL`: of the last two dimensions, turned if `AdjX` or `AdjY` says so."""
-    names = []
-    for number, turned in zip(operator.inputs, (operator.options.AdjX(), operator.options.AdjY()), strict=True):
-        name, rank = into.read(number, False), len(into.tensor(number).shape)
-        names.append(into.emit("Transpose", [name], perm=[*range(rank - 2), rank - 1, rank - 2]) if turned else name)
-    into.write(operator.outputs[0], into.emit("MatMul", names), False)
-
-
 def pool(onnx: str) -> Translator:
     """`AVERAGE_POOL_2D` and `MAX_POOL_2D`."""
 
@@ -120,36 +111,3 @@ def index_of(onnx: str) -> Translator:
         into.write(operator.outputs[0], made if dtype == np.int64 else into.cast(made, dtype), False)
 
     return translate
-
-
-def softmax(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `SOFTMAX` of a multiple, or `LOG_SOFTMAX`, along the last dimension."""
-    name = into.read(operator.inputs[0], False)
-    factor = float(operator.options.Beta()) if operator.kind == "SOFTMAX" else 1.0
-    if factor != 1.0:
-        name = into.emit("Mul", [name, into.real(factor)])
-    into.write(operator.outputs[0], into.emit("Softmax" if operator.kind == "SOFTMAX" else "LogSoftmax", [name], axis=-1), False)
-
-
-def cumulative_sum(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `CUMSUM`."""
-    data, which = operator.inputs
-    (axis,), options = into.axes(which, len(into.tensor(data).shape)), operator.options
-    inputs = [into.read(data, False), into.constant(np.array(axis, np.int64))]
-    made = into.emit("CumSum", inputs, exclusive=int(options.Exclusive()), reverse=int(options.Reverse()))
-    into.write(operator.outputs[0], made, False)
-
-
-def unit_length(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `L2_NORMALIZATION`: each pixel or row divided by its length, which counts as 1e-6 at least."""
-    name = into.read(operator.inputs[0], False)
-    length = into.emit("Max", [into.emit("ReduceL2", [name], axes=[-1], keepdims=1), into.real(1e-6)])
-    into.write(operator.outputs[0], into.activated(into.emit("Div", [name, length]), operator), False)
-
-
-def local_response_norm(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `LOCAL_RESPONSE_NORMALIZATION`, whose factor is that of each square; ONNX's is that of their mean."""
-    options, name = operator.options, into.read(operator.inputs[0], True)
-    size = 2 * options.Radius() + 1
-    made = into.emit("LRN", [name], size=size, alpha=options.Alpha() * size, beta=options.Beta(), bias=options.Bias())
-    into.write(operator.outputs[0], made, True)

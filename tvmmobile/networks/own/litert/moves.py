@@ -77,12 +77,6 @@ def unpack(into: Translation, operator: LiteRtOperator) -> None:
         into.write(number, part, False, data)
 
 
-def shape(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `SHAPE`: the file has the shapes of all tensors."""
-    found = into.tensor(operator.inputs[0]).shape
-    into.write(operator.outputs[0], into.constant(np.array(found, into.tensor(operator.outputs[0]).dtype)), False)
-
-
 def split(into: Translation, operator: LiteRtOperator) -> None:
     """`SPLIT` (axis, data) and `SPLIT_V` (data, sizes, axis)."""
     data, which = (operator.inputs[0], operator.inputs[2]) if operator.kind == "SPLIT_V" else (operator.inputs[1], operator.inputs[0])
@@ -172,15 +166,3 @@ def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners
     for axis, pixels in enumerate(chosen, 2):
         made = into.emit("Gather", [made, into.integers(*map(int, pixels))], axis=axis)
     return made
-
-
-def space(onnx: str) -> Translator:
-    """`DEPTH_TO_SPACE` and `SPACE_TO_DEPTH`: the channels of a block lie row by row of its pixels."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        (data,) = operator.inputs
-        more = {"mode": "DCR"} if onnx == "DepthToSpace" else {}
-        made = into.emit(onnx, [into.read(data, True)], blocksize=operator.options.BlockSize(), **more)
-        into.write(operator.outputs[0], made, True, data)
-
-    return translate
