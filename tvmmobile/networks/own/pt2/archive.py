@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
-from collections.abc import Callable, Mapping
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
@@ -40,6 +45,11 @@ _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
 _PATH = re.compile(r"[\w.-]*")
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 _RETURNS = "Have forward take and return tensors, or tuples, lists or dictionaries of them, and export it again."
+#: Raised for damaged content by readers of zip archives, JSON and safe pickles, and here where a part is missing or of another kind.
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 #: Node arguments other than tensors, numbers, strings and lists of them.
 _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
 
@@ -56,7 +66,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
     """
     from torch.export.pt2_archive import PT2ArchiveReader
 
-    try:
+    with _refusing_damage(file, fix):
         check_zip(str(file), io.BytesIO(content))  # before PyTorch's reader, which unpacks some members at once
         with PT2ArchiveReader(io.BytesIO(content)) as archive:  # PyTorch's own: two programs may read one archive differently
             names = archive.get_file_names()
@@ -65,10 +75,6 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         program = json.loads(parts[_MODEL])
         configs = {name: json.loads(content) for name, content in parts.items() if name.endswith(_CONFIG)}
         pickled = any(payload["use_pickle"] for config in configs.values() for payload in config["config"].values())
-    except UserError:
-        raise
-    except Exception as error:  # its zip and JSON readers raise errors of any kind
-        raise _damaged(file, fix) from error
     if any(name.startswith(_COMPILED) for name in names):
         raise _refusal(file, "holds compiled code", fix)
     tensors = {name: _plain_tensors(file, part) for name, part in parts.items() if name.endswith(".pt")}
@@ -77,18 +83,26 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
     _refuse_torchvision(file, program)
-    plain = {_MODEL: _plain_program(file, program, wanted, fix, lambda program: _numbers(content, program, configs))}
-    _check_program(file, plain[_MODEL], fix)
-    _check_arguments(file, plain[_MODEL], fix)
-    plain |= {name: _plain_weights(file, config, fix) for name, config in configs.items()}
+    with _refusing_damage(file, fix):
+        plain = {_MODEL: _plain_program(file, program, wanted, lambda program: _numbers(content, program, configs))}
+        _check_program(file, plain[_MODEL], fix)
+        check_arguments(file, plain[_MODEL], fix)
+        plain |= {name: _plain_weights(file, config) for name, config in configs.items()}
     changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
     changed |= {name: moved for name, moved in tensors.items() if moved is not None and moved is not parts[name]}
     if not changed:
         return content
-    try:
+    with _refusing_damage(file, fix):  # weights were not read so far
         return _rewritten(content, changed)
-    except Exception as error:  # weights were not read so far
-        raise _damaged(file, fix) from error
+
+
+@contextmanager
+def _refusing_damage(file: OwnFile, fix: str) -> Iterator[None]:
+    """Raises `UserError` for a file that is not as PyTorch writes it."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UserError(f"{file} is damaged or was not written by torch.export.save.", fix) from error
 
 
 def _refuse_torchvision(file: OwnFile, program: Any) -> None:
@@ -100,30 +114,16 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
         raise UserError(what, "Export the network to ONNX, which has operators for them: torch.onnx.export.")
 
 
-def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
+def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
     """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
-    try:
-        program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
-        return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
-    except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(file, fix) from error
+    program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
+    return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
 
 
-def _check_arguments(file: OwnFile, program: Any, fix: str) -> None:
-    """Raises `UserError` for arguments that PyTorch's operators do not take."""
-    try:
-        check_arguments(file, program, fix)
-    except (AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(file, fix) from error
-
-
-def _plain_weights(file: OwnFile, config: Any, fix: str) -> Any:
+def _plain_weights(file: OwnFile, config: Any) -> Any:
     """Check a description of weights or constants, and move all of them to the processor."""
-    try:
-        check_weights(file, config["config"])
-        return on_processor(file, config) if elsewhere(config) else config
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise _damaged(file, fix) from error
+    check_weights(file, config["config"])
+    return on_processor(file, config) if elsewhere(config) else config
 
 
 def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[str, Fraction]:
@@ -183,26 +183,18 @@ def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:
 
     try:
         check_zip(str(file), io.BytesIO(content))
-    except UserError:
-        raise
-    except Exception:  # zipfile raises errors of any kind for a damaged one
+    except _DAMAGE:
         return None
     for place in (None, "cpu"):
-        try:
+        with suppress(*_DAMAGE):
             tensors = torch.load(io.BytesIO(content), place, weights_only=True)
-        except Exception:  # a pickle may raise anything
-            continue
-        if place is None:
-            return content
-        saved = io.BytesIO()
-        torch.save(tensors, saved)
-        return saved.getvalue()
-    return None if content else content
+            if place is None:
+                return content
+            saved = io.BytesIO()
+            torch.save(tensors, saved)
+            return saved.getvalue()
+    return None
 
 
 def _refusal(file: OwnFile, what: str, fix: str) -> UserError:
     return UserError(f"{file} {what}.", fix)
-
-
-def _damaged(file: OwnFile, fix: str) -> UserError:
-    return UserError(f"{file} is damaged or was not written by torch.export.save.", fix)

@@ -145,7 +145,14 @@ class _Folding:
         named = {str(given["name"]): self._argument(given["arg"]) for given in node["inputs"] if given.get("kind") == 2}
         try:
             made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
-        except Exception:  # an operator that PyTorch refuses has no result here, and PyTorch says why later
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):  # PyTorch refuses it, and says why later
             return None
         return list(made) if isinstance(made, list | tuple) else [made]
 
