@@ -28,6 +28,13 @@ def operator_of(value: Any) -> str:
     return str(getattr(getattr(value, "op", None), "name", ""))
 
 
+def numbers_of(value: Any) -> Any:
+    """Return the array that a constant holds; `None` for what is computed or omitted."""
+    import tvm
+
+    return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
+
+
 def constant(array: Any) -> Any:
     """An array as a constant of its own type; Relax would make int32 of int64."""
     from tvm import relax

@@ -79,28 +79,20 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
 def _tensor_of(file: OwnFile, node: Any) -> Any:
     """The tensor of a `Constant` node; `None` for other nodes and for text."""
     import onnx
-    from onnx import numpy_helper
+    from onnx import helper, numpy_helper
 
     if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
         return None
-    [attribute], name = node.attribute, node.output[0]
-    if attribute.name == "value":
+    kind, name, value = node.attribute[0].name, node.output[0], helper.get_attribute_value(node.attribute[0])
+    if kind == "value":
         tensor = onnx.TensorProto()
-        tensor.CopyFrom(attribute.t)
+        tensor.CopyFrom(value)
         tensor.name = name
         return tensor
-    if attribute.name == "sparse_value":
-        return _dense(file, attribute.sparse_tensor, name)
-    forms: dict[str, tuple[Any, type]] = {
-        "value_float": (attribute.f, np.float32),
-        "value_floats": (attribute.floats, np.float32),
-        "value_int": (attribute.i, np.int64),
-        "value_ints": (attribute.ints, np.int64),
-    }
-    if attribute.name not in forms:
-        return None
-    value, dtype = forms[attribute.name]
-    return numpy_helper.from_array(np.array(value, dtype), name)
+    if kind == "sparse_value":
+        return _dense(file, value, name)
+    types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    return numpy_helper.from_array(np.array(value, types[kind]), name) if kind in types else None
 
 
 def _dense(file: OwnFile, sparse: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tvmmobile.graph.expressions import numbers_of
 from tvmmobile.networks import selection
 from tvmmobile.networks.selection import Suppression
 
@@ -29,6 +30,5 @@ def places_of_true(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -
 
 def _number(value: Any) -> Any:
     """A constant's number; `None` where there is none."""
-    import tvm
-
-    return value.value.numpy().item() if isinstance(value, tvm.ir.GenericConst) else value
+    number = numbers_of(value)
+    return value if number is None else number.item()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
 def pairwise(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
@@ -63,11 +63,10 @@ def is_inf(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def dropout(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `Dropout` at inference: the tensor itself, and a mask of ones if that is asked for."""
-    import tvm
     from tvm import relax
 
     training = inputs[2] if len(inputs) > 2 else None
-    if training is not None and not (isinstance(training, tvm.ir.GenericConst) and not training.value.numpy().any()):
+    if training is not None and (numbers_of(training) is None or numbers_of(training).any()):
         raise ValueError("Dropout with training_mode is random")
     if attrs["tvm_custom"]["num_outputs"] == 1:
         return inputs[0]
@@ -93,13 +92,12 @@ def one_hot(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     Raises:
         ValueError: depth or values are computed.
     """
-    import tvm
     from tvm import relax
 
-    if not all(isinstance(value, tvm.ir.GenericConst) for value in inputs[1:]):
+    indices, op, count, values = inputs[0], relax.op, numbers_of(inputs[1]), numbers_of(inputs[2])
+    if count is None or values is None:
         raise ValueError("OneHot with a computed depth or computed values is not supported")
-    indices, op = inputs[0], relax.op
-    depth, (off, on) = int(inputs[1].value.numpy().reshape(-1)[0]), inputs[2].value.numpy()
+    depth, (off, on) = int(count.reshape(-1)[0]), values
     kind, rank = str(indices.ty.dtype), len(shape_of(indices)) + 1
     axis = int(attrs.get("axis", -1)) % rank
     numbers = np.arange(depth).reshape([depth if place == axis else 1 for place in range(rank)])
@@ -114,16 +112,14 @@ def top_k(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     Raises:
         ValueError: the number is computed.
     """
-    import tvm
     from tvm import relax
 
     if opset < 10:
         return None
-    data, count = inputs
-    if not isinstance(count, tvm.ir.GenericConst):
+    data, count = inputs[0], numbers_of(inputs[1])
+    if count is None:
         raise ValueError("TopK with a computed number is not supported")
-    number, axis = int(count.value.numpy().item()), int(attrs.get("axis", -1))
-    return relax.op.topk(data, number, axis, "both", bool(attrs.get("largest", 1)), "int64")
+    return relax.op.topk(data, int(count.item()), int(attrs.get("axis", -1)), "both", bool(attrs.get("largest", 1)), "int64")
 
 
 def eye_like(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -137,7 +133,6 @@ def eye_like(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `Pow` whose exponent has another type than its base, or whose base are integers; the result has the base's type."""
-    import tvm
     from tvm import relax
 
     base, exponent = inputs
@@ -146,40 +141,23 @@ def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     if not whole and str(exponent.ty.dtype) == kind:
         return None
     real = "float32" if whole else kind
-    known = isinstance(exponent, tvm.ir.GenericConst)
-    exponent = constant(exponent.value.numpy().astype(real)) if known else op.astype(exponent, real)
+    known = numbers_of(exponent)
+    exponent = op.astype(exponent, real) if known is None else constant(known.astype(real))
     if not whole:
         return op.power(base, exponent)
     return op.astype(op.round(op.power(op.astype(base, real), exponent)), kind)
 
 
-def over_no_axis(step: Callable[[Any], Any]) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
-    """A converter of a reduction over no axis at all, which still takes each number's magnitude, square or logarithm: TVM's forgets it."""
+def over_no_axis(step: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
+    """Return the converter of a reduction over no axis at all, which still takes each number's magnitude, square or logarithm (`step`, an
+    operator of Relax): TVM's forgets it.
+    """
 
     def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+        from tvm import relax
+
         axes = inputs[1] if len(inputs) > 1 else None
         some = attrs.get("axes") if axes is None else shape_of(axes) != [0]
-        return step(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None
+        return getattr(relax.op, step)(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None
 
     return convert
-
-
-def absolute(data: Any) -> Any:
-    """The magnitude of each number."""
-    from tvm import relax
-
-    return relax.op.abs(data)
-
-
-def logarithm(data: Any) -> Any:
-    """The natural logarithm of each number."""
-    from tvm import relax
-
-    return relax.op.log(data)
-
-
-def square(data: Any) -> Any:
-    """Each number times itself."""
-    from tvm import relax
-
-    return relax.op.multiply(data, data)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.layers import Array
 
 #: Most numbers of a transform's matrix: one of 2,896 samples to as many complex numbers, 64 MiB.
@@ -94,9 +94,6 @@ def _number(value: Any, what: str) -> int:
 
 
 def _numbers(value: Any, what: str) -> Array:
-    import tvm
-
-    if not isinstance(value, tvm.ir.GenericConst):
+    if (numbers := numbers_of(value)) is None:
         raise ValueError(f"a computed {what} is not supported")
-    numbers: Array = value.value.numpy()
-    return numbers
+    return np.asarray(numbers)

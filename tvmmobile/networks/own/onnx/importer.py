@@ -12,30 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import not_imported, quiet
 from tvmmobile.networks.own.onnx.attention import attention
 from tvmmobile.networks.own.onnx.detection import places_of_true, select_boxes
 from tvmmobile.networks.own.onnx.elementwise import (
-    absolute,
     celu,
     dropout,
     eye_like,
     is_inf,
-    logarithm,
     lp_normalization,
     mean,
     one_hot,
     over_no_axis,
     pairwise,
     power,
-    square,
     top_k,
 )
 from tvmmobile.networks.own.onnx.fourier import dft, stft
 from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm, whole_group_norms
-from tvmmobile.networks.own.onnx.older import slice_by_attributes, split_into_one
 from tvmmobile.networks.own.onnx.pads import explicit_transposed, same_pads
 from tvmmobile.networks.own.onnx.pools import average_pool, lp_pool, max_pool
 from tvmmobile.networks.own.onnx.recurrent import recurrent
@@ -63,7 +59,7 @@ def unknown_operators(model: Any) -> list[str]:
 
 
 #: An operator's inputs, attributes and version to a Relax expression; `None` leaves it, with these attributes, to TVM's converter.
-Converter = Callable[[Sequence[Any], dict[str, Any], int], Any]
+Converter = Callable[[list[Any], dict[str, Any], int], Any]
 
 
 def import_onnx(model: Any, opset: int) -> Any:
@@ -128,11 +124,8 @@ def _clip(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 def _bound(value: Any, default: float) -> float | None:
     """A bound of a clip: `default` where there is none, `None` where it is not constant."""
-    import tvm
-
-    if value is None:
-        return default
-    return float(value.value.numpy().item()) if isinstance(value, tvm.ir.GenericConst) and value.value.numpy().size == 1 else None
+    number = default if value is None else numbers_of(value)
+    return None if number is None or np.size(number) != 1 else float(np.asarray(number).item())
 
 
 def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -168,20 +161,18 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Constant places as numbers; TVM's converter computes at run time which of them count from the end. Computed ones stay inside: TVM's
     would read whatever is there.
     """
-    import tvm
     from tvm import relax
 
-    data, places = inputs
-    if isinstance(data, relax.ShapeExpr) or (isinstance(data, tvm.ir.GenericConst) and isinstance(places, tvm.ir.GenericConst)):
+    (data, places), numbers = inputs, numbers_of(inputs[1])
+    if isinstance(data, relax.ShapeExpr) or (numbers_of(data) is not None and numbers is not None):
         return None
     shape = shape_of(data)
     axis = int(attrs.get("axis", 0)) % len(shape)
-    if not isinstance(places, tvm.ir.GenericConst):
+    if numbers is None:
         kind = str(places.ty.dtype)
         extent, zero = relax.const(shape[axis], kind), relax.const(0, kind)
         places = relax.op.where(relax.op.less(places, zero), relax.op.add(places, extent), places)
         return relax.op.take(data, places, axis, "clip")
-    numbers = places.value.numpy()
     numbers = np.where(numbers < 0, numbers + shape[axis], numbers).astype(numbers.dtype)
     if np.array_equal(numbers.reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
         return relax.op.reshape(data, [*shape[:axis], *numbers.shape, *shape[axis + 1 :]])
@@ -194,9 +185,9 @@ def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
     operands = [*inputs, None, None, None]
     data, widths, number, axes = operands[:4]
-    given = attrs.get("pads") if opset < 11 else _numbers(widths)
+    given = attrs.get("pads") if opset < 11 else numbers_of(widths)
     value = float(attrs.get("value", 0.0)) if opset < 11 else _bound(number, 0.0)
-    chosen = list(range(len(shape_of(data)))) if axes is None else _numbers(axes)
+    chosen = list(range(len(shape_of(data)))) if axes is None else numbers_of(axes)
     if given is None or value is None or chosen is None or min(given) < 0:
         return None
     if attrs.get("mode", b"constant") != b"constant" or not _is_float(data):
@@ -207,11 +198,19 @@ def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     return relax.op.nn.pad(data, [width for pair in around for width in pair], "constant", value)
 
 
-def _numbers(value: Any) -> list[int] | None:
-    """The integers of a constant; `None` for other values."""
-    import tvm
+def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    """Convert `Slice` before opset 10, whose bounds are attributes."""
+    from tvm import relax
 
-    return [int(number) for number in value.value.numpy()] if isinstance(value, tvm.ir.GenericConst) else None
+    if opset >= 10:
+        return None
+    starts, ends = list(attrs["starts"]), list(attrs["ends"])
+    return relax.op.strided_slice(inputs[0], list(attrs.get("axes", range(len(starts)))), starts, ends)
+
+
+def _split(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `Split` with one output, which is its input; TVM's converter makes a tuple of it and takes that for the tensor."""
+    return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
 #: By operator.
@@ -243,19 +242,19 @@ CONVERTERS: dict[str, Converter] = {
     "Pad": _pad,
     "Pow": power,
     "RNN": recurrent("RNN"),
-    "ReduceL1": over_no_axis(absolute),
-    "ReduceL2": over_no_axis(absolute),
-    "ReduceLogSum": over_no_axis(logarithm),
-    "ReduceSumSquare": over_no_axis(square),
+    "ReduceL1": over_no_axis("abs"),
+    "ReduceL2": over_no_axis("abs"),
+    "ReduceLogSum": over_no_axis("log"),
+    "ReduceSumSquare": over_no_axis("square"),
     "Resize": resize,
     "RoiAlign": roi_align,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
-    "Slice": slice_by_attributes,
+    "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "STFT": stft,
-    "Split": split_into_one,
+    "Split": _split,
     "Sum": pairwise("add"),
     "TopK": top_k,
     "Upsample": upsample,

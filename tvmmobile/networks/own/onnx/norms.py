@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
@@ -28,7 +28,6 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
     Returns:
         The norm; in a tuple with means and inverse deviations if these are outputs.
     """
-    import tvm
     from tvm import relax
 
     op, data, shape = relax.op, inputs[0], shape_of(inputs[0])
@@ -36,7 +35,7 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
     extents = [shape[axis] for axis in axes]
     bias = inputs[2] if len(inputs) > 2 and inputs[2] is not None else relax.const(np.zeros(extents, np.float32))
     factors, summands = (_broadcast(part, extents) for part in (inputs[1], bias))
-    epsilon, known = float(attrs.get("epsilon", 1e-5)), all(isinstance(part, tvm.ir.GenericConst) for part in (factors, summands))
+    epsilon, known = float(attrs.get("epsilon", 1e-5)), all(numbers_of(part) is not None for part in (factors, summands))
     if len(shape) != 4 or axes[0] > 1 or (axes[0] == 1 and known):
         normed = op.nn.layer_norm(data, factors, summands, axes, epsilon)
     else:
@@ -52,13 +51,12 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 def _broadcast(value: Any, extents: list[int]) -> Any:
     """A tensor with these extents; a constant stays one, as the graph passes want it."""
-    import tvm
     from tvm import relax
 
     if shape_of(value) == extents:
         return value
-    if isinstance(value, tvm.ir.GenericConst):
-        return constant(np.ascontiguousarray(np.broadcast_to(value.value.numpy(), extents)))
+    if (numbers := numbers_of(value)) is not None:
+        return constant(np.ascontiguousarray(np.broadcast_to(numbers, extents)))
     return relax.op.broadcast_to(value, extents)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from tvmmobile.graph.integers import LOWEST
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.dynamic import DYNAMIC
-from tvmmobile.networks.own.onnx.tensors import STANDARD
+from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
@@ -138,13 +138,11 @@ class Rewriting:
 
     def add(self, node: Any) -> None:
         """A node of the file, or those that take its place."""
-        from onnx import NodeProto, numpy_helper
+        from onnx import NodeProto
 
         copied = NodeProto()
         copied.CopyFrom(node)
         copied.input[:] = [self.same.get(name, name) for name in node.input]
-        if node.op_type == "Constant" and node.domain in _DOMAINS and node.attribute and node.attribute[0].HasField("t"):
-            self.known[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
         rewrite = _REWRITES.get(node.op_type) if node.domain in _DOMAINS else None
         integers = [self.grids[name] for name in node.input if name in self.grids]
         if rewrite is None and (integers or not self.numbers.isdisjoint(node.input)):
@@ -284,10 +282,6 @@ def _optional(node: Any, place: int) -> str:
     return str(node.input[place]) if len(node.input) > place else ""
 
 
-def _attribute(node: Any, name: str, default: int) -> int:
-    return next((int(found.i) for found in node.attribute if found.name == name), default)
-
-
 def _others(node: Any, *names: str) -> list[Any]:
     """A node's attributes without some."""
     return [found for found in node.attribute if found.name not in names]
@@ -302,13 +296,13 @@ def _kind(node: Any) -> str:
     """The type that `QuantizeLinear` without a zero point makes."""
     from onnx import helper
 
-    given = _attribute(node, "output_dtype", 0)
+    given = attribute(node, "output_dtype", 0)
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(given))) if given else "uint8"
 
 
 def _dequantize(into: Rewriting, node: Any) -> bool:
     data, scale, zero, output = node.input[0], node.input[1], _optional(node, 2), node.output[0]
-    source = into.real(data, scale, zero) or into.weight(data, scale, zero, _attribute(node, "axis", 1))
+    source = into.real(data, scale, zero) or into.weight(data, scale, zero, attribute(node, "axis", 1))
     if source is None:
         return False
     if output in into.results:
@@ -350,10 +344,10 @@ def _product(into: Rewriting, node: Any) -> bool:
 def _gemm(into: Rewriting, node: Any) -> bool:
     """`QGemm`: with a bias or without, to integers or to real numbers; a factor of the product alone is left out by none that we know."""
     data, scale, zero, kernel, kernel_scale, kernel_zero = node.input[:6]
-    weight = into.weight(kernel, kernel_scale, kernel_zero, 0 if _attribute(node, "transB", 0) else 1)
+    weight = into.weight(kernel, kernel_scale, kernel_zero, 0 if attribute(node, "transB", 0) else 1)
     scale_out, zero_out = _optional(node, 7), _optional(node, 8)
     grid = into.grid(scale_out, zero_out) if scale_out else None
-    factor = next((found.f for found in node.attribute if found.name == "alpha"), 1.0)
+    factor = attribute(node, "alpha", 1.0)
     real = into.real(data, scale, zero)
     if weight is None or (scale_out and grid is None) or factor != 1.0 or real is None:
         return False
@@ -383,7 +377,7 @@ def _single(into: Rewriting, node: Any) -> bool:
     data, scale, zero, scale_out = node.input[:4]
     grid = into.grid(scale_out, _optional(node, 4))
     real = into.real(data, scale, zero)
-    if grid is None or real is None or _attribute(node, "channels_last", 0):
+    if grid is None or real is None or attribute(node, "channels_last", 0):
         return False
     made = into.emit(_SINGLES[node.op_type], [real], f"{node.output[0]}/real", _others(node, "channels_last"))
     return into.rounded(made, node.output[0], grid)
@@ -417,7 +411,7 @@ def _converted(into: Rewriting, node: Any) -> bool:
     from onnx import TensorProto
 
     (data,), output, grid = node.input, node.output[0], into.grids.get(node.input[0])
-    if _attribute(node, "to", 0) != TensorProto.FLOAT:
+    if attribute(node, "to", 0) != TensorProto.FLOAT:
         return _moved(into, node)
     into.emit("Identity", [data if grid is None else into.placed(data, f"{output}/cast", grid.shown)], output)
     return True
@@ -436,7 +430,7 @@ def _added(into: Rewriting, node: Any) -> bool:
 
 def _resized(into: Rewriting, node: Any) -> bool:
     """Rewrite a `Resize` of integers: between neighbours ONNX Runtime computes real numbers and truncates them."""
-    mode = next((found.s for found in node.attribute if found.name == "mode"), b"nearest")
+    mode = attribute(node, "mode", b"nearest")
     data, output, grid = node.input[0], node.output[0], into.grids.get(node.input[0])
     if mode == b"nearest":
         into.nodes.append(node)
@@ -459,15 +453,11 @@ def _resized(into: Rewriting, node: Any) -> bool:
 
 def _padded(into: Rewriting, node: Any) -> bool:
     """`Pad` of integers, by an integer or the integer 0."""
-    data, grid, mode = (
-        node.input[0],
-        into.grids.get(node.input[0]),
-        next((found.s for found in node.attribute if found.name == "mode"), b""),
-    )
+    data, grid, mode = node.input[0], into.grids.get(node.input[0]), attribute(node, "mode", b"constant")
     if grid is None or len(node.input) < 2:
         return _moved(into, node)
     value = _optional(node, 2)
-    if mode in (b"", b"constant"):
+    if mode == b"constant":
         if value and value not in into.known:
             return _moved(into, node)
         integer = int(into.known[value].item()) if value else 0

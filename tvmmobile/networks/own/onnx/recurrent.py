@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, FORWARD
 from tvmmobile.graph.passes.recurrent_layers import last_hidden, recurrent_call
@@ -98,10 +98,7 @@ def _ordered(array: Array, kind: str, units: int) -> Array:
 
 def _numbers(value: Any, what: str) -> Array:
     """Return what a constant holds, or an empty array where it is omitted; raises `ValueError` if it is computed."""
-    import tvm
-
-    if value is None:
-        return np.zeros(0, np.float32)
-    if not isinstance(value, tvm.ir.GenericConst):
+    numbers = np.zeros(0, np.float32) if value is None else numbers_of(value)
+    if numbers is None:
         raise ValueError(f"{what} that are computed are not supported")
-    return np.asarray(value.value.numpy())
+    return np.asarray(numbers)

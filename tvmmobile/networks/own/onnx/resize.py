@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import numbers_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.positions import CROP, NEAREST, PLACES, SIMPLE, Axis, Method, outside, taps_along
 from tvmmobile.networks.resizes import Rule, resized
@@ -99,16 +99,13 @@ def _axes(operator: str, attrs: _Attributes, rank: int) -> list[int]:
 
 def _numbers(operator: str, name: str, value: Any) -> Array | None:
     """The numbers of a constant input; `None` for one that is missing or empty."""
-    import tvm
     from tvm import relax
 
     if isinstance(value, relax.ShapeExpr):
         return np.array([int(extent) for extent in value.values])
-    if value is None:
-        return None
-    if not isinstance(value, tvm.ir.GenericConst):
+    if value is not None and numbers_of(value) is None:
         raise _refused(operator, f"computes its {name} from the input")
-    array: Array = value.value.numpy().reshape(-1)
+    array = np.zeros(0) if value is None else np.ravel(numbers_of(value))
     return array if array.size else None
 
 

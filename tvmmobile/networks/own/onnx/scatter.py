@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
 def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -24,13 +24,11 @@ def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 def _from_the_front(indices: Any, extents: Any) -> Any:
     """Indices of which the negative ones counted from the end of these extents."""
-    import tvm
     from tvm import relax
 
-    op, kind = relax.op, str(indices.ty.dtype)
-    if isinstance(indices, tvm.ir.GenericConst):
-        numbers = indices.value.numpy()
-        return constant(np.where(numbers < 0, numbers + extents.value.numpy(), numbers).astype(kind))
+    op, kind, numbers = relax.op, str(indices.ty.dtype), numbers_of(indices)
+    if numbers is not None:
+        return constant(np.where(numbers < 0, numbers + numbers_of(extents), numbers).astype(kind))
     return op.where(op.less(indices, relax.const(0, kind)), op.add(indices, extents), indices)
 
 
