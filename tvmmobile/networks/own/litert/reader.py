@@ -56,6 +56,15 @@ class LiteRtTensor:
     value: Array | None = None
     grid: Grid | None = None
 
+    def real_numbers(self) -> Array:
+        """Return a constant's values in float32; integers that are on no grid count as they are."""
+        assert self.value is not None
+        if self.grid is None:
+            return self.value.astype(np.float32)
+        along = [-1 if axis == self.grid.axis else 1 for axis in range(self.value.ndim)]
+        scales, zeros = (array.reshape(along if array.size > 1 else ()) for array in (self.grid.scales, self.grid.zeros))
+        return np.asarray((self.value.astype(np.float64) - zeros) * scales.astype(np.float64)).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class LiteRtOperator:

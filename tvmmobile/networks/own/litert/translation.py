@@ -94,13 +94,9 @@ class Translation:
         return found
 
     def real_value(self, number: int) -> Array:
-        """The real numbers of a constant of the file."""
-        array, grid = self.value(number), self.tensor(number).grid
-        if grid is None:
-            return array.astype(np.float32)
-        along = [-1 if axis == grid.axis and grid.scales.size > 1 else 1 for axis in range(array.ndim)]
-        real: Array = (array.astype(np.float32) - grid.zeros.reshape(along)) * grid.scales.reshape(along)
-        return real.astype(np.float32)
+        """The real numbers of a constant of the file; raises `UserError` where it is computed."""
+        self.value(number)
+        return self.tensor(number).real_numbers()
 
     def axes(self, number: int, rank: int) -> list[int]:
         """A constant of dimensions, counted from the first one."""
