@@ -398,7 +398,7 @@ def test_a_single_number_is_no_class(cli: CommandLine, tmp_path: Path) -> None:
 
 def test_a_limit_leaves_images(tmp_path: Path) -> None:
     (library,) = find_libraries([make_library(tmp_path / "library", weights=SEEDED)])
-    with pytest.raises(UserError, match="limit 0 leaves no images"):
+    with pytest.raises(UserError, match=r"^`limit=0` is too small\.\nGive `limit=1` or more\.$"):
         tvmmobile.evaluate(library, class_folders(tmp_path / "images", "0"), limit=0)
 
 

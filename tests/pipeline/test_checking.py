@@ -206,7 +206,7 @@ def test_a_crash_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.Monk
     manifest, spec = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
     with pytest.raises(Disagreement, match=r"\.so does not run once it is compiled: killed by SIGSEGV\.") as wrong:
         check(Library(spec, manifest["dtype"], 1, path), str)
-    assert "--no-check" in wrong.value.remedy
+    assert "check=False" in wrong.value.remedy
 
 
 def test_what_compile_says_of_several_libraries() -> None:

@@ -11,21 +11,41 @@ import pytest
 
 import tvmmobile as tm
 from tvmmobile.cli.network import NetworkOptions
-from tvmmobile.devices.registry import find_device
+from tvmmobile.gate import DEFAULT_THRESHOLD
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
+from tvmmobile.pipeline.options.compiled import (
+    BenchArguments,
+    BenchOptions,
+    ComparisonOptions,
+    DeployArguments,
+    DeployOptions,
+    EvaluateArguments,
+    EvaluateOptions,
+    RegressArguments,
+    TimingArguments,
+    TimingOptions,
+)
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.option import Option, Options, as_given, options_of
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions, RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.system.errors import UserError
 
-KINDS = (LibraryOptions, RunOptions, CompileOptions, SearchOptions)
+CALLS = (LibraryOptions, RunOptions, SearchOptions)
+KINDS = (*CALLS, CompileOptions, BenchOptions, ComparisonOptions, EvaluateOptions, DeployOptions)
 EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(kind)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "kinds"),
-    [(CompileArguments, (LibraryOptions, CompileOptions)), (TuneArguments, (LibraryOptions, RunOptions, SearchOptions))],
+    [
+        (CompileArguments, (LibraryOptions, CompileOptions)),
+        (TuneArguments, (LibraryOptions, RunOptions, SearchOptions)),
+        (BenchArguments, (BenchOptions,)),
+        (RegressArguments, (ComparisonOptions, TimingOptions)),
+        (EvaluateArguments, (EvaluateOptions,)),
+        (DeployArguments, (DeployOptions,)),
+    ],
 )
 def test_type_checkers_see_the_keywords_that_there_are(arguments: type[Any], kinds: tuple[type[Options], ...]) -> None:
     typed, options = get_type_hints(arguments), [(get_type_hints(kind)[name], each) for kind in kinds for name, each in options_of(kind)]
@@ -49,23 +69,46 @@ def test_options_are_read_as_they_are_given() -> None:
     assert NetworkOptions.of(given) == NetworkOptions()
 
 
-@pytest.mark.parametrize(("call", "arguments"), [(tm.compile, CompileArguments), (tm.tune, TuneArguments), (tm.plan_tuning, TuneArguments)])
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (tm.compile, CompileArguments),
+        (tm.tune, TuneArguments),
+        (tm.plan_tuning, TuneArguments),
+        (tm.bench, BenchArguments),
+        (tm.CompiledLibrary.bench, BenchArguments),
+        (tm.run, TimingArguments),
+        (tm.regress, RegressArguments),
+        (tm.evaluate, EvaluateArguments),
+        (tm.deploy, DeployArguments),
+    ],
+)
 def test_signatures_list_options_and_nothing_else_is_taken(call: Any, arguments: type[Any]) -> None:
-    found = inspect.signature(call).parameters
-    own = ("models", "device", "listener")
-    assert {name: each.annotation for name, each in found.items() if name not in own} == get_type_hints(arguments)
-    assert found["dtype"].default == "float32" and found["out"].default == ("out" if call is tm.plan_tuning else None)
+    found, options = inspect.signature(call).parameters, get_type_hints(arguments)
+    assert {name: found[name].annotation for name in options} == options and not {"options", "fast"} & found.keys()
+    first = next(iter(found))
     with pytest.raises(TypeError, match=f"^{call.__name__}\\(\\) got an unexpected keyword argument 'fast'$"):
-        call(tm.load("mobilenet_v1"), fast=True)
-    with pytest.raises(TypeError, match="models"):
+        call(**{name: None for name, each in found.items() if each.default is inspect.Parameter.empty}, fast=True)
+    with pytest.raises(TypeError, match=first):
         call()
+
+
+def test_defaults_of_calls() -> None:
+    found = inspect.signature(tm.tune).parameters
+    assert found["dtype"].default == "float32" and found["out"].default is None
+    assert inspect.signature(tm.plan_tuning).parameters["out"].default == "out"
+    assert (
+        inspect.signature(tm.regress).parameters["threshold"].default
+        == DEFAULT_THRESHOLD
+        == inspect.signature(tm.compare).parameters["threshold"].default
+    )
 
 
 def test_documentation_says_in_the_words_of_calls_what_options_do() -> None:
     said = inspect.getdoc(tm.tune) or ""
     assert "dump_ir: Write the Relax module after each graph pass to `dump_ir`." in said and "options:" not in said
     assert "fresh: Ignore all logs; start an empty one under `out`." in said
-    assert all(f"    {option.keyword}: " in said for kind, _, option in EVERY if kind is not CompileOptions)
+    assert all(f"    {option.keyword}: " in said for _, option in options_of(*CALLS))
 
 
 def test_a_single_layer_to_keep_is_not_its_letters() -> None:
@@ -73,5 +116,15 @@ def test_a_single_layer_to_keep_is_not_its_letters() -> None:
 
 
 def test_a_library_has_a_thread() -> None:
-    with pytest.raises(UserError, match="0 threads compute nothing"):
-        LibraryOptions.of({"threads": 0}).check(find_device("pi4-virtual").profile)
+    with pytest.raises(UserError, match="`threads=0` is too small"):
+        LibraryOptions.of({"threads": 0})
+
+
+@pytest.mark.parametrize("given", [{"repeat": 0}, {"warmup_runs": -1}])
+def test_runs_to_time_are_counted_from_one(given: dict[str, int]) -> None:
+    """They are refused before the libraries are looked at, and in the words of the call."""
+    ((name, value),) = given.items()
+    for call in (tm.bench, tm.regress):
+        with pytest.raises(UserError, match=f"^`{name}={value}` is too small") as caught:
+            call([], "pi4-virtual", **given)
+        assert caught.value.as_typed[0] == f"--{name.replace('_', '-')} {value} is too small."

@@ -226,7 +226,7 @@ def write(place: Path, kind: str) -> Path:
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, said: str) -> None:
     place = write(tmp_path / "data", kind)
-    with pytest.raises(UserError, match=f"--calibrate {place} {said}") as caught:
+    with pytest.raises(UserError, match=f"`calibrate='{place}'` {said}") as caught:
         read(place)
     assert caught.value.remedy and "\n" not in caught.value.message
 

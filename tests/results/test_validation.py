@@ -76,7 +76,7 @@ def test_a_damaged_file_is_refused_by_place(tmp_path: Path, change: Callable[[An
     path.write_text(json.dumps(content))
     with pytest.raises(UserError) as refusal:
         read_validation(path)
-    assert problem in refusal.value.message and "--out FILE" in refusal.value.remedy
+    assert problem in refusal.value.message and "--out FILE" in refusal.value.as_typed[1]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"version": NaN}', '{"version": 1}'])

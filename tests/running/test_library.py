@@ -19,7 +19,7 @@ import pytest
 from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.pipeline.agreement import agreement
-from tvmmobile.pipeline.bench import say_differences
+from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.library import open_libraries
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
@@ -200,7 +200,7 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
     path = write_library(tmp_path, lambda manifest: (manifest.update(changes), manifest["target"].update(mcpu=core)))
     remarks: list[str] = []
     libraries = find_libraries([path])
-    say_differences(libraries, PROFILE, SimpleNamespace(said=remarks.append))  # type: ignore[arg-type]
+    check_libraries(libraries, PROFILE, SimpleNamespace(said=remarks.append))  # type: ignore[arg-type]
     assert remarks == ([said] if said else [])
 
 

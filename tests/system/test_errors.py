@@ -25,6 +25,32 @@ def test_a_message_is_one_printable_line(message: str, said: str) -> None:
     assert type(again) is DeviceUnavailable and str(again) == f"{said}\nRun: it"
 
 
+@pytest.mark.parametrize(
+    ("typed", "called"),
+    [
+        ("Give --threads 1 or more.", "Give `threads=1` or more."),
+        ("--keep conv* fits no layer; --max-drop 30dB.", "`keep='conv*'` fits no layer; `max_drop='30dB'`."),
+        ("Leave out --io-dtype, or give --dtype float16.", "Leave out `io_dtype`, or give `dtype='float16'`."),
+        ("--out /tmp/a.b/c cannot be written: no.", "`out='/tmp/a.b/c'` cannot be written: no."),
+        (
+            "with --no-check it is written, such as --shape audio=1x16000.",
+            "with `check=False` it is written, such as `shapes` audio=1x16000.",
+        ),
+        ("Run: apt-get install -y --reinstall g++", "Run: apt-get install -y --reinstall g++"),
+        (
+            "Start one: dask scheduler --host ADDRESS; or leave out --dask.",
+            "Start one: dask scheduler --host ADDRESS; or leave out `dask`.",
+        ),
+        ("Compile it: tvmmobile compile --threads 4", "Compile it: tvmmobile compile --threads 4"),
+        ("Run it with tvmmobile run, without --labels.", "Run it with tvmmobile run, without `labels`."),
+    ],
+)
+def test_calls_read_of_keywords_and_the_command_line_of_options(typed: str, called: str) -> None:
+    error = pickle.loads(pickle.dumps(UserError(typed, typed)))
+    assert str(error) == f"{called}\n{called}" and (error.message, error.remedy) == (called, called)
+    assert error.as_typed == (typed, typed)
+
+
 def test_a_long_message_is_cut() -> None:
     assert UserError("x" * 100_000).message == "x" * 1200 + "..."
 

@@ -125,12 +125,12 @@ def test_an_open_pipe_is_written_to(folder: str) -> None:
         check_file_writable(Path(folder, str(writer)), "--json")
         write_text(Path(folder, str(writer)), "table")
         assert os.read(reader, 100) == b"table"
-        with pytest.raises(UserError, match=f"^--json {folder}/{reader} cannot be written: it is open for reading only"):
+        with pytest.raises(UserError, match=f"^`json='{folder}/{reader}'` cannot be written: it is open for reading only"):
             check_file_writable(Path(folder, str(reader)), "--json")
     finally:
         os.close(reader)
         os.close(writer)
-    with pytest.raises(UserError, match=f"^--json {folder}/{writer} cannot be written: Bad file descriptor"):
+    with pytest.raises(UserError, match=f"^`json='{folder}/{writer}'` cannot be written: Bad file descriptor"):
         check_file_writable(Path(folder, str(writer)), "--json")
 
 
@@ -183,9 +183,9 @@ def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
     assert longest.read_text() == "table" and list(tmp_path.iterdir()) == [longest]
     check_file_writable(longest, "--json")
     for check in (check_file_writable, check_writable):
-        with pytest.raises(UserError, match=r"^--out .* cannot be written: File name too long\.") as caught:
+        with pytest.raises(UserError, match=r"^`out='.*'` cannot be written: File name too long\.") as caught:
             check(too_long, "--out")
-        assert caught.value.remedy.endswith("with --out.")
+        assert caught.value.remedy.endswith("with `out`.")
 
 
 def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Unpack
 
 from tvmmobile.accuracy.classes import read_labels
 from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluate_batches, evaluate_storage
@@ -17,6 +18,8 @@ from tvmmobile.networks.images import check_image
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.compiled import EvaluateArguments, EvaluateOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_bench
@@ -66,30 +69,21 @@ class Evaluation:
             )
 
 
+@takes(EvaluateOptions)
 def evaluate(
     library: Library,
     folder: str | Path,
     device: str | Device = "pi4",
     *,
-    limit: int | None = None,
-    out: str | Path | None = None,
-    model: str | None = None,
-    checkpoint: str | Path | None = None,
-    labels: str | Path | None = None,
-    preprocessing: Preprocessing | None = None,
     listener: Listener = QUIET,
+    **options: Unpack[EvaluateArguments],
 ) -> Evaluation:
     """Run labelled images through a library on a device, and through its original on this machine.
 
     Args:
         folder: the images: FOLDER/CLASS/IMAGE; or `noise:N` for N inputs of noise.
         device: its name, or what `find_device` returns.
-        limit: this many images at most, evenly spaced over the sorted list.
-        out: where to write the evaluation; after Ctrl-C, the finished part.
-        model: the file that the library was compiled from, if it was one.
-        checkpoint: the state dict that the library was compiled with, if there was one.
-        labels: a file with the classes' names, one per line.
-        preprocessing: of images; without it, timm's for mobilenetv1_100.
+        options: see `EvaluateOptions`, which `help` lists.
         listener: is told of progress.
 
     Raises:
@@ -97,19 +91,17 @@ def evaluate(
         Disagreement: the library does not run on the device.
         DeviceUnavailable: the device cannot be reached.
     """
-    board, spec = device_of(device), library.spec
+    how, board, spec = EvaluateOptions.of(options), device_of(device), library.spec
     check_cores(library, board.profile)
     noise = is_noise(str(folder))
     _check_ends(library, noise)
-    if limit is not None and limit < 1:
-        raise UserError(f"limit {limit} leaves no images.", "Give a positive number.")
-    treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
-    names = read_labels(Path(labels), spec.classes) if labels else None
-    if out is not None:
-        check_writable(Path(out), "--out")
+    treatment = how.preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
+    names = read_labels(how.labels, spec.classes) if how.labels else None
+    if how.out is not None:
+        check_writable(how.out, "--out")
     with inputs_in(str(folder), spec, names) as listed:
-        chosen = evenly_spaced(listed.images, limit)
-        original = original_of(library, model, None if checkpoint is None else Path(checkpoint))
+        chosen = evenly_spaced(listed.images, how.limit)
+        original = original_of(library, how.model, how.checkpoint)
         if not noise:
             _check_headers(chosen, treatment, listener)
         subject = Subject(library, original, treatment)
@@ -120,7 +112,7 @@ def evaluate(
             _evaluate(board, subject, chosen, done, listener)
         finally:  # also after Ctrl-C or an outage: finished images are kept, and the file says that it is incomplete
             if done.results:
-                file, paths = _written(context, chosen, done, out, listener)
+                file, paths = _written(context, chosen, done, how.out, listener)
     return Evaluation(file, paths, original.judge_name, listed.others)
 
 
@@ -172,11 +164,11 @@ def _evaluate(board: Device, subject: Subject, chosen: Sequence[LabelledImage], 
 
 
 def _written(
-    context: EvaluationContext, chosen: Sequence[LabelledImage], done: _Done, out: str | Path | None, listener: Listener
+    context: EvaluationContext, chosen: Sequence[LabelledImage], done: _Done, out: Path | None, listener: Listener
 ) -> tuple[EvaluationFile, tuple[Path, ...]]:
     places = {image.name: number for number, image in enumerate(chosen)}
     file = evaluation_of(context, sorted(done.results, key=lambda result: places[result.image]), *done.stored)
-    paths = () if out is None else write_evaluation(file, Path(out))
+    paths = () if out is None else write_evaluation(file, out)
     if paths and not file.complete:
         listener.said(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
     return file, paths
@@ -197,4 +189,4 @@ def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise UserError(f"{len(problems)} images cannot be used: {some_of(names)}. {problems[0].message}", "Replace or remove them.")
+        raise UserError(f"{len(problems)} images cannot be used: {some_of(names)}. {problems[0].as_typed[0]}", "Replace or remove them.")

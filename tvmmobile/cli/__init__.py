@@ -123,7 +123,7 @@ def run(arguments: Sequence[str]) -> int:
         result = typer.main.get_command(app)(list(arguments) or ["--help"], prog_name="tvmmobile", standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
-        return _complain(f"error: {error.message}", error.remedy, error.exit_code)
+        return _complain_of(error)
     except typer.TyperException as error:
         return _complain(f"error: {error.format_message()}", _usage_hint(error), ExitCode.USAGE)
     except (KeyboardInterrupt, typer.Abort):
@@ -140,7 +140,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.errno in _FIXABLE:
             streams.fails(sys.stdout)
             failure = UserError(f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror), _FIXABLE[error.errno])
-            return _complain(f"error: {failure.message}", failure.remedy, failure.exit_code)
+            return _complain_of(failure)
         if isinstance(error, FileNotFoundError) and _NO_TMPDIR in str(error):
             return _complain(f"error: {error.strerror}", "Set TMPDIR to a folder that can be written.", ExitCode.USAGE)
         if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
@@ -168,6 +168,11 @@ def _interrupted() -> int:
     # the exit code: CPython remembers it (run_eval_code_obj in pythonrun.c) until the next `exec`.
     exec("")
     return _complain("interrupted", "", ExitCode.INTERRUPTED)
+
+
+def _complain_of(error: UserError) -> int:
+    message, remedy = error.as_typed
+    return _complain(f"error: {message}", remedy, error.exit_code)
 
 
 def _complain(message: str, remedy: str, code: ExitCode) -> int:

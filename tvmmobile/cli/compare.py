@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmmobile.cli.options import Device, Pin, RequireHardware
+from tvmmobile.cli.generated import takes
+from tvmmobile.cli.options import Device, Libraries, Pin, RequireHardware
+from tvmmobile.pipeline.options.compiled import ComparisonOptions, TimingOptions
+from tvmmobile.pipeline.options.option import HelpOrder
 
 if TYPE_CHECKING:
     from tvmmobile.gate.comparison import Comparison
 
-Threshold = Annotated[
-    float,
-    typer.Option(
-        "--threshold", metavar="PERCENT", min=0, help="Smallest change that counts, in percent; modelled results need no other evidence."
-    ),
+_KeptResults = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory for the new results; default: not kept."),
+    HelpOrder.OUT,
 ]
 Markdown = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", dir_okay=False, help="Write the table as Markdown, for a pull request.")
+    Path | None,
+    typer.Option("--markdown", metavar="FILE", dir_okay=False, help="Write the table as Markdown, for a pull request."),
+    HelpOrder.OUT,
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all results as JSON, unrounded.")]
-Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML for CI.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all results as JSON, unrounded."), HelpOrder.OUT
+]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML for CI."), HelpOrder.OUT]
 BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Directory of the baselines.")]
 
 
@@ -44,13 +50,14 @@ def present(comparison: Comparison, markdown: Path | None, json_file: Path | Non
     return comparison.exit_code
 
 
+@takes(ComparisonOptions)
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="Older report.json.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Newer report.json.")],
-    threshold: Threshold = 3.0,
     markdown: Markdown = None,
     json_file: JsonFile = None,
     junit: Junit = None,
+    **chosen: Any,
 ) -> int:
     """Report for every variant whether it is slower, faster or the same.
 
@@ -60,27 +67,23 @@ def compare(
     from tvmmobile.gate.comparison import check_threshold
     from tvmmobile.gate.comparison import compare as run
 
-    check_threshold(threshold / 100)
+    check_threshold(chosen["threshold"])
     check_targets(markdown, json_file, junit)
-    return present(run(base, new, threshold / 100), markdown, json_file, junit)
+    return present(run(base, new, **chosen), markdown, json_file, junit)
 
 
+@takes(ComparisonOptions, TimingOptions)
 def regress(
-    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")],
+    libraries: Libraries,
     device: Device = "pi4",
     directory: BaselineDir = Path("baselines"),
-    threshold: Threshold = 3.0,
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs on a board; a modelled latency takes one.")] = 30,
-    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Untimed runs first.")] = 5,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory for the new results; default: not kept."),
-    ] = None,
+    out: _KeptResults = None,
     markdown: Markdown = None,
     json_file: JsonFile = None,
     junit: Junit = None,
     require_hardware: RequireHardware = False,
     pin: Pin = False,
+    **chosen: Any,
 ) -> int:
     """Time libraries and compare them with their baselines.
 
@@ -99,7 +102,7 @@ def regress(
     if out is not None:
         check_writable(out, "--out")
     check_targets(markdown, json_file, junit)
-    results, comparison = run(found, board, directory, threshold=threshold / 100, repeat=repeat, warmup_runs=warmup_runs, listener=Shown())
+    results, comparison = run(found, board, directory, **chosen, listener=Shown())
     if out is not None:
         write_report(results, out)
     return present(comparison, markdown, json_file, junit)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from tvmmobile.cli.options import Device
+from tvmmobile.cli.generated import takes
+from tvmmobile.cli.options import Device, Libraries
+from tvmmobile.pipeline.options.compiled import DeployOptions
 
 
+@takes(DeployOptions)
 def deploy(
-    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")],
+    libraries: Libraries,
     device: Device = "pi4",
-    to: Annotated[
-        str | None,
-        typer.Option("--to", metavar="DIR", help="Target directory on the board; default: one removed together with the device."),
-    ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Run each library on every board, and compare with its reference.")] = False,
+    **chosen: Any,
 ) -> None:
     """Copy compiled libraries to every board of a device, with what they need there.
 
@@ -29,9 +27,9 @@ def deploy(
     from tvmmobile.pipeline.deploy import deploy as run
     from tvmmobile.results.report.wording import plural
 
-    for done in run(libraries, device, to, Shown(), verify=verify):
+    for done in run(libraries, device, **chosen, listener=Shown()):
         sent = f"{plural(len(done.pushed), 'file')} pushed ({done.pushed_bytes / 1e6:.1f} MB)" if done.pushed else "nothing has changed"
-        typer.echo(f"{done.board}: {sent}" + ("; every library agrees with its reference" if verify else ""))
+        typer.echo(f"{done.board}: {sent}" + ("; every library agrees with its reference" if chosen["verify"] else ""))
         for library in done.libraries:
             typer.echo(f"  {done.folder}/{library.path.name}" + ("" if library.path.name in done.pushed else " (unchanged)"))
         first = done.libraries[0]

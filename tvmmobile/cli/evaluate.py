@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmmobile.cli.images import Labels, Mean, NoResize, Std, preprocessing_for, the_library
-from tvmmobile.cli.options import Device, Out, RequireHardware
+from tvmmobile.cli.generated import takes
+from tvmmobile.cli.images import Mean, NoResize, Std, preprocessing_for, the_library
+from tvmmobile.cli.options import Device, RequireHardware
+from tvmmobile.pipeline.options.compiled import EvaluateOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,28 +27,16 @@ if TYPE_CHECKING:
 _LAYERS = 5
 
 
+@takes(EvaluateOptions)
 def evaluate(
     libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled library; several of one network are compared.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelled images: FOLDER/CLASS/IMAGE; or noise:N.")],
     device: Device = "pi4",
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", metavar="N", min=1, help="Evaluate at most N images, evenly spaced over the sorted list; default: all."),
-    ] = None,
-    out: Out = Path("out"),
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="FILE", help="Network file that was compiled; required if there was one."),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", metavar="FILE", help="State dict that was compiled; required if there was one."),
-    ] = None,
-    labels: Labels = None,
     mean: Mean = None,
     std: Std = None,
     no_resize: NoResize = False,
     require_hardware: RequireHardware = False,
+    **chosen: Any,
 ) -> None:
     """Measure a library's top-1 and top-5 over labelled images, beside PyTorch's.
 
@@ -62,11 +52,10 @@ def evaluate(
     board = find_device(device, require_hardware)
     found = [the_library(library, board.profile) for library in libraries]
     check_one_network(found)
-    preprocessing = preprocessing_for(found[0], mean, std, no_resize)
-    options: Any = {"limit": limit, "model": model, "checkpoint": checkpoint, "labels": labels, "preprocessing": preprocessing}
+    chosen["preprocessing"] = preprocessing_for(found[0], mean, std, no_resize)
     names = _names(found)
-    places = [out / name for name in names] if len(found) > 1 else [out]
-    done = [run(library, folder, board, **options, out=place, listener=Shown()) for library, place in zip(found, places, strict=True)]
+    folders = [chosen["out"] / name for name in names] if len(found) > 1 else [chosen["out"]]
+    done = [run(library, folder, board, **chosen | {"out": out}, listener=Shown()) for library, out in zip(found, folders, strict=True)]
     _print(dict(zip(names, done, strict=True)))
     for evaluation in done:
         evaluation.check()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 import typer
 from typer.models import OptionInfo
 
-from tvmmobile.pipeline.options.option import Option, Options, Place, options_of
+from tvmmobile.pipeline.options.option import HelpOrder, Option, Options, options_of
 
 
 def word_of(kind: type[Options], field: str) -> OptionInfo:
@@ -20,7 +20,7 @@ def word_of(kind: type[Options], field: str) -> OptionInfo:
 
 
 def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the options of some objects, each in its place.
+    """Give a verb the options of some objects, each in its position.
 
     Args:
         kinds: whose options the verb gets as `**chosen`, by the keywords that calls have.
@@ -30,8 +30,8 @@ def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[.
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(verb, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        made = [_parameter(typed, each.place) for _, each in options_of(*kinds, *whole.values()) for typed in each.on_command_line]
-        signature = signature.replace(parameters=sorted([*own, *made], key=_place))
+        made = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.on_command_line]
+        signature = signature.replace(parameters=sorted([*own, *made], key=_order))
 
         @wraps(verb)
         def command(**given: Any) -> None:
@@ -56,11 +56,11 @@ def _as_typer(option: Option) -> OptionInfo:
     return found
 
 
-def _parameter(option: Option, place: Place) -> inspect.Parameter:
-    annotation: Any = operator.getitem(Annotated, (option.kind, _as_typer(option), place))
+def _parameter(option: Option, order: HelpOrder) -> inspect.Parameter:
+    annotation: Any = operator.getitem(Annotated, (option.kind, _as_typer(option), order))
     return inspect.Parameter(option.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=option.typed, annotation=annotation)
 
 
-def _place(parameter: inspect.Parameter) -> Place:
-    """Return where an option stands by its annotation; without that, among the first."""
-    return next((each for each in get_args(parameter.annotation) if isinstance(each, Place)), Place.NETWORK)
+def _order(parameter: inspect.Parameter) -> HelpOrder:
+    """Return the position that an option's annotation names; without one, the first."""
+    return next((each for each in get_args(parameter.annotation) if isinstance(each, HelpOrder)), HelpOrder.NETWORK)

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmmobile.cli.generated import word_of
+from tvmmobile.pipeline.options.compiled import EvaluateOptions
+from tvmmobile.pipeline.options.option import HelpOrder
+
 if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
     from tvmmobile.networks.preprocessing import Preprocessing
@@ -16,13 +20,17 @@ LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="Compiled l
 Mean = Annotated[
     str | None,
     typer.Option("--mean", metavar="R,G,B", help="Per-channel mean to subtract (pixels in [0, 1]); default: the library's, else 0.5."),
+    HelpOrder.NUMBERS,
 ]
 Std = Annotated[
     str | None,
     typer.Option("--std", metavar="R,G,B", help="Per-channel standard deviation to divide by; default: the library's, else 0.5."),
+    HelpOrder.NUMBERS,
 ]
-NoResize = Annotated[bool, typer.Option("--no-resize", help="Use the image as it is; it must have the network's input size.")]
-Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="Class names, one per line.")]
+NoResize = Annotated[
+    bool, typer.Option("--no-resize", help="Use the image as it is; it must have the network's input size."), HelpOrder.NUMBERS
+]
+Labels = Annotated[Path | None, word_of(EvaluateOptions, "labels")]
 
 
 def the_library(path: Path, profile: DeviceProfile) -> Library:

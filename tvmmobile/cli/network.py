@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmmobile.pipeline.options.option import Options, Place, option
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 
 if TYPE_CHECKING:
     from tvmmobile.networks.model import Model
@@ -46,7 +46,7 @@ class NetworkOptions(Options):
     )
     classes: int = option(1000, "--classes N", "Number of classes.")
     checkpoint: Path | None = option(
-        None, "--checkpoint FILE", "State dict to load weights from; default: weights generated from --seed.", place=Place.WEIGHTS
+        None, "--checkpoint FILE", "State dict to load weights from; default: weights generated from --seed.", order=HelpOrder.WEIGHTS
     )
     seed: int = option(0, "--seed N", "Seed for generated weights and for the search.", settings={"min": 0, "max": _MOST_SEED})
 

@@ -9,7 +9,7 @@ import typer
 
 from tvmmobile.cli.generated import word_of
 from tvmmobile.cli.network import NetworkOptions
-from tvmmobile.pipeline.options.option import Place
+from tvmmobile.pipeline.options.option import HelpOrder
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.system.errors import UserError
 
@@ -23,14 +23,16 @@ Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Target ar
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
+Libraries = Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")]
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 Out = Annotated[Path, word_of(RunOptions, "out")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 RequireHardware = Annotated[
-    bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board."), Place.DEVICE
+    bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board."), HelpOrder.DEVICE
 ]
-Dask = Annotated[str | None, word_of(RunOptions, "dask")]
-Pin = Annotated[bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted."), Place.DEVICE]
+Pin = Annotated[
+    bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted."), HelpOrder.DEVICE
+]
 
 
 def check_target(target: str) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvmmobile.cli.generated import word_of
 from tvmmobile.cli.images import Labels, LibraryFile, Mean, NoResize, Std, preprocessing_for, the_library
 from tvmmobile.cli.options import Device, Json, RequireHardware
+from tvmmobile.pipeline.options.compiled import TimingOptions
 
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
@@ -31,7 +33,7 @@ def run(
     mean: Mean = None,
     std: Std = None,
     no_resize: NoResize = False,
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs on a board; a modelled latency takes one.")] = 30,
+    repeat: Annotated[int, word_of(TimingOptions, "repeat")] = TimingOptions.repeat,
     require_hardware: RequireHardware = False,
     json: Json = False,
 ) -> None:

@@ -12,7 +12,7 @@ from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
 from tvmmobile.cli.network import NetworkOptions
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.options.option import Place
+from tvmmobile.pipeline.options.option import HelpOrder
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tvmmobile.pipeline.listener import TuningPlan
     from tvmmobile.results.file import Results
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit."), Place.DEVICE]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit."), HelpOrder.DEVICE]
 
 
 @takes(LibraryOptions, RunOptions, SearchOptions, network=NetworkOptions)

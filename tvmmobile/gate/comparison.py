@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tvmmobile.gate import DEFAULT_THRESHOLD
 from tvmmobile.gate.statistics import ALPHA, Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
 from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, read_results
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
 
 FORMAT = 1
-DEFAULT_THRESHOLD = 0.03
 #: A kernel with the same schedule counts as unchanged if its latencies differ by less than this share.
 _SAME_KERNEL = 0.02
 #: It also counts as unchanged below this share of the network's latency: other kernels change what it finds in the caches.
@@ -193,7 +193,7 @@ def _summary(verdicts: Sequence[Verdict], threshold: float) -> str:
 def check_threshold(threshold: float) -> None:
     """Raises `UserError` unless it is a share that a change can exceed."""
     if not 0 <= threshold <= 10:
-        raise UserError(f"a threshold of {100 * threshold:g} % is outside 0 to 1000.", "Give --threshold in percent, such as 3.")
+        raise UserError(f"a threshold of {100 * threshold:g} % is outside 0 to 1000 %.", "Give a smaller --threshold.")
 
 
 def check_comparable(base: Context, new: Context) -> None:

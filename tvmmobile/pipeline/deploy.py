@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import connected, described
@@ -15,6 +16,8 @@ from tvmmobile.devices.board.remote import Remote
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
 from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.compiled import DeployArguments, DeployOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_agents
@@ -57,29 +60,24 @@ class Deployment:
         return [*self.program, "./classify", place, "INPUT.f32"]
 
 
+@takes(DeployOptions)
 def deploy(
-    paths: str | Path | Sequence[str | Path],
-    device: str = "pi4",
-    to: str | None = None,
-    listener: Listener = QUIET,
-    *,
-    verify: bool = False,
+    paths: str | Path | Sequence[str | Path], device: str = "pi4", *, listener: Listener = QUIET, **options: Unpack[DeployArguments]
 ) -> list[Deployment]:
     """Copy compiled libraries to every board of a device; unchanged files are not sent again.
 
     Args:
         paths: of libraries, or of directories of them; or one of these.
         device: the name of a registered one.
-        to: a folder on the board; without it, one that is removed together with the device.
+        options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
-        verify: run each library on each board on its reference input, and compare.
 
     Raises:
         UserError: the device is virtual, or a library cannot run on it.
         DeviceUnavailable: a board cannot be reached.
         Disagreement: a library does not run on a board, or does not compute what PyTorch computes; it stays where it is.
     """
-    board = device_of(device)
+    how, board = DeployOptions.of(options), device_of(device)
     file: DeviceFile | None = getattr(board, "file", None)
     if file is None:
         name = device.removesuffix("-virtual").removesuffix(".toml")
@@ -87,24 +85,24 @@ def deploy(
             f"{board.profile.name} is a virtual board: there is nothing to deploy to.",
             f"Run the library with tvmmobile run, or add a board: tvmmobile device add {Path(name).name} --ssh USER@HOST",
         )
-    if to is not None and (not to.startswith("/") or len(to.rstrip("/")) == 0):
-        raise UserError(f"--to {to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
+    if how.to is not None and (not how.to.startswith("/") or len(how.to.rstrip("/")) == 0):
+        raise UserError(f"--to {how.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
     given = [paths] if isinstance(paths, str | Path) else paths
     libraries = _found([Path(path) for path in given], file, listener)
     files = _files(libraries, listener)
     deployed = []
     for place in file.boards:
-        folder = (to or f"{place.directory}/models").rstrip("/")
+        folder = (how.to or f"{place.directory}/models").rstrip("/")
         with connected(place.address) as remote:
-            if to is None:
+            if how.to is None:
                 make_directory(remote, place.directory)
             pushed = tuple(push_files(remote, folder, files))
             sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *program_words(folder))
             done = Deployment(described(place.address), folder, tuple(libraries), pushed, sent, program)
-            for library in libraries if verify else ():
+            for library in libraries if how.verify else ():
                 if library.is_c:
                     _check_there(remote, done, library)
-        if verify:
+        if how.verify:
             _check_through_agents(file, place, [library for library in libraries if not library.is_c])
         deployed.append(done)
     return deployed
@@ -152,16 +150,11 @@ def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: S
 
 
 def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[Library]:
-    """Return the libraries, checked; a directory stands for all in it."""
+    """Return the libraries, checked."""
     profile = profile_of(file.name, file.boards[0])
-    files = [each for path in paths for each in (sorted(path.glob("*.so")) if path.is_dir() else [path])]
-    # One by one: libraries of several thread counts may be deployed together.
-    found = [find_libraries([each])[0] for each in dict.fromkeys(files)] or find_libraries(paths)
+    found = find_libraries(paths)
     for library in found:
         check_cores(library, profile)
-        twins = [other.path for other in found if other.path.name == library.path.name]
-        if len(twins) > 1:
-            raise UserError(f"{twins[0]} and {twins[1]} have the same name.", "Deploy them into different folders with --to.")
         if library.is_c and not library.header_path.is_file():
             raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
         manifest = library.manifest()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines
-from tvmmobile.gate.comparison import DEFAULT_THRESHOLD, Comparison, Pairing, check_comparable, check_threshold, compare_results
+from tvmmobile.gate.comparison import Comparison, Pairing, check_comparable, check_threshold, compare_results
 from tvmmobile.gate.statistics import Pair, Samples
-from tvmmobile.pipeline.bench import check_libraries, say_differences
+from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.compiled import ComparisonOptions, RegressArguments, TimingOptions
 from tvmmobile.pipeline.outcome import context_of
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages.jobs import Progress
@@ -54,26 +57,33 @@ class Regression:
         return compare_results(base, new, self.threshold, measure)
 
 
+@takes(ComparisonOptions, TimingOptions)
 def regress(
     libraries: Library | Sequence[Library],
     device: str | Device = "pi4",
     baselines: str | Path = "baselines",
     *,
-    threshold: float = DEFAULT_THRESHOLD,
-    repeat: int = 30,
-    warmup_runs: int = 5,
     listener: Listener = QUIET,
+    **options: Unpack[RegressArguments],
 ) -> tuple[Results, Comparison]:
-    """Time libraries, and compare them with their baselines in a directory; returns what they took, and the verdicts.
+    """Time libraries, and compare them with their baselines; returns what they took, and the verdicts.
 
-    The other arguments, and what is raised, are those of `bench`; also raises `UserError` if there is no baseline, or one is not comparable
-    with the device's results. Changes up to `threshold` do not count.
+    Args:
+        libraries: one or several, all for one thread count; see `open_libraries`.
+        device: its name, or what `find_device` returns.
+        baselines: directory of the baselines.
+        options: see `ComparisonOptions` and `TimingOptions`, which `help` lists.
+        listener: is told of progress.
+
+    Raises:
+        UserError: an argument is wrong, there is no baseline, or one is not comparable with the device's results.
+        DeviceUnavailable, Disagreement: see `bench`.
     """
+    how, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
-    check_libraries(found, board)
-    say_differences(found, board.profile, listener)
+    check_libraries(found, board.profile, listener)
     regression = regression_of(found, board.profile, Path(baselines), threshold)
-    with Workers(worker_count(len(found))) as workers, started_bench(board, workers, repeat, warmup_runs) as started:
+    with Workers(worker_count(len(found))) as workers, started_bench(board, workers, how.repeat, how.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
         return results, regression.compare(started, results, lambda variant: listener.said(f"timed again: {variant}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.networks.arrays import check_finite
 from tvmmobile.networks.signature import INPUT_NAME, Port, words
 from tvmmobile.pipeline.agreement import failure_of, session_timeout_s
+from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.compiled import TimingArguments, TimingOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
@@ -25,7 +27,7 @@ Array = npt.NDArray[Any]
 #: A network's input; several by name, or in order.
 Given = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, ...]
 #: A device by name, as `find_device` returns it, or started.
-Place = str | Device | Agents
+DeviceLike = str | Device | Agents
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
 
 
 @contextmanager
-def agents_on(place: Place, library: Library, timed: bool) -> Iterator[Agents]:
+def agents_on(device: DeviceLike, library: Library, timed: bool) -> Iterator[Agents]:
     """Yield the agents of a device, started if need be; raises `UserError` where it has fewer cores than the library threads."""
-    if isinstance(place, Agents):
-        check_cores(library, place.profile)
-        yield place
+    if isinstance(device, Agents):
+        check_cores(library, device.profile)
+        yield device
         return
-    board = device_of(place)
+    board = device_of(device)
     check_cores(library, board.profile)
     with start(board, timed) as agents:
         yield agents
@@ -79,7 +81,7 @@ def check_cores(library: Library, profile: DeviceProfile) -> None:
         )
 
 
-def output_of(library: Library, given: Given, device: Place = "pi4") -> Array | dict[str, Array]:
+def output_of(library: Library, given: Given, device: DeviceLike = "pi4") -> Array | dict[str, Array]:
     """Return a library's output, by name if there are several, without a latency; see `run`."""
     arrays, returns = _inputs(library, given), library.spec.returns
     with agents_on(device, library, timed=False) as agents:
@@ -90,8 +92,9 @@ def output_of(library: Library, given: Given, device: Place = "pi4") -> Array | 
     return found[0] if len(returns) == 1 else {port.name: array for port, array in zip(returns, found, strict=True)}
 
 
-def run(library: Library, given: Given, device: Place = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> LibraryRun:
-    """Run a library on a device, and time it; `repeat` and `warmup_runs` are as in `bench`.
+@takes(TimingOptions)
+def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: Unpack[TimingArguments]) -> LibraryRun:
+    """Run a library on a device, and time it.
 
     Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or with
     numbers that are not finite in the library's type, or a device with fewer cores than the library threads.
@@ -100,10 +103,11 @@ def run(library: Library, given: Given, device: Place = "pi4", *, repeat: int = 
         given: anything that NumPy turns into an array of the input's shape, such as `[1, channels, side, side]`; for several inputs
             arrays by name, or a tuple of all in order.
         device: its name, what `find_device` returns, or what `start` yields.
+        options: see `TimingOptions`, which `help` lists.
     """
-    arrays = _inputs(library, given)
+    how, arrays = TimingOptions.of(options), _inputs(library, given)
     with agents_on(device, library, timed=True) as agents:
-        timing = agents.network_timing(library.threads, repeat, warmup_runs)
+        timing = agents.network_timing(library.threads, how.repeat, how.warmup_runs)
         startup, timeout_s = None, session_timeout_s(library)
         try:
             if not agents.profile.origin.modelled:

@@ -77,7 +77,7 @@ def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str,
         with started_agents(VirtualDevice("here", board_with(core)), timed=False) as agents:
             (outputs,) = agents.outputs(path, [inputs], threads, timeout_s)
     except DeviceUnavailable as error:
-        raise NotRunnable(error.message.rstrip(".")) from error
+        raise NotRunnable(error.as_typed[0].rstrip(".")) from error
     return outputs
 
 
@@ -93,7 +93,8 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
     try:
         folder, program = _runtime(), checker()
     except UserError as error:
-        raise NotRunnable(f"{error.message.rstrip('.')}; {error.remedy}") from error
+        message, remedy = error.as_typed
+        raise NotRunnable(f"{message.rstrip('.')}; {remedy}") from error
     command = [*emulator, str(folder / LOADER), "--library-path", str(folder), str(program), f"--tolerance={library.tolerance:g}"]
     command += [str(library.path.absolute()), library.manifest()["c"]["prefix"], str(library.threads), "0"]
     try:

@@ -130,7 +130,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], ModelSpec]:
 
 
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
-    """Find libraries of one thread count, a directory's by name; raises `UserError` for none, a damaged one or a name twice."""
+    """Find libraries, a directory's by name; raises `UserError` for none, a damaged one or a name twice."""
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob("*.so")) if path.is_dir() else [path]
@@ -142,11 +142,8 @@ def find_libraries(paths: Sequence[Path]) -> list[Library]:
         other = names.setdefault(library.path.stem, library.path)
         if other != library.path:
             raise UserError(
-                f"{other} and {library.path} have the same name.", "Time them one at a time, or rename one with its companions."
+                f"{other} and {library.path} have the same name.", "Take them one at a time, or rename one with its companions."
             )
-    threads = {library.threads for library in libraries}
-    if len(threads) > 1:
-        raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
     return libraries
 
 

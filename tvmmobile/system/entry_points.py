@@ -18,7 +18,8 @@ def telling(main: Callable[[], int]) -> Callable[[], int]:
         try:
             return main()
         except UserError as error:
-            print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
+            message, remedy = error.as_typed
+            print(f"{Path(sys.argv[0]).stem}: error: {message}", *filter(None, [remedy]), sep="\n", file=sys.stderr)
             return error.exit_code
 
     return told

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from enum import IntEnum
 
+from tvmmobile.system.keywords import in_calls
+
 #: Most characters of an error message, because quoted text may have any length.
 _MOST_SAID = 1200
 #: Most characters of a quoted value or field name in a message.
@@ -31,22 +33,31 @@ class ExitCode(IntEnum):
 class UserError(Exception):
     """A failure the user can repair: what was wrong and where, what to do about it (a command where there is one), and the exit code.
 
-    The message is always one printable line, although quoted names and program output may hold line ends and escape codes.
+    The message is always one printable line, although quoted names and program output may hold line ends and escape codes. Both are
+    given in the words of the command line, and read in those of calls; `as_typed` has them as given.
     """
 
     def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE) -> None:
-        self.message = message = in_one_line(message, _MOST_SAID)
-        self.remedy = remedy
+        self.as_typed = in_one_line(message, _MOST_SAID), remedy
         self.exit_code = exit_code
-        super().__init__(message)
+        super().__init__(self.as_typed[0])
+
+    @property
+    def message(self) -> str:
+        """What was wrong, in the words of calls."""
+        return in_calls(self.as_typed[0])
+
+    @property
+    def remedy(self) -> str:
+        """What to do, in the words of calls; "" if unknown."""
+        return in_calls(self.as_typed[1])
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between worker processes; subclasses fix their exit code themselves.
-        arguments = (self.message, self.remedy)
-        return type(self), (*arguments, self.exit_code) if type(self) is UserError else arguments
+        return type(self), (*self.as_typed, self.exit_code) if type(self) is UserError else self.as_typed
 
 
 class DeviceUnavailable(UserError):

@@ -103,4 +103,5 @@ def device_toolchain() -> Toolchain:
     try:
         return Toolchain(require(CROSS_COMPILER), device=True)
     except UserError as error:
-        raise UserError(error.message, f"{error.remedy}; or without root: pip install ziglang") from None
+        message, remedy = error.as_typed
+        raise UserError(message, f"{remedy}; or without root: pip install ziglang") from None

@@ -106,12 +106,12 @@ def test_an_exported_sequence(tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     torch.export.save(program, path)
     assert [port.shape for port in load_model(path, shapes={"signal": (1, 3, 33)}).spec.takes] == [(1, 3, 33), (1, 1, 33)]
-    with pytest.raises(UserError, match="--value is for ONNX files"):
+    with pytest.raises(UserError, match="`values` is for ONNX files"):
         load_model(path, shapes={"signal": (1, 3, 33)}, values={"gain": 1})
 
 
 def test_built_in_networks_have_no_such_inputs() -> None:
-    with pytest.raises(UserError, match="--shape is for networks from files"):
+    with pytest.raises(UserError, match="`shapes` is for networks from files"):
         load_model("mobilenet_v1", shapes={"input": (1, 3, 32, 32)})
 
 

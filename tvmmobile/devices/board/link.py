@@ -121,7 +121,7 @@ class BoardLink:
 
     def _told(self, error: Exception) -> tuple[str, str]:
         if isinstance(error, DeviceUnavailable):
-            return error.message, error.remedy
+            return error.as_typed
         place = described(self.board.address)
         if isinstance(error, BoardBusy):
             return f"{place} is busy: {error}.", "Wait for it, or ask them."

@@ -73,7 +73,8 @@ def serve(order: Order) -> Delivery:
             try:
                 place = site.place(profile, order.parcel.board_file)
             except UserError as error:
-                raise UserError(f"On the Dask worker {where}: {error.message}", error.remedy, error.exit_code) from error
+                message, remedy = error.as_typed
+                raise UserError(f"On the Dask worker {where}: {message}", remedy, error.exit_code) from error
             job = replace(job, agents=place.agents)
         try:
             ((_, result),) = site.processes.run(order.parcel.function, [job], order.timeout_s)

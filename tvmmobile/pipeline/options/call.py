@@ -15,7 +15,7 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
-    """Let a function whose last parameters are a listener and typed `**options` take the options of some objects, and no other.
+    """Let a function with typed `**options` take the options of some objects, and no other.
 
     Its signature lists them, as does its documentation, in place of a line `options: …`.
 
@@ -26,10 +26,11 @@ def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
     def decorate(function: Call) -> Call:
         options = [each for _, each in options_of(*kinds)]
         signature = inspect.signature(function, eval_str=True)
-        *before, listener, arguments = signature.parameters.values()
+        *own, arguments = signature.parameters.values()
         types = get_type_hints(*get_args(arguments.annotation))
         made = [_parameter(each, defaults.get(each.keyword, each.default), types[each.keyword]) for each in options]
-        signature = signature.replace(parameters=[*before, *made, listener])
+        # A function's own keywords, such as a listener, come last.
+        signature = signature.replace(parameters=sorted([*made, *own], key=lambda each: (each.kind, each in own)))
 
         @wraps(function)
         def call(*given: Any, **named: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.options.image import MEAN, STD, normalisation_for
-from tvmmobile.pipeline.options.option import Options, Place, option
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 
@@ -24,7 +24,7 @@ class LibraryOptions(Options):
     """Options of a library."""
 
     threads: int = option(
-        1, "--threads, --num-threads N", "Number of threads the library runs on.", place=Place.NUMBERS, settings={"min": 1}
+        1, "--threads, --num-threads N", "Number of threads the library runs on.", order=HelpOrder.NUMBERS, settings={"min": 1}
     )
     precision: Precision = option(
         FLOAT32.name,
@@ -72,7 +72,7 @@ class LibraryOptions(Options):
         C,
         "--format NAME",
         "c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
-        place=Place.FILES,
+        order=HelpOrder.FILES,
     )
     archive: bool = option(False, "--archive", "Also write static libraries (.a); C libraries only.")
     image: Normalisation | None = option(
@@ -142,8 +142,6 @@ class LibraryArguments(TypedDict, total=False):
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:
     """Raises `UserError` for a thread count the device cannot run."""
-    if threads < 1:
-        raise UserError(f"{threads} threads compute nothing.", "Give --threads 1 or more.")
     if threads > profile.cores:
         raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
 

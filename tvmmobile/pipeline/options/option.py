@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Self, get_type_hints
 
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.keywords import in_calls
 
-class Place(IntEnum):
-    """Place of an option in `--help`; options of one place keep the order in which they are declared."""
+
+class HelpOrder(IntEnum):
+    """Position of an option in `--help`; options of one group keep the order in which they are declared."""
 
     NETWORK, TRIALS, NUMBERS, OUT, WEIGHTS, LOGS, DEVICE, RUN, FILES, SEARCH = range(10)
 
@@ -28,7 +31,7 @@ class Option:
         default: in calls.
         words: its flags on the command line and what stands for its value, such as `--threads, --num-threads N`; "" for calls alone.
         help: of the command line.
-        place: in `--help`, if it is behind that of the field before.
+        order: its position in `--help`, if it comes after that of the field before.
         keyword: in calls, if it is not the field's name.
         kind: of the command line's value, if it is neither the default's nor the field's.
         typed: the default of the command line, if it is not that of calls.
@@ -42,7 +45,7 @@ class Option:
     default: Any
     words: str = ""
     help: str = ""
-    place: Place = Place.NETWORK
+    order: HelpOrder = HelpOrder.NETWORK
     keyword: str = ""
     kind: Any = None
     typed: Any = ...
@@ -72,11 +75,24 @@ class Option:
         """The option and its `more`, if the command line has them."""
         return (self, *self.more) if self.words else ()
 
+    def checked(self, value: Any) -> Any:
+        """Return a call's value; raises `UserError` where it is below the least that `settings` allow."""
+        least = self.settings.get("min")
+        if least is not None and value is not None and not value >= least:
+            raise UserError(f"{self.flags[0]} {value} is too small.", f"Give {self.flags[0]} {least} or more.")
+        return value
+
 
 def option(default: Any, words: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
     """Declare a field of `Options`; see `Option`."""
     made = Option(default, words, help, **others)
     return field(default=made.read(default), metadata={"option": made})
+
+
+def option_of(kind: type[Options], name: str, **others: Any) -> Any:
+    """Declare a field as another object has it, but for `others`."""
+    made = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
+    return field(default=made.read(made.default), metadata={"option": made})
 
 
 @dataclass(frozen=True)
@@ -85,24 +101,18 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Read a call's keywords, and leave others alone; raises `UserError` for a value that is not known."""
-        return cls(**{name: each.read(given[each.keyword]) for name, each in options_of(cls) if each.keyword in given})
+        """Read a call's keywords, and leave others alone; raises `UserError` for a value that is not known, or too small."""
+        return cls(**{name: each.read(each.checked(given[each.keyword])) for name, each in options_of(cls) if each.keyword in given})
 
 
 def options_of(*kinds: type[Options]) -> Iterator[tuple[str, Option]]:
     """Yield the options of some objects with everything filled in, each with the name of its field."""
     for kind in kinds:
-        types, place = get_type_hints(kind), Place.NETWORK
+        types, order = get_type_hints(kind), HelpOrder.NETWORK
         for each in fields(kind):
             found: Option = each.metadata["option"]
-            place, keyword = max(place, found.place), found.keyword or each.name
+            order, keyword = max(order, found.order), found.keyword or each.name
             own = found.kind or (types[each.name] if found.default is None else type(found.default))
             typed = found.default if found.typed is ... else found.typed
-            about = found.about or _in_calls(found.help, keyword)
-            yield each.name, replace(found, place=place, keyword=keyword, kind=own, typed=typed, about=about)
-
-
-def _in_calls(text: str, keyword: str) -> str:
-    """Return the command line's help in the words of a call: `dump_ir` for --dump-ir and for DIR."""
-    text = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: f"`{found[1].replace('-', '_')}`", text)
-    return re.sub(r"\bDIR\b", f"`{keyword}`", text)
+            about = found.about or re.sub(r"\bDIR\b", f"`{keyword}`", in_calls(found.help))
+            yield each.name, replace(found, order=order, keyword=keyword, kind=own, typed=typed, about=about)

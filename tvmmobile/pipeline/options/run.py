@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.pipeline.options.library import LibraryArguments
-from tvmmobile.pipeline.options.option import Options, Place, option
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 from tvmmobile.system.scratch import scratch_folder
 
 _FOLDER = {"file_okay": False}
@@ -26,7 +26,7 @@ class RunOptions(Options):
         None,
         "-o, --out DIR",
         "Output directory.",
-        place=Place.OUT,
+        order=HelpOrder.OUT,
         kind=Path,
         typed=Path("out"),
         settings=_FOLDER,
@@ -37,7 +37,7 @@ class RunOptions(Options):
         None,
         "--logs DIR",
         "Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
-        place=Place.LOGS,
+        order=HelpOrder.LOGS,
         settings=_FOLDER,
         read=path_or_none,
     )
@@ -45,7 +45,7 @@ class RunOptions(Options):
         None,
         "--dask ADDRESS",
         "Run jobs on the Dask cluster with this scheduler, tls://HOST:PORT; jobs for a registered board still run here.",
-        place=Place.RUN,
+        order=HelpOrder.RUN,
     )
     dump_ir: Path | None = option(
         None, "--dump-ir DIR", "Write the Relax module after each graph pass to DIR.", settings=_FOLDER, read=path_or_none
@@ -73,7 +73,7 @@ class CompileOptions(RunOptions):
         True,
         "--no-check",
         "Do not run the libraries once under QEMU and compare their outputs.",
-        place=Place.FILES,
+        order=HelpOrder.FILES,
         typed=False,
         join=operator.not_,
         about="Run each library once under QEMU and compare its output before it is written to `out`; manifests say whether it was.",

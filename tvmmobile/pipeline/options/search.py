@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmmobile.pipeline.options.option import Options, Place, option
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 from tvmmobile.pipeline.options.run import RunArguments
 from tvmmobile.system.errors import UserError
 
@@ -26,12 +26,12 @@ class SearchOptions(Options):
         None,
         "--trials N",
         "Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
-        place=Place.TRIALS,
+        order=HelpOrder.TRIALS,
         settings={"min": 0},
     )
-    fresh: bool = option(False, "--fresh", "Ignore all logs; start an empty one under --out.", place=Place.LOGS)
+    fresh: bool = option(False, "--fresh", "Ignore all logs; start an empty one under --out.", order=HelpOrder.LOGS)
     strategy: str = option(
-        STRATEGIES[0], "--strategy NAME", "Search strategy: evolution, climb or random.", place=Place.SEARCH, read=known_strategy
+        STRATEGIES[0], "--strategy NAME", "Search strategy: evolution, climb or random.", order=HelpOrder.SEARCH, read=known_strategy
     )
     seed: int = option(0, about="Seed for the search.")
 

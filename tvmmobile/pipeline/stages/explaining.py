@@ -17,5 +17,5 @@ def explained(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJo
     blamed = [job for job in jobs if error.message.startswith(f"{job.library.path.name} disagrees ")]
     for _, first in workers.run(explain, blamed[:1], build_timeout_s(jobs) + MOST_CHECK_S):
         if isinstance(first, str) and first:
-            return Disagreement(f"{error.message.rstrip('.')}; {first}.", "Please report this with the network.")
+            return Disagreement(f"{error.as_typed[0].rstrip('.')}; {first}.", "Please report this with the network.")
     return error
