@@ -313,7 +313,7 @@ def test_how_class_folders_become_labels(tmp_path: Path) -> None:
     assert labels_of(read_folder(some, 5, names)) == {"n00000001": 1, "n00000003": 3}
     with pytest.raises(UserError, match="has 2 synsets but the network 5 classes") as caught:
         read_folder(some, 5)
-    assert "--labels" in caught.value.remedy
+    assert "`labels`" in caught.value.remedy
     whole = class_folders(tmp_path / "whole", "great owl", "shark")
     assert labels_of(read_folder(whole, 3, ["shark", "great shark", "great owl"])) == {"great owl": 2, "shark": 0}
     numbers = class_folders(tmp_path / "numbers", "07", "3", "10")

@@ -154,10 +154,10 @@ def test_the_calculator_counts_groups_as_the_table_of_layers_does() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((0, 8, 8, 8), "--kernel 0 is not"),
-        ((3, 8, -1, 8), "--out -1 is not"),
-        ((3, 8, 8, 8, float("nan")), "--alpha nan is not"),
-        ((3, 8, 8, 8, 1.0, 0.0), "--rho 0.0 is not"),
+        ((0, 8, 8, 8), "`kernel=0` is not"),
+        ((3, 8, -1, 8), "`out=-1` is not"),
+        ((3, 8, 8, 8, float("nan")), "`alpha` nan is not"),
+        ((3, 8, 8, 8, 1.0, 0.0), "`rho=0.0` is not"),
         ((3, 8, 9, 8, 1.0, 1.0, 2), "8 input and 9 output channels cannot be divided into 2 groups"),
     ],
 )

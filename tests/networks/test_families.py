@@ -116,8 +116,8 @@ def test_variants_that_a_run_takes(name: str, alphas: list[float], sides: list[i
         ("mobilenet_v2", 0.0, 224, r"width multiplier 0\.0 is outside \(0, 1\.4\]"),
         ("mobilenet_v3_small", 1.6, 224, r"outside \(0, 1\.5\] of mobilenet_v3_small"),
         ("shufflenet_v2", 0.75, 224, r"width multiplier 0\.75 is not one of shufflenet_v2's(.|\n)*0\.5, 1\.0, 1\.5, 2\.0"),
-        ("googlenet", 0.5, 224, "googlenet has no width multiplier, but --alpha is 0.5"),
-        ("alexnet", 1.0, 192, r"alexnet takes only images of side 224, not 192(.|\n)*--resolution 224"),
+        ("googlenet", 0.5, 224, "googlenet has no width multiplier, but `alpha` is 0.5"),
+        ("alexnet", 1.0, 192, r"alexnet takes only images of side 224, not 192(.|\n)*`resolution=224`"),
         ("xception", 1.0, 600, "resolution 600 is outside 32 to 512 of xception"),
     ],
 )

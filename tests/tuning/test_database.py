@@ -292,7 +292,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     database = Database(PI, (), tmp_path / "file")
     with pytest.raises(UserError, match=str(tmp_path / "file")) as caught:
         database.append([record()])
-    assert "--logs" in caught.value.remedy
+    assert "`logs`" in caught.value.remedy
 
 
 def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_scales_in_the_file_leave_nothing_to_calibrate(tmp_path: Path) -> None:
     path = write_quantised_onnx(residual_network(), tmp_path)
     np.save(tmp_path / "images.npy", noise(0, (2, *SHAPE[1:])))
     model = tvmmobile.load(path)
-    for options, named in (({"calibrate": tmp_path / "images.npy"}, "--calibrate"), ({"max_drop": "1%"}, "--max-drop")):
+    for options, named in (({"calibrate": tmp_path / "images.npy"}, "`calibrate`"), ({"max_drop": "1%"}, "`max_drop`")):
         with pytest.raises(UserError, match=f"quantised.onnx is quantised already, so {named} does not apply"):
             tvmmobile.compile(model, "pi5", dtype="int8", out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

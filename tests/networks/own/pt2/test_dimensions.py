@@ -78,7 +78,7 @@ def test_a_sequence_of_dynamic_length(tmp_path: Path) -> None:
     path = write_pt2(nn.Linear(8, 4), tmp_path / "net.pt2", (2, 10, 8), dynamic_shapes=({0: Dim("batch"), 1: Dim("length")},))
     with pytest.raises(UserError, match=r"dimension 1 of the input 'input' is dynamic \(s\d+\)") as caught:
         load_own(OwnFile(path), None, None, 0)
-    assert "--shape for a whole input" in caught.value.remedy
+    assert "`shapes` for a whole input" in caught.value.remedy
 
 
 @given(
