@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Attention, LayerParameters, Place
+from tvmmobile.graph.layers import Array, Attention, HeadView, LayerParameters
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
@@ -104,7 +104,7 @@ class _Head:
         if rest:
             self._queries(whole * rows, rest)
 
-    def _row(self, place: Place) -> Row:
+    def _row(self, place: HeadView) -> Row:
         first, group, head, token = place
         start = first + self.head // self.layer.heads * group + self.head % self.layer.heads * head
         return lambda row: start + row * token

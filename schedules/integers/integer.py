@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
+from tvmmobile.graph.integers import INTEGER_CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
@@ -31,7 +31,7 @@ ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: Needs that integer templates handle besides those they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
 #: Further steps on sums that `IntegerEnds` can do where integers are written.
-INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
+INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in INTEGER_CURVES)})
 #: Indices into the argument `numbers`, which holds what does not depend on a channel.
 _ROUNDER_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
 #: Further indices, for layers with a residual, a curve or a gate.

@@ -22,7 +22,7 @@ from tvmmobile.pipeline import tune as stage
 from tvmmobile.pipeline.build import BuiltVariant, _placed
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import TuningPlan
-from tvmmobile.pipeline.needed import nothing_to_try
+from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import Assignment

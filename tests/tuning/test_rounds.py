@@ -63,21 +63,21 @@ def test_few_trials_go_where_a_like_core_had_some_use_for_them(tmp_path: Path) -
     tasks = {one: None, other: None, both: None, unknown: "source"}
     variants = [VariantTasks(2, (Region(0, 0, one), Region(1, 1, other), Region(0, 1, both)), {})]
     for latency_us, left in ((115.0, tasks), (135.0, {one: None, other: None, unknown: "source"})):
-        kin = Database(Identity("like", Origin("modelled", "model")), (), tmp_path / str(latency_us))
-        with kin.writing():
-            kin.append(record(task, each) for task, each in ((one, 50.0), (other, 50.0), (both, latency_us)))
-        assert worth_trying(variants, kin, tasks, FEW_TRIALS) == left
-        assert worth_trying(variants, kin, tasks, FEW_TRIALS + 1) == worth_trying(variants, None, tasks, FEW_TRIALS) == tasks
+        similar = Database(Identity("like", Origin("modelled", "model")), (), tmp_path / str(latency_us))
+        with similar.writing():
+            similar.append(record(task, each) for task, each in ((one, 50.0), (other, 50.0), (both, latency_us)))
+        assert worth_trying(variants, similar, tasks, FEW_TRIALS) == left
+        assert worth_trying(variants, similar, tasks, FEW_TRIALS + 1) == worth_trying(variants, None, tasks, FEW_TRIALS) == tasks
 
 
 def test_what_a_like_core_has_without_what_belongs_to_it_is_tried(tmp_path: Path) -> None:
     """No plan of measured kernels leads through it there, which says nothing about it."""
     one, other = Task((FIRST,)), Task((SECOND,))
-    kin = Database(Identity("like", Origin("modelled", "model")), (), tmp_path)
-    with kin.writing():
-        kin.append([record(one, 50.0)])
+    similar = Database(Identity("like", Origin("modelled", "model")), (), tmp_path)
+    with similar.writing():
+        similar.append([record(one, 50.0)])
     variants = [VariantTasks(2, (Region(0, 0, one), Region(1, 1, other)), {})]
-    assert worth_trying(variants, kin, {one: None, other: None}, FEW_TRIALS) == {one: None, other: None}
+    assert worth_trying(variants, similar, {one: None, other: None}, FEW_TRIALS) == {one: None, other: None}
 
 
 def test_a_template_far_behind_another_gets_no_more(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A stored integer q stands for the real number scale · (q - zero). Activations h
 int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32. Weights
 that others have quantised may be -128 as well in kernels whose instructions add products in 32 bits, those for SDOT but for depthwise ones.
 
-An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is one of `CURVES` or nothing: bounds
+An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is in `INTEGER_CURVES` or none: bounds
 are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share kernels and
 records. Per channel it computes
 
@@ -80,7 +80,7 @@ MOST_TOGETHER = 255
 #: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `together` allows it.
 THREE = 3
 #: Curves that integer layers have.
-CURVES = frozenset({"hswish", "hsigmoid"})
+INTEGER_CURVES = frozenset({"hswish", "hsigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from tvmmobile.graph.layers.recurrent import BACKWARD, GATES, states_of
 #: Operators that a step adds at least.
 STEP_OPERATORS = 8
 #: Activations of each cell: of its gates, and of what follows them.
-CURVES = {
+CELL_ACTIVATIONS = {
     "lstm": ("sigmoid", "tanh", "tanh"),
     "gru": ("sigmoid", "tanh"),
     "gru_reset_first": ("sigmoid", "tanh"),
@@ -33,7 +33,7 @@ class Cell:
         kind: one of `GATES`, which has the order of the gates.
         weight: of the hidden state, (units, gates · units).
         bias: of its product, (gates · units).
-        curves: activations, as in `CURVES`.
+        curves: activations, as in `CELL_ACTIVATIONS`.
         holes: an LSTM's peepholes of its input, forget and output gate, (3, units).
         clip: the largest magnitude of what activations of gates read.
         coupled: an LSTM's forget gate is one less its input gate.
@@ -50,7 +50,7 @@ class Cell:
     @property
     def is_plain(self) -> bool:
         """True for a cell that `graph.layers.Recurrent` has."""
-        return self.curves == CURVES[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
+        return self.curves == CELL_ACTIVATIONS[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
 
     def step(self, given: Any, states: Sequence[Any]) -> list[Any]:
         """Emit a step; returns its states.

@@ -130,7 +130,7 @@ def _adds_exactly(layer: Layer, weight: Array) -> bool:
 def requantise(
     sums: npt.NDArray[np.int64], constants: IntegerParameters, curve: str = "", residual: Array | None = None
 ) -> npt.NDArray[np.int8]:
-    """Convert sums to stored integers, with a curve of `graph.integers.CURVES` and integers that are added."""
+    """Convert sums to stored integers, with a curve of `graph.integers.INTEGER_CURVES` and integers that are added."""
     numbers = sums.astype(np.float32)
     if curve or residual is not None or constants.addend.size:
         products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)

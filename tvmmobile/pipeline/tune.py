@@ -11,14 +11,14 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.pipeline.checking import checked, note
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
-from tvmmobile.pipeline.doubts import doubted, measure_again
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
-from tvmmobile.pipeline.needed import NeededTrials
+from tvmmobile.pipeline.needed_trials import NeededTrials
 from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
+from tvmmobile.pipeline.remeasure import doubted, measure_again
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.explaining import explained
@@ -85,7 +85,7 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
             held.enter_context(needs.writing())
         listener.planned(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
-            _try(needs, bench, Search(asked.strategy, asked.seed, needs.twin, needs.kin), listener)
+            _try(needs, bench, Search(asked.strategy, asked.seed, needs.twin, needs.similar), listener)
             results = _timed(workers, jobs, bench, listener)
             corrections = 0
             while asked.trials != 0 and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):

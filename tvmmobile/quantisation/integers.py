@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.integers import (
-    CURVES,
     HIGHEST,
+    INTEGER_CURVES,
     LOWEST,
     MOST_TOGETHER,
     NARROW_TERMS,
@@ -99,7 +99,7 @@ def has_integers(step: Step) -> bool:
     if not all(isinstance(source, int) for source in step.sources):
         return False
     if isinstance(layer, Conv2d | Dense):
-        return layer.side_shapes.keys() <= {"residual"} and not layer.then and (step.summing or layer.clamp in CURVES)
+        return layer.side_shapes.keys() <= {"residual"} and not layer.then and (step.summing or layer.clamp in INTEGER_CURVES)
     return isinstance(layer, Pool | Gating)
 
 

@@ -24,7 +24,7 @@ from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders, sync_folder, write_bytes
 from tvmmobile.tuning.claims import RefusedLine, short, untakable
-from tvmmobile.tuning.kept import Dropped
+from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.records import (
     COMPACTED,
     MALFORMED,

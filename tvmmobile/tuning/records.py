@@ -16,7 +16,7 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json
 from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figures
-from tvmmobile.tuning.kept import Dropped, Kept, read_kept, written_kept
+from tvmmobile.tuning.compacted import Dropped, KeptRecord, read_compacted, written_compacted
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 #: Versions of a line with one record, and of a compacted line with all kept records of a kernel.
@@ -111,8 +111,8 @@ def encoded(identity: Identity, record: Record) -> str:
 
 def encoded_kernel(identity: Identity, task: Task, records: Sequence[Record], dropped: Dropped, when: str) -> str:
     """Encode a kernel's records, whose `trial`s count, as one line of a compacted log, all of the same time."""
-    kept = [Kept(record.trial, record.schedule, record.figures) for record in records]
-    return _written(COMPACTED, task, written_kept(kept, dropped), identity, when, {})
+    kept = [KeptRecord(record.trial, record.schedule, record.figures) for record in records]
+    return _written(COMPACTED, task, written_compacted(kept, dropped), identity, when, {})
 
 
 def _written(version: int, task: Task, value: Mapping[str, Any], identity: Identity, when: str, rest: Mapping[str, Any]) -> str:
@@ -217,7 +217,7 @@ def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Lin
 
 def _kernel_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
     task = known.task(value["name"], value["task"])
-    kept, dropped = read_kept(value)
+    kept, dropped = read_compacted(value)
     hash((task, *(one.schedule for one in kept)))
     when = str(value.get("when", ""))
     records = [

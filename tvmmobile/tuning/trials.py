@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Container, Iterable, Mapping, Set
 
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
-from tvmmobile.tuning.kept import DIGEST_LENGTH, Dropped
+from tvmmobile.tuning.compacted import DIGEST_LENGTH, Dropped
 from tvmmobile.tuning.records import Record
 
 #: The family of schedules sampled by MetaSchedule, which have no template.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvmmobile.graph.layers.attention import Attention, Place
+from tvmmobile.graph.layers.attention import Attention, HeadView
 from tvmmobile.graph.layers.conv import Conv2d, TapWindow
 from tvmmobile.graph.layers.dense import Dense
 from tvmmobile.graph.layers.gating import Gating
@@ -49,13 +49,13 @@ __all__ = [
     "Dense",
     "Gating",
     "GroupNorm",
+    "HeadView",
     "IntegerFacts",
     "Layer",
     "LayerParameters",
     "MaxPool",
     "MeanPool",
     "Opaque",
-    "Place",
     "Pool",
     "Product",
     "Recurrent",

@@ -14,7 +14,7 @@ from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
 #: The first element in a tensor, and elements from one group, head and token to the next; those of a token's head follow each other.
-Place = tuple[int, int, int, int]
+HeadView = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Attention(ConvertingLayer):
     width: int = field(metadata=SHAPE)
     scale: float = field(metadata=SHAPE)
     shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = field(metadata=SHAPE)
-    query_place: Place = field(metadata=SHAPE)
-    key_place: Place = field(metadata=SHAPE)
-    value_place: Place = field(metadata=SHAPE)
+    query_place: HeadView = field(metadata=SHAPE)
+    key_place: HeadView = field(metadata=SHAPE)
+    value_place: HeadView = field(metadata=SHAPE)
     merged: bool = field(metadata=SHAPE)
     bias: tuple[int, int] = field(default=(0, 0), metadata=SHAPE)
     kind: ClassVar[str] = "attention"
@@ -60,7 +60,7 @@ class Attention(ConvertingLayer):
         return (self.groups, *each)
 
     @property
-    def out_place(self) -> Place:
+    def out_place(self) -> HeadView:
         """Position of the results in the output."""
         head, token = (self.width, self.heads * self.width) if self.merged else (self.queries * self.width, self.width)
         return (0, self.heads * self.queries * self.width, head, token)
@@ -101,7 +101,7 @@ class Attention(ConvertingLayer):
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
-        def part(tensor: Array, place: Place, tokens: int, extent: int) -> torch.Tensor:
+        def part(tensor: Array, place: HeadView, tokens: int, extent: int) -> torch.Tensor:
             first, group, head, token = place
             groups, heads, rows, columns = np.ogrid[: self.groups, : self.heads, :tokens, :extent]
             return torch.from_numpy(tensor.reshape(-1)[first + group * groups + head * heads + token * rows + columns])

@@ -16,7 +16,7 @@ import numpy as np
 
 from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, LayerParameters, Place
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, HeadView, Layer, LayerParameters
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
@@ -58,7 +58,7 @@ class _Read:
     """An operand of attention, traced back: a tensor, places in it, a factor, and the number of views on the way."""
 
     source: Any
-    place: Place
+    place: HeadView
     factor: float
     views: int
 
@@ -203,7 +203,7 @@ class _Graph:
             chain.insert(0, value)
             number = value.args[0]
 
-    def _where(self, source: Any, chain: list[Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> Place | None:
+    def _where(self, source: Any, chain: list[Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> HeadView | None:
         """Compute the place of elements in the tensor that a chain of views begins with; `None` if no strides describe it."""
         numbers = np.arange(math.prod(shape_of(source))).reshape(shape_of(source))
         for view in chain:

@@ -1,4 +1,4 @@
-"""Copies that `lone_steps` put in front of concatenations and sums, as parts of the layers beside them.
+"""Copies that `standalone_steps` put in front of concatenations and sums, as parts of the layers beside them.
 
 A convolution reads the pieces of a concatenation itself, where no algorithm that needs one tensor would have been faster; and a sum behind
 an activation becomes the last step of the layer that computes one of its terms.

@@ -29,7 +29,6 @@ from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
-from tvmmobile.graph.passes.lone_steps import lone_steps
 from tvmmobile.graph.passes.neutral_steps import neutral_steps
 from tvmmobile.graph.passes.output_layouts import output_layouts
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
@@ -45,11 +44,12 @@ from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.split_steps import split_steps
+from tvmmobile.graph.passes.standalone_steps import standalone_steps
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.tap_windows import tap_windows
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
-from tvmmobile.graph.passes.turned_products import turned_products
+from tvmmobile.graph.passes.transposed_products import transposed_products
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.taps import RESIZE
 from tvmmobile.system.files import write_text
@@ -108,7 +108,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("group_norms", group_norms),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
-        ("turned_products", turned_products),
+        ("transposed_products", transposed_products),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
         ("nhwc", _images_in_nhwc),
@@ -128,7 +128,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
-        *([("lone_steps", lone_steps(composer, whole_rows))] if lone else []),
+        *([("standalone_steps", standalone_steps(composer, whole_rows))] if lone else []),
     ]
 
 
@@ -176,7 +176,7 @@ def compose(
         dump_dir: where to write the module after each pass, as `NN_name.py`.
         lone: whether steps that change nothing are left out, and those that no layer in front of them computes become layers of their own;
             those of a network that its file has quantised are looked for as they are.
-        whole_rows: see `lone_steps`.
+        whole_rows: see `standalone_steps`.
     """
     composer = LayerComposer(accepts)
     passes = _composing(composer, lone, whole_rows)

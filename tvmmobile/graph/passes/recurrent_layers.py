@@ -18,7 +18,7 @@ from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.graph.unrolled_cells import CURVES, Cell, unrolled
+from tvmmobile.graph.unrolled_cells import CELL_ACTIVATIONS, Cell, unrolled
 from tvmmobile.system.errors import UserError
 
 #: Before the cell and the direction in the names of external functions.
@@ -148,7 +148,7 @@ class _Rewriting(MainRewriter):
         if all(isinstance(one, tvm.ir.GenericConst) and not one.value.numpy().any() for one in states):
             layer, states = replace(layer, initial=False), []
         if not self.accepts(layer):
-            cells = [Cell(layer.cell, *both, CURVES[layer.cell]) for both in zip(weights, biases, strict=True)]
+            cells = [Cell(layer.cell, *both, CELL_ACTIVATIONS[layer.cell]) for both in zip(weights, biases, strict=True)]
             return unrolled(cells, data, states, layer.direction)
         composed = ComposedLayer(layer, LayerParameters(np.stack(weights), np.stack(biases)))
         result = self.builder.emit(layer_call(self.layers, composed, [data, *states]))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES
+from tvmmobile.graph.integers import INTEGER_CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Rounding
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name, layer_call
 from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, viewed
@@ -69,7 +69,7 @@ class _Rewriting(MainRewriter):
             or not self._is_rounded(read[0])
         ):
             return False
-        known = isinstance(layer.clamp, tuple) or layer.clamp in CURVES
+        known = isinstance(layer.clamp, tuple) or layer.clamp in INTEGER_CURVES
         return bool(layer.then) or not known or not all(map(self._is_rounded, read)) or not self._is_read_by_one_rounding(variable)
 
     def _is_rounded(self, variable: Any) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.database import append_whole, content_of, locked, replace_log
-from tvmmobile.tuning.kept import Dropped
 from tvmmobile.tuning.logs.directories import own_logs, present_identity
 from tvmmobile.tuning.logs.inspection import Log, files_of, inspect
 from tvmmobile.tuning.logs.verify import cut_file, joined_lines

@@ -13,8 +13,8 @@ from pathlib import Path
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.bench import Bench
+from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.database import Database, lines_of_any_model
-from tvmmobile.tuning.kept import Dropped
 from tvmmobile.tuning.records import Identity, Line, Record
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
 from tvmmobile.tuning.trials import Trials, family

@@ -31,10 +31,10 @@ FEW_TRIALS = 8
 
 
 def worth_trying(
-    variants: Sequence[VariantTasks], kin: Database | None, tasks: Mapping[Task, str | None], trials: int
+    variants: Sequence[VariantTasks], similar: Database | None, tasks: Mapping[Task, str | None], trials: int
 ) -> dict[Task, str | None]:
     """Return the `tasks` worth a few trials: all, or those that remain promising by a similar core's records, if there are any."""
-    return dict(tasks) if kin is None or trials > FEW_TRIALS else promising(variants, kin, tasks, MAY_GAIN_ELSEWHERE)
+    return dict(tasks) if similar is None or trials > FEW_TRIALS else promising(variants, similar, tasks, MAY_GAIN_ELSEWHERE)
 
 
 def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:

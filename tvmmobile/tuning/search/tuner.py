@@ -20,7 +20,7 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.fallback import FallbackSpace
-from tvmmobile.tuning.search.kin import first_guesses
+from tvmmobile.tuning.search.similar_core import first_guesses
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.twin import best_of_twin
@@ -84,13 +84,13 @@ class Search:
     Attributes:
         strategy: `evolution`, `random` or `climb`.
         twin: records of a similar virtual board, whose best are tried first.
-        kin: those of the most similar core, some of whose best are among the first.
+        similar: those of the most similar core, some of whose best are among the first.
     """
 
     strategy: str = "evolution"
     seed: int = 0
     twin: Database | None = None
-    kin: Database | None = None
+    similar: Database | None = None
     deadlines: Deadlines = DEADLINES
 
 
@@ -327,7 +327,7 @@ class _Tuning:
         task, template = assignment.task, assignment.template
         if template is not None:
             likely = best_of_twin(search.twin, task, template) if search.twin is not None else []
-            seeds = [*likely, *first_guesses(task, template, self.database, search.kin)]
+            seeds = [*likely, *first_guesses(task, template, self.database, search.similar)]
             # The number of records is part of the seed, so that resuming does not repeat random choices.
             rng = random.Random(f"{task.name} {search.seed} {assignment.done}")
             self.strategy = make_strategy(search.strategy, template, task, seeds, rng, models)

@@ -12,7 +12,7 @@ from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, FORWARD
 from tvmmobile.graph.passes.recurrent_layers import last_hidden, recurrent_call
-from tvmmobile.graph.unrolled_cells import CURVES, STEP_OPERATORS, Cell, unrolled
+from tvmmobile.graph.unrolled_cells import CELL_ACTIVATIONS, STEP_OPERATORS, Cell, unrolled
 from tvmmobile.networks.budget import MOST_OPERATORS
 from tvmmobile.system.errors import UserError
 
@@ -78,12 +78,12 @@ def recurrent(kind: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
 def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: Array, bias: Array, holes: Array) -> Cell:
     """The cell of one direction; raises `ValueError` for activations that are not supported."""
     own = {"LSTM": "lstm", "GRU": "gru" if attrs.get("linear_before_reset", 0) else "gru_reset_first", "RNN": "rnn_tanh"}[kind]
-    usual = CURVES[own]
+    usual = CELL_ACTIVATIONS[own]
     names = tuple(name.decode().lower() for name in attrs.get("activations") or ()) or usual * (1 + (direction == BOTH))
     if not set(names) <= {"sigmoid", "tanh", "relu"} or "activation_alpha" in attrs or "activation_beta" in attrs:
         raise ValueError(f"{kind} with activations {', '.join(names)} is not supported")
     curves = names[place * len(usual) : (place + 1) * len(usual)]
-    if curves == CURVES["rnn_relu"]:
+    if curves == CELL_ACTIVATIONS["rnn_relu"]:
         own = "rnn_relu"
     # ONNX's peepholes are of the input, the output and the forget gate.
     parts = holes[place].reshape(3, -1)[[0, 2, 1]] if holes.size else None

@@ -16,9 +16,9 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_for
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search import kin
+from tvmmobile.tuning.search import similar_core
 from tvmmobile.tuning.search.cost_model import CostModels
-from tvmmobile.tuning.search.kin import FROM_KIN, first_guesses, kin_database, kin_identity
+from tvmmobile.tuning.search.similar_core import FROM_SIMILAR_CORE, first_guesses, similar_core_database, similar_core_identity, unlikeness
 from tvmmobile.tuning.search.strategy import RandomSampling
 from tvmmobile.tuning.search.tuner import Assignment, Search, SearchListener, _Tuning
 
@@ -61,23 +61,23 @@ def test_the_most_similar_core_with_shipped_records(
 ) -> None:
     for name in shipped:
         (tmp_path / f"{name}-virtual").mkdir()
-    found = kin_identity(replace(PI5, name=f"{device}-virtual", mcpu=mcpu, machine=machine_of(mcpu)), tmp_path)
+    found = similar_core_identity(replace(PI5, name=f"{device}-virtual", mcpu=mcpu, machine=machine_of(mcpu)), tmp_path)
     assert (found and found.device) == (nearest and f"{nearest}-virtual")
 
 
-def test_a_real_board_has_the_kin_of_its_core(tmp_path: Path) -> None:
+def test_a_real_board_has_the_similar_core_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "pi4-virtual").mkdir()
     (tmp_path / "pi5-virtual").mkdir()
-    found = kin_identity(replace(PI5, name="desk", origin=MEASURED), tmp_path)
+    found = similar_core_identity(replace(PI5, name="desk", origin=MEASURED), tmp_path)
     assert found is not None and found.device == "pi5-virtual"
 
 
-def test_a_device_that_reads_its_own_shipped_records_has_no_kin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_reads_its_own_shipped_records_needs_no_similar_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pi4-virtual").mkdir()
     (tmp_path / "pi5-virtual").mkdir()
-    monkeypatch.setattr(kin, "SHIPPED_LOGS", tmp_path)
-    assert kin_database(PI5, (tmp_path,)) is None
-    theirs = kin_database(PI5, (tmp_path / "own",))
+    monkeypatch.setattr(similar_core, "SHIPPED_LOGS", tmp_path)
+    assert similar_core_database(PI5, (tmp_path,)) is None
+    theirs = similar_core_database(PI5, (tmp_path / "own",))
     assert theirs is not None and theirs.identity.device == "pi4-virtual"
 
 
@@ -87,7 +87,7 @@ def test_first_come_the_best_of_the_other_core_and_what_the_own_core_suggests() 
     theirs, ours = members[10:16], members[30]
     near = space.nearest(ours)
     guesses = first_guesses(TASK, template, database("here", OTHER, [ours]), database("there", TASK, theirs))
-    assert guesses[:3] == [theirs[0], space.default, near] and guesses[3:] == theirs[1:FROM_KIN]
+    assert guesses[:3] == [theirs[0], space.default, near] and guesses[3:] == theirs[1:FROM_SIMILAR_CORE]
     assert first_guesses(TASK, template, database("here", OTHER, [ours]), None) == [near, space.default]
 
 
@@ -109,7 +109,7 @@ def test_a_search_measures_them_first() -> None:
     template, space = made()
     members = list(space)
     own = database("here", OTHER, [])
-    search = Search("random", kin=database("there", TASK, members[20:23]))
+    search = Search("random", similar=database("there", TASK, members[20:23]))
     tuning = _Tuning(Assignment(TASK, None, (), 0, 4, template), CostModels(own), search, SearchListener())
     assert isinstance(tuning.strategy, RandomSampling)
     assert list(tuning.next_batch())[:2] == [members[20], space.default]
@@ -117,4 +117,4 @@ def test_a_search_measures_them_first() -> None:
 
 def test_likeness_is_of_kind_first() -> None:
     a53, a72, a76 = (find_device(f"{name}-virtual").profile.machine for name in ("pi3bplus", "pi4", "pi5"))
-    assert kin.unlikeness(a76, a76) == 0 < kin.unlikeness(a76, a72) == kin.unlikeness(a72, a76) < kin.unlikeness(a76, a53)
+    assert unlikeness(a76, a76) == 0 < unlikeness(a76, a72) == unlikeness(a72, a76) < unlikeness(a76, a53)

@@ -18,10 +18,10 @@ from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.twin import best_of_twin
 
 #: How many of the other core's best schedules are tried per kernel and template.
-FROM_KIN = 3
+FROM_SIMILAR_CORE = 3
 
 
-def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
+def similar_core_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
     """Return the identity of the shipped records from the core most like a device's, other than its own; `None` if there are none."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names
 
@@ -33,11 +33,11 @@ def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
     return Identity.of(nearest)
 
 
-def kin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """Return the records of `kin_identity`; `None` if there are none, or if `sources` have shipped records of the device itself."""
+def similar_core_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
+    """Return the records of `similar_core_identity`; `None` if there are none, or if `sources` have the device's own shipped ones."""
     if SHIPPED_LOGS in sources and (SHIPPED_LOGS / profile.name).is_dir():
         return None
-    identity = kin_identity(profile, SHIPPED_LOGS)
+    identity = similar_core_identity(profile, SHIPPED_LOGS)
     return None if identity is None else Database(identity, (SHIPPED_LOGS,), None)
 
 
@@ -48,15 +48,15 @@ def unlikeness(one: Machine, other: Machine) -> float:
     return 8.0 * (one.in_order != other.in_order) + factors
 
 
-def first_guesses(task: Task, template: Template, database: Database, kin: Database | None) -> list[KnobSchedule]:
+def first_guesses(task: Task, template: Template, database: Database, similar: Database | None) -> list[KnobSchedule]:
     """Return the first schedules to try, most promising first: in turn the other core's best for this task or the nearest, those that the
     device's own core suggests, and the best ones here for the nearest tasks.
     """
     space = template.space(task)
     assert space is not None
     near = nearest_schedules(task, database, template)
-    if kin is None:
+    if similar is None:
         return [*near, space.default]
-    best = best_of_twin(kin, task, template)[:FROM_KIN] or nearest_schedules(task, kin, template)
+    best = best_of_twin(similar, task, template)[:FROM_SIMILAR_CORE] or nearest_schedules(task, similar, template)
     theirs = [moved for schedule in best if (moved := space.nearest(schedule)) is not None]
     return list(dict.fromkeys([*theirs[:1], space.default, *near[:1], *theirs[1:], *near[1:]]))

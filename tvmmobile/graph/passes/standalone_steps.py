@@ -27,7 +27,7 @@ _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "rela
 _BINARY = operators_with(Trait.ARITHMETIC)
 
 
-def lone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
+def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
     """The pass, behind that of the composer, as often as it composes more.
 
     Args:

@@ -16,8 +16,8 @@ from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import LogDirs
 from tvmmobile.tuning.plan import Price, VariantTasks, distinct_tasks, make_plan
-from tvmmobile.tuning.search.kin import kin_database
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
+from tvmmobile.tuning.search.similar_core import similar_core_database
 from tvmmobile.tuning.search.tuner import Assignment, assign
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
 
@@ -46,10 +46,10 @@ class NeededTrials:
         self._shipped = Database(self._identity, {SHIPPED_LOGS} & set(logs.sources), None)
         self.twin = twin_database(profile, logs.all)
         # A real board whose core has records starts with these.
-        self.kin = None if self.twin else kin_database(profile, logs.sources)
+        self.similar = None if self.twin else similar_core_database(profile, logs.sources)
         self.database = self._opened()
         trials = DEFAULT_TRIALS if asked is None else asked
-        self._tried = worth_trying(variants, self.kin, self.tasks, trials)
+        self._tried = worth_trying(variants, self.similar, self.tasks, trials)
         first = min(trials, FIRST_TRIALS if self.twin is None else FIRST_FROM_TWIN)
         self.later = later_rounds(first, trials)
         self.plan = self._planned(first, trials)

@@ -17,7 +17,7 @@ from report_samples import sample_results
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
-from tvmmobile.pipeline.doubts import doubted, measure_again
+from tvmmobile.pipeline.remeasure import doubted, measure_again
 from tvmmobile.results.file import KernelResult, Results, read_results
 from tvmmobile.results.report.kernel_rows import far_off
 from tvmmobile.running.bench import Bench

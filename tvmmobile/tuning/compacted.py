@@ -17,7 +17,7 @@ Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptRecord:
     """A record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
@@ -25,7 +25,7 @@ class Kept:
     figures: RecordFigures
 
 
-def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
+def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dropped]:
     """Return a line's `kept` and `dropped`, in the order of trials; raises one of `records.MALFORMED` if they are invalid."""
     dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
     kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
@@ -38,7 +38,7 @@ def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
     return tuple(kept), dropped
 
 
-def written_kept(kept: Iterable[Kept], dropped: Dropped) -> dict[str, Any]:
+def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str, Any]:
     """Return `kept` and `dropped` of a line."""
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
     for one in kept:
@@ -57,13 +57,13 @@ def written_kept(kept: Iterable[Kept], dropped: Dropped) -> dict[str, Any]:
     return {"kept": list(groups.values()), **(told if told["dropped"] else {})}
 
 
-def _read_group(group: Mapping[str, Any]) -> list[Kept]:
+def _read_group(group: Mapping[str, Any]) -> list[KeptRecord]:
     names = group["knobs"].split(",") if group.get("knobs") else []
     rows = group["rows"]
     return [_read_row(group, names, row, samples) for row, samples in zip(rows, group.get("samples_us", [()] * len(rows)), strict=True)]
 
 
-def _read_row(group: Mapping[str, Any], names: Sequence[str], row: Sequence[Any], samples: Any) -> Kept:
+def _read_row(group: Mapping[str, Any], names: Sequence[str], row: Sequence[Any], samples: Any) -> KeptRecord:
     trial, latency_us, cycles, *values = row
     if type(trial) is not int or any(type(value) is not int for value in values):
         raise ValueError("a trial or a knob is not a whole number")
@@ -72,8 +72,8 @@ def _read_row(group: Mapping[str, Any], names: Sequence[str], row: Sequence[Any]
         raise ValueError("a record that is kept has no latency")
     knobs = tuple(zip(names, values, strict=True))
     if "trace" in group:
-        return Kept(trial, TraceSchedule(str(group["trace"])), figures)
-    return Kept(trial, KnobSchedule(str(group["template"]), int(group["version"]), knobs), figures)
+        return KeptRecord(trial, TraceSchedule(str(group["trace"])), figures)
+    return KeptRecord(trial, KnobSchedule(str(group["template"]), int(group["version"]), knobs), figures)
 
 
 def _digests(text: str) -> frozenset[str]:

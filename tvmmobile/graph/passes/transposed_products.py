@@ -15,7 +15,7 @@ from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
 
 
-def turned_products(module: Any) -> Any:
+def transposed_products(module: Any) -> Any:
     """Rewrite every such product in `main`."""
     from tvm import relax
 
