@@ -77,7 +77,7 @@ def test_one_value_again_and_again(tmp_path: Path, value: float) -> None:
     for count in (1, 9):
         np.save(tmp_path / "same.npy", arrays[:count])
         data = calibration_data(str(tmp_path / "same.npy"), TAKES, False)
-        with pytest.raises(UserError, match=rf"same\.npy holds nothing but {value:g}\."):
+        with pytest.raises(UserError, match=rf"same\.npy'` holds nothing but {value:g}\."):
             check_values(data, data.images())
     arrays[-1, 0, 0, 0] = 0.5
     np.save(tmp_path / "same.npy", arrays)

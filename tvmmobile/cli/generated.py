@@ -19,7 +19,7 @@ def word_of(kind: type[Options], field: str) -> OptionInfo:
     return _as_typer(dict(options_of(kind))[field])
 
 
-def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Give a verb the options of some objects, each in its position.
 
     Args:
@@ -27,16 +27,16 @@ def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[.
         whole: those that it gets as objects.
     """
 
-    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+    def decorate(verb: Callable[..., int | None]) -> Callable[..., int | None]:
         signature = inspect.signature(verb, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
         made = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.on_command_line]
         signature = signature.replace(parameters=sorted([*own, *made], key=_order))
 
         @wraps(verb)
-        def command(**given: Any) -> None:
+        def command(**given: Any) -> int | None:
             objects = {name: kind.of(_keywords(given, kind)) for name, kind in whole.items()}
-            verb(**{each.name: given[each.name] for each in own}, **objects, **_keywords(given, *kinds))
+            return verb(**{each.name: given[each.name] for each in own}, **objects, **_keywords(given, *kinds))
 
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
