@@ -121,7 +121,7 @@ def test_a_library_has_a_thread() -> None:
 
 
 @pytest.mark.parametrize("given", [{"repeat": 0}, {"warmup_runs": -1}])
-def test_runs_to_time_are_counted_from_one(given: dict[str, int]) -> None:
+def test_runs_to_time_are_counted_from_one(given: dict[str, Any]) -> None:
     """They are refused before the libraries are looked at, and in the words of the call."""
     ((name, value),) = given.items()
     for call in (tm.bench, tm.regress):
