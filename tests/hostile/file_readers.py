@@ -199,7 +199,7 @@ def _manifest(folder: Path) -> Prepared:
 
     def use() -> object:
         (found,) = find_libraries([library])
-        return found.weights, found.reference(), kernel_results(found.manifest(), ())
+        return found.weights, found.reference(), kernel_results(found.facts.kernels, ())
 
     return [shipped, json.dumps(own).encode()], at(path, use)
 

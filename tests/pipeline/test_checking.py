@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Callable
@@ -39,8 +38,8 @@ from tvmmobile.pipeline.stages.explaining import explained
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM
-from tvmmobile.running.library import Library, Reference, read_manifest
-from tvmmobile.running.manifest import Check, check_lines, check_of, unchecked_note
+from tvmmobile.running.library import Library, Reference
+from tvmmobile.running.manifest import Check, check_lines, check_of, read_manifest, unchecked_note
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import Disagreement, UserError
 
@@ -84,9 +83,9 @@ def refused(job: VariantJob) -> str:
 @pytest.mark.parametrize(("form", "threads"), [("c", 4), pytest.param(VM, 1, marks=pytest.mark.long)])
 def test_a_right_library_is_run_and_the_manifest_says_so(tmp_path: Path, form: str, threads: int) -> None:
     library = build_variant(job_of(two_convolutions(tmp_path), format=form, threads=threads))
-    found = check_of(read_manifest(library.manifest_path)[0])
+    found = check_of(read_manifest(library.manifest_path))
     assert found.done and found.place == "QEMU's cortex-a72" and found.error is not None and 0 < found.error < 1e-5
-    assert unchecked_note(library.path.name, library.manifest()) == ""
+    assert unchecked_note(library.path.name, library.facts) == ""
     assert {path.suffix for path in library.path.parent.iterdir()} >= {".so", ".json", ".npz"}
 
 
@@ -187,15 +186,13 @@ def _doubled(write: Callable[..., None]) -> Callable[..., None]:
 
 def test_without_qemu_the_manifest_says_why_it_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "installed", lambda name: False)
-    manifest, spec = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
-    library = Library(spec, manifest["dtype"], 1, path)
+    manifest = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
+    library = Library(manifest.spec, manifest.dtype, 1, path)
     check(library, str)
-    found = check_of(library.manifest())
+    found = check_of(library.facts)
     assert found == Check(False, why="qemu-aarch64 was not found; apt-get install -y qemu-user")
     assert check_lines([found, found]) == ["not checked: qemu-aarch64 was not found; apt-get install -y qemu-user."]
-    assert unchecked_note("net.so", library.manifest()).startswith(
-        "note: net.so was not compared with its reference when it was compiled: qemu"
-    )
+    assert unchecked_note("net.so", library.facts).startswith("note: net.so was not compared with its reference when it was compiled: qemu")
 
 
 def test_a_crash_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +200,9 @@ def test_a_crash_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.Monk
         raise emulation._failure(-signal.SIGSEGV, "")
 
     monkeypatch.setattr(checking, "run_here", crashes)
-    manifest, spec = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
+    manifest = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
     with pytest.raises(Disagreement, match=r"\.so does not run once it is compiled: killed by SIGSEGV\.") as wrong:
-        check(Library(spec, manifest["dtype"], 1, path), str)
+        check(Library(manifest.spec, manifest.dtype, 1, path), str)
     assert "check=False" in wrong.value.remedy
 
 
@@ -220,7 +217,7 @@ def test_what_compile_says_of_several_libraries() -> None:
 
 def test_a_manifest_without_the_entries_is_read(tmp_path: Path) -> None:
     """As older versions wrote it."""
-    manifest, _ = read_manifest(make_library(tmp_path).with_suffix(".json"))
+    manifest = read_manifest(make_library(tmp_path).with_suffix(".json"))
     assert check_of(manifest) == Check(True) and unchecked_note("old.so", manifest) == ""
 
 
@@ -233,10 +230,10 @@ def test_other_entries_are_refused(tmp_path: Path, entries: dict[str, Any]) -> N
 
 def test_a_library_that_is_none_is_not_run(tmp_path: Path) -> None:
     path = make_library(tmp_path, format="c", c={"prefix": "net", "workspace_bytes": 640})
-    manifest, spec = read_manifest(path.with_suffix(".json"))
+    before, manifest = path.with_suffix(".json").read_text(), read_manifest(path.with_suffix(".json"))
     with pytest.raises(MeasureError, match=f"{path.name}: (file too short|invalid ELF header)"):
-        run_here(Library(spec, manifest["dtype"], 1, path), 30)
-    assert json.loads(path.with_suffix(".json").read_text()) == manifest
+        run_here(Library(manifest.spec, manifest.dtype, 1, path), 30)
+    assert path.with_suffix(".json").read_text() == before
 
 
 def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +254,7 @@ def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypa
 def test_a_library_on_disk_that_turns_out_wrong(tmp_path: Path) -> None:
     """One that agreed when it was compiled has a kernel that is wrong on the device."""
     for entries, remedy in (({"checked": True, "check": {"place": "QEMU's cortex-a72"}}, "It agreed on QEMU"), ({}, "Compile it again: ")):
-        manifest, spec = read_manifest((path := make_library(tmp_path, **entries)).with_suffix(".json"))
+        manifest = read_manifest((path := make_library(tmp_path, **entries)).with_suffix(".json"))
         with pytest.raises(Disagreement, match=r"on pi4: error 1 of the output's largest magnitude, more than 0\.0001\.") as wrong:
-            agreement(Library(spec, manifest["dtype"], 1, path), [np.zeros(1)], [np.ones(1)], "pi4")
+            agreement(Library(manifest.spec, manifest.dtype, 1, path), [np.zeros(1)], [np.ones(1)], "pi4")
         assert wrong.value.remedy.startswith(remedy)

@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.library import open_libraries
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
 from tvmmobile.running.library import find_libraries
-from tvmmobile.running.manifest import records_compare
+from tvmmobile.running.manifest import records_compare, write_manifest
 from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.system.files import sha256_of
 
@@ -107,36 +106,39 @@ def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda manifest: manifest.pop("kernels"), "'kernels' is missing"),
-        (lambda manifest: manifest.pop("weights"), "'weights' is missing"),
-        (lambda manifest: manifest.update(threads=0), "0 threads"),
+        (lambda manifest: manifest.pop("kernels"), "kernels is missing"),
+        (lambda manifest: manifest.pop("weights"), "weights is missing"),
+        (lambda manifest: manifest.update(threads=0), r"threads: input should be greater than or equal to 1 \(it is 0\)"),
         (lambda manifest: manifest["model"].update(resolution=[]), "is not a manifest"),
-        (lambda manifest: manifest["kernels"][0].update(macs="many"), "has no layer type or multiply-adds"),
-        (lambda manifest: manifest["kernels"][0].update(latency_us=-1), "has a latency of -1"),
+        (
+            lambda manifest: manifest["kernels"][0].update(macs="many"),
+            r"kernels\[0\]\.macs: input should be a valid integer",
+        ),
+        (lambda manifest: manifest["kernels"][0].update(latency_us=-1), r"kernels\[0\]\.latency_us: input should be greater than 0"),
         (lambda manifest: manifest["kernels"][0].update(schedule={}), "'knobs' is missing"),
-        (lambda manifest: manifest["kernels"][0].update(latency_us=True), "has a latency of True"),
-        (lambda manifest: manifest.update(version=999), "its version is 999, and this tvmmobile reads 1"),
-        (lambda manifest: manifest.update(version=True), "its version is True, and this tvmmobile reads 1"),
-        (lambda manifest: manifest.pop("version"), "'version' is missing"),
-        (lambda manifest: manifest.update(library="/usr/lib/libc.so"), "library is '/usr/lib/libc.so', not the name of a file beside it"),
-        (lambda manifest: manifest.update(library="../net.so"), "library is '../net.so', not the name of a file beside it"),
-        (lambda manifest: manifest.update(library=7), "library is 7, not the name of a file beside it"),
+        (lambda manifest: manifest["kernels"][0].update(latency_us=True), r"kernels\[0\]\.latency_us: input should be a valid number"),
+        (lambda manifest: manifest.update(version=999), "version: this tvmmobile reads 1, not 999"),
+        (lambda manifest: manifest.update(version=True), "version: input should be a valid integer"),
+        (lambda manifest: manifest.pop("version"), "version is missing"),
+        (lambda manifest: manifest.update(library="/usr/lib/libc.so"), "library: '/usr/lib/libc.so' is not the name of a file beside it"),
+        (lambda manifest: manifest.update(library="../net.so"), "library: '../net.so' is not the name of a file beside it"),
+        (lambda manifest: manifest.update(library=7), "library: input should be a valid string"),
         (
             lambda manifest: manifest["target"].update(mtriple="x86_64-linux-gnu"),
-            "is 'llvm' for 'x86_64-linux-gnu', and devices are AArch64",
+            "target: 'llvm' for 'x86_64-linux-gnu', and devices are AArch64",
         ),
-        (lambda manifest: manifest["target"].update(kind="cuda"), "target is 'cuda' for 'aarch64-linux-gnu', and devices are AArch64"),
-        (lambda manifest: manifest["target"].pop("mcpu"), "'mcpu' is missing"),
+        (lambda manifest: manifest["target"].update(kind="cuda"), "target: 'cuda' for 'aarch64-linux-gnu', and devices are AArch64"),
+        (lambda manifest: manifest["target"].pop("mcpu"), "target: mcpu is not text"),
         (
             lambda manifest: manifest["input"].update(shape=[1, 3, 64, 64]),
             r"input is \[1, 3, 64, 64\], and the network's is \[1, 3, 32, 32\]",
         ),
-        (lambda manifest: manifest["input"].update(shape=[True, 3, 32, 32]), r"the shape of its input is \[True, 3"),
+        (lambda manifest: manifest["input"].update(shape=[True, 3, 32, 32]), r"input\.shape\[0\]: input should be a valid integer"),
         (lambda manifest: manifest["output"].update(shape=[1, 1000]), r"output is \[1, 1000\], and the network's is \[1, 10\]"),
         (lambda manifest: manifest["input"].update(layout="NHWC"), "its input is 'float32' in 'NHWC', and networks take"),
         (lambda manifest: manifest["output"].update(dtype="int8"), "its output is 'int8' in 'NCHW', and networks take"),
-        (lambda manifest: manifest.update(device=None), "device is not text"),
-        (lambda manifest: manifest.update(quantised="yes"), "quantised is neither true nor false"),
+        (lambda manifest: manifest.update(device=None), "device: input should be a valid string"),
+        (lambda manifest: manifest.update(quantised="yes"), "quantised: input should be a valid boolean"),
         (lambda manifest: manifest["kernels"].append("conv"), "is not a manifest"),
         (lambda manifest: manifest["model"].update(resolution=float("inf")), "is not a manifest"),
         (lambda manifest: manifest.update(sha256="0" * 64), "is not the library its manifest describes"),
@@ -158,7 +160,7 @@ def test_what_older_and_newer_manifests_have_otherwise(tmp_path: Path) -> None:
 
     (library,) = find_libraries([write_library(tmp_path, change)])
     assert not library.is_c and not {"format", "reference", "versions", "created"} & library.manifest().keys()
-    (kernel,) = kernel_results(library.manifest(), ())
+    (kernel,) = kernel_results(library.facts.kernels, ())
     assert (kernel.rank_correlation, kernel.least_bytes, kernel.course) == (None, None, ())
 
 
@@ -173,10 +175,23 @@ def test_a_quantised_network_may_be_steps_off_in_any_precision(tmp_path: Path) -
         agreement(quantised, far, expected, "pi4")
 
 
-def test_a_schedule_with_half_a_character_has_a_name(tmp_path: Path) -> None:
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
     path = write_library(tmp_path, lambda manifest: manifest["kernels"][0].update(schedule={"trace": "\ud800"}))
-    (library,) = find_libraries([path])
-    assert str(schedule_from_json(library.manifest()["kernels"][0]["schedule"])).startswith("metaschedule(")
+    with pytest.raises(UserError, match="is not a manifest of tvmmobile: it is not JSON"):
+        find_libraries([path])
+
+
+def test_a_manifest_is_written_as_its_type_orders_it(tmp_path: Path) -> None:
+    """Whatever the order in which entries are given: one of an int8 network, and one of a network with several inputs and outputs."""
+    golden = Path(__file__).parents[1] / "golden/manifests"
+    found = sorted(golden.glob("*.json"))
+    assert len(found) > 1
+    for path in found:
+        entries = json.loads(path.read_text())
+        write_manifest(tmp_path / "net.json", dict(reversed(entries.items())))
+        assert (tmp_path / "net.json").read_text() == path.read_text()
+        with pytest.raises(AssertionError):
+            write_manifest(tmp_path / "net.json", entries | {"colour": "red"})
 
 
 @pytest.mark.parametrize(
@@ -207,10 +222,10 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
 def test_records_of_another_device_are_not_shown_as_this_ones(tmp_path: Path) -> None:
     kernel = {"name": "k", "kind": "other", "macs": 0, "latency_us": 2.5, "schedule": {"trace": "[]"}, "course": [[1, 2.5]]}
     (library,) = find_libraries([write_library(tmp_path, lambda manifest: manifest.update(kernels=[kernel]))])
-    assert records_compare(library.manifest(), PROFILE)
-    assert not records_compare(library.manifest() | {"device": "pi5-virtual"}, PROFILE)
-    assert not records_compare(library.manifest() | {"timing_model": None}, PROFILE)
-    (own,), (others,) = (kernel_results(library.manifest(), (), comparable) for comparable in (True, False))
+    assert records_compare(library.facts, PROFILE)
+    assert not records_compare(library.facts.model_copy(update={"device": "pi5-virtual"}), PROFILE)
+    assert not records_compare(library.facts.model_copy(update={"timing_model": None}), PROFILE)
+    (own,), (others,) = (kernel_results(library.facts.kernels, (), comparable) for comparable in (True, False))
     assert (own.latency_us, own.course) == (2.5, ((1, 2.5),)) and (others.latency_us, others.course) == (None, ())
 
 

@@ -33,17 +33,17 @@ def test_other_libraries_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"c": C | {"prefix": "x; rm"}}, "the prefix of its functions is 'x; rm'"),
-        ({"c": C | {"workspace_bytes": "640"}}, "its workspace has '640' bytes"),
-        ({"c": {"prefix": "mobilenet"}}, "'workspace_bytes' is missing"),
-        ({"c": C | {"interface": 2}}, "its C interface has version 2, and this tvmmobile calls version 1"),
-        ({"c": C | {"image": {"mean": [0.5] * 3}}}, "what it does to images is {'mean'"),
-        ({"c": C | {"image": {"mean": [0.5] * 3, "std": [1, 0, 1]}}}, "what it does to images is {'mean'"),
-        ({"c": C | {"image": {"mean": [0.5] * 2, "std": [1, 1, 1]}}}, "what it does to images is {'mean'"),
-        ({"c": C, "version": 2}, "its version is 2, and this tvmmobile reads 1"),
-        ({"c": C, "format": "rust"}, "its format is 'rust', which this tvmmobile does not know"),
+        ({"c": C | {"prefix": "x; rm"}}, r"c\.prefix: string should match pattern"),
+        ({"c": C | {"workspace_bytes": "640"}}, r"c\.workspace_bytes: input should be a valid integer \(it is '640'\)"),
+        ({"c": {"prefix": "mobilenet"}}, r"c\.workspace_bytes is missing"),
+        ({"c": C | {"interface": 2}}, r"c\.interface: this tvmmobile calls version 1, not 2"),
+        ({"c": C | {"image": {"mean": [0.5] * 3}}}, r"c\.image\.std is missing"),
+        ({"c": C | {"image": {"mean": [0.5] * 3, "std": [1, 0, 1]}}}, r"c\.image: "),
+        ({"c": C | {"image": {"mean": [0.5] * 2, "std": [1, 1, 1]}}}, r"c\.image\.mean\[2\] is missing"),
+        ({"c": C, "version": 2}, "version: this tvmmobile reads 1, not 2"),
+        ({"c": C, "format": "rust"}, r"format: input should be 'vm' or 'c' \(it is 'rust'\)"),
         ({"c": C, "output": {"shape": [1, 11]}}, r"the shape of its output is \[1, 11\]"),
-        ({"c": C, "sha256": None}, "sha256 is not text"),
+        ({"c": C, "sha256": None}, "sha256: input should be a valid string"),
     ],
 )
 def test_a_bad_manifest_is_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
@@ -57,5 +57,5 @@ def test_nothing_is_started_for_a_bad_manifest(tmp_path: Path) -> None:
     """And what is said is not taken for the library's crash."""
     library = make_library(tmp_path, format="c")
     profile: DeviceProfile = find_device("pi4-virtual").profile
-    with pytest.raises(UserError, match="is not a manifest of tvmmobile: 'c' is missing"):
+    with pytest.raises(UserError, match="is not a manifest of tvmmobile: c is missing"):
         Agents(profile, None).outputs(library, [], 1, 1)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ def batches(images: Sequence[LabelledImage], library: Library, profile: DevicePr
     """Return the images in batches for one session each. Each is spread over the whole list, so that some batches represent all."""
     size = _MOST_IMAGES
     if profile.origin != MEASURED:
-        macs = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
+        macs = sum(kernel.macs for kernel in library.facts.kernels)
         size = max(1, min(size, _EMULATED_MACS // max(macs, 1)))
     count = math.ceil(len(images) / size)
     return [tuple(images[number::count]) for number in range(count)]

@@ -34,7 +34,7 @@ def compile_libraries(
     libraries = compile_models(network.models(), device, **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
-    for line in check_lines([check_of(library.manifest()) for library in libraries]):
+    for line in check_lines([check_of(library.facts) for library in libraries]):
         errors().print(line, soft_wrap=True)
     kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}
     used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for library in libraries for each in library.kernels]

@@ -45,7 +45,7 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
         raise UserError(f"{path} is a directory.", "Name one library (.so) in it.")
     (library,) = find_libraries([path])
     check_cores(library, profile)
-    name, manifest = library.path.name, library.manifest()
+    name, manifest = library.path.name, library.facts
     for remark in filter(None, (differences(name, manifest, profile), unchecked_note(name, manifest))):
         errors().print(remark, soft_wrap=True)
     return library
@@ -59,10 +59,9 @@ def preprocessing_for(library: Library, mean: str | None, std: str | None, no_re
     """
     from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
     from tvmmobile.pipeline.options.image import triple
-    from tvmmobile.running.manifest import normalisation_in
     from tvmmobile.system.errors import UserError
 
-    spec, own = library.spec, normalisation_in(library.manifest()) or Normalisation()
+    spec, own = library.spec, library.facts.normalisation or Normalisation()
     means, stds = own.mean if mean is None else triple("--mean", mean), own.std if std is None else triple("--std", std)
     if 0.0 in stds:
         raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")

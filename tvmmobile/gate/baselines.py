@@ -44,7 +44,7 @@ class Baseline:
         if not self.library_path.is_file():
             return None
         (library,) = find_libraries([self.library_path])
-        if library.manifest()["sha256"] != self.variant.library_sha256:
+        if library.facts.sha256 != self.variant.library_sha256:
             raise UserError(f"{self.library_path} is not the library of its baseline.", "Save the baseline again: tvmmobile baseline save")
         return library
 
@@ -117,7 +117,7 @@ def _library(folder: Path, variant: VariantResult) -> Library | None:
     if not _SAFE_NAME.fullmatch(variant.name) or not path.is_file():
         return None
     (library,) = find_libraries([path])
-    return library if library.manifest()["sha256"] == variant.library_sha256 else None
+    return library if library.facts.sha256 == variant.library_sha256 else None
 
 
 def _save(context: Context, variant: VariantResult, library: Library | None, folder: Path) -> Baseline:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.kernels.reference import network_error
-from tvmmobile.results.file import REFERENCE
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import check_of
 from tvmmobile.running.measure import MeasureError
@@ -24,12 +23,10 @@ _MACS_PER_S, _FALLBACK_MACS_PER_S = 10e6, 1e6
 
 def session_timeout_s(library: Library) -> float:
     """Return how many seconds a run of a library may take: as long as an emulator needs."""
-    manifest = library.manifest()
-    of_templates, of_others = (
-        sum(kernel["macs"] for kernel in manifest["kernels"] if ("trace" in kernel["schedule"]) is others) for others in (False, True)
-    )
+    manifest = library.facts
+    of_templates, of_others = (sum(kernel.macs for kernel in manifest.kernels if kernel.fallback is others) for others in (False, True))
     # Manifests of older versions say 0 for the kernels that no template takes.
-    of_others = max(of_others, manifest.get("macs", 0) - of_templates)
+    of_others = max(of_others, (manifest.macs or 0) - of_templates)
     timeout_s: float = LEAST_SESSION_S + of_templates / _MACS_PER_S + of_others / _FALLBACK_MACS_PER_S
     return timeout_s
 
@@ -56,14 +53,14 @@ def disagreement(library: Library, place: str, how: str, remedy: str = "", first
     """Return the error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
     most = library.tolerance
     return Disagreement(
-        f"{library.path.name} disagrees with {judge_of(library.manifest())} on {place}: {how}, more than {most:g}{_clause(first)}.",
+        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {how}, more than {most:g}{_clause(first)}.",
         remedy or _remedy(library),
     )
 
 
 def _remedy(library: Library) -> str:
     """Return the advice for a finished library that turns out to be wrong."""
-    check = check_of(library.manifest())
+    check = check_of(library.facts)
     if check.place:
         return (
             f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there; please report this with the manifest."
@@ -73,11 +70,6 @@ def _remedy(library: Library) -> str:
 
 def _clause(text: str) -> str:
     return f"; {text}" if text else ""
-
-
-def judge_of(manifest: Mapping[str, Any]) -> str:
-    """Return the program that computed the reference output."""
-    return str(manifest.get("reference", REFERENCE))
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
@@ -90,7 +82,7 @@ def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) ->
             f"{library.path.name} does not finish on {profile.name}: {error.reason}.",
             f"Run it again while nothing else uses {busy}, with fewer runs if you asked for many.",
         )
-    core = library.manifest()["target"]["mcpu"]
+    core = library.facts.core
     return Disagreement(
         f"{library.path.name} does not run on {profile.name}: {error.reason}.",
         f"It was compiled for {core}; compile it for this device: tvmmobile compile --device {profile.name}",

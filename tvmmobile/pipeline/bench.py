@@ -59,5 +59,5 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
         raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
     check_threads(threads.pop(), profile)
     for library in libraries:
-        if remark := differences(library.path.name, library.manifest(), profile):
+        if remark := differences(library.path.name, library.facts, profile):
             listener.said(remark)

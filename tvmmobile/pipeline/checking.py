@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 from tvmmobile.pipeline.agreement import agrees, disagreement, error_of, session_timeout_s
 from tvmmobile.running.emulation import NotRunnable, run_here
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import note_check
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import Disagreement
-from tvmmobile.system.files import replacing, write_text
+from tvmmobile.system.files import replacing
 from tvmmobile.system.scratch import scratch
 
 #: The longest that a check may take, in seconds.
@@ -31,11 +31,6 @@ def unchecked(why: str) -> dict[str, Any]:
     return {"checked": False, "check": {"why": why}}
 
 
-def note(library: Library, entries: Mapping[str, Any]) -> None:
-    """Replace a manifest's entries on the check."""
-    write_text(library.manifest_path, json.dumps({**library.manifest(), **entries}, indent=1) + "\n")
-
-
 def check(library: Library, explain: Callable[[], str]) -> None:
     """Run a library once on its reference input, compare its outputs, and note it in the manifest.
 
@@ -50,12 +45,12 @@ def check(library: Library, explain: Callable[[], str]) -> None:
     try:
         done = run_here(library, timeout_s)
     except NotRunnable as error:
-        return note(library, unchecked(str(error)))
+        return note_check(library.manifest_path, unchecked(str(error)))
     except MeasureError as error:
         raise _failure(library, error) from error
     if not agrees(library, done.error):
         raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain())
-    return note(library, checked(done.error, done.place))
+    return note_check(library.manifest_path, checked(done.error, done.place))
 
 
 _REMEDY = "Nothing was written. Please report this with the network; with --no-check the library is written as it is."

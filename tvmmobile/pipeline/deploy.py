@@ -56,7 +56,7 @@ class Deployment:
         if library.is_c:
             most = library.tolerance
             tolerance = [] if most == FLOAT32.network_tolerance else [f"--tolerance={most:g}"]
-            return [*self.program, f"{self.folder}/{_CHECK}", *tolerance, place, library.manifest()["c"]["prefix"]]
+            return [*self.program, f"{self.folder}/{_CHECK}", *tolerance, place, library.facts.program.prefix]
         return [*self.program, "./classify", place, "INPUT.f32"]
 
 
@@ -126,7 +126,7 @@ def _check_there(remote: Remote, deployment: Deployment, library: Library) -> No
     if done.status == DISAGREES:
         raise disagreement(library, deployment.board, _line(done.stdout, "error ") or "check does not say how far")
     if done.status != 0:
-        said, core = _line(done.stderr) or f"status {done.status}", library.manifest()["target"]["mcpu"]
+        said, core = _line(done.stderr) or f"status {done.status}", library.facts.core
         raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {said}.", f"It was compiled for {core}.")
 
 
@@ -157,10 +157,9 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         check_cores(library, profile)
         if library.is_c and not library.header_path.is_file():
             raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
-        manifest = library.manifest()
-        core = manifest["target"]["mcpu"]
+        manifest = library.facts
         if remark := unchecked_note(library.path.name, manifest):
             listener.said(remark)
-        if core != profile.mcpu:
-            listener.said(f"note: {library.path.name} was compiled for {core}; {file.name} has {profile.mcpu}.")
+        if manifest.core != profile.mcpu:
+            listener.said(f"note: {library.path.name} was compiled for {manifest.core}; {file.name} has {profile.mcpu}.")
     return found

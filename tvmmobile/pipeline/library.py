@@ -23,7 +23,7 @@ class CompiledLibrary(Library):
     @property
     def kernels(self) -> tuple[KernelResult, ...]:
         """The library's kernels in order of execution, each with its layer type, multiply-adds, schedule, and latency as recorded."""
-        return kernel_results(self.manifest(), ())
+        return kernel_results(self.facts.kernels, ())
 
     def run(self, given: Given, device: DeviceLike = "pi4") -> Any:
         """Return the library's output for an input on a device, or for several: an array, or several by name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,8 +16,9 @@ from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.variant import Origin
 from tvmmobile.running.manifest import MANIFEST_VERSION
+from tvmmobile.running.manifest import write_manifest as write
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
-from tvmmobile.system.files import sha256_of, write_text
+from tvmmobile.system.files import sha256_of
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Step
 
@@ -26,7 +26,7 @@ from tvmmobile.tuning.plan import Step
 def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
     """Write the manifest of a job's library; `details` are entries besides those that every library has."""
     library = job.library
-    manifest = {
+    entries = {
         "version": MANIFEST_VERSION,
         "library": library.path.name,
         **details,
@@ -48,7 +48,7 @@ def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kernels": kernels,
     }
-    write_text(library.manifest_path, json.dumps(manifest, indent=1) + "\n")
+    write(library.manifest_path, entries)
 
 
 def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
@@ -15,10 +14,9 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, Published, paper_figures, slim_figures
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.pipeline.agreement import judge_of
 from tvmmobile.results.file import Context, KernelResult, VariantResult
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import records_compare
+from tvmmobile.running.manifest import KernelEntry, records_compare
 from tvmmobile.running.measure import KernelCall, NetworkRun
 from tvmmobile.system.environment import TVM_VERSION
 
@@ -28,9 +26,9 @@ _MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fet
 
 def result_of(library: Library, run: NetworkRun, error: float, device: DeviceProfile) -> VariantResult:
     """Return the entry of a library that ran on a device, with an error that its precision explains."""
-    spec, latency, manifest = library.spec, run.latency, library.manifest()
+    spec, latency, manifest = library.spec, run.latency, library.facts
     own = spec if isinstance(spec, OwnSpec) else None
-    macs, parameters = (manifest["macs"], manifest["parameters"]) if own else (count(spec).macs, count(spec).parameters)
+    macs, parameters = (manifest.macs or 0, manifest.parameters or 0) if own else (count(spec).macs, count(spec).parameters)
     published = published_figures(spec, library.dtype)
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     return VariantResult(
@@ -52,40 +50,39 @@ def result_of(library: Library, run: NetworkRun, error: float, device: DevicePro
         top1_source=published.source if published else None,
         peak_memory_bytes=run.peak_memory_bytes,
         max_error=error,
-        library_sha256=manifest["sha256"],
-        weights=manifest["weights"],
-        kernels=kernel_results(manifest, run.calls, records_compare(manifest, device)),
+        library_sha256=manifest.sha256,
+        weights=manifest.weights,
+        kernels=kernel_results(manifest.kernels, run.calls, records_compare(manifest, device)),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
         network_sha256=own.contents if own else "",
-        reference=judge_of(manifest),
-        format=library.format,
+        reference=manifest.reference,
+        format=manifest.format,
         input=spec.side if spec.odd_shape else "",
     )
 
 
-def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
+def kernel_results(kernels: Sequence[KernelEntry], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
     """Return a library's kernels with their times, provided that they are the functions that ran.
 
     If its records are not comparable with the device's latencies, their figures are left out.
     """
-    kernels = manifest["kernels"]
     if not comparable:
-        kernels = [kernel | {"latency_us": None, "rank_correlation": None, "course": ()} for kernel in kernels]
-    ran = [call.symbol for call in calls] == [symbol_of(kernel["name"]) for kernel in kernels]
+        kernels = [kernel.model_copy(update={"latency_us": None, "rank_correlation": None, "course": ()}) for kernel in kernels]
+    ran = [call.symbol for call in calls] == [symbol_of(kernel.name) for kernel in kernels]
     return tuple(
         KernelResult(
-            kernel["name"],
-            kernel["kind"],
-            kernel["macs"],
-            kernel["latency_us"],
-            str(schedule_from_json(kernel["schedule"])),
-            kernel.get("rank_correlation"),
+            kernel.name,
+            kernel.kind,
+            kernel.macs,
+            kernel.latency_us,
+            str(schedule_from_json(kernel.schedule)),
+            kernel.rank_correlation,
             network_us=calls[index].seconds * 1e6 if ran else None,
             l1d_misses=calls[index].l1d_misses if ran else None,
             dram_bytes=calls[index].dram_bytes if ran else None,
-            least_bytes=kernel.get("least_bytes"),
-            course=tuple((trials, latency) for trials, latency in kernel.get("course", ())),
-            fallback="trace" in kernel["schedule"],
+            least_bytes=kernel.least_bytes,
+            course=kernel.course,
+            fallback=kernel.fallback,
         )
         for index, kernel in enumerate(kernels)
     )

@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.networks.arrays import check_finite
-from tvmmobile.networks.signature import INPUT_NAME, Port, words
+from tvmmobile.networks.signature import Port, words
 from tvmmobile.pipeline.agreement import failure_of, session_timeout_s
 from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.compiled import TimingArguments, TimingOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import tensors_of
 from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
 from tvmmobile.system.errors import UserError
 
@@ -129,8 +128,7 @@ def _inputs(library: Library, given: Given) -> list[Array]:
         named = {port.name: array for port, array in zip(takes, arrays, strict=True)}
     if named.keys() != {port.name for port in takes}:
         raise UserError(f"inputs called {', '.join(map(str, named)) or 'nothing'} are given to {library.path.name}.", _by_name(takes))
-    stored = [str(entry.get("dtype", port.dtype)) for port, entry in zip(takes, tensors_of(library.manifest(), INPUT_NAME), strict=True)]
-    return [_input(library, port, kind, named[port.name]) for port, kind in zip(takes, stored, strict=True)]
+    return [_input(library, port, entry.dtype, named[port.name]) for port, entry in zip(takes, library.facts.takes, strict=True)]
 
 
 def _by_name(takes: Sequence[Port]) -> str:

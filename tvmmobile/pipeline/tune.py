@@ -9,7 +9,7 @@ from typing import Unpack
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.network import kept_sentence
-from tvmmobile.pipeline.checking import checked, note
+from tvmmobile.pipeline.checking import checked
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
@@ -27,6 +27,7 @@ from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import note_check
 from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.files import check_writable, set_aside
 from tvmmobile.system.scratch import scratch
@@ -111,7 +112,7 @@ def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listen
     except Disagreement as error:
         raise explained(error, workers, jobs) from None
     for library, variant in zip(libraries, results.variants, strict=True):
-        note(library, checked(variant.max_error, bench.profile.name))
+        note_check(library.manifest_path, checked(variant.max_error, bench.profile.name))
     return results
 
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import is_precision, precision_named
-from tvmmobile.running.formats import VM
+from tvmmobile.running.formats import REFERENCE, VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, check_version, read_json, validated
@@ -28,8 +28,6 @@ from tvmmobile.system.json_files import FileKind, check_version, read_json, vali
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
 READABLE = (2, 3, 4)
-#: The program that computed the output that a library is compared with, unless the file names another.
-REFERENCE = "PyTorch"
 _MADE_BY = "tvmmobile bench LIBRARIES --out DIR"
 _KIND = FileKind("a result file of tvmmobile", f"Name a report.json that tvmmobile wrote, or make one: {_MADE_BY}", _MADE_BY)
 #: For every dataclass in a file: text does not count as a number, and unknown fields are errors.

@@ -54,7 +54,7 @@ def run_here(library: Library, timeout_s: float) -> RunHere:
         NotRunnable: QEMU is missing, or what runs with it cannot be made.
         MeasureError: the library crashes, does not end in time or cannot be loaded.
     """
-    core = str(library.manifest()["target"]["mcpu"])
+    core = library.facts.core
     if library.is_c and platform.machine() == "aarch64":
         try:
             return RunHere(_check(library, (), timeout_s), "this machine")
@@ -96,7 +96,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
         message, remedy = error.as_typed
         raise NotRunnable(f"{message.rstrip('.')}; {remedy}") from error
     command = [*emulator, str(folder / LOADER), "--library-path", str(folder), str(program), f"--tolerance={library.tolerance:g}"]
-    command += [str(library.path.absolute()), library.manifest()["c"]["prefix"], str(library.threads), "0"]
+    command += [str(library.path.absolute()), library.facts.program.prefix, str(library.threads), "0"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, preexec_fn=die_with_parent

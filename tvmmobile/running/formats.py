@@ -1,6 +1,8 @@
-"""Forms of libraries. This module imports nothing, because result files and reports use it too."""
+"""Forms of libraries, and their reference. This module imports nothing, because result files and reports use it too."""
 
 #: `c`, the default: programs in C and whatever calls C; `vm`: TVM's virtual machine.
 C, VM = FORMS = ("c", "vm")
+#: The program that computed the output that a library is compared with, unless a file names another.
+REFERENCE = "PyTorch"
 #: What users call them.
 WORDS = {C: "C library", VM: "VM library"}

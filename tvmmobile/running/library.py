@@ -15,8 +15,8 @@ import numpy.typing as npt
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
-from tvmmobile.running.formats import VM, C
-from tvmmobile.running.manifest import check_manifest, check_version, spec_of
+from tvmmobile.running.formats import C
+from tvmmobile.running.manifest import Manifest, read_manifest
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
@@ -60,14 +60,19 @@ class Library:
         return self.path.with_suffix(".h")
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest's content."""
+        """Return the manifest as JSON has it; the program itself reads `facts`."""
         content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         return content
 
     @property
+    def facts(self) -> Manifest:
+        """The manifest; raises `UserError` if it cannot be read."""
+        return read_manifest(self.manifest_path)
+
+    @property
     def format(self) -> str:
         """Format of the library, one of `FORMS`."""
-        return str(self.manifest().get("format", VM))
+        return self.facts.format
 
     @property
     def is_c(self) -> bool:
@@ -77,12 +82,12 @@ class Library:
     @property
     def weights(self) -> str:
         """Source of the weights, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
-        return str(self.manifest()["weights"])
+        return self.facts.weights
 
     @property
     def tolerance(self) -> float:
         """Largest error of its outputs, relative to the largest magnitude of their references."""
-        return precision_named(self.dtype).tolerance_of(quantised=bool(self.manifest().get("quantised")))
+        return precision_named(self.dtype).tolerance_of(quantised=self.facts.quantised)
 
     def reference(self) -> Reference:
         """Read inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.
@@ -116,19 +121,6 @@ def _largest(path: Path) -> int:
         return max((info.file_size for info in archive.infolist()), default=0)
 
 
-def read_manifest(path: Path) -> tuple[dict[str, Any], ModelSpec]:
-    """Return a manifest and the network it describes, checked as `check_manifest` does; raises `UserError` for anything else."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        check_version(manifest)
-        spec = spec_of(manifest)
-        check_manifest(manifest, spec)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path} is not a manifest of tvmmobile: {problem}.", _AGAIN) from error
-    return manifest, spec
-
-
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
     """Find libraries, a directory's by name; raises `UserError` for none, a damaged one or a name twice."""
     files: list[Path] = []
@@ -154,9 +146,9 @@ def _described(path: Path) -> Library:
             raise UserError(
                 f"{needed} does not exist.", "A library needs its manifest and reference beside it: tvmmobile compile writes all three."
             )
-    manifest, spec = read_manifest(path.with_suffix(".json"))
-    library = Library(spec, str(manifest["dtype"]), manifest["threads"], path)
-    if sha256_of(path) != manifest["sha256"]:
+    manifest = read_manifest(path.with_suffix(".json"))
+    library = Library(manifest.spec, manifest.dtype, manifest.threads, path)
+    if sha256_of(path) != manifest.sha256:
         raise UserError(f"{path} is not the library its manifest describes.", _AGAIN)
     library.reference()
     return library

@@ -1,59 +1,294 @@
-"""Checks a library's manifest before it is used, and compares it with the device that will run the library."""
+"""The manifest of a library: what it holds, how it is read and written, and how it compares with the device that will run the library."""
 
 from __future__ import annotations
 
-import math
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import FLOAT32, is_precision
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.networks.preprocessing import Normalisation, Triple
 from tvmmobile.networks.signature import CHANNELS_LAST, INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port
-from tvmmobile.running.formats import FORMS, VM, C
+from tvmmobile.running.formats import REFERENCE, C
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_text
+from tvmmobile.system.json_files import FileKind, read_json, validated
 
 MANIFEST_VERSION = 1
 #: Inputs or outputs of a network.
 _MOST_TENSORS = 1000
-#: The interface of C libraries whose manifests do not name it.
-_UNWRITTEN_INTERFACE = 1
+_KIND = FileKind("a manifest of tvmmobile", "Compile the library again.")
+
+_Count = Annotated[int, Field(ge=0, le=10**18)]
+_Positive = Annotated[int, Field(ge=1, le=10**18)]
 
 
-def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
-    """Return the identity of the network; raises like `check_manifest` if it is missing."""
-    model = manifest["model"]
-    if "contents" not in model:
-        return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
-    ports = [tuple(_port(entry, only) for entry in tensors_of(manifest, only)) for only in (INPUT_NAME, OUTPUT_NAME)]
-    return OwnSpec.of(str(model["name"]), str(model["contents"]), *ports)
+class _Entry(BaseModel):
+    """An object in a manifest: text does not count as a number, and entries of later versions are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-def tensors_of(manifest: Mapping[str, Any], only: str) -> list[Mapping[str, Any]]:
-    """Return a manifest's entries for the library's inputs (`input`) or outputs (`output`); raises `ValueError` if they are not a list."""
-    several = manifest.get(f"{only}s")
-    if several is None:
-        return [manifest[only]]
-    if not isinstance(several, list) or not 1 < len(several) <= _MOST_TENSORS:
-        raise ValueError(f"{only}s is {ascii(several)[:60]}, not a list of several")
-    names = [entry["name"] for entry in several]
-    if len(set(names)) < len(names) or not all(isinstance(name, str) and 0 < len(name) <= MOST_NAME for name in names):
-        raise ValueError(f"its {only}s are called {ascii(names)[:60]}")
-    return several
+class CheckEntry(_Entry):
+    """The run that compared a library with its reference output: its error and where it was, or why there was none."""
+
+    error: float | None = None
+    place: str = ""
+    why: str = ""
 
 
-def _port(entry: Mapping[str, Any], only: str) -> Port:
-    """Convert an entry of `tensors_of`."""
-    shape, dtype = tuple(map(int, entry["shape"])), entry.get("dtype", FLOAT32.name)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"an {only} is {ascii(shape)[:60]}, which is empty")
-    axes = CHANNELS_LAST if entry.get("layout") == CHANNELS_LAST and len(shape) == 4 else ""
-    return Port(entry.get("name", only), shape, dtype if dtype in INTEGERS else FLOAT32.name, axes)
+class ImageEntry(_Entry):
+    """Images that a C library takes."""
+
+    resampling: str = ""
+    side: int = 0
+    shorter_side: int = 0
+    mean: Triple
+    std: Triple
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How pixels are normalised."""
+        return Normalisation(self.mean, self.std)
+
+    @model_validator(mode="after")
+    def _normalises(self) -> Self:
+        try:
+            Normalisation(self.mean, self.std)
+        except UserError as error:
+            raise ValueError(error.message) from error
+        return self
+
+
+def _called(interface: int) -> int:
+    if interface != interface_version():
+        raise ValueError(f"this tvmmobile calls version {interface_version()}, not {interface}")
+    return interface
+
+
+class CEntry(_Entry):
+    """How a C library is called; manifests that do not name their interface have the first."""
+
+    prefix: Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,999}$")]
+    interface: Annotated[int, AfterValidator(_called), Field(validate_default=True)] = 1
+    workspace_bytes: Annotated[int, Field(ge=0, lt=1 << 40)]
+    least_bytes: int = 0
+    weight_bytes: int = 0
+    image: ImageEntry | None = None
+
+
+class ModelEntry(_Entry):
+    """A network: a variant of a family, or from a file, with its `contents`."""
+
+    name: str
+    alpha: float
+    resolution: int
+    activation: str = ""
+    classes: int = 1
+    file: str = ""
+    contents: str | None = None
+
+
+class TensorEntry(_Entry):
+    """An input or output of a library; it has a name where there are several."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
+    shape: Annotated[tuple[_Positive, ...], Field(min_length=1)]
+    layout: str = "NCHW"
+    dtype: str = FLOAT32.name
+
+    def port(self, only: str) -> Port:
+        """Return the network's tensor; reals are float32 there."""
+        axes = CHANNELS_LAST if self.layout == CHANNELS_LAST and len(self.shape) == 4 else ""
+        return Port(self.name or only, self.shape, self.dtype if self.dtype in INTEGERS else FLOAT32.name, axes)
+
+    def check(self, port: Port, own: str) -> None:
+        """Raise `ValueError` unless the library takes or returns this tensor of its network, with reals in float32 or its `own` type."""
+        called = ascii(port.name)[1:-1]
+        if self.shape != port.shape:
+            raise ValueError(f"the shape of its {called} is {list(self.shape)}, and the network's is {list(port.shape)}")
+        wanted = port.axes or "NCHW"
+        known = {FLOAT32.name, *([own] if is_precision(own) else [])} if port.is_float else {port.dtype}
+        if self.dtype not in known or self.layout != wanted:
+            raise ValueError(
+                f"its {called} is {ascii(self.dtype)[:20]} in {ascii(self.layout)[:20]}, "
+                f"and networks take and return {port.dtype} in {wanted}"
+            )
+
+
+def _readable(schedule: dict[str, Any]) -> dict[str, Any]:
+    try:
+        schedule_from_json(schedule)
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    return schedule
+
+
+class KernelEntry(_Entry):
+    """A kernel: its layers, its schedule, and the record that this comes from."""
+
+    name: str
+    kind: str
+    nodes: tuple[int, ...] = ()
+    macs: _Count
+    schedule: Annotated[dict[str, Any], AfterValidator(_readable)]
+    latency_us: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    record: str = ""
+    why: str = ""
+    least_bytes: int | None = None
+    course: tuple[tuple[int, float], ...] = ()
+    rank_correlation: float | None = None
+
+    @property
+    def fallback(self) -> bool:
+        """True for a kernel that no template made."""
+        return "trace" in self.schedule
+
+
+def _ours(version: int) -> int:
+    if version != MANIFEST_VERSION:
+        raise ValueError(f"this tvmmobile reads {MANIFEST_VERSION}, not {version}")
+    return version
+
+
+def _beside(library: str) -> str:
+    """Check that the library is a file beside the manifest, which may have been renamed; a path would lead elsewhere."""
+    if "/" in library or "\\" in library or not library.endswith(".so"):
+        raise ValueError(f"{ascii(library)[:60]} is not the name of a file beside it")
+    return library
+
+
+def _for_devices(target: dict[str, Any]) -> dict[str, Any]:
+    kind, triple, core = (target.get(name) for name in ("kind", "mtriple", "mcpu"))
+    if kind != "llvm" or not isinstance(triple, str) or triple.split("-")[0] not in ("aarch64", "arm64"):
+        raise ValueError(f"{ascii(kind)[:20]} for {ascii(triple)[:40]}, and devices are AArch64")
+    if not isinstance(core, str):
+        raise ValueError("mcpu is not text")
+    return target
+
+
+_Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MOST_TENSORS)]
+
+
+class Manifest(_Entry):
+    """A library's manifest. Entries stand in the order in which they are written; those that came later have defaults."""
+
+    version: Annotated[int, AfterValidator(_ours)]
+    library: Annotated[str, AfterValidator(_beside)]
+    checked: bool = True
+    check: CheckEntry = CheckEntry()
+    format: Literal["vm", "c"] = "vm"
+    c: CEntry | None = None
+    quantisation: dict[str, Any] | None = None
+    float32_layers: tuple[dict[str, Any], ...] = ()
+    sha256: str
+    model: ModelEntry
+    weights: str
+    reference: str = REFERENCE
+    macs: _Positive | None = None
+    parameters: _Positive | None = None
+    input: TensorEntry | None = None
+    inputs: _Several | None = None
+    output: TensorEntry | None = None
+    outputs: _Several | None = None
+    dtype: str
+    quantised: bool = False
+    threads: Annotated[int, Field(ge=1)]
+    device: str
+    timing_model: str | None = None
+    kind: str = ""
+    target: Annotated[dict[str, Any], AfterValidator(_for_devices)]
+    versions: dict[str, str] = {}
+    created: str = ""
+    kernels: tuple[KernelEntry, ...]
+
+    @property
+    def takes(self) -> tuple[TensorEntry, ...]:
+        """The library's inputs."""
+        return self.inputs or (() if self.input is None else (self.input,))
+
+    @property
+    def returns(self) -> tuple[TensorEntry, ...]:
+        """The library's outputs."""
+        return self.outputs or (() if self.output is None else (self.output,))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network; raises `UserError` for a variant that a family does not have."""
+        model = self.model
+        if model.contents is None:
+            return ModelSpec(model.name, model.alpha, model.resolution, model.activation, model.classes)
+        takes, returns = (tuple(each.port(only) for each in tensors) for only, tensors in self._tensors())
+        return OwnSpec.of(model.name, model.contents, takes, returns)
+
+    @property
+    def core(self) -> str:
+        """The core that the library was compiled for."""
+        return str(self.target["mcpu"])
+
+    @property
+    def program(self) -> CEntry:
+        """How the library is called, which must be a C library."""
+        assert self.c is not None
+        return self.c
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """How a C library for images normalises pixels; `None` for others."""
+        return self.c.image.normalisation if self.c and self.c.image else None
+
+    def _tensors(self) -> tuple[tuple[str, tuple[TensorEntry, ...]], ...]:
+        return (INPUT_NAME, self.takes), (OUTPUT_NAME, self.returns)
+
+    @model_validator(mode="after")
+    def _fits_its_network(self) -> Self:
+        if self.format == C and self.c is None:
+            raise ValueError("c is missing")
+        if self.model.contents is not None and None in (self.macs, self.parameters):
+            raise ValueError("macs or parameters are missing")
+        for only, tensors in self._tensors():
+            names = [each.name for each in tensors]
+            if not tensors or (len(names) > 1 and (None in names or len(set(names)) < len(names))):
+                raise ValueError(f"its {only}s are called {ascii(names)[:60]}")
+        spec = self.spec
+        for port, tensor in zip((*spec.takes, *spec.returns), (*self.takes, *self.returns), strict=True):
+            tensor.check(port, self.dtype)
+        return self
+
+
+@cache
+def _reader() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest; raises `UserError` for anything else, and for a library that cannot be what it says."""
+    text, _ = read_json(path, _KIND)
+    return validated(path, _KIND, text, _reader())
+
+
+def write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write a manifest, whose entries are checked, and put in order, by its type."""
+    text = json.dumps(entries)
+    written = _reader().validate_json(text).model_dump(mode="json", exclude_unset=True)
+    assert written == json.loads(text)  # the type knows every entry
+    write_text(path, json.dumps(written, indent=1) + "\n")
+
+
+def note_check(path: Path, entries: Mapping[str, Any]) -> None:
+    """Replace a manifest's entries on the check, and leave the others alone."""
+    write_text(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **entries}, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -73,125 +308,22 @@ class Check:
     error: float | None = None
 
 
-def check_of(manifest: Mapping[str, Any]) -> Check:
-    """Return the entries `checked` and `check`; raises `ValueError` for others than tvmmobile writes."""
-    done, check = manifest.get("checked", True), manifest.get("check", {})
-    if type(done) is not bool or not isinstance(check, dict):
-        raise ValueError(f"checked is {ascii(done)[:20]}, and check {ascii(check)[:60]}")
-    place, why, error = check.get("place", ""), check.get("why", ""), check.get("error")
-    if not isinstance(place, str) or not isinstance(why, str) or not (error is None or type(error) in (int, float)):
-        raise ValueError(f"check is {ascii(check)[:60]}")
-    return Check(done, place, why, error)
+def check_of(manifest: Manifest) -> Check:
+    """Return the entries `checked` and `check`."""
+    return Check(manifest.checked, manifest.check.place, manifest.check.why, manifest.check.error)
 
 
-def check_version(manifest: Any) -> None:
-    """Raise `ValueError` for a manifest of another version, whose content is unknown, and for anything else."""
-    if not isinstance(manifest, dict):
-        raise ValueError("it holds no object")
-    version = manifest["version"]
-    if type(version) is not int or version != MANIFEST_VERSION:
-        raise ValueError(f"its version is {ascii(version)[:20]}, and this tvmmobile reads {MANIFEST_VERSION}")
-
-
-def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
-    """Raise `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a library cannot be that, or no report be made of it."""
-    if type(manifest["threads"]) is not int or manifest["threads"] < 1:
-        raise ValueError(f"{manifest['threads']} threads")
-    for name in ("sha256", "weights", "device", "dtype", "reference"):
-        if not isinstance(manifest.get(name, "") if name == "reference" else manifest[name], str):
-            raise ValueError(f"{name} is not text")
-    if type(manifest.get("quantised", False)) is not bool:
-        raise ValueError("quantised is neither true nor false")
-    if "contents" in manifest["model"]:
-        for name in ("macs", "parameters"):
-            if not (isinstance(manifest[name], int) and manifest[name] > 0):
-                raise ValueError(f"{name} is not a positive number")
-    if manifest.get("format", VM) not in FORMS:
-        raise ValueError(f"its format is {ascii(manifest['format'])[:20]}, which this tvmmobile does not know")
-    if manifest.get("format", VM) == C:
-        _check_c(manifest["c"])
-    _check_place(manifest["library"])
-    _check_target(manifest["target"])
-    for only, ports in ((INPUT_NAME, spec.takes), (OUTPUT_NAME, spec.returns)):
-        for port, entry in zip(ports, tensors_of(manifest, only), strict=True):
-            _check_tensor(port, entry, manifest["dtype"])
-    for kernel in manifest["kernels"]:
-        _check_kernel(kernel)
-    check_of(manifest)
-
-
-def _check_c(program: Mapping[str, Any]) -> None:
-    """Check how a C library is called."""
-    prefix, size = program["prefix"], program["workspace_bytes"]
-    if not isinstance(prefix, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,999}", prefix):
-        raise ValueError(f"the prefix of its functions is {ascii(prefix)[:40]}")
-    if type(size) is not int or not 0 <= size < 1 << 40:
-        raise ValueError(f"its workspace has {ascii(size)[:40]} bytes")
-    version = program.get("interface", _UNWRITTEN_INTERFACE)
-    if version != interface_version():
-        raise ValueError(f"its C interface has version {ascii(version)[:20]}, and this tvmmobile calls version {interface_version()}")
-    normalisation_in({"format": C, "c": program})
-
-
-def normalisation_in(manifest: Mapping[str, Any]) -> Normalisation | None:
-    """Return how a C library for images normalises pixels; `None` for others. Raises `ValueError` if the manifest does not say."""
-    image = manifest["c"].get("image") if manifest.get("format", VM) == C else None
-    if image is None:
-        return None
-    try:
-        mean, std = ((float(red), float(green), float(blue)) for red, green, blue in (image["mean"], image["std"]))
-        return Normalisation(mean, std)
-    except (TypeError, ValueError, KeyError, OverflowError, UserError) as error:
-        raise ValueError(f"what it does to images is {ascii(image)[:60]}") from error
-
-
-def _check_place(library: Any) -> None:
-    """Check that the library is a file beside the manifest, which may have been renamed; a path would lead elsewhere."""
-    if not isinstance(library, str) or "/" in library or "\\" in library or not library.endswith(".so"):
-        raise ValueError(f"library is {ascii(library)[:60]}, not the name of a file beside it")
-
-
-def _check_target(target: Mapping[str, Any]) -> None:
-    kind, triple = target["kind"], target["mtriple"]
-    if kind != "llvm" or not isinstance(triple, str) or triple.split("-")[0] not in ("aarch64", "arm64"):
-        raise ValueError(f"its target is {ascii(kind)[:20]} for {ascii(triple)[:40]}, and devices are AArch64")
-    if not isinstance(target["mcpu"], str):
-        raise ValueError("its target's mcpu is not text")
-
-
-def _check_tensor(port: Port, tensor: Mapping[str, Any], own: str) -> None:
-    found, called = tensor["shape"], ascii(port.name)[1:-1]
-    if not isinstance(found, list) or any(type(extent) is not int for extent in found) or tuple(found) != port.shape:
-        raise ValueError(f"the shape of its {called} is {ascii(found)[:60]}, and the network's is {list(port.shape)}")
-    dtype, layout = tensor.get("dtype", FLOAT32.name), tensor.get("layout", "NCHW")
-    wanted = port.axes or "NCHW"
-    known = {FLOAT32.name, *([own] if is_precision(own) else [])} if port.is_float else {port.dtype}
-    if dtype not in known or layout != wanted:
-        raise ValueError(
-            f"its {called} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {port.dtype} in {wanted}"
-        )
-
-
-def _check_kernel(kernel: Mapping[str, Any]) -> None:
-    schedule_from_json(kernel["schedule"])
-    name, kind, macs, latency_us = (kernel[key] for key in ("name", "kind", "macs", "latency_us"))
-    if not (isinstance(name, str) and isinstance(kind, str) and isinstance(macs, int) and macs >= 0):
-        raise ValueError(f"kernel {name!r} has no layer type or multiply-adds")
-    if latency_us is not None and not (type(latency_us) in (int, float) and 0 < latency_us < math.inf):
-        raise ValueError(f"kernel {name!r} has a latency of {latency_us}")
-
-
-def records_compare(manifest: Mapping[str, Any], profile: DeviceProfile) -> bool:
+def records_compare(manifest: Manifest, profile: DeviceProfile) -> bool:
     """Return whether the latencies of a manifest's records are comparable with the device's."""
-    return (manifest["device"], manifest.get("timing_model")) == (profile.name, profile.origin.written)
+    return (manifest.device, manifest.timing_model) == (profile.name, profile.origin.written)
 
 
-def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) -> str:
+def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
     """Describe in a sentence how a library differs from those compiled for the device; "" if it does not.
 
     A library runs on other cores than its own if they have its instructions, but its latency there says little about either core.
     """
-    device, core = manifest["device"], manifest["target"]["mcpu"]
+    device, core = manifest.device, manifest.core
     found = []
     if core != profile.mcpu:
         found.append(f"was compiled for {core}; {profile.name} has {profile.mcpu}")
@@ -202,7 +334,7 @@ def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) 
     return f"note: {name} {', and '.join(found)}." if found else ""
 
 
-def unchecked_note(name: str, manifest: Mapping[str, Any]) -> str:
+def unchecked_note(name: str, manifest: Manifest) -> str:
     """Return a sentence on a library that nobody ran when it was made; "" for others."""
     check = check_of(manifest)
     return "" if check.done else f"note: {name} was not compared with its reference when it was compiled: {check.why}."

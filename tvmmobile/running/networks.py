@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,10 +13,8 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.native.source import INTERFACE
-from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME
-from tvmmobile.running.formats import VM, C
-from tvmmobile.running.library import read_manifest
-from tvmmobile.running.manifest import tensors_of
+from tvmmobile.running.formats import C
+from tvmmobile.running.manifest import read_manifest
 from tvmmobile.system.compiled import built_once
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.system.programs import run_tool
@@ -93,17 +91,12 @@ def calling(library: Path) -> Calling:
     path = library.with_suffix(".json")
     if not path.is_file():
         return Calling()
-    manifest, spec = read_manifest(path)
-    c = None
-    if manifest.get("format", VM) == C:
-        shapes = tuple(port.shape for port in spec.returns)
-        c = CProgram(manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], shapes, adapter())
-    return Calling(_types(manifest, INPUT_NAME), _types(manifest, OUTPUT_NAME), c)
-
-
-def _types(manifest: Mapping[str, Any], only: str) -> tuple[str, ...]:
-    """Return the element types of the library's inputs or outputs."""
-    return tuple(str(entry.get("dtype", FLOAT32.name)) for entry in tensors_of(manifest, only))
+    manifest, program = read_manifest(path), None
+    if manifest.format == C:
+        shapes = tuple(port.shape for port in manifest.returns)
+        program = CProgram(manifest.program.prefix, manifest.program.workspace_bytes, shapes, adapter())
+    takes, returns = (tuple(each.dtype for each in tensors) for tensors in (manifest.takes, manifest.returns))
+    return Calling(takes, returns, program)
 
 
 def _widened(array: Array) -> Array:

@@ -139,5 +139,8 @@ def _sentence(where: Sequence[int | str], problem: str, message: str, value: obj
         return f"{place(where)} is missing"
     if problem == "unexpected_keyword_argument":
         return f"{place(where)} is not known"
+    if problem == "value_error":
+        message = message.removeprefix("Value error, ")
+        return f"{place(where)}: {message}" if where else message
     given = f" (it is {shown(value)})" if value is None or isinstance(value, int | float | str) else ""
     return f"{place(where)}: {message[0].lower()}{message[1:]}{given}"
