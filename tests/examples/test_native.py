@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from support.debian import debian_folder
 from support.guest_libraries import STEM, THREADS, write_guest
 from support.guest_python import board_python
 from support.small_networks import HOST
-
-from tvmmobile.virtual.sysroot import debian_folder
 
 GUIDE = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
 COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --archive --out out"

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from tvmmobile.virtual.sysroot import debian_folder
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import filling_cache, made_once
+from tvmmobile.system.programs import run_tool
+from tvmmobile.virtual.sysroot import _NO_MIRROR, DOWNLOAD_TIMEOUT_S, _apt, _digest, _unpack_archives
+
+
+def debian_folder(packages: Sequence[str]) -> Path:
+    """Unpack Debian's AArch64 packages of these names, without their dependencies, once, into a folder in the cache.
+
+    Raises:
+        UserError: apt-get or dpkg-deb is missing or fails.
+    """
+    folder = cache_dir() / f"debian-{_digest([sorted(packages)])}"
+    with filling_cache(), made_once(folder) as made:
+        if made is not None:
+            apt, archives = _apt(made.parent, ""), made.parent / "archives"
+            archives.mkdir()
+            run_tool(
+                [*apt, "download", *packages], f"Downloading {', '.join(packages)} for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S, archives
+            )
+            _unpack_archives(archives, made)
+    return folder
 
 
 def musl_and_jni() -> Path:

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.straight_issue import straight_issue
 from vfpbench import INSTRUCTIONS, loop
 
 from tvmmobile.virtual.board import load_board
@@ -14,7 +15,6 @@ from tvmmobile.virtual.cores import cortex_a53, in_order
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import CORES, WAITS, corrected_time
 from tvmmobile.virtual.cores.cortex_a55 import step_of
-from tvmmobile.virtual.cores.in_order import straight_issue
 from tvmmobile.virtual.profile import Block
 
 steady_cycles, waits_of = (partial(verb, step_of=step_of) for verb in (in_order.steady_cycles, in_order.waits_of))

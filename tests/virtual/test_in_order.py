@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machine_code import assemble
+from support.straight_issue import straight_issue
 from vfpbench import INSTRUCTIONS, loop
 
 from tvmmobile.virtual.board import load_board
@@ -16,7 +17,7 @@ from tvmmobile.virtual.cores import in_order
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import VERSIONS, corrected_time
 from tvmmobile.virtual.cores.cortex_a53 import step_of
-from tvmmobile.virtual.cores.in_order import IssueStep, steady_issue, straight_issue
+from tvmmobile.virtual.cores.in_order import IssueStep, steady_issue
 from tvmmobile.virtual.profile import Block
 
 steady_cycles, waits_of = (partial(verb, step_of=step_of) for verb in (in_order.steady_cycles, in_order.waits_of))

@@ -69,24 +69,6 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     return folder
 
 
-def debian_folder(packages: Sequence[str]) -> Path:
-    """Unpack Debian's AArch64 packages of these names, without their dependencies, once, into a folder in the cache.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing or fails.
-    """
-    folder = cache_dir() / f"debian-{_digest([sorted(packages)])}"
-    with filling_cache(), made_once(folder) as made:
-        if made is not None:
-            apt, archives = _apt(made.parent, ""), made.parent / "archives"
-            archives.mkdir()
-            run_tool(
-                [*apt, "download", *packages], f"Downloading {', '.join(packages)} for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S, archives
-            )
-            _unpack_archives(archives, made)
-    return folder
-
-
 def programs_digest(board: Board, requirements: Sequence[str]) -> str:
     """Return a digest (16 hex digits) of a board's `python_sysroot` but for the clock, which no program decides by."""
     files = {name: text for name, text in core_files(board).items() if not name.endswith("_freq")}

@@ -173,10 +173,3 @@ def waits_of(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> dict[
     for _ in range(_TRIPS):
         issue.add_all(steps)
     return {name: 100 * cycles / max(issue.last_cycle, 1) for name, cycles in issue.waits.items()}
-
-
-def straight_issue(steps: Sequence[IssueStep]) -> int:
-    """Return the cycles until all of these steps have issued once, which is what a counter read before and after them shows."""
-    issue = _Issue()
-    issue.add_all(steps)
-    return issue.last_cycle

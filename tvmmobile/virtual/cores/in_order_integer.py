@@ -37,15 +37,6 @@ _BIT_FIELDS = frozenset(
 #: [llvm] Barriers, and others that are not arithmetic, take the branch pipeline: the next instruction issues a cycle later. How long a
 #: barrier waits for stores to end is not published.
 _SYSTEM = frozenset({"dmb", "dsb", "isb", "sb", "mrs", "msr", "dc", "ic", "svc", "brk", "udf", "clrex"})
-_ALU = (
-    *("add", "sub", "adds", "subs", "neg", "negs", "adc", "adcs", "sbc", "sbcs", "ngc", "ngcs", "cmp", "cmn", "tst", "ccmp", "ccmn"),
-    *("and", "ands", "orr", "orn", "eor", "eon", "bic", "bics", "mvn", "movk", "cls", "clz", "rbit", "rev", "rev16", "rev32"),
-    *("csel", "cset", "csetm", "csinc", "csinv", "csneg", "cinc", "cinv", "cneg"),
-    *(f"crc32{kind}{size}" for kind in ("", "c") for size in "bhwx"),
-    *("nop", "yield", "bti", "hint", "sev", "sevl", "wfe", "paciasp", "autiasp", "xpaclri"),
-)
-#: Instructions on general registers with known timing; others are treated as ALU instructions.
-GENERAL_NAMES = frozenset({*_MULTIPLY, *_DIVIDE, *_SHIFTS, *_BIT_FIELDS, *_SYSTEM, *_ALU})
 _SHIFTED = re.compile(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
 
 

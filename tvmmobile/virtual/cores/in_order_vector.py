@@ -61,22 +61,8 @@ PRODUCTS = frozenset(
 #: [slothy] Integer products wait one cycle for a sum that the one before made: they need what they add to at their last stage.
 ADDED_LATE = frozenset(("mla", "mls", "sdot", "udot", *_halves(_signed_or_not("mlal", "mlsl"))))
 HANDED_OVER = 3
-#: Instructions of four cycles that the tables below do not name.
-_FOUR = (
-    *("fabs", "fneg", "fabd", "fadd", "fsub", "fmax", "fmin", "fmaxnm", "fminnm"),  # [insn], [llvm]
-    *("faddp", "fmaxp", "fminp", "fmaxnmp", "fminnmp", "fmaxv", "fminv", "fmaxnmv", "fminnmv"),  # [insn], [llvm]
-    *(f"frint{mode}" for mode in "aimnpxz"),
-    *("frecpe", "frecpx", "frsqrte", "urecpe", "ursqrte"),  # [insn], [llvm53]
-    *("fcvt", "scvtf", "ucvtf", *_halves(("fcvtl", "fcvtn", "fcvtxn")), *(f"fcvt{mode}{sign}" for mode in "amnpz" for sign in "su")),
-    *_signed_or_not("maxv", "minv", "aba", "adalp", "rsra", "qshl", "qrshl"),  # [insn], [llvm]
-    *_halves(_signed_or_not("abal", "qxtn", "qshrn", "qrshrn")),
-    *_halves(("sqxtun", "sqshrun", "sqrshrun", "raddhn", "rsubhn")),
-    "sqshlu",
-)
 LATENCY = {name: cycles for cycles, names in ((1, _LOGIC), (2, _TWO), (3, _THREE)) for name in names}
 DIVISIONS = frozenset({"fdiv", "fsqrt"})
-#: All instructions with known timing.
-VECTOR_NAMES = frozenset({*LATENCY, *_FOUR, *PRODUCTS, *DIVISIONS})
 #: [insn] one in two cycles, 8 bytes or 16: sums of differences and of neighbours that accumulate.
 _TWO_CYCLES = frozenset((*_signed_or_not("adalp", "aba"), *_halves(_signed_or_not("abal"))))
 #: [slothy] 16 bytes narrowed by a shift.
