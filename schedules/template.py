@@ -40,6 +40,13 @@ def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
     return task.layer
 
 
+def layers_of(task: Task, kind: type[_Kind]) -> tuple[_Kind, ...]:
+    """The layers of a task, all of the kind that the template's space has checked."""
+    layers = tuple(layer for layer in task.region if isinstance(layer, kind))
+    assert len(layers) == len(task.region)
+    return layers
+
+
 def _steps() -> frozenset[str]:
     """The needs that `EPILOGUE` stands for."""
     return frozenset(f"{field}{step}" for field in ("clamp", "then") for step in ("", *(f"={curve}" for curve in CURVES)))

@@ -13,7 +13,8 @@ import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
 from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters, SumLayer
-from tvmmobile.graph.layouts import shuffle_of
+from tvmmobile.graph.layouts import channel_block, shuffle_of
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.vectors import Vectors
 from tvmmobile.schedules.space import round_up
@@ -77,6 +78,14 @@ def stores_vectors(layer: Conv2d, lanes: int) -> bool:
     return shuffle is None or shuffle[1] % lanes == 0
 
 
+def k_blocks(layer: Conv2d, task: Task, depth: int, channels: int) -> tuple[int, ...]:
+    """Choices for the input channels of a cache block, all of them or fewer: partial sums are stored and loaded as whole vectors."""
+    in_block = channel_block(layer.in_layout, layer.in_channels)
+    if channels % task.lanes or layer.pieces or not task.keeps_sums or not stores_vectors(layer, task.lanes):
+        return (0,)
+    return (0, *(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)))
+
+
 def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     names = ["bias", *(f"constant{number}" for number in range(layer.operands.count(CHANNEL)))]
@@ -104,9 +113,9 @@ class Ends(ABC):
     def begin(self, spot: Spot) -> Expr:
         """The start value of an accumulator."""
 
-    @abstractmethod
     def finish(self, value: Expr, spot: Spot) -> Expr:
-        """The value to store for a complete result."""
+        """The value to store for a complete result: the result itself, unless steps follow."""
+        return value
 
     def finished(self, _accumulators: Buffer, _spots: Sequence[Spot]) -> Buffer | None:
         """The values to store, one after another, unless they are computed one by one while they are stored."""

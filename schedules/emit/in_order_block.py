@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tvmmobile.graph.layers import Conv2d
 from tvmmobile.schedules.emit.in_order_loop import VECTOR_BYTES, inline_function, lower_half
 from tvmmobile.schedules.emit.in_order_order import REGISTERS, TEMPORARIES, HalfNeed, LoopAction, VectorHalf, shortest
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
@@ -197,35 +195,3 @@ def multiply_window(
     places = [(buffer, start + first * pitch) for buffer, start, pitch in (rows[row] for row in used)]
     count = 1 + max((output for output, _, _, _ in ordered), default=0)
     return multiply_in_order(kernel, acc, found, count, [*places, weights])
-
-
-def multiply_image(
-    kernel: Kernel,
-    acc: Buffer,
-    tile: tuple[range, Sequence[tuple[int, int]], int],
-    layer: Conv2d,
-    window: tuple[int, int],
-    lines: Sequence[tuple[Buffer, Expr]],
-    weights: tuple[Buffer, Expr],
-) -> bool:
-    """Emits one input channel's multiplications of a tile of an image convolution, if there is such a block; returns whether.
-
-    Args:
-        tile: rows of the kernel that are inside the image, the taps of each pixel along a row, and channels.
-        window: columns of the image that are read, from the first pixel's first one on.
-        lines: of each of these rows the buffer, and the element where the window begins.
-        weights: the buffer, and the element of the first of these rows' taps.
-    """
-    (taps_y, taps_x, width), (low, high) = tile, window
-    lanes, size = kernel.lanes, kernel.bytes
-    if high - low < lanes:
-        return False
-    found = []
-    for y, tap_x, j in itertools.product(range(len(taps_y)), range(layer.kernel[1]), range(width // lanes)):
-        for x, (first, end) in enumerate(taps_x):
-            if first <= tap_x < end:
-                offset = x * layer.stride[1] + tap_x
-                vector = min(low + (offset - low) // lanes * lanes, high - lanes)
-                w = VectorPlace(len(taps_y), ((y * layer.kernel[1] + tap_x) * width + j * lanes) * size)
-                found.append(Multiplication(x * width // lanes + j, w, VectorPlace(y, (vector - low) * size), offset - vector))
-    return multiply_in_order(kernel, acc, found, len(taps_x) * width // lanes, [*lines, weights])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tvmmobile.graph.machine import Machine
 
@@ -204,34 +204,38 @@ def shortest(
     return tuple(min(passes, key=lambda one: one.cycle).actions)
 
 
-@dataclass
-class _Pass:
-    """Fills cycle after cycle with up to two instructions."""
+class _Cycles:
+    """Instructions so far, and what the next ones depend on."""
 
-    multiplies: Multiplies
-    waiting: Sequence[HalfNeed]
-    advance: int
-    finish: int
-    policy: Policy
-    actions: list[LoopAction] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.to_load, self.to_insert = list(self.waiting), list(self.waiting)
-        self.loaded: dict[VectorHalf, tuple[int, int]] = {}  # temporary register, and the cycle from which it can be inserted
+    def __init__(self, multiplies: Multiplies, advance: int, pending: set[VectorHalf]) -> None:
+        self.multiplies, self.advance, self.pending = multiplies, advance, pending
         self.free = list(range(TEMPORARIES))
         self.ready: dict[tuple[str, int], int] = {}
-        self.pending = {need.half for need in self.waiting if not need.half.following}
-        self.cycle = self.done = 0
-        self.advanced = 0
-        self.advanced_at = 0
-        self.finished = 0
+        self.actions: list[LoopAction] = []
+        self.cycle = self.done = self.advanced = self.advanced_at = self.finished = 0
+
+    def _able(self) -> bool:
+        """Return whether the next FMLA's operands are ready."""
+        if self.done == len(self.multiplies):
+            return False
+        halves = self.multiplies[self.done][1]
+        return all(half not in self.pending and self.ready.get((half.of, half.index), 0) <= self.cycle for half in halves)
+
+
+class _Pass(_Cycles):
+    """Fills cycle after cycle with up to two instructions."""
+
+    def __init__(self, multiplies: Multiplies, waiting: Sequence[HalfNeed], advance: int, finish: int, policy: Policy) -> None:
+        super().__init__(multiplies, advance, {need.half for need in waiting if not need.half.following})
+        self.to_load, self.to_insert, self.finish, self.policy = list(waiting), list(waiting), finish, policy
+        self.loaded: dict[VectorHalf, tuple[int, int]] = {}  # temporary register, and the cycle from which it can be inserted
         self.quiet: set[int] = set()  # cycles without an FMLA
         while self.done < len(self.multiplies) or self.to_insert:
             self._cycle()
         self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, self.finish)]
 
     def _cycle(self) -> None:
-        due, able = self._insertable(), self._can_multiply()
+        due, able = self._insertable(), self._able()
         urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.policy.single)
         if urgent and (not able or self._adders_free()):
             while not self._adders_free():  # the core waits
@@ -255,12 +259,6 @@ class _Pass:
             return True
         soon = [need for need in self.to_insert if need.release <= self.done + 3]
         return bool(soon) and soon[0].need - self.done <= self.policy.train
-
-    def _can_multiply(self) -> bool:
-        if self.done == len(self.multiplies):
-            return False
-        halves = self.multiplies[self.done][1]
-        return all(half not in self.pending and self.ready.get((half.of, half.index), 0) <= self.cycle for half in halves)
 
     def _insertable(self) -> list[HalfNeed]:
         """Halves of different registers whose register is free and whose value has arrived."""
@@ -323,37 +321,25 @@ class _Pass:
         self.cycle += 1
 
 
-class _BesidePass:
+class _BesidePass(_Cycles):
     """An FMLA in each cycle in which its operands are ready, and beside it whatever is most urgent: a fetch, a load or an insertion."""
 
     def __init__(self, multiplies: Multiplies, waiting: Sequence[HalfNeed], advance: int, finish: int) -> None:
-        self.multiplies, self.advance = multiplies, advance
+        super().__init__(multiplies, advance, {need.half for need in waiting})
         self.to_fetch = [need for need in waiting if not _inserted(need.half)]
         self.to_load = [need for need in waiting if _inserted(need.half)]
         self.to_insert: list[tuple[HalfNeed, int, int]] = []  # with its temporary register, and the cycle from which it can be inserted
-        self.pending = {need.half for need in waiting}
-        self.free = list(range(TEMPORARIES))
-        self.ready: dict[tuple[str, int], int] = {}
-        self.actions: list[LoopAction] = []
-        self.cycle = self.done = self.advanced = self.advanced_at = 0
-        finished = 0
         while self.done < len(multiplies) or self.pending:
             able = self._able()
             if able:
                 self.actions.append(multiplies[self.done][0])
                 self.done += 1
             other = self._other()
-            if other is None and not self.pending and finished < finish:
-                other, finished = LoopAction(f"finish{finished}"), finished + 1
+            if other is None and not self.pending and self.finished < finish:
+                other, self.finished = LoopAction(f"finish{self.finished}"), self.finished + 1
             self.actions += [other] if other else []
             self.cycle += 1
-        self.actions += [LoopAction(f"finish{number}") for number in range(finished, finish)]
-
-    def _able(self) -> bool:
-        if self.done == len(self.multiplies):
-            return False
-        halves = self.multiplies[self.done][1]
-        return all(half not in self.pending and self.ready.get((half.of, half.index), 0) <= self.cycle for half in halves)
+        self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, finish)]
 
     def _other(self) -> LoopAction | None:
         """The next instruction beside an FMLA."""

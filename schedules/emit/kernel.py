@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,8 @@ Buffer = Any
 PLAIN = "tvmmobile.plain"
 #: A range of equal pieces: first and one after the last.
 Span = tuple[Expr, Expr]
+#: For each output along an axis its taps [low, high) that fall inside the input.
+Taps = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Run:
         start: first output index.
         count: number of tiles.
         size: outputs per tile.
-        taps: for each output of the tile its taps [low, high) that fall inside the input; equal for all tiles of a run.
+        taps: of the outputs of a tile; equal for all tiles of a run.
     """
 
     start: int
     count: int
     size: int
-    taps: tuple[tuple[int, int], ...]
+    taps: Taps
 
 
 def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
@@ -69,18 +72,6 @@ def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:
         else:
             runs.append(Run(start, 1, len(needed), needed))
     return runs
-
-
-@contextmanager
-def tiles(run: Run) -> Iterator[Expr]:
-    """A loop over the tiles of a run; yields the tile's first output index."""
-    from tvm.tirx.script import builder as T  # noqa: N812
-
-    if run.count == 1:
-        yield run.start
-        return
-    with T.serial(0, run.count) as tile:
-        yield run.start + tile * run.size
 
 
 @dataclass(frozen=True)
@@ -161,10 +152,46 @@ def share(thread: Expr, threads: int, count: int) -> Span:
     return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
 
 
-def vector_parts(extent: int, lanes: int) -> list[tuple[int, int, int]]:
-    """Whole vectors of an extent, then single elements: lanes, how many, and where they begin. Empty parts are left out."""
+def parts_of(extent: int, *sizes: int) -> Iterator[tuple[int, int, int]]:
+    """Cut an extent into parts of the first size, what remains into parts of the next one, and so on; yields a size, how many parts have
+    it, and where they begin. Sizes without parts are left out.
+    """
+    start = 0
+    for size in sizes:
+        count = (extent - start) // size
+        if count:
+            yield size, count, start
+        start += count * size
+
+
+@dataclass(frozen=True)
+class VectorGroup:
+    """Groups of consecutive vectors, all with equally many.
+
+    Attributes:
+        lanes, vectors: elements of a vector, and vectors of a group.
+        count: groups, one after another.
+        first: element with which they begin.
+    """
+
+    lanes: int
+    vectors: int
+    count: int
+    first: int
+
+    @property
+    def size(self) -> int:
+        """Elements of a group."""
+        return self.lanes * self.vectors
+
+
+def vector_groups(extent: int, lanes: int, most: int) -> list[VectorGroup]:
+    """Cut an extent into groups of `most` vectors, then one of the vectors that remain, then one of single elements."""
     whole, single = divmod(extent, lanes)
-    return [part for part in ((lanes, whole, 0), (1, single, whole * lanes)) if part[1]]
+    count, rest = divmod(whole, most)
+    first, last = count * most * lanes, whole * lanes
+    groups = (VectorGroup(lanes, most, count, 0), VectorGroup(lanes, rest, 1, first), VectorGroup(1, single, 1, last))
+    return [group for group in groups if group.count and group.vectors]
 
 
 class Kernel:
@@ -250,6 +277,16 @@ class Kernel:
             yield start + index
 
     @contextmanager
+    def pieces(self, first: Expr, count: Expr, size: int) -> Iterator[Expr]:
+        """A loop over `count` pieces that follow each other, unless there is only one; yields where each begins."""
+        with self.loop(count) as index:
+            yield first + index * size
+
+    def tiles(self, run: Run) -> AbstractContextManager[Expr]:
+        """A loop over the tiles of a run; yields the tile's first output index."""
+        return self.pieces(run.start, run.count, run.size)
+
+    @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:
         """A loop whose iterations are threads; yields the thread's number, `None` if there is only one.
 
@@ -287,6 +324,24 @@ class Kernel:
 
     def _in_registers(self, elements: int, dtype: str) -> Buffer:
         return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
+
+    def reduced(self, first: Expr, count: int, value_of: Callable[[Expr, int], Expr], join: Callable[[Expr, Expr], Expr]) -> Expr:
+        """One number of `count` values from an index on, vector by vector, in the type of `totals`.
+
+        Args:
+            value_of: maps an index and lanes to the values there.
+            join: of two numbers, or vectors of them.
+        """
+        found = []
+        for lanes, steps, start in parts_of(count, self.lanes, 1):
+            so_far = self.totals(lanes)
+            self.store(so_far, value_of(first + start, lanes), 0, lanes)
+            if steps > 1:
+                with self.loop(steps - 1) as step:
+                    value = value_of(first + start + (step + 1) * lanes, lanes)
+                    self.store(so_far, join(self.load(so_far, 0, lanes), value), 0, lanes)
+            found += [self.load(so_far, lane, 1) for lane in range(lanes)]
+        return self.T.bind(reduce(join, found))
 
     def widened(self, value: Expr, lanes: int) -> Expr:
         """Numbers in the type of `totals`; unchanged if that is not wider."""

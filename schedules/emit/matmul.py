@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -113,6 +114,22 @@ class Extent:
     count: int
     first: bool
     last: bool
+
+
+def depth_blocks(kernel: Kernel, depth: int, block: int) -> Iterator[AbstractContextManager[Extent]]:
+    """Blocks of K that need different code, the last one perhaps shorter: the first, those between in a loop, the last."""
+    count = -(-depth // block)
+    yield _depth_block(kernel, 0, 1, block if count > 1 else depth, True, count == 1)
+    if count > 2:
+        yield _depth_block(kernel, block, count - 2, block, False, False)
+    if count > 1:
+        yield _depth_block(kernel, (count - 1) * block, 1, depth - (count - 1) * block, False, True)
+
+
+@contextmanager
+def _depth_block(kernel: Kernel, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
+    with kernel.pieces(start, count, size) as at:
+        yield Extent(at, size, first, last)
 
 
 @dataclass(frozen=True)

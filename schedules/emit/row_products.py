@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
-from tvmmobile.schedules.space import round_up
+from tvmmobile.graph.machine import Machine
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, vector_groups
+from tvmmobile.schedules.space import Knobs, round_up
 
 #: From the number of a row to the index of its first element.
 Row = Callable[[Expr], Expr]
@@ -37,20 +37,13 @@ def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int]
 
 def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[Any, int]]:
     """Loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and the vectors."""
-    lanes = kernel.lanes
-    count, rest = divmod(extent // lanes, most)
-    if count:
-        yield _columns(kernel, 0, count, most * lanes), most
-    if rest:
-        yield _columns(kernel, count * most * lanes, 1, lanes), rest
-    if extent % lanes:
-        yield _columns(kernel, extent // lanes * lanes, 1, lanes), 1
+    for group in vector_groups(extent, kernel.lanes, most):
+        yield kernel.pieces(group.first, group.count, group.size), group.vectors if group.lanes > 1 else 1
 
 
-@contextmanager
-def _columns(kernel: Kernel, first: int, count: int, each: int) -> Iterator[Expr]:
-    with kernel.loop(count) as panel:
-        yield first + panel * each
+def holds_rows(machine: Machine, knobs: Knobs, rows: tuple[int, ...]) -> bool:
+    """Return whether a tile's sums and operands fit the registers, or its rows are the usual four, or the most there are if fewer."""
+    return knobs["rows"] == min(max(rows), 4) or (knobs["rows"] + 1) * (knobs["vectors"] + 1) <= machine.registers
 
 
 def row_products(kernel: Kernel, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], extents: tuple[int, int, int]) -> Buffer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import Ends, Spot
 from tvmmobile.schedules.emit.in_order_block import multiply_window
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece, Run, Taps, input_of, partition, vector_groups
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend only on the input channel of the same number.
@@ -27,7 +28,7 @@ class Weighted:
     """A weighted sum of values, with the same number of taps for each channel."""
 
     kernel: Kernel
-    taps: int
+    layer: Windowed
     weight: Buffer
 
     def __call__(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
@@ -36,7 +37,7 @@ class Weighted:
 
     def first(self, channel: Expr) -> Expr:
         """First element of the weights of a vector of channels."""
-        return channel * self.taps
+        return channel * math.prod(self.layer.kernel)
 
 
 def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
@@ -149,17 +150,11 @@ class WindowNest:
         """The whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
         T = self.kernel.T  # noqa: N806
         span = span or Span(0, self.layer.in_channels, 0)
-        if threads == 1:
-            for channels in self._groups(T.serial, span):
+        if threads == 1 or self.knobs["axis"] == 1:
+            for channels in self._groups(T.serial if threads == 1 else T.parallel, span):
                 with channels as group:
                     for run in self.part.rows:
-                        with tiles(run) as row:
-                            self._row(run, row, group)
-        elif self.knobs["axis"] == 1:
-            for channels in self._groups(T.parallel, span):
-                with channels as group:
-                    for run in self.part.rows:
-                        with tiles(run) as row:
+                        with self.kernel.tiles(run) as row:
                             self._row(run, row, group)
         else:
             for run in self.part.rows:
@@ -170,17 +165,10 @@ class WindowNest:
 
     def _groups(self, loop: Callable[[int, int], Any], span: Span) -> Iterator[AbstractContextManager[Channels]]:
         """The channels in groups: those of equal size in a loop, then what remains, then single ones."""
-        lanes = self.kernel.lanes
-        whole = span.count // lanes * lanes
-        size = min(self.knobs["channels"] or whole, whole)
-        shift = span.first - span.source
-        if whole:
-            count, rest = divmod(whole, size)
-            yield self._group(loop, count, Channels(lanes, size // lanes, span.first, shift))
-            if rest:
-                yield self._group(loop, 1, Channels(lanes, rest // lanes, span.first + count * size, shift))
-        if span.count % lanes:
-            yield self._group(loop, 1, Channels(1, span.count % lanes, span.first + whole, shift))
+        most = min(self.knobs["channels"] or span.count, span.count) // self.kernel.lanes
+        for group in vector_groups(span.count, self.kernel.lanes, max(most, 1)):
+            channels = Channels(group.lanes, group.vectors, span.first + group.first, span.first - span.source)
+            yield self._group(loop, group.count, channels)
 
     @contextmanager
     def _group(self, loop: Callable[[int, int], Any], groups: int, channels: Channels) -> Iterator[Channels]:
@@ -194,7 +182,7 @@ class WindowNest:
     def _row(self, run: Run, row: Expr, channels: Channels) -> None:
         """One row of tiles, channels innermost."""
         for column_run in self.part.columns:
-            with tiles(column_run) as column:
+            with self.kernel.tiles(column_run) as column:
                 if channels.count == 1:
                     self._tile(run, row, column_run, column, channels, 0)
                     continue
@@ -213,23 +201,10 @@ class WindowNest:
         left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
         corner = first_of(self.data, top * layer.width + left, channels, index) - channels.shift
         if not (self.kernel.inner and self._in_order(acc, row_run, column_run, corner, channel, lanes)):
-            for out, y, x, tap in self._products(row_run, column_run):
+            for out, y, x, tap in window_products(layer, row_run.taps, column_run.taps):
                 value = load(self.data.buffer, corner + (y * layer.width + x) * self.data.block, lanes)
                 store(acc, self.add(load(acc, out * lanes, lanes), value, channel, tap, lanes), out * lanes, lanes)
         self.ends.drain(acc, spots, self.output.buffer)
-
-    def _products(self, row_run: Run, column_run: Run) -> Iterator[tuple[int, int, int, int]]:
-        """Each output of a tile with a row and a column of the window it needs, and the tap at that place."""
-        layer = self.layer
-        for y in range((row_run.size - 1) * layer.stride[0] + layer.reach[0]):
-            for out_y in range(row_run.size):
-                tap_y, between = divmod(y - out_y * layer.stride[0], layer.dilation[0])
-                if between or not row_run.taps[out_y][0] <= tap_y < row_run.taps[out_y][1]:
-                    continue
-                for tap_x, out_x in itertools.product(range(layer.kernel[1]), range(column_run.size)):
-                    if column_run.taps[out_x][0] <= tap_x < column_run.taps[out_x][1]:
-                        x = out_x * layer.stride[1] + tap_x * layer.dilation[1]
-                        yield out_y * column_run.size + out_x, y, x, tap_y * layer.kernel[1] + tap_x
 
     def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
         """Emits the tile's multiplications in our own instruction order, if there is one."""
@@ -239,7 +214,7 @@ class WindowNest:
         height = (row_run.size - 1) * self.layer.stride[0] + self.layer.reach[0]
         rows = {y: (data, corner + y * self.layer.width * block, block) for y in range(height)}
         weights = self.add.weight, self.add.first(channel)
-        return multiply_window(self.kernel, acc, self._products(row_run, column_run), rows, weights)
+        return multiply_window(self.kernel, acc, window_products(self.layer, row_run.taps, column_run.taps), rows, weights)
 
     def _spots(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> Iterator[Spot]:
         """The outputs of a tile, row by row."""
@@ -251,6 +226,18 @@ class WindowNest:
                 return tensor.at((part.top + row + y) * self.layer.out_width + part.left + column + x, channel)
 
             yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes, taps=tall * wide)
+
+
+def window_products(layer: Windowed, taps_y: Taps, taps_x: Taps) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each output of a tile with a row and a column of the window it needs, and the tap at that place."""
+    for y, (out_y, (top, bottom)) in itertools.product(range((len(taps_y) - 1) * layer.stride[0] + layer.reach[0]), enumerate(taps_y)):
+        tap_y, between = divmod(y - out_y * layer.stride[0], layer.dilation[0])
+        if between or not top <= tap_y < bottom:
+            continue
+        for tap_x, (out_x, (left, right)) in itertools.product(range(layer.kernel[1]), enumerate(taps_x)):
+            if left <= tap_x < right:
+                x = out_x * layer.stride[1] + tap_x * layer.dilation[1]
+                yield out_y * len(taps_x) + out_x, y, x, tap_y * layer.kernel[1] + tap_x
 
 
 def first_of(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:

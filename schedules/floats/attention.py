@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tvmmobile.graph.layers import Array, Attention, HeadView, LayerParameters
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
-from tvmmobile.schedules.emit.row_products import Row, column_panels, row_products, turn_rows
+from tvmmobile.schedules.emit.row_products import Row, column_panels, holds_rows, row_products, turn_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import THREADS, Template, layer_of
 
@@ -36,11 +37,7 @@ class HeadAttention(Template):
         if not isinstance(layer, Attention) or task.precision != FLOAT32:
             return None
         options = {"rows": up_to((2, 4, 6), layer.queries), "vectors": (2, 3, 4)}
-
-        def fits(knobs: Knobs) -> bool:
-            rows, vectors = knobs["rows"], knobs["vectors"]
-            return rows == min(max(options["rows"]), 4) or (rows + 1) * (vectors + 1) <= task.machine.registers
-
+        fits = partial(holds_rows, task.machine, rows=options["rows"])
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -158,32 +155,16 @@ class _Head:
     def _softmax(self, row: int) -> Expr:
         """Replace a query's scores by exp(score - largest score); returns one over their sum."""
         kernel, T, base = self.kernel, self.kernel.T, row * self.pitch  # noqa: N806
-        largest = self._reduced(base, lambda so_far, value: T.max(so_far, value), lambda value, place, lanes: value)
 
-        def weighted(value: Expr, place: Expr, lanes: int) -> Expr:
-            weight = T.bind(kernel.vectors(lanes).exp_negative(value - kernel.splat(largest, lanes)))
+        def score(place: Expr, lanes: int) -> Expr:
+            return T.bind(kernel.load(self.scores, place, lanes))
+
+        largest = kernel.reduced(base, self.layer.keys, score, T.max)
+
+        def weighted(place: Expr, lanes: int) -> Expr:
+            weight = T.bind(kernel.vectors(lanes).exp_negative(score(place, lanes) - kernel.splat(largest, lanes)))
             kernel.store(self.scores, weight, place, lanes)
             return weight
 
-        total = self._reduced(base, lambda so_far, value: so_far + value, weighted)
+        total = kernel.reduced(base, self.layer.keys, weighted, add)
         return T.bind(kernel.number(1.0) / kernel.vectors(1).spoiled(total, largest))
-
-    def _reduced(self, base: int, join: Callable[[Expr, Expr], Expr], value_of: Callable[[Expr, Expr, int], Expr]) -> Expr:
-        """One number of all scores of a query."""
-        kernel, lanes, found = self.kernel, self.kernel.lanes, []
-        whole, single = divmod(self.layer.keys, lanes)
-        for width, count, start in ((lanes, whole, base), (1, single, base + whole * lanes)):
-            if not count:
-                continue
-            so_far = kernel.accumulators(width)
-            kernel.store(so_far, value_of(kernel.T.bind(kernel.load(self.scores, start, width)), start, width), 0, width)
-            if count > 1:
-                with kernel.loop(count - 1) as step:
-                    place = start + (step + 1) * width
-                    value = value_of(kernel.T.bind(kernel.load(self.scores, place, width)), place, width)
-                    kernel.store(so_far, join(kernel.load(so_far, 0, width), value), 0, width)
-            found += [kernel.load(so_far, lane, 1) for lane in range(width)]
-        result = found[0]
-        for value in found[1:]:
-            result = join(result, value)
-        return kernel.T.bind(result)

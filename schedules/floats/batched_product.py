@@ -12,7 +12,7 @@ from tvmmobile.graph.layers import Array, LayerParameters, Product
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
-from tvmmobile.schedules.emit.row_products import Row, column_panels, row_products, turn_rows
+from tvmmobile.schedules.emit.row_products import Row, column_panels, holds_rows, row_products, turn_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -36,11 +36,7 @@ class BatchedProduct(Template):
         if not isinstance(layer, Product) or task.precision.total != FLOAT32.name:
             return None
         options = {"rows": up_to((2, 4, 6), layer.rows), "vectors": up_to((1, 2, 3, 4), -(-layer.columns // task.lanes))}
-
-        def fits(knobs: Knobs) -> bool:
-            rows, vectors = knobs["rows"], knobs["vectors"]
-            return rows == min(max(options["rows"]), 4) or (rows + 1) * (vectors + 1) <= task.machine.registers
-
+        fits = partial(holds_rows, task.machine, rows=options["rows"])
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:

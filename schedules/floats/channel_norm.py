@@ -7,11 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 from tvmmobile.graph.layers import ChannelNorm
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, parts_of, share
 from tvmmobile.schedules.floats.norm import Norm, norm_constants, norm_shapes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import layer_of
@@ -87,7 +89,7 @@ class _Pixels:
         for total in self._totals(squared):
             spread = kernel.T.sqrt(total * share + kernel.T.Cast(total.ty.dtype, self.layer.epsilon))
             factors.append(bind(kernel.T.Cast(total.ty.dtype, 1.0) / spread))
-        for lanes, steps, start in vector_parts(channels, kernel.lanes):
+        for lanes, steps, start in parts_of(channels, kernel.lanes, 1):
             with kernel.loop(steps) as step:
                 channel = start + step * lanes
                 weight, *bias = (
@@ -101,7 +103,7 @@ class _Pixels:
     def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:
         """For each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
         kernel, channels, found = self.kernel, self.layer.channels, []
-        sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in vector_parts(channels, kernel.lanes)]
+        sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in parts_of(channels, kernel.lanes, 1)]
         for lanes, steps, start, buffer in sums:
             for pixel in range(self.count):
                 kernel.store(buffer, term(self._value(pixel, start, lanes), pixel, lanes), pixel * lanes, lanes)
@@ -113,10 +115,7 @@ class _Pixels:
                     kernel.store(buffer, kernel.load(buffer, pixel * lanes, lanes) + value, pixel * lanes, lanes)
         for pixel in range(self.count):
             terms = [kernel.load(buffer, pixel * lanes + lane, 1) for lanes, _, _, buffer in sums for lane in range(lanes)]
-            total = terms[0]
-            for one in terms[1:]:
-                total = total + one
-            found.append(kernel.T.bind(total))
+            found.append(kernel.T.bind(reduce(add, terms)))
         return found
 
     def _place(self, pixel: int, channel: Expr) -> Expr:

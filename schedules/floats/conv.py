@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
-from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.epilogue import Epilogue, layer_body, pack_constants, panel_spots, stores_vectors
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share, tiles
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, good_tile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -49,16 +48,10 @@ class Conv(Template):
         if (layer.groups > 1 or layer.pieces) and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
             return None
         depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
-        in_block = channel_block(layer.in_layout, layer.in_channels)
-        k_blocks = (
-            [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
-            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
-            else []
-        )
         options = {
             "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
             "columns": up_to((1, 2, 4, 6), round_up(channels, task.lanes), task.lanes),
-            "k_block": (0, *k_blocks),
+            "k_block": k_blocks(layer, task, depth, channels),
             "order": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
@@ -161,22 +154,18 @@ class _Nest:
         self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:
-        """The whole nest, shared by `threads`."""
-        with self.kernel.team(threads) as thread:
-            self._share(thread, threads)
-
-    def _share(self, thread: Expr, threads: int) -> None:
-        """A thread's rows, or its panels; a single panel goes to the last thread."""
+        """The whole nest. Threads share rows, or panels; a single panel goes to the last thread."""
         by_rows = self.knobs["axis"] == 0
-        rows = share(thread if by_rows else None, threads, self.layer.out_height)
-        for panel in panels(self.channels, self.knobs["columns"], self.kernel.lanes):
-            shared = not by_rows and panel.count > 1
-            alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
-            columns = share(thread if shared else None, threads, panel.count)
-            with self.kernel.where(*alone):
-                for parts in self._parts():
-                    with parts as part:
-                        self._panels(panel, columns, rows, part)
+        with self.kernel.team(threads) as thread:
+            rows = share(thread if by_rows else None, threads, self.layer.out_height)
+            for panel in panels(self.channels, self.knobs["columns"], self.kernel.lanes):
+                shared = not by_rows and panel.count > 1
+                alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
+                columns = share(thread if shared else None, threads, panel.count)
+                with self.kernel.where(*alone):
+                    for parts in self._parts():
+                        with parts as part:
+                            self._panels(panel, columns, rows, part)
 
     def _parts(self) -> Iterator[AbstractContextManager[_Part]]:
         """The groups in a loop, or one after another if each has its own pieces; windows one after another."""
@@ -204,34 +193,19 @@ class _Nest:
         """Panels of equal width."""
         if self.knobs["order"] == 1:
             with self.kernel.span(*span) as index:
-                for blocks in self._depth_blocks():
+                for blocks in depth_blocks(self.kernel, self.depth, self.knobs["k_block"] or self.depth):
                     with blocks as extent, self.kernel.span(*rows) as row:
                         self._row(panel, index, row, part, extent)
         else:
             with self.kernel.span(*rows) as row:
-                for blocks in self._depth_blocks():
+                for blocks in depth_blocks(self.kernel, self.depth, self.knobs["k_block"] or self.depth):
                     with blocks as extent, self.kernel.span(*span) as index:
                         self._row(panel, index, row, part, extent)
-
-    def _depth_blocks(self) -> Iterator[AbstractContextManager[Extent]]:
-        """Blocks of K: the first one, those between in a loop, the last one."""
-        block = self.knobs["k_block"] or self.depth
-        count = -(-self.depth // block)
-        yield self._depth_block(0, 1, block if count > 1 else self.depth, True, count == 1)
-        if count > 2:
-            yield self._depth_block(block, count - 2, block, False, False)
-        if count > 1:
-            yield self._depth_block((count - 1) * block, 1, self.depth - (count - 1) * block, False, True)
-
-    @contextmanager
-    def _depth_block(self, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
-        with self.kernel.span(0, count) as index:
-            yield Extent(start + index * size, size, first, last)
 
     def _row(self, panel: Panel, index: Expr, row: Expr, part: _Part, extent: Extent) -> None:
         """One row of the output × one panel × one block of K."""
         for run in self.columns:
-            with tiles(run) as column:
+            with self.kernel.tiles(run) as column:
                 self._tile(panel, index, row, run, column, part, extent)
 
     def _tile(self, panel: Panel, index: Expr, row: Expr, run: Run, column: Expr, part: _Part, extent: Extent) -> None:

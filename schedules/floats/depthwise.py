@@ -10,7 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
-from tvmmobile.schedules.emit.kernel import Buffer, Kernel
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.window_nest import Weighted, emit_windows, window_space, window_width
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
@@ -61,7 +61,7 @@ class Depthwise(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task, knobs)
         with layer_body(kernel, layer, layer.kernel[0] * layer.kernel[1] * layer.in_channels) as (buffers, epilogue):
-            emit_windows(epilogue, weighted(kernel, layer, buffers["weight"]), layer, knobs, buffers, task.threads)
+            emit_windows(epilogue, Weighted(kernel, layer, buffers["weight"]), layer, knobs, buffers, task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -77,8 +77,3 @@ class Depthwise(Template):
             parts += [vectors.ravel(), weight[:, whole:count].T.ravel()]
             weight = weight[:, count:]
         return [np.concatenate(parts), *pack_constants(parameters[0])]
-
-
-def weighted(kernel: Kernel, layer: Conv2d, weight: Buffer) -> Weighted:
-    """A weighted sum of values."""
-    return Weighted(kernel, layer.kernel[0] * layer.kernel[1], weight)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import add
 from typing import Any
 
 from tvmmobile.graph.layers import GroupNorm
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, parts_of, share, vector_groups
 from tvmmobile.schedules.floats.norm import Norm, norm_shapes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import layer_of
@@ -98,9 +99,10 @@ class _Image:
     def emit(self, first: Expr, last: Expr) -> None:
         """The result of some pixels."""
         kernel = self.kernel
-        for panels, lanes, vectors in self._panels():
-            with panels as panel:
-                channels = [panel + place * lanes for place in range(vectors)]
+        for group in vector_groups(self.layer.channels, kernel.lanes, self.vectors):
+            lanes = group.lanes
+            with kernel.pieces(group.first, group.count, group.size) as panel:
+                channels = [panel + place * lanes for place in range(group.vectors)]
                 means, factors = (
                     [kernel.T.bind(kernel.load(buffer, one, lanes)) for one in channels] for buffer in (self.means, self.factors)
                 )
@@ -122,8 +124,9 @@ class _Image:
             term_of: maps the first channel of a vector and its number of lanes to the term.
         """
         kernel, layer = self.kernel, self.layer
-        for panels, lanes, vectors in self._panels():
-            with panels as panel:
+        for group in vector_groups(layer.channels, kernel.lanes, self.vectors):
+            lanes, vectors = group.lanes, group.vectors
+            with kernel.pieces(group.first, group.count, group.size) as panel:
                 channels = [panel + place * lanes for place in range(vectors)]
                 terms = [term_of(channel, lanes) for channel in channels]
                 total = kernel.totals(vectors * lanes)
@@ -148,45 +151,12 @@ class _Image:
         kernel, layer = self.kernel, self.layer
         channels = layer.channels // layer.groups
         with kernel.loop(layer.groups) as group:
-            total = self._total(buffer, group * channels, channels)
+            total = kernel.reduced(group * channels, channels, partial(kernel.load, buffer), add)
             mean = kernel.T.bind(total * kernel.total(1 / (channels * layer.height * layer.width)))
             found = kernel.T.bind(finished(mean))
-            for lanes, steps, start in vector_parts(channels, kernel.lanes):
+            for lanes, steps, start in parts_of(channels, kernel.lanes, 1):
                 with kernel.loop(steps) as step:
                     kernel.store(buffer, kernel.splat(found, lanes), group * channels + start + step * lanes, lanes)
-
-    def _total(self, buffer: Buffer, first: Expr, count: int) -> Expr:
-        """The sum of neighbouring elements."""
-        kernel, found = self.kernel, []
-        for lanes, steps, start in vector_parts(count, kernel.lanes):
-            sums = kernel.totals(lanes)
-            kernel.store(sums, kernel.load(buffer, first + start, lanes), 0, lanes)
-            if steps > 1:
-                with kernel.loop(steps - 1) as step:
-                    value = kernel.load(buffer, first + start + (step + 1) * lanes, lanes)
-                    kernel.store(sums, kernel.load(sums, 0, lanes) + value, 0, lanes)
-            found += [kernel.load(sums, lane, 1) for lane in range(lanes)]
-        total = found[0]
-        for one in found[1:]:
-            total = total + one
-        return kernel.T.bind(total)
-
-    def _panels(self) -> Iterator[tuple[Any, int, int]]:
-        """Loops over all channels, a few vectors at a time, and then single ones: the first channel, lanes, and vectors."""
-        lanes = self.kernel.lanes
-        whole, single = divmod(self.layer.channels, lanes)
-        count, rest = divmod(whole, self.vectors)
-        if count:
-            yield self._panel(0, count, self.vectors * lanes), lanes, self.vectors
-        if rest:
-            yield self._panel(count * self.vectors * lanes, 1, lanes), lanes, rest
-        if single:
-            yield self._panel(whole * lanes, 1, 1), 1, single
-
-    @contextmanager
-    def _panel(self, first: int, count: int, each: int) -> Iterator[Expr]:
-        with self.kernel.loop(count) as panel:
-            yield first + panel * each
 
     def _value(self, pixel: Expr, channel: Expr, lanes: int) -> Expr:
         """Channels of a pixel, in the type of sums."""

@@ -9,8 +9,8 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import Epilogue, layer_body, pack_constants, panel_spots
-from tvmmobile.schedules.emit.in_order_block import multiply_image
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, partition, tiles
+from tvmmobile.schedules.emit.image_plane import add_plane
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, partition
 from tvmmobile.schedules.emit.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
@@ -108,7 +108,7 @@ class _Nest:
                     self._row(run, run.start + index)
             else:
                 self.lines = self._lines()
-                with tiles(run) as row:
+                with self.kernel.tiles(run) as row:
                     self._row(run, row)
 
     def _lines(self) -> Buffer | None:
@@ -137,10 +137,10 @@ class _Nest:
         for panel in self.widths:
             for pixel_run in self.pixels:
                 if self.knobs["order"] == 0:
-                    with tiles(pixel_run) as pixel, T.serial(0, panel.count) as index:
+                    with self.kernel.tiles(pixel_run) as pixel, T.serial(0, panel.count) as index:
                         self._tile(row_run, row, pixel_run, pixel, panel, index)
                 else:
-                    with T.serial(0, panel.count) as index, tiles(pixel_run) as pixel:
+                    with T.serial(0, panel.count) as index, self.kernel.tiles(pixel_run) as pixel:
                         self._tile(row_run, row, pixel_run, pixel, panel, index)
 
     def _tile(self, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, panel: Panel, index: Expr) -> None:
@@ -164,45 +164,15 @@ class _Nest:
 
     def _plane(self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr) -> None:
         """Adds one input channel."""
-        layer, load, store = self.layer, self.kernel.load, self.kernel.store
-        taps_y, taps_x = layer.kernel
-        reached = [x * layer.stride[1] + tap for x, (low, high) in enumerate(pixel_run.taps) for tap in (low, high - 1) if low < high]
-        segment = (min(reached), max(reached) + 1) if reached else (0, 0)
-        if self.kernel.inner and self._in_order(acc, row_run, row, pixel_run, pixel, width, weights, plane, segment):
-            return
-        data = self.data if self.lines is None else self.lines
-        for tap_y in range(*row_run.taps[0]):
+        layer, (taps_y, taps_x) = self.layer, self.layer.kernel
+        rows, lines = range(*row_run.taps[0]), []
+        for tap_y in rows:
             y = row * layer.stride[0] - layer.padding[0] + tap_y
             line = plane * layer.height + y if self.lines is None else plane * taps_y + tap_y
             start = line * layer.width + pixel * layer.stride[1] - layer.padding[1]
-            for tap_x in range(taps_x):
-                for j in range(0, width, self.kernel.lanes):
-                    tap = (plane * taps_y + tap_y) * taps_x + tap_x
-                    filter_tap = load(self.weight, weights + tap * width + j)
-                    for x in range(pixel_run.size):
-                        if pixel_run.taps[x][0] <= tap_x < pixel_run.taps[x][1]:
-                            position = x * width + j
-                            value = self.kernel.lane_within(data, start, x * layer.stride[1] + tap_x, *segment)
-                            store(acc, load(acc, position) + filter_tap * value, position)
+            lines.append((self.data if self.lines is None else self.lines, start))
 
-    def _in_order(
-        self,
-        acc: Buffer,
-        row_run: Run,
-        row: Expr,
-        pixel_run: Run,
-        pixel: Expr,
-        width: int,
-        weights: Expr,
-        plane: Expr,
-        segment: tuple[int, int],
-    ) -> bool:
-        """Emit a plane's multiplications in our own order; false, and nothing emitted, where they have none."""
-        layer, taps = self.layer, range(*row_run.taps[0])
-        places = []
-        for tap_y in taps:
-            y = row * layer.stride[0] - layer.padding[0] + tap_y
-            start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
-            places.append((self.data, start + segment[0]))
-        first = weights + (plane * layer.kernel[0] + taps.start) * layer.kernel[1] * width
-        return multiply_image(self.kernel, acc, (taps, pixel_run.taps, width), layer, segment, places, (self.weight, first))
+        def element(tap_y: int, tap_x: int) -> Expr:
+            return weights + ((plane * taps_y + tap_y) * taps_x + tap_x) * width
+
+        add_plane(self.kernel, acc, layer, (rows, pixel_run.taps, width), lines, (self.weight, element))

@@ -10,7 +10,7 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants, stores_vectors
+from tvmmobile.schedules.emit.epilogue import k_blocks, layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
@@ -48,18 +48,11 @@ class Pointwise(Template):
             return None
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
         # With a shuffled output, every vector's place is computed anyway.
-        in_block, out_layout = channel_block(layer.in_layout, depth), "NHWC" if shuffle_of(layer.out_layout) else layer.out_layout
-        out_block = channel_block(out_layout, channels)
-        # Partial sums of a block are stored and loaded as whole vectors.
-        k_blocks = (
-            tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
-            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
-            else ()
-        )
+        out_block = channel_block("NHWC" if shuffle_of(layer.out_layout) else layer.out_layout, channels)
         options = {
             "rows": up_to(tile_rows(task.machine, (1, 2, 3, 4, 5, 6, 7, 8)), pixels),
             "columns": up_to((1, 2, 3, 4, 6), round_up(channels, task.lanes), task.lanes),
-            "k_block": (0, *k_blocks),
+            "k_block": k_blocks(layer, task, depth, channels),
             "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
             "n_block": (0, *(n for n in (1, 2, 4, 8, 16) if n * 8 < channels)),
             "outer": (0, 1),

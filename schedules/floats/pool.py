@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Pool
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, VectorGroup, vector_groups
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -70,7 +69,7 @@ class PoolMean(Template):
         kernel, pixels = Kernel(task), layer.height * layer.width
         with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):
             source = Activation(data, pixels, layer.channels, channel_block(layer.in_layout, layer.channels))
-            for group in _groups(source, knobs["vectors"], task.lanes):
+            for group in vector_groups(source.block, task.lanes, knobs["vectors"]):
                 _Means(kernel, source, group, knobs["pixels"], share, output).emit(task.threads)
         return kernel.finish()
 
@@ -81,45 +80,18 @@ class PoolMean(Template):
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Channels that are summed together.
-
-    Attributes:
-        lanes, vectors: channels per vector, and number of vectors.
-        count: consecutive groups of them in every block.
-        first: channel of a block with which they begin.
-    """
-
-    lanes: int
-    vectors: int
-    count: int
-    first: int
-
-
-def _groups(source: Activation, vectors: int, lanes: int) -> Iterator[_Group]:
-    """The channels of a block: groups of equal size, then the vectors that remain, then single channels."""
-    whole, single = divmod(source.block, lanes)
-    count, rest = divmod(whole, vectors)
-    if count:
-        yield _Group(lanes, vectors, count, 0)
-    if rest:
-        yield _Group(lanes, rest, 1, count * vectors * lanes)
-    if single:
-        yield _Group(1, single, 1, whole * lanes)
-
-
-@dataclass(frozen=True)
 class _Means:
     """Emits the means of a group's channels, in every block.
 
     Attributes:
+        group: of a block's channels, which are summed together.
         pixels: in flight.
         share: a pixel's.
     """
 
     kernel: Kernel
     source: Activation
-    group: _Group
+    group: VectorGroup
     pixels: int
     share: Buffer
     output: Buffer
@@ -133,7 +105,7 @@ class _Means:
     def _emit_group(self, index: Expr) -> None:
         """The means of one group: sums begin with the first pixels, and are added up in the end."""
         kernel, group, pixels = self.kernel, self.group, self.pixels
-        size = group.vectors * group.lanes
+        size = group.size
         channel = index // group.count * self.source.block + group.first + index % group.count * size
         corner = self.source.at(0, channel)
         sums = kernel.totals(pixels * size)
@@ -151,7 +123,7 @@ class _Means:
 
     def _add(self, sums: Buffer, corner: Expr, pixel: Expr, count: int, first: bool = False) -> None:
         """Adds `count` pixels to as many sums, or begins the sums with them."""
-        kernel, lanes, size = self.kernel, self.group.lanes, self.group.vectors * self.group.lanes
+        kernel, lanes, size = self.kernel, self.group.lanes, self.group.size
         for place in range(0, count * size, lanes):
             stored = kernel.load(self.source.buffer, corner + (pixel + place // size) * self.source.block + place % size, lanes)
             value = kernel.widened(stored, lanes)

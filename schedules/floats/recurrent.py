@@ -106,9 +106,6 @@ class _Biased(Ends):
     def begin(self, spot: Spot) -> Expr:
         return self.kernel.load(self.bias, self.first + spot.channel, spot.lanes)
 
-    def finish(self, value: Expr, spot: Spot) -> Expr:
-        return value
-
 
 @dataclass(frozen=True)
 class _Block:

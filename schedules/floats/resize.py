@@ -12,7 +12,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, LayerParameters, Resize
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, parts_of, share
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -181,17 +181,8 @@ class _Nest:
 
     def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
         """Loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""
-        first = 0
-        for lanes in dict.fromkeys((self.vectors * self.kernel.lanes, self.kernel.lanes, 1)):
-            steps = (count - first) // lanes
-            if steps:
-                yield self._steps(first, steps, lanes), lanes
-            first += steps * lanes
-
-    @contextmanager
-    def _steps(self, first: int, steps: int, lanes: int) -> Iterator[Expr]:
-        with self.kernel.loop(steps) as step:
-            yield first + step * lanes
+        for lanes, steps, first in parts_of(count, self.vectors * self.kernel.lanes, self.kernel.lanes, 1):
+            yield self.kernel.pieces(first, steps, lanes), lanes
 
     def _between(self, axis: int, place: Expr) -> _Between:
         """The lines that an output row (axis 0) or column lies between."""

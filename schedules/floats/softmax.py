@@ -13,7 +13,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Softmax
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, parts_of, share
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -58,25 +58,16 @@ class AxisSoftmax(Template):
                     _Rows(kernel, layer, buffers, weights, row, 1).emit()
             else:
                 weights = None if layer.logarithm else kernel.scratch(layer.channels * vectors * kernel.lanes, totals=True)
-                for lanes, count, panels, start in _panels(layer.behind, kernel.lanes, vectors):
+                for size, panels, start in parts_of(layer.behind, vectors * kernel.lanes, kernel.lanes, 1):
+                    lanes = min(size, kernel.lanes)
                     with kernel.span(*share(thread, task.threads, layer.before * panels)) as panel:
-                        place = panel // panels * (layer.channels * layer.behind) + start + panel % panels * (lanes * count)
-                        _Columns(kernel, layer, buffers, weights, place, lanes, count).emit()
+                        place = panel // panels * (layer.channels * layer.behind) + start + panel % panels * size
+                        _Columns(kernel, layer, buffers, weights, place, lanes, size // lanes).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Minus infinity. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
         return [np.array([-np.inf], task.precision.numpy)]
-
-
-def _panels(extent: int, lanes: int, vectors: int) -> Iterator[tuple[int, int, int, int]]:
-    """Parts of an axis: so many vectors at a time, single ones, then single elements. Lanes, vectors, how often, and the first place."""
-    whole = extent // (lanes * vectors)
-    if whole:
-        yield lanes, vectors, whole, 0
-    start = whole * lanes * vectors
-    for width, count, offset in vector_parts(extent - start, lanes):
-        yield width, 1, count, start + offset
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tvmmobile.graph.machine import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.in_order_order import TileShape, inner_order
-from tvmmobile.schedules.emit.kernel import Activation, Kernel
+from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, tile_rows
 from tvmmobile.schedules.floats.strassen_nest import GROUPS, STEPS, emit_strassen
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
@@ -145,10 +145,8 @@ class Strassen(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task, knobs)
-        pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
-        with layer_body(kernel, layer, len(STEPS) * (depth // 2) * (channels // 2)) as (buffers, epilogue):
-            a = Activation(buffers["data"], pixels, depth, channel_block(layer.in_layout, depth))
-            c = Activation(buffers["output"], pixels, channels, channel_block(layer.out_layout, channels))
+        with layer_body(kernel, layer, len(STEPS) * (layer.in_channels // 2) * (layer.out_channels // 2)) as (buffers, epilogue):
+            (a, _), c = input_of(layer, buffers), output_of(layer, buffers["output"])
             emit_strassen(MatmulTile(kernel, a, buffers["weight"], c, task.lanes, epilogue), knobs, task.threads)
         return kernel.finish()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tvmmobile.schedules.emit.epilogue import Spot
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Span, share
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, depth_blocks
 from tvmmobile.schedules.space import Knobs
 
 #: A block of a 2×2 partition: (row, column).
@@ -102,26 +102,20 @@ class _Product:
 
 
 def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
-    """The whole product, from the tile's `a` to its `c`, with the knobs that `Strassen` describes."""
-    with tile.kernel.team(threads) as thread:
-        _emit_share(tile, knobs, thread, threads)
-
-
-def _emit_share(tile: MatmulTile, knobs: Knobs, thread: Expr, threads: int) -> None:
-    """A thread's share: some of the parts, or some of the panels of each."""
+    """The whole product, from the tile's `a` to its `c`, with `Strassen`'s knobs. Threads share parts, or panels of each."""
     size = -(-tile.a.pixels // knobs["parts"])
     whole, rest = divmod(tile.a.pixels, size)
     by_parts = knobs["axis"] == 1
     nests = [StrassenNest(tile, knobs, count) for count in (size, rest) if count]
-    scratch = tile.kernel.scratch(max(nest.scratch_elements for nest in nests))
-
-    panels = share(None if by_parts else thread, threads, nests[0].panels)
-    begin, end = share(thread if by_parts else None, threads, whole)
-    with tile.kernel.loop(end - begin) as part:
-        nests[0].emit((begin + part) * size, panels, scratch)
-    if rest:
-        with tile.kernel.where(*([thread == threads - 1] if by_parts and thread is not None else [])):
-            nests[1].emit(whole * size, panels, scratch)
+    with tile.kernel.team(threads) as thread:
+        scratch = tile.kernel.scratch(max(nest.scratch_elements for nest in nests))
+        panels = share(None if by_parts else thread, threads, nests[0].panels)
+        begin, end = share(thread if by_parts else None, threads, whole)
+        with tile.kernel.loop(end - begin) as part:
+            nests[0].emit((begin + part) * size, panels, scratch)
+        if rest:
+            with tile.kernel.where(*([thread == threads - 1] if by_parts and thread is not None else [])):
+                nests[1].emit(whole * size, panels, scratch)
 
 
 class StrassenNest:
@@ -153,26 +147,15 @@ class StrassenNest:
         weights: Expr = 0
         known: set[Block] = set()
         for group in GROUPS:
-            for part, repeats in self._parts():
-                with self.kernel.loop(repeats) as index:
-                    now = replace(part, start=part.start + index * self.k_block)
+            for blocks in depth_blocks(self.kernel, self.depth, self.k_block):
+                with blocks as now:
                     products = []
                     for number, step in enumerate(group):
                         place = weights + (now.start * len(group) + number * now.count) * self.channels
                         products.append(_Product(step, now, place, frozenset(known)))
-                        known |= {step.base, *(step.copies if part.last else ())}
+                        known |= {step.base, *(step.copies if now.last else ())}
                     self._pixels(products, panels, scratch)
             weights += len(group) * self.depth * self.channels
-
-    def _parts(self) -> list[tuple[Extent, int]]:
-        """Parts of K that need different code, and how many follow each other."""
-        block = self.k_block
-        blocks = -(-self.depth // block)
-        if blocks == 1:
-            return [(Extent(0, block, True, True), 1)]
-        done = (blocks - 1) * block
-        middle = [(Extent(block, block, False, False), blocks - 2)] if blocks > 2 else []
-        return [(Extent(0, block, True, False), 1), *middle, (Extent(done, self.depth - done, False, True), 1)]
 
     def _pixels(self, products: list[_Product], panels: Span, scratch: Buffer) -> None:
         """Pixel blocks of some products: for each the sum of A, then all panels."""

@@ -32,10 +32,6 @@ class PoolEnds(Ends):
         """Return the given value."""
         return self.kernel.splat(self.start[0], spot.lanes)
 
-    def finish(self, value: Expr, spot: Spot) -> Expr:
-        """Return the value itself."""
-        return value
-
 
 class WindowPooling(Template):
     """Takes one pool of any window, stride and padding, NHWC, its input in one tensor or in pieces.

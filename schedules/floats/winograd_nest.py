@@ -15,9 +15,8 @@ from math import gcd
 from typing import TypeVar
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.graph.layouts import channel_block
 from tvmmobile.schedules.emit.epilogue import Ends, Epilogue, Spot, spot_at
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, Span, input_of, share
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, Span, input_of, output_of, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
@@ -68,15 +67,11 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class _Products(Ends):
-    """Sums that start at zero and are stored unchanged."""
+    """Sums that start at zero."""
 
     def begin(self, spot: Spot) -> Expr:
         """Zeros."""
         return self.kernel.splat(self.kernel.number(0.0), spot.lanes)
-
-    def finish(self, value: Expr, spot: Spot) -> Expr:
-        """The sum."""
-        return value
 
 
 class _PointNest(MatmulNest):
@@ -109,8 +104,7 @@ class WinogradNest:
         self.grid = TileGrid(layer, knobs["size"], knobs["tiles"])
         whole, pieces = input_of(layer, buffers)
         self.pieces = pieces or (Piece(whole, 0, layer.in_channels),)
-        pixels = layer.out_height * layer.out_width
-        self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
+        self.c = output_of(layer, buffers["output"])
         self.weight = buffers["weight"]
         #: Output channels of a part, and elements of its weights at a point.
         self.channels = layer.out_channels // knobs["parts"]
@@ -125,25 +119,21 @@ class WinogradNest:
         self.out_pitch = round_up(self.grid.block * self.channels, line) + line
 
     def emit(self, threads: int) -> None:
-        """The whole nest, shared by `threads`."""
-        with self.kernel.team(threads) as thread:
-            self._share(thread, threads)
-
-    def _share(self, thread: Expr, threads: int) -> None:
-        """A thread's blocks of tiles, or its parts of the output channels; the last thread gets the remaining tiles."""
+        """The whole nest. Threads share blocks of tiles, or parts of the output channels; the last thread gets the remaining tiles."""
         points, size = self.filtering.values**2, self.grid.block
-        self.inputs = self.kernel.scratch(points * self.in_pitch)
-        self.products = self.kernel.scratch(points * self.out_pitch)
-        self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
-        by_blocks = self.knobs["axis"] == 0
-        whole, rest = divmod(self.grid.tiles, size)
-        parts = share(None if by_blocks else thread, threads, self.knobs["parts"])
-        begin, end = share(thread if by_blocks else None, threads, whole)
-        with self.kernel.span(begin, end) as block:
-            self._block(block * size, size, parts)
-        if rest:
-            with self.kernel.where(*([thread == threads - 1] if by_blocks and thread is not None else [])):
-                self._block(whole * size, rest, parts)
+        with self.kernel.team(threads) as thread:
+            self.inputs = self.kernel.scratch(points * self.in_pitch)
+            self.products = self.kernel.scratch(points * self.out_pitch)
+            self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
+            by_blocks = self.knobs["axis"] == 0
+            whole, rest = divmod(self.grid.tiles, size)
+            parts = share(None if by_blocks else thread, threads, self.knobs["parts"])
+            begin, end = share(thread if by_blocks else None, threads, whole)
+            with self.kernel.span(begin, end) as block:
+                self._block(block * size, size, parts)
+            if rest:
+                with self.kernel.where(*([thread == threads - 1] if by_blocks and thread is not None else [])):
+                    self._block(whole * size, rest, parts)
 
     def _block(self, first: Expr, count: int, parts: Span) -> None:
         """`count` tiles from `first` on, for some of the parts."""

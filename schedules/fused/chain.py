@@ -18,7 +18,7 @@ from tvmmobile.schedules.floats.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.fused.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
 from tvmmobile.schedules.fused.chain_nest import ChainNest, panel_width
 from tvmmobile.schedules.space import Knobs, Space, up_to
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template, layers_of
 
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
 MOST_LAYERS = 4
@@ -98,8 +98,7 @@ class Chain(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, kinds of layers, bytes that the cache has to hold, waste of tiles, and reads and work done twice."""
-        layers = chain_of(task)
-        assert layers is not None
+        layers = layers_of(task, Conv2d)
         memory = arrange(layers, knobs, task)
         last, dearest = memory.stages[-1], max(layers, key=lambda layer: layer.macs)
         kinds = [_kind(layer, task.lanes) for layer in layers]
@@ -123,8 +122,7 @@ class Chain(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layers = chain_of(task)
-        assert layers is not None
+        layers = layers_of(task, Conv2d)
         kernel = Kernel(task, knobs)
         shapes = {"data": layers[0].input_shape, **task.side_shapes}
         for index, layer in enumerate(layers):
@@ -136,8 +134,7 @@ class Chain(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights and constants of every layer in order."""
-        layers = chain_of(task)
-        assert layers is not None
+        layers = layers_of(task, Conv2d)
         packed = []
         for layer, own in zip(layers, parameters, strict=True):
             packed += [_pack_weight(layer, knobs, own.weight, task.lanes), *pack_constants(own)]

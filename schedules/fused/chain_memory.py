@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.space import Knobs, round_up
 
 
@@ -124,10 +125,6 @@ def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
         if not borders or all(length == tile or length >= 2 * tile for length in lengths):
             return tile
     return 1
-
-
-#: Bytes of a cache line, to which everything is aligned.
-LINE_BYTES = 64
 
 
 def readers_along(layers: Sequence[Conv2d], axis: int) -> list[Reader]:

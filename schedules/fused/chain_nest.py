@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.emit.epilogue import Epilogue, Spot, constant_shapes
-from tvmmobile.schedules.emit.in_order_block import multiply_image, multiply_window
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, cut, share, taps_along
+from tvmmobile.schedules.emit.image_plane import add_plane
+from tvmmobile.schedules.emit.in_order_block import multiply_window
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Taps, cut, share, taps_along
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, panels
+from tvmmobile.schedules.emit.window_nest import window_products
 from tvmmobile.schedules.fused.chain_memory import arrange
-from tvmmobile.schedules.fused.chain_place import Moment, Place, Taps
+from tvmmobile.schedules.fused.chain_place import Moment, Place
 from tvmmobile.schedules.space import Knobs
 
 
@@ -78,7 +81,7 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     width, pixels = panel.width, len(taps_x)
     channel = panel.channel + index * width
-    size, stride = layer.kernel[0] * layer.kernel[1], layer.stride[1]
+    size = math.prod(layer.kernel)
     buffer, weights = place.weights
     target, first = place.target(row)
     acc = kernel.accumulators(pixels * width)
@@ -87,24 +90,16 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
         for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes))
     ]
     place.epilogue.fill(acc, spots)
-    reached = [x * stride + tap for x, (low, high) in enumerate(taps_x) for tap in range(low, high)]
-    window = (min(reached), max(reached) + 1) if reached else (0, 0)
-    left = column * stride - layer.padding[1]
+    left = column * layer.stride[1] - layer.padding[1]
     # With all input channels unrolled LLVM hoists weights out of the loop over pixels, and spills them.
     with place.kernel.loop(layer.in_channels) as plane:
         lines = [(plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap) * layer.width + left for tap in taps_y]
-        own = weights + channel * (layer.in_channels * size) + (plane * size + taps_y.start * layer.kernel[1]) * width
-        places = [(place.data, line + window[0]) for line in lines]
-        done = kernel.inner and multiply_image(kernel, acc, (taps_y, taps_x, width), layer, window, places, (buffer, own))
-        for tap_y, line in () if done else zip(taps_y, lines, strict=True):
-            for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, kernel.lanes)):
-                number = plane * size + tap_y * layer.kernel[1] + tap_x
-                values = kernel.load(buffer, weights + channel * (layer.in_channels * size) + number * width + j)
-                for x, (low, high) in enumerate(taps_x):
-                    if low <= tap_x < high:
-                        position = x * width + j
-                        pixel = kernel.lane_within(place.data, line, x * stride + tap_x, *window)
-                        kernel.store(acc, kernel.load(acc, position) + values * pixel, position)
+
+        def element(tap_y: int, tap_x: int, plane: Expr = plane) -> Expr:
+            number = plane * size + tap_y * layer.kernel[1] + tap_x
+            return weights + channel * (layer.in_channels * size) + number * width
+
+        add_plane(kernel, acc, layer, (taps_y, taps_x, width), [(place.data, line) for line in lines], (buffer, element))
     place.epilogue.drain(acc, spots, target.buffer)
 
 
@@ -177,20 +172,12 @@ def _depthwise_tile(
 ) -> None:
     """One tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
-    size, width = layer.kernel[0] * layer.kernel[1], len(taps_x)
     buffer, weights = place.weights
     lanes = kernel.lanes
-    acc = kernel.accumulators(len(taps_y) * width * lanes)
+    acc = kernel.accumulators(len(taps_y) * len(taps_x) * lanes)
     place.epilogue.fill(acc, spots)
-    products = []
-    for y, out_y in itertools.product(range(len(windows)), range(len(taps_y))):
-        tap_y = y - out_y * layer.stride[0]
-        if not taps_y[out_y][0] <= tap_y < taps_y[out_y][1]:
-            continue
-        for tap_x, (out_x, (first, end)) in itertools.product(range(layer.kernel[1]), enumerate(taps_x)):
-            if first <= tap_x < end:
-                products.append((out_y * width + out_x, y, out_x * layer.stride[1] + tap_x, tap_y * layer.kernel[1] + tap_x))
-    own = weights + channel * size
+    products = list(window_products(layer, taps_y, taps_x))
+    own = weights + channel * math.prod(layer.kernel)
     if not (kernel.inner and multiply_window(kernel, acc, products, dict(enumerate(windows)), (buffer, own))):
         for out, y, x, number in products:
             data, line, pitch = windows[y]
@@ -261,25 +248,21 @@ class ChainNest:
         self.stages = self.memory.stages
 
     def emit(self) -> None:
-        """The whole nest."""
-        steps = self.stages[-1].rows.pieces
-        with self.kernel.team(self.threads) as thread:
-            self._share(*share(thread, self.threads, steps))
-
-    def _share(self, begin: Expr, end: Expr) -> None:
-        """Steps `begin` to `end`, after those that their halos need."""
-        scratch = self.kernel.scratch(self.memory.elements)
+        """The whole nest. A thread's steps come after those that their halos need."""
         lead = self.stages[0].rows.lead
-        with self.kernel.loop(self.stages[-1].columns.pieces) as part, self.kernel.loop(self.knobs["blocks"]) as block:
-            if self.knobs["gather"]:
-                self._gather(scratch, block)
-            with self.T.serial(0, end - begin + lead) as count:
-                # Bound to variables they are opaque to TVM's analysis of regions, which divides by zero over their expressions.
-                step = self.T.bind(begin - lead + count)
-                opaque = part if isinstance(part, int) else self.T.bind(part)
-                moment = Moment(block, opaque, step, begin - lead)
-                for index in range(len(self.stages)):
-                    self._layer(index, scratch, moment, count)
+        with self.kernel.team(self.threads) as thread:
+            begin, end = share(thread, self.threads, self.stages[-1].rows.pieces)
+            scratch = self.kernel.scratch(self.memory.elements)
+            with self.kernel.loop(self.stages[-1].columns.pieces) as part, self.kernel.loop(self.knobs["blocks"]) as block:
+                if self.knobs["gather"]:
+                    self._gather(scratch, block)
+                with self.T.serial(0, end - begin + lead) as count:
+                    # Bound to variables they are opaque to TVM's analysis of regions, which divides by zero over their expressions.
+                    step = self.T.bind(begin - lead + count)
+                    opaque = part if isinstance(part, int) else self.T.bind(part)
+                    moment = Moment(block, opaque, step, begin - lead)
+                    for index in range(len(self.stages)):
+                        self._layer(index, scratch, moment, count)
 
     def _layer(self, index: int, scratch: Buffer, moment: Moment, count: Expr) -> None:
         """A layer in a step, unless no later one needs it there."""

@@ -7,14 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.graph.layouts import channel_block
 from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, cut, taps_along
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Taps, cut, input_of, output_of, taps_along
 from tvmmobile.schedules.fused.chain_memory import ChainAxis, Stage, tile_for
 from tvmmobile.schedules.space import Knobs
-
-#: For each output along an axis its taps [low, high).
-Taps = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -84,20 +80,14 @@ class Place:
 
     def input(self, row: Expr) -> tuple[Activation, Expr]:
         """The buffer with an input row, and the pixel of column 0 in it."""
-        layer = self.layer
         if self.source is None:
-            channels = layer.in_channels
-            activation = Activation(self.data, layer.height * layer.width, channels, channel_block(layer.in_layout, channels))
-            return activation, row * layer.width
+            return input_of(self.layer, {"data": self.data})[0], row * self.layer.width
         return self._buffered(self.source, row, 0), 0
 
     def target(self, row: Expr) -> tuple[Activation, Expr]:
         """The buffer for an output row, its channels counted over all blocks, and the pixel of column 0 in it."""
-        layer = self.layer
         if self.last:
-            channels = layer.out_channels
-            pixels = layer.out_height * layer.out_width
-            return Activation(self.output, pixels, channels, channel_block(layer.out_layout, channels)), row * layer.out_width
+            return output_of(self.layer, self.output), row * self.layer.out_width
         return self._buffered(self.stage, row, self.first_channel), 0
 
     def spot(self, target: Expr, row: Expr, column: Expr, channel: Expr) -> Spot:
@@ -167,7 +157,7 @@ class Place:
         taps = taps_along(self.layer, 1)
         if axis.pieces == 1:
             for run in cut(taps, min(wanted, axis.size)):
-                yield run.taps, lambda run=run: self._run(run.start, run.count, run.size)  # type: ignore[misc]
+                yield run.taps, lambda run=run: self.kernel.tiles(run)  # type: ignore[misc]
             return
         tile = tile_for(axis, wanted, borders=True)
         full = (0, self.layer.kernel[1])
@@ -194,11 +184,6 @@ class Place:
         with self.kernel.loop(count) as index:
             start = begin + index * tile
             yield start if exact else T.min(start, end - tile)
-
-    @contextmanager
-    def _run(self, start: int, count: int, size: int) -> Iterator[Expr]:
-        with self.kernel.loop(count) as index:
-            yield start + index * size
 
     @contextmanager
     def _only(self, condition: Expr, start: int) -> Iterator[Expr]:

@@ -10,7 +10,7 @@ from tvmmobile.graph.integers import adds
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer
-from tvmmobile.schedules.emit.matmul import MatmulTile, packed_elements
+from tvmmobile.schedules.emit.matmul import MatmulTile
 from tvmmobile.schedules.emit.window_nest import OutputPart
 from tvmmobile.schedules.fused.separable import (
     LEAST_BYTES,
@@ -23,11 +23,11 @@ from tvmmobile.schedules.fused.separable import (
     separable_layers,
 )
 from tvmmobile.schedules.integers.depthwise import LongDepthwise, LongNest, WindowKernel
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerTemplate, constant_shapes
-from tvmmobile.schedules.integers.long import LongProduct, LongTile, tables_of
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerTemplate, TileKnobs, constant_shapes
+from tvmmobile.schedules.integers.long import LongProduct, long_tile
 from tvmmobile.schedules.integers.steps import STEP
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import LAYERS
+from tvmmobile.schedules.template import LAYERS, layers_of
 
 _DEPTHWISE, _PRODUCT = LongDepthwise(), LongProduct()
 #: The share of the first-level cache for the product's weights, which pass through it with every strip: with more, what lies between the
@@ -67,24 +67,20 @@ class LongSeparable(IntegerTemplate):
         if adds(first) or not second.is_pointwise or second.in_channels * second.out_channels > WEIGHT_SHARE * task.machine.l1d_bytes:
             return None
         height, width = first.out_height, first.out_width
+        windows = TileKnobs(LongDepthwise.tiles, height, width, names=("dw_rows", "dw_columns"))
+        products = TileKnobs(_TILES, width, round_up(second.out_channels, LANES))
         options = {
             "strip": up_to((1, 2, 4, 8), height),
             "parts": tuple(parts for parts in (1, 2, 4) if parts == 1 or width >= LEAST_WIDTH * parts),
-            "dw_rows": up_to((1, 2), height),
-            "dw_columns": up_to(tuple(sorted({columns for _, columns in LongDepthwise.tiles})), width),
-            "rows": up_to(tuple(sorted({rows for rows, _ in _TILES})), width),
-            "columns": up_to(tuple(sorted({columns for _, columns in _TILES})), round_up(second.out_channels, LANES)),
+            **windows.options,
+            **products.options,
             "order": (0, 1),
         }
-        kept = [
-            {(min(rows, max(options[names[0]])), min(columns, max(options[names[1]]))) for rows, columns in tiles}
-            for names, tiles in ((("dw_rows", "dw_columns"), LongDepthwise.tiles), (("rows", "columns"), _TILES))
-        ]
 
         def fits(knobs: Knobs) -> bool:
             between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels
-            tiles = (knobs["dw_rows"], knobs["dw_columns"]) in kept[0] and (knobs["rows"], knobs["columns"]) in kept[1]
-            return tiles and knobs["dw_rows"] <= knobs["strip"] and LEAST_BYTES <= between <= STRIP_SHARE * task.machine.l1d_bytes
+            tiles_fit = windows.fits(knobs) and products.fits(knobs)
+            return tiles_fit and knobs["dw_rows"] <= knobs["strip"] and LEAST_BYTES <= between <= STRIP_SHARE * task.machine.l1d_bytes
 
         row = width * first.out_channels
         usual = {"strip": max(2, nearest(options["strip"], USUAL_BYTES / row)), "parts": nearest(options["parts"], 2 * row / USUAL_BYTES)}
@@ -93,9 +89,7 @@ class LongSeparable(IntegerTemplate):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """The single templates' features, the strip's size, and what it wastes."""
-        layers = separable_layers(task)
-        assert layers is not None
-        first, second = layers
+        first, second = layers_of(task, Conv2d)
         pixels = knobs["strip"] * -(-first.out_width // knobs["parts"])
         return [
             *_DEPTHWISE.features(alone(task)[0], depthwise_knobs(knobs)),
@@ -107,14 +101,11 @@ class LongSeparable(IntegerTemplate):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layers = separable_layers(task)
-        assert layers is not None
-        first, second = layers
+        first, second = layers_of(task, Conv2d)
         kernel = _Kernel(task)
-        elements = packed_elements(second.out_channels, knobs["columns"], -(-second.in_channels // STEP), LANES)
         windows = {"weight": (math.prod(first.kernel) * first.in_channels,), **constant_shapes(first), **_DEPTHWISE.tables(first)}
-        tables = tables_of(second.in_channels, second.out_channels, knobs["columns"])
-        product = {"weight": (elements * STEP,), **constant_shapes(second), **tables}
+        sizes = second.in_channels, second.out_channels, knobs["columns"]
+        product = {"weight": (_PRODUCT.packed_bytes(*sizes),), **constant_shapes(second), **_PRODUCT.tables(*sizes)}
         shapes = {f"{_FIRST}{name}": shape for name, shape in windows.items()} | product
         with kernel.named_body(data=first.input_shape, **task.side_shapes, **shapes, output=second.output_shape) as buffers:
             _Nest(kernel, task, knobs, buffers).emit()
@@ -157,7 +148,6 @@ class _Nest(StripNest):
         LongNest(ends, None, self.first, knobs, part, source, between, ends.buffers["weight"]).emit(1)  # type: ignore[arg-type]
 
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        ends, depth, columns = IntegerEnds(self.kernel, self.second, self.given[1]), self.second.in_channels, self.knobs["columns"]
+        ends, depth = IntegerEnds(self.kernel, self.second, self.given[1]), self.second.in_channels
         steps = -(-depth // STEP)
-        a, table = Activation(between.buffer, between.pixels, steps, steps), self.given[1].get("steps")
-        return LongTile(self.kernel, a, ends.buffers["weight"], output, 1, ends, bytes=depth, columns=columns, table=table)
+        return long_tile(ends, Activation(between.buffer, between.pixels, steps, steps), output, depth, self.knobs["columns"])

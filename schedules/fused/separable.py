@@ -6,22 +6,21 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
-from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import Epilogue, constant_shapes
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, cut, partition, share
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, cut, input_of, output_of, partition, share
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.emit.window_nest import OutputPart, WindowNest
-from tvmmobile.schedules.floats.depthwise import Depthwise, weighted
+from tvmmobile.schedules.emit.window_nest import OutputPart, Weighted, WindowNest
+from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template, layers_of
 
 #: The share of the first-level cache for a strip's intermediate result, and the fewest bytes that still amortise a strip's start.
 STRIP_SHARE, LEAST_BYTES = 0.5, 2048
@@ -98,9 +97,7 @@ class Separable(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """The single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
-        layers = separable_layers(task)
-        assert layers is not None
-        first, second = layers
+        first, second = layers_of(task, Conv2d)
         width = -(-first.out_width // knobs["parts"])
         pixels = knobs["strip"] * width
         return [
@@ -115,9 +112,7 @@ class Separable(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layers = separable_layers(task)
-        assert layers is not None
-        first, second = layers
+        first, second = layers_of(task, Conv2d)
         kernel = Kernel(task, knobs)
         packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels, task.lanes)
         shapes = {
@@ -209,10 +204,8 @@ class StripNest(ABC):
     """
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer], lanes: int) -> None:
-        layers = separable_layers(task)
-        assert layers is not None
         self.kernel, self.knobs, self.threads, self.buffers, self.lanes = kernel, knobs, task.threads, buffers, lanes
-        self.first, self.second = layers
+        self.first, self.second = layers_of(task, Conv2d)
         own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
         #: Each layer's constants by its own names, and its other inputs.
         self.given = [{**given, **task.sides_of(place, buffers)} for place, given in enumerate((own, buffers))]
@@ -229,27 +222,20 @@ class StripNest(ABC):
         """A tile of the product."""
 
     def emit(self) -> None:
-        """The whole nest."""
+        """The whole nest; a thread's strips have a scratch buffer of their own."""
         with self.kernel.team(self.threads) as thread:
-            self._share(thread)
-
-    def _share(self, thread: Expr) -> None:
-        """The strips of one thread, with a scratch buffer of its own."""
-        scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
-        for rows, columns in itertools.product(self.rows, self.columns):
-            strips = rows.count * columns.count
-            begin, end = share(thread, self.threads, strips)
-            with self.kernel.T.serial(begin, end) as strip:
-                row, column = (strip // columns.count, strip % columns.count) if columns.count > 1 else (strip, 0)
-                self._strip(rows, row, columns, column, scratch)
+            scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
+            for rows, columns in itertools.product(self.rows, self.columns):
+                strips = rows.count * columns.count
+                begin, end = share(thread, self.threads, strips)
+                with self.kernel.T.serial(begin, end) as strip:
+                    row, column = (strip // columns.count, strip % columns.count) if columns.count > 1 else (strip, 0)
+                    self._strip(rows, row, columns, column, scratch)
 
     def _strip(self, rows: _Strips, row: Expr, columns: _Strips, column: Expr, scratch: Buffer) -> None:
         """The strip with these numbers among those of its size."""
         top, left = rows.start + row * rows.size, columns.start + column * columns.size
-        channels = self.first.in_channels
-        source = Activation(
-            self.buffers["data"], self.first.height * self.first.width, channels, channel_block(self.first.in_layout, channels)
-        )
+        channels, (source, _) = self.first.in_channels, input_of(self.first, self.buffers)
         between = Activation(scratch, rows.size * columns.size, channels, channels)
         for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
             with self._where(rows, row, row_run), self._where(columns, column, column_run):
@@ -258,26 +244,20 @@ class StripNest(ABC):
                 self.depthwise(part, source, between)
         origin = top * self.first.out_width + left
         knobs = {name: self.knobs[name] for name in ("rows", "columns", "n_block", "order") if name in self.knobs}
-        second, out_channels = self.second, self.second.out_channels
-        c = Activation(self.buffers["output"], second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
+        c = output_of(self.second, self.buffers["output"])
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:
             pixels = Pixels(columns.size, rows.size, origin, self.first.out_width, source_pitch=columns.size)
-        MatmulNest(self.tile(between, c), knobs, pixels, panels(out_channels, knobs["columns"], self.lanes), 1).emit()
+        MatmulNest(self.tile(between, c), knobs, pixels, panels(c.channels, knobs["columns"], self.lanes), 1).emit()
 
     @contextmanager
     def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:
         """Restrict to strips of this run, if there are others."""
-        T = self.kernel.T  # noqa: N806
         before = (run.start - strips.start) // strips.size
-        with ExitStack() as stack:
-            if before > 0:
-                stack.enter_context(T.If(index >= before))
-                stack.enter_context(T.Then())
-            if before + run.count < strips.count:
-                stack.enter_context(T.If(index < before + run.count))
-                stack.enter_context(T.Then())
+        after = before + run.count
+        begin, end = [index >= before] if before > 0 else [], [index < after] if after < strips.count else []
+        with self.kernel.where(*begin), self.kernel.where(*end):
             yield
 
 
@@ -289,7 +269,7 @@ class _Nest(StripNest):
         self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
-        add = weighted(self.kernel, self.first, self.buffers["dw_weight"])
+        add = Weighted(self.kernel, self.first, self.buffers["dw_weight"])
         WindowNest(self.epilogues[0], add, self.first, depthwise_knobs(self.knobs), part, source, between).emit(1)
 
     def tile(self, between: Activation, output: Activation) -> MatmulTile:

@@ -22,12 +22,20 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, partition
 from tvmmobile.schedules.emit.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
-from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.integers.integer import (
+    EIGHT,
+    LANES,
+    IntegerEnds,
+    IntegerKernel,
+    IntegerTemplate,
+    TileKnobs,
+    integer_body,
+    pack_constants,
+    takes,
+)
+from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import layer_of
 
-#: Channels of a tile: a load of 8 bytes, two vectors of sums.
-EIGHT = 8
 #: Products of a channel that always fit in 16 bits.
 TWO = 2
 #: From a row and a column of a tile's window to eight bytes of it.
@@ -176,18 +184,13 @@ class IntegerDepthwise(IntegerTemplate):
             return None
         if layer.in_channels % EIGHT or not self.suits(task):
             return None
+        tiles = TileKnobs(self.tiles, layer.out_height, layer.out_width)
         options = {
-            "rows": up_to((1, 2), layer.out_height),
-            "columns": up_to(tuple(sorted({columns for _, columns in self.tiles})), layer.out_width),
+            **tiles.options,
             "channels": (0, *(count for count in (16, 32, 64) if count < layer.in_channels)),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        kept = {(min(rows, max(options["rows"])), min(columns, max(options["columns"]))) for rows, columns in self.tiles}
-
-        def fits(knobs: Knobs) -> bool:
-            return (knobs["rows"], knobs["columns"]) in kept
-
-        return Space(self.name, self.version, options, fits, dict(zip(options, (*self.tiles[0], 0, 0), strict=True)))
+        return Space(self.name, self.version, options, tiles.fits, dict(zip(options, (*self.tiles[0], 0, 0), strict=True)))
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, stride, tile, window per output, and the tile's waste at the edges."""

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.graph.layers import Gating
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Expr, Span, share
-from tvmmobile.schedules.integers.integer import (
-    INTEGERS,
-    LANES,
-    IntegerEnds,
-    IntegerKernel,
-    IntegerTemplate,
-    integer_body,
-    takes,
-)
-from tvmmobile.schedules.space import Knobs, Space, up_to
+from tvmmobile.schedules.emit.kernel import Expr, Span, parts_of, share
+from tvmmobile.schedules.integers.integer import EIGHT, LANES, VECTOR, IntegerChannels, IntegerEnds, IntegerKernel, integer_body
+from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import layer_of
-
-#: Channels of a vector of bytes, and the fewest that are multiplied together.
-VECTOR, EIGHT = 16, 8
 
 
 @dataclass(frozen=True)
@@ -40,39 +28,19 @@ class _GateEnds(IntegerEnds):
         return self.factors[place]
 
 
-class IntegerGate(IntegerTemplate):
-    """Takes one integer `Gating`, whose channels divide by 8. Threads share the pixels.
-
-    Knobs:
-        vectors: of 16 channels that are multiplied together; a cache line is four.
-    """
+class IntegerGate(IntegerChannels):
+    """Takes one integer `Gating`, whose channels divide by 8. Threads share the pixels."""
 
     name = "integer_gate"
-    handles = INTEGERS
-    enough_trials = 4
-
-    def _space(self, task: Task) -> Space | None:
-        layer = task.region[0]
-        if not (isinstance(layer, Gating) and takes(task)) or layer.channels % EIGHT:
-            return None
-        options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR, 1))}
-        return Space(self.name, self.version, options, lambda knobs: True, {"vectors": 2})
-
-    def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Pixels, channels, and how many of these are multiplied together."""
-        layer = layer_of(task, Gating)
-        return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["vectors"]]
+    kind, usual = Gating, 2
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, Gating), IntegerKernel(task)
         with integer_body(kernel, layer) as ends, kernel.team(task.threads) as thread:
-            pixels, first = share(thread, task.threads, layer.height * layer.width), 0
-            for lanes in (VECTOR * knobs["vectors"], VECTOR, EIGHT):
-                count = (layer.channels - first) // lanes
-                if count:
-                    with kernel.loop(count) as group:
-                        _emit_group(ends, pixels, first + group * lanes, lanes)
-                first += count * lanes
+            pixels = share(thread, task.threads, layer.height * layer.width)
+            for lanes, count, first in parts_of(layer.channels, VECTOR * knobs["vectors"], VECTOR, EIGHT):
+                with kernel.pieces(first, count, lanes) as channel:
+                    _emit_group(ends, pixels, channel, lanes)
         return kernel.finish()
 
 

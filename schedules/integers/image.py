@@ -11,20 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, Span, partition, share
-from tvmmobile.schedules.emit.matmul import MatmulTile, packed_elements, panels
+from tvmmobile.schedules.emit.matmul import MatmulTile, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
-from tvmmobile.schedules.integers.long import LongTile, has_few_pairs, pack_steps, share_by_fours, tables_of
-from tvmmobile.schedules.integers.product import WORD, DotKernel, DotTile, pack_elements
+from tvmmobile.schedules.integers.integer import LANES, VECTOR, IntegerEnds, IntegerKernel, TileKnobs, integer_body, takes
+from tvmmobile.schedules.integers.long import LongMatrix, long_tile
+from tvmmobile.schedules.integers.product import WORD, DotKernel, DotTile, IntegerMatrix
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import layer_of
 
-#: Bytes of a vector.
-VECTOR = 16
 MAX_INPUT_CHANNELS = 4
 
 
@@ -72,7 +70,7 @@ def is_image(layer: Conv2d) -> bool:
     return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= VECTOR <= layer.width
 
 
-class IntegerImage(IntegerTemplate):
+class IntegerImage(IntegerMatrix):
     """The base class of templates for an image's integer convolution: at most 4 channels of float32, or of bytes with sign or without, in
     front or last; 16 columns or more.
 
@@ -81,9 +79,8 @@ class IntegerImage(IntegerTemplate):
         rows, columns: register tile in output pixels of a row and output channels.
     """
 
-    handles = IntegerTemplate.handles | {"in_layout=NCHW"}
+    handles = IntegerMatrix.handles | {"in_layout=NCHW"}
     enough_trials = 12
-    element: int
     tiles: tuple[tuple[int, int], ...]
 
     def _space(self, task: Task) -> Space | None:
@@ -94,17 +91,10 @@ class IntegerImage(IntegerTemplate):
             return None
         options = {
             "lines": up_to((1, 2, 4), layer.out_height),
-            "rows": up_to(tuple(sorted({rows for rows, _ in self.tiles})), layer.out_width),
-            "columns": up_to(tuple(sorted({columns for _, columns in self.tiles})), round_up(layer.out_channels, LANES)),
+            **(tiles := TileKnobs(self.tiles, layer.out_width, round_up(layer.out_channels, LANES))).options,
         }
-        most = max(options["rows"]), max(options["columns"])
-        kept = {(min(rows, most[0]), min(columns, most[1])) for rows, columns in self.tiles}
-
-        def fits(knobs: Knobs) -> bool:
-            return (knobs["rows"], knobs["columns"]) in kept
-
         usual = {"lines": 4, "rows": self.tiles[0][0], "columns": self.tiles[0][1]}
-        return Space(self.name, self.version, options, fits, usual)
+        return Space(self.name, self.version, options, tiles.fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, and what the tile wastes at the edges."""
@@ -118,40 +108,26 @@ class IntegerImage(IntegerTemplate):
             waste(layer.out_channels, knobs["columns"]),
         ]
 
-    def kernel(self, task: Task) -> IntegerKernel:
-        """A kernel under construction."""
-        return IntegerKernel(task)
+    def depth_of(self, layer: Layer) -> int:
+        """Bytes of a window, up to a whole element."""
+        assert isinstance(layer, Conv2d)
+        return round_up(_Shape(layer, self.element).depth, self.element)
 
     @abstractmethod
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """A tile of the product of windows and weights."""
 
-    def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a kernel reads besides, by argument."""
-        return {}
-
-    def pack_weights(self, shape: _Shape, weight: Array, columns: int) -> tuple[Array, list[Array]]:
-        """Weights (K, N) in panels of so many channels, and what `tables` names."""
-        return pack_elements(weight, self.element, columns), []
-
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         shape, kernel = _Shape(layer, self.element), self.kernel(task)
-        weight = packed_elements(layer.out_channels, knobs["columns"], shape.elements, LANES) * self.element
-        with integer_body(kernel, layer, weight, **self.tables(shape, knobs["columns"])) as ends:
+        sizes = self.depth_of(layer), layer.out_channels, knobs["columns"]
+        with integer_body(kernel, layer, self.packed_bytes(*sizes), **self.tables(*sizes)) as ends:
             nest, runs = _Nest(self, ends, shape, knobs), partition(layer, 0, knobs["lines"])
             with kernel.team(task.threads) as thread:
                 for run, tiles in _shares(kernel, runs, thread, task.threads):
                     with kernel.span(*tiles) as tile:
                         nest.emit(run, run.start + tile * run.size)
         return kernel.finish()
-
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`, a window row by row, its channels together."""
-        layer = layer_of(task, Conv2d)
-        windows = parameters[0].weight.reshape(-1, layer.out_channels)
-        weight, tables = self.pack_weights(_Shape(layer, self.element), windows, knobs["columns"])
-        return [weight, *pack_constants(layer, parameters[0]), *tables]
 
 
 def _shares(kernel: IntegerKernel, runs: Sequence[Run], thread: Expr, threads: int) -> Iterator[tuple[Run, Span]]:
@@ -260,12 +236,8 @@ class DotImage(IntegerImage):
     """Takes an image's integer convolution on cores with SDOT."""
 
     name = "dot_image"
-    dot, element = True, WORD
+    dot, element, kernel = True, WORD, DotKernel
     tiles = ((3, 16), (4, 16), (8, 8), (6, 8), (5, 16))
-
-    def kernel(self, task: Task) -> IntegerKernel:
-        """A kernel of words."""
-        return DotKernel(task)
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """K in words, in a loop of all of it."""
@@ -274,26 +246,16 @@ class DotImage(IntegerImage):
         return DotTile(ends.kernel, words, ends.buffers["weight"], output, 2 * LANES, ends, words=shape.elements)
 
 
-class LongImage(IntegerImage):
+class LongImage(LongMatrix, IntegerImage):
     """Takes an image's integer convolution on cores without SDOT."""
 
     name = "long_image"
-    dot, element = False, VECTOR
     tiles = ((4, 16), (5, 12), (6, 8), (3, 16))
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """K in sixteens."""
-        sixteens, table = Activation(windows, shape.layer.out_width, shape.elements, shape.elements), ends.buffers.get("steps")
-        return LongTile(ends.kernel, sixteens, ends.buffers["weight"], output, 1, ends, bytes=shape.pitch, columns=columns, table=table)
-
-    def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
-        """The order of steps."""
-        return tables_of(shape.pitch, shape.layer.out_channels, columns)
-
-    def pack_weights(self, shape: _Shape, weight: Array, columns: int) -> tuple[Array, list[Array]]:
-        """Steps in an order of their own."""
-        packed, *order = pack_steps(weight, shape.pitch, columns)
-        return packed, order
+        sixteens = Activation(windows, shape.layer.out_width, shape.elements, shape.elements)
+        return long_tile(ends, sixteens, output, shape.pitch, columns)
 
     def faster_in_floats(self, task: Task) -> bool:
         """Return whether a core computes a float32 image's convolution faster in float32, and stores the nearest integers.
@@ -304,17 +266,3 @@ class LongImage(IntegerImage):
         layer = task.region[0]
         reads_floats = isinstance(layer, Conv2d) and layer.reads == FLOAT32.name
         return reads_floats and task.machine.in_order and self.space(task) is not None
-
-    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
-        """Return whether few steps of the weights fit in pairs as they are; the others would if weights had 7 bits."""
-        if self.space(task) is None:
-            return False
-        layer = layer_of(task, Conv2d)
-        return has_few_pairs(weight.reshape(-1, layer.out_channels), _Shape(layer, self.element).pitch)
-
-    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
-        """Return the share of products that are added by fours."""
-        layer = layer_of(task, Conv2d)
-        return {
-            "four_products": share_by_fours(weight.reshape(-1, layer.out_channels), _Shape(layer, self.element).pitch, knobs["columns"])
-        }

@@ -9,6 +9,7 @@ sums are converted, are narrowed with saturation after a subtraction, which take
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import INTEGER_CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
+from tvmmobile.graph.layers import Array, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
-from tvmmobile.schedules.space import Knobs, round_up
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
+from tvmmobile.schedules.template import Template, layer_of
 
-#: Lanes of sums in a vector.
-LANES = 4
+#: Lanes of sums in a vector; bytes of a vector, and the fewest that kernels for channels compute together.
+LANES, VECTOR, EIGHT = 4, 16, 8
 #: 1.5 · 2^23, and its bits.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: Needs that integer templates handle besides those they are made for.
@@ -148,6 +149,55 @@ class IntegerTemplate(Template):
         return {}
 
 
+class TileKnobs:
+    """The knobs of register tiles that are pairs of a list, none larger than what they cut.
+
+    Args:
+        tiles: rows and columns of each.
+        most: rows and columns that there are.
+        names: of the knobs.
+    """
+
+    def __init__(self, tiles: Sequence[tuple[int, int]], *most: int, names: tuple[str, str] = ("rows", "columns")) -> None:
+        self.names = names
+        sizes = [up_to(tuple(sorted(set(each))), extent) for each, extent in zip(zip(*tiles, strict=True), most, strict=True)]
+        self.options = dict(zip(names, sizes, strict=True))
+        self._kept = {(min(rows, sizes[0][-1]), min(columns, sizes[1][-1])) for rows, columns in tiles}
+
+    def fits(self, knobs: Knobs) -> bool:
+        """Return whether the list has a tile of these knobs."""
+        return (knobs[self.names[0]], knobs[self.names[1]]) in self._kept
+
+
+class IntegerChannels(IntegerTemplate):
+    """The base class of templates for layers of one kind without weights, whose channels divide by 8.
+
+    Attributes:
+        kind: of layers.
+        usual: the knob that a search begins with.
+
+    Knobs:
+        vectors: of 16 channels that are computed together; a cache line is four.
+    """
+
+    handles = INTEGERS
+    enough_trials = 4
+    kind: type[Pool | Gating]
+    usual: int
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not (isinstance(layer, self.kind) and takes(task)) or layer.channels % EIGHT:
+            return None
+        options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR, 1))}
+        return Space(self.name, self.version, options, lambda knobs: True, {"vectors": self.usual})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Pixels, channels, and how many of these are computed together."""
+        layer = layer_of(task, self.kind)
+        return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["vectors"]]
+
+
 class IntegerKernel(Kernel):
     """A kernel under construction whose vectors have 16 bytes, or four sums.
 
@@ -240,7 +290,7 @@ class IntegerEnds:
     """
 
     kernel: IntegerKernel
-    layer: Conv2d | Dense | Pool | Gating
+    layer: Layer
     buffers: Mapping[str, Buffer]
 
     @cached_property
@@ -400,9 +450,7 @@ class IntegerEnds:
 
 
 @contextmanager
-def integer_body(
-    kernel: IntegerKernel, layer: Conv2d | Dense | Pool | Gating, weight: int = 0, **tables: tuple[int, ...]
-) -> Iterator[IntegerEnds]:
+def integer_body(kernel: IntegerKernel, layer: Layer, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
     """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes of
     what else it reads.
     """

@@ -8,18 +8,18 @@ data is: the code is the same for all weights. Weights of 7 bits always fit; oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tvmmobile.graph.integers import MOST_TOGETHER
-from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
+from tvmmobile.graph.layers import Array
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, panels
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, pack_constants
-from tvmmobile.schedules.integers.product import IntegerProduct
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds
+from tvmmobile.schedules.integers.product import IntegerMatrix, IntegerProduct, IntegerTile, matrix_of
 from tvmmobile.schedules.integers.steps import HALF, STEP, StepsLoop, turned
 from tvmmobile.schedules.space import Knobs
 
@@ -30,7 +30,7 @@ SAMPLED, PANEL = 16, 16
 
 
 @dataclass(frozen=True)
-class LongTile(MatmulTile):
+class LongTile(IntegerTile):
     """Tiles of sums whose vectors have four channels each, see `steps`. K is counted in sixteens; the last may be half full.
 
     Attributes:
@@ -39,24 +39,26 @@ class LongTile(MatmulTile):
         table: of the steps' order, see `order_steps`; `None` where there is one step or half of one.
     """
 
-    epilogue: IntegerEnds  # type: ignore[assignment]
-    kernel: IntegerKernel
     bytes: int = 0
     columns: int = 0
     table: Buffer = None
 
-    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """Emit one tile; the part is all of K."""
-        assert part.first and part.last
-        kernel, width, channel = self.kernel, panel.width, panel.channel + index * panel.width
+    def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
+        """One loop over all of K."""
+        kernel, width = self.kernel, panel.width
         acc = kernel.sums(rows * width // LANES)
-        self.epilogue.fill(acc, 1, channel, width)  # of the other pixels, they begin as the first one's
+        self.epilogue.fill(acc, 1, panel.channel + index * width, width)  # of the other pixels, they begin as the first one's
         loop = steps_loop(rows, width, self.step * self.bytes, self.bytes, kernel.in_order)
         number = panel.channel // self.columns + index
         order = [(self.table, number * table_size(self.bytes))] if self.table is not None else []
         kernel.call(loop.symbol, loop.llvm, (acc, 0), (self.a.buffer, row * self.bytes), (self.w, weights * STEP), *order)
-        pixels = [(self.epilogue.complete(acc, place, width), self.c.at(target + place, channel)) for place in range(rows)]
-        self.epilogue.store(pixels, channel, panel.columns)
+        return acc
+
+
+def long_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, columns: int, step: int = 1) -> LongTile:
+    """A tile of a product with so many bytes of K in panels of `columns`; the step is in pixels of A."""
+    table = ends.buffers.get("steps")
+    return LongTile(ends.kernel, a, ends.buffers["weight"], c, 1, ends, step, bytes=depth, columns=columns, table=table)
 
 
 def steps_loop(rows: int, width: int, row_bytes: int, depth: int, in_order: bool) -> StepsLoop:
@@ -70,11 +72,33 @@ def table_size(depth: int) -> int:
     return 2 + steps + half if steps + half > 1 else 0
 
 
-class LongProduct(IntegerProduct):
+class LongMatrix(IntegerMatrix):
+    """The base class of templates whose kernels multiply steps of 16 bytes of K in an order of their own."""
+
+    dot, element = False, STEP
+
+    def tables(self, depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
+        """The steps' order."""
+        return tables_of(depth, channels, columns)
+
+    def pack_weights(self, weight: Array, depth: int, columns: int) -> list[Array]:
+        """Weights in panels of `columns`, a step's channels together, in the steps' order; and that order."""
+        return pack_steps(weight, depth, columns)
+
+    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
+        """Return whether few steps of the weights fit in pairs as they are; the others would if weights had 7 bits."""
+        return self.space(task) is not None and has_few_pairs(matrix_of(weight), self.depth_of(task.layer))
+
+    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
+        """Return the share of products that are added by fours."""
+        return {"four_products": share_by_fours(matrix_of(weight), self.depth_of(task.layer), knobs["columns"])}
+
+
+class LongProduct(LongMatrix, IntegerProduct):
     """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 8."""
 
     name = "long_product"
-    dot, group, element = False, 8, STEP
+    group = 8
     rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 16)
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
@@ -86,46 +110,9 @@ class LongProduct(IntegerProduct):
         sums = rows * columns // LANES
         return sums, steps_loop(rows, columns, depth, depth, False).vectors - sums
 
-    def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
-        """The steps' order."""
-        _, depth, channels = self.extents(layer)
-        return tables_of(depth, channels, knobs["columns"])
-
-    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+    def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
         """One loop over all of K."""
-        kernel, (pixels, depth, channels) = IntegerKernel(task), self.extents(layer)
-        count, elements = pixels.count * pixels.lines, -(-depth // STEP)
-
-        def tile(ends: IntegerEnds) -> MatmulTile:
-            a, c = (
-                Activation(ends.buffers["data"], count, elements, elements),
-                Activation(ends.buffers["output"], count, channels, channels),
-            )
-            table = ends.buffers.get("steps")
-            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, 0, (), depth, knobs["columns"], table)
-
-        return kernel, tile
-
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`, a step's channels together, in the steps' order; constants; and that order."""
-        assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = self.extents(task.layer)
-        weight, *order = pack_steps(parameters[0].weight.reshape(-1, channels), depth, knobs["columns"])
-        return [weight, *pack_constants(task.layer, parameters[0]), *order]
-
-    def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
-        """Return whether few steps of the weights fit in pairs as they are; the others would if weights had 7 bits."""
-        if self.space(task) is None:
-            return False
-        assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = self.extents(task.layer)
-        return has_few_pairs(weight.reshape(-1, channels), depth)
-
-    def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
-        """Return the share of products that are added by fours."""
-        assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = self.extents(task.layer)
-        return {"four_products": share_by_fours(weight.reshape(-1, channels), depth, knobs["columns"])}
+        return long_tile(ends, a, c, depth, knobs["columns"], step)
 
 
 def tables_of(depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:

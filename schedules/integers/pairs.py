@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvmmobile.graph.layers import Conv2d, Dense
+from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel
-from tvmmobile.schedules.integers.product import IntegerProduct, extents
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds
+from tvmmobile.schedules.integers.product import IntegerProduct, IntegerTile
 from tvmmobile.schedules.space import Knobs
 
 #: Bytes of a pixel, and of a channel's weights, that an instruction multiplies: half a vector.
@@ -21,26 +20,21 @@ _LOW, _HIGH = ([*range(first, first + GROUP), *range(first + _VECTOR, first + _V
 
 
 @dataclass(frozen=True)
-class PairTile(MatmulTile):
+class PairTile(IntegerTile):
     """Tiles of sums of which a vector has two pixels' of two channels. K is counted in `GROUP`s.
 
     Attributes:
         bytes: of a pixel of A, whole groups.
     """
 
-    epilogue: IntegerEnds  # type: ignore[assignment]
-    kernel: IntegerKernel
     bytes: int = 0
 
-    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """Emit one tile; the part is all of K."""
-        assert part.first and part.last
-        width, channel = panel.width, panel.channel + index * panel.width
-        sums = self.kernel.sums(-(-rows // 2) * width // 2)
-        self._fill(sums, rows, channel, width)
-        self._accumulate(sums, row * self.bytes, rows, width, weights * GROUP)
-        pixels = [(self._complete(sums, place, width), self.c.at(target + place, channel)) for place in range(rows)]
-        self.epilogue.store(pixels, channel, panel.columns)
+    def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
+        """Loops over two groups at a time."""
+        sums = self.kernel.sums(-(-rows // 2) * panel.width // 2)
+        self._fill(sums, rows, panel.channel + index * panel.width, panel.width)
+        self._accumulate(sums, row * self.bytes, rows, panel.width, weights * GROUP)
+        return sums
 
     def _fill(self, sums: Buffer, rows: int, channel: Expr, width: int) -> None:
         """Begin the sums: each channel's for both pixels of a pair."""
@@ -80,7 +74,7 @@ class PairTile(MatmulTile):
                     place = self._sums_at(2 * number, j, width)
                     kernel.store(sums, kernel.pairs(kernel.load(sums, place, LANES), value, weight), place, LANES)
 
-    def _complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
+    def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
         """A pixel's sums, in vectors of four channels."""
         kernel, first = self.kernel, 2 * (pixel % 2)
         lanes = [first, first + 1, first + LANES, first + LANES + 1]
@@ -108,14 +102,6 @@ class PairProduct(IntegerProduct):
         pairs = -(-rows // 2)
         return pairs * columns // 2, 2 * pairs + 2
 
-    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+    def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
         """Loops of 16 input channels."""
-        kernel, (pixels, depth, channels) = IntegerKernel(task), extents(layer)
-        count = pixels.count * pixels.lines
-
-        def tile(ends: IntegerEnds) -> MatmulTile:
-            a = Activation(ends.buffers["data"], count, depth // GROUP, depth // GROUP)
-            c = Activation(ends.buffers["output"], count, channels, channels)
-            return PairTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, bytes=depth)
-
-        return kernel, tile
+        return PairTile(ends.kernel, a, ends.buffers["weight"], c, 1, ends, step, bytes=depth)

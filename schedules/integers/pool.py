@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tvmmobile.graph.layers import Pool
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr
-from tvmmobile.schedules.integers.integer import (
-    INTEGERS,
-    LANES,
-    IntegerEnds,
-    IntegerKernel,
-    IntegerTemplate,
-    integer_body,
-    takes,
-)
-from tvmmobile.schedules.space import Knobs, Space, up_to
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, parts_of
+from tvmmobile.schedules.integers.integer import EIGHT, LANES, VECTOR, IntegerChannels, IntegerEnds, IntegerKernel, integer_body
+from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import layer_of
 
-#: Channels of a vector of bytes, and the fewest that are summed together.
-VECTOR, EIGHT = 16, 8
 #: Bytes whose sum fits in 16 bits whatever they are.
 _SHORT = 255
 
 
-class IntegerPool(IntegerTemplate):
-    """Takes one integer average pool over all pixels, channels together, which divide by 8. Threads share the channels.
-
-    Knobs:
-        vectors: of 16 channels that are summed together; a cache line is four.
-    """
+class IntegerPool(IntegerChannels):
+    """Takes one integer average pool over all pixels, channels together, which divide by 8. Threads share the channels."""
 
     name = "integer_pool"
-    handles = INTEGERS
-    enough_trials = 4
-
-    def _space(self, task: Task) -> Space | None:
-        layer = task.region[0]
-        if not (isinstance(layer, Pool) and takes(task)) or layer.channels % EIGHT:
-            return None
-        options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR, 1))}
-        return Space(self.name, self.version, options, lambda knobs: True, {"vectors": 4})
-
-    def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Pixels, channels, and how many of these are summed together."""
-        layer = layer_of(task, Pool)
-        return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["vectors"]]
+    kind, usual = Pool, 4
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Pool)
         kernel = IntegerKernel(task)
         with integer_body(kernel, layer) as ends:
-            first = 0
-            for lanes, vectors in ((VECTOR, knobs["vectors"]), (VECTOR, 1), (EIGHT, 1)):
-                count = (layer.channels - first) // (lanes * vectors)
-                if count:
-                    _emit_groups(ends, layer, task.threads, first, count, lanes, vectors)
-                first += count * lanes * vectors
+            for size, count, first in parts_of(layer.channels, VECTOR * knobs["vectors"], VECTOR, EIGHT):
+                lanes = min(size, VECTOR)
+                with kernel.T.parallel(0, count) if task.threads > 1 and count > 1 else kernel.loop(count) as group:
+                    _emit_group(ends, layer, first + group * size, lanes, size // lanes)
         return kernel.finish()
-
-
-def _emit_groups(ends: IntegerEnds, layer: Pool, threads: int, first: int, count: int, lanes: int, vectors: int) -> None:
-    """Groups of so many vectors of channels, from a channel on."""
-    kernel = ends.kernel
-    with kernel.T.parallel(0, count) if threads > 1 and count > 1 else kernel.loop(count) as group:
-        _emit_group(ends, layer, first + group * (lanes * vectors), lanes, vectors)
 
 
 def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vectors: int) -> None:

@@ -6,13 +6,12 @@ import functools
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
@@ -50,14 +49,37 @@ class DotKernel(IntegerKernel):
 
 
 @dataclass(frozen=True)
-class DotTile(MatmulTile):
-    """Tiles of sums of words: K is counted in these, C in channels.
+class IntegerTile(MatmulTile):
+    """Tiles of 32-bit sums over all of K, C counted in channels."""
+
+    kernel: IntegerKernel
+    epilogue: IntegerEnds  # type: ignore[assignment]
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """Emit one tile; the part is all of K."""
+        assert part.first and part.last
+        channel = panel.channel + index * panel.width
+        sums = self.sums(row, rows, panel, index, part, weights)
+        pixels = [(self.complete(sums, place, panel.width), self.c.at(target + place, channel)) for place in range(rows)]
+        self.epilogue.store(pixels, channel, panel.columns)
+
+    @abstractmethod
+    def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
+        """The complete sums, with `emit`'s arguments."""
+
+    def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
+        """A pixel's sums, in vectors of four channels."""
+        return self.epilogue.complete(sums, pixel, width)
+
+
+@dataclass(frozen=True)
+class DotTile(IntegerTile):
+    """Tiles of sums of words, in which K is counted.
 
     Attributes:
         words: K where A's pixels are longer, and whole vectors; 0 where they are not.
     """
 
-    epilogue: IntegerEnds  # type: ignore[assignment]
     words: int = 0
 
     @property
@@ -70,22 +92,19 @@ class DotTile(MatmulTile):
         """True if pixels are longer than K, so that reads may go beyond it."""
         return self.words > 0
 
-    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """Emit one tile; the part is all of K."""
-        assert part.first and part.last
-        kernel, width = self.kernel, panel.width
-        acc = kernel.accumulators(rows * width)
-        channel = panel.channel + index * width
-        self.epilogue.fill(acc, rows, channel, width)
-        self.accumulate(acc, row, rows, width, weights, part)
-        pixels = [(self.epilogue.complete(acc, place, width), self.c.at(target + place, channel)) for place in range(rows)]
-        self.epilogue.store(pixels, channel, panel.columns)
+    def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
+        """Loops over words."""
+        acc = self.kernel.accumulators(rows * panel.width)
+        self.epilogue.fill(acc, rows, panel.channel + index * panel.width, panel.width)
+        self.accumulate(acc, row, rows, panel.width, weights, part)
+        return acc
 
 
-def extents(layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+def extents(layer: Layer) -> tuple[Pixels, int, int]:
     """Pixels, K and output channels of the product that a layer is."""
     if isinstance(layer, Dense):
         return Pixels(1), layer.in_features, layer.out_features
+    assert isinstance(layer, Conv2d)
     return pixels_of(layer), layer.in_channels, layer.out_channels
 
 
@@ -107,7 +126,45 @@ def pack_elements(weight: Array, element: int, columns: int) -> Array:
     return pack_panels(elements, columns, LANES).view(np.int8)
 
 
-class IntegerProduct(IntegerTemplate):
+class IntegerMatrix(IntegerTemplate):
+    """The base class of templates whose kernels are matrix products of bytes.
+
+    Attributes:
+        kernel: of what class kernels are.
+        element: input channels, or bytes of K, that an element of the packed weights has.
+    """
+
+    kernel: type[IntegerKernel] = IntegerKernel
+    element: int
+
+    @abstractmethod
+    def depth_of(self, layer: Layer) -> int:
+        """Bytes of K as it is multiplied, with zeros behind a window."""
+
+    def packed_bytes(self, depth: int, channels: int, columns: int) -> int:
+        """Bytes of the packed weights."""
+        return packed_elements(channels, columns, -(-depth // self.element), LANES) * self.element
+
+    def tables(self, depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a kernel reads besides, by argument."""
+        return {}
+
+    def pack_weights(self, weight: Array, depth: int, columns: int) -> list[Array]:
+        """Weights (K, N) in panels of so many channels, an element's bytes of K together, and what `tables` names."""
+        return [pack_elements(np.pad(weight, ((0, depth - len(weight)), (0, 0))), self.element, columns)]
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`, a window row by row, its channels together; constants; and tables."""
+        weight, *tables = self.pack_weights(matrix_of(parameters[0].weight), self.depth_of(task.layer), knobs["columns"])
+        return [weight, *pack_constants(task.layer, parameters[0]), *tables]
+
+
+def matrix_of(weight: Array) -> Array:
+    """Weights as (K, N)."""
+    return weight.reshape(-1, weight.shape[-1])
+
+
+class IntegerProduct(IntegerMatrix):
     """The base class of templates for integer products.
 
     Knobs:
@@ -118,9 +175,8 @@ class IntegerProduct(IntegerTemplate):
     """
 
     enough_trials = 24
-    #: Input channels divide by it; how many of them an element of the packed weights has.
+    #: Input channels divide by it.
     group: int
-    element: int
     #: Tiles of the space, and the one that a search begins with.
     rows: tuple[int, ...]
     columns: tuple[int, ...]
@@ -130,15 +186,19 @@ class IntegerProduct(IntegerTemplate):
         """Return whether a task's layer has the shape that the template is for."""
         return is_product(task, self.group)
 
-    def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+    def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
         """Pixels, K as it is multiplied, and output channels."""
         return extents(layer)
+
+    def depth_of(self, layer: Layer) -> int:
+        """Bytes of K as it is multiplied."""
+        return self.extents(layer)[1]
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
         """Pixels of tiles whose loop over so large a K can be written; none where there is no such loop."""
         return self.rows
 
-    def blocks(self, task: Task, layer: Conv2d | Dense) -> dict[str, tuple[int, ...]]:
+    def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
         """Values of the knobs of cache blocks."""
         pixels, _, channels = self.extents(layer)
         return {
@@ -158,8 +218,7 @@ class IntegerProduct(IntegerTemplate):
     def _space(self, task: Task) -> Space | None:
         if not (self.covers(task) and self.suits(task)):
             return None
-        layer = task.region[0]
-        assert isinstance(layer, Conv2d | Dense)
+        layer = task.layer
         pixels, depth, channels = self.extents(layer)
         if not (rows := self.rows_of(depth)):
             return None
@@ -183,7 +242,7 @@ class IntegerProduct(IntegerTemplate):
         usual = dict(zip(options, first[0] if first else (max(choices) for choices in options.values()), strict=True))
         return Space(self.name, self.version, options, fits, usual)
 
-    def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    def _likely(self, task: Task, layer: Layer, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Tiles that fit the registers, each with the orders of blocks that move the least data."""
         pixels, depth, channels = self.extents(layer)
         product = Blocks(pixels.count * pixels.lines, depth, channels, task.machine)
@@ -206,7 +265,6 @@ class IntegerProduct(IntegerTemplate):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, and the tile's waste at the edges."""
-        assert isinstance(task.layer, Conv2d | Dense)
         pixels, depth, channels = self.extents(task.layer)
         rows, columns = knobs["rows"], knobs["columns"]
         return [
@@ -220,54 +278,38 @@ class IntegerProduct(IntegerTemplate):
         ]
 
     @abstractmethod
-    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
-        """A kernel under construction, and its tile."""
-
-    def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a kernel reads besides, by argument."""
-        return {}
+    def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
+        """A tile of the product; A is counted in elements, the depth in bytes, and the step in pixels."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = task.layer
-        assert isinstance(layer, Conv2d | Dense)
-        (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), self.extents(layer)
-        elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
-        with integer_body(kernel, layer, elements * self.element, **self.tables(task, layer, knobs)) as ends:
-            self.nest(ends, tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
+        layer, kernel, columns = task.layer, self.kernel(task), knobs["columns"]
+        pixels, depth, channels = self.extents(layer)
+        count, elements = pixels.count * pixels.lines, -(-depth // self.element)
+        weight, tables = self.packed_bytes(depth, channels, columns), self.tables(depth, channels, columns)
+        with integer_body(kernel, layer, weight, **tables) as ends:
+            a = Activation(ends.buffers["data"], count, elements, elements)
+            c = Activation(ends.buffers["output"], count, channels, channels)
+            tile = self.tile(ends, a, c, knobs, depth, pixels.step)
+            self.nest(ends, tile, knobs, pixels, panels(channels, columns, LANES), task.threads).emit()
         return kernel.finish()
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
         """The loops around a tile."""
         return MatmulNest(tile, knobs, pixels, widths, threads)
 
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`: an element's input channels together, output channel after output channel."""
-        assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = self.extents(task.layer)
-        weight = parameters[0].weight.reshape(-1, channels)
-        weight = np.pad(weight, ((0, depth - len(weight)), (0, 0)))
-        return [pack_elements(weight, self.element, knobs["columns"]), *pack_constants(task.layer, parameters[0])]
-
 
 class DotProduct(IntegerProduct):
     """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 4."""
 
     name = "dot_product"
-    dot, group, element = True, WORD, WORD
+    dot, group, element, kernel = True, WORD, WORD, DotKernel
     rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """The fewest vectors of a tile; one of sums has four channels."""
         return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
 
-    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+    def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
         """Loops of 16 input channels, or of 32 for small tiles."""
-        kernel, (pixels, depth, channels) = DotKernel(task), self.extents(layer)
-        count, words = pixels.count * pixels.lines, depth // WORD
         unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
-
-        def tile(ends: IntegerEnds) -> MatmulTile:
-            a, c = Activation(ends.buffers["data"], count, words, words), Activation(ends.buffers["output"], count, channels, channels)
-            return DotTile(kernel, a, ends.buffers["weight"], c, unroll, ends, pixels.step)
-
-        return kernel, tile
+        return DotTile(ends.kernel, a, ends.buffers["weight"], c, unroll, ends, step)

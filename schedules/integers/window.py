@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tvmmobile.graph.layers import Conv2d, Dense
+from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, Span, partition
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.floats.winograd import Winograd
-from tvmmobile.schedules.integers.image import VECTOR, is_image
-from tvmmobile.schedules.integers.integer import IntegerEnds, takes
+from tvmmobile.schedules.integers.image import is_image
+from tvmmobile.schedules.integers.integer import VECTOR, IntegerEnds, takes
 from tvmmobile.schedules.integers.long import LongProduct
 from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct
 from tvmmobile.schedules.space import Knobs, round_up, up_to
@@ -47,13 +47,13 @@ class IntegerWindow(IntegerProduct):
             return False
         return layer.kernel != (1, 1) or any(layer.padding)
 
-    def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+    def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
         """Pixels, K and output channels; K is a window, filled up to a whole group."""
         assert isinstance(layer, Conv2d)
         terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels
         return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels
 
-    def blocks(self, task: Task, layer: Conv2d | Dense) -> dict[str, tuple[int, ...]]:
+    def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
         """Values of the knobs of cache blocks: windows take up to half of the second-level cache."""
         _, depth, _ = self.extents(layer)
         return {"m_block": up_to(_TILES, task.machine.l2_bytes // 2 // (max(self.rows) * depth)), "n_block": (0,), "outer": (0,)}
