@@ -72,16 +72,10 @@ def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, colum
     return spots
 
 
-def stores_vectors(layer: Conv2d, lanes: int) -> bool:
-    """Return whether whole vectors of the output lie together, so that partial sums can stay there."""
-    shuffle = shuffle_of(layer.out_layout)
-    return shuffle is None or shuffle[1] % lanes == 0
-
-
 def k_blocks(layer: Conv2d, task: Task, depth: int, channels: int) -> tuple[int, ...]:
     """Choices for the input channels of a cache block, all of them or fewer: partial sums are stored and loaded as whole vectors."""
-    in_block = channel_block(layer.in_layout, layer.in_channels)
-    if channels % task.lanes or layer.pieces or not task.keeps_sums or not stores_vectors(layer, task.lanes):
+    in_block, shuffle = channel_block(layer.in_layout, layer.in_channels), shuffle_of(layer.out_layout)
+    if channels % task.lanes or layer.pieces or not task.keeps_sums or (shuffle and shuffle[1] % task.lanes):
         return (0,)
     return (0, *(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)))
 
@@ -181,7 +175,8 @@ class Epilogue(Ends):
         plain = {kind for curve in curves for kind in curve.operands} <= {TENSOR}
         if not any(curve.long for curve in curves) or not plain or len(spots) <= AT_ONCE or not alike:
             return None
-        waiting, lanes = self.kernel.like(accumulators), spots[0].lanes
+        lanes = spots[0].lanes
+        waiting = self.kernel.accumulators(len(spots) * lanes)
         places = [number * lanes for number in range(len(spots))]
         for place in places:
             self.kernel.store(waiting, self.kernel.load(accumulators, place, lanes), place, lanes)

@@ -318,10 +318,6 @@ class Kernel:
         """Like `accumulators`, for sums that grow with every term, see `Precision.total`."""
         return self._in_registers(elements, self._precision.total)
 
-    def like(self, accumulators: Buffer) -> Buffer:
-        """A buffer like another one, with as many numbers of the same type."""
-        return self._in_registers(accumulators.shape[0], accumulators.dtype)
-
     def _in_registers(self, elements: int, dtype: str) -> Buffer:
         return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
 
@@ -375,6 +371,12 @@ class Kernel:
     def total(self, value: float) -> Expr:
         """A constant of the type of `totals`."""
         return getattr(self.T, self._precision.total)(value)
+
+    def fill(self, buffer: Buffer, number: Expr, vectors: int, lanes: int = 0) -> None:
+        """Store a number to all elements of the first vectors."""
+        lanes = lanes or self.lanes
+        for place in range(0, vectors * lanes, lanes):
+            self.store(buffer, self.splat(number, lanes), place, lanes)
 
     def at(self, index: Expr, lanes: int = 0) -> Expr:
         """Index of `lanes` consecutive elements; 0 means a whole vector, here and below."""

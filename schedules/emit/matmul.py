@@ -219,7 +219,7 @@ class MatmulTile:
         loop = self._in_order(rows, width, part.count, block, alike) if self.kernel.inner else None
         if loop:
             if blank:
-                self._clear(acc, rows * width)
+                self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
             start = places(0)
             self.kernel.call(loop.symbol, loop.llvm, (acc, first * width), (self.a.buffer, start.origin), (self.w, weights))
             self._steps(acc, start, rows, width, loop.passes * STEPS, part.count)
@@ -236,7 +236,7 @@ class MatmulTile:
         """`accumulate` with all of K in one block of A."""
         if self.kernel.chain and block <= FEW * self.unroll:
             if blank and block > self.unroll:
-                self._clear(acc, rows * width)
+                self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
             self._steps(acc, place, rows, width, 0, block, blank and block <= self.unroll)
             return
         ends = min(self.unroll, block)
@@ -293,11 +293,6 @@ class MatmulTile:
         shape = TileShape(rows, width // lanes, self.kernel.inner == 2)
         loop = InOrderLoop(shape, count // STEPS, row_bytes, step_bytes, *blocked, alike=alike)
         return loop if loop.fits else None
-
-    def _clear(self, acc: Buffer, count: int) -> None:
-        """acc[.. count] = 0."""
-        for place in range(0, count, self.kernel.lanes):
-            self.kernel.store(acc, self.kernel.splat(self.kernel.number(0.0)), place)
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:
         """Steps `first` to `last` of a block of A; of a blank `acc` no more than are unrolled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
 
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, vector_groups
@@ -35,10 +35,11 @@ def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int]
             kernel.store(target, kernel.number(0.0), place * pitch + number, 1)
 
 
-def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[Any, int]]:
-    """Loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and the vectors."""
+def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[AbstractContextManager[Expr], list[int]]]:
+    """Loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and how many each vector has."""
     for group in vector_groups(extent, kernel.lanes, most):
-        yield kernel.pieces(group.first, group.count, group.size), group.vectors if group.lanes > 1 else 1
+        parts = [group.lanes] * group.vectors if group.lanes > 1 else [group.vectors]
+        yield kernel.pieces(group.first, group.count, group.size), parts
 
 
 def holds_rows(machine: Machine, knobs: Knobs, rows: tuple[int, ...]) -> bool:
@@ -56,8 +57,7 @@ def row_products(kernel: Kernel, left: tuple[Buffer, Row], right: Callable[[Expr
     lanes, (rows, vectors, terms) = kernel.lanes, extents
     buffer, row_at = left
     sums = kernel.accumulators(rows * vectors * lanes)
-    for place in range(rows * vectors):
-        kernel.store(sums, kernel.splat(kernel.number(0.0)), place * lanes)
+    kernel.fill(sums, kernel.number(0.0), rows * vectors)
 
     def add(k: Expr, factors: list[Expr]) -> None:
         for j in range(vectors):

@@ -120,7 +120,8 @@ class _Head:
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         query, value = self._row(layer.query_place), self._row(layer.value_place)
         scale, bias = kernel.splat(kernel.number(layer.scale)), self._bias_row()
-        for columns, vectors in column_panels(kernel, layer.keys, self.vectors):
+        for columns, parts in column_panels(kernel, layer.keys, self.vectors):
+            vectors = len(parts)
             with columns as column:
                 sums = row_products(
                     kernel,
@@ -135,9 +136,9 @@ class _Head:
                             score = score + kernel.load(self.buffers["bias"], bias(first + row) + column + j * lanes)
                         kernel.store(self.scores, score, row * self.pitch + column + j * lanes)
         shares = [self._softmax(row) for row in range(rows)]
-        for columns, vectors in column_panels(kernel, layer.width, self.vectors):
+        for columns, parts in column_panels(kernel, layer.width, self.vectors):
+            vectors = len(parts)
             with columns as column:
-                parts = [min(lanes, layer.width - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
                 sums = row_products(
                     kernel,
                     (self.scores, lambda row: row * self.pitch),

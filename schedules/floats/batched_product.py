@@ -106,9 +106,9 @@ class _One:
     def _rows(self, first: Expr, rows: int) -> None:
         """A few rows from one on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
-        for columns, vectors in column_panels(kernel, layer.columns, self.knobs["vectors"]):
+        for columns, parts in column_panels(kernel, layer.columns, self.knobs["vectors"]):
+            vectors = len(parts)
             with columns as column:
-                parts = [min(lanes, layer.columns - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
                 right = partial(self._right, columns=[(column + j * lanes, part) for j, part in enumerate(parts)])
                 for place, value in enumerate(self._sums(self._left(first), right, rows, vectors)):
                     row, j = divmod(place, vectors)
@@ -130,8 +130,7 @@ class _One:
             for place in places:
                 kernel.store(totals, kernel.load(totals, place) + kernel.widened(kernel.load(sums, place), lanes), place)
 
-        for place in places:
-            kernel.store(totals, kernel.splat(kernel.total(0.0)), place)
+        kernel.fill(totals, kernel.total(0.0), rows * vectors)
         with kernel.loop(terms // self.chain) as number:
             add(number * self.chain, self.chain)
         if terms % self.chain:

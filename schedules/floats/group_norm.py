@@ -130,8 +130,7 @@ class _Image:
                 channels = [panel + place * lanes for place in range(vectors)]
                 terms = [term_of(channel, lanes) for channel in channels]
                 total = kernel.totals(vectors * lanes)
-                for place in range(vectors):
-                    kernel.store(total, kernel.splat(kernel.total(0.0), lanes), place * lanes, lanes)
+                kernel.fill(total, kernel.total(0.0), vectors, lanes)
                 with kernel.loop(layer.height) as y:
                     row = kernel.totals(vectors * lanes)
                     for place, (channel, term) in enumerate(zip(channels, terms, strict=True)):

@@ -107,10 +107,6 @@ class _Softmax:
         kernel.store(sums, kernel.T.log(total), place, lanes)
         return kernel.T.bind(kernel.load(sums, place, lanes))
 
-    def _filled(self, buffer: Buffer, number: Expr, vectors: int, lanes: int) -> None:
-        for place in range(0, vectors * lanes, lanes):
-            self.kernel.store(buffer, self.kernel.splat(number, lanes), place, lanes)
-
 
 @dataclass(frozen=True)
 class _Rows(_Softmax):
@@ -128,11 +124,11 @@ class _Rows(_Softmax):
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.kernel.lanes
         least = kernel.widened(self.buffers["least"][0], 1)
         sums = kernel.totals(self.count * lanes)
-        self._filled(sums, least, self.count, lanes)
+        kernel.fill(sums, least, self.count, lanes)
         for row, start, have in self._vectors():
             self._larger(sums, self._value(row, start, have), row * lanes, lanes)
         largest = [self._joined(sums, row, kernel.T.max) for row in range(self.count)]
-        self._filled(sums, kernel.total(0.0), self.count, lanes)
+        kernel.fill(sums, kernel.total(0.0), self.count, lanes)
         for row, start, have in self._vectors():
             place = row * round_up(self.layer.channels, lanes) + start
             self._weigh(self._value(row, start, have), kernel.splat(largest[row]), lanes, place, (sums, row * lanes))
@@ -194,8 +190,8 @@ class _Columns(_Softmax):
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.lanes
         places = range(0, self.count * lanes, lanes)
         largest, sums = (kernel.totals(self.count * lanes) for _ in range(2))
-        self._filled(largest, kernel.widened(self.buffers["least"][0], 1), self.count, lanes)
-        self._filled(sums, kernel.total(0.0), self.count, lanes)
+        kernel.fill(largest, kernel.widened(self.buffers["least"][0], 1), self.count, lanes)
+        kernel.fill(sums, kernel.total(0.0), self.count, lanes)
         with kernel.loop(self.layer.channels) as channel:
             for place in places:
                 self._larger(largest, self._value(channel, place), place, lanes)

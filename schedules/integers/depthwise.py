@@ -20,7 +20,7 @@ import numpy as np
 from tvmmobile.graph.integers import MOST_TOGETHER, THREE, together
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, partition
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, input_of, output_of, partition
 from tvmmobile.schedules.emit.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
 from tvmmobile.schedules.integers.integer import (
     EIGHT,
@@ -211,8 +211,7 @@ class IntegerDepthwise(IntegerTemplate):
         kernel, channels = WindowKernel(task), layer.in_channels
         part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
         with integer_body(kernel, layer, channels * self.bytes_per_channel(layer), **self.tables(layer)) as ends:
-            data = Activation(ends.buffers["data"], layer.height * layer.width, channels, channels)
-            output = Activation(ends.buffers["output"], layer.out_height * layer.out_width, channels, channels)
+            (data, _), output = input_of(layer, ends.buffers), output_of(layer, ends.buffers["output"])
             # Tiles are summed as a whole, so that there is nothing that adds a single value.
             nest = self.nest(ends, None, layer, knobs, part, data, output, ends.buffers["weight"])  # type: ignore[arg-type]
             nest.emit(task.threads, Span(0, channels, 0))
