@@ -1,0 +1,83 @@
+"""Heads of detectors that join the pixels of several images NCHW, and transpose the result to one row for each box.
+
+Each part is transposed instead, which costs nothing where its image is stored with channels last; a slice of such rows is one of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.passes.channel_trace import slice_of
+from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, readers_of, rebind_main, replace_values
+
+_TURNED = [0, 2, 1]
+
+
+def turned_rows(module: Any) -> Any:
+    """Rewrite every transposed concatenation of images' pixels in `main`, with steps and other tensors beside them."""
+    main = module["main"]
+    values, readers = {binding.var: binding.value for binding in bindings_of(main)}, readers_of(main)
+    inner = {variable: value for variable, value in values.items() if len(readers[variable]) == 1}
+    found = {variable for variable, value in values.items() if _is_turned(value) and _joins_pixels(value.args[0], inner)}
+    if not found:
+        return module
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        if binding.var not in found:
+            return binding.value
+        return builder.normalize(_turned(builder, binding.value.args[0], inner))
+
+    return replace_values(rebind_main(module, value_of), _part)
+
+
+def _is_turned(value: Any) -> bool:
+    return operator_of(value) == "relax.permute_dims" and [int(axis) for axis in value.attrs.axes or ()] == _TURNED
+
+
+def _is_joined(value: Any) -> bool:
+    return operator_of(value) == "relax.concat" and hasattr(value.args[0], "fields") and value.attrs.axis is not None
+
+
+def _joins_pixels(variable: Any, values: Mapping[Any, Any]) -> bool:
+    """Return whether one of the tensors that a variable joins has the pixels of an image in each of its rows."""
+    value = values.get(variable)
+    if has(value, Trait.UNARY):
+        return _joins_pixels(value.args[0], values)
+    if not _is_joined(value):
+        return False
+    return any(_has_pixels(values.get(part)) or _joins_pixels(part, values) for part in value.args[0].fields)
+
+
+def _has_pixels(value: Any) -> bool:
+    return operator_of(value) == VIEW and len(shape_of(value.args[0])) == 4 and shape_of(value)[:2] == shape_of(value.args[0])[:2]
+
+
+def _turned(builder: Any, variable: Any, values: Mapping[Any, Any]) -> Any:
+    """The transpose of a variable, the parts of concatenations turned one by one."""
+    from tvm import relax
+
+    value = values.get(variable)
+    if has(value, Trait.UNARY):
+        return relax.Call(value.op, [builder.emit(_turned(builder, value.args[0], values))], value.attrs)
+    if not _is_joined(value):
+        return relax.op.permute_dims(variable, _TURNED)
+    parts = [builder.emit(_turned(builder, part, values)) for part in value.args[0].fields]
+    return relax.op.concat(parts, _TURNED[int(value.attrs.axis)])
+
+
+def _part(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The part of a concatenation that a slice shows; `None` for other values."""
+    found = slice_of(value) if operator_of(value) == "relax.strided_slice" else None
+    joined = values.get(value.args[0]) if found else None
+    if found is None or not _is_joined(joined) or int(joined.attrs.axis) % len(shape_of(value)) != found[0]:
+        return None
+    first = 0
+    for part in joined.args[0].fields:
+        end = first + shape_of(part)[found[0]]
+        if (first, end) == found[1:]:
+            return part
+        first = end
+    return None
