@@ -26,6 +26,8 @@ BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
 SHUFFLED = frozenset({"out_layout=shuffled"})
 #: An input composed of slices of other tensors.
 PIECES = frozenset({"sources", "pieces"})
+#: An added tensor that is a slice of another one.
+ADDED = frozenset({"added"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
 #: An input or output in another precision than the kernel's: `Kernel.load` and `Kernel.store` convert.
 STORAGE = needs.STORAGE

@@ -204,10 +204,12 @@ class Epilogue(Ends):
         return self._load(self.buffers[name], spot.channel, spot.count if grouped else spot.lanes, spot.lanes)
 
     def _tensor(self, name: str, spot: Spot) -> Expr:
-        """The spot's vector in a tensor with the output's extents."""
+        """The spot's vector in a tensor with the output's extents, or in a slice."""
         *pixels, channels = self.layer.plain_shape
-        tensor = Activation(self.buffers[name], math.prod(pixels), channels, channels)
-        return self._load(tensor.buffer, spot.place(tensor), spot.count, spot.lanes)
+        whole, first = self.layer.added or (channels, 0)
+        tensor = Activation(self.buffers[name], math.prod(pixels), whole, whole)
+        place = spot.place(tensor)
+        return self._load(tensor.buffer, place + first if first else place, spot.count, spot.lanes)
 
     def _load(self, buffer: Buffer, index: Expr, count: int, lanes: int) -> Expr:
         return self.kernel.load(buffer, index, lanes) if count == lanes else self.kernel.load_part(buffer, index, count)

@@ -16,7 +16,7 @@ from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pa
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
 
 class Conv(Template):
@@ -36,7 +36,7 @@ class Conv(Template):
     name = "conv"
     version = 1
     multiplies = True
-    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation", "windows"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "dilation", "windows"}
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:

@@ -16,7 +16,7 @@ from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_pa
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
 #: Number of combinations that are searched.
 MEMBERS = 160
@@ -36,7 +36,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
-    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "scaled"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "scaled"}
     enough_trials = 48
     multiplies = True
 

@@ -20,7 +20,7 @@ from tvmmobile.schedules.floats.winograd_cost import cycles
 from tvmmobile.schedules.floats.winograd_nest import TileGrid, WinogradNest
 from tvmmobile.schedules.floats.winograd_transform import SIZES, TAPS, transformed
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
 #: Fewest input and output channels: with fewer the transforms take longer than the multiplications that they save.
 LEAST_CHANNELS = 16
@@ -49,7 +49,7 @@ class Winograd(Template):
     name = "winograd"
     version = 1
     multiplies = True
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "windows"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "windows"}
     enough_trials = 16
 
     def _space(self, task: Task) -> Space | None:

@@ -11,7 +11,7 @@ from support.small_networks import accepted, error_of, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.curves import PLUS
-from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import Network, read_network
 from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.pipeline import compose, finish
@@ -54,6 +54,31 @@ def test_a_sum_is_the_last_step_of_the_layer_in_front(tmp_path: Path, activation
     read = joined(network)
     found = convolutions(read)
     assert [layer.then for layer in found] == [(), (), (PLUS,), ()] and found[-1].pieces == ((0, 0, 8), (0, 8, 8), (1, 0, 8))
+    assert found[1].pieces == ((0, 8, 8),) and found[2].added == (16, 8)
+    assert not any(isinstance(node.layer, Opaque) for node in read.nodes)
+    assert error_of(read, network, SHAPE, tmp_path / "network.so") < 1e-5
+
+
+class Added(nn.Module):
+    """Half of the channels are the input of a convolution that is added to them."""
+
+    def __init__(self, returned: bool) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(3, 13, 1), nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(13, 5, 1)
+        self.returned = returned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.first(x).split((7, 6), 1)
+        whole = self.last(torch.cat([left, right + self.inner(right)], 1))
+        return torch.cat([whole, right.amax(1, keepdim=True)], 1) if self.returned else whole
+
+
+@pytest.mark.parametrize("returned", [False, True])
+def test_a_slice_is_read_from_the_whole(tmp_path: Path, returned: bool) -> None:
+    """Unless it has other readers as well."""
+    network = seeded(Added(returned))
+    read = joined(network)
+    assert [layer.added for layer in convolutions(read) if layer.residual] == [() if returned else (13, 7)]
     assert error_of(read, network, SHAPE, tmp_path / "network.so") < 1e-5
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from host_kernels import check_layer, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tvmmobile.graph.curves import PLUS
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, MaxPool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import task_from_json, task_to_json
@@ -87,6 +89,20 @@ def test_windows(tmp_path: Path, size: tuple[int, int], given_channels: Pieces, 
     windows = ((0, 2, 0, 2), (0, 2, 1, 3), (1, 3, 0, 2), (1, 3, 1, 3))
     layer = Conv2d(*size, depth, 48, (3, 3), (1, 1), (1, 1, 1, 1), 1, clamp, windows=windows)
     check_layer(replace(layer, sources=sources, pieces=pieces), thread_count, choice, "conv", tmp_path)
+
+
+@examples(8)
+@given(sizes, st.sampled_from((1, 3)), st.integers(0, 1), st.integers(0, 9), st.booleans(), threads, choices)
+def test_an_added_slice(
+    tmp_path: Path, size: tuple[int, int], kernel: int, more: int, first: int, residual: bool, thread_count: int, choice: int
+) -> None:
+    """The sum or what the activation makes of it, plus a slice, with the output's channels or more of them on either side."""
+    outputs = 7 + choice % 14
+    steps: dict[str, Any] = {"residual": True} if residual else {"clamp": "silu", "then": (PLUS,)}
+    added = (first + outputs + more, first)
+    layer = Conv2d(*size, 5, outputs, (kernel, kernel), (1, 1), (kernel // 2,) * 4, added=added, **steps)
+    assert task_from_json(task_to_json(Task((layer,)))).layer == layer
+    check_layer(layer, thread_count, choice, "pointwise" if kernel == 1 else "conv", tmp_path)
 
 
 @examples(20)

@@ -122,7 +122,8 @@ def _dividing(layout: Layout, channels: int) -> Layout:
 def test_pieces(tmp_path: Path, side: int, cut: tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]], choice: int) -> None:
     sources, pieces = cut
     depth = sum(count for _, _, count in pieces)
-    task = Task((Conv2d(side, side + 1, depth, 16, (3, 3), padding=PADDED, sources=sources, pieces=pieces),))
+    layer = Conv2d(side, side + 1, depth, 16, (3, 3), padding=PADDED, residual=True, sources=sources, pieces=pieces, added=(24, 5))
+    task = Task((layer,))
     check_schedule(task, space_of(task), choice, TOLERANCE, tmp_path)
 
 

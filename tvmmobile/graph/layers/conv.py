@@ -43,6 +43,8 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         dilation: pixels from one tap to the next, (vertical, horizontal).
         windows: of equal parts of the output's channels, one after another, the taps that they have. All other weights are zeros. Empty
             if all channels have all taps. Only where there is one group.
+        added: if the residual, or the only step's tensor, is a slice of another NHWC tensor: that one's channels, and the slice's first.
+            Empty if it is a tensor of the output's extents.
     """
 
     height: int = field(metadata=SHAPE)
@@ -63,6 +65,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     then: tuple[Clamp, ...] = ()
     dilation: tuple[int, int] = (1, 1)
     windows: tuple[TapWindow, ...] = ()
+    added: tuple[int, ...] = ()
     extents = ("out_height", "out_width", "in_channels", "out_channels")
 
     @property
@@ -86,7 +89,13 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         """
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
         added = {"residual": self.plain_shape} if self.residual else {}
-        return {**self._source_shapes, **gate, **added, **super().side_shapes}
+        shapes = {**self._source_shapes, **gate, **added, **super().side_shapes}
+        return {**shapes, [*shapes][-1]: (*self.plain_shape[:-1], self.added[0])} if self.added else shapes
+
+    @property
+    def least_read(self) -> dict[str, tuple[int, ...]]:
+        found = super().least_read
+        return {**found, [*found][-1]: self.plain_shape} if self.added else found
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -160,7 +169,10 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
             parts.append("scaled")
         if self.residual:
             parts.append("add")
-        return "_".join([*parts, *self._steps_name()])
+        parts += self._steps_name()
+        if self.added:
+            parts.append(f"added{'.'.join(map(str, self.added))}")
+        return "_".join(parts)
 
     @classmethod
     def forms(cls) -> list[Form]:
@@ -200,6 +212,9 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         import torch
 
         image = self._image(data, side, self.in_layout)
+        if self.added:
+            last, first = [*side][-1], self.added[1]
+            side = {**side, last: side[last][..., first : first + self.out_channels]}
         if self.scaled:
             image = image * torch.from_numpy(to_nchw(side["gate"]))
         weight, bias = torch.from_numpy(constants.weight).permute(3, 2, 0, 1), torch.from_numpy(constants.bias)

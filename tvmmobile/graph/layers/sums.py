@@ -33,6 +33,8 @@ class SumLayer(Layer):
 
     clamp: Clamp
     then: tuple[Clamp, ...]
+    #: See `Conv2d`.
+    added: tuple[int, ...] = ()
 
     @property
     @abstractmethod

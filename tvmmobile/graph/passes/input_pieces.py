@@ -32,13 +32,13 @@ def reading_pieces(layer: Conv2d | WindowPool, data: Any, lookup: Callable[[Any]
     if name == "relax.concat" and int(whole.attrs.axis) == NHWC:
         parts = list(getattr(whole.args[0], "fields", ()))
     else:
-        parts = [data] if _slice(whole) else []
+        parts = [data] if channel_slice(whole) else []
     if not parts or not all(isinstance(part, relax.Var) for part in parts):
         return None
     tensors: list[Any] = []
     pieces = []
     for part in parts:
-        tensor, first, count = _slice(lookup(part)) or (part, 0, int(part.ty.shape[NHWC]))
+        tensor, first, count = channel_slice(lookup(part)) or (part, 0, int(part.ty.shape[NHWC]))
         if tensor not in tensors:
             tensors.append(tensor)
         pieces.append((tensors.index(tensor), first, count))
@@ -46,8 +46,8 @@ def reading_pieces(layer: Conv2d | WindowPool, data: Any, lookup: Callable[[Any]
     return replace(layer, sources=sources, pieces=tuple(pieces)), tensors
 
 
-def _slice(value: Any) -> tuple[Any, int, int] | None:
-    """Tensor, first channel and number of channels of a slice."""
+def channel_slice(value: Any) -> tuple[Any, int, int] | None:
+    """Tensor, first channel and number of channels of a slice of an image NHWC; `None` for other values."""
     if operator_of(value) != "relax.strided_slice":
         return None
     found = slice_of(value)

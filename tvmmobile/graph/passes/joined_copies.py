@@ -1,18 +1,21 @@
 """Copies that `standalone_steps` put in front of concatenations and sums, as parts of the layers beside them.
 
 A convolution reads the pieces of a concatenation itself, where no algorithm that needs one tensor would have been faster; and a sum behind
-an activation becomes the last step of the layer that computes one of its terms.
+an activation becomes the last step of the layer that computes one of its terms. Slices of channels that convolutions read or add are not
+copied either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.curves import PLUS
+from tvmmobile.graph.curves import CHANNEL, PLUS, TENSOR
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer
+from tvmmobile.graph.passes.channel_trace import NHWC
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
+from tvmmobile.graph.passes.input_pieces import channel_slice
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
 
 
@@ -23,7 +26,7 @@ def joined_copies(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLa
         from tvm import relax
 
         main = module["main"]
-        readers = readers_of(main)
+        readers, values = readers_of(main), {binding.var: binding.value for binding in bindings_of(main)}
         calls = {binding.var: _Call.of(binding.value, layers) for binding in bindings_of(main) if external_name(binding.value) in layers}
         joined: dict[Any, _Call] = {}
         for variable, call in calls.items():
@@ -31,6 +34,13 @@ def joined_copies(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLa
             if made and accepts(made.layer):
                 joined[variable] = calls[variable] = made
                 layers[made.name] = replace(layers[made.name], layer=made.layer)
+        for variable in (variable for variable, value in values.items() if channel_slice(value)):
+            own = {reader: _reading_slice(calls[reader], variable, values) for reader in readers[variable] if reader in calls}
+            reading = {reader: call for reader, call in own.items() if call and accepts(call.layer)}
+            if reading.keys() == {*readers[variable]}:
+                joined |= reading
+                calls |= reading
+                layers.update({call.name: replace(layers[call.name], layer=call.layer) for call in reading.values()})
         if not joined:
             return module
         module = module.clone()
@@ -101,3 +111,18 @@ def _summing(call: _Call, calls: dict[Any, _Call], readers: dict[Any, list[Any]]
             layer = replace(made.layer, then=(*made.layer.then, PLUS))
             return replace(made, layer=layer, arguments=(*made.arguments, other), is_copy=False)
     return None
+
+
+def _reading_slice(call: _Call, sliced: Any, values: Mapping[Any, Any]) -> _Call | None:
+    """A convolution that reads a slice as its input, or adds it, from the tensor that the slice is of."""
+    layer, arguments, found = call.layer, [*call.arguments], channel_slice(values[sliced])
+    if not isinstance(layer, Conv2d) or found is None:
+        return None
+    tensor, first, count = found
+    channels = int(tensor.ty.shape[NHWC])
+    if arguments[0].same_as(sliced) and not (layer.scaled or layer.pieces) and layer.in_layout == "NHWC":
+        layer, arguments[0] = replace(layer, sources=(channels,), pieces=((0, first, count),)), tensor
+    added = [layer.residual, *(kind for kind in layer.operands if kind != CHANNEL)]
+    if arguments[-1].same_as(sliced) and added in ([True], [False, TENSOR]):
+        layer, arguments[-1] = replace(layer, added=(channels, first)), tensor
+    return None if any(one.same_as(sliced) for one in arguments) else replace(call, layer=layer, arguments=tuple(arguments))

@@ -76,6 +76,7 @@ def _split(value: Any, values: dict[Any, Any], readers: dict[Any, list[Any]], la
     if (
         not (isinstance(layer, Conv2d) and layer.is_pointwise and len(layer.pieces) == len(layer.sources) > 1)
         or layer.residual
+        or layer.added
         or layer.scaled
     ):
         return None
