@@ -43,7 +43,7 @@ def _is_joined(value: Any) -> bool:
 
 def _joins_pixels(variable: Any, values: Mapping[Any, Any]) -> bool:
     """Return whether one of the tensors that a variable joins has the pixels of an image in each of its rows."""
-    value = values.get(variable)
+    value: Any = values.get(variable)
     if has(value, Trait.UNARY):
         return _joins_pixels(value.args[0], values)
     if not _is_joined(value):
@@ -59,7 +59,7 @@ def _turned(builder: Any, variable: Any, values: Mapping[Any, Any]) -> Any:
     """The transpose of a variable, the parts of concatenations turned one by one."""
     from tvm import relax
 
-    value = values.get(variable)
+    value: Any = values.get(variable)
     if has(value, Trait.UNARY):
         return relax.Call(value.op, [builder.emit(_turned(builder, value.args[0], values))], value.attrs)
     if not _is_joined(value):
@@ -71,7 +71,7 @@ def _turned(builder: Any, variable: Any, values: Mapping[Any, Any]) -> Any:
 def _part(value: Any, values: Mapping[Any, Any]) -> Any:
     """The part of a concatenation that a slice shows; `None` for other values."""
     found = slice_of(value) if operator_of(value) == "relax.strided_slice" else None
-    joined = values.get(value.args[0]) if found else None
+    joined: Any = values.get(value.args[0]) if found else None
     if found is None or not _is_joined(joined) or int(joined.attrs.axis) % len(shape_of(value)) != found[0]:
         return None
     first = 0
