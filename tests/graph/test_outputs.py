@@ -22,6 +22,7 @@ class Taps(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.ModuleList([nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.Conv2d(8, 12, 1)])
+        self.register_buffer("counts", torch.tensor([101, 7]))
         self.taps = taps
 
     def forward(self, image: torch.Tensor, summand: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -32,6 +33,7 @@ class Taps(nn.Module):
             image = image.relu()
             values.append(image)
         values += [image[:, :8] + summand, image.argmax(1), image.flatten(1), image.mean((2, 3)) * place]
+        values += [self.counts, self.counts.reshape(2, 1)]
         return tuple(values[tap] for tap in self.taps)
 
 
@@ -79,7 +81,11 @@ def test_what_is_returned_is_not_fused_with_what_reads_it() -> None:
     assert tapped.nodes[0].alone and len(results_from(tapped.module)) == 2
 
 
-@pytest.mark.parametrize("taps", [(0, 8), (8, 8), (8, 11), (2, 8, 2)], ids=["an input", "twice", "and a view of it", "an input twice"])
+@pytest.mark.parametrize(
+    "taps",
+    [(0, 8), (8, 8), (8, 11), (2, 8, 2), (13, 8, 14)],
+    ids=["an input", "twice", "and a view of it", "an input twice", "constants"],
+)
 def test_every_output_is_memory_of_its_own(taps: tuple[int, ...]) -> None:
     network = assert_right(taps)
     results = results_from(network.module)

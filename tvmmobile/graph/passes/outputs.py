@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, viewed
 from tvmmobile.system.errors import UserError
 
@@ -34,6 +35,7 @@ def separate_outputs(module: Any) -> Any:
 
 def copied_outputs(module: Any) -> Any:
     """Copy outputs of `main` that are, behind views, an input, a constant or another output: each output has its own memory."""
+    import tvm
     from tvm import relax
 
     main = module["main"]
@@ -44,7 +46,10 @@ def copied_outputs(module: Any) -> Any:
         base = result
         while (source := viewed(values.get(base))) is not None:
             base = source
-        copy = not isinstance(base, relax.Var) or base in taken
+        fixed = values.get(base, base)
+        if isinstance(fixed, tvm.ir.GenericConst):
+            result = constant(fixed.value.numpy().reshape(shape_of(result)))
+        copy = not isinstance(result, relax.Var) or base in taken
         results.append(relax.op.broadcast_to(result, result.ty.shape) if copy else result)
         taken.add(base)
     return module if all(new.same_as(old) for new, old in zip(results, results_of(main), strict=True)) else _returning(module, results)
