@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
+from tvmmobile.graph.integers import INTEGER_CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
 from tvmmobile.graph.layers import Array, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel

@@ -131,7 +131,11 @@ def _written(version: int, task: Task, value: Mapping[str, Any], identity: Ident
 
 
 def read_line(text: bytes, known: KnownTasks | None = None) -> Line:
-    """Return the content of a line; raises `MalformedRecord` if it is not a record. Readers of many lines give what they know of the tasks."""
+    """Return the content of a line; raises `MalformedRecord` if it is not a record.
+
+    Args:
+        known: tasks of earlier lines.
+    """
     try:
         value, known = json.loads(text.decode()), known or KnownTasks()
         line = line_in(value, identity_in(value), known)

@@ -50,7 +50,7 @@ from tvmmobile.graph.passes.tap_windows import tap_windows
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.transposed_products import transposed_products
-from tvmmobile.graph.passes.turned_rows import turned_rows
+from tvmmobile.graph.passes.transposed_rows import transposed_rows
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.taps import RESIZE
 from tvmmobile.system.files import write_text
@@ -110,7 +110,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("transposed_products", transposed_products),
-        ("turned_rows", turned_rows),
+        ("transposed_rows", transposed_rows),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
         ("nhwc", _images_in_nhwc),

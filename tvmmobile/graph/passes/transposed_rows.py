@@ -16,7 +16,7 @@ from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, readers_of, rebi
 _TURNED = [0, 2, 1]
 
 
-def turned_rows(module: Any) -> Any:
+def transposed_rows(module: Any) -> Any:
     """Rewrite every transposed concatenation of images' pixels in `main`, with steps and other tensors beside them."""
     main = module["main"]
     values, readers = {binding.var: binding.value for binding in bindings_of(main)}, readers_of(main)
