@@ -25,6 +25,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How long an example takes says nothing on a busy machine, least of all the first, which imports what it needs.
 settings.register_profile("tvmmobile", deadline=None)
+settings.register_profile("all", deadline=None)
 settings.load_profile("tvmmobile")
 
 # The process that workers are forked from has its socket in this folder, which is not to be a test's.
@@ -39,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--device NAME`: the registered board for tests marked `hardware`; `--android DIR`: an Android's own loader and C library."""
     parser.addoption("--device", metavar="NAME", help="the registered board that tests marked 'hardware' run on")
     parser.addoption("--android", metavar="DIR", help="a folder with system/bin/linker64 and system/lib64 of an Android device, for QEMU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With the long tests, `host_kernels.examples` gives all it has."""
+    if "or" in config.option.markexpr.split():
+        settings.load_profile("all")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

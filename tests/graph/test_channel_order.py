@@ -280,7 +280,7 @@ def test_any_way_of_moving_channels(drafted: list[tuple[str, int, int, int]], or
     assert relative_error(values_of(order_channels(module), data), expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v1", "shufflenet_v2"])
+@pytest.mark.parametrize("name", ["shufflenet_v1", pytest.param("shufflenet_v2", marks=pytest.mark.long)])
 def test_shufflenets(name: str) -> None:
     """Neither shuffles nor concatenations are left."""
     network = build_torch_model(ModelSpec(name, 0.5, 33)).module

@@ -18,6 +18,7 @@ NAMES = (
     *("mobilenet_v1", "mobilenet_v1_full", "mobilenet_v1_shallow", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
     *("squeezenet1_0", "squeezenet1_1", "shufflenet_v1", "shufflenet_v2", "xception", "googlenet", "vgg16", "alexnet"),
 )
+LARGE = ("xception", "googlenet", "vgg16", "alexnet")
 VARIANTS = [
     *(ModelSpec(name, 1.0, TRAITS[name].native_side) for name in NAMES),
     *(ModelSpec(name, alpha, 97, classes=10) for name in NAMES[:3] for alpha in (0.1, 0.6)),
@@ -54,7 +55,8 @@ def test_the_module_costs_what_the_table_says(spec: ModelSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [ModelSpec(name, 1.0, TRAITS[name].sides[0]) for name in NAMES if name != "vgg16"], ids=lambda spec: spec.name
+    "spec",
+    [pytest.param(ModelSpec(name, 1.0, TRAITS[name].sides[0]), marks=[pytest.mark.long] * (name in LARGE), id=name) for name in NAMES],
 )
 def test_exports_at_a_static_shape(spec: ModelSpec) -> None:
     module = build_torch_model(spec).module

@@ -14,7 +14,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
 
 #: 138 million weights: half a minute.
-NAMES = [pytest.param(name, marks=pytest.mark.long) if name == "vgg16" else name for name in FAMILIES]
+NAMES = [pytest.param(name, marks=[pytest.mark.long] * (name in ("xception", "vgg16", "alexnet"))) for name in FAMILIES]
 
 
 @lru_cache

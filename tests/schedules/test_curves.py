@@ -123,7 +123,7 @@ DEPTHWISE = Conv2d(14, 15, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1), 8, "silu")
     [
         ("separable", (DEPTHWISE, Conv2d(14, 15, 8, 12, clamp="tanh"))),
         ("chain", (Conv2d(14, 15, 16, 8, clamp="sigmoid"), DEPTHWISE)),
-        ("strassen", (Conv2d(4, 5, 128, 128, clamp="silu"),)),
+        pytest.param("strassen", (Conv2d(4, 5, 128, 128, clamp="silu"),), marks=pytest.mark.long),
     ],
 )
 def test_values_in_templates_of_several_products(tmp_path: Path, name: str, region: tuple[Layer, ...]) -> None:

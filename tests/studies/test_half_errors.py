@@ -12,6 +12,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 
 
+@pytest.mark.long
 def test_half_precision_is_a_little_off_and_no_better_than_storing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a network that runs here, with pictures and their classes."""
     monkeypatch.setattr(half_errors, "STORED", 1)

@@ -122,8 +122,8 @@ def modelled_us(agents: Agents, layer: Layer, dtype: str, folder: Path) -> float
     [
         ("pi4-virtual", Conv2d(32, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW")),
         ("pi5-virtual", Conv2d(14, 14, 48, 48, (5, 5), (1, 1), (2, 2, 2, 2), 48)),
-        ("pi5-virtual", Conv2d(56, 56, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1))),
-        ("pi5-virtual", Conv2d(28, 28, 128, 128, (3, 3), (1, 1), (1, 1, 1, 1))),
+        pytest.param("pi5-virtual", Conv2d(56, 56, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1)), marks=pytest.mark.long),
+        pytest.param("pi5-virtual", Conv2d(28, 28, 128, 128, (3, 3), (1, 1), (1, 1, 1, 1)), marks=pytest.mark.long),
         ("pi4-virtual", Conv2d(56, 56, 64, 128, (3, 3), (2, 2), (1, 1, 1, 1))),
     ],
     ids=["first convolution", "depthwise", "3x3 of 64", "3x3 of 128", "3x3 with a stride"],
@@ -136,7 +136,10 @@ def test_what_gains_least_is_no_slower_than_in_float32(board: str, layer: Conv2d
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize(("board", "side", "channels"), [("pi4-virtual", 28, 64), ("pi4-virtual", 28, 128), ("pi3bplus-virtual", 28, 64)])
+@pytest.mark.parametrize(
+    ("board", "side", "channels"),
+    [("pi4-virtual", 28, 64), pytest.param("pi4-virtual", 28, 128, marks=pytest.mark.long), ("pi3bplus-virtual", 28, 64)],
+)
 def test_what_stays_in_float32_is_faster_there(board: str, side: int, channels: int, tmp_path: Path) -> None:
     """By Winograd's algorithm, on cores without dot products."""
     layer = Conv2d(side, side, channels, channels, (3, 3), (1, 1), (1, 1, 1, 1))

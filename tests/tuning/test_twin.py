@@ -64,7 +64,7 @@ def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) 
 
 def test_shipped_records_are_found() -> None:
     twin = twin_database(BOARD, ())
-    assert twin is not None and len(twin) > 1000
+    assert twin is not None and sum(map(len, twin._unread.values())) > 1000  # none is decoded for this
 
 
 def test_a_lie_about_the_twin_is_refused(tmp_path: Path) -> None:

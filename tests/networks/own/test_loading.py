@@ -53,7 +53,9 @@ def test_every_way_gives_the_same_kernels_and_outputs(files: Files, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "spec", [ModelSpec(alpha=0.25, resolution=128), ModelSpec("mobilenet_v3_small", resolution=64)], ids=lambda spec: spec.variant
+    "spec",
+    [ModelSpec(alpha=0.25, resolution=128), pytest.param(ModelSpec("mobilenet_v3_small", resolution=64), marks=pytest.mark.long)],
+    ids=lambda spec: spec.variant,
 )
 def test_a_built_in_network_in_a_file_has_the_same_kernels(tmp_path: Path, spec: ModelSpec) -> None:
     """So that the shipped logs serve it."""

@@ -19,7 +19,7 @@ from tvmmobile.networks.own.files import Wanted
 from tvmmobile.networks.own.onnx.file import load_onnx
 
 #: Every so many cases are tried by default.
-STRIDE = 40
+STRIDE = 60
 #: Results with as many rows as values say are filled up, which `test_varying.py` tests.
 VARYING = ("test_compress", "test_nonmaxsuppression", "test_nonzero", "test_unique")
 #: What does not exist in networks that run on boards, by the beginnings of names: they are refused by name.

@@ -93,7 +93,7 @@ def test_windows_that_onnx_runtime_has_quantised(tmp_path: Path, board: str, uns
     assert "float32_layers" not in library.manifest()
 
 
-@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("unsigned", [pytest.param(False, marks=pytest.mark.long, id="signed"), pytest.param(True, id="unsigned")])
 @pytest.mark.parametrize(
     ("family", "alpha", "side"),
     [

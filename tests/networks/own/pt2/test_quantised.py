@@ -103,7 +103,8 @@ def folded(module: torch.nn.Module) -> list[torch.Tensor]:
     return [tensor for layer in layers for tensor in (layer.weight, torch.zeros(layer.weight.shape[0]))]
 
 
-@pytest.mark.parametrize("family", [pytest.param("mobilenet_v1"), pytest.param("mobilenet_v2", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["mobilenet_v1", "mobilenet_v2"])
 def test_a_mobilenet_of_the_pt2e_flow(tmp_path: Path, family: str) -> None:
     """Layer by layer, since generated weights amplify the one step by which a value beside a tie may be off: PyTorch rounds its sums, and
     adds in an order that depends on the processor."""
