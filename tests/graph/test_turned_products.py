@@ -32,3 +32,25 @@ def test_values_times_transposed_weights(tmp_path: Path) -> None:
     assert [type(layer) for layer in layers].count(Attention) == 1
     assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5
+
+
+class Heads(nn.Module):
+    """Attention in heads beside a depthwise convolution of the values, as YOLO11 and YOLO26 have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.beside, self.last = nn.Conv2d(8, 48, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 8, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.embed(image).view(1, 2, 24, 30).split(8, 2)
+        weights = (query.transpose(-2, -1) @ key * 0.3).softmax(-1)
+        mixed = (value @ weights.transpose(-2, -1)).view(1, 16, 5, 6)
+        return self.last(mixed + self.beside(value.reshape(1, 16, 5, 6)))
+
+
+def test_heads_and_their_values_stay_images(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Heads()).eval()
+    layers = [node.layer for node in prepared(network, IMAGE).nodes]
+    assert [type(layer) for layer in layers].count(Attention) == 1
+    assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5

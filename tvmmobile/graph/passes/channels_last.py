@@ -6,12 +6,16 @@ transposed convolution, or tokens of attention that are an image again. Every im
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tvmmobile.graph.expressions import constant, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, operators_with
+from tvmmobile.graph.passes.channel_order import MOST_PIECES
+from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.input_steps import input_steps
+from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
@@ -57,6 +61,7 @@ class _Images:
             self.changed = True
             return known
         image = _shown(value, self.values)
+        image = self._part_of_heads(value) if image is None else image
         if image is not None:
             self.last[variable] = builder.emit(image)
             return value
@@ -66,6 +71,24 @@ class _Images:
         self.changed = True
         self.last[variable] = builder.emit(step)
         return builder.normalize(_first(self.last[variable]))
+
+    def _part_of_heads(self, value: Any) -> Any:
+        """The image NHWC of the same slice of each head's channels, such as values of attention; `None` for other values."""
+        from tvm import relax
+
+        sliced: Any = self.values.get(value.args[0]) if operator_of(value) == VIEW else None
+        found = slice_of(sliced) if operator_of(sliced) == "relax.strided_slice" else None
+        heads: Any = self.values.get(sliced.args[0]) if found else None
+        image = self.last.get(heads.args[0]) if operator_of(heads) == VIEW else None
+        if found is None or image is None or shape_of(image)[0] > 1 or len(shape_of(heads)) != 4 or found[0] != 2:
+            return None
+        count, channels, pixels = shape_of(heads)[1:]
+        height, width = shape_of(image)[1:3]
+        size = found[2] - found[1]
+        if pixels != height * width or shape_of(value) != [1, count * size, height, width] or count > MOST_PIECES:
+            return None
+        starts = [head * channels + found[1] for head in range(count)]
+        return relax.op.concat([relax.op.strided_slice(image, [3], [start], [start + size]) for start in starts], 3)
 
     def _member(self, value: Any) -> Any:
         """The variable that a value takes out of a tuple, as of a max pool's values and indices; `None` for other values."""
@@ -127,9 +150,17 @@ def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
     shape, source = [shape_of(value)[axis] for axis in TO_LAST], value.args[0]
     if shape_of(source) == shape and _same_order(shape):
         return source
-    tokens = turned(values.get(source), (0, 2, 1))
-    is_image = tokens is not None and shape_of(tokens) == [shape[0], shape[1] * shape[2], shape[3]]
-    return relax.op.reshape(tokens, shape) if is_image else None
+    swap: Any = values.get(source)
+    if operator_of(swap) != "relax.permute_dims" or not swaps_last(swap):
+        return None
+    tokens = swap.args[0]
+    *leading, pixels, channels = shape_of(tokens)
+    if pixels != shape[1] * shape[2] or channels > shape[3] or (channels < shape[3] and shape[0] > 1):
+        return None
+    if channels < shape[3]:
+        heads = relax.op.reshape(tokens, [1, math.prod(leading), pixels, channels])
+        tokens = relax.op.permute_dims(heads, (0, 2, 1, 3))
+    return relax.op.reshape(tokens, shape)
 
 
 def _first(image: Any) -> Any:
