@@ -18,6 +18,7 @@ from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_im
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx.constants import fold_constants
+from tvmmobile.networks.own.onnx.fourier import has_rough_transform
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx.importer import import_onnx, unknown_operators
 from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
@@ -101,7 +102,8 @@ def imported_onnx(
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
     """The programs that compute a network's output on the host, from the file's operators (`given`) or those left after `_checked`."""
     runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
-    return HostReference(str(file), [*programs, runtime, ("onnx.reference", partial(start_reference_evaluator, simple, inputs))])
+    evaluator = ("onnx.reference", partial(start_reference_evaluator, simple, inputs))
+    return HostReference(str(file), [*programs, *([evaluator, runtime] if has_rough_transform(simple.graph) else [runtime, evaluator])])
 
 
 def files_beside(file: OwnFile) -> list[str]:

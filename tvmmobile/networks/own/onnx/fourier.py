@@ -79,6 +79,19 @@ def dft(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     return op.permute_dims(ordered, [*range(axis), len(others), *range(axis, len(others)), len(others) + 1])
 
 
+def has_rough_transform(graph: Any) -> bool:
+    """Return whether an `STFT` has frames whose length is not a power of two: ONNX Runtime's result is 3e-5 of its largest number off."""
+    from onnx.numpy_helper import to_array
+
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    lengths = []
+    for node in graph.node:
+        if node.op_type == "STFT":
+            window, length = (known.get(name) for name in [*node.input[2:], "", ""][:2])
+            lengths += [int(window.dims[0])] if window is not None else [int(to_array(length))] if length is not None else []
+    return any(length & (length - 1) for length in lengths)
+
+
 def _factors(samples: int, count: int, half: Any, inverse: Any = 0) -> Array:
     """Factors of each sample in each bin of a transform of `count` samples, `[samples, bins, 2]`: cosine, and sine with its sign."""
     bins = count // 2 + 1 if half else count

@@ -42,7 +42,7 @@ def reference_evaluator(model: Any) -> Any:
 
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
     older = [*([] if opset >= _ONE_AXIS else _softmaxes()), *([] if opset >= _SAYS_MODE else [_batch_norm()])]
-    return ReferenceEvaluator(model, new_ops=[_max_pool(), *older])
+    return ReferenceEvaluator(model, new_ops=[_max_pool(), _short_time(), *older])
 
 
 @functools.cache
@@ -60,6 +60,23 @@ def _batch_norm() -> type:
             return ((x * factor.reshape(over_channels) + shift.reshape(over_channels)).astype(x.dtype),)
 
     return BatchNormalization
+
+
+@functools.cache
+def _short_time() -> type:
+    """`STFT` of real signals, which onnx 1.23 refuses without a last dimension of 1."""
+    from onnx.reference.op_run import OpRun
+
+    class STFT(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, step: Array, window: Any = None, length: Any = None, onesided: int = 1) -> Any:
+            count = int(length) if window is None else len(window)
+            frames = np.lib.stride_tricks.sliding_window_view(x.reshape(len(x), -1).astype(np.float64), count, 1)[:, :: int(step)]
+            found = (np.fft.rfft if onesided else np.fft.fft)(frames * (1.0 if window is None else window))
+            return (np.stack([found.real, found.imag], -1).astype(x.dtype),)
+
+    return STFT
 
 
 @functools.cache
