@@ -12,6 +12,7 @@ from torch import nn
 
 from tvmmobile.graph.network import Network, lower, read_network, results_from
 from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.rewriting import MainRewriter, results_of
 from tvmmobile.networks.frontend import by_torch, decomposed, export_torch, import_program
 
 
@@ -91,3 +92,19 @@ def test_every_output_is_memory_of_its_own(taps: tuple[int, ...]) -> None:
     results = results_from(network.module)
     numbers = [result for result in results if isinstance(result, int)]
     assert len(set(numbers)) == len(taps) and min(numbers) >= 0
+
+
+def test_a_rewriter_returns_constants_as_they_are() -> None:
+    from tvm import relax
+
+    class Same(MainRewriter):
+        def value(self, _variable: Any, value: Any) -> Any:
+            return value
+
+    builder, image = relax.BlockBuilder(), relax.Var("image", relax.TensorType((1, 3), "float32"))
+    with builder.function("main", [image]):
+        with builder.dataflow():
+            result = builder.emit_output(relax.op.nn.relu(image))
+        builder.emit_func_output(relax.Tuple([result, relax.const(np.array([101]), "int64")]))
+    [_, returned] = results_of(Same(builder.get()["main"]).rewritten())
+    assert returned.ty.dtype == "int64"

@@ -130,7 +130,7 @@ class MainRewriter(ABC):
 
     def output(self, variable: Any) -> Any:
         """Return the variable to return in place of an old one."""
-        return self.replaced[variable]
+        return self.replaced.get(variable, variable)
 
     def again(self, value: Any) -> Any:
         """Rebuild an expression of the new variables."""
