@@ -2,7 +2,7 @@
 
     ./studies/run zoo                                       # all of them, untuned, the smallest first; the table on stdout
     ./studies/run zoo silero-vad rapidocr --trials 8
-    ./studies/run zoo --out studies/results/zoo.json        # files already there stay; tests/docs makes docs/zoo.md of it
+    ./studies/run zoo --out studies/results/zoo.json        # files already there stay
 
 zoo.toml lists them: text, faces, voice, wake words, pitch, birds, documents. Packages are downloaded into the cache and nothing of
 them is run; their files are known by their hashes. Interrupt it whenever you like, the same command goes on.
