@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
 import pytest
+from deployed import write_manifest
 
 from tvmmobile.devices.board.remote import Completed, Remote
 from tvmmobile.networks.models.registry import grid
@@ -41,8 +41,8 @@ class Board:
 )
 def test_whatever_a_check_leaves_is_told(tmp_path: Path, done: Completed, said: str) -> None:
     library = Library(grid("mobilenet_v1", (0.25,), (128,))[0], "float32", 1, tmp_path / "net.so")
-    manifest = {"format": "c", "c": {"prefix": "net"}, "target": {"mcpu": "cortex-a72"}, "kernels": [], "reference": "PyTorch"}
-    library.manifest_path.write_text(json.dumps(manifest))
+    library.path.write_bytes(b"no ELF file")
+    write_manifest(library.path, format="c", c={"prefix": "net", "workspace_bytes": 0}, reference="PyTorch")
     deployed = Deployment("pi@board", "/models", (library,), (), 0, ("/models/runtime/ld.so",))
     with pytest.raises(Disagreement) as raised:
         _check_there(cast(Remote, Board(done)), deployed, library)
