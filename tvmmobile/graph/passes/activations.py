@@ -9,42 +9,30 @@ inference either, becomes the logarithm of a softmax, and the second power, also
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tvmmobile.graph.passes.rewriting import holds, mutate_functions, rewrite_main
+from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.passes.rewriting import replace_values, rewrite_main
 from tvmmobile.graph.precision import FLOAT32
 
 
 def clamp_to_min_max(module: Any) -> Any:
-    """Rewrite `relax.clip(x, lo, hi)` and `relax.nn.relu(x)` in every function."""
-    import tvm
+    """Rewrite `relax.clip(x, lo, hi)` and `relax.nn.relu(x)` in `main`."""
+    return replace_values(module, lambda value, _: _clamped(value))
+
+
+def _clamped(value: Any) -> Any:
+    """A clip or ReLU as maximum and minimum; `None` for other values."""
     from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    clip, relu = tvm.ir.Op.get("relax.clip"), tvm.ir.Op.get("relax.nn.relu")
-
-    @mutator
-    class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:
-            call = self.visit_expr_post_order(call)
-            if call.op == clip:
-                data, low, high = call.args
-                return self._bounded(data, _number(low), _number(high))
-            if call.op == relu:
-                return self._bounded(call.args[0], 0.0, None)
-            return call
-
-        def _bounded(self, data: Any, low: float, high: float | None) -> Any:
-            kind = str(data.ty.dtype)
-            bounds = [(relax.op.maximum, low)] if low > -math.inf else []
-            bounds += [(relax.op.minimum, high)] if high is not None and high < math.inf else []
-            for number, (operator, bound) in enumerate(bounds):
-                # The last operator becomes the value of the visited binding: a variable there would block layout inference.
-                data = operator(self.builder_.emit(data) if number else data, relax.const(bound, kind))
-            return data
-
-    return mutate_functions(module, Rewriter(module))
+    if operator_of(value) not in ("relax.clip", "relax.nn.relu"):
+        return None
+    data, low, high = (value.args[0], *map(_number, value.args[1:])) if operator_of(value) == "relax.clip" else (*value.args, 0.0, math.inf)
+    kind = str(data.ty.dtype)
+    if low > -math.inf:
+        data = relax.op.maximum(data, relax.const(low, kind))
+    return relax.op.minimum(data, relax.const(high, kind)) if high < math.inf else data
 
 
 def _number(value: Any) -> float:
@@ -52,19 +40,18 @@ def _number(value: Any) -> float:
     return float(getattr(inner, "value", inner))
 
 
-#: A pattern's constants with their required values, and its replacement, built from the matches of the pattern's parts.
-_Rule = tuple[Any, Mapping[Any, float], Any]
+#: A pattern, the values of its constants, and its replacement, built from the matches of the pattern's parts.
+_Rule = tuple[Any, Mapping[Any, float], Callable[[Any], Any]]
 
 
 def one_form_of_hard_activations(module: Any) -> Any:
     """Rewrite the other forms in `main`, where clips are maximum and minimum already."""
     for pattern, numbers, replacement in _rules():
 
-        def rewrite(call: Any, matched: Any, numbers: Any = numbers, replacement: Any = replacement) -> Any:
-            fits = all(holds(matched[constant], number) for constant, number in numbers.items())
-            return replacement(matched) if fits else call
+        def rewrite(_: Any, matched: Any, replacement: Callable[[Any], Any] = replacement) -> Any:
+            return replacement(matched)
 
-        module = rewrite_main(module, pattern, rewrite)
+        module = rewrite_main(module, pattern, rewrite, numbers)
     return module
 
 

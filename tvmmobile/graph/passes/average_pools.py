@@ -6,12 +6,13 @@ Relax's own legalisation counts every window's pixels at run time, with scalar d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import replace_values, rewrite_main
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 def average_pools(module: Any) -> Any:
@@ -20,16 +21,12 @@ def average_pools(module: Any) -> Any:
     Rounding up makes no difference where the windows fill the image. An adaptive pool has equal windows where its output's extents divide
     its input's: VGG-16 and AlexNet pool 7×7 and 6×6 pixels to as many.
     """
-    from tvm.relax.dpl import is_op, wildcard
-
-    data = wildcard()
-    module = replace_values(module, lambda value, _: _in_equal_windows(value))
-    module = rewrite_main(module, is_op("relax.nn.avg_pool2d")(data), lambda call, matched: _as_layer(call, matched[data]))
-    module = rewrite_main(module, is_op("relax.sum")(data), lambda call, matched: _as_mean(call, matched[data]))
-    return rewrite_main(module, is_op("relax.mean")(data), lambda call, matched: _keeping_dimensions(call, matched[data]))
+    for replacement in (_in_equal_windows, _as_layer, _as_mean, _keeping_dimensions):
+        module = replace_values(module, replacement)
+    return module
 
 
-def _in_equal_windows(value: Any) -> Any:
+def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
     """The pool that an adaptive one is, or the image that it leaves as it is; `None` for other values."""
     from tvm import relax
 
@@ -45,39 +42,46 @@ def _in_equal_windows(value: Any) -> Any:
     return relax.op.nn.avg_pool2d(data, window, window)
 
 
-def _as_mean(call: Any, data: Any) -> Any:
+def _as_mean(call: Any, _: Mapping[Any, Any]) -> Any:
     """A sum over rows and columns of one image, channels first or last, as a multiple of their mean (arXiv 2301.00808 has such a norm)."""
     from tvm import relax
 
+    if operator_of(call) != "relax.sum":
+        return None
+    data = call.args[0]
     shape, axes = shape_of(data), sorted(int(axis) for axis in call.attrs.axis or ())
     if len(shape) != 4 or shape[0] != 1 or axes not in ([1, 2], [2, 3]) or not call.attrs.keepdims:
-        return call
+        return None
     mean = relax.op.mean(data, axes, keepdims=True)
     return relax.op.multiply(mean, relax.const(float(shape[axes[0]] * shape[axes[1]]), str(call.ty.dtype)))
 
 
-def _keeping_dimensions(call: Any, data: Any) -> Any:
+def _keeping_dimensions(call: Any, _: Mapping[Any, Any]) -> Any:
     """A mean over all pixels, with the dimensions that it leaves out as a view."""
     from tvm import relax
 
-    axes = sorted(int(axis) % len(data.ty.shape) for axis in call.attrs.axis or ())
-    if call.attrs.keepdims or len(data.ty.shape) != 4 or axes != [2, 3]:
-        return call
-    return relax.op.reshape(relax.op.mean(data, [2, 3], keepdims=True), shape_of(call))
+    if operator_of(call) != "relax.mean" or call.attrs.keepdims or len(shape_of(call.args[0])) != 4:
+        return None
+    if sorted(int(axis) % 4 for axis in call.attrs.axis or ()) != [2, 3]:
+        return None
+    return relax.op.reshape(relax.op.mean(call.args[0], [2, 3], keepdims=True), shape_of(call))
 
 
-def _as_layer(call: Any, data: Any) -> Any:
+def _as_layer(call: Any, _: Mapping[Any, Any]) -> Any:
+    """A pool whose windows all count the same number of pixels, as a mean or convolution; `None` for other values."""
     from tvm import relax
 
-    attrs = call.attrs
+    if operator_of(call) != "relax.nn.avg_pool2d":
+        return None
+    data, attrs = call.args[0], call.attrs
     padding = [int(amount) for amount in attrs.padding]
     dilated = any(int(step) != 1 for step in attrs.dilation)
     if attrs.layout != "NCHW" or dilated or (any(padding) and not attrs.count_include_pad):
-        return call
+        return None
     window = tuple(int(extent) for extent in attrs.pool_size)
-    _, channels, height, width = shape_of(data)
+    channels, height, width = shape_of(data)[1:]
     if attrs.ceil_mode and _reaches_over(call, data):
-        return call
+        return None
     if window == (height, width) and not any(padding):
         return relax.op.mean(data, [2, 3], keepdims=True)
     weight = np.full((channels, 1, *window), 1 / (window[0] * window[1]), str(data.ty.dtype))

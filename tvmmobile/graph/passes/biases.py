@@ -10,7 +10,7 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of, rewrite_main
+from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, rewrite_main, values_of
 
 
 def bias_into_batch_norm(module: Any) -> Any:
@@ -26,7 +26,7 @@ def bias_into_batch_norm(module: Any) -> Any:
     def moved(call: Any, matched: Any) -> Any:
         before = matched[mean].value.numpy()
         if shape_of(matched[bias]) != [1, before.size, 1, 1]:
-            return call
+            return None
         shifted = relax.const(before - matched[values].value.numpy().reshape(-1))
         return relax.Call(call.op, [matched[conv], *call.args[1:3], shifted, call.args[4]], call.attrs)
 
@@ -57,31 +57,14 @@ def spell_batch_norms(module: Any) -> Any:
 def zero_bias(module: Any) -> Any:
     """Add zeros to every convolution (NHWC) and matrix product with constant weights to which no bias is added."""
     from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    main = module["main"]
-    values = {binding.var: binding.value for binding in bindings_of(main)}
-    readers = readers_of(main)
-    lacking = {
-        variable: shape
-        for variable, value in values.items()
-        if (shape := _bias_shape(value)) and not any(_adds(values.get(reader), shape) for reader in readers[variable])
-    }
-    if not lacking:
-        return module
-
-    @mutator
-    class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_var_binding_(self, binding: Any) -> None:
-            if binding.var not in lacking:
-                super().visit_var_binding_(binding)
-                return
-            product = self.builder_.emit(self.visit_expr(binding.value))
-            zeros = relax.const(np.zeros(lacking[binding.var], str(product.ty.dtype)))
-            emit = self.builder_.emit if isinstance(binding.var, relax.DataflowVar) else self.builder_.emit_output
-            self.set_var_remap(binding.var, emit(relax.op.add(product, zeros)))
-
-    return mutate_main(module, Rewriter(module))
+    values, readers = values_of(module["main"]), readers_of(module["main"])
+    found = {}
+    for variable, value in values.items():
+        shape = _bias_shape(value)
+        if shape and not any(_adds(values.get(reader), shape) for reader in readers[variable]):
+            found[variable] = relax.op.add(value, relax.const(np.zeros(shape, str(value.ty.dtype))))
+    return replace_variables(module, found)
 
 
 def fold_factors(module: Any) -> Any:
@@ -101,7 +84,7 @@ def fold_factors(module: Any) -> Any:
         before, by = (_by_channel(matched[part].value.numpy(), channels) for part in (bias, factor))
         is_plain = product.attrs.kernel_layout == "HWIO" and not any(operand in shared for operand in call.args)
         if not is_plain or before is None or by is None:
-            return call
+            return None
         scaled = relax.Call(product.op, [matched[data], relax.const(kernel * by)], product.attrs)
         return relax.op.add(scaled, relax.const((before * by).reshape(1, 1, 1, -1)))
 
@@ -110,7 +93,7 @@ def fold_factors(module: Any) -> Any:
         channels = int(call.ty.shape[-1])
         per_channel = all(array.size == channels == (array.shape[-1] if array.ndim else 1) for array in arrays)
         if matched[conv].attrs.kernel_layout != "HWIO" or not per_channel or any(operand in shared for operand in call.args):
-            return call
+            return None
         return relax.op.add(matched[conv], relax.const(arrays[0].reshape(1, 1, 1, -1) + arrays[1].reshape(1, 1, 1, -1)))
 
     multiply = is_op("relax.multiply")
@@ -128,7 +111,7 @@ def _by_channel(array: Array, channels: int) -> Array | None:
 
 def _shared(main: Any) -> set[Any]:
     """Variables that are read more than once."""
-    values = {binding.var for binding in bindings_of(main)}
+    values = values_of(main)
     return {variable for variable, found in readers_of(main).items() if variable in values and len(found) > 1}
 
 

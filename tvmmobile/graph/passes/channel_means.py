@@ -9,25 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.rewriting import rewrite_main
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.expressions import image_of, operator_of
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 def channel_means(module: Any) -> Any:
     """Rewrite every mean over the last axis of an image in `main`, NHWC."""
+    return replace_values(module, lambda value, _: _as_convolution(value))
+
+
+def _as_convolution(value: Any) -> Any:
+    """Such a mean as a convolution; `None` for other values."""
     from tvm import relax
-    from tvm.relax.dpl import is_op, wildcard
 
-    data = wildcard()
-
-    def rewrite(call: Any, matched: Any) -> Any:
-        shape, axes = shape_of(matched[data]), [int(axis) for axis in call.attrs.axis or ()]
-        is_image = len(shape) == 4 and shape[0] == 1 and shape[3] > 1 and str(call.ty.dtype) == FLOAT32.name
-        if not is_image or axes not in ([3], [-1]) or not call.attrs.keepdims:
-            return call
-        weight = relax.const(np.full((1, 1, shape[3], 1), 1 / shape[3], np.float32))
-        product = relax.op.nn.conv2d(matched[data], weight, data_layout="NHWC", kernel_layout="HWIO")
-        return relax.op.add(product, relax.const(np.zeros((1, 1, 1, 1), np.float32)))
-
-    return rewrite_main(module, is_op("relax.mean")(data), rewrite)
+    image = image_of(value.args[0]) if operator_of(value) == "relax.mean" else None
+    if image is None or image[2] == 1 or [int(axis) for axis in value.attrs.axis or ()] not in ([3], [-1]) or not value.attrs.keepdims:
+        return None
+    weight = relax.const(np.full((1, 1, image[2], 1), 1 / image[2], np.float32))
+    product = relax.op.nn.conv2d(value.args[0], weight, data_layout="NHWC", kernel_layout="HWIO")
+    return relax.op.add(product, relax.const(np.zeros((1, 1, 1, 1), np.float32)))

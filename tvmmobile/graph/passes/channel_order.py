@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
-from tvmmobile.graph.passes.rewriting import bindings_of, readers_of, rebind_main
+from tvmmobile.graph.passes.rewriting import bindings_of, readers_of, replace_variables, values_of
 
 Order = npt.NDArray[np.int64]
 #: Pieces that one convolution reads; more would be slower than moving the channels.
@@ -36,11 +36,7 @@ def order_channels(module: Any) -> Any:
         for variable, edit in _edits(graph, family).items():
             edits[variable].add(edit)
 
-    def value_of(builder: Any, binding: Any) -> Any:
-        edit = edits.get(binding.var)
-        return builder.normalize(_edited(builder, binding.value, edit)) if edit else binding.value
-
-    return rebind_main(module, value_of) if edits else module
+    return replace_variables(module, {variable: _edited(graph.bound[variable], edit) for variable, edit in edits.items()})
 
 
 @dataclass
@@ -101,9 +97,8 @@ class _Graph:
     uses: dict[Any, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        bindings = bindings_of(self.main)
-        self.trace.follow(bindings)
-        self.bound = {binding.var: binding.value for binding in bindings}
+        self.trace.follow(bindings_of(self.main))
+        self.bound = values_of(self.main)
         self.uses = readers_of(self.main)
 
     def families(self) -> list[_Family]:
@@ -272,13 +267,13 @@ def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return found
 
 
-def _edited(builder: Any, call: Any, edit: _Edit) -> Any:
+def _edited(call: Any, edit: _Edit) -> Any:
     import tvm
     from tvm import relax
 
     arguments = list(call.args)
     if edit.pieces:
-        arguments[0] = _put_together(builder, edit.pieces)
+        arguments[0] = _put_together(edit.pieces)
     for place, argument in enumerate(arguments):
         if isinstance(argument, tvm.ir.GenericConst):
             values = argument.value.numpy()
@@ -300,12 +295,12 @@ def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) ->
     return np.concatenate(parts, -1)
 
 
-def _put_together(builder: Any, pieces: Sequence[tuple[Any, int, int]]) -> Any:
+def _put_together(pieces: Sequence[tuple[Any, int, int]]) -> Any:
     """The concatenation of the pieces."""
     from tvm import relax
 
     found = []
     for tensor, first, count in pieces:
         whole = count == int(tensor.ty.shape[3])
-        found.append(tensor if whole else builder.emit(relax.op.strided_slice(tensor, [NHWC], [first], [first + count])))
-    return found[0] if len(found) == 1 else builder.emit(relax.op.concat(found, NHWC))
+        found.append(tensor if whole else relax.op.strided_slice(tensor, [NHWC], [first], [first + count]))
+    return found[0] if len(found) == 1 else relax.op.concat(found, NHWC)

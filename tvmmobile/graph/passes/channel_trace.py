@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.access import slices_of
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
 
@@ -98,13 +99,9 @@ def slice_of(call: Any) -> tuple[int, int, int] | None:
 
     PyTorch writes `x[:, 4:]` with an end of 2⁶³ - 1, and `x[:, -4:]` with a begin of -4.
     """
-    numbers = [[int(number.value) for number in part.fields] for part in call.args[1:]]
-    if any(len(part) != 1 for part in numbers) or (len(numbers) > 3 and numbers[3] != [1]):
-        return None
-    (axis,), (begin,), (end,) = numbers[:3]
     shape = shape_of(call.args[0])
-    begin, end, _ = slice(begin, end).indices(shape[axis])
-    return axis % len(shape), begin, end
+    cuts = [(axis, *slice(*part).indices(shape[axis])) for axis, part in enumerate(slices_of(call)) if any(one is not None for one in part)]
+    return cuts[0][:3] if len(cuts) == 1 and cuts[0][3] == 1 else None
 
 
 def _permuted(moved: Moved, axes: tuple[int, ...]) -> Moved | None:

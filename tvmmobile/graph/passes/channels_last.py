@@ -16,7 +16,7 @@ from tvmmobile.graph.passes.channel_order import MOST_PIECES
 from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.products import swaps_last
-from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, rebind_main
+from tvmmobile.graph.passes.rewriting import VIEW, rebound_main, values_of, with_main
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
 
 _STEPS = operators_with(Trait.ELEMENT_WISE)
@@ -27,13 +27,9 @@ def channels_last(module: Any) -> Any:
 
     Readers that need NCHW get the result transposed. Values made of an input alone stay as they are.
     """
-    from tvm import relax
-
     images = _Images(module["main"])
-    rewritten = rebind_main(module, images.value)
-    if not images.changed:
-        return module
-    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(rewritten))
+    main = rebound_main(module["main"], images.value)
+    return with_main(module, main, canonical=True) if images.changed else module
 
 
 class _Images:
@@ -45,7 +41,7 @@ class _Images:
     """
 
     def __init__(self, main: Any) -> None:
-        self.values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(main)}
+        self.values: Mapping[Any, Any] = values_of(main)
         self.made_of_input: Collection[Any] = input_steps(main)
         self.last: dict[Any, Any] = {}
         self.changed = False

@@ -12,7 +12,7 @@ from tvmmobile.graph.layers import KINDS, Conv2d, Layer, LayerParameters, Window
 from tvmmobile.graph.layers.kind import Form
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.products import swaps_beside_products
-from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of
+from tvmmobile.graph.passes.rewriting import readers_of, replace_values, values_of
 from tvmmobile.graph.precision import FLOAT32
 
 #: Names of the external functions that stand for composed layers in `main`.
@@ -44,11 +44,15 @@ def external_name(value: Any) -> str | None:
     return name if name.startswith(EXTERNAL_PREFIX) else None
 
 
-def layer_call(layers: dict[str, ComposedLayer], composed: ComposedLayer, arguments: Sequence[Any], result: Any = None) -> Any:
-    """Add a layer under a new name, and return its call; `result` is the call's type if it is not float32 of the layer's shape."""
+def layer_call(
+    layers: dict[str, ComposedLayer], composed: ComposedLayer, arguments: Sequence[Any], result: Any = None, name: str = ""
+) -> Any:
+    """Add a layer under a new name, or change the one of that `name`, and return its call; `result` is the call's type if it is not
+    float32 of the layer's shape.
+    """
     from tvm import relax
 
-    name = f"{EXTERNAL_PREFIX}{len(layers)}"
+    name = name or f"{EXTERNAL_PREFIX}{len(layers)}"
     layers[name] = composed
     result = result or relax.TensorType(composed.layer.output_shape, FLOAT32.name)
     return relax.call_dps_packed(name, relax.Tuple(list(arguments)), out_ty=result)
@@ -91,33 +95,29 @@ class LayerComposer:
         forms = {f"tvmmobile.{number}": form for number, form in enumerate(form for kind in KINDS.values() for form in kind.forms())}
         patterns = [(name, form.pattern, form.parts, partial(check, form=form)) for name, form in forms.items()]
         module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(swaps_beside_products(module))
-        return relax.transform.DeadCodeElimination()(self._externalize(module, forms))
+        return self._externalize(module, forms)
 
     def _externalize(self, module: Any, forms: Mapping[str, Form]) -> Any:
         """Replace calls of composed functions in `main` by calls of external functions."""
         import tvm
-        from tvm.relax.expr_functor import PyExprMutator, mutator
 
-        layers, accepts, readers = self.layers, self.accepts, readers_of(module["main"])
+        readers = readers_of(module["main"])
 
-        @mutator
-        class Rewriter(PyExprMutator):  # type: ignore[misc]
-            def visit_call_(self, call: Any) -> Any:
-                if not isinstance(call.op, tvm.ir.GlobalVar):
-                    return call
-                found = _composed_layer(module[call.op], forms)
-                if found is None:
-                    return call
-                composed, places = found
-                data, *others = (call.args[place] for place in places)
-                inputs, layer = [data], composed.layer
-                if _may_read_pieces(layer) and len(readers[data]) == 1:
-                    put_together = reading_pieces(layer, data, self.lookup_binding)
-                    if put_together and accepts(put_together[0]):
-                        layer, inputs = put_together
-                return layer_call(layers, replace(composed, layer=layer), [*inputs, *others], call.ty)
+        def external(value: Any, values: Mapping[Any, Any]) -> Any:
+            function = module[value.op] if isinstance(getattr(value, "op", None), tvm.ir.GlobalVar) else None
+            found = _composed_layer(function, forms) if function else None
+            if found is None:
+                return None
+            composed, places = found
+            data, *others = (value.args[place] for place in places)
+            inputs, layer = [data], composed.layer
+            if _may_read_pieces(layer) and len(readers[data]) == 1:
+                put_together = reading_pieces(layer, data, values)
+                if put_together and self.accepts(put_together[0]):
+                    layer, inputs = put_together
+            return layer_call(self.layers, replace(composed, layer=layer), [*inputs, *others], value.ty)
 
-        return mutate_main(module, Rewriter(module))
+        return replace_values(module, external)
 
 
 def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | WindowPool]:
@@ -131,7 +131,7 @@ def _composed_layer(function: Any, forms: Mapping[str, Form]) -> tuple[ComposedL
     form = forms.get(str((function.attrs or {}).get("Composite", "")))
     if form is None:
         return None
-    values = {binding.var: binding.value for binding in bindings_of(function)}
+    values = values_of(function)
     matched = form.pattern.extract_matched_expr(function.body.body, values)
     found = {part: values.get(matched[pattern], matched[pattern]) for part, pattern in form.parts.items()}
     layer = form.layer(found)

@@ -6,46 +6,41 @@ remains in the pipeline for whatever this one does not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant
-from tvmmobile.graph.passes.rewriting import mutate_functions
+from tvmmobile.graph.expressions import constant, operator_of
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 def fold_constants(module: Any) -> Any:
-    """Replace constant arithmetic and reshaping, and ranges of numbers, by their values."""
+    """Replace constant arithmetic and reshaping, and ranges of numbers, by their values in `main`."""
+    return replace_values(module, _folded, in_turn=True)
+
+
+def _folded(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The constant that an operator computes of others; `None` for other values."""
+    evaluate = _EVALUATORS.get(operator_of(value))
+    arguments = [_known(values.get(argument, argument)) for argument in value.args] if evaluate else [None]
+    if evaluate is None or any(argument is None for argument in arguments):
+        return None
+    return constant(np.ascontiguousarray(evaluate(arguments, value.attrs)))
+
+
+def _known(argument: Any) -> Any:
+    """The numbers of a constant, or a shape; `None` for what is computed."""
     import tvm
     from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    @mutator
-    class Folder(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:
-            call = self.visit_expr_post_order(call)
-            evaluate = _EVALUATORS.get(getattr(call.op, "name", ""))
-            if evaluate is None:
-                return call
-            arguments = []
-            for argument in call.args:
-                if isinstance(argument, relax.Var):
-                    bound = self.lookup_binding(argument)
-                    argument = argument if bound is None else bound
-                if isinstance(argument, tvm.ir.GenericConst):
-                    arguments.append(argument.value.numpy())
-                elif isinstance(argument, tvm.tirx.FloatImm):
-                    arguments.append(np.float32(argument.value))
-                elif isinstance(argument, tvm.tirx.IntImm):
-                    arguments.append(int(argument.value))
-                elif isinstance(argument, relax.ShapeExpr):
-                    arguments.append([int(extent) for extent in argument.values])
-                else:
-                    return call
-            return constant(np.ascontiguousarray(evaluate(arguments, call.attrs)))
-
-    return mutate_functions(module, Folder(module))
+    if isinstance(argument, tvm.ir.GenericConst):
+        return argument.value.numpy()
+    if isinstance(argument, tvm.tirx.FloatImm):
+        return np.float32(argument.value)
+    if isinstance(argument, tvm.tirx.IntImm):
+        return int(argument.value)
+    return [int(extent) for extent in argument.values] if isinstance(argument, relax.ShapeExpr) else None
 
 
 def _axes(attrs: Any) -> list[int] | None:

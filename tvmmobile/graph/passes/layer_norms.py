@@ -24,7 +24,7 @@ def layer_norms_of_images(module: Any) -> Any:
     def rewrite(call: Any, matched: Any) -> Any:
         shape, attrs = shape_of(call), matched[norm].attrs
         if sorted(int(axis) % len(shape) for axis in attrs.axes) != [1, 2, 3] or not (attrs.center and attrs.scale):
-            return call
+            return None
         factors, summands = (matched[part].value.numpy() for part in (weight, bias))
         numbers = {"num_groups": 1, "channel_axis": 1, "axes": [2, 3], "epsilon": float(attrs.epsilon)}
         if all((array == array[:, :1, :1]).all() for array in (factors, summands)):

@@ -23,14 +23,11 @@ _POOLS = ("relax.nn.max_pool2d", "relax.nn.avg_pool2d")
 
 def linear_layers(module: Any) -> Any:
     """Rewrite every product of more than one row with constant weights, and every layer norm, RMS norm and group norm."""
-    from tvm import relax
 
     if not any(map(_is_wanted, (binding.value for binding in bindings_of(module["main"])))):
         return module
-    module = module.clone()
-    module["main"] = _Rewriting(module["main"]).rewritten()
     # Patterns of the passes behind take a second name of a variable for its value.
-    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
+    return _Rewriting(module["main"]).in_module(module, canonical=True)
 
 
 @dataclass(frozen=True)

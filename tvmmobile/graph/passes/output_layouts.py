@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,105 +18,65 @@ import numpy as np
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Resize
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, Resize
 from tvmmobile.graph.layouts import Layout, shuffled
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.passes.compose_layers import ComposedLayer
+from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 
-def output_layouts(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """The pass that has composed layers write what is made of their output, where a template takes that; it changes `layers`."""
+@layer_pass
+def output_layouts(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
+    """Let a layer write what is made of its output, where a template takes that."""
+    from tvm import relax
 
-    def compose(module: Any) -> Any:
-        from tvm import relax
-
-        main = module["main"]
-        values, readers = {binding.var: binding.value for binding in bindings_of(main)}, readers_of(main)
-        found = {}
-        for variable, value in values.items():
-            name = external_name(value)
-            made = _moving(variable, layers[name], values, readers) if name else None
-            if name and made and accepts(made.composed.layer):
-                layers[name], found[variable] = made.composed, made
-        if not found:
-            return module
-        module = module.clone()
-        module["main"] = _Rewriting(main, found).rewritten()
-        return relax.transform.DeadCodeElimination()(module)
-
-    return compose
+    composed = graph.layer(variable)
+    made = _moving(graph, variable, composed) if composed else None
+    if made is None or not graph.accepts(made[0].layer):
+        return {}
+    moved, output = made
+    call = graph.call(moved, graph.inputs(variable), graph.name(variable))
+    # The first view is for the views in between, which nothing reads any more.
+    return {variable: relax.op.reshape(call, shape_of(variable)), output: relax.op.reshape(variable, shape_of(output))}
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A layer that moves its output, and the variable with its result."""
-
-    composed: ComposedLayer
-    output: Any
-
-
-class _Rewriting(MainRewriter):
-    """`main` while layers write outputs in other layouts."""
-
-    def __init__(self, main: Any, found: dict[Any, _Found]) -> None:
-        super().__init__(main)
-        self.found, self.results = found, dict[Any, Any]()
-
-    def value(self, variable: Any, value: Any) -> Any:
-        """A call, a view of its result, or the old value."""
-        from tvm import relax
-
-        if variable in self.results:
-            return relax.op.reshape(self.results[variable], shape_of(variable))
-        made = self.found.get(variable)
-        new = self.again(value)
-        if made is None:
-            return new
-        out = relax.TensorType(made.composed.layer.output_shape, FLOAT32.name)
-        self.results[made.output] = self.builder.emit(relax.Call(new.op, new.args, new.attrs, [out]))
-        return relax.op.reshape(self.results[made.output], shape_of(variable))  # for the views in between, which nothing reads any more
-
-
-def _moving(variable: Any, composed: ComposedLayer, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> _Found | None:
-    """The layer with the layout that its output is brought to; `None` without one."""
+def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[ComposedLayer, Any] | None:
+    """The layer with the layout that its output is brought to, and the variable with that; `None` without one."""
     layer = composed.layer
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
-    moves = list(_moves(variable, values, readers))
-    found = [(at, *_nchw(layer)) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(at, values, readers)]
+    moves = list(_moves(graph, variable))
+    found = [(at, *_nchw(layer)) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(graph, at)]
     if isinstance(layer, Conv2d):
         found += [(at, *shuffle) for at, access in moves if (shuffle := _shuffle(access, layer))]
     if not found:
         return None
     at, layout, order = found[-1]
     if isinstance(layer, Resize):
-        return _Found(replace(composed, layer=replace(layer, out_layout=layout)), at)
+        return replace(composed, layer=replace(layer, out_layout=layout)), at
     alike = (order == np.arange(order.size)).all()
     if not alike and (layer.residual or {TENSOR, GATE} & {*layer.operands}):
         return None  # these have the channels in the old order
     parameters = composed.parameters
-    constants = (parameters.bias, *parameters.operands)
-    bias, *operands = (array[order] for array in constants)
+    bias, *operands = (array[order] for array in (parameters.bias, *parameters.operands))
     parameters = LayerParameters(np.ascontiguousarray(parameters.weight[..., order]), bias, tuple(operands))
-    return _Found(replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at)
+    return replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at
 
 
-def _moves(variable: Any, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> Iterator[tuple[Any, Access]]:
+def _moves(graph: LayerGraph, variable: Any) -> Iterator[tuple[Any, Access]]:
     """Yield the views that a variable goes through, each with the elements of the variable that it has."""
     access = Access.of(shape_of(variable))
-    while len(readers[variable]) == 1 and (variable := readers[variable][0]) is not None:
-        after = access.after(values[variable])
+    while graph.read_once(variable) and (variable := graph.readers[variable][0]) is not None:
+        after = access.after(graph.values[variable])
         if after is None:
             return
         access = after
         yield variable, access
 
 
-def _moves_on(variable: Any, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> bool:
+def _moves_on(graph: LayerGraph, variable: Any) -> bool:
     """Return whether a reader of a view is another view, with which the views before can be joined."""
-    return any(reader is not None and has(values[reader], Trait.MOVE) for reader in readers[variable])
+    return any(reader is not None and has(graph.values[reader], Trait.MOVE) for reader in graph.readers[variable])
 
 
 def _is_nchw(access: Access, layer: Conv2d | Resize) -> bool:

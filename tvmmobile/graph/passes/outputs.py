@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.graph.expressions import constant, shape_of
-from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, viewed
+from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, values_of, viewed
 from tvmmobile.system.errors import UserError
 
 
@@ -25,7 +25,7 @@ def separate_outputs(module: Any) -> Any:
     if not fields or not all(isinstance(field, relax.TensorType) for field in fields):
         raise UserError("the network does not return tensors.", "Wrap it in a module that returns the tensors you want.")
     (result,) = results_of(main)
-    values = {binding.var: binding.value for binding in bindings_of(main)}
+    values = values_of(main)
     whole = values[result]
     while isinstance(whole, relax.Var):
         whole = values[whole]
@@ -39,7 +39,7 @@ def copied_outputs(module: Any) -> Any:
     from tvm import relax
 
     main = module["main"]
-    values = {binding.var: binding.value for binding in bindings_of(main)}
+    values = values_of(main)
     taken = set(main.params)
     results: list[Any] = []
     for result in results_of(main):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import bindings_of, readers_of, rebind_main
+from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, values_of
 from tvmmobile.graph.passes.views import constant_of
 
 
@@ -23,10 +23,8 @@ def parallel_branches(module: Any) -> Any:
 
     Batch norms are folded into convolutions already, or factors and summands.
     """
-    from tvm import relax
-
     main = module["main"]
-    values = {binding.var: binding.value for binding in bindings_of(main)}
+    values = values_of(main)
     single = {variable for variable, found in readers_of(main).items() if len(found) == 1}
     branches: dict[Any, _Branch] = {}
     merged: dict[Any, _Branch] = {}
@@ -41,10 +39,7 @@ def parallel_branches(module: Any) -> Any:
                 merged[variable] = found
         if found is not None:
             branches[variable] = found
-    if not merged:
-        return module
-    module = rebind_main(module, lambda builder, binding: merged[binding.var].emitted(builder) if binding.var in merged else binding.value)
-    return relax.transform.DeadCodeElimination()(module)
+    return replace_variables(module, {variable: branch.expression() for variable, branch in merged.items()})
 
 
 @dataclass(frozen=True)
@@ -84,13 +79,13 @@ class _Branch:
         wide[..., y : y + self.weight.shape[2], x : x + self.weight.shape[3]] = self.weight
         return wide
 
-    def emitted(self, builder: Any) -> Any:
-        """The sum, whose convolution is emitted."""
+    def expression(self) -> Any:
+        """The convolution and its bias."""
         from tvm import relax
 
         weight, bias = (relax.const(array.astype(np.float32)) for array in (self.weight, self.bias.reshape(1, -1, 1, 1)))
         convolution = relax.op.nn.conv2d(self.source, weight, self.stride, self.padding, 1, self.groups)
-        return builder.normalize(relax.op.add(builder.emit(convolution), bias))
+        return relax.op.add(convolution, bias)
 
 
 def _branch(value: Any, values: Mapping[Any, Any], branches: Mapping[Any, _Branch], single: set[Any]) -> _Branch | None:

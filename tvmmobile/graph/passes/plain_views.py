@@ -7,12 +7,15 @@ Its layout inference runs out of memory over a squeeze of negative axes, a kerne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import VIEW, mutate_functions, replace_values, rewrite_main
+from tvmmobile.graph.passes.rewriting import VIEW, replace_values, rewrite_main
+
+_PERMUTE = "relax.permute_dims"
 
 
 def plain_views(module: Any) -> Any:
@@ -64,7 +67,7 @@ def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
     from tvm import relax
 
     if call.attrs.axis is None:
-        return call
+        return None
     axis = int(call.attrs.axis)
     extent = int(call.args[0].ty.shape[axis])
     positive = np.where(places < 0, places + extent, places).astype(places.dtype)
@@ -72,7 +75,7 @@ def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
         place = positive.item()
         return relax.op.reshape(relax.op.strided_slice(call.args[0], [axis], [place], [place + 1]), call.ty.shape)
     if (places >= 0).all():
-        return call
+        return None
     positive = relax.const(positive)
     return relax.Call(call.op, [call.args[0], positive], call.attrs)
 
@@ -81,33 +84,27 @@ def unit_permute_to_reshape(module: Any) -> Any:
     """Make a `permute_dims` that moves only axes of length 1, as between the global pool and the classifier, a reshape, which costs
     nothing at run time; reshapes of reshapes are one, and so are permutations of permutations.
     """
-    import tvm
+    return replace_values(module, _shorter, in_turn=True)
+
+
+def _shorter(value: Any, values: Mapping[Any, Any]) -> Any:
+    """A permutation or reshape with the one in front as its own, and without axes of length 1; `None` for other values."""
     from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    permute, reshape = tvm.ir.Op.get("relax.permute_dims"), tvm.ir.Op.get("relax.reshape")
-
-    @mutator
-    class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:
-            call = self.visit_expr_post_order(call)
-            if call.op == reshape:
-                inner = self.lookup_binding(call.args[0]) if isinstance(call.args[0], relax.Var) else None
-                if isinstance(inner, relax.Call) and inner.op == reshape:
-                    return relax.op.reshape(inner.args[0], call.args[1])
-            if call.op != permute or call.attrs.axes is None:
-                return call
-            axes = [int(axis) for axis in call.attrs.axes]
-            inner = self.lookup_binding(call.args[0]) if isinstance(call.args[0], relax.Var) else None
-            if isinstance(inner, relax.Call) and inner.op == permute and inner.attrs.axes is not None:
-                axes = [int(inner.attrs.axes[axis]) for axis in axes]
-                call = relax.op.permute_dims(inner.args[0], axes)
-                if axes == sorted(axes):
-                    return inner.args[0]
-            shape = shape_of(call.args[0])
-            long_axes = [axis for axis in axes if shape[axis] != 1]
-            if long_axes != sorted(long_axes):
-                return call
-            return relax.op.reshape(call.args[0], [shape[axis] for axis in axes])
-
-    return mutate_functions(module, Rewriter(module))
+    if operator_of(value) == VIEW:
+        inner: Any = values.get(value.args[0])
+        return relax.op.reshape(inner.args[0], value.args[1]) if operator_of(inner) == VIEW else None
+    if operator_of(value) != _PERMUTE or value.attrs.axes is None:
+        return None
+    data, axes = value.args[0], [int(axis) for axis in value.attrs.axes]
+    inner = values.get(data)
+    joins = operator_of(inner) == _PERMUTE and inner.attrs.axes is not None
+    if joins:
+        data, axes = inner.args[0], [int(inner.attrs.axes[axis]) for axis in axes]
+        if axes == sorted(axes):
+            return data
+    shape = shape_of(data)
+    moved = [axis for axis in axes if shape[axis] != 1]
+    if moved == sorted(moved):
+        return relax.op.reshape(data, [shape[axis] for axis in axes])
+    return relax.op.permute_dims(data, axes) if joins else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.rewriting import holds, rewrite_main
+from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def spell_prelus(module: Any) -> Any:
@@ -29,7 +29,7 @@ def spell_prelus(module: Any) -> Any:
 
     def chosen(call: Any, matched: Any) -> Any:
         same = shape_of(matched[data]) == shape_of(call)
-        return _spelled(matched[data], _with_all_axes(matched[slope], call.ty.ndim)) if same and holds(matched[zero], 0.0) else call
+        return _spelled(matched[data], _with_all_axes(matched[slope], call.ty.ndim)) if same else None
 
     for pattern, replacement in (
         (is_op("relax.nn.leakyrelu")(data), leaky),
@@ -37,7 +37,7 @@ def spell_prelus(module: Any) -> Any:
         (is_op("relax.where")(above, data, sloped), chosen),
         (is_op("relax.where")(below, sloped, data), chosen),
     ):
-        module = rewrite_main(module, pattern, replacement)
+        module = rewrite_main(module, pattern, replacement, {zero: 0.0})
     return module
 
 

@@ -7,52 +7,47 @@ three dimensions, and a product.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 def swaps_beside_products(module: Any) -> Any:
     """Make permutations and views that swap the last two dimensions a single swap, where a `matmul` reads the result."""
+    return replace_values(module, _beside_product)
+
+
+def _beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
+    """A product of activations with such swaps; `None` for other values."""
     import tvm
     from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    matmul = tvm.ir.Op.get("relax.matmul")
+    if operator_of(value) != "relax.matmul" or any(isinstance(operand, tvm.ir.GenericConst) for operand in value.args):
+        return None
+    swaps = [_swap(operand, values) for operand in value.args]
+    operands = [operand if swap is None else swap for operand, swap in zip(value.args, swaps, strict=True)]
+    return None if swaps == [None, None] else relax.op.matmul(*operands)
 
-    def of_activations(value: Any) -> bool:
-        return getattr(value, "op", None) == matmul and not any(isinstance(operand, tvm.ir.GenericConst) for operand in value.args)
 
-    if not any(of_activations(binding.value) for binding in bindings_of(module["main"])):
-        return module
+def _swap(operand: Any, values: Mapping[Any, Any]) -> Any:
+    """The swap that an operand is, of a tensor in front of more views; `None` for other operands."""
+    from tvm import relax
 
-    @mutator
-    class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:
-            call = self.visit_expr_post_order(call)
-            if not of_activations(call):
-                return call
-            operands = [self._beside(operand) for operand in call.args]
-            same = all(new.same_as(old) for new, old in zip(operands, call.args, strict=True))
-            return call if same else relax.op.matmul(*operands)
-
-        def _beside(self, operand: Any) -> Any:
-            chain: list[Any] = []
-            source, found = operand, None
-            while isinstance(source, relax.Var) and _only_moves(value := self.lookup_binding(source)):
-                chain.insert(0, value)
-                source = value.args[0]
-                found = source if _swaps_matrices(source, chain) else found
-            if found is None or (len(chain) == 1 and swaps_last(chain[0])):
-                return operand
-            *leading, rows, columns = shape_of(operand)
-            viewed = self.builder_.emit(relax.op.reshape(found, [*leading, columns, rows]))
-            return self.builder_.emit(relax.op.permute_dims(viewed, [*range(len(leading)), len(leading) + 1, len(leading)]))
-
-    return mutate_main(module, Rewriter(module))
+    chain: list[Any] = []
+    source, found = operand, None
+    while _only_moves(value := cast(Any, values.get(source))):
+        chain.insert(0, value)
+        source = value.args[0]
+        found = source if _swaps_matrices(source, chain) else found
+    if found is None or (len(chain) == 1 and swaps_last(chain[0])):
+        return None
+    *leading, rows, columns = shape_of(operand)
+    viewed = relax.op.reshape(found, [*leading, columns, rows])
+    return relax.op.permute_dims(viewed, [*range(len(leading)), len(leading) + 1, len(leading)])
 
 
 def _only_moves(value: Any) -> bool:

@@ -81,10 +81,7 @@ def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, Compose
             return module
         for transform in (relax.transform.DeadCodeElimination(), fold_constants, relax.transform.FoldConstant()):
             module = transform(module)  # PyTorch's weights are turned and joined, and its states of the beginning made
-        main = _Rewriting(module["main"], accepts, layers).rewritten()
-        module = module.clone()
-        module["main"] = main
-        return module
+        return _Rewriting(module["main"], accepts, layers).in_module(module)
 
     return compose
 

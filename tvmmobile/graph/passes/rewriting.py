@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
@@ -17,6 +18,11 @@ VIEW = "relax.reshape"
 def bindings_of(function: Any) -> list[Any]:
     """All bindings, in order of execution."""
     return [binding for block in function.body.blocks for binding in block.bindings]
+
+
+def values_of(function: Any) -> dict[Any, Any]:
+    """The value of each variable that a function binds, in order of execution."""
+    return {binding.var: binding.value for binding in bindings_of(function)}
 
 
 def readers_of(function: Any) -> dict[Any, list[Any]]:
@@ -105,7 +111,7 @@ class MainRewriter(ABC):
         from tvm import relax
 
         self.main, self.builder = main, relax.BlockBuilder()
-        self.values = {binding.var: binding.value for binding in bindings_of(main)}
+        self.values = values_of(main)
         self.replaced: dict[Any, Any] = {}
 
     def rewritten(self) -> Any:
@@ -119,6 +125,10 @@ class MainRewriter(ABC):
                 outputs = [self.builder.emit_output(self.output(variable)) for variable in results_of(self.main)]
             self.builder.emit_func_output(returned(outputs))
         return self.builder.get()["main"]
+
+    def in_module(self, module: Any, *, canonical: bool = False) -> Any:
+        """The module with the new `main`; see `with_main`."""
+        return with_main(module, self.rewritten(), canonical=canonical)
 
     def parameter(self, given: Any) -> Any:
         """The new parameter for an old one."""
@@ -137,19 +147,37 @@ class MainRewriter(ABC):
         return rebuilt(value, lambda part: self.replaced.get(part, part))
 
 
-def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:
-    """The module with `main` rewritten; `replacement` gets a match and the matches of the pattern's parts.
+class _Naming(MainRewriter):
+    def value(self, variable: Any, value: Any) -> Any:
+        return self.again(value)
+
+
+def with_named_outputs(module: Any) -> Any:
+    """The module whose outputs are second names of variables: a view would not be one at run time if it were an output itself."""
+    return _Naming(module["main"]).in_module(module)
+
+
+def rewrite_main(
+    module: Any, pattern: Any, replacement: Callable[[Any, Any], Any], numbers: Mapping[Any, float] = MappingProxyType({})
+) -> Any:
+    """The module with `main` rewritten.
 
     TVM's matcher sees through a second name of a variable, such as that of an output, and would give it as a match.
+
+    Args:
+        replacement: from a match, and the matches of the pattern's parts, to the new value; `None` for a match that stays.
+        numbers: values of constants of the pattern, where they are part of a match.
     """
     from tvm import relax
     from tvm.relax.dpl import rewrite_call
 
-    def unless_named_again(match: Any, matched: Any) -> Any:
-        return match if isinstance(match, relax.Var) else replacement(match, matched)
+    def made(match: Any, matched: Any) -> Any:
+        known = all(part not in matched or holds(matched[part], number) for part, number in numbers.items())
+        new = replacement(match, matched) if known and not isinstance(match, relax.Var) else None
+        return match if new is None else new
 
     module = module.clone()
-    module["main"] = rewrite_call(pattern, unless_named_again, module["main"])
+    module["main"] = rewrite_call(pattern, made, module["main"])
     return module
 
 
@@ -160,59 +188,72 @@ def mutate_main(module: Any, mutator: Any) -> Any:
     return mutator.builder_.get()
 
 
-def mutate_functions(module: Any, mutator: Any) -> Any:
-    """The module with every Relax function rewritten by a `PyExprMutator` made for this module."""
-    from tvm import relax
-
-    for variable, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            mutator.builder_.update_func(variable, mutator.visit_expr(function))
-    return mutator.builder_.get()
-
-
-def rebind_main(module: Any, value_of: Callable[[Any, Any], Any]) -> Any:
-    """The module with each variable of `main` bound to the result of `value_of(block builder, binding)`."""
+def rebound_main(main: Any, value_of: Callable[[Any, Any], Any]) -> Any:
+    """`main` with each variable bound to the result of `value_of(block builder, binding)`. Readers of a variable that another one replaces,
+    or a constant, read that; an output keeps its own name, so that it is not the name of a view.
+    """
     import tvm
     from tvm import relax
 
-    main, builder = module["main"], relax.BlockBuilder()
-    outputs = dict.fromkeys(results_of(main))
+    builder = relax.BlockBuilder()
+    results, renamed = results_of(main), dict[Any, Any]()
     with builder.function("main", list(main.params)):
         with builder.dataflow():
             for binding in bindings_of(main):
                 value = value_of(builder, binding)
-                if binding.var in outputs:
-                    outputs[binding.var] = builder.emit_output(value)
+                is_name = isinstance(value, relax.Var | tvm.ir.GenericConst) and not value.same_as(binding.value)
+                if renamed and not renamed.keys().isdisjoint(variables_of(value)):
+                    value = builder.normalize(rebuilt(value, lambda part: renamed.get(part, part)))
+                if binding.var in results:
+                    renamed[binding.var] = builder.emit_output(value)
                 else:
                     builder.emit_normalized(relax.VarBinding(binding.var, value))
-        builder.emit_func_output(returned(list(outputs.values())))
-    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
-    module["main"] = builder.get()["main"]
-    return module
+                    if is_name:
+                        renamed[binding.var] = value  # what `value_of` emits itself may read the old one
+        builder.emit_func_output(returned([renamed.get(variable, variable) for variable in results]))
+    return builder.get()["main"]
 
 
-def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any]) -> Any:
-    """The module with some values of `main` replaced, and without what nobody reads then.
-
-    A variable as a new value is read itself from then on: layout inference knows no second name of a variable.
-
-    Args:
-        replacement: from a value, and all values by their variables, to the new value; `None` for one that stays.
+def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
+    """The module with another `main`, and without what nobody reads then. If that is to be `canonical`, each variable has one name: layout
+    inference and patterns do not see through a second one.
     """
     from tvm import relax
 
-    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
-    found = {variable: made for variable, value in values.items() if (made := replacement(value, values)) is not None}
+    module = module.clone()
+    module["main"] = main
+    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module) if canonical else module)
+
+
+def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any], *, in_turn: bool = False) -> Any:
+    """The module with some values of `main` replaced, and without what nobody reads then.
+
+    Args:
+        replacement: from a value, and all values by their variables, to the new value; `None` for one that stays.
+        in_turn: replacements get the new values of the variables in front.
+    """
+    values, found = values_of(module["main"]), dict[Any, Any]()
+    for variable, value in values.items():
+        made = replacement(value, values)
+        if made is not None:
+            found[variable] = made
+            if in_turn:
+                values[variable] = made
+    return replace_variables(module, found)
+
+
+def replace_variables(module: Any, found: Mapping[Any, Any]) -> Any:
+    """The module with new values of the same types for some variables of `main`, and without what nobody reads then.
+
+    A new value may be an expression of several operators, a variable, or a constant.
+    """
     if not found:
         return module
 
     def value_of(builder: Any, binding: Any) -> Any:
         return builder.normalize(found[binding.var]) if binding.var in found else binding.value
 
-    module = rebind_main(module, value_of)
-    if any(isinstance(made, relax.Var) for made in found.values()):
-        module = relax.transform.CanonicalizeBindings()(module)
-    return relax.transform.DeadCodeElimination()(module)
+    return with_main(module, rebound_main(module["main"], value_of))
 
 
 def holds(constant: Any, number: float) -> bool:

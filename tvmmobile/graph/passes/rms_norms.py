@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import holds, rewrite_main
+from tvmmobile.graph.passes.rewriting import rewrite_main
 from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
 from tvmmobile.graph.precision import FLOAT32
 
@@ -37,12 +37,11 @@ def rms_norms(module: Any) -> Any:
 
         def rewrite(call: Any, matched: Any, mean: Any = mean) -> Any:
             axis = _axis_of(matched[mean])
-            known = all(part not in matched or holds(matched[part], number) for part, number in numbers.items())
-            if axis is None or not known or matched[epsilon].value.numpy().size != 1:
-                return call
+            if axis is None or matched[epsilon].value.numpy().size != 1:
+                return None
             weight = _along(matched[factors].value.numpy() if factors in matched else np.ones(()), axis, shape_of(call))
             if weight is None or str(call.ty.dtype) != FLOAT32.name:
-                return call
+                return None
             operands = relax.const(weight), [-1], float(matched[epsilon].value.numpy().item())
             shape = shape_of(call)
             if axis == len(shape) - 1 == 3:  # layout inference would take it for an image with its channels in front, and move the axis
@@ -54,7 +53,7 @@ def rms_norms(module: Any) -> Any:
             return relax.op.permute_dims(relax.op.nn.rms_norm(last, *operands), TO_FIRST)
 
         for pattern in (either("relax.multiply", normed, factors), normed):
-            module = rewrite_main(module, pattern, rewrite)
+            module = rewrite_main(module, pattern, rewrite, numbers)
     return _along_rows(module)
 
 
@@ -73,7 +72,7 @@ def _along_rows(module: Any) -> Any:
         axes = sorted(int(axis) % len(shape) for axis in call.attrs.axes)
         count = math.prod(shape[axes[0] :])
         if axes != list(range(axes[0], len(shape))) or (len(axes) == 1 and len(shape) != 4):
-            return call
+            return None
         rows = relax.op.reshape(matched[data], [1, math.prod(shape) // count, count])
         factors = relax.op.reshape(relax.op.broadcast_to(matched[weight], shape[axes[0] :]), [count])
         return relax.op.reshape(relax.op.nn.rms_norm(rows, factors, [-1], float(call.attrs.epsilon)), shape)

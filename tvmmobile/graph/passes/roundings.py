@@ -42,11 +42,7 @@ def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
     the other, the second is left out, whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise
     convolution of one of them, with weights of 1, to which the other is added, if `takes` such a layer.
     """
-    import tvm
-
-    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
-    module["main"] = _Simpler(module["main"], takes).rewritten()
-    return _without_dead_code(module)
+    return _Simpler(module["main"], takes).in_module(module, canonical=True)
 
 
 def is_sum(layer: Layer) -> bool:
@@ -60,17 +56,8 @@ def _sum_layer(height: int, width: int, channels: int) -> Conv2d:
 
 def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple[Any, dict[str, ComposedLayer]]:
     """The module whose layers are composed with roundings as calls of external functions too, and all layers by the name of theirs."""
-    module = module.clone()
     composing = _Composing(module["main"], layers)
-    module["main"] = composing.rewritten()
-    return _without_dead_code(module), composing.layers
-
-
-def _without_dead_code(module: Any) -> Any:
-    """Remove dead code, and aliases, whose layout inference does not know."""
-    from tvm import relax
-
-    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
+    return composing.in_module(module, canonical=True), composing.layers
 
 
 class _Recognising(MainRewriter):

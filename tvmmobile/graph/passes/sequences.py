@@ -18,13 +18,10 @@ _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims"}
 
 def sequences(module: Any) -> Any:
     """Rewrite every convolution and pool of one dimension in `main`; channels come first."""
-    from tvm import relax
 
     if not any(has(binding.value, Trait.SEQUENTIAL) for binding in bindings_of(module["main"])):
         return module
-    module = module.clone()
-    module["main"] = _Rewriting(module["main"]).rewritten()
-    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
+    return _Rewriting(module["main"]).in_module(module, canonical=True)
 
 
 class _Rewriting(MainRewriter):

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
+from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned, with_main
 
 #: Most parts of an image; each has kernel calls of its own.
 _MOST_PARTS = 16
@@ -21,8 +21,7 @@ _MOST_PARTS = 16
 def split_batch(module: Any) -> Any:
     """Compute batches of `main` image by image; a network of one image without parts stays as it is."""
     for size in batches_of(module["main"]):
-        module = module.clone()
-        module["main"] = _Split(module["main"], size).rewritten()
+        module = with_main(module, _Split(module["main"], size).rewritten())
     return module
 
 

@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.layers import Conv2d, Layer
+from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import readers_of, replace_values
+from tvmmobile.graph.passes.compose_layers import ComposedLayer
+from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 _SIGMOID = "sigmoid"
 
 
-def split_steps(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """The pass, where each part is, perhaps moved, a layer's output that nothing else reads; it changes `layers`."""
+@layer_pass
+def split_steps(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
+    """Let layers compute the sigmoid, where each part is, perhaps moved, a layer's output that nothing else reads."""
+    value = graph.values[variable]
+    joined = value.args[0] if operator_of(value) == f"relax.{_SIGMOID}" else None
+    whole: Any = graph.values.get(joined)
+    if operator_of(whole) != "relax.concat" or not graph.read_once(joined):
+        return {}
+    names = [_layer_of(graph, part) for part in getattr(whole.args[0], "fields", (None,))]
+    if not all(names):
+        return {}
+    graph.layers.update({name: _with_sigmoid(graph.layers[name]) for name in names})
+    return {variable: joined}
 
-    def split(module: Any) -> Any:
-        readers = readers_of(module["main"])
 
-        def replacement(value: Any, values: Any) -> Any:
-            joined = value.args[0] if operator_of(value) == f"relax.{_SIGMOID}" else None
-            if operator_of(values.get(joined)) != "relax.concat" or len(readers[joined]) > 1:
-                return None
-            names = [layer_of(part, values) for part in getattr(values[joined].args[0], "fields", (None,))]
-            if not all(names):
-                return None
-            layers.update({name: _with_sigmoid(layers[name]) for name in names})
-            return joined
-
-        def layer_of(part: Any, values: Any) -> str:
-            """The layer whose output a part is; "" where there is none that can compute the step."""
-            while len(readers[part]) == 1 and has(values.get(part), Trait.MOVE):
-                part = values[part].args[0]
-            name = external_name(values.get(part)) or ""
-            found = layers.get(name)
-            if found is None or len(readers[part]) > 1 or not isinstance(found.layer, Conv2d) or found.layer.steps:
-                return ""
-            return name if accepts(_with_sigmoid(found).layer) else ""
-
-        return replace_values(module, replacement)
-
-    return split
+def _layer_of(graph: LayerGraph, part: Any) -> str:
+    """The layer whose output a part is; "" where there is none that can compute the step."""
+    while graph.read_once(part) and has(graph.values.get(part), Trait.MOVE):
+        part = graph.values[part].args[0]
+    found = graph.layer(part)
+    if found is None or not graph.read_once(part) or not isinstance(found.layer, Conv2d) or found.layer.steps:
+        return ""
+    return graph.name(part) if graph.accepts(_with_sigmoid(found).layer) else ""
 
 
 def _with_sigmoid(found: ComposedLayer) -> ComposedLayer:

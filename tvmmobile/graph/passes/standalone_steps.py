@@ -16,7 +16,15 @@ from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.biases import fold_factors
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
 from tvmmobile.graph.passes.input_steps import input_steps
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebind_main, rebuilt
+from tvmmobile.graph.passes.rewriting import (
+    MainRewriter,
+    bindings_of,
+    rebuilt,
+    replace_values,
+    replace_variables,
+    values_of,
+    with_named_outputs,
+)
 from tvmmobile.graph.passes.views import constant_of
 from tvmmobile.graph.precision import FLOAT32
 
@@ -38,11 +46,8 @@ def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any
         starts = _starts(module, joined)
         if not starts:
             return module
-        behind = module.clone()
-        behind["main"] = _Inserting(module["main"], starts).rewritten()
-        behind = composer(fold_factors(behind))
-        behind["main"] = _WithoutCopies(behind["main"], composer.layers).rewritten()
-        return behind
+        behind = composer(fold_factors(_Inserting(module["main"], starts).in_module(module)))
+        return with_named_outputs(replace_values(behind, lambda value, _: _copied(value, composer.layers)))
 
     def run(module: Any) -> Any:
         while count := _count(module):
@@ -60,21 +65,22 @@ def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any
 
 def _spelled(module: Any) -> Any:
     """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel."""
+    made_of_input = input_steps(module["main"])
+    steps = {variable: step for variable, step in values_of(module["main"]).items() if variable not in made_of_input}
+    return replace_variables(module, {variable: spelled for variable, step in steps.items() if (spelled := _sum(step)) is not None})
+
+
+def _sum(step: Any) -> Any:
+    """A sum or difference as a sum; `None` for other steps."""
     import tvm
     from tvm import relax
 
-    made_of_input = input_steps(module["main"])
-
-    def value_of(builder: Any, binding: Any) -> Any:
-        step = binding.value
-        if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step) or binding.var in made_of_input:
-            return step
-        one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
-        if operator_of(step) == "relax.subtract":
-            other = _negative(builder, other)
-        return builder.normalize(relax.op.add(other, one) if isinstance(one, tvm.ir.GenericConst) else relax.op.add(one, other))
-
-    return rebind_main(module, value_of)
+    if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step):
+        return None
+    one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
+    if operator_of(step) == "relax.subtract":
+        other = _negative(other)
+    return relax.op.add(other, one) if isinstance(one, tvm.ir.GenericConst) else relax.op.add(one, other)
 
 
 def _for_channels(operand: Any, channels: int) -> Any:
@@ -87,11 +93,11 @@ def _for_channels(operand: Any, channels: int) -> Any:
     return relax.const(np.full((1, 1, 1, channels), array.item(), array.dtype))
 
 
-def _negative(builder: Any, operand: Any) -> Any:
+def _negative(operand: Any) -> Any:
     from tvm import relax
 
     array = constant_of(operand, {})
-    return builder.emit(relax.op.multiply(operand, relax.const(-1.0))) if array is None else relax.const(-array)
+    return relax.op.multiply(operand, relax.const(-1.0)) if array is None else relax.const(-array)
 
 
 def _is_image(value: Any) -> bool:
@@ -191,17 +197,8 @@ class _Inserting(MainRewriter):
         return self.copies[variable, row]
 
 
-class _WithoutCopies(MainRewriter):
-    """`main` without layers that change nothing."""
-
-    def __init__(self, main: Any, layers: Mapping[str, ComposedLayer]) -> None:
-        super().__init__(main)
-        self.layers = layers
-
-    def value(self, variable: Any, value: Any) -> Any:
-        """The input of a layer that changes nothing, or the old value."""
-        found = self.layers.get(external_name(value) or "")
-        copy = None if found is None else found.copy
-        if copy is not None and not (copy.pieces or copy.residual):
-            value = value.args[1].fields[0]
-        return self.again(value)
+def _copied(value: Any, layers: Mapping[str, ComposedLayer]) -> Any:
+    """The input of a layer that changes nothing; `None` for other values."""
+    found = layers.get(external_name(value) or "")
+    copy = None if found is None else found.copy
+    return value.args[1].fields[0] if copy is not None and not (copy.pieces or copy.residual) else None

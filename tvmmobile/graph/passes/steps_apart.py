@@ -14,8 +14,9 @@ import numpy as np
 
 from tvmmobile.graph.integers import INTEGER_CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Rounding
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name, layer_call
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, viewed
+from tvmmobile.graph.passes.compose_layers import ComposedLayer
+from tvmmobile.graph.passes.layer_passes import LayerGraph
+from tvmmobile.graph.passes.rewriting import replace_variables, viewed, with_named_outputs
 
 
 def steps_apart(
@@ -27,69 +28,53 @@ def steps_apart(
         takes: whether an integer kernel takes a layer that returns float32, whose weights are integers.
         accepts: whether some template takes a layer in float32.
     """
-    module = module.clone()
-    rewriting = _Rewriting(module["main"], layers, takes, accepts)
-    module["main"] = rewriting.rewritten()
-    return module, rewriting.layers
+    graph = LayerGraph(module["main"], accepts, dict(layers))
+    found = {variable: made for variable in graph.values if (made := _apart(graph, variable, takes)) is not None}
+    return with_named_outputs(replace_variables(module, found)), graph.layers
 
 
-class _Rewriting(MainRewriter):
-    def __init__(
-        self, main: Any, layers: Mapping[str, ComposedLayer], takes: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool]
-    ) -> None:
-        super().__init__(main)
-        self.layers, self.takes, self.accepts, self.readers = dict(layers), takes, accepts, readers_of(main)
+def _apart(graph: LayerGraph, variable: Any, takes: Callable[[ComposedLayer], bool]) -> Any:
+    """The steps of a layer whose sums are integers; `None` for other variables."""
+    found = graph.layer(variable)
+    if found is None or not isinstance(found.layer, Conv2d) or not _should_be_apart(graph, variable, found.layer):
+        return None
+    layer = replace(found.layer, clamp=NO_CLAMP, residual=False, then=())
+    sums, steps = ComposedLayer(layer, LayerParameters(found.parameters.weight, found.parameters.bias)), _steps(found)
+    if not takes(sums) or not graph.accepts(steps.layer):
+        return None
+    data, *others = graph.inputs(variable)
+    return graph.call(steps, [graph.call(sums, [data], graph.name(variable)), *others])
 
-    def value(self, variable: Any, value: Any) -> Any:
-        """The steps of a layer whose sums are integers, or the same."""
-        from tvm import relax
 
-        name = external_name(value) or ""
-        found, again = self.layers.get(name), self.again(value)
-        if found is None or not isinstance(found.layer, Conv2d) or not self._should_be_apart(variable, value.args[1].fields, found.layer):
-            return again
-        sums = ComposedLayer(
-            replace(found.layer, clamp=NO_CLAMP, residual=False, then=()), LayerParameters(found.parameters.weight, found.parameters.bias)
-        )
-        steps = _steps(found)
-        if not self.takes(sums) or not self.accepts(steps.layer):
-            return again
-        self.layers[name] = sums
-        data, *others = again.args[1].fields
-        computed = self.builder.emit(relax.call_dps_packed(name, relax.Tuple([data]), out_ty=variable.ty))
-        return layer_call(self.layers, steps, [computed, *others], variable.ty)
-
-    def _should_be_apart(self, variable: Any, read: Any, layer: Conv2d) -> bool:
-        """Return whether a layer reads integers and has steps that it cannot do in integers."""
-        if (
-            not (layer.steps or layer.residual)
-            or layer.scaled
-            or layer.sources
-            or layer.out_layout != "NHWC"
-            or not self._is_rounded(read[0])
-        ):
-            return False
-        known = isinstance(layer.clamp, tuple) or layer.clamp in INTEGER_CURVES
-        return bool(layer.then) or not known or not all(map(self._is_rounded, read)) or not self._is_read_by_one_rounding(variable)
-
-    def _is_rounded(self, variable: Any) -> bool:
-        value: Any = self.values.get(variable)
-        while (source := viewed(value)) is not None:
-            value = self.values.get(source)
-        return self._is_rounding(value)
-
-    def _is_rounding(self, value: Any) -> bool:
-        found = self.layers.get(external_name(value) or "")
-        return found is not None and isinstance(found.layer, Rounding)
-
-    def _is_read_by_one_rounding(self, variable: Any) -> bool:
-        while len(readers := self.readers[variable]) == 1 and readers[0] is not None:
-            variable = readers[0]
-            if self._is_rounding(self.values[variable]):
-                return True
-            if viewed(self.values[variable]) is None:
-                return False
+def _should_be_apart(graph: LayerGraph, variable: Any, layer: Conv2d) -> bool:
+    """Return whether a layer reads integers and has steps that it cannot do in integers."""
+    read = graph.inputs(variable)
+    has_steps = (layer.steps or layer.residual) and not layer.scaled and not layer.sources and layer.out_layout == "NHWC"
+    if not has_steps or not _is_rounded(graph, read[0]):
         return False
+    known = isinstance(layer.clamp, tuple) or layer.clamp in INTEGER_CURVES
+    rounded = all(_is_rounded(graph, one) for one in read)
+    return bool(layer.then) or not known or not rounded or not _is_read_by_one_rounding(graph, variable)
+
+
+def _is_rounded(graph: LayerGraph, variable: Any) -> bool:
+    while (source := viewed(graph.values.get(variable))) is not None:
+        variable = source
+    return _is_rounding(graph, variable)
+
+
+def _is_rounding(graph: LayerGraph, variable: Any) -> bool:
+    found = graph.layer(variable)
+    return found is not None and isinstance(found.layer, Rounding)
+
+
+def _is_read_by_one_rounding(graph: LayerGraph, variable: Any) -> bool:
+    while graph.read_once(variable) and (variable := graph.readers[variable][0]) is not None:
+        if _is_rounding(graph, variable):
+            return True
+        if viewed(graph.values[variable]) is None:
+            return False
+    return False
 
 
 def _steps(found: ComposedLayer) -> ComposedLayer:

@@ -26,14 +26,9 @@ _ALIKE = operators_with(Trait.ARITHMETIC) | operators_with(Trait.UNARY) | {_NORM
 
 def sub_pixels(module: Any) -> Any:
     """Rewrite every `conv2d_transpose` with constant weights and a stride; NCHW."""
-    import tvm
-
     if not any(operator_of(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
         return module
-    main = _Unfolding(module["main"]).rewritten()
-    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
-    module["main"] = main
-    return tvm.relax.transform.DeadCodeElimination()(module)
+    return _Unfolding(module["main"]).in_module(module)
 
 
 @dataclass(frozen=True)

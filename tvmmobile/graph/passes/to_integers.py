@@ -50,11 +50,9 @@ def to_integers(
     """
 
     def convert(module: Any) -> Any:
-        main = _Rewriting(module["main"], quantised, layers, accepts).rewritten()
+        converted = _Rewriting(module["main"], quantised, layers, accepts).in_module(module)
         layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
-        module = module.clone()
-        module["main"] = main
-        return module
+        return converted
 
     return convert
 

@@ -34,13 +34,7 @@ def to_precision(
         kept: layers that stay in float32. Tensors that only they read are stored in it.
     """
 
-    def convert(module: Any) -> Any:
-        main = _Conversion(module["main"], precision, layers, accepts, frozenset(kept), outside).rewritten()
-        module = module.clone()
-        module["main"] = main
-        return module
-
-    return convert
+    return lambda module: _Conversion(module["main"], precision, layers, accepts, frozenset(kept), outside).in_module(module)
 
 
 class _Conversion(MainRewriter):

@@ -12,30 +12,25 @@ from typing import Any
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.products import swaps_last
-from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 def transposed_products(module: Any) -> Any:
     """Rewrite every such product in `main`."""
+    return replace_values(module, _turned)
+
+
+def _turned(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The product turned; `None` for other values."""
     from tvm import relax
 
-    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
-    found = {variable: swap for variable, value in values.items() if (swap := _swap_of_softmax(value, values)) is not None}
-    if not found:
-        return module
-
-    def value_of(builder: Any, binding: Any) -> Any:
-        swap = found.get(binding.var)
-        if swap is None:
-            return binding.value
-        data, other = binding.value.args
-        *leading, keys, queries = shape_of(other)
-        axes = [*range(len(leading)), len(leading) + 1, len(leading)]
-        weights = builder.emit(relax.op.reshape(swap.args[0], [*leading, queries, keys]))
-        turned = builder.emit(relax.op.permute_dims(data, axes))
-        return builder.normalize(relax.op.permute_dims(builder.emit(relax.op.matmul(weights, turned)), axes))
-
-    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
+    swap = _swap_of_softmax(value, values)
+    if swap is None:
+        return None
+    *leading, keys, queries = shape_of(value.args[1])
+    axes = [*range(len(leading)), len(leading) + 1, len(leading)]
+    weights = relax.op.reshape(swap.args[0], [*leading, queries, keys])
+    return relax.op.permute_dims(relax.op.matmul(weights, relax.op.permute_dims(value.args[0], axes)), axes)
 
 
 def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:

@@ -11,26 +11,20 @@ from typing import Any
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.channel_trace import slice_of
-from tvmmobile.graph.passes.rewriting import VIEW, bindings_of, readers_of, rebind_main, replace_values
+from tvmmobile.graph.passes.rewriting import VIEW, readers_of, replace_values, replace_variables, values_of
 
 _TURNED = [0, 2, 1]
 
 
 def transposed_rows(module: Any) -> Any:
     """Rewrite every transposed concatenation of images' pixels in `main`, with steps and other tensors beside them."""
-    main = module["main"]
-    values, readers = {binding.var: binding.value for binding in bindings_of(main)}, readers_of(main)
+    values, readers = values_of(module["main"]), readers_of(module["main"])
     inner = {variable: value for variable, value in values.items() if len(readers[variable]) == 1}
-    found = {variable for variable, value in values.items() if _is_turned(value) and _joins_pixels(value.args[0], inner)}
+    found = {variable: value.args[0] for variable, value in values.items() if _is_turned(value) and _joins_pixels(value.args[0], inner)}
     if not found:
         return module
-
-    def value_of(builder: Any, binding: Any) -> Any:
-        if binding.var not in found:
-            return binding.value
-        return builder.normalize(_turned(builder, binding.value.args[0], inner))
-
-    return replace_values(rebind_main(module, value_of), _part)
+    module = replace_variables(module, {variable: _turned(joined, inner) for variable, joined in found.items()})
+    return replace_values(module, _part)
 
 
 def _is_turned(value: Any) -> bool:
@@ -55,16 +49,16 @@ def _has_pixels(value: Any) -> bool:
     return operator_of(value) == VIEW and len(shape_of(value.args[0])) == 4 and shape_of(value)[:2] == shape_of(value.args[0])[:2]
 
 
-def _turned(builder: Any, variable: Any, values: Mapping[Any, Any]) -> Any:
+def _turned(variable: Any, values: Mapping[Any, Any]) -> Any:
     """The transpose of a variable, the parts of concatenations turned one by one."""
     from tvm import relax
 
     value: Any = values.get(variable)
     if has(value, Trait.UNARY):
-        return relax.Call(value.op, [builder.emit(_turned(builder, value.args[0], values))], value.attrs)
+        return relax.Call(value.op, [_turned(value.args[0], values)], value.attrs)
     if not _is_joined(value):
         return relax.op.permute_dims(variable, _TURNED)
-    parts = [builder.emit(_turned(builder, part, values)) for part in value.args[0].fields]
+    parts = [_turned(part, values) for part in value.args[0].fields]
     return relax.op.concat(parts, _TURNED[int(value.attrs.axis)])
 
 

@@ -1,0 +1,66 @@
+"""Passes over a network whose layers are composed: they change layers and what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name, layer_call
+from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, values_of, with_named_outputs
+
+
+class LayerGraph:
+    """The calls of layers in `main`, and its other values.
+
+    Attributes:
+        values: by variable; of layers that a pass has changed, the new calls.
+        readers: see `readers_of`.
+        accepts: whether some template takes a layer.
+        layers: by the name of their external function.
+    """
+
+    def __init__(self, main: Any, accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> None:
+        self.values, self.readers = values_of(main), readers_of(main)
+        self.accepts, self.layers = accepts, layers
+
+    def name(self, variable: Any) -> str:
+        """The name of the layer that computes a variable; "" for other variables."""
+        return external_name(self.values.get(variable)) or ""
+
+    def layer(self, variable: Any) -> ComposedLayer | None:
+        """The layer that computes a variable."""
+        return self.layers.get(self.name(variable))
+
+    def inputs(self, variable: Any) -> tuple[Any, ...]:
+        """The tensors that this layer reads."""
+        return tuple(self.values[variable].args[1].fields)
+
+    def read_once(self, variable: Any) -> bool:
+        """Return whether a variable has a single reader."""
+        return len(self.readers[variable]) == 1
+
+    def call(self, composed: ComposedLayer, inputs: Sequence[Any], name: str = "") -> Any:
+        """A call of a new layer, or of one in place of that with this name."""
+        return layer_call(self.layers, composed, inputs, name=name)
+
+
+#: From a variable to the new values that it and others get, which may be expressions of several operators; empty where nothing changes.
+_Rewrite = Callable[[LayerGraph, Any], Mapping[Any, Any]]
+
+
+def layer_pass(rewrite: _Rewrite) -> Callable[[Callable[[Layer], bool], dict[str, ComposedLayer]], Callable[[Any], Any]]:
+    """Make a pass of a function that looks at one variable of `main` after another. The pass changes the `layers` that it gets, too."""
+
+    def of_layers(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
+        def run(module: Any) -> Any:
+            graph, found = LayerGraph(module["main"], accepts, layers), dict[Any, Any]()
+            for variable in list(graph.values):
+                made = rewrite(graph, variable)
+                found.update(made)
+                graph.values.update({one: value for one, value in made.items() if external_name(value)})  # others have no types yet
+            return with_named_outputs(replace_variables(module, found)) if found else module
+
+        return run
+
+    return of_layers
