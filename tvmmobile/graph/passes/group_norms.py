@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from tvmmobile.graph.passes.rewriting import readers_of, rewrite_main
 
 
 def group_norms(module: Any) -> Any:
-    """Rewrite norms of images' groups, each of which is one channel in three dimensions, in `main`, NCHW; then factors and summands of
-    channels behind a group norm become its own.
+    """Rewrite norms of groups, each of which is one channel of a view, in `main`, channels first; then factors and summands of channels
+    behind a group norm become its own.
     """
     return _with_own_constants(_of_images(module))
 
@@ -29,13 +28,13 @@ def _of_images(module: Any) -> Any:
 
     def rewrite(call: Any, matched: Any) -> Any:
         shape, attrs = shape_of(call), matched[norm].attrs
-        count = shape_of(matched[norm])[1]
-        is_instance = int(attrs.num_groups) == count and int(attrs.channel_axis) == 1 and [int(axis) for axis in attrs.axes] == [2]
-        if not is_instance or shape != shape_of(matched[data]) or len(shape) != 4 or shape[0] != 1 or shape[1] % count:
-            return call
+        images, count, *rows = shape_of(matched[norm])
+        is_instance = int(attrs.num_groups) == count and int(attrs.channel_axis) == 1 and len(attrs.axes) == len(rows)
+        if not is_instance or shape != shape_of(matched[data]) or len(shape) < 3 or shape[0] != images or shape[1] % count:
+            return None
         each = shape[1] // count
         own = (relax.const(np.repeat(matched[part].value.numpy(), each)) for part in (weight, bias))
-        return relax.op.nn.group_norm(matched[data], *own, count, 1, [2, 3], float(attrs.epsilon))
+        return relax.op.nn.group_norm(matched[data], *own, count, 1, [*range(2, len(shape))], float(attrs.epsilon))
 
     return rewrite_main(module, is_op("relax.reshape")(norm, wildcard()), rewrite)
 
@@ -51,12 +50,11 @@ def _with_own_constants(module: Any) -> Any:
         readers = readers_of(module["main"])
 
         def folded(call: Any, matched: Any, name: str = name, readers: Any = readers) -> Any:
-            attrs, channels = matched[norm].attrs, shape_of(call)[1]
-            numbers = _of_channels(matched[constant].value.numpy(), channels)
+            attrs, numbers = matched[norm].attrs, _of_channels(matched[constant].value.numpy(), shape_of(call))
             alone = all(len(readers[operand]) == 1 for operand in call.args if isinstance(operand, relax.Var))
-            plain = int(attrs.channel_axis) == 1 and attrs.center and attrs.scale and len(shape_of(call)) == 4
+            plain = int(attrs.channel_axis) == 1 and attrs.center and attrs.scale
             if numbers is None or not alone or not plain:
-                return call
+                return None
             factors, summands = (matched[part].value.numpy() for part in (weight, bias))
             own = (factors * numbers, summands * numbers) if name == "multiply" else (factors, summands + numbers)
             axes = [int(axis) for axis in attrs.axes]
@@ -68,9 +66,9 @@ def _with_own_constants(module: Any) -> Any:
     return module
 
 
-def _of_channels(array: Array, channels: int) -> Array | None:
-    """A constant's numbers, one for each channel of an image, NCHW; `None` for another constant."""
+def _of_channels(array: Array, shape: list[int]) -> Array | None:
+    """A constant's numbers, one for each channel of images of this shape; `None` for another constant."""
     if array.size == 1:
-        return np.broadcast_to(array.reshape(-1), channels)
-    fits = array.shape[-3:] == (channels, 1, 1) and math.prod(array.shape) == channels
+        return np.broadcast_to(array.reshape(-1), shape[1])
+    fits = array.size == shape[1] and array.shape[-len(shape) + 1 :] == (shape[1], *[1] * (len(shape) - 2))
     return array.reshape(-1) if fits else None

@@ -31,7 +31,7 @@ from tvmmobile.networks.own.onnx.elementwise import (
     top_k,
 )
 from tvmmobile.networks.own.onnx.fourier import dft, stft
-from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm, whole_group_norms
+from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm
 from tvmmobile.networks.own.onnx.pads import explicit_transposed, same_pads
 from tvmmobile.networks.own.onnx.pools import average_pool, lp_pool, max_pool
 from tvmmobile.networks.own.onnx.recurrent import recurrent
@@ -70,7 +70,7 @@ def import_onnx(model: Any, opset: int) -> Any:
         Exception: of any kind, from what is done to the whole.
     """
     with quiet():
-        return whole_group_norms(without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset)))
+        return without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset))
 
 
 @cache

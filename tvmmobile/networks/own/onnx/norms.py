@@ -1,4 +1,4 @@
-"""Instance norms of ONNX files, and group norms, which PyTorch exports as instance norms between two reshapes, with factors behind."""
+"""Instance norms and layer norms of ONNX files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
-from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -58,35 +57,3 @@ def _broadcast(value: Any, extents: list[int]) -> Any:
     if (numbers := numbers_of(value)) is not None:
         return constant(np.ascontiguousarray(np.broadcast_to(numbers, extents)))
     return relax.op.broadcast_to(value, extents)
-
-
-def whole_group_norms(module: Any) -> Any:
-    """Rewrite `add(multiply(reshape(group_norm(reshape(x))), factors), summands)` in `main` as a group norm of `x`."""
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
-    data, own = wildcard(), (is_const(), is_const())
-    rows = is_op("relax.reshape")(data, wildcard())
-    normed = is_op("relax.nn.group_norm")(rows, *own)
-    factors, summands = is_const(), is_const()
-    scaled = is_op("relax.multiply")(is_op("relax.reshape")(normed, wildcard()), factors)
-
-    def rewrite(call: Any, matched: Any) -> Any:
-        shape, attrs = shape_of(call), matched[normed].attrs
-        groups = int(attrs.num_groups)
-        if shape_of(matched[data]) != shape or len(shape) < 3 or shape_of(matched[rows])[:2] != [shape[0], groups]:
-            return call
-        constants = [matched[part].value.numpy() for part in (factors, summands)]
-        if shape[1] % groups or not all(_along_channels(array, shape) for array in constants):
-            return call
-        factor, summand = (array.reshape(-1) for array in constants)
-        weight, bias = (np.repeat(matched[part].value.numpy(), shape[1] // groups) for part in own)
-        numbers = {"num_groups": groups, "channel_axis": 1, "axes": list(range(2, len(shape))), "epsilon": float(attrs.epsilon)}
-        return relax.op.nn.group_norm(matched[data], relax.const(weight * factor), relax.const(bias * factor + summand), **numbers)
-
-    return rewrite_main(module, is_op("relax.add")(scaled, summands), rewrite)
-
-
-def _along_channels(array: Any, shape: list[int]) -> bool:
-    """Return whether a constant has one number per channel of images with channels in front, and no others."""
-    return bool(array.size == shape[1] and array.ndim >= len(shape) - 1 and array.shape[1 - len(shape)] == shape[1])
