@@ -17,17 +17,20 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import onnx
 
 from studies.harness import completed, tuning_parser
 from studies.networks.survey_networks import answer, out_of, tried
 from studies.peers.runs import PeerRun, figures_of
-from studies.peers.systems import chosen_systems
+from studies.peers.systems import chosen_systems, peer_tolerance
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.precision import INT8
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import cache_dir
@@ -104,23 +107,40 @@ def extracted(file: Published, wheel: Path, work: Path) -> Path:
     return target
 
 
-def own_ms(model: Path, board_name: str, threads: int) -> float | None:
-    """Model a file's latency in its own runtime, with the reference of its library as input; None unless that is one array of floats.
+def own_ms(model: Path, fixed: Mapping[str, Array], board_name: str, threads: int) -> float:
+    """Model a file's latency in its own runtime, with the reference of its library as inputs.
+
+    Args:
+        fixed: inputs that are constants in our library.
 
     Raises:
         UserError: the runtime cannot run it, or its first output is another one.
     """
-    litert = model.suffix == ".tflite"
     [library] = find_libraries([out_of(model)])
-    [image, *more], [output, *_] = library.reference()
-    if more or image.dtype != np.float32 or (litert and image.ndim != 4):
-        return None
-    # Beside the model, where the programs look for them; LiteRT's makes NHWC of the image.
-    np.save(model.with_name("image.npy"), image.transpose(0, 3, 1, 2) if litert else image)
-    np.save(model.with_name("logits.npy"), output)
-    board, [system] = load_board(board_name), chosen_systems(["litert" if litert else "onnxruntime"])
+    inputs, outputs = library.reference()
+    arrays = {**fixed, **{str(number): array for number, array in enumerate(inputs)}}
+    given = model.with_name("inputs.npz")
+    np.savez(given, allow_pickle=False, **arrays)
+    np.save(model.with_name("image.npy"), inputs[0])
+    np.save(model.with_name("logits.npy"), outputs[0].astype(np.float32))
+    board, [system] = load_board(board_name), chosen_systems(["litert" if model.suffix == ".tflite" else "onnxruntime"])
+    if outputs[0].dtype != np.float32:
+        system = replace(system, dtype=INT8.name, tolerance=peer_tolerance(INT8.name))
     sysroot = python_sysroot(board, system.requirements, progress)
-    return figures_of(PeerRun(board, board_name, system, (model,), sysroot, threads))[0].modelled_ms
+    system = replace(system, program=Path(__file__).with_name("run_published.py"))
+    return figures_of(PeerRun(board, board_name, system, (model, given), sysroot, threads))[0].modelled_ms
+
+
+def constants_of(file: Published, model: Path) -> dict[str, Array]:
+    """Return the inputs that `--value` makes constants, as the file has them."""
+    fixed = dict(given.split("=") for given in file.value)
+    if not fixed:
+        return {}
+    kinds = {value.name: value.type.tensor_type for value in onnx.load(model).graph.input}
+    return {
+        name: np.full([1] * len(kinds[name].shape.dim), float(value), onnx.helper.tensor_dtype_to_np_dtype(kinds[name].elem_type))
+        for name, value in fixed.items()
+    }
 
 
 def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +153,7 @@ def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
     own, why = None, ""
     if not outcome.message:
         try:
-            own = own_ms(model, options.device.removesuffix(VIRTUAL_SUFFIX), options.threads)
+            own = own_ms(model, constants_of(file, model), options.device.removesuffix(VIRTUAL_SUFFIX), options.threads)
         except UserError as error:
             why = error.message
     facts = {"name": file.name, "sha256": file.sha256, "package": file.package, "kind": file.kind}

@@ -164,7 +164,7 @@ def difference_in(output: str, job: PeerRun) -> float:
     said = _DIFFERENCE.search(output)
     if said is None:
         raise UserError(f"{job.system.key} did not say how far it is from PyTorch.", f"See {job.system.program}.")
-    return float(said[1]) / float(np.abs(np.load(job.files[0].parent / "logits.npy")).max())
+    return float(said[1]) / (float(np.abs(np.load(job.files[0].parent / "logits.npy")).max()) or 1.0)
 
 
 def environment_of(job: PeerRun, scratch: str) -> dict[str, str]:
