@@ -14,6 +14,7 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import INPUT, results_from, sources_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.codegen import export
+from tvmmobile.kernels.ranked import EXCHANGED, ranking_of
 from tvmmobile.kernels.reference import expected_output, network_error, relative_error
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import Imported
@@ -39,8 +40,9 @@ def explain(job: VariantJob) -> str:
 def first_difference(job: VariantJob, planned: PlannedVariant) -> str:
     """Name the first operator, kernel or layer with a wrong value, as the end of a sentence; "" where none can be found.
 
-    The network is computed on this machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong.
-    If not, the module is at fault that the passes began with, or one of these.
+    Where too many of the rows expected tie, any of them may come out, and nothing can be told. Else the network is computed on this
+    machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong. If not, the module is at
+    fault that the passes began with, or one of these.
     """
     try:
         return _first_difference(job, planned, planned.prepared.reference)
@@ -49,6 +51,10 @@ def first_difference(job: VariantJob, planned: PlannedVariant) -> str:
 
 
 def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
+    ranking = ranking_of(reference.outputs)
+    if ranking is not None and ranking.tied > ranking.scores.shape[1] // EXCHANGED:
+        rows = f"{ranking.tied} of the {ranking.scores.shape[1]} rows expected have the score of the last one"
+        return f"{rows}, so that any of them may come out: weights or input give them no order"
     computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
     most = job.options.precision.tolerance_of(quantised=planned.prepared.origin.quantised)

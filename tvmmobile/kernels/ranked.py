@@ -1,0 +1,108 @@
+"""Compares outputs whose rows are in order of a score, such as a detector's best boxes, where rounding may swap what nearly ties.
+
+Half precision moves scores by more than neighbours differ, so that a right network returns the same boxes in another order, and
+others at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Rows that are worth the name, and as many as are compared with all others.
+_LEAST, _MOST = 8, 4096
+#: The last one of so many rows may be another one than expected, if its score is that of the last.
+EXCHANGED = 10
+
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Outputs with rows in order.
+
+    Attributes:
+        members: places of the outputs whose dimensions begin with `shape`.
+        shape: lists, then rows of each.
+        scores: `[lists, rows]`, in no case ascending.
+        place, column: the output that scores are in, and where in its rows.
+    """
+
+    members: tuple[int, ...]
+    shape: tuple[int, ...]
+    scores: Values
+    place: int
+    column: int
+
+    @property
+    def tied(self) -> int:
+        """How many rows of a list have the score of its last one, at most."""
+        return int((self.scores == self.scores[:, -1:]).sum(1).max())
+
+
+def ranking_of(outputs: Sequence[Values]) -> Ranking | None:
+    """Return the order that rows of outputs are in; None if a list has ascending scores, or all the same in every column."""
+    for place, output in enumerate(outputs):
+        if output.dtype.kind != "f":
+            continue
+        for axis in range(output.ndim):
+            rows = output.shape[axis]
+            if not _LEAST <= rows <= _MOST:
+                continue
+            columns = output.reshape(-1, rows, int(np.prod(output.shape[axis + 1 :])))
+            ordered = (np.diff(columns, axis=1) <= 0).all((0, 1)) & (columns[:, 0] > columns[:, -1]).any(0)
+            if ordered.any():
+                shape, column = output.shape[: axis + 1], int(np.argmax(ordered))
+                members = tuple(number for number, other in enumerate(outputs) if other.shape[: axis + 1] == shape)
+                return Ranking(members, shape, columns[:, :, column], place, column)
+    return None
+
+
+def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: Ranking) -> float:
+    """Return the largest error of rows, whatever their order: of each from the expected one that is most like it, and the other way round.
+
+    Numbers are compared column by column, by the column's largest magnitude; those of a column of classes have to be equal.
+    The last tenth of the rows may be others, if their scores are close to the last one's.
+    """
+    found, wanted = (_rows([each[number] for number in ranking.members], ranking.shape) for each in (outputs, expected))
+    scores = _rows([outputs[ranking.place]], ranking.shape)[:, :, ranking.column]
+    if not np.isfinite(found).all() or (np.diff(scores, axis=1) > 0).any():
+        return float("inf")
+    scale = np.abs(wanted).max((0, 1))
+    scale = np.where(scale > 0, scale, 1.0)
+    whole = (wanted == np.rint(wanted)).all((0, 1)) & (scale >= 1)
+    errors = [_list_error(*each, scale, whole) for each in zip(found, wanted, scores, ranking.scores, strict=True)]
+    return max(errors)
+
+
+def _rows(outputs: Sequence[Values], shape: tuple[int, ...]) -> Values:
+    """All numbers of rows, `[lists, rows, numbers]`."""
+    return np.concatenate(
+        [output.reshape(-1, shape[-1], int(np.prod(output.shape[len(shape) :]))) for output in outputs], 2, dtype=np.float64
+    )
+
+
+def _list_error(found: Values, wanted: Values, scores: Values, expected: Values, scale: Values, whole: Values) -> float:
+    unit = float(np.abs(expected).max()) or 1.0
+    return max(
+        _one_way(found, wanted, (scores - expected[-1]) / unit, scale, whole),
+        _one_way(wanted, found, (expected - scores[-1]) / unit, scale, whole),
+    )
+
+
+def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
+    """The largest error of rows from those most like them; at the end of a list, the distance of their scores from the last if it is less."""
+    errors = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows))
+    last = len(rows) - len(rows) // EXCHANGED
+    errors[last:] = np.minimum(errors[last:], np.abs(above_last[last:]))
+    return float(errors.max())
+
+
+def _nearest(rows: Values, others: Values, scale: Values, whole: Values) -> Iterator[float]:
+    for row in rows:
+        distance = np.abs(others - row)
+        yield float(np.where(whole, np.where(distance > 0, np.inf, 0.0), distance / scale).max(1).min())
