@@ -95,7 +95,7 @@ def _list_error(found: Values, wanted: Values, scores: Values, expected: Values,
 
 
 def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
-    """The largest error of rows from those most like them; at the end of a list, the distance of their scores from the last if it is less."""
+    """The largest error of rows from those most like them; at the end of a list, the score's distance from the last if it is less."""
     errors = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows))
     last = len(rows) - len(rows) // EXCHANGED
     errors[last:] = np.minimum(errors[last:], np.abs(above_last[last:]))
