@@ -48,14 +48,14 @@ def test_a_wrong_value_in_a_row_is_found(scores: NDArray[np.float64], row: int, 
     swapped[..., 4] = expected[..., 4]
     assert network_error([swapped], [expected]) < 0.02
     swapped[0, row, column] += value
-    assert network_error([swapped], [expected]) > 0.15
+    assert network_error([swapped], [expected]) > (0.05 if row else 0.15)
 
 
-def test_only_a_few_last_rows_may_be_others(scores: NDArray[np.float64]) -> None:
+def test_rows_without_a_clear_score_may_be_others(scores: NDArray[np.float64]) -> None:
     expected = detections(np.sort(scores)[::-1] * 1e-3 + 0.5)
     other = detections(np.sort(scores)[::-1] * 1e-3 + 0.5, seed=3)
     exchanged = expected.copy()
-    exchanged[0, -ROWS // 10 :] = other[0, -ROWS // 10 :]
+    exchanged[0, ROWS // 2 :] = other[0, ROWS // 2 :]
     assert network_error([exchanged], [expected]) < 1e-2
     assert network_error([other], [expected]) > 0.5
 

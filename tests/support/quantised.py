@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import Network, kernel_bindings, read_network
 from tvmmobile.graph.passes.pipeline import prepare
-from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.passes.rewriting import bindings_of, results_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers
 from tvmmobile.kernels.simulation import run_unscheduled
@@ -56,11 +57,17 @@ def decibels(output: Array, expected: Array) -> float:
 
 
 def run(read: Network, image: Array) -> Array:
+    """What `main` computes of its only input, each layer by its reference."""
+    (output,) = run_all(read, [image])
+    return output
+
+
+def run_all(read: Network, images: Sequence[Array]) -> tuple[Array, ...]:
     """What `main` computes, each layer by its reference."""
     from tvm import relax
 
     main, number_of = read.module["main"], {binding.var: number for number, binding in enumerate(kernel_bindings(read.module))}
-    values = {main.params[0]: image}
+    values = dict(zip(main.params, images, strict=True))
     for binding in bindings_of(main):
         value = binding.value
         if binding.var not in number_of:
@@ -80,4 +87,4 @@ def run(read: Network, image: Array) -> Array:
         else:
             found = node.layer.compute(data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
             values[binding.var] = np.rint(found).clip(LOWEST, HIGHEST).astype(np.int8) if written == "int8" else found
-    return values[main.body.body]
+    return tuple(values[result] for result in results_of(main))

@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Rows that are worth the name, and as many as are compared with all others.
-_LEAST, _MOST = 8, 4096
-#: The last one of so many rows may be another one than expected, if its score is that of the last.
-EXCHANGED = 10
+LEAST, _MOST = 8, 4096
 
 Values = npt.NDArray[Any]
 
@@ -51,7 +49,7 @@ def ranking_of(outputs: Sequence[Values]) -> Ranking | None:
             continue
         for axis in range(output.ndim):
             rows = output.shape[axis]
-            if not _LEAST <= rows <= _MOST:
+            if not LEAST <= rows <= _MOST:
                 continue
             columns = output.reshape(-1, rows, int(np.prod(output.shape[axis + 1 :])))
             ordered = (np.diff(columns, axis=1) <= 0).all((0, 1)) & (columns[:, 0] > columns[:, -1]).any(0)
@@ -66,7 +64,8 @@ def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: R
     """Return the largest error of rows, whatever their order: of each from the expected one that is most like it, and the other way round.
 
     Numbers are compared column by column, by the column's largest magnitude; those of a column of classes have to be equal.
-    The last tenth of the rows may be others, if their scores are close to the last one's.
+    A row may be any other one where its score is closer to the last one's than the row is to those expected: which rows come out there
+    is up to rounding. Infinite where this leaves fewer than `LEAST` rows that are compared.
     """
     found, wanted = (_rows([each[number] for number in ranking.members], ranking.shape) for each in (outputs, expected))
     scores = _rows([outputs[ranking.place]], ranking.shape)[:, :, ranking.column]
@@ -95,11 +94,9 @@ def _list_error(found: Values, wanted: Values, scores: Values, expected: Values,
 
 
 def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
-    """The largest error of rows from those most like them; at the end of a list, the score's distance from the last if it is less."""
-    errors = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows))
-    last = len(rows) - len(rows) // EXCHANGED
-    errors[last:] = np.minimum(errors[last:], np.abs(above_last[last:]))
-    return float(errors.max())
+    """The largest error of rows from those most like them, or the distance of their scores from the last, whichever is less."""
+    errors, apart = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
+    return float(np.minimum(errors, apart).max()) if np.count_nonzero(errors <= apart) >= LEAST else float("inf")
 
 
 def _nearest(rows: Values, others: Values, scale: Values, whole: Values) -> Iterator[float]:

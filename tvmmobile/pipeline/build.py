@@ -136,6 +136,6 @@ def _write_reference(spec: ModelSpec, variant: PreparedVariant, path: Path) -> N
     arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs, strict=True))
     arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs, strict=True))
     if variant.integers is not None:
-        arrays["integers"] = variant.integers
+        arrays |= dict(zip(keys_of(spec.returns, "integers"), variant.integers, strict=True))
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, curve_of, is_depthwise
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Gating, Layer, SumLayer
-from tvmmobile.graph.network import INPUT, KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
@@ -30,7 +30,7 @@ from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Step, flow_of
 from tvmmobile.quantisation.given import as_given, unfit_weights
-from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_input
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
@@ -84,7 +84,8 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
 
     inputs = _noise(imported.spec, _REFERENCE_SEED)
     if precision.is_integer and imported.scales is not None:
-        _check_quantised(imported.spec, (FLOAT32.name, INT8.name, "uint8"))
+        if imported.spec.input_shape[0] != 1:
+            raise _unfit_for_integers(imported.spec, "a batch of 1")
         return _as_given(imported, imported.scales, job, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir, whole_rows=precision.is_integer)
     if job.calibration is not None:
@@ -105,15 +106,16 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
     return tuple(port.noise(generator) for port in spec.takes)
 
 
-def _check_quantised(spec: ModelSpec, dtypes: tuple[str, ...] = (FLOAT32.name,)) -> None:
+def _check_quantised(spec: ModelSpec) -> None:
     """Raises `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
     ports = (*spec.takes, *spec.returns)
-    if len(ports) > 2 or not all(port.dtype in dtypes for port in ports) or spec.input_shape[0] != 1:
-        there = "; ".join(map(str, ports))
-        raise UserError(
-            f"{INT8.name} is for networks with one input of a batch of 1 and one output in {' or '.join(dtypes)}, not {there}.",
-            "Leave out --dtype.",
-        )
+    if len(ports) > 2 or any(port.dtype != FLOAT32.name for port in ports) or spec.input_shape[0] != 1:
+        raise _unfit_for_integers(spec, f"one input of a batch of 1 and one output in {FLOAT32.name}")
+
+
+def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
+    there = "; ".join(map(str, (*spec.takes, *spec.returns)))
+    return UserError(f"{INT8.name} is for networks with {wanted}, not {there}.", "Leave out --dtype.")
 
 
 def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
     """Return the reason why a layer that nobody asked to keep in float32 is there."""
     layer = step.layer
     if isinstance(layer, Conv2d):
-        layer = replace(layer, reads=FLOAT32.name * (step.sources[0] == INPUT), clamp=curve_of(layer) or NO_CLAMP)
+        layer = replace(layer, reads=FLOAT32.name * reads_input(step), clamp=curve_of(layer) or NO_CLAMP)
     return _FASTER if is_faster_in_floats(task(layer)) else _NO_KERNEL
 
 

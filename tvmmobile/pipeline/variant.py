@@ -61,7 +61,7 @@ class PreparedVariant:
     network: Network
     reference: Reference
     origin: Origin
-    integers: Array | None = None
+    integers: tuple[Array, ...] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ def prepare_variant(job: VariantJob) -> PreparedVariant:
     ready = prepared(imported, job, job.dump_dir)
     outputs = imported.compute(ready.inputs)
     origin = Origin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
-    integers = None if ready.integers is None else ready.integers.outputs(ready.inputs[0])
+    integers = None if ready.integers is None else ready.integers.results(ready.inputs)
     variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, ready.details)
     if file is not None:
         with suppress(OSError):  # where the disk is full, each stage prepares the network
@@ -100,8 +100,7 @@ def _write(path: Path, variant: PreparedVariant) -> None:
 
     network, reference = variant.network, variant.reference
     arrays = {f"{part}{number}": array for part in Reference._fields for number, array in enumerate(getattr(reference, part))}
-    if variant.integers is not None:
-        arrays["integers"] = variant.integers
+    arrays |= {f"integers{number}": array for number, array in enumerate(variant.integers or ())}
     layers = {}
     for name, node in zip(names_of(network), network.nodes, strict=True):
         if node.parameters is not None:
@@ -122,6 +121,7 @@ def _write(path: Path, variant: PreparedVariant) -> None:
         "kept": [asdict(one) for one in network.kept],
         "reference": [len(each) for each in reference],
         "origin": asdict(variant.origin),
+        "integers": len(variant.integers or ()),
         "details": variant.details,
     }
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
@@ -144,7 +144,7 @@ def _read(path: Path) -> PreparedVariant:
             composed[name] = ComposedLayer(task.region[0], parameters, task.dtype)
         counts = zip(Reference._fields, text["reference"], strict=True)
         reference = Reference(*(tuple(stored[f"{part}{number}"] for number in range(count)) for part, count in counts))
-        integers = stored.get("integers")
+        integers = None if not text["integers"] else tuple(stored[f"integers{number}"] for number in range(text["integers"]))
     network = read_network(tvm.ir.load_json(text["module"]), composed)
     kept = tuple(KeptLayer(**one) for one in text["kept"])
     return PreparedVariant(replace(network, kept=kept), reference, Origin(**text["origin"]), integers, text["details"])

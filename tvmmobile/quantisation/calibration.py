@@ -14,7 +14,7 @@ from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
-from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, with_bias
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
 
@@ -147,7 +147,7 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
     if not found:
         return method
-    first = {number for number in found if network.steps[number].step.sources[0] == INPUT}
+    first = {number for number in found if reads_input(network.steps[number].step)}
     depthwise = {number for number in found if is_depthwise(network.steps[number].layer)}
     last = flow.steps[-1].number
     before = network.signal_to_noise_db(unseen.batches(), flow)[last]

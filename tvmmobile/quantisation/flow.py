@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding
-from tvmmobile.graph.network import INPUT, Network, sources_of
+from tvmmobile.graph.network import INPUT, Network, results_from, sources_of
 from tvmmobile.kernels.simulation import run_unscheduled
 
 
@@ -23,7 +23,7 @@ class Step:
         number: of its node in the network.
         layer: what it computes.
         parameters: its constants in float32; `None` for an opaque function.
-        sources: for its first input and all else it reads the number of the step that computes it, `INPUT`, or a constant.
+        sources: for its first input and all else it reads the number of the step that computes it, or of an input, or a constant.
         most: the upper bound of each channel, in place of the clamp's; `None` where the clamp has the last word.
         function: TIR of an opaque layer.
     """
@@ -88,9 +88,10 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """The steps of a network in execution order; the last one computes its output."""
+    """The steps of a network in execution order, and where its outputs come from: a step, an input, or a constant."""
 
     steps: tuple[Step, ...]
+    results: tuple[int | Array, ...]
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:
@@ -105,13 +106,13 @@ class Flow:
     def changed(self, *steps: Step) -> Flow:
         """Replace the steps that have the same numbers."""
         new = {step.number: step for step in steps}
-        return Flow(tuple(new.get(step.number, step) for step in self.steps))
+        return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[Step, Array, Array]]:
         """Compute a batch; yields each step with its sums, if it is `summing`, and its output. Values are dropped after their last reader.
 
         Args:
-            images: NCHW.
+            images: NCHW, the only input.
         """
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
@@ -123,12 +124,17 @@ class Flow:
             self.release(values, step.number)
 
     def release(self, values: dict[int, Any], done: int) -> None:
-        """Drop the values that no step after `done` reads."""
+        """Drop the values that no step after `done` reads, and that are no outputs."""
         for number in [number for number in values if max(self.readers.get(number, (number,))) <= done and number != done]:
-            del values[number]
+            if number not in self._returned:
+                del values[number]
+
+    @cached_property
+    def _returned(self) -> frozenset[int]:
+        return frozenset(result for result in self.results if isinstance(result, int))
 
     def outputs(self, images: Array) -> Array:
-        """Return the network's output for a batch."""
+        """Return the only output for a batch."""
         *_, (_, _, output) = self.run(images)
         return output
 
@@ -136,4 +142,5 @@ class Flow:
 def flow_of(network: Network) -> Flow:
     """Return the steps of a float32 network that `passes.pipeline.finish` made."""
     wired = zip(network.nodes, sources_of(network.module), strict=True)
-    return Flow(tuple(Step(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired)))
+    steps = (Step(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired))
+    return Flow(tuple(steps), tuple(results_from(network.module)))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Rounding
-from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.quantisation.calibration import Accepts
 from tvmmobile.quantisation.flow import Flow, Step
-from tvmmobile.quantisation.integers import BIAS_MOST, IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, within
+from tvmmobile.quantisation.integers import (
+    BIAS_MOST,
+    IntegerNetwork,
+    IntegerStep,
+    has_floats,
+    has_integers,
+    integer_step,
+    reads_input,
+    within,
+)
 from tvmmobile.quantisation.scales import Scale
 
 #: From weights, output channels last, to the scale of each channel; `None` where the file has none.
@@ -75,10 +83,13 @@ class _Reading:
             if step.parameters is not None:
                 floats[step.number] = found
             steps.append(replace(step, sources=self._sources(step)))
-        return Given(IntegerNetwork(_without_unread(Flow(tuple(steps))), integers, scales), floats)
+        return Given(IntegerNetwork(_without_unread(Flow(tuple(steps), self._instead(self.flow.results))), integers, scales), floats)
 
     def _sources(self, step: Step) -> tuple[int | Array, ...]:
-        return tuple(self.instead.get(source, source) if isinstance(source, int) else source for source in step.sources)
+        return self._instead(step.sources)
+
+    def _instead(self, numbers: Sequence[int | Array]) -> tuple[int | Array, ...]:
+        return tuple(self.instead.get(number, number) if isinstance(number, int) else number for number in numbers)
 
     def _integer(self, step: Step) -> IntegerStep | str:
         """Return a layer in integers, or the reason why it stays in float32."""
@@ -100,15 +111,16 @@ class _Reading:
         layer = None if written is None else self.steps[written].layer
         assert layer is None or isinstance(layer, Rounding)
         sources = self._sources(step)
-        if sources[0] != INPUT and (stored := self._input_stored(step)):
-            direct = self._made(replace(step, sources=(INPUT, *sources[1:])), first, layer, others, given, stored)
+        if stored := self._input_stored(step):
+            (number,) = self.steps[next(source for source in step.sources if isinstance(source, int))].sources
+            direct = self._made(replace(step, sources=(number, *sources[1:])), first, layer, others, given, stored)
             if self.accepts(direct.layer):
                 return self._taken(direct, written)
         found = self._made(replace(step, sources=sources), first, layer, others, given)
         return self._taken(found, written) if self.accepts(found.layer) else "no int8 kernel"
 
     def _rounding(self, source: int) -> Rounding | None:
-        layer = self.steps[source].layer if source != INPUT else None
+        layer = self.steps[source].layer if source in self.steps else None
         return layer if isinstance(layer, Rounding) else None
 
     def _written(self, step: Step) -> int | None:
@@ -117,12 +129,12 @@ class _Reading:
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
     def _input_stored(self, step: Step) -> str:
-        """Return the type that stores the network's input, if the step reads it as integers or rounded to all 256 of them, which its
+        """Return the type that stores an input of the network, if the step reads it as integers or rounded to all 256 of them, which its
         kernel can do itself; "" for other steps.
         """
         (first, *_) = (source for source in step.sources if isinstance(source, int))
         layer = self._rounding(first)
-        if layer is None or self.steps[first].sources != (INPUT,) or (layer.low, layer.high) != (LOWEST, HIGHEST):
+        if layer is None or not reads_input(self.steps[first]) or (layer.low, layer.high) != (LOWEST, HIGHEST):
             return ""
         return layer.stored or FLOAT32.name
 
@@ -169,5 +181,5 @@ def _unfit(step: Step, given: Array | None, read: Scale, least: int) -> str:
 
 def _without_unread(flow: Flow) -> Flow:
     """Remove roundings that nothing reads any more."""
-    last = flow.steps[-1]
-    return Flow(tuple(step for step in flow.steps if step is last or step.number in flow.readers or not isinstance(step.layer, Rounding)))
+    read = flow.readers.keys() | {result for result in flow.results if isinstance(result, int)}
+    return replace(flow, steps=tuple(step for step in flow.steps if step.number in read or not isinstance(step.layer, Rounding)))

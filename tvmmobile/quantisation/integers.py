@@ -103,6 +103,11 @@ def has_integers(step: Step) -> bool:
     return isinstance(layer, Pool | Gating)
 
 
+def reads_input(step: Step) -> bool:
+    """Return whether a step reads an input of the network first."""
+    return isinstance(step.sources[0], int) and step.sources[0] <= INPUT
+
+
 def has_floats(step: Step) -> bool:
     """Return whether a step that `has_integers` can write float32: a pool, or products without bounds, curve or residual."""
     return isinstance(step.layer, Pool) or (step.summing and not step.layer.side_shapes and step.bounds == (-np.inf, np.inf))
@@ -131,7 +136,7 @@ def integer_step(
         stored: what the network's input is stored in.
     """
     layer = step.layer
-    reads = stored if step.sources[0] == INPUT and stored != INT8.name else ""
+    reads = stored if reads_input(step) and stored != INT8.name else ""
     ends: dict[str, Any] = {"reads": reads, "writes": FLOAT32.name * (written is None)}
     if isinstance(layer, Pool):
         share = np.full(layer.channels, 1 / (layer.height * layer.width))
@@ -264,22 +269,27 @@ class IntegerNetwork:
         output = step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
         return self.scales[step.number].quantised(output) if step.number in self.scales else output
 
-    def run(self, images: Array) -> Iterator[tuple[Step, Array]]:
+    def run(self, values: dict[int, Array]) -> Iterator[tuple[Step, Array]]:
         """Compute a batch; yields each step in float32 and its output, in order.
 
         Args:
-            images: NCHW, float32.
+            values: the inputs by number, images in NCHW; at the end those of the outputs, too.
         """
-        values: dict[int, Array] = {INPUT: images}
         for step in self.flow.steps:
             values[step.number] = output = self.output(step, values)
             yield step, output
             self.flow.release(values, step.number)
 
+    def results(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the network's outputs for a batch, real ones in float32."""
+        values = {INPUT - place: array for place, array in enumerate(inputs)}
+        for _ in self.run(values):
+            pass
+        return tuple(self.real(result, values[result]) if isinstance(result, int) else result for result in self.flow.results)
+
     def outputs(self, images: Array) -> Array:
-        """Return the network's output for a batch, in float32."""
-        *_, (last, output) = self.run(images)
-        return self.real(last.number, output)
+        """Return the only output for a batch of the only input."""
+        return self.results([images])[0]
 
     def signal_to_noise_db(self, batches: Iterator[Array], flow: Flow) -> dict[int, float]:
         """Return the signal-to-noise ratio of each step's output in decibels, by the number of the step.
@@ -289,7 +299,7 @@ class IntegerNetwork:
         """
         signal, noise = (dict.fromkeys((step.number for step in flow.steps), 0.0) for _ in range(2))
         for batch in batches:
-            for (step, _, wanted), (_, output) in zip(flow.run(batch), self.run(batch), strict=True):
+            for (step, _, wanted), (_, output) in zip(flow.run(batch), self.run({INPUT: batch}), strict=True):
                 signal[step.number] += float(np.square(wanted, dtype=np.float64).sum())
                 noise[step.number] += float(np.square(self.real(step.number, output).astype(np.float64) - wanted).sum())
         decibels = {}

@@ -19,11 +19,13 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, viewed
+from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, variables_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 
 #: Operators that only move numbers.
 _MOVING = {"relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten"}
+#: Operators that join or cut tensors.
+PARTS = {"relax.concat", "relax.strided_slice"}
 _Bounds = tuple[float, float]
 
 
@@ -60,7 +62,7 @@ def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple
     return composing.in_module(module, canonical=True), composing.layers
 
 
-class _Recognising(MainRewriter):
+class Recognising(MainRewriter):
     """`main` while variables that hold rounded numbers are known.
 
     Attributes:
@@ -77,16 +79,25 @@ class _Recognising(MainRewriter):
         if step is not None and (entered := self._entered(variable, product, step)) is not None:
             return entered
         difference, zero = self._operands(product, "subtract")
-        source, bounds = self.clipped(difference)
+        found = self._placed(difference)
+        return None if found is None or (step, zero) != (found.layer.step, found.layer.zero) else found
+
+    def leaving(self, value: Any) -> _Found | None:
+        """The rounding whose integers an output of the network holds; `None` for other expressions. Its zero point is int8's."""
+        stored = str(value.ty.dtype) if self._argument(value, "astype") is not None else ""
+        return self._placed(value.args[0], shift_of(stored)) if stored in (INT8.name, UINT8.name) else None
+
+    def _placed(self, variable: Any, above: int = 0) -> _Found | None:
+        """The rounding whose integers a variable holds in float32, all of them `above` those of int8; `None` for other variables."""
+        source, bounds = self.clipped(variable)
         rounded, shift = self._operands(source, "add")
-        quotient = self._argument(rounded, "round")
-        data, divisor = self._operands(quotient, "divide")
-        if data is None or step != divisor or zero != shift or step is None or zero is None:
+        data, step = self._operands(self._argument(rounded, "round"), "divide")
+        if data is None or step is None or shift is None:
             return None
-        if not all(float(number).is_integer() for number in (zero, *bounds)) or bounds[0] < LOWEST or bounds[1] > HIGHEST:
+        zero, low, high = (float(number - above) for number in (shift, *bounds))
+        if not (zero.is_integer() and low.is_integer() and high.is_integer()) or low < LOWEST or high > HIGHEST:
             return None
-        shape = tuple(shape_of(variable))
-        return _Found(data, Rounding(shape, step, int(zero), int(bounds[0]), int(bounds[1])))
+        return _Found(data, Rounding(tuple(shape_of(variable)), step, int(zero), int(low), int(high)))
 
     def _entered(self, variable: Any, product: Any, step: float) -> _Found | None:
         """A parameter of integers that is dequantised by a step."""
@@ -139,7 +150,7 @@ def _pads_zeros(value: Any) -> bool:
     return operator_of(value) == "relax.nn.pad" and value.attrs.pad_mode == "constant" and not float(value.attrs.pad_value)
 
 
-class _Simpler(_Recognising):
+class _Simpler(Recognising):
     def __init__(self, main: Any, takes: Callable[[Layer], bool]) -> None:
         super().__init__(main)
         self.takes, self.readers = takes, readers_of(main)
@@ -153,7 +164,7 @@ class _Simpler(_Recognising):
         found = self.rounding(variable, value)
         if found is None:
             made = self._sum(variable, value)
-            return self.again(value) if made is None else made
+            return self._rounded_parts(variable, value) if made is None else made
         if found.layer.stored:
             self.found[variable] = found
             return self.again(value)
@@ -170,6 +181,18 @@ class _Simpler(_Recognising):
             source = before.source if source in self.found and self.found[source] == before else source
         self.found[variable] = _Found(source, layer)
         return self._emitted(self.replaced[source], layer)
+
+    def _rounded_parts(self, variable: Any, value: Any) -> Any:
+        """The old value; if it joins or cuts tensors on one grid of integers, with their rounding behind it, so that its readers see it."""
+        again = self.again(value)
+        parts = list(map(self._moved, variables_of(value))) if operator_of(value) in PARTS else []
+        grids = [part.layer for part in parts if part is not None]
+        if not grids or len(grids) < len(parts) or not all(_same_integers(grid, grids[0]) for grid in grids):
+            return again
+        low, high = min(grid.low for grid in grids), max(grid.high for grid in grids)
+        layer = replace(grids[0], shape=tuple(shape_of(variable)), low=low, high=high, stored="")
+        self.found[variable] = _Found(variable, layer)
+        return self._emitted(self.builder.emit(again), layer)
 
     def _moved(self, variable: Any) -> _Found | None:
         """The rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
@@ -228,7 +251,7 @@ def _same_integers(one: Rounding, other: Rounding) -> bool:
     return (one.step, one.zero) == (other.step, other.zero)
 
 
-class _Composing(_Recognising):
+class _Composing(Recognising):
     def __init__(self, main: Any, layers: Mapping[str, ComposedLayer]) -> None:
         super().__init__(main)
         self.layers = dict(layers)

@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, view_of, viewed
+from tvmmobile.graph.passes.rewriting import rebuilt, variables_of, view_of, viewed
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
+from tvmmobile.graph.passes.roundings import PARTS, Recognising
 from tvmmobile.graph.precision import FLOAT32, INT8
+
+#: Operators that put numbers elsewhere.
+_MOVES = {*PARTS, "relax.permute_dims"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class _Stored:
     shift: int = 0
 
 
-class _Rewriting(MainRewriter):
+class _Rewriting(Recognising):
     """`main` while some of its variables become integers."""
 
     def __init__(
@@ -113,6 +117,8 @@ class _Rewriting(MainRewriter):
         entry = self.quantised.get(name)
         if entry is not None:
             return self._layer(variable, value, entry)
+        if (moved := self._moved(variable, value)) is not None or (moved := self._leaving(value)) is not None:
+            return moved
         rounded = self._rounded_output(variable, name)
         return rebuilt(value, self._leaf) if rounded is None else self._storing(variable, value, rounded)
 
@@ -124,9 +130,38 @@ class _Rewriting(MainRewriter):
         """A variable in float32, or a constant."""
         return self._real(part) if part in self.replaced else part
 
+    def _moved(self, variable: Any, value: Any) -> Any:
+        """A move of integers that are all on one grid; `None` for another expression.
+
+        Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
+        """
+        parts = list(variables_of(value)) if operator_of(value) in _MOVES else []
+        grids = {part: self.stored.get(part) or self.unrounded.get(part) for part in parts}
+        first = next((self.stored[part] for part in parts if part in self.stored), None)
+        if first is None or any(grid is None or (grid.step, grid.zero) != (first.step, first.zero) for grid in grids.values()):
+            return None
+        self.stored[variable] = _Stored(first.step, first.zero)
+        integers = {part: self._integers(part, 1 / first.step, first.zero) for part in parts}
+        return rebuilt(value, lambda part: integers.get(part, part))
+
+    def _leaving(self, value: Any) -> Any:
+        """The integers that an output of the network holds, where they are there already; `None` for another expression."""
+        from tvm import relax
+
+        found = self.leaving(value)
+        stored = None if found is None else self.stored.get(found.source)
+        if found is None or stored is None or not _holds(stored, found.layer):
+            return None
+        integers, op = self.replaced[found.source], relax.op
+        if str(value.ty.dtype) == INT8.name:
+            return integers
+        wide = self.builder.emit(op.astype(integers, "int16"))
+        return op.astype(self.builder.emit(op.add(wide, relax.const(shift_of(value.ty.dtype), "int16"))), str(value.ty.dtype))
+
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
         """The integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
-        if source in self.of_layers:
+        stored = self.stored.get(source)
+        if source in self.of_layers or (stored is not None and _holds(stored, layer)):
             self.stored[variable] = self.stored[source]
             return self.replaced[source]
         if layer.stored:
@@ -207,6 +242,12 @@ class _Rewriting(MainRewriter):
             centred = emit(op.subtract(emit(op.astype(integers, FLOAT32.name)), _number(stored.zero)))
             self.reals[variable] = emit(op.multiply(centred, _number(stored.step)))
         return self.reals[variable]
+
+
+def _holds(stored: _Stored, layer: Rounding) -> bool:
+    """Return whether a rounding changes nothing about integers."""
+    bounds = stored.low >= layer.low and stored.high <= layer.high
+    return bounds and (np.float32(stored.step), stored.zero) == (np.float32(layer.step), layer.zero)
 
 
 def _product(data: Any, gate: Any) -> Any:

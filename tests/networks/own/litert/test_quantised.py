@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from litert_files import FILE, Array, LiteRtFile, by_litert, quantised_network, schema, translated
 from own_networks import load
-from quantised import run
+from quantised import run, run_all
 from quantised_files import in_integers
 
 import tvmmobile
-from tvmmobile.graph.layers import Conv2d, Gating
+from tvmmobile.graph.layers import Conv2d, Gating, Opaque
 from tvmmobile.networks.own.litert.reader import read_litert
 from tvmmobile.networks.signature import CHANNELS_LAST
 from tvmmobile.system.errors import UserError
@@ -57,6 +57,49 @@ def test_imported(tmp_path: Path, dtype: str, full: bool) -> None:
         imported.spec.takes[0].dtype, "float32"
     )
     assert [node.dtype for node in (first, *others) if isinstance(node.layer, Conv2d)] == ["int8"] * 3 and network.kept == ()
+
+
+def streaming(random: np.random.Generator, other: float, channels: int = 16) -> bytes:
+    """A convolution of an image and the rows before it, which are an output, too, beside one of a network's int8 and uint8; `other` is the
+    scale of those rows beside that of the image.
+    """
+    file = LiteRtFile()
+    image, rows = (file.tensor((1, height, 4, 8), "int8", None, scale, -7) for height, scale in ((4, 0.05), (2, 0.05 * other)))
+    same = rows if other == 1 else file.tensor((1, 2, 4, 8), "int8", None, 0.05, -7)
+    joined, left = (file.tensor((1, height, 4, 8), "int8", None, 0.05, -7) for height in (6, 2))
+    made, pooled = file.tensor((1, 4, 4, channels), "int8", None, 0.06, 3), file.tensor((1, channels), "int8", None, 0.06, 3)
+    unsigned = file.tensor((1, channels), "uint8", None, 0.06, 131)
+    scale = np.asarray(random.uniform(0.002, 0.02, channels), np.float32)
+    weight = file.tensor((channels, 3, 1, 8), "int8", random.integers(-127, 128, (channels, 3, 1, 8)), scale)
+    bias = file.tensor((channels,), "int32", random.integers(-500, 500, channels), np.float32(0.05) * scale)
+    if other != 1:
+        file.operator("QUANTIZE", [rows], [same], "QuantizeOptions")
+    file.operator("CONCATENATION", [same, image], [joined], "ConcatenationOptions", axis=1)
+    file.operator("CONV_2D", [joined, weight, bias], [made], "Conv2DOptions", padding=1, strideH=1, strideW=1)
+    ends = file.int32(0, -2, 0, 0), file.int32(1, 6, 4, 8), file.int32(1, 1, 1, 1)
+    file.operator("STRIDED_SLICE", [joined, *ends], [left], "StridedSliceOptions")
+    file.operator("MEAN", [made, file.int32(1, 2)], [pooled], "ReducerOptions", keepDims=False)
+    file.operator("QUANTIZE", [pooled], [unsigned], "QuantizeOptions")
+    return file.ends([image, rows], [made, left, unsigned])
+
+
+@pytest.mark.parametrize("other", [1.0, 0.7])
+def test_several_inputs_and_outputs_of_integers(tmp_path: Path, other: float) -> None:
+    """They are computed, joined and cut as integers; nothing is made real between where grids agree."""
+    random, path = np.random.default_rng(21), tmp_path / "net.tflite"
+    path.write_bytes(streaming(random, other))
+    ready = in_integers(path)
+    images = [random.integers(-128, 128, (1, height, 4, 8)).astype(np.int8) for height in (4, 2)]
+    theirs, ours = by_litert(path.read_bytes(), images), run_all(ready.network, images)
+    assert ready.integers is not None and not ready.network.kept
+    for their, our, exact in zip(theirs, ours, ready.integers.results(images), strict=True):
+        assert their.dtype == our.dtype and np.abs(their.astype(int) - our).max() <= 1
+        assert np.array_equal(our, exact)
+    assert np.array_equal(theirs[1], ours[1])
+    operators = [node.layer.operator for node in ready.network.nodes if isinstance(node.layer, Opaque)]
+    assert [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)] == ["int8"]
+    assert operators[-2:] == ["strided_slice", "cast_add_cast"], operators
+    assert (operators[:-2] == ["concatenate"]) == (other == 1), operators
 
 
 def test_a_gate_of_real_numbers(tmp_path: Path) -> None:

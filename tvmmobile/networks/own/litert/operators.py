@@ -168,4 +168,6 @@ def _leave(into: Translation, number: int, name: str) -> None:
         return
     scale, zero = into.steps(tensor.grid, np.float32)
     steps = into.emit("Add", [into.emit("Round", [into.emit("Div", [found, scale])]), zero])
-    into.cast(steps, tensor.dtype, name)
+    bounds = np.iinfo(tensor.dtype)
+    bounded = into.emit("Min", [into.emit("Max", [steps, into.real(bounds.min)]), into.real(bounds.max)])
+    into.cast(bounded, tensor.dtype, name)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import constant, numbers_of, shape_of
+from tvmmobile.graph.expressions import constant, numbers_of, operator_of, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import not_imported, quiet
 from tvmmobile.networks.own.onnx.attention import attention
@@ -93,6 +93,8 @@ def _importer() -> Any:
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             convert = CONVERTERS.get(op_name)
             converted = convert(inputs, attrs, opset) if convert else None
+            if op_name == "Cast":
+                converted = _bounded_cast(self.bb, inputs[0], attrs["to"])
             if converted is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             return self.bb.normalize(converted)
@@ -102,6 +104,27 @@ def _importer() -> Any:
             return super()._parse_attr([attribute for attribute in attr_proto if not _is_empty(attribute)])
 
     return Importer
+
+
+def _bounded_cast(builder: Any, data: Any, to: int) -> Any:
+    """Convert a `Cast` to integers of 8 or 16 bits of what bounds keep in range; `None` for others, which TVM's converter makes wrap."""
+    from onnx import helper
+    from tvm import relax
+
+    kind = helper.tensor_dtype_to_np_dtype(to)
+    if kind.kind not in "iu" or kind.itemsize > 2:
+        return None
+    low, high, value = -np.inf, np.inf, data
+    while True:
+        call = builder.lookup_binding(value) if isinstance(value, relax.Var) else value
+        operator = operator_of(call)
+        numbers = numbers_of(call.args[1]) if operator in ("relax.maximum", "relax.minimum") else None
+        if numbers is None:
+            break
+        low, high = (max(low, numbers.min()), high) if operator == "relax.maximum" else (low, min(high, numbers.max()))
+        value = call.args[0]
+    bounds = np.iinfo(kind)
+    return relax.op.astype(data, str(kind)) if bounds.min <= low and high <= bounds.max else None
 
 
 def _is_empty(attribute: Any) -> bool:

@@ -174,7 +174,12 @@ class Rewriting:
         if name in self.grids:
             grid = self.grids[name]
             self.grids[real] = grid
-            real = self.placed(real, f"{name}/leaving", grid.shown)
+            shown = self.placed(real, f"{name}/leaving", grid.shown)
+            shift = grid.shown - grid.zero
+            for operator, bound, number in (("Max", "low", grid.low + shift), ("Min", "high", grid.high + shift)):
+                constant = self.constant(f"{name}/leaving/{bound}", np.array(number, np.float32))
+                shown = self.emit(operator, [shown, constant], f"{name}/leaving/{operator}")
+            real = shown
         self.cast(real, name, kind)
 
     def cast(self, source: str, output: str, kind: int = 1) -> str:
