@@ -46,6 +46,7 @@ class _Rewriting(MainRewriter):
 
     def _image(self, variable: Any, value: Any) -> Any:
         """An expression of the image that a variable shows; `None` where none is known."""
+        import tvm
         from tvm import relax
 
         if isinstance(value, relax.Var):
@@ -71,7 +72,8 @@ class _Rewriting(MainRewriter):
             return relax.Call(value.op, [image, *value.args[1:]], value.attrs)
         if name == "relax.split":
             sections = value.attrs.indices_or_sections
-            return relax.op.split(image, sections if isinstance(sections, int) else list(sections), _axis(value.attrs.axis))
+            parts = list(sections) if isinstance(sections, tvm.ir.Array) else int(sections)
+            return relax.op.split(image, parts, _axis(value.attrs.axis))
         if name == "relax.strided_slice":
             return self._slice(value, image)
         if name == "relax.mean" and [int(axis) % 3 for axis in value.attrs.axis or ()] == [2]:
