@@ -76,7 +76,7 @@ def imported_onnx(
     model, scales, filled = _checked(file, model)
     check_shapes(file, model)
     if scales is not None:
-        parameters = scales.parameters
+        parameters = scales.parameters or parameters  # only activations may be quantised
     refuse_operators(unknown_operators(model))
     inputs = [_tensor(value) for value in _inputs(model.graph)]
     for tensor in inputs:
