@@ -9,13 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from support.c_libraries import describe
-from support.own_networks import load, network_of
-from support.small_networks import HOST, kernels_of
-
-from tvmmobile.graph.network import lower
-from tvmmobile.native.library import write_library
-from tvmmobile.native.source import Description
+from support.c_libraries import write_own_library
+from support.own_networks import load
 
 PROGRAM = Path(__file__).with_name("detector.c")
 node = helper.make_node
@@ -84,15 +79,13 @@ def write_detector(path: Path) -> Path:
 
 def test_a_c_program_finds_boxes(tmp_path: Path) -> None:
     imported = load(write_detector(tmp_path / "net.onnx"))
-    network, spec, about = network_of(imported), imported.spec, describe()
-    about = Description(about.prefix, "net", "0", "host", 1, spec.takes, spec.returns, None)
-    write_library(lower(network, kernels_of(network)), HOST, about, tmp_path / "net.so")
+    write_own_library(imported, tmp_path / "net.so")
     command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", PROGRAM, "-I", tmp_path, tmp_path / "net.so", "-o", tmp_path / "detector"]
     subprocess.run(command, check=True)
     done = subprocess.run([tmp_path / "detector"], capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": str(tmp_path)})
     found = np.array([line.split() for line in done.stdout.splitlines()], float)
     places = np.arange(3 * (2 * SIDE) ** 2)
-    image = (places * 7919 % 13 < 5).astype(np.float32).reshape(spec.takes[0].shape)
+    image = (places * 7919 % 13 < 5).astype(np.float32).reshape(imported.spec.takes[0].shape)
     boxes, (count,), scores, _, labels, _ = imported.compute([image])
     assert 3 <= count < len(boxes) == len(labels) and len(set(labels[:count])) == CLASSES
     wanted = np.concatenate([labels[:count, None], scores[:count, None], boxes[:count]], 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.c_libraries import describe
-from support.own_networks import network_of
-from support.small_networks import HOST, kernels_of
+from support.c_libraries import write_own_library
 
+import tvmmobile as tm
 from studies.networks.zoo import extracted, published, wheel_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import lower
-from tvmmobile.native.library import write_library
+from tvmmobile.native.source import FUNCTIONS, STATE_FUNCTIONS
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import OwnFile, shape_from, value_from
 from tvmmobile.networks.own.loading import load_own
@@ -101,33 +99,57 @@ def by_onnxruntime(path: Path, imported: Imported, sound: Array, chunk: int) -> 
     return np.array(found)
 
 
-def by_c_program(imported: Imported, sound: Array, chunk: int, folder: Path) -> Array:
-    """Compile the network, and a program around it; return what it prints."""
-    network, spec = network_of(imported), imported.spec
-    about = replace(describe(), inputs=spec.takes, outputs=spec.returns)
-    write_library(lower(network, kernels_of(network)), HOST, about, folder / "net.so")
-    command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", PROGRAM, "-I", folder, folder / "net.so", "-o", folder / "speech"]
-    subprocess.run(command, check=True)
+def by_c_program(library: Path, sound: Array, chunk: int, words: Sequence[str], emulator: Sequence[str | Path] = ()) -> Array:
+    """Compile the program around a library, by a compiler with options; return what it prints."""
+    folder = library.parent
+    subprocess.run([*words, "-Wall", "-Wextra", "-Werror", PROGRAM, "-I", folder, library, "-o", folder / "speech"], check=True)
     sound.tofile(folder / "sound.f32")
-    words = [folder / "speech", folder / "sound.f32", str(chunk)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": str(folder)})
+    command = [*emulator, folder / "speech", folder / "sound.f32", str(chunk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "LD_LIBRARY_PATH": str(folder)})
     return np.array(done.stdout.split(), float)
 
 
-def test_a_c_program_streams_speech(tmp_path: Path) -> None:
+def by_host_program(imported: Imported, sound: Array, chunk: int, folder: Path, stateful: bool) -> Array:
+    """Compile the network, whose library may keep the state, and the program for this machine."""
+    write_own_library(imported, folder / "net.so", ["state=stateN"] * stateful)
+    return by_c_program(folder / "net.so", sound, chunk, ["gcc", "-std=c11", *["-DSTATEFUL"] * stateful])
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_c_program_streams_speech(tmp_path: Path, stateful: bool) -> None:
     path, sound = write_small(tmp_path / "net.onnx"), speech()[: 2 * RATE]
     imported = load_own(OwnFile(path), None, None, 0)
     expected = by_onnxruntime(path, imported, sound, 64)
     assert expected.shape == (500,) and np.ptp(expected) > 0.2
-    np.testing.assert_allclose(by_c_program(imported, sound, 64, tmp_path), expected, atol=1e-5)
+    np.testing.assert_allclose(by_host_program(imported, sound, 64, tmp_path, stateful), expected, atol=1e-5)
 
 
 @pytest.mark.long
-def test_a_c_program_detects_speech_with_silero(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_c_program_detects_speech_with_silero(tmp_path: Path, stateful: bool) -> None:
     (file,) = (each for each in published() if each.path == "silero_vad/data/silero_vad.onnx")
     path, sound = extracted(file, wheel_of(file.package), tmp_path), speech()
     own = OwnFile(path, "", tuple(map(shape_from, file.shape)), tuple(map(value_from, file.value)))
     imported = load_own(own, None, None, 0)
     expected = by_onnxruntime(path, imported, sound, 512)
     assert expected.shape == (312,) and expected.max() > 0.9 and expected.min() < 0.1
-    np.testing.assert_allclose(by_c_program(imported, sound, 512, tmp_path), expected, atol=1e-4)
+    np.testing.assert_allclose(by_host_program(imported, sound, 512, tmp_path, stateful), expected, atol=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.virtual
+@pytest.mark.parametrize(("device", "dtype", "most"), [("pi4", "float32", 1e-5), ("pi5", "float16", 5e-3)])
+def test_a_compiled_library_keeps_the_state_on_a_device(tmp_path: Path, device: str, dtype: str, most: float) -> None:
+    path, sound = write_small(tmp_path / "net.onnx"), speech()[:RATE]
+    library = tm.compile(tm.load(path), f"{device}-virtual", dtype=dtype, stateful="state=stateN", out=tmp_path)
+    program = library.facts.program
+    assert library.facts.stateful == ("state=stateN",) and library.facts.checked and len(library.reference().inputs) == 1
+    evaluation = tm.evaluate(library, "noise:2", f"{device}-virtual", model=str(path))
+    assert evaluation.file.beyond_tolerance == 0 and evaluation.file.evaluated == 2
+    names = [f"#define net_{name} {program.prefix}_{name}" for name in (*FUNCTIONS, *STATE_FUNCTIONS)]
+    (tmp_path / "net.h").write_text("\n".join([f'#include "{library.header_path.name}"', *names, ""]))
+    emulator = ["qemu-aarch64", "-cpu", "max", "-L", "/usr/aarch64-linux-gnu"]
+    found = by_c_program(library.path, sound, 64, ["aarch64-linux-gnu-gcc", "-DSTATEFUL"], emulator)
+    expected = by_onnxruntime(path, load_own(OwnFile(path), None, None, 0), sound, 64)
+    assert expected.shape == (250,)
+    np.testing.assert_allclose(found, expected, atol=most)

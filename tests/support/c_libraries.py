@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from support.assembly import TARGET
 from support.deployed import write_own_manifest
+from support.own_networks import network_of
 from support.small_networks import HOST, kernels_of, prepared, two_blocks
 
 from tvmmobile.graph.layers import Array
@@ -19,8 +20,10 @@ from tvmmobile.graph.network import lower
 from tvmmobile.graph.passes.rewriting import results_of
 from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description
+from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
+from tvmmobile.networks.states import states_of, without_states
 
 PREFIX = "net"
 #: Instances that were initialised: the threads of one that is not freed go on using it.
@@ -122,6 +125,17 @@ class CLibrary:
         assert code == OK, self.message(code)
         return memory
 
+    def reset(self, instance: Any, memory: Array) -> int:
+        """The code of a reset, for libraries that keep tensors."""
+        code: int = self.c.net_reset(instance, ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.size))
+        return code
+
+    def started(self, options: Options | None = None) -> tuple[Any, Array]:
+        """An instance that was reset, and its memory."""
+        instance, memory = self.instance(options), aligned(self.c.net_state_bytes())
+        assert self.reset(instance, memory) == OK
+        return instance, memory
+
     def message(self, code: int) -> str:
         """What a code means."""
         text: bytes = self.c.net_message(code)
@@ -169,6 +183,14 @@ def write_host_library(
 ) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
     return write_library(module, HOST, describe(module, threads, image), path, archive, separate)
+
+
+def write_own_library(imported: Imported, path: Path, stateful: Sequence[str] = (), threads: int = 1) -> None:
+    """Write the library of a network of the user's own for this machine."""
+    network, states = network_of(imported), states_of(imported.spec, stateful)
+    kernels, seen = kernels_of(network, threads=threads), without_states(imported.spec, states)
+    about = Description(PREFIX, "net", "0", "host", threads, seen.takes, seen.returns, states=states)
+    write_library(lower(network, kernels), HOST, about, path, separate=frozenset(kernel.task.symbol for kernel in kernels))
 
 
 def write_device_library(folder: Path, name: str = "net", core: str = TARGET["mcpu"]) -> Path:

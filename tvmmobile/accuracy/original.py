@@ -10,6 +10,7 @@ from pathlib import Path
 from tvmmobile.networks.frontend import Compute
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.files import FORMS, OwnFile, own_file
+from tvmmobile.networks.states import outputs_but, states_of, with_states, without_states
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
@@ -31,6 +32,7 @@ class Original:
         checkpoint: where its weights come from, if they are not generated or in the file.
         seed: of what is generated.
         judge: what computes its output, and the version of that, e.g. `PyTorch 2.13.0`.
+        stateful: what the library keeps between calls, as `--stateful` names it; here, each call begins with zeros.
     """
 
     spec: ModelSpec
@@ -38,6 +40,7 @@ class Original:
     checkpoint: Path | None
     seed: int
     judge: str
+    stateful: tuple[str, ...] = ()
 
     @property
     def judge_name(self) -> str:
@@ -63,12 +66,14 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
 
     imported = load_own(own, library.spec.image_size, checkpoint, seed)
     # A .pt2 or an ONNX file may have been renamed since; of a Python file the name says which function it is.
-    spec = imported.spec if own.factory else replace(imported.spec, name=library.spec.name)
+    given = library.facts.stateful
+    seen = without_states(imported.spec, states_of(imported.spec, given))
+    spec = seen if own.factory else replace(seen, name=library.spec.name)
     if spec != library.spec:
         assert isinstance(library.spec, OwnSpec)
         wanted = f"{library.spec.name}, SHA-256 {library.spec.contents}"
         raise UserError(f"--model {own} is not the network that {library.path.name} was compiled from.", f"Give the file of {wanted}")
-    return Original(imported.spec, own, checkpoint, seed, imported.judge)
+    return Original(imported.spec, own, checkpoint, seed, imported.judge, given)
 
 
 def compute_of(original: Original) -> Compute:
@@ -84,7 +89,9 @@ def compute_of(original: Original) -> Compute:
         return by_torch(build_torch_model(original.spec, original.checkpoint, original.seed).module)
     from tvmmobile.networks.own.loading import load_again
 
-    return load_again(original.own, original.spec, original.checkpoint, original.seed).compute
+    compute = load_again(original.own, original.spec, original.checkpoint, original.seed).compute
+    states = states_of(original.spec, original.stateful)
+    return (lambda given: outputs_but(states, compute(with_states(states, given)))) if states else compute
 
 
 def _file(library: Library, model: str | None) -> OwnFile | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Layout:
     Attributes:
         constants: of each constant in `weights`.
         tensors: of each tensor between kernels in the workspace.
+        states: of each tensor that is kept between calls, in a memory of `state_bytes`.
         scratch: of each call's memory there: what threads share, then a piece for each.
         weights: all constants; equal ones are there once.
         workspace_bytes: of all of it.
@@ -28,6 +30,8 @@ class Layout:
 
     constants: Mapping[int, int]
     tensors: Mapping[int, int]
+    states: tuple[int, ...]
+    state_bytes: int
     scratch: tuple[int, ...]
     weights: bytes
     workspace_bytes: int
@@ -41,16 +45,22 @@ def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int
     last = dict(first)
     for time, call in enumerate(program.calls):
         last |= dict.fromkeys((value for value in call.arguments if value in first), time)
-    tensors = [value for value in first if value not in program.outputs]
+    states, state_bytes = _in_sequence(program.values[value].bytes for value, _ in program.states)
+    elsewhere = {*program.outputs, *(following for _, following in program.states)}
+    tensors = [value for value in first if value not in elsewhere]
     blocks = [LiveBlock(program.values[value].bytes, first[value], last[value]) for value in tensors]
     for time, call in enumerate(program.calls):
         kernel = kernels[call.symbol]
         blocks.append(LiveBlock(kernel.shared_bytes + threads * kernel.own_bytes, time, time))
     packing = pack(blocks)
-    count = len(tensors)
-    return Layout(
-        constants, dict(zip(tensors, packing.offsets, strict=False)), packing.offsets[count:], weights, packing.bytes, lower_bound(blocks)
-    )
+    places, scratch = dict(zip(tensors, packing.offsets, strict=False)), packing.offsets[len(tensors) :]
+    return Layout(constants, places, states, state_bytes, scratch, weights, packing.bytes, lower_bound(blocks))
+
+
+def _in_sequence(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
+    """Return the offsets of tensors that follow each other, each aligned to a cache line, and the size of all."""
+    ends = list(accumulate(map(aligned, sizes), initial=0))
+    return tuple(ends[:-1]), ends[-1]
 
 
 def _weights(program: Program) -> tuple[dict[int, int], bytes]:

@@ -6,7 +6,7 @@ It needs nothing else and exports nothing else.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tvmmobile.native.parts import CutKernel, cut_parts, write_objects
 from tvmmobile.native.program import Program, read_program
 from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text
 from tvmmobile.native.symbols import localised
+from tvmmobile.networks.states import State
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 from tvmmobile.system.toolchain import Toolchain, toolchain
@@ -90,9 +91,11 @@ def write_library(
     return Written(layout.workspace_bytes, layout.least_bytes, len(layout.weights))
 
 
-def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
+def laid_out(
+    module: Any, target: Mapping[str, Any], threads: int, states: Sequence[State] = ()
+) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
     """Lay out a library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
-    program = read_program(module)
+    program = read_program(module, states)
     with pass_context():
         kernels, parts = cut_parts(program.functions, target)
     return program, kernels, parts, make_layout(program, kernels, threads)
@@ -102,7 +105,7 @@ def write_sources(
     module: Any, target: Mapping[str, Any], description: Description, folder: Path, separate: frozenset[str] = frozenset()
 ) -> Layout:
     """Write the files that `write_library` links: `model.c` and its header, `kernels*.o`, `weights.S` and `weights.bin`."""
-    program, kernels, parts, layout = laid_out(module, target, description.threads)
+    program, kernels, parts, layout = laid_out(module, target, description.threads, description.states)
     write_objects(parts, target, folder)
     (folder / f"{description.prefix}.h").write_text(header_text(description), encoding="utf-8")
     needs = needed_features(_kernels(folder), target) if toolchain(target).device else ()

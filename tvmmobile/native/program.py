@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.networks.states import State, inputs_but, outputs_but
 from tvmmobile.system.errors import UserError
 
 
@@ -52,18 +53,25 @@ class Program:
     Attributes:
         values: every tensor once; a reshaped one is the same.
         inputs, outputs: numbers of the caller's tensors, in the caller's order.
+        states: numbers of the tensors that are kept between calls: as a call finds it, and the next one that it writes.
         functions: a TIR function for every symbol that is called.
     """
 
     values: tuple[Value, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    states: tuple[tuple[int, int], ...]
     calls: tuple[Call, ...]
     functions: Mapping[str, Any]
 
 
-def read_program(module: Any) -> Program:
-    """Read `main` of a module that `graph.network.lower` returned; `UserError` for an output that no kernel writes."""
+def read_program(module: Any, states: Sequence[State] = ()) -> Program:
+    """Read `main` of a module that `graph.network.lower` returned; `UserError` for an output that no kernel writes.
+
+    Args:
+        module: the network.
+        states: what its library keeps between calls.
+    """
     reader = _Reader(module)
     main = module["main"]
     reader.inputs.extend(reader.added(parameter, "input") for parameter in main.params)
@@ -76,7 +84,9 @@ def read_program(module: Any) -> Program:
             "an output of the network is one of its inputs, a constant, or another output.", "Leave it out, or compile with --format vm."
         )
     functions = {call.symbol: module[call.symbol] for call in reader.calls}
-    return Program(tuple(reader.values), tuple(reader.inputs), outputs, tuple(reader.calls), functions)
+    kept = tuple((reader.inputs[state.input], outputs[state.output]) for state in states)
+    ends = inputs_but(states, reader.inputs), outputs_but(states, outputs)
+    return Program(tuple(reader.values), *ends, kept, tuple(reader.calls), functions)
 
 
 class _Reader:

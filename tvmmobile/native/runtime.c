@@ -6,9 +6,10 @@
  *   kernels             the names that steps refer to
  *   NEEDED_…            what the kernels need of the CPU, see cpu.h
  *   IMAGE_STEPS         if it takes images: how many of those, at the beginning, make the network's input; image.c follows then
- *   typedefs Frame and Step below, which it uses: it includes this file twice, the first time for the types alone.
+ *   STATE_BYTES         if it keeps tensors between calls: of all of these, which `states` lists
+ *   typedefs Frame, Step and State below, which it uses: it includes this file twice, the first time for the types alone.
  *
- * Nothing here is written but what the caller provides: the instance, the workspace and the outputs.
+ * Nothing here is written but what the caller provides: the instance, its state, the workspace and the outputs.
  */
 #ifndef RUNTIME_TYPES
 #define RUNTIME_TYPES
@@ -19,6 +20,10 @@ typedef struct Frame {
   void *const *outputs;
   unsigned char *workspace;
   const struct Scaling *scaling; /* of an image, which the first IMAGE_STEPS make the input of; null: the caller gave it */
+#ifdef STATE_BYTES
+  const unsigned char *before; /* what the call before left */
+  unsigned char *after;        /* what this one leaves */
+#endif
 } Frame;
 
 /* A part of a kernel with its buffers: iterations `begin` to `end`, by the thread that is number `lane`. */
@@ -30,6 +35,12 @@ typedef struct Step {
   uint8_t finishes; /* what follows reads what was written up to here */
   uint16_t kernel;  /* that it is a part of: the next step of another one begins the next kernel */
 } Step;
+
+/* A tensor that is kept between calls. */
+typedef struct State {
+  size_t place, bytes;
+  uint8_t zero; /* each byte at the beginning */
+} State;
 
 #else
 
@@ -108,6 +119,10 @@ typedef struct Instance {
   atomic_uint arrived;  /* at the barrier */
   Gate passed;          /* barriers */
   unsigned long handles[MOST_THREADS];
+#ifdef STATE_BYTES
+  unsigned char *state; /* twice STATE_BYTES: a run reads one half and writes the other */
+  bool second;          /* is read by the next run */
+#endif
 } Instance;
 
 _Static_assert(sizeof(Instance) + LINE <= sizeof(tvmmobile_instance), "raise tvmmobile_instance");
@@ -167,6 +182,12 @@ static const char *image_message(int code);
 #else
 #define first_step(frame) ((void)(frame), 0)
 #define OTHER_MESSAGE "unknown error code"
+#endif
+
+#ifdef STATE_BYTES
+#define STATE_WORDS(words) words
+#else
+#define STATE_WORDS(words)
 #endif
 
 /* What one of `lanes` threads does of a step. */
@@ -395,6 +416,31 @@ static int perform(Instance *self, const Frame *frame, uint32_t threads) {
   return TVMMOBILE_OK;
 }
 
+#ifdef STATE_BYTES
+/* Shows a run what the one before left, and where to leave its own. */
+static int take_state(const Instance *self, Frame *frame) {
+  if (!self->state) return TVMMOBILE_UNREADY;
+  frame->before = self->state + (self->second ? STATE_BYTES : 0);
+  frame->after = self->state + (self->second ? 0 : STATE_BYTES);
+  return TVMMOBILE_OK;
+}
+
+PUBLIC size_t MODEL(state_bytes)(void) { return 2 * (size_t)STATE_BYTES; }
+
+PUBLIC int MODEL(reset)(tvmmobile_instance *memory, void *state, size_t bytes) {
+  Instance *self;
+  int code = find(memory, &self);
+  if (!code) code = check_pointers((const void *const[]){state}, 1);
+  if (code) return code;
+  if (bytes < MODEL(state_bytes)()) return TVMMOBILE_WORKSPACE;
+  self->state = state;
+  self->second = false;
+  for (const State *one = states; one < states + sizeof states / sizeof *states; ++one)
+    for (size_t i = 0; i < one->bytes; ++i) self->state[one->place + i] = one->zero;
+  return TVMMOBILE_OK;
+}
+#endif
+
 PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, void *const *outputs, void *workspace, size_t bytes,
                       uint32_t threads) {
   Instance *self;
@@ -402,7 +448,14 @@ PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, voi
   if (!code) code = check_pointers(inputs, description.input_count);
   if (!code) code = check(outputs, workspace, bytes, description.workspace_bytes);
   Frame frame = {inputs, outputs, workspace, 0};
-  return code ? code : perform(self, &frame, threads);
+#ifdef STATE_BYTES
+  if (!code) code = take_state(self, &frame);
+#endif
+  if (!code) code = perform(self, &frame, threads);
+#ifdef STATE_BYTES
+  if (!code) self->second = !self->second;
+#endif
+  return code;
 }
 
 PUBLIC int MODEL(observe)(tvmmobile_instance *memory, Observer observer, void *context) {
@@ -426,8 +479,9 @@ PUBLIC const char *MODEL(message)(int code) {
     case TVMMOBILE_VERSION: return "the program was compiled with the header of another interface version, or its options have unknown flags";
     case TVMMOBILE_NULL: return "a pointer is null";
     case TVMMOBILE_ALIGNMENT: return "a buffer does not begin at a multiple of 64 bytes, or the instance of 8";
-    case TVMMOBILE_WORKSPACE: return "the workspace is smaller than the description's workspace_bytes";
-    case TVMMOBILE_UNREADY: return "the instance was not initialised, was freed, or was moved";
+    case TVMMOBILE_WORKSPACE:
+      return "the workspace is smaller than the description's workspace_bytes" STATE_WORDS(", or the state than state_bytes");
+    case TVMMOBILE_UNREADY: return "the instance was not initialised, was freed, or was moved" STATE_WORDS(", or was not reset");
     case TVMMOBILE_IN_USE: return "the instance is initialised already: free it first";
     case TVMMOBILE_THREADS: return "more threads than the library was compiled for, or than init was asked for";
     case TVMMOBILE_NO_THREADS: return "threads cannot be started: give the options create and join, or parallel";

@@ -18,13 +18,15 @@ from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Call, Program
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
+from tvmmobile.networks.states import State
 
 _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
 _IMAGES = _HERE / "image.h"
-#: Of every library, and of those that take images.
+#: Of every library, of those that take images, and of those that keep tensors between calls.
 FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
+STATE_FUNCTIONS = ("state_bytes", "reset")
 #: Characters that mean themselves in every C literal.
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_ ./:,;+-*()[]")
 
@@ -47,6 +49,7 @@ class Description:
         core: that its kernels were tuned for.
         threads: that the work is divided among.
         inputs, outputs: in the caller's order.
+        states: the tensors that it keeps between calls; `inputs` and `outputs` are the others.
         image: what is done to images, if the library takes them for its only input, `[1, 3, side, side]` of float32.
     """
 
@@ -58,11 +61,12 @@ class Description:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     image: Preprocessing | None = None
+    states: tuple[State, ...] = ()
 
     @property
     def functions(self) -> tuple[str, ...]:
         """The exported functions, without the prefix."""
-        return FUNCTIONS if self.image is None else (*FUNCTIONS, *IMAGE_FUNCTIONS)
+        return (*FUNCTIONS, *(IMAGE_FUNCTIONS if self.image else ()), *(STATE_FUNCTIONS if self.states else ()))
 
 
 def prefix_of(name: str) -> str:
@@ -104,7 +108,7 @@ int {prefix}_observe(tvmmobile_instance *instance, void (*observer)(void *contex
 int {prefix}_free(tvmmobile_instance *instance);
 /* What an error code means, in a sentence. */
 const char *{prefix}_message(int code);
-{_image_functions(description)}
+{_image_functions(description)}{_state_functions(description)}
 #ifdef __cplusplus
 }}
 #endif
@@ -132,6 +136,20 @@ int {prefix}_run_image(tvmmobile_instance *instance, const tvmmobile_image *imag
     void *workspace, size_t workspace_bytes, uint32_t threads);
 /* The `wanted` largest of `count` scores, largest first, of equal ones the first. */
 int {prefix}_top(const float *scores, uint32_t count, tvmmobile_class *classes, uint32_t wanted);
+"""
+
+
+def _state_functions(description: Description) -> str:
+    """Return the additional declarations for libraries that keep tensors between calls."""
+    if not description.states:
+        return ""
+    prefix, names = description.prefix, ", ".join(re.sub(r"[^0-9A-Za-z_.]", "_", state.port.name) for state in description.states)
+    return f"""
+/* Bytes of memory for what an instance keeps between calls: {names}. */
+size_t {prefix}_state_bytes(void);
+/* Gives the instance this memory, aligned as inputs are, until it is freed, and sets what it keeps to zeros (if quantised, zero points).
+   Nothing may be running. Before the first reset, run returns TVMMOBILE_UNREADY; then only one thread at a time may call it. */
+int {prefix}_reset(tvmmobile_instance *instance, void *state, size_t state_bytes);
 """
 
 
@@ -177,6 +195,7 @@ def source_text(
         f'#include "{description.prefix}.h"',
         f"#define MODEL(name) {description.prefix}_##name",
         '#define PUBLIC __attribute__((visibility("default")))',
+        *([f"#define STATE_BYTES {layout.state_bytes}"] if program.states else []),
         '#include "runtime.c" /* its types */',
         *(_need_lines(needs) if needs else ()),
         "",
@@ -198,6 +217,7 @@ def source_text(
             rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
     names += [f"    {c_string(call.symbol)}," for call in program.calls]
     lines += ["", "static const char *const kernels[] = {", *names, "};"]
+    lines += _state_lines(description, program, layout)
     lines += ["static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
     return "\n".join([*lines, '#include "runtime.c"', *([] if image is None else ['#include "image.c"']), ""])
 
@@ -218,6 +238,15 @@ def _image_lines(image: Preprocessing) -> Iterator[str]:
     yield '#include "scaling.c"'
 
 
+def _state_lines(description: Description, program: Program, layout: Layout) -> Iterator[str]:
+    """Yield the table of what is kept: where each tensor lies, its bytes, and what all of them are at the beginning."""
+    if description.states:
+        yield "static const State states[] = {"
+        for state, (value, _), place in zip(description.states, program.states, layout.states, strict=True):
+            yield f"    {{{place}, {program.values[value].bytes}, {state.port.zero & 0xFF}}},"
+        yield "};"
+
+
 def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:
     yield f"static void {name}(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) {{"
     yield "  (void)frame, (void)lane;"
@@ -227,8 +256,13 @@ def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:
 
 def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel: CutKernel) -> Iterator[str]:
     """Yield the places of a call's tensors and memory, as C."""
+    before, after = ({pair[side]: place for pair, place in zip(program.states, layout.states, strict=True)} for side in (0, 1))
     for value in (*call.arguments, call.result):
-        if value in program.inputs:
+        if value in before:
+            yield f"frame->before + {before[value]}"
+        elif value in after:
+            yield f"frame->after + {after[value]}"
+        elif value in program.inputs:
             yield f"frame->inputs[{program.inputs.index(value)}]"
         elif value in program.outputs:
             yield f"frame->outputs[{program.outputs.index(value)}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.graph.precision import FLOAT32
@@ -34,12 +34,14 @@ class Port:
         shape: its extents.
         dtype: float32, which libraries may store in another precision, or one of `INTEGERS`.
         axes: `NHWC` for an image whose channels are last; "" where the rank says the order of its axes.
+        zero: the integer that stands for 0 in a quantised input.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = FLOAT32.name
     axes: str = ""
+    zero: int = field(default=0, compare=False)
 
     @property
     def layout(self) -> str:

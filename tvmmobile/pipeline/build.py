@@ -15,13 +15,13 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
-from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
+from tvmmobile.networks.states import inputs_but, outputs_but
 from tvmmobile.pipeline.checking import check, handed_over, unchecked
 from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.manifest import image_entry, kernel_entry, with_shortcuts, write_manifest
+from tvmmobile.pipeline.manifest import image_entry, kernel_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
 from tvmmobile.pipeline.variant import PreparedVariant
 from tvmmobile.running.formats import C
@@ -78,7 +78,7 @@ def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
         details |= _write_c_library(job, planned)
     else:
         export(planned.compiled(job.target), library.path, tools)
-    _write_reference(job.spec, planned.prepared, library.reference_path)
+    _write_reference(job, planned.prepared)
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
     macs = [sum(node.macs for node in planned.network.nodes[step.first : step.last + 1]) for step in steps]
@@ -114,28 +114,30 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict
 
 def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]:
     """Write the C library; returns what the manifest says of it."""
-    spec = job.spec
+    spec, states = job.library.spec, job.states
     names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
     taken = job.options.image
     image = None if taken is None else Preprocessing(spec.resolution, taken.mean, taken.std)
-    description = Description(*names, job.options.threads, spec.takes, spec.returns, image)
+    description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     written = write_library(planned.lowered(), job.target, description, job.library.path, job.options.archive, planned.separate)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
+    if states:
+        details["states"] = state_entries(job.spec, states, job.options.io_precision)
     if image is not None:
         details["image"] = image_entry(image)
     return {"format": C, "c": details}
 
 
-def _write_reference(spec: ModelSpec, variant: PreparedVariant, path: Path) -> None:
+def _write_reference(job: VariantJob, variant: PreparedVariant) -> None:
     """Write inputs and the network's outputs for them, see `Library.reference`; for integers, theirs on the host as `integers`."""
-    inputs, outputs = variant.reference
+    spec, (inputs, outputs) = job.library.spec, variant.reference
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
             f"{spec.variant} returns values that are not finite for white noise, by {variant.origin.judge}.", "Check its weights."
         )
-    arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs, strict=True))
-    arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs, strict=True))
+    arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs_but(job.states, inputs), strict=True))
+    arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs_but(job.states, outputs), strict=True))
     if variant.integers is not None:
         arrays |= dict(zip(keys_of(spec.returns, "integers"), variant.integers, strict=True))
-    with replacing(path) as temporary, temporary.open("wb") as stream:
+    with replacing(job.library.reference_path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

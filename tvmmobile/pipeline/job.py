@@ -14,6 +14,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.loading import files_of
+from tvmmobile.networks.states import State, states_of, without_states
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.running.library import Library, stem_of
@@ -63,14 +64,21 @@ class VariantJob:
         return self.model.spec
 
     @property
+    def states(self) -> tuple[State, ...]:
+        """The tensors that the library keeps between calls; raises `UserError` where there are none as the options say."""
+        return states_of(self.spec, self.options.stateful)
+
+    @property
     def stem(self) -> str:
         """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
-        return stem_of(self.spec.variant, self.options.precision.name, self.options.threads)
+        return stem_of(without_states(self.spec, self.states).variant, self.options.precision.name, self.options.threads)
 
     @property
     def library(self) -> Library:
         """The library that the job makes."""
-        return Library(self.spec, self.options.precision.name, self.options.threads, self.out / f"{self.stem}.so")
+        return Library(
+            without_states(self.spec, self.states), self.options.precision.name, self.options.threads, self.out / f"{self.stem}.so"
+        )
 
     def reads(self) -> Mapping[str, Path]:
         """Return the files that the job reads, by path below the folder that `moved` is given."""

@@ -10,9 +10,10 @@ from tvmmobile import __version__
 from tvmmobile.graph.precision import Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, schedule_to_json
-from tvmmobile.networks.models.spec import OwnSpec
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
+from tvmmobile.networks.states import State
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.variant import Origin
 from tvmmobile.running.manifest import MANIFEST_VERSION
@@ -35,8 +36,8 @@ def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]
         "weights": origin.weights,
         "reference": origin.judge,
         **({} if origin.macs is None else {"macs": origin.macs, "parameters": origin.parameters}),
-        **_tensors(INPUT_NAME, job.spec.takes, job.options.io_precision),
-        **_tensors(OUTPUT_NAME, job.spec.returns, job.options.io_precision),
+        **_tensors(INPUT_NAME, library.spec.takes, job.options.io_precision),
+        **_tensors(OUTPUT_NAME, library.spec.returns, job.options.io_precision),
         "dtype": job.options.precision.name,
         **({"quantised": True} if origin.quantised else {}),
         "threads": job.options.threads,
@@ -84,6 +85,19 @@ def with_shortcuts(details: Mapping[str, Any], shortcuts: Mapping[int, Mapping[s
     return {**details, "quantisation": {**details["quantisation"], "layers": layers}}
 
 
+def state_entries(spec: ModelSpec, states: Sequence[State], stored: Precision) -> list[dict[str, Any]]:
+    """Return the manifest's entries on the tensors that a C library keeps."""
+    return [
+        {
+            "input": state.port.name,
+            "output": spec.returns[state.output].name,
+            "shape": state.port.shape,
+            "dtype": state.port.stored(stored.name),
+        }
+        for state in states
+    ]
+
+
 def image_entry(image: Preprocessing) -> dict[str, Any]:
     """Return the manifest's entry on the images that a C library takes."""
     numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
@@ -106,7 +120,7 @@ def _tensors(only: str, ports: Sequence[Port], stored: Precision) -> dict[str, A
 
 
 def _identity(job: VariantJob) -> dict[str, Any]:
-    spec = job.spec
+    spec = job.library.spec
     found = {name: getattr(spec, name) for name in ("name", "alpha", "resolution", "activation", "classes")}
     own = job.model.own
     if own is None or not isinstance(spec, OwnSpec):

@@ -25,6 +25,7 @@ from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
+from tvmmobile.networks.states import inputs_but, with_states
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
@@ -82,7 +83,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         apart = (isinstance(layer, Conv2d) and layer.scaled) or (isinstance(layer, SumLayer) and bool(layer.operands) and not layer.writes)
         return not (apart and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
 
-    inputs = _noise(imported.spec, _REFERENCE_SEED)
+    inputs = with_states(job.states, inputs_but(job.states, _noise(imported.spec, _REFERENCE_SEED)))
     if precision.is_integer and imported.scales is not None:
         if imported.spec.input_shape[0] != 1:
             raise _unfit_for_integers(imported.spec, "a batch of 1")

@@ -10,6 +10,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
+from tvmmobile.networks.states import states_of
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
@@ -53,6 +54,8 @@ def jobs_of(
     found = models_of(models)
     for model in found if options.image else []:
         _check_takes_images(model)
+    for model in found:
+        states_of(model.spec, options.stateful)
     return [variant_job(model, profile, logs.all, out, options, dump_ir, _calibration(model, options)) for model in found]
 
 

@@ -1,12 +1,15 @@
 /* A C library as functions that TVM's remote sessions can call: `open` loads it and starts its threads, `run` runs it once. Its kernels are
  * told to whatever `set_instrument` is given, as TVM's virtual machine would; `observable` says whether they can be.
  *
+ * A library that keeps tensors between calls is reset before each run.
+ *
  * Text comes as arrays of bytes with a zero at the end. `open` and `run` return the library's error code, `open` -1 where there is no such
  * library, `run` -1 where it has other inputs and outputs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "interface.h"
 
@@ -36,6 +39,8 @@ extern int TVMFFIObjectDecRef(void *object);
 typedef const tvmmobile_description *(*Describe)(void);
 typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
 typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, void *, size_t, uint32_t);
+typedef size_t (*StateBytes)(void);
+typedef int (*Reset)(tvmmobile_instance *, void *, size_t);
 typedef int (*Observe)(tvmmobile_instance *, void (*)(void *, const char *, uint32_t), void *);
 
 enum { MOST_TENSORS = 1000 };
@@ -43,6 +48,9 @@ static tvmmobile_instance instance;
 static const tvmmobile_description *description;
 static Run run_library;
 static Observe observe_library; /* null: the library is older than its observers */
+static Reset reset_library; /* null: the library keeps nothing between calls */
+static size_t state_bytes;
+static void *state;
 static void *instrument;
 
 static Tensor *tensor(const Any *value) {
@@ -71,7 +79,13 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
   run_library = library ? (Run)function_of(library, prefix, "run") : NULL;
   observe_library = library ? (Observe)function_of(library, prefix, "observe") : NULL;
   Describe describe = library ? (Describe)function_of(library, prefix, "describe") : NULL;
+  StateBytes bytes_of = library ? (StateBytes)function_of(library, prefix, "state_bytes") : NULL;
   if (!init || !run_library || !describe) return answer(result, -1);
+  if (bytes_of) {
+    reset_library = (Reset)function_of(library, prefix, "reset");
+    state_bytes = bytes_of();
+    state = aligned_alloc(64, state_bytes);
+  }
   description = describe();
   tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number};
   return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
@@ -87,6 +101,8 @@ int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) 
   for (uint32_t i = 0; i < taken; ++i) inputs[i] = tensor(&arguments[i])->data;
   for (uint32_t i = 0; i < returned; ++i) outputs[i] = tensor(&arguments[taken + i])->data;
   const Tensor *workspace = tensor(&arguments[taken + returned]);
+  int code = reset_library ? reset_library(&instance, state, state_bytes) : TVMMOBILE_OK;
+  if (code) return answer(result, code);
   return answer(result, run_library(&instance, inputs, outputs, workspace->data, (size_t)workspace->shape[0], 0));
 }
 

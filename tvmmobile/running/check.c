@@ -3,7 +3,8 @@
  * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
  * unless given. Ends with 5 where an output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, or where
  * more than that share of its integers differ; with 6 where the CPU lacks instructions that the library uses; with 1 where nothing ran.
- * A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32.
+ * A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32; one that keeps tensors between
+ * calls is reset before each.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,6 +26,8 @@ static const struct Type {
 typedef const tvmmobile_description *(*Describe)(void);
 typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
 typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, void *, size_t, uint32_t);
+typedef size_t (*StateBytes)(void);
+typedef int (*Reset)(tvmmobile_instance *, void *, size_t);
 typedef int (*Free)(tvmmobile_instance *);
 typedef const char *(*Message)(int);
 
@@ -35,10 +38,15 @@ static void end_with(int status, const char *place, const char *problem) {
 
 static void fail(const char *place, const char *problem) { end_with(1, place, problem); }
 
-static void *function_of(void *library, const char *path, const char *prefix, const char *name) {
+/* Null if the library has none. */
+static void *symbol_of(void *library, const char *prefix, const char *name) {
   char symbol[1024];
   snprintf(symbol, sizeof symbol, "%s_%s", prefix, name);
-  void *found = dlsym(library, symbol);
+  return dlsym(library, symbol);
+}
+
+static void *function_of(void *library, const char *path, const char *prefix, const char *name) {
+  void *found = symbol_of(library, prefix, name);
   if (!found) fail(path, dlerror());
   return found;
 }
@@ -148,6 +156,9 @@ int main(int count, char **words) {
   Run run = (Run)function_of(library, path, prefix, "run");
   Free end = (Free)function_of(library, path, prefix, "free");
   Message message = (Message)function_of(library, path, prefix, "message");
+  StateBytes bytes_of = (StateBytes)symbol_of(library, prefix, "state_bytes"); /* of libraries that keep tensors between calls */
+  Reset reset = (Reset)symbol_of(library, prefix, "reset");
+  size_t state_bytes = bytes_of ? bytes_of() : 0;
   const tvmmobile_description *net = describe();
   if (net->interface != TVMMOBILE_INTERFACE) fail(path, "has another version of the interface");
   tvmmobile_options options = {.threads = count > 3 ? (uint32_t)atoi(words[3]) : net->threads};
@@ -169,14 +180,15 @@ int main(int count, char **words) {
     outputs[i] = aligned(net->outputs[i].bytes);
   }
   fclose(archive);
-  void *workspace = aligned(net->workspace_bytes);
+  void *workspace = aligned(net->workspace_bytes), *state = aligned(state_bytes);
 
   static tvmmobile_instance instance;
   static double times[1 + MOST_RUNS];
   int code = init(TVMMOBILE_INTERFACE, &instance, &options);
   for (int i = 0; !code && i <= runs; ++i) {
+    if (state_bytes) code = reset(&instance, state, state_bytes);
     double begin = milliseconds();
-    code = run(&instance, inputs, outputs, workspace, net->workspace_bytes, 0);
+    if (!code) code = run(&instance, inputs, outputs, workspace, net->workspace_bytes, 0);
     times[i] = milliseconds() - begin;
   }
   if (code) end_with(code == TVMMOBILE_CPU ? LACKS : 1, path, message(code));

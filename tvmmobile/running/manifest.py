@@ -69,6 +69,15 @@ class ImageEntry(_Entry):
         return self
 
 
+class StateEntry(_Entry):
+    """A tensor that a C library keeps between calls: the network's `input` and the `output` that is the next one."""
+
+    input: str
+    output: str
+    shape: tuple[_Positive, ...]
+    dtype: str
+
+
 def _called(interface: int) -> int:
     if interface != interface_version():
         raise ValueError(f"this tvmmobile calls version {interface_version()}, not {interface}")
@@ -83,6 +92,7 @@ class CEntry(_Entry):
     workspace_bytes: Annotated[int, Field(ge=0, lt=1 << 40)]
     least_bytes: int = 0
     weight_bytes: int = 0
+    states: tuple[StateEntry, ...] = ()
     image: ImageEntry | None = None
 
 
@@ -242,6 +252,11 @@ class Manifest(_Entry):
         """How the library is called, which must be a C library."""
         assert self.c is not None
         return self.c
+
+    @property
+    def stateful(self) -> tuple[str, ...]:
+        """The inputs that the library keeps between calls, as `--stateful` takes them."""
+        return tuple(f"{state.input}={state.output}" for state in self.c.states) if self.c else ()
 
     @property
     def normalisation(self) -> Normalisation | None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tvmmobile.quantisation.mixed import Limit
 
 
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 @dataclass(frozen=True)
 class LibraryOptions(Options):
     """Options of a library."""
@@ -59,7 +63,7 @@ class LibraryOptions(Options):
         kind=list[str] | None,
         typed=None,
         join=lambda given: given or (),
-        read=lambda given: (given,) if isinstance(given, str) else tuple(given),
+        read=_texts,
         about="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
@@ -75,6 +79,17 @@ class LibraryOptions(Options):
         order=HelpOrder.FILES,
     )
     archive: bool = option(False, "--archive", "Also write static libraries (.a); C libraries only.")
+    stateful: tuple[str, ...] = option(
+        (),
+        "--stateful INPUT=OUTPUT",
+        "Keep an input in the C library between calls, where the output is the next one; NAME is enough for a LiteRT file's variable.",
+        kind=list[str] | None,
+        typed=None,
+        join=lambda given: given or (),
+        read=_texts,
+        about="Inputs that the C library keeps between calls, each as `input=output`, where the output is the next one; "
+        "the name is enough for a LiteRT file's variable.",
+    )
     image: Normalisation | None = option(
         None,
         "--image",
@@ -110,7 +125,7 @@ class LibraryOptions(Options):
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
         if self.format not in FORMS:
             raise UserError(f"format {self.format!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
-        for flag, given in (("--archive", self.archive), ("--image", self.image)):
+        for flag, given in (("--archive", self.archive), ("--stateful", self.stateful), ("--image", self.image)):
             if given and self.format != C:
                 raise UserError(f"{flag} is for C libraries.", "Leave out --format, or give --format c.")
 
@@ -137,6 +152,7 @@ class LibraryArguments(TypedDict, total=False):
     max_drop: str | None
     format: str
     archive: bool
+    stateful: str | Sequence[str]
     image: Normalisation | None
 
 

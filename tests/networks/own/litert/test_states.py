@@ -9,25 +9,34 @@ import numpy as np
 import pytest
 from litert_files import Array, LiteRtFile, network_in, refused, schema, translated
 from own_networks import load
+from support.c_libraries import CLibrary, write_own_library
 
 from tvmmobile.kernels.reference import relative_error
 
 FRAME, STATE, ROW = (1, 1, 1, 4), (1, 2, 1, 4), (1, 3, 1, 4)
+ZERO = -5
 
 
 def streaming(begin: float = 0.0, more: str = "") -> bytes:
-    """Keeps the last two frames, and convolves three of them; a second variable counts calls. `more` breaks a rule."""
+    """Keeps the last two frames, and convolves three of them; a second variable counts calls. `more` breaks a rule, or frames are int8."""
     random, file = np.random.default_rng(4), LiteRtFile()
     file.operator("CALL_ONCE", [], [], "CallOnceOptions", initSubgraphIndex=1)
     handles = [file.tensor((), "resource") for _ in range(2)]
     for handle, name in zip(handles, ("frames", "count"), strict=True):
         file.operator("VAR_HANDLE", [], [handle], "VarHandleOptions", sharedName=name, container="")
-    data, kept, row, again = file.tensor(FRAME), file.tensor(STATE), file.tensor(ROW), file.tensor(STATE)
+    grid: dict[str, Any] = {"dtype": "int8", "scale": 0.02, "zero": ZERO} if more == "int8" else {}
+    data, kept, row, again = file.tensor(FRAME), file.tensor(STATE, **grid), file.tensor(ROW), file.tensor(STATE, **grid)
     file.operator("READ_VARIABLE", [handles[0]], [kept], "ReadVariableOptions")
     file.operator("READ_VARIABLE", [handles[0]], [again], "ReadVariableOptions")
+    if grid:
+        stored, again = again, file.tensor(STATE)
+        file.operator("DEQUANTIZE", [stored], [again])
     file.operator("CONCATENATION", [again, data], [row], "ConcatenationOptions", axis=1)
     cut, steps = file.tensor(STATE), [file.int32(0, 1, 0, 0), file.int32(1, 3, 1, 4), file.int32(1, 1, 1, 1)]
     file.operator("STRIDED_SLICE", [row, *steps], [cut], "StridedSliceOptions")
+    if grid:
+        real, cut = cut, file.tensor(STATE, **grid)
+        file.operator("QUANTIZE", [real], [cut])
     file.operator("ASSIGN_VARIABLE", [handles[0], cut], [], "AssignVariableOptions")
     weight, found = file.tensor((5, 3, 1, 4), value=random.standard_normal((5, 3, 1, 4))), file.tensor((1, 1, 1, 5))
     bias = file.tensor((5,), value=random.standard_normal(5))
@@ -39,8 +48,8 @@ def streaming(begin: float = 0.0, more: str = "") -> bytes:
     file.operator("MUL", [found, next_count], [out], "MulOptions")
     main, file.graph = file.graph, schema().SubGraphT()
     file.graph.tensors, file.graph.operators, file.graph.name, file.graph.inputs, file.graph.outputs = [], [], "begin", [], []
-    for name, value in (("frames", np.full(STATE, begin)), ("count", np.zeros(1))):
-        handle, number = file.tensor((), "resource"), file.tensor(value.shape, value=value)
+    for name, value, kind in (("frames", np.full(STATE, begin), grid), ("count", np.zeros(1), {})):
+        handle, number = file.tensor((), "resource"), file.tensor(value.shape, value=value, **kind)
         file.operator("VAR_HANDLE", [], [handle], "VarHandleOptions", sharedName=name, container="")
         if more == "computed":
             number, given = file.tensor(value.shape), number
@@ -89,6 +98,17 @@ def test_the_reference_is_litert_with_the_states_as_inputs(tmp_path: Path) -> No
     inputs = [random.standard_normal(port.shape, np.float32) for port in imported.spec.takes]
     both = zip(translated(content, inputs), imported.compute(inputs), strict=True)
     assert all(relative_error(one, other) < 1e-6 for one, other in both)
+
+
+@pytest.mark.parametrize("content", [streaming(), streaming(ZERO, "int8")], ids=["float32", "int8"])
+def test_a_library_keeps_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.tflite").write_bytes(content)
+    imported = load(tmp_path / "net.tflite")
+    write_own_library(imported, tmp_path / "net.so", ["frames", "count"])
+    library = CLibrary(tmp_path / "net.so")
+    instance, _memory = library.started()
+    for frame, wanted in zip(frames(5), by_calls(content, frames(5)), strict=True):
+        np.testing.assert_allclose(library.run(instance, [frame])[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 
 from tvmmobile.networks.frontend import Imported, not_imported
+from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.files import OwnFile, Wanted, read_whole
 from tvmmobile.networks.own.litert.operators import onnx_of
 from tvmmobile.networks.own.litert.reader import read_litert
@@ -34,4 +36,9 @@ def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
         raise not_imported(error) from error
     check_onnx(file, model)
     programs = [("LiteRT", partial(start_litert, content, network))]
-    return imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)
+    imported = imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)
+    grids = [network.tensors[number].grid for number in network.inputs]
+    zeros = [0 if grid is None else int(grid.zeros[0]) for grid in grids]
+    takes = tuple(replace(port, zero=zero) for port, zero in zip(imported.spec.takes, zeros, strict=True))
+    assert isinstance(imported.spec, OwnSpec)
+    return replace(imported, spec=replace(imported.spec, inputs=takes))

@@ -9,12 +9,11 @@ import numpy as np
 
 from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtTensor
 from tvmmobile.networks.own.litert.translation import SIMPLER
+from tvmmobile.networks.states import NEXT
 from tvmmobile.system.errors import UserError
 
 #: Operators that are left out.
 STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
-#: Behind a variable's name in that of the output with its next value.
-NEXT = "/next"
 
 
 def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
