@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import constant, shape_of
-from tvmmobile.graph.layers import Array
 from tvmmobile.graph.layers.recurrent import BACKWARD, GATES, states_of
 
 #: Operators that a step adds at least.
@@ -31,26 +30,27 @@ class Cell:
 
     Attributes:
         kind: one of `GATES`, which has the order of the gates.
-        weight: of the hidden state, (units, gates · units).
+        weight: of the hidden state, (units, gates · units): an array, or an expression if it is computed; so are `bias` and `holes`.
         bias: of its product, (gates · units).
         curves: activations, as in `CELL_ACTIVATIONS`.
-        holes: an LSTM's peepholes of its input, forget and output gate, (3, units).
+        holes: an LSTM's peepholes of its input, forget and output gate, (3 · units).
         clip: the largest magnitude of what activations of gates read.
         coupled: an LSTM's forget gate is one less its input gate.
     """
 
     kind: str
-    weight: Array
-    bias: Array
+    weight: Any
+    bias: Any
     curves: tuple[str, ...]
-    holes: Array | None = None
+    holes: Any = None
     clip: float = math.inf
     coupled: bool = False
 
     @property
     def is_plain(self) -> bool:
         """True for a cell that `graph.layers.Recurrent` has."""
-        return self.curves == CELL_ACTIVATIONS[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
+        known = isinstance(self.weight, np.ndarray) and isinstance(self.bias, np.ndarray)
+        return known and self.curves == CELL_ACTIVATIONS[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
 
     def step(self, given: Any, states: Sequence[Any]) -> list[Any]:
         """Emit a step; returns its states.
@@ -75,7 +75,7 @@ class Cell:
         into, forget, new, out = _split(gates, 4)
 
         def seen(gate: Any, place: int, state: Any) -> Any:
-            return gate if self.holes is None else _emit("add", gate, _emit("multiply", state, constant(self.holes[place])))
+            return gate if self.holes is None else _emit("add", gate, _emit("multiply", state, _gates(self.holes, state, place, place + 1)))
 
         into = self._curve(seen(into, 0, memory), 0)
         forget = _emit("subtract", constant(np.float32(1.0)), into) if self.coupled else self._curve(seen(forget, 1, memory), 0)
@@ -84,10 +84,8 @@ class Cell:
 
     def _product(self, state: Any, first: int = 0, last: int | None = None) -> Any:
         """The product of a state for some gates, with their biases."""
-        units = len(self.weight)
-        columns = slice(first * units, (GATES[self.kind] if last is None else last) * units)
-        product = _emit("matmul", state, constant(np.ascontiguousarray(self.weight[:, columns])))
-        return _emit("add", product, constant(self.bias[columns]))
+        last = GATES[self.kind] if last is None else last
+        return _emit("add", _emit("matmul", state, _gates(self.weight, state, first, last)), _gates(self.bias, state, first, last))
 
     def _curve(self, value: Any, place: int, clipped: bool = True) -> Any:
         if clipped and math.isfinite(self.clip):
@@ -98,7 +96,7 @@ class Cell:
 def unrolled(cells: Sequence[Cell], data: Any, states: Sequence[Any], direction: str) -> tuple[Any, ...]:
     """Emit all steps of the cells, one for each direction; arguments and results are those of `recurrent_call`."""
     steps, sequences, _ = shape_of(data)
-    units = len(cells[0].weight)
+    units = shape_of(data)[-1] // len(cells) // GATES[cells[0].kind]
     zeros = constant(np.zeros((len(cells), sequences, units), np.float32))
     hidden: list[list[Any]] = [[] for _ in range(steps)]
     memories: list[Any] = []
@@ -117,6 +115,14 @@ def _row(value: Any, number: int, shape: Sequence[int]) -> Any:
     """Emit one place of the first dimension, in that shape."""
     part = value if shape_of(value)[0] == 1 else _emit("strided_slice", value, [0], [number], [number + 1])
     return _emit("reshape", part, shape)
+
+
+def _gates(value: Any, state: Any, first: int, last: int) -> Any:
+    """Emit the last axis of a weight for some gates, each as wide as the state."""
+    units = shape_of(state)[-1]
+    if isinstance(value, np.ndarray):
+        return constant(np.ascontiguousarray(value[..., first * units : last * units]))
+    return _emit("strided_slice", value, [len(shape_of(value)) - 1], [first * units], [last * units])
 
 
 def _stacked(parts: Sequence[Any], shape: Sequence[int]) -> Any:

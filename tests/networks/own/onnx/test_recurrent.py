@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 from host_kernels import HOST
-from network_files import Graph, write_model
 from onnx import TensorProto, helper, numpy_helper
 from own_networks import TOLERANCE, load, network_of
 from small_networks import kernels_of
@@ -112,12 +111,13 @@ def test_too_many_steps_are_refused(tmp_path: Path) -> None:
         load(write_layer(tmp_path / "net.onnx", "LSTM", 0, 5000))
 
 
-def test_computed_weights_are_refused(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Squeeze", ["x", "axis"], ["s"]),
-        helper.make_node("Transpose", ["s"], ["t"], perm=[0, 2, 1]),
-        helper.make_node("RNN", ["s", "t", "r"], ["", "y"], hidden_size=8),
-    ]
-    constants = {"axis": np.array([0]), "r": np.ones((1, 8, 8), np.float32)}
-    with pytest.raises(UserError, match=r"weights that are computed are not supported"):
-        load(write_model(tmp_path / "net.onnx", Graph(nodes, constants), (1, 1, 8, 8)))
+@pytest.mark.parametrize(("kind", "known"), [("LSTM", "w"), ("GRU", "w"), ("RNN", "r")])
+def test_a_layer_with_computed_weights_agrees(tmp_path: Path, kind: str, known: str) -> None:
+    model = onnx.load(write_layer(tmp_path / "net.onnx", kind, 2))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    del model.graph.initializer[:]
+    model.graph.initializer.append(weights.pop(known))
+    model.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, tensor.dims) for name, tensor in weights.items())
+    onnx.save(model, tmp_path / "net.onnx")
+    imported = load(tmp_path / "net.onnx")
+    check(imported, unrolled(imported), 2)

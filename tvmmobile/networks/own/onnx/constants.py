@@ -24,7 +24,7 @@ _MOST_ELEMENTS = 1 << 24
 #: Bytes of a constant that may be a shape.
 _MOST_TRIED = 4096
 #: Operators whose result is not the same at every run.
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 #: Elements of results that may be far more than what the operator reads, by its inputs.
 _ENLARGING: dict[str, Callable[..., float]] = {
     "Conv": lambda *_: math.inf,
@@ -177,7 +177,7 @@ def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappin
     import onnx
     from onnx import helper
 
-    if node.domain not in STANDARD or node.op_type in _RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
+    if node.domain not in STANDARD or node.op_type in RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
         return None
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
         values = {**values, node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}

@@ -19,9 +19,11 @@ from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx.constants import fold_constants
 from tvmmobile.networks.own.onnx.fourier import has_rough_transform
+from tvmmobile.networks.own.onnx.functions import without_functions
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
-from tvmmobile.networks.own.onnx.importer import import_onnx, unknown_operators
+from tvmmobile.networks.own.onnx.importer import import_onnx, known_operators, unknown_operators
 from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
+from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
@@ -55,7 +57,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     digest.update(repr(file.values).encode() if file.values else b"")
     _check_dimensions(file, model.graph)
     with _refusing_unsound(file):
-        model = in_float32(model, HALVES)
+        model = with_plain_outputs(in_float32(model, HALVES))
     return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
 
 
@@ -176,12 +178,11 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
     import onnx
-    from onnx.inliner import inline_local_functions
 
     scales = None
     with _refusing_unsound(file):
         onnx.checker.check_model(model)
-        model = inline_local_functions(model) if model.functions else model
+        model = without_functions(model, known_operators())
         model = with_initializers(file, model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)

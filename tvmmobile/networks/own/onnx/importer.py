@@ -46,11 +46,16 @@ from tvmmobile.system.errors import UserError
 _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
 
 
-def unknown_operators(model: Any) -> list[str]:
-    """Operators that the importer does not have."""
+def known_operators() -> set[str]:
+    """Names of ONNX's operators that can be imported."""
     from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
-    known = _get_convert_map().keys() | CONVERTERS.keys()
+    return set(_get_convert_map().keys() | CONVERTERS.keys())
+
+
+def unknown_operators(model: Any) -> list[str]:
+    """Operators that the importer does not have."""
+    known = known_operators()
     return [
         f"{node.domain}.{node.op_type}" if node.domain not in STANDARD else node.op_type
         for node in model.graph.node
@@ -236,6 +241,11 @@ def _split(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
+def _shape(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert a `Shape` that the network returns: TVM's has no tensor."""
+    return constant(np.array(shape_of(inputs[0])[attrs.get("start", 0) : attrs.get("end")], np.int64))
+
+
 #: By operator.
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention,
@@ -274,6 +284,7 @@ CONVERTERS: dict[str, Converter] = {
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
+    "Shape": _shape,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "STFT": stft,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
-from tvmmobile.graph.layers import Array
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, FORWARD
 from tvmmobile.graph.passes.recurrent_layers import last_hidden, recurrent_call
 from tvmmobile.graph.unrolled_cells import CELL_ACTIVATIONS, STEP_OPERATORS, Cell, unrolled
@@ -18,15 +17,17 @@ from tvmmobile.system.errors import UserError
 
 #: Places of our gates among ONNX's: input, output, forget and new; update, reset and new.
 _ORDER = {"LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2], "RNN": [0]}
+#: The same for peepholes: input, output and forget.
+_PEEPHOLES = [0, 2, 1]
 _DIRECTIONS = {"forward": FORWARD, "reverse": BACKWARD, "bidirectional": BOTH}
 
 
 def recurrent(kind: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
     """Return the converter of `LSTM`, `GRU` or `RNN`, in one direction or both, with initial states and without.
 
-    Cells with peepholes, bounds or other activations become straight lines of operators.
+    Cells with peepholes, bounds, other activations or weights that are computed become straight lines of operators.
 
-    The converter raises `ValueError` for weights or lengths that are computed, lengths that differ, and activations that are not supported,
+    The converter raises `ValueError` for lengths that are computed or differ and activations that are not supported,
     and `UserError` for more steps than can be compiled one by one.
     """
 
@@ -40,20 +41,23 @@ def recurrent(kind: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
         if batch_first:
             data, hidden, memory = (value if value is None else emit(op.permute_dims(value, [1, 0, 2])) for value in (data, hidden, memory))
         steps, batch, _ = shape_of(data)
-        if lengths is not None and not (_numbers(lengths, "lengths") == steps).all():
-            raise ValueError(f"{kind} with sequences of different lengths is not supported")
-        kernel, recurrence, bias, holes = (_numbers(value, "weights") for value in (*operands[1:4], operands[7]))
-        directions, rows, units = recurrence.shape
-        biases = np.zeros((directions, 2, rows), np.float32) if bias.size == 0 else bias.reshape(directions, 2, rows)
-        biases = _ordered(biases, kind, units)
+        if lengths is not None and not np.all(numbers_of(lengths) == steps):
+            raise ValueError(f"{kind} with sequences of different or computed lengths is not supported")
+        kernel, recurrence, bias, holes = (_weight(value) for value in (*operands[1:4], operands[7]))
+        directions, rows, units = shape_of(operands[2])
+        order, inner = (np.arange(len(gates) * units).reshape(-1, units)[gates].reshape(-1) for gates in (_ORDER[kind], _PEEPHOLES))
+        holes = None if holes is None else _applied("take", holes, inner, 1)
+        biases = np.zeros((directions, 2, rows), np.float32) if bias is None else _applied("reshape", bias, [directions, 2, rows])
+        biases = _applied("take", biases, order, 2)
+        weights = _applied("transpose", _applied("take", recurrence, order, 1), [0, 2, 1])
         cells = [
-            _cell(kind, attrs, place, direction, _ordered(recurrence[place].T, kind, units), biases[place, 1], holes)
+            _cell(kind, attrs, place, direction, _row(weights, place), _row(_row(biases, 1, 1), place), holes)
             for place in range(directions)
         ]
         # One product for the steps of both directions.
-        columns = np.concatenate([_ordered(one.T, kind, units) for one in kernel], 1)
-        product = emit(op.matmul(emit(op.reshape(data, [steps * batch, -1])), constant(columns)))
-        given = emit(op.reshape(emit(op.add(product, constant(biases[:, 0].reshape(-1)))), [steps, batch, -1]))
+        columns = _applied("reshape", _applied("transpose", _applied("take", kernel, order, 1), [2, 0, 1]), [-1, directions * rows])
+        product = emit(op.matmul(emit(op.reshape(data, [steps * batch, -1])), _expression(columns)))
+        given = emit(op.reshape(emit(op.add(product, _expression(_applied("reshape", _row(biases, 0, 1), [-1])))), [steps, batch, -1]))
         zeros = constant(np.zeros((directions, batch, units), np.float32))
         states = [zeros if state is None else state for state in (hidden, memory)[: 1 + (kind == "LSTM")]]
         if all(cell.is_plain for cell in cells) and len({cell.kind for cell in cells}) == 1:
@@ -75,7 +79,7 @@ def recurrent(kind: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
     return convert
 
 
-def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: Array, bias: Array, holes: Array) -> Cell:
+def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: Any, bias: Any, holes: Any) -> Cell:
     """The cell of one direction; raises `ValueError` for activations that are not supported."""
     own = {"LSTM": "lstm", "GRU": "gru" if attrs.get("linear_before_reset", 0) else "gru_reset_first", "RNN": "rnn_tanh"}[kind]
     usual = CELL_ACTIVATIONS[own]
@@ -85,20 +89,29 @@ def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: 
     curves = names[place * len(usual) : (place + 1) * len(usual)]
     if curves == CELL_ACTIVATIONS["rnn_relu"]:
         own = "rnn_relu"
-    # ONNX's peepholes are of the input, the output and the forget gate.
-    parts = holes[place].reshape(3, -1)[[0, 2, 1]] if holes.size else None
+    parts = None if holes is None else _row(holes, place)
     return Cell(own, weight, bias, curves, parts, float(attrs.get("clip", math.inf)), bool(attrs.get("input_forget", 0)))
 
 
-def _ordered(array: Array, kind: str, units: int) -> Array:
-    """The last axis with the gates in our order."""
-    gates = array.reshape(*array.shape[:-1], -1, units)[..., _ORDER[kind], :]
-    return np.ascontiguousarray(gates.reshape(array.shape))
+def _weight(value: Any) -> Any:
+    """An array of what a constant holds; a computed expression as it is; `None` for what is omitted or empty."""
+    return None if value is None or 0 in shape_of(value) else value if numbers_of(value) is None else numbers_of(value)
 
 
-def _numbers(value: Any, what: str) -> Array:
-    """Return what a constant holds, or an empty array where it is omitted; raises `ValueError` if it is computed."""
-    numbers = np.zeros(0, np.float32) if value is None else numbers_of(value)
-    if numbers is None:
-        raise ValueError(f"{what} that are computed are not supported")
-    return np.asarray(numbers)
+def _expression(value: Any) -> Any:
+    return constant(value) if isinstance(value, np.ndarray) else value
+
+
+def _row(value: Any, number: int, axis: int = 0) -> Any:
+    """One place of an axis, without that axis."""
+    return _applied("take", value, np.array(number), axis)
+
+
+def _applied(step: str, value: Any, *arguments: Any) -> Any:
+    """Rearrange an array at once, or an expression by an operator: `reshape`, `transpose` or `take`, with NumPy's arguments."""
+    from tvm import relax
+
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(getattr(value, step)(*arguments))
+    operator = {"transpose": "permute_dims"}.get(step, step)
+    return relax.BlockBuilder.current().emit(getattr(relax.op, operator)(value, *map(_expression, arguments)))

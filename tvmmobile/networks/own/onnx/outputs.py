@@ -1,0 +1,34 @@
+"""Gives an ONNX model outputs that a library can return: booleans as bytes, and numbers without dimensions with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.networks.own.onnx.tensors import graphs_of
+
+
+def with_plain_outputs(model: Any) -> Any:
+    """The model whose boolean outputs are uint8, 0 or 1, and whose outputs without dimensions have one; itself, if it has neither."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph, found = changed.graph, {name for node in model.graph.node for name in node.output}
+    for output in graph.output:
+        kind, name, inner = output.type.tensor_type, output.name, f"{output.name}/returned"
+        is_boolean, is_number = kind.elem_type == TensorProto.BOOL, kind.HasField("shape") and not kind.shape.dim
+        if name not in found or not (is_boolean or is_number):
+            continue
+        for names in (names for part in graphs_of(graph) for node in part.node for names in (node.input, node.output)):
+            names[:] = [inner if one == name else one for one in names]
+        if is_boolean:
+            kind.elem_type = TensorProto.UINT8
+            graph.node.append(helper.make_node("Cast", [inner], [f"{name}/bytes" if is_number else name], to=TensorProto.UINT8))
+        if is_number:
+            kind.shape.dim.add(dim_value=1)
+            graph.initializer.append(numpy_helper.from_array(np.array([1]), f"{name}/shape"))
+            graph.node.append(helper.make_node("Reshape", [f"{name}/bytes" if is_boolean else inner, f"{name}/shape"], [name]))
+    return changed
