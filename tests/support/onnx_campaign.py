@@ -27,7 +27,7 @@ from tvmmobile.system.errors import UserError
 
 #: Largest difference from ONNX Runtime, relative to the largest magnitude.
 TOLERANCE = 1e-4
-#: The same where a value inside is a float16 one: these files are computed in float32, without its rounding.
+#: The same where a value is float16 or bfloat16: these files are computed in float32, without its rounding.
 HALF_TOLERANCE = 2e-3
 #: Networks to a build.
 BATCH = 40
@@ -123,13 +123,14 @@ def _compared(ready: Sequence[tuple[Case, list[Array], Any]]) -> Iterator[Outcom
         except Exception:
             yield Outcome(case, FAILED, traceback.format_exc())
             continue
-        difference = max(difference_of(one, other) for one, other in zip(actual, expected, strict=True))
+        difference = max(difference_of(one, np.atleast_1d(other)) for one, other in zip(actual, expected, strict=True))
         yield Outcome(case, AGREES if difference <= tolerance_of(case) else WRONG, f"{difference:.2g}")
 
 
 def tolerance_of(case: Case) -> float:
     """Largest difference from ONNX Runtime that counts as agreement."""
-    halves = any(value.type.tensor_type.elem_type == TensorProto.FLOAT16 for value in case.model.graph.value_info)
+    values = (*case.model.graph.value_info, *case.model.graph.output)
+    halves = any(value.type.tensor_type.elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for value in values)
     return HALF_TOLERANCE if halves else TOLERANCE
 
 

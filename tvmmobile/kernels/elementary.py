@@ -303,8 +303,11 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
     from tvm import tirx
 
     narrow = Elementary("float32", lanes, bind, True)
-    constant = y.value if isinstance(y, tirx.Broadcast) else y
+    constant = y
+    while isinstance(constant, (tirx.Broadcast, tirx.Cast)):
+        constant = constant.value
     x, exponent = bind(x), float(constant.value) if isinstance(constant, tirx.FloatImm) else math.nan
+    y = y if math.isnan(exponent) else narrow.number(exponent)
     if abs(exponent) in range(1, 17):
         value, squared = None, x
         for bit in f"{abs(int(exponent)):b}"[::-1]:

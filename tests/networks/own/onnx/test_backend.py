@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
-from onnx_campaign import AGREES, FAILED, REFUSED, UNNAMED, WRONG, Outcome, outcomes
+from onnx_campaign import AGREES, FAILED, REFUSED, UNNAMED, WRONG, Outcome, by_runtime, outcomes
 from random_onnx import Array, Case
 
 from tvmmobile.networks.own.files import Wanted
@@ -22,6 +22,22 @@ from tvmmobile.networks.own.onnx.file import load_onnx
 STRIDE = 60
 #: Results with as many rows as values say are filled up, which `test_varying.py` tests.
 VARYING = ("test_compress", "test_nonmaxsuppression", "test_nonzero", "test_unique")
+#: Those whose outputs are given with four digits, or computed as ONNX Runtime does not; we compute as it does.
+DISPUTED = {
+    "test_averagepool_2d_ceil_last_window_starts_on_pad",
+    "test_resize_downsample_scales_cubic_align_corners",
+    "test_resize_downsample_scales_linear_align_corners",
+}
+#: What went wrong once.
+FOUND = {
+    "test_causal_conv_with_state_silu_with_past_state",
+    "test_gelu_tanh_1_expanded",
+    "test_isnan",
+    "test_mod_float_edge_cases_fmod_0_float32",
+    "test_shape_end_negative_1",
+    "test_size",
+    "test_swiglu",
+}
 #: What does not exist in networks that run on boards, by the beginnings of names: they are refused by name.
 FOREIGN = ("test_adagrad", "test_adam", "test_momentum", "test_nesterov", "test_ai_onnx_ml", "test_training_dropout")
 
@@ -65,10 +81,10 @@ def _case(name: str, number: int, given: ModelProto, inputs: list[Array]) -> Cas
     return Case("backend", name, opset, number, model, feeds) if feeds else None
 
 
-def tried(stride: int, first: int = 0) -> dict[bool, list[Outcome]]:
-    """Every so many cases, by whether all their inputs are float32."""
-    chosen = list(cases())[first::stride]
-    expected = {case.operator: outputs for case, outputs, _ in chosen}
+def tried(stride: int) -> dict[bool, list[Outcome]]:
+    """Every so many cases and those of `FOUND`, by whether all their inputs are float32."""
+    chosen = [case for number, case in enumerate(cases()) if number % stride == 0 or case[0].operator in FOUND]
+    expected = {case.operator: by_runtime(case) if case.operator in DISPUTED else outputs for case, outputs, _ in chosen}
     floats = {case.operator: alone for case, _, alone in chosen}
     found: dict[bool, list[Outcome]] = {True: [], False: []}
     for outcome in outcomes([case for case, _, _ in chosen], lambda case: expected[case.operator], lambda file: load_onnx(file, Wanted())):

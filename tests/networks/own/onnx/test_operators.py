@@ -144,6 +144,16 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
         [node("Reshape", "c n", "d"), node("MatMul", "d v", "e"), node("Reshape", "e o")],
         {"n": ints(-1), "v": floats(168), "o": ints(1)},
     ),
+    "a boolean and a number": (
+        *(13, 1),
+        [node("Greater", "c f"), node("ReduceMax", "c", "d", keepdims=0), node("IsNaN", "d", "z")],
+        {"f": floats(7)},
+    ),
+    "a loss that ONNX defines by other operators": (
+        *(13, 1),
+        [node("SoftmaxCrossEntropyLoss", "c t")],
+        {"t": np.arange(42).reshape(1, 6, 7) % 4},
+    ),
     "a transposed convolution to a shape": (
         *(13, 1),
         [node("ConvTranspose", "c k", output_shape=[13, 13], strides=[2, 2])],

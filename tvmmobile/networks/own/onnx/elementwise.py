@@ -148,6 +148,18 @@ def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     return op.astype(op.round(op.power(op.astype(base, real), exponent)), kind)
 
 
+def modulo(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `Mod` of real numbers with the sign of the divisor, by way of C's `fmod`; TVM's is not a number for an infinite divisor."""
+    from tvm import relax
+
+    (number, divisor), op = inputs, relax.op
+    if attrs.get("fmod", 0) or not str(number.ty.dtype).startswith("float"):
+        return None
+    rest, zero = relax.BlockBuilder.current().emit(op.mod(number, divisor)), relax.const(0.0, str(number.ty.dtype))
+    differs = op.logical_and(op.not_equal(rest, zero), op.not_equal(op.less(rest, zero), op.less(divisor, zero)))
+    return op.where(differs, op.add(rest, divisor), rest)
+
+
 def over_no_axis(step: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
     """Return the converter of a reduction over no axis at all, which still takes each number's magnitude, square or logarithm (`step`, an
     operator of Relax): TVM's forgets it.

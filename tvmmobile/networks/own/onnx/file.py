@@ -178,15 +178,16 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
     import onnx
+    from onnx.inliner import inline_local_functions
 
     scales = None
     with _refusing_unsound(file):
         onnx.checker.check_model(model)
-        model = without_functions(model, known_operators())
+        model = inline_local_functions(model) if model.functions else model
         model = with_initializers(file, model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)
-        model, filled = with_greatest_extents(fold_constants(model))
+        model, filled = with_greatest_extents(without_functions(fold_constants(model), known_operators()))
         return in_float32(model, DOUBLES), scales, filled
 
 
