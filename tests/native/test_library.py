@@ -343,6 +343,30 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, tmp_path / "model.c"], check=True)
 
 
+def test_numbers_scattered_to_computed_places(tmp_path: Path) -> None:
+    """TVM's own loops, whose buffers begin at a variable element."""
+    from tvm import relax
+    from tvm.relax.transform import LegalizeOps
+
+    builder, op = relax.BlockBuilder(), relax.op
+    x, numbers = (relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in (("x", (5, 8)), ("numbers", (5, 3))))
+    with builder.function("main", [x, numbers]):
+        with builder.dataflow():
+            places = builder.emit(op.astype(op.multiply(numbers, relax.const(8.0)), "int64"))
+            along = builder.emit_output(op.scatter_elements(x, places, numbers, axis=1))
+            whole = builder.emit_output(op.scatter_nd(x, op.strided_slice(places, [1], [1], [2]), x, "add"))
+        builder.emit_func_output(relax.Tuple([along, whole]))
+    module = named(LegalizeOps()(builder.get()))
+    write_library(module, HOST, describe(module), tmp_path / "net.so")
+    random, library = np.random.default_rng(4), CLibrary(tmp_path / "net.so")
+    data, given = random.normal(size=(5, 8)).astype(np.float32), (random.permuted(np.tile(np.arange(5), (3, 1)), axis=1).T / 8 + 0.01)
+    given = given.astype(np.float32)
+    expected, rows = [data.copy(), data.copy()], (given * 8).astype(np.int64)
+    np.put_along_axis(expected[0], rows, given, 1)
+    np.add.at(expected[1], rows[:, 1], data)
+    assert all(map(np.array_equal, library.run(library.instance(), [data, given]), expected))
+
+
 def test_an_output_that_no_kernel_writes_is_refused(tmp_path: Path) -> None:
     from tvm import relax
 

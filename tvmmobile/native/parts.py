@@ -163,7 +163,9 @@ class _Cut:
         arguments = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(self._parameters, pointers, strict=True)]
         for wrapper in reversed(wrappers):
             body = tirx.AttrStmt(wrapper.node, wrapper.attr_key, wrapper.value, body)
-        whole = _sequence([*arguments, *declared, body])
+        # The buffers of operators that TVM writes as loops, such as a scatter, begin at any element of an argument: here its first.
+        starts = [buffer.ty.elem_offset for buffer in self._parameters if isinstance(buffer.ty.elem_offset, tirx.Var)]
+        whole = _sequence([*(tirx.Bind(start, tirx.IntImm(str(start.ty.dtype), 0)) for start in starts), *arguments, *declared, body])
         for buffer in (*self._parameters, *self.shared.buffers, *self.own.buffers):
             whole = tirx.AttrStmt(buffer, "storage_alignment", tirx.IntImm("int32", ALIGNMENT), whole)
         bounds = span or [tirx.Var(name, "int32") for name in ("begin", "end")]
