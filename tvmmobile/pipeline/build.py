@@ -138,6 +138,6 @@ def _write_reference(job: VariantJob, variant: PreparedVariant) -> None:
     arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs_but(job.states, inputs), strict=True))
     arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs_but(job.states, outputs), strict=True))
     if variant.integers is not None:
-        arrays |= dict(zip(keys_of(spec.returns, "integers"), variant.integers, strict=True))
+        arrays |= dict(zip(keys_of(spec.returns, "integers"), outputs_but(job.states, variant.integers), strict=True))
     with replacing(job.library.reference_path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
