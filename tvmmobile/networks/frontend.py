@@ -28,6 +28,7 @@ from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters, decompositions
 from tvmmobile.networks.torch_recurrent import recurrent_operators
 from tvmmobile.networks.torch_resizes import keep_resizes
+from tvmmobile.networks.torch_types import with_conversions
 from tvmmobile.networks.tracing import Trace
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
@@ -132,7 +133,7 @@ def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     for operator in recurrent_operators(program):
         table.pop(operator, None)
     with quiet():
-        return without_assertions(program.run_decompositions(table))
+        return with_conversions(without_assertions(program.run_decompositions(table)))
 
 
 def without_assertions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

@@ -47,6 +47,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.col2im.default: _col2im,
             aten.unfold.default: _unfold,
             aten.median.dim: _median,
+            aten.clamp.default: _clamp,
             aten.var_mean.correction: _var_mean,
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
             aten.erfc.default: lambda x: 1 - torch.erf(x),
@@ -209,6 +210,16 @@ def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
     """The median: the lower one of the two in the middle."""
     found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
     return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, -1) for part in found)
+
+
+def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
+    """Bound integers on one side; TVM's importer bounds them by infinity on the other."""
+    import torch
+
+    (bound, choose), *others = [(bound, choose) for bound, choose in ((low, torch.maximum), (high, torch.minimum)) if bound is not None]
+    if others or not isinstance(bound, int) or x.is_floating_point():
+        return NotImplemented
+    return choose(x, torch.full_like(x, bound))
 
 
 def _axes(node: Any, rank: int) -> list[int]:
