@@ -12,6 +12,7 @@ import numpy as np
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
+from tvmmobile.networks.torch_selection import selection_converters
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,7 @@ def converters() -> dict[str, Converter]:
         "_native_batch_norm_legit.no_stats": _instance_norm,
         "grid_sampler_2d.default": _grid_sample,
         **resize_converters(),
+        **selection_converters(),
         **recurrent_converters(),
     }
 

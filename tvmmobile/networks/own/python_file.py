@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
 from tvmmobile.networks.own.files import OwnFile, Wanted, height_and_width, read_whole
-from tvmmobile.networks.own.pt2.program import imported_program
+from tvmmobile.networks.own.pt2.program import imported_program, with_fixed_rows
 from tvmmobile.networks.signature import words
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import Terminated
@@ -51,7 +51,8 @@ def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: in
         weights = load_own_checkpoint(module, checkpoint)
     examples = examples or [torch.zeros(wanted.batch or 1, _CHANNELS, *height_and_width(wanted.side or DEFAULT_SIDE))]
     check_module(file, module, examples, "Give the input side with --resolution, or an example input with the module.")
-    return imported_program(file, contents, export_torch(module, examples), by_torch(module), wanted, weights, _FIX)
+    program, compute = with_fixed_rows(file, export_torch(module, examples), by_torch(module))
+    return imported_program(file, contents, program, compute, wanted, weights, _FIX)
 
 
 def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:

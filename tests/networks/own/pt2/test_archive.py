@@ -92,8 +92,8 @@ def _constant_is_an_object(configuration: Any) -> None:
         (_MODEL, lambda program: program.update(guards_code=["touch()"]), "holds guards_code"),
         (
             _MODEL,
-            lambda program: _graph(program)["nodes"][0].update(target="torch.ops.torchvision.nms.default"),
-            r"operators of torchvision, which PyTorch alone cannot read: torchvision\.nms\.default",
+            lambda program: _graph(program)["nodes"][0].update(target="torch.ops.torchvision.roi_align.default"),
+            r"operators of torchvision, which PyTorch alone cannot read: torchvision\.roi_align\.default",
         ),
         (_MODEL, lambda program: _graph(program)["nodes"][0].update(target="torch.os.system"), r"an operator .* torch\.os\.system"),
         (_MODEL, lambda program: _graph(program)["nodes"][0].update(name="x=touch()"), "a name that PyTorch does not give"),

@@ -28,17 +28,21 @@ from tvmmobile.networks.own.files import OwnFile, Wanted
 from tvmmobile.networks.own.pt2 import quantised
 from tvmmobile.networks.own.pt2.arguments import check_arguments, check_weights, elsewhere, on_processor
 from tvmmobile.networks.own.pt2.blocks import without_blocks
-from tvmmobile.networks.own.pt2.dimensions import entries, is_dynamic, with_fixed_dimensions
+from tvmmobile.networks.own.pt2.dimensions import entries, is_dynamic, known_symbols, with_fixed_dimensions
 from tvmmobile.networks.own.pt2.numbers import constant_numbers
+from tvmmobile.networks.own.pt2.varying import with_greatest_extents
+from tvmmobile.networks.torch_selection import PLACES, SUPPRESSION
 from tvmmobile.system.errors import UserError
 
 _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
-#: PyTorch's own operators, those of its quantised networks, and the selection of one of several results.
+#: PyTorch's own operators, ours, those of its quantised networks, and the selection of one of several results.
 _OPERATOR = re.compile(
     r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem"
+    rf"|{re.escape(SUPPRESSION)}|{re.escape(PLACES)}"
     rf"|torch\.ops\.{quantised.LIBRARY}\.({'|'.join(map(re.escape, sorted(quantised.OPERATORS)))})"
 )
-_TORCHVISION = re.compile(r"torch\.ops\.torchvision\.\w{1,40}\.\w{1,40}")
+#: All but the selection of boxes, which `pt2/varying.py` replaces.
+_TORCHVISION = re.compile(r"torch\.ops\.torchvision\.(?!nms\.)\w{1,40}\.\w{1,40}")
 _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
 _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
@@ -106,7 +110,7 @@ def _refusing_damage(file: OwnFile, fix: str) -> Iterator[None]:
 
 
 def _refuse_torchvision(file: OwnFile, program: Any) -> None:
-    """Raises `UserError` for the operators of another package, such as box selection, whose results have dynamic dimensions."""
+    """Raises `UserError` for the operators of another package, such as pooling of regions."""
     targets = {value for name, value in entries(program) if name == "target" and isinstance(value, str)}
     names = sorted(name.removeprefix("torch.ops.") for name in targets if _TORCHVISION.fullmatch(name))
     if names:
@@ -117,7 +121,10 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
     """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
     program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
-    return with_fixed_dimensions(file, program, wanted, numbers(program)) if is_dynamic(program) else program
+    _check_containers(file, program)
+    if not is_dynamic(program):
+        return program
+    return with_fixed_dimensions(file, *with_greatest_extents(file, program, known_symbols(file, program, wanted, numbers(program))))
 
 
 def _plain_weights(file: OwnFile, config: Any) -> Any:
@@ -155,9 +162,13 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
         named = isinstance(value, str) and (name == "name" or name.endswith("_name"))
         if named and not (_PATH if name in _PATHS else _NAME).fullmatch(value):
             raise _refusal(file, f"holds a name that PyTorch does not give, {value!r}", fix)
+    refuse_operators(value for name, value in found if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
+
+
+def _check_containers(file: OwnFile, program: Any) -> None:
+    for name, value in entries(program):
         if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
             raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", _RETURNS)
-    refuse_operators(value for name, value in found if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
 
 
 def _plain(spec: str) -> bool:

@@ -13,6 +13,7 @@ from tvmmobile.networks.budget import check_constants, check_elements, check_ope
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.pt2.quantised import register_operators
+from tvmmobile.networks.torch_selection import register_selection
 from tvmmobile.system.errors import UserError, shown
 
 _ATEN = "torch.ops."
@@ -96,6 +97,7 @@ def signature(target: str) -> tuple[tuple[str, str, bool], ...] | None:
     if not target.startswith(_ATEN):
         return None
     register_operators()
+    register_selection()
     library, _, rest = target.removeprefix(_ATEN).partition(".")
     name, _, overload = rest.partition(".")
     try:

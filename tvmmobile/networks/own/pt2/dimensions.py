@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, refuse_dynamic
@@ -84,8 +83,8 @@ def is_dynamic(program: Any) -> bool:
     return any(name == "expr_str" for name, _ in entries(program))
 
 
-def with_fixed_dimensions(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[str, Fraction] = MappingProxyType({})) -> Any:
-    """A serialised program whose extents are numbers, where `wanted` and a batch of 1 say what they are.
+def known_symbols(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    """The values of a serialised program's symbols, where `wanted` and a batch of 1 say what they are.
 
     Args:
         numbers: values of symbols that do not depend on extents.
@@ -97,19 +96,29 @@ def with_fixed_dimensions(file: OwnFile, program: Any, wanted: Wanted, numbers: 
     values = {**_symbols(file, program, wanted), **numbers}
     for tensor in input_tensors(program):
         refuse_dynamic(file, replace(tensor, shape=tuple(_known(extent, values) for extent in tensor.shape or ())), "input", _FIX)
+    return values
+
+
+def with_fixed_dimensions(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> Any:
+    """A serialised program whose extents are numbers, for values of all symbols; raises errors as `known_symbols` does."""
     try:
         fixed = _Fixing(values, program["graph_module"]["graph"]).fixed(program)
     except UnknownExtentError as error:
-        if any(node["target"] in ITEMS for node in program["graph_module"]["graph"]["nodes"]):
-            what = f"{file}: the network takes a number out of a tensor that it computes, with .item() or by a condition."
-            raise UserError(what, "Have it compute with the tensor, or with a number that does not depend on the input.") from error
-        raise UserError(f"{file}: a dimension inside the network is dynamic ({str(error)[:80]}), and must be a number.", _FIX) from error
+        raise unknown_extent(file, program, error) from error
     graph = fixed["graph_module"]["graph"]
     for kind in ("sym_int_values", "sym_float_values", "sym_bool_values"):
         graph[kind] = {}
     shapes = {tensor.name: tensor.shape for tensor in input_tensors(fixed)}
     guards = [guard for guard in fixed.get("guards_code") or () if not _holds(file, str(guard), shapes)]
     return {**fixed, "range_constraints": {}, "guards_code": guards}
+
+
+def unknown_extent(file: OwnFile, program: Any, error: UnknownExtentError) -> UserError:
+    """The error for an extent inside the network that has no value."""
+    if any(node["target"] in ITEMS for node in program["graph_module"]["graph"]["nodes"]):
+        what = f"{file}: the network takes a number out of a tensor that it computes, with .item() or by a condition."
+        return UserError(what, "Have it compute with the tensor, or with a number that does not depend on the input.")
+    return UserError(f"{file}: a dimension inside the network is dynamic ({str(error)[:80]}), and must be a number.", _FIX)
 
 
 def input_tensors(program: Any) -> Iterator[Tensor]:

@@ -26,7 +26,7 @@ from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, sp
 from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.quantised import register_operators, without_integer_weights
-from tvmmobile.networks.signature import OUTPUT_NAME
+from tvmmobile.networks.own.pt2.varying import output_names
 from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
 
@@ -42,20 +42,36 @@ def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
     Raises:
         UserError: it is damaged or of another kind, it takes no such input, or PyTorch cannot read or we cannot compile the network.
     """
+    content = read_whole(file.path)
+    contents = hashlib.sha256(content).hexdigest()
+    return imported_program(file, contents, *_program_in(file, content, wanted), wanted, f"{file.label} sha256 {contents}", _FIX)
+
+
+def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, compute: Compute) -> tuple[torch.export.ExportedProgram, Compute]:
+    """An exported program, whose results get their greatest extents if they depend on values, as those in a file do, and what runs it."""
+    import torch
+
+    shapes = [getattr(node.meta.get("val"), "shape", ()) for node in program.graph.nodes]
+    if all(isinstance(extent, int) for shape in shapes for extent in shape):
+        return program, compute
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    return _program_in(file, content.getvalue(), Wanted())
+
+
+def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.export.ExportedProgram, Compute]:
+    """The program in the content of a `.pt2`, with static shapes, and what runs it; raises `UserError` as `load_exported_program` does."""
     import torch
     from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
 
-    content = read_whole(file.path)
-    contents = hashlib.sha256(content).hexdigest()
     content = checked_archive(file, content, wanted, _FIX)
     try:
         with quiet():
             register_operators()
             program = load_pt2(io.BytesIO(content)).exported_programs["model"]
-            compute = by_torch(program.module(check_guards=False))
+            return program, by_torch(program.module(check_guards=False))
     except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
         raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
-    return imported_program(file, contents, program, compute, wanted, f"{file.label} sha256 {contents}", _FIX)
 
 
 def imported_program(
@@ -125,21 +141,8 @@ def _inputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
 def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
     nodes = {node.name: node for node in program.graph.nodes}
     returned = program.graph_signature.user_outputs
-    for name, called in zip(returned, _names(program.call_spec.out_spec, len(returned)), strict=True):
+    for name, called in zip(returned, output_names(program.call_spec.out_spec, len(returned)), strict=True):
         yield _tensor(called, nodes[name].meta["val"] if name in nodes else name)
-
-
-def _names(spec: Any, count: int) -> list[str]:
-    """The outputs' names: keys of dictionaries, and positions in tuples and lists, appended to `output`."""
-    from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten
-
-    leaves, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
-    names = []
-    for path, _ in leaves:
-        keys = [str(key.key if isinstance(key, MappingKey) else key.idx) for key in path]
-        named = bool(path) and isinstance(path[0], MappingKey)
-        names.append("_".join(keys) if named else OUTPUT_NAME + "_".join(keys))
-    return names
 
 
 def _tensor(name: str, value: Any) -> Tensor:
