@@ -21,6 +21,7 @@ from torch import nn
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.passes import pipeline as passes
 from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision
 from tvmmobile.networks import frontend, torch_trace
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import OwnFile
@@ -61,11 +62,11 @@ def classifier(folder: Path) -> Path:
     return write_pt2(seeded(*layers), folder / "net.pt2", SHAPE)
 
 
-def job_of(path: Path, **settings: Any) -> VariantJob:
+def job_of(path: Path, device: str = "pi4-virtual", **settings: Any) -> VariantJob:
     """The job of compiling and checking a file without any records."""
     file = OwnFile(path)
     ((spec, quantised),) = own_specs(file, (), None, 0)
-    model, profile = Model(spec, own=file, quantised=quantised), find_device("pi4-virtual").profile
+    model, profile = Model(spec, own=file, quantised=quantised), find_device(device).profile
     job = variant_job(model, profile, (), path.parent / "out", LibraryOptions(**settings))
     return replace(job, unchecked="")
 
@@ -137,7 +138,10 @@ def test_a_kernel_that_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert re.search(rf"; the first value that differs is that of kernel {broken.TASK.name} \(node 3; error 0\.0\d+\)\.$", message), message
 
 
-def test_a_layer_that_a_pass_makes_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "precision"), [("pi4-virtual", FLOAT32), ("pi5-virtual", FLOAT16)], ids=["float32", "float16"])
+def test_a_layer_that_a_pass_makes_wrong_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, precision: Precision
+) -> None:
     from tvm import relax
     from tvm.relax.dpl import is_op, wildcard
 
@@ -147,12 +151,12 @@ def test_a_layer_that_a_pass_makes_wrong_is_named(tmp_path: Path, monkeypatch: p
         def larger(call: Any, matched: Any) -> Any:
             if int(call.ty.shape[1]) != 6:
                 return call
-            return relax.op.maximum(relax.op.add(matched[inner], relax.const(0.25)), relax.const(0.0))
+            return relax.op.maximum(relax.op.add(matched[inner], relax.const(2.5)), relax.const(0.0))
 
         return rewrite_main(module, is_op("relax.nn.relu")(inner), larger)
 
     monkeypatch.setattr(passes, "compare_booleans", wrong)
-    message = refused(job_of(two_convolutions(tmp_path)))
+    message = refused(job_of(two_convolutions(tmp_path), device, precision=precision))
     assert re.search(
         r"; the first value that the imported network does not have is that of layer dw_8x8_6_\S+ \(node 2\): a graph pass is wrong\.$",
         message,
@@ -176,8 +180,9 @@ def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path
 
 
 def _doubled(write: Callable[..., None]) -> Callable[..., None]:
-    def doubled(spec: Any, variant: Any, path: Path) -> None:
-        write(spec, variant, path)
+    def doubled(job: VariantJob, variant: Any) -> None:
+        write(job, variant)
+        path = job.library.reference_path
         with np.load(path) as stored:
             np.savez(path, **{name: array * (2 if name == "output" else 1) for name, array in stored.items()})
 

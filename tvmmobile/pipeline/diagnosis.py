@@ -62,7 +62,7 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
         return _wrong_kernel(job, planned, reference)
     imported = import_variant(job)
     if network_error(run_on_host(imported.module, reference.inputs), reference.outputs) <= FLOAT32.network_tolerance:
-        return _wrong_layer(imported, planned, reference, computed)
+        return _wrong_layer(imported, planned, reference, computed, most)
     return _wrong_import(imported, reference)
 
 
@@ -93,14 +93,14 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
     return "each of its kernels is right by itself, and the library puts them together wrongly"
 
 
-def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Reference, computed: Sequence[Array]) -> str:
-    """Look for each layer's values among those of the imported network, in whatever order and layout they are there.
+def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Reference, computed: Sequence[Array], most: float) -> str:
+    """Look for each layer's values among those of the imported network, in whatever order and layout they are there, `most` apart.
 
     Some layers compute what the imported network does not have, such as sums of which a factor was moved elsewhere; these do not count
     where something is found that was computed from them.
     """
     known = values_on_host(network.module, reference.inputs)
-    found = [_is_among(array, known) for array in computed]
+    found = [_is_among(array, known, most) for array in computed]
     place = {step.last: number for number, step in enumerate(planned.steps)}
     for number in reversed(range(len(found))):
         if found[number]:
@@ -113,6 +113,8 @@ def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Referenc
             return (
                 f"the first value that the imported network does not have is that of layer {what} ({_nodes(step)}): a graph pass is wrong"
             )
+    if most > FLOAT32.network_tolerance:
+        return "each of its layers has a value of the imported network, but for what the precision loses, and that adds up"
     return "each of its layers has a value of the imported network, but a graph pass returns the wrong ones"
 
 
@@ -120,10 +122,10 @@ def _nodes(step: Step) -> str:
     return f"node {step.first}" if step.first == step.last else f"nodes {step.first} to {step.last}"
 
 
-def _is_among(array: Array, known: dict[int, list[Array]]) -> bool:
+def _is_among(array: Array, known: dict[int, list[Array]], most: float) -> bool:
     """Return whether some array has the same numbers, in any order."""
     numbers = np.sort(array, axis=None)
-    return any(difference(numbers, other) <= FLOAT32.network_tolerance for other in known.get(array.size, ()))
+    return any(difference(numbers, other) <= most for other in known.get(array.size, ()))
 
 
 @dataclass(frozen=True, eq=False)
