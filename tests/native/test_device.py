@@ -20,6 +20,8 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.native.source import header_text, prefix_of
+from tvmmobile.networks.signature import Port
+from tvmmobile.networks.states import State
 from tvmmobile.pipeline.run import start
 from tvmmobile.results.file import read_results
 from tvmmobile.running.measure import MeasureError, Timing
@@ -37,10 +39,12 @@ def test_the_guide_has_the_header_and_the_example() -> None:
 
 @pytest.mark.parametrize("compiler", [["gcc", "-std=c99"], ["g++", "-std=c++11"]], ids=["C", "C++"])
 def test_headers_of_two_networks_in_one_program(compiler: list[str], tmp_path: Path) -> None:
-    for prefix in ("one", "two"):
-        (tmp_path / f"{prefix}.h").write_text(header_text(replace(description(), prefix=prefix)), encoding="utf-8")
+    kept = State(0, 0, Port("h*/\\", (1, 4)))
+    for prefix, states in (("one", ()), ("two", (kept,))):
+        (tmp_path / f"{prefix}.h").write_text(header_text(replace(description(), prefix=prefix, states=states)), encoding="utf-8")
     source = tmp_path / "both.c"
-    source.write_text('#include "one.h"\n#include "two.h"\nint main(void) { return one_describe() != two_describe(); }\n')
+    main = "int main(void) { return one_describe() != two_describe() || two_reset(0, 0, two_state_bytes()); }"
+    source.write_text(f'#include "one.h"\n#include "two.h"\n{main}\n')
     check_syntax(compiler, source)
 
 

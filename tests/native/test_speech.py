@@ -115,7 +115,7 @@ def by_host_program(imported: Imported, sound: Array, chunk: int, folder: Path, 
     return by_c_program(folder / "net.so", sound, chunk, ["gcc", "-std=c11", *["-DSTATEFUL"] * stateful])
 
 
-@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("stateful", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_c_program_streams_speech(tmp_path: Path, stateful: bool) -> None:
     path, sound = write_small(tmp_path / "net.onnx"), speech()[: 2 * RATE]
     imported = load_own(OwnFile(path), None, None, 0)
