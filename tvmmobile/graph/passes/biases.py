@@ -4,6 +4,7 @@ a second bias behind it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def zero_bias(module: Any) -> Any:
 
 def fold_factors(module: Any) -> Any:
     """Rewrite (conv(x, w) + b) · c + d, with a number d for each channel (NHWC), and c one number or one for each, as
-    conv(x, w · c) + (b · c + d). One number d may be part of an activation, as that of h-sigmoid.
+    conv(x, w · c) + (b · c + d). One number d for all channels is added, too, but for the 3 of an h-sigmoid.
     """
     from tvm import relax
     from tvm.relax.dpl import is_const, is_op, wildcard
@@ -98,8 +99,35 @@ def fold_factors(module: Any) -> Any:
 
     multiply = is_op("relax.multiply")
     module = rewrite_main(module, multiply(total, factor) | multiply(factor, total), folded)
+    module = _numbers_for_channels(module)
     shared = _shared(module["main"])
     return rewrite_main(module, is_op("relax.add")(total, shift), joined)
+
+
+def _numbers_for_channels(module: Any) -> Any:
+    """The module in which one number that is added to a convolution's biased sums is one for each channel."""
+    import tvm
+    from tvm import relax
+
+    values, readers, found = values_of(module["main"]), readers_of(module["main"]), {}
+    for variable, value in values.items():
+        number = next((one for one in getattr(value, "args", ()) if isinstance(one, tvm.ir.GenericConst)), None)
+        if operator_of(value) != "relax.add" or number is None or number.value.numpy().size != 1:
+            continue
+        total = next(one for one in value.args if one is not number)
+        is_clipped = all(operator_of(values.get(reader)) == "relax.maximum" for reader in readers[variable])
+        if _is_biased(values.get(total), values) and not (is_clipped and float(number.value.numpy().item()) == 3.0):
+            channels = int(value.ty.shape[-1])
+            found[variable] = relax.op.add(total, relax.const(np.full((1, 1, 1, channels), number.value.numpy().item(), np.float32)))
+    return replace_variables(module, found) if found else module
+
+
+def _is_biased(value: Any, values: Mapping[Any, Any]) -> bool:
+    """Return whether a value is a convolution's sums and a constant."""
+    import tvm
+
+    data, other = value.args if operator_of(value) == "relax.add" else (None, None)
+    return isinstance(other, tvm.ir.GenericConst) and operator_of(values.get(data)) == "relax.nn.conv2d"
 
 
 def _by_channel(array: Array, channels: int) -> Array | None:

@@ -40,6 +40,7 @@ from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
+from tvmmobile.graph.passes.scaled_layers import scaled_layers
 from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
@@ -200,7 +201,8 @@ def finish(
     # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.
     found = composed.accepts, layers
     joined = [("joined_copies", joined_copies(*found)), ("resized_pieces", resized_pieces(*found)), ("split_steps", split_steps(*found))]
-    passes = [*(joined if precision.chain else []), *views, *_finishing(convert)]
+    scaled = [("scaled_layers", scaled_layers(*found))]
+    passes = [*scaled, *(joined if precision.chain else []), *views, *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
