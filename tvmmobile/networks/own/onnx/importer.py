@@ -31,7 +31,7 @@ from tvmmobile.networks.own.onnx.elementwise import (
     power,
     top_k,
 )
-from tvmmobile.networks.own.onnx.fourier import dft, stft
+from tvmmobile.networks.own.onnx.fourier import dft, power_spectrum, stft
 from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm
 from tvmmobile.networks.own.onnx.pads import explicit_transposed, same_pads
 from tvmmobile.networks.own.onnx.pools import average_pool, lp_pool, max_pool
@@ -280,7 +280,7 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceL1": over_no_axis("abs"),
     "ReduceL2": over_no_axis("abs"),
     "ReduceLogSum": over_no_axis("log"),
-    "ReduceSumSquare": over_no_axis("square"),
+    "ReduceSumSquare": power_spectrum,
     "Resize": resize,
     "RoiAlign": roi_align,
     "Scatter": scatter_elements,
