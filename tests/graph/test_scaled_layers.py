@@ -59,7 +59,8 @@ def test_affine_blocks_are_steps_of_layers(tmp_path: Path, channels: int, precis
     network = seeded(lcnet(channels))
     read = read_network(*prepare(import_torch(network, SHAPE), accepted, precision=precision))
     layers = [node.layer for node in read.nodes if isinstance(node.layer, Conv2d)]
-    assert len(layers) == 4 and {node.layer.operator for node in read.nodes if isinstance(node.layer, Opaque)} <= {"transpose", "cast_transpose"}
+    others = {node.layer.operator for node in read.nodes if isinstance(node.layer, Opaque)}
+    assert len(layers) == 4 and others <= {"transpose", "cast_transpose"}
     assert [layer.steps for layer in layers] == [(), ("hswish", SCALED), ("hswish", SCALED), ((0.0, None), SCALED)]
     if precision == FLOAT32:
         assert error_of(read, network, SHAPE, tmp_path / "net.so") < 1e-5

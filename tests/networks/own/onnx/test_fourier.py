@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,35 +75,61 @@ def test_random_transforms_agree_with_onnx_runtime(seeds: range) -> None:
 
 
 def long(seed: int) -> tuple[Case, Array]:
-    """`STFT` or `DFT` of real numbers in two stages, of many factors or with one large one, and its values by NumPy."""
-    random = np.random.default_rng(seed)
-    length = int(random.choice((128, 160, 240, 256, 320, 400, 418, 450, 512, 600)))
-    hop, batch, half = int(random.integers(1, 400)), int(random.integers(1, 3)), int(seed % 3 > 0)
-    samples = length + int(random.integers(0, 5)) * hop + int(random.integers(0, hop))
-    window = random.uniform(0.1, 1, length).astype(np.float32)
-    if seed % 2:
-        samples, window, hop = length + int(random.integers(-20, 20)), np.ones(length, np.float32), length
-        sizes = {"s": np.array([batch, 1, samples, 1], np.int64), "n": number(length)}
-        nodes = [helper.make_node("Reshape", ["c", "s"], ["d"]), helper.make_node("DFT", ["d", "n"], ["y"], axis=2, onesided=half)]
-    else:
-        sizes, nodes = {"h": number(hop), "v": window}, [helper.make_node("STFT", ["c", "h", "v"], ["z"], onesided=half)]
-        nodes.append(helper.make_node("ReduceSumSquare", ["z"], ["y"], axes=[-1], keepdims=seed // 2 % 2))
-    given = case("DFT" if seed % 2 else "STFT", 17, nodes, (batch, samples), sizes, seed)
-    signal = (given.feeds["x"] @ numpy_helper.to_array(given.model.graph.initializer[0])).astype(np.float64)
-    signal = np.pad(signal, ((0, 0), (0, max(0, length - samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(signal, length, 1)[:, ::hop] * window
-    found = (np.fft.rfft if half else np.fft.fft)(frames[:, :1] if seed % 2 else frames)
-    if seed % 2:
-        return given, np.stack([found.real, found.imag], -1)
-    return given, np.abs(found[..., None] if seed // 2 % 2 else found) ** 2
+    """Transforms of real numbers in two stages, of lengths with many factors or with a large one, and their values by NumPy: power spectra
+    by `STFT`, `DFT` with too few or too many numbers, `Conv` with a transform's weights.
+    """
+    random, kind = np.random.default_rng(seed), ("STFT", "DFT", "Conv")[seed % 3]
+    length, hop = int(random.choice((128, 160, 240, 256, 320, 400, 418, 450, 512, 600))), int(random.integers(1, 400))
+    batch, half, keeps = 1 + seed // 3 % 2, kind == "Conv" or bool(seed % 4), int(random.integers(2))
+    samples, window = length + int(random.integers(4 * hop)), random.uniform(0.1, 1, length)
+    if kind == "DFT":
+        samples, window, hop = length + int(random.integers(-20, 20)), np.ones(length), length
+    samples = -(-samples // 8) * 8
+    turns = np.fft.rfft(np.eye(length)).T * window
+    sizes = {
+        "s": np.array({"STFT": [batch, samples], "DFT": [batch, 1, samples, 1], "Conv": [batch, 1, samples]}[kind], np.int64),
+        "n": number(length),
+        "h": number(hop),
+    }
+    sizes |= {"v": window.astype(np.float32), "k": np.concatenate([turns.real, turns.imag])[:, None].astype(np.float32)}
+    nodes = {
+        "STFT": helper.make_node("STFT", ["d", "h", "v"], ["z"], onesided=int(half)),
+        "DFT": helper.make_node("DFT", ["d", "n"], ["y"], axis=2, onesided=int(half)),
+        "Conv": helper.make_node("Conv", ["d", "k"], ["y"], strides=[hop], pads=[3, 5]),
+    }
+    made = [helper.make_node("Reshape", ["c", "s"], ["d"]), nodes[kind]]
+    made += [helper.make_node("ReduceSumSquare", ["z"], ["y"], axes=[-1], keepdims=keeps)] * (kind == "STFT")
+    given = case(kind, 17, made, (batch, samples // 8, 8), sizes, seed)
+    signal = (given.feeds["x"] @ numpy_helper.to_array(given.model.graph.initializer[0])).astype(np.float64).reshape(batch, samples)
+    signal = np.pad(signal, ((0, 0), (3, 5) if kind == "Conv" else (0, max(0, length - samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(signal, length, 1)[:, :: hop if kind != "DFT" else samples] * window
+    found = (np.fft.rfft if half else np.fft.fft)(frames)
+    if kind == "STFT":
+        return given, np.abs(found[..., None] if keeps else found) ** 2
+    pairs = np.stack([found.real, found.imag], -1)
+    return given, pairs if kind == "DFT" else pairs.transpose(0, 3, 2, 1).reshape(batch, length + 2, -1)
 
 
-@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 40), marks=pytest.mark.long)], ids=["few", "more"])
+@pytest.mark.parametrize("seeds", [range(0, 9, 4), pytest.param(range(1, 60), marks=pytest.mark.long)], ids=["few", "more"])
 def test_transforms_in_two_stages_agree_with_numpy(seeds: range) -> None:
     made = [long(seed) for seed in seeds]
     expected = {given.seed: [values] for given, values in made}
     found = list(outcomes([given for given, _ in made], lambda given: expected[given.seed]))
     assert [outcome for outcome in found if outcome.result != AGREES or float(outcome.why) > 1e-6] == [] and len(found) == len(seeds)
+
+
+def test_only_convolutions_with_a_transforms_weights_become_one(tmp_path: Path) -> None:
+    given, _ = long(2)
+    [kernel] = [tensor for tensor in given.model.graph.initializer if tensor.name == "k"]
+    weights = numpy_helper.to_array(kernel).copy()
+    weights[7, 0, 5] += 1e-4
+    changed = replace(given, model=onnx.ModelProto.FromString(given.model.SerializeToString()))
+    [other] = [tensor for tensor in changed.model.graph.initializer if tensor.name == "k"]
+    other.CopyFrom(numpy_helper.from_array(weights, "k"))
+    for number, one in enumerate((given, changed)):
+        onnx.save(one.model, tmp_path / f"{number}.onnx")
+    found = [str(load_own(OwnFile(tmp_path / f"{number}.onnx"), None, None, 0).module) for number in range(2)]
+    assert ["frames" in text for text in found] == [True, False]
 
 
 def test_what_has_no_constant_matrix_is_refused_by_name() -> None:

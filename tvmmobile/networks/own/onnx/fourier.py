@@ -16,6 +16,8 @@ from tvmmobile.networks.own.onnx.elementwise import over_no_axis
 
 #: Most numbers of a transform's matrix: one of 2,896 samples to as many complex numbers, 64 MiB.
 MOST_NUMBERS = 1 << 24
+#: Largest difference of weights that are a transform's, where the largest one is about 1.
+_ALIKE = 1e-6
 #: Relax's patterns of kernels: never joined with others, and joined with those that read it.
 _OPAQUE, _INJECTIVE = 8, 2
 
@@ -44,6 +46,29 @@ def stft(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     kernel = factors.reshape(count, -1).T[:, None, None].astype(np.float32)
     found = op.nn.conv2d(op.reshape(data, [batch, 1, 1, samples]), constant(kernel), strides=[1, hop])
     return op.reshape(op.permute_dims(found, [0, 2, 3, 1]), [batch, 1 + (samples - count) // hop, factors.shape[1], 2])
+
+
+def spectral_convolution(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert a `Conv` whose weights are a window's cosines and then its negative sines, `[batch, 2 · bins, frames]`; `None` for others.
+
+    So exporters spell `STFT` for runtimes without it.
+    """
+    from tvm import relax
+
+    signal, kernel, bias = [*inputs, None][:3]
+    op, weights = relax.op, numbers_of(kernel)
+    if weights is None or weights.ndim != 3 or weights.shape[:2] != (weights.shape[2] + 2, 1) or bias is not None:
+        return None
+    count, window, (batch, parts, samples) = weights.shape[2], weights[0, 0].astype(np.float64), shape_of(signal)
+    plain = parts == 1 and attrs.get("auto_pad", b"NOTSET") == b"NOTSET" and all(int(step) == 1 for step in attrs.get("dilations", ()))
+    if not plain or not (lengths := _lengths(count, int(np.count_nonzero(window)))):
+        return None
+    if not np.allclose(_factors(count, count, True).T * window, weights.reshape(2, -1, count), 0, _ALIKE):
+        return None
+    hop, before, behind = (int(number) for number in (*attrs.get("strides", (1,)), *attrs.get("pads", (0, 0))))
+    data = relax.BlockBuilder.current().emit(op.nn.pad(op.reshape(signal, [batch, samples]), [0, 0, before, behind]))
+    found = op.permute_dims(_in_two_stages(data, window, hop, lengths, True), [0, 3, 2, 1])
+    return op.reshape(found, [batch, count + 2, 1 + (samples + before + behind - count) // hop])
 
 
 def _lengths(count: int, used: int) -> tuple[int, int] | None:
@@ -154,16 +179,16 @@ def _matrix(extent: int, parts: int, factors: Array) -> Array:
 
 
 def power_spectrum(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    """Convert `ReduceSumSquare` of complex numbers `[…, 2]` to one kernel, together with what makes them: no sum over an axis, no layer."""
+    """Convert `ReduceSumSquare` of pairs, such as complex numbers, to one kernel, together with what makes them: no sum over an axis."""
     from tvm import relax
 
     op, data, shape = relax.op, inputs[0], shape_of(inputs[0])
     axes = numbers_of(inputs[1]) if len(inputs) > 1 else attrs.get("axes")
-    if axes is None or len(shape) < 2 or shape[-1] != 2 or [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
+    if axes is None or len(axes) != 1 or len(shape) < 2 or shape[axis := int(axes[0]) % len(shape)] != 2:
         return over_no_axis("square")(inputs, attrs, opset)
-    real, imaginary = (op.strided_slice(data, [len(shape) - 1], [part], [part + 1]) for part in range(2))
+    real, imaginary = (op.strided_slice(data, [axis], [part], [part + 1]) for part in range(2))
     found = op.add(op.multiply(real, real), op.multiply(imaginary, imaginary))
-    return found if attrs.get("keepdims", 1) else op.reshape(found, shape[:-1])
+    return found if attrs.get("keepdims", 1) else op.reshape(found, [*shape[:axis], *shape[axis + 1 :]])
 
 
 def has_rough_transform(graph: Any) -> bool:

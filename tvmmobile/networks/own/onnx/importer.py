@@ -31,7 +31,7 @@ from tvmmobile.networks.own.onnx.elementwise import (
     power,
     top_k,
 )
-from tvmmobile.networks.own.onnx.fourier import dft, power_spectrum, stft
+from tvmmobile.networks.own.onnx.fourier import dft, power_spectrum, spectral_convolution, stft
 from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm
 from tvmmobile.networks.own.onnx.pads import explicit_transposed, same_pads
 from tvmmobile.networks.own.onnx.pools import average_pool, lp_pool, max_pool
@@ -169,11 +169,13 @@ def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -
     return relax.op.reshape(together, [batch, channels * size**2, height // size, width // size])
 
 
-def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Replaces a convolution's `SAME` by explicit padding; TVM's converter would pad in a separate kernel."""
+def _convolution(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    """Convert a convolution that is a Fourier transform. Replace another one's `SAME` by explicit padding, for which TVM's converter would
+    make a kernel.
+    """
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
-        return None
+        return spectral_convolution(inputs, attrs, opset)
     image, kernel = (shape_of(tensor)[2:] for tensor in inputs[:2])
     strides, dilations = (attrs.get(name, (1,) * len(image)) for name in ("strides", "dilations"))
     attrs.update(auto_pad=b"NOTSET", pads=tuple(same_pads(image, kernel, strides, dilations, odd_first=mode == "SAME_LOWER")))
@@ -253,7 +255,7 @@ CONVERTERS: dict[str, Converter] = {
     "AveragePool": average_pool,
     "Celu": celu,
     "Clip": _clip,
-    "Conv": _explicit_padding,
+    "Conv": _convolution,
     "ConvTranspose": explicit_transposed,
     "DFT": dft,
     "Dropout": dropout,
