@@ -16,12 +16,12 @@ from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import Node
 from tvmmobile.graph.passes.canonical_names import block_names, canonical_names
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.function import apply_trace, kernel_function
 from tvmmobile.schedules import template_named
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.fallback import FallbackSpace
+from tvmmobile.tuning.search.fallback import FallbackSpace, stores_of
 
 IMAGE = (1, 3, 9, 9)
 
@@ -50,6 +50,18 @@ def test_a_record_fits_an_equal_function_of_another_network(tmp_path: Path) -> N
     assert (choice.schedule, choice.price.latency_us) == (trace, 5.0)
     kernels = [kernel_function(task, choice.schedule, node.function) for node in (here, there)]
     assert kernels[0].script() == kernels[1].script()
+
+
+def test_no_sample_computes_a_sum_again_for_each_element() -> None:
+    class Centred(nn.Module):
+        """All elements less their mean, which is one loop in front of another."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image - image.mean((1, 2, 3), keepdim=True)
+
+    node = reduction_in(seeded(*unit(3, 8, 3, 2), Centred()))
+    traces = FallbackSpace(Task((node.layer,)), node.function, HOST).members(4)
+    assert all(stores_of(apply_trace(trace, node.function).body) <= 8 * stores_of(node.function.body) for trace in traces) and traces
 
 
 def test_an_estimate_chooses_where_nothing_is_measured(tmp_path: Path) -> None:

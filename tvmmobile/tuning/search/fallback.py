@@ -21,6 +21,8 @@ from tvmmobile.kernels.serial import TraceSchedule
 _FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
 #: Random draws per wanted schedule; postprocessing rejects some, and small spaces repeat.
 _DRAWS = 8
+#: How often a schedule may store what the loops as they are store once: it computes little again, not a whole sum for each element.
+_MOST_STORES = 8
 _UNCHANGED = TraceSchedule("[[],[]]")
 
 
@@ -98,6 +100,8 @@ class FallbackSpace:
             state.unannotate(state.get_sblock("root"), "meta_schedule.parallel")
         if not all(postprocessor.apply(state) for postprocessor in self._postprocessors):
             return None
+        if stores_of(state.mod["main"].body) > _MOST_STORES * stores_of(self._module["main"].body):
+            return None
         schedule = TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
         return schedule if self._replays(schedule) else None
 
@@ -110,6 +114,18 @@ class FallbackSpace:
         except InternalError:
             return False
         return True
+
+
+def stores_of(statement: Any, times: int = 1) -> int:
+    """Count the stores that a statement does; the body of a loop of computed length counts once."""
+    from tvm import tirx
+
+    if isinstance(statement, tirx.BufferStore):
+        return times
+    if isinstance(statement, tirx.For):
+        times *= int(getattr(statement.extent, "value", 1))
+    inner = [getattr(statement, name, None) for name in ("body", "block", "init", "then_case", "else_case")]
+    return sum(stores_of(part, times) for part in (*inner, *getattr(statement, "seq", ())) if part is not None)
 
 
 def _plain(value: Any) -> Any:
