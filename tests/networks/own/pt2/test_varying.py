@@ -90,7 +90,7 @@ def high_scores(boxes: torch.Tensor, scores: torch.Tensor) -> Tensors:
 
 
 def places(boxes: torch.Tensor, scores: torch.Tensor) -> Tensors:
-    kinds, found = torch.where(scores > 0.5)
+    kinds, found = torch.where(scores > 2.0)
     high = (scores[1] > 0.0).nonzero()[:, 0]
     return {
         "scores": scores[kinds, found],
