@@ -179,16 +179,17 @@ def _matrix(extent: int, parts: int, factors: Array) -> Array:
 
 
 def power_spectrum(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    """Convert `ReduceSumSquare` of pairs, such as complex numbers, to one kernel, together with what makes them: no sum over an axis."""
+    """Convert `ReduceSumSquare` of complex numbers `[…, 2]` to one kernel, together with what makes them: no sum over an axis, no layer."""
     from tvm import relax
 
     op, data, shape = relax.op, inputs[0], shape_of(inputs[0])
     axes = numbers_of(inputs[1]) if len(inputs) > 1 else attrs.get("axes")
-    if axes is None or len(axes) != 1 or len(shape) < 2 or shape[axis := int(axes[0]) % len(shape)] != 2:
+    last = len(shape) - 1
+    if axes is None or last < 1 or shape[last] != 2 or [int(axis) % len(shape) for axis in axes] != [last]:
         return over_no_axis("square")(inputs, attrs, opset)
-    real, imaginary = (op.strided_slice(data, [axis], [part], [part + 1]) for part in range(2))
+    real, imaginary = (op.strided_slice(data, [last], [part], [part + 1]) for part in range(2))
     found = op.add(op.multiply(real, real), op.multiply(imaginary, imaginary))
-    return found if attrs.get("keepdims", 1) else op.reshape(found, [*shape[:axis], *shape[axis + 1 :]])
+    return found if attrs.get("keepdims", 1) else op.reshape(found, shape[:-1])
 
 
 def has_rough_transform(graph: Any) -> bool:
