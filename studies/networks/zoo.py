@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import statistics
 import sys
 import tomllib
@@ -153,6 +154,7 @@ def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
     given = [(f"--{name}", text) for name in ("resolution", "dtype") if (text := getattr(file, name))]
     given += [("--shape", shape) for shape in file.shape] + [("--value", value) for value in file.value]
     more = [word for pair in given for word in pair]
+    shutil.rmtree(out_of(model), ignore_errors=True)  # of an earlier try, perhaps in another precision
     outcome = tried(model, options.device, options.trials, options.threads, more)
     own, why = None, ""
     if not outcome.message:
