@@ -158,7 +158,7 @@ def test_a_layer_that_a_pass_makes_wrong_is_named(
     monkeypatch.setattr(passes, "compare_booleans", wrong)
     message = refused(job_of(two_convolutions(tmp_path), device, precision=precision))
     assert re.search(
-        r"; the first value that the imported network does not have is that of layer dw_8x8_6_\S+ \(node 2\): a graph pass is wrong\.$",
+        r"; the first value that the imported network does not have is that of layer pw_8x8_4x6_\S+ \(node 1\): a graph pass is wrong\.$",
         message,
     ), message
 
