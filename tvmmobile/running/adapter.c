@@ -81,11 +81,10 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
   Describe describe = library ? (Describe)function_of(library, prefix, "describe") : NULL;
   StateBytes bytes_of = library ? (StateBytes)function_of(library, prefix, "state_bytes") : NULL;
   if (!init || !run_library || !describe) return answer(result, -1);
-  if (bytes_of) {
-    reset_library = (Reset)function_of(library, prefix, "reset");
-    state_bytes = bytes_of();
-    state = aligned_alloc(64, state_bytes);
-  }
+  free(state);
+  reset_library = bytes_of ? (Reset)function_of(library, prefix, "reset") : NULL;
+  state_bytes = bytes_of ? bytes_of() : 0;
+  state = bytes_of ? aligned_alloc(64, state_bytes) : NULL;
   description = describe();
   tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number};
   return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
