@@ -111,9 +111,9 @@ class _Reading:
         layer = None if written is None else self.steps[written].layer
         assert layer is None or isinstance(layer, Rounding)
         sources = self._sources(step)
-        if stored := self._input_stored(step):
-            (number,) = self.steps[next(source for source in step.sources if isinstance(source, int))].sources
-            direct = self._made(replace(step, sources=(number, *sources[1:])), first, layer, others, given, stored)
+        if (stored := self._input_stored(step)) is not None:
+            number, kind = stored
+            direct = self._made(replace(step, sources=(number, *sources[1:])), first, layer, others, given, kind)
             if self.accepts(direct.layer):
                 return self._taken(direct, written)
         found = self._made(replace(step, sources=sources), first, layer, others, given)
@@ -128,15 +128,17 @@ class _Reading:
         readers = self.flow.readers.get(step.number, ())
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
-    def _input_stored(self, step: Step) -> str:
-        """Return the type that stores an input of the network, if the step reads it as integers or rounded to all 256 of them, which its
-        kernel can do itself; "" for other steps.
+    def _input_stored(self, step: Step) -> tuple[int, str] | None:
+        """Return the number of a network input and the type that stores it, if the step reads it as integers or rounded to all 256 of
+        them, which its kernel can do itself; `None` for other steps.
         """
         (first, *_) = (source for source in step.sources if isinstance(source, int))
         layer = self._rounding(first)
         if layer is None or not reads_input(self.steps[first]) or (layer.low, layer.high) != (LOWEST, HIGHEST):
-            return ""
-        return layer.stored or FLOAT32.name
+            return None
+        (number,) = self.steps[first].sources
+        assert isinstance(number, int)
+        return number, layer.stored or FLOAT32.name
 
     def _made(
         self, step: Step, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None, stored: str = FLOAT32.name

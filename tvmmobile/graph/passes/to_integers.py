@@ -161,8 +161,8 @@ class _Rewriting(Recognising):
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
         """The integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
         stored = self.stored.get(source)
-        if source in self.of_layers or (stored is not None and _holds(stored, layer)):
-            self.stored[variable] = self.stored[source]
+        if stored is not None and (source in self.of_layers or _holds(stored, layer)):
+            self.stored[variable] = stored
             return self.replaced[source]
         if layer.stored:
             known = self.stored if layer.stored == INT8.name else self.unrounded

@@ -99,8 +99,6 @@ def _importer() -> Any:
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             convert = CONVERTERS.get(op_name)
             converted = convert(inputs, attrs, opset) if convert else None
-            if op_name == "Cast":
-                converted = _bounded_cast(self.bb, inputs[0], attrs["to"])
             if converted is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             return self.bb.normalize(converted)
@@ -112,17 +110,17 @@ def _importer() -> Any:
     return Importer
 
 
-def _bounded_cast(builder: Any, data: Any, to: int) -> Any:
+def _bounded_cast(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert a `Cast` to integers of 8 or 16 bits of what bounds keep in range; `None` for others, which TVM's converter makes wrap."""
     from onnx import helper
     from tvm import relax
 
-    kind = helper.tensor_dtype_to_np_dtype(to)
+    kind = helper.tensor_dtype_to_np_dtype(attrs["to"])
     if kind.kind not in "iu" or kind.itemsize > 2:
         return None
-    low, high, value = -np.inf, np.inf, data
+    low, high, value = -np.inf, np.inf, inputs[0]
     while True:
-        call = builder.lookup_binding(value) if isinstance(value, relax.Var) else value
+        call = relax.BlockBuilder.current().lookup_binding(value) if isinstance(value, relax.Var) else value
         operator = operator_of(call)
         numbers = numbers_of(call.args[1]) if operator in ("relax.maximum", "relax.minimum") else None
         if numbers is None:
@@ -130,7 +128,7 @@ def _bounded_cast(builder: Any, data: Any, to: int) -> Any:
         low, high = (max(low, numbers.min()), high) if operator == "relax.maximum" else (low, min(high, numbers.max()))
         value = call.args[0]
     bounds = np.iinfo(kind)
-    return relax.op.astype(data, str(kind)) if bounds.min <= low and high <= bounds.max else None
+    return relax.op.astype(inputs[0], str(kind)) if bounds.min <= low and high <= bounds.max else None
 
 
 def _is_empty(attribute: Any) -> bool:
@@ -253,6 +251,7 @@ def _shape(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention,
     "AveragePool": average_pool,
+    "Cast": _bounded_cast,
     "Celu": celu,
     "Clip": _clip,
     "Conv": _convolution,

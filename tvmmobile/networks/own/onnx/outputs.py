@@ -14,13 +14,23 @@ def with_plain_outputs(model: Any) -> Any:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    computed = {name for node in model.graph.node for name in node.output}
+
+    def forms(output: Any) -> tuple[bool, bool]:
+        """Whether it is computed as booleans, and whether as a number without dimensions."""
+        kind = output.type.tensor_type
+        there = output.name in computed
+        return there and kind.elem_type == TensorProto.BOOL, there and kind.HasField("shape") and not kind.shape.dim
+
+    if not any(any(forms(output)) for output in model.graph.output):
+        return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    graph, found = changed.graph, {name for node in model.graph.node for name in node.output}
+    graph = changed.graph
     for output in graph.output:
         kind, name, inner = output.type.tensor_type, output.name, f"{output.name}/returned"
-        is_boolean, is_number = kind.elem_type == TensorProto.BOOL, kind.HasField("shape") and not kind.shape.dim
-        if name not in found or not (is_boolean or is_number):
+        is_boolean, is_number = forms(output)
+        if not (is_boolean or is_number):
             continue
         for names in (names for part in graphs_of(graph) for node in part.node for names in (node.input, node.output)):
             names[:] = [inner if one == name else one for one in names]

@@ -18,33 +18,22 @@ _FATAL = 4
 
 
 @contextmanager
-def _without_sigmoids(model: Any) -> Iterator[set[int]]:
-    """Let a model return what outputs are sigmoids of; gives the places of those outputs."""
+def _returning_logits(model: Any) -> Iterator[dict[str, str]]:
+    """Let a model also return what outputs are sigmoids of; gives the names of that by those of the outputs."""
     from onnx import TensorProto, helper
 
     graph = model.graph
-    given, names = list(graph.output), {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-    sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Sigmoid" and node.domain in STANDARD}
-    places = {
-        place: helper.make_tensor_value_info(sources[value.name], TensorProto.FLOAT, None)
-        for place, value in enumerate(given)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT and sources.get(value.name, value.name) not in names
-    }
-    outputs = [places.get(place, value) for place, value in enumerate(given)]
+    reals = {value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    given = {value.name for value in (*graph.input, *graph.initializer)}
+    nodes = [node for node in graph.node if node.op_type == "Sigmoid" and node.domain in STANDARD]
+    logits = {node.output[0]: node.input[0] for node in nodes if node.output[0] in reals and node.input[0] not in given}
+    count, known = len(graph.output), {value.name for value in graph.output}
+    more = [name for name in dict.fromkeys(logits.values()) if name not in known]
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in more)
     try:
-        if len({value.name for value in outputs}) == len(outputs):
-            _set_outputs(graph, outputs)
-            yield set(places)
-        else:
-            yield set()
+        yield logits
     finally:
-        _set_outputs(graph, given)
-
-
-def _set_outputs(graph: Any, values: Sequence[Any]) -> None:
-    copies = [type(value).FromString(value.SerializeToString()) for value in values]
-    del graph.output[:]
-    graph.output.extend(copies)
+        del graph.output[count:]
 
 
 def _sigmoid(values: Array) -> Array:
@@ -77,11 +66,14 @@ def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = run_options.log_severity_level = _FATAL
-    with _without_sigmoids(model) as sigmoids:
+    names = [value.name for value in model.graph.output]
+    with _returning_logits(model) as logits:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
+    wanted = list(dict.fromkeys(logits.get(name, name) for name in names))
+
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
-        outputs = session.run(None, dict(zip(inputs, given, strict=True)), run_options)
-        return tuple(_sigmoid(output) if place in sigmoids else output for place, output in enumerate(outputs))
+        found = dict(zip(wanted, session.run(wanted, dict(zip(inputs, given, strict=True)), run_options), strict=True))
+        return tuple(_sigmoid(found[logits[name]]) if name in logits else found[name] for name in names)
 
     return f"ONNX Runtime {onnxruntime.__version__}", compute
