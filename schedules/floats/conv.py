@@ -59,7 +59,8 @@ class Conv(Template):
         def fits(knobs: Knobs) -> bool:
             return good_tile(task.machine, task.lanes, knobs["rows"], knobs["columns"], layer.out_width, channels)
 
-        return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "order": 1, "axis": 0})
+        first = {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "order": int(not _reads_once(task, layer)), "axis": 0}
+        return Space(self.name, self.version, options, fits, first)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
@@ -105,6 +106,13 @@ class Conv(Template):
                     for start in range(0, depth, block):
                         pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
         return [np.concatenate(pieces), *pack_constants(parameters[0], task.lanes)]
+
+
+def _reads_once(task: Task, layer: Conv2d) -> bool:
+    """Return whether weights stay in the second-level cache, but a thread's part of the image does not: each panel would read it again."""
+    image = layer.height * layer.width * layer.in_channels // task.threads
+    bytes_each, cache = task.precision.bytes, task.machine.l2_bytes
+    return bytes_each * image > cache and 2 * bytes_each * math.prod(layer.weight_shape) <= cache
 
 
 def _part_channels(layer: Conv2d) -> int:

@@ -33,7 +33,7 @@ from support.c_libraries import (
     pointers,
     write_host_library,
 )
-from support.small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
+from support.small_networks import HOST, kernels_of, prepared, run_lowered, seeded, two_blocks
 from torch import nn
 
 from tvmmobile.graph.layers import Array
@@ -311,6 +311,22 @@ def test_parts_of_one_kernel_share_what_lies_between_them(tmp_path: Path) -> Non
     for threads in range(1, MOST + 1):
         instance = library.instance(Options(threads))
         assert same_bits(library.run(instance, [image]), expected) and library.c.net_free(instance) == OK
+
+
+def test_an_edge_that_names_what_it_reads_is_a_part_of_its_own(tmp_path: Path) -> None:
+    """SiLU names the sums of the first row, which is apart from the loop over the others that threads share."""
+    made = built(seeded(nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU()), tmp_path, MOST)
+    counts = []
+
+    def in_turn(_: Any, work: Callable[[Any, int], None], data: Any, count: int) -> None:
+        counts.append(count)
+        for number in range(count):
+            work(data, number)
+
+    library = CLibrary(made.path)
+    pool = PARALLEL(in_turn)
+    assert same_bits(library.run(library.instance(Options(MOST, parallel=pool)), [made.image]), made.expected)
+    assert counts == [MOST, MOST]  # the layer, and what transposes its output
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:

@@ -114,14 +114,15 @@ class _Cut:
         self.shared, self.own = _Memory("shared"), _Memory("own")
         self._symbol, self._parameters, self._packed = symbol, parameters, packed
         wrappers, statements = _unwrapped(_compute_body(packed.body))
-        if any(_is_parallel(statement) for statement in statements) and not any(_reads(statement) for statement in statements):
-            self._cut(wrappers, statements)
+        own = _own_names(statements)
+        if any(_is_parallel(statement) for statement in statements) and own is not None:
+            self._cut(wrappers, statements, own)
         else:
             body = _sequence([_replaced(statement, self.shared.declared) for statement in statements])
             self._add(wrappers, [], body, 0)
 
-    def _cut(self, wrappers: Sequence[Any], statements: Sequence[Any]) -> None:
-        """Make a part of every parallel loop, and of all between two of them; each repeats the declarations before it."""
+    def _cut(self, wrappers: Sequence[Any], statements: Sequence[Any], own: set[Any]) -> None:
+        """Make a part of every parallel loop, and of all between two of them; each repeats the declarations before it but its `own`."""
         from tvm import tirx
 
         declared: list[Any] = []
@@ -130,7 +131,7 @@ class _Cut:
             if statement is not None and not _is_parallel(statement):
                 serial.append(self._outside(statement))
                 continue
-            names = [each for each in serial if isinstance(each, tirx.DeclBuffer | tirx.Bind)]
+            names = [each for each in serial if isinstance(each, tirx.DeclBuffer) or (isinstance(each, tirx.Bind) and each.var not in own)]
             if any(not isinstance(each, tirx.DeclBuffer | tirx.Bind | tirx.AllocBuffer) for each in serial):
                 self._add(wrappers, declared, _sequence(serial), 0)
             declared += names
@@ -205,11 +206,23 @@ def _is_parallel(statement: Any) -> bool:
     return isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL
 
 
-def _reads(statement: Any) -> bool:
-    """Return whether a statement reads a buffer, which a part may write, so that it cannot be repeated in another part."""
+def _own_names(statements: Sequence[Any]) -> set[Any] | None:
+    """Return the names of what is read from buffers, and of what follows from it: another part, which might write there, cannot repeat
+    them. `None` if a part uses such a name of an earlier one; the kernel cannot be cut.
+    """
     from tvm import tirx
 
-    return isinstance(statement, tirx.Bind) and "[" in str(statement.value)
+    part, places = 0, dict[Any, int]()
+    for statement in statements:
+        loop = _is_parallel(statement)
+        part += loop
+        used = [places[name] for name in tirx.analysis.undefined_vars(statement) if name in places] if places else []
+        if any(place != part for place in used):
+            return None
+        if isinstance(statement, tirx.Bind) and (used or "[" in str(statement.value)):
+            places[statement.var] = part
+        part += loop
+    return set(places)
 
 
 def _replaced(statement: Any, declared: Callable[[Any], Any]) -> Any:
