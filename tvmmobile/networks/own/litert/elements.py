@@ -36,7 +36,7 @@ def row(
         if callable(onnx):
             made = onnx(into, operator, *names)
         else:
-            attributes = {name: getattr(given, option)() for name, option in options.items()}
+            attributes = {name: getattr(given, option) for name, option in options.items()}
             made = into.emit(onnx, [*names, *map(into.real, numbers)], **attributes)
         into.write(operator.outputs[0], into.activated(made, operator), in_front, read[0] if is_exact else None)
 
@@ -93,7 +93,7 @@ def gelu(into: Translation, operator: LiteRtOperator, data: str) -> str:
     def by(operation: str, one: str, other: float) -> str:
         return into.emit(operation, [one, into.real(other)])
 
-    if operator.options is not None and operator.options.Approximate():
+    if operator.options is not None and operator.options.approximate:
         cube = into.emit("Mul", [data, square(into, operator, data)])
         inner = by("Mul", into.emit("Add", [data, by("Mul", cube, 0.044715)]), math.sqrt(2 / math.pi))
         curve = into.emit("Tanh", [inner])
@@ -104,7 +104,7 @@ def gelu(into: Translation, operator: LiteRtOperator, data: str) -> str:
 
 def softmax(into: Translation, operator: LiteRtOperator, data: str) -> str:
     """Append `SOFTMAX` of a multiple, along the last dimension."""
-    factor = float(operator.options.Beta())
+    factor = float(operator.options.beta)
     return into.emit("Softmax", [data if factor == 1.0 else into.emit("Mul", [data, into.real(factor)])])
 
 
@@ -116,13 +116,13 @@ def unit_length(into: Translation, _operator: LiteRtOperator, data: str) -> str:
 
 def local_response_norm(into: Translation, operator: LiteRtOperator, data: str) -> str:
     """Append `LOCAL_RESPONSE_NORMALIZATION`, whose factor is that of each square; ONNX's is that of their mean."""
-    options, size = operator.options, 2 * operator.options.Radius() + 1
-    return into.emit("LRN", [data], size=size, alpha=options.Alpha() * size, beta=options.Beta(), bias=options.Bias())
+    options, size = operator.options, 2 * operator.options.radius + 1
+    return into.emit("LRN", [data], size=size, alpha=options.alpha * size, beta=options.beta, bias=options.bias)
 
 
 def products(into: Translation, operator: LiteRtOperator, *matrices: str) -> str:
     """Append `BATCH_MATMUL`: of the last two dimensions, turned if `AdjX` or `AdjY` says so."""
-    names, turned = list(matrices), (operator.options.AdjX(), operator.options.AdjY())
+    names, turned = list(matrices), (operator.options.adjX, operator.options.adjY)
     for place, number in enumerate(operator.inputs):
         rank = len(into.tensor(number).shape)
         if turned[place]:
@@ -132,9 +132,9 @@ def products(into: Translation, operator: LiteRtOperator, *matrices: str) -> str
 
 def gather(into: Translation, operator: LiteRtOperator, data: str, places: str) -> str:
     """Append `GATHER` along one axis."""
-    if operator.options is not None and operator.options.BatchDims():
+    if operator.options is not None and operator.options.batchDims:
         raise UserError("the network has GATHER with batch dimensions, which is not supported.", SIMPLER)
-    return into.emit("Gather", [data, places], axis=0 if operator.options is None else int(operator.options.Axis()))
+    return into.emit("Gather", [data, places], axis=0 if operator.options is None else int(operator.options.axis))
 
 
 def gather_nd(into: Translation, _operator: LiteRtOperator, data: str, places: str) -> str:

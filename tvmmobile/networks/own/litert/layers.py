@@ -8,7 +8,7 @@ import numpy as np
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
 from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, Translator
-from tvmmobile.networks.own.onnx.pads import halved, same_pads
+from tvmmobile.networks.own.onnx.pools import halved, same_pads
 from tvmmobile.system.errors import UserError
 
 #: `Padding` of windows that reach over the edges.
@@ -21,14 +21,14 @@ def convolution(into: Translation, operator: LiteRtOperator) -> None:
     options, (_, height, width, channels) = operator.options, into.tensor(data).shape
     data, pads = into.padded.get(data, (data, [0, 0, 0, 0]))
     shape = into.value(weight).shape
-    strides = options.StrideH(), options.StrideW()
-    dilations = max(options.DilationHFactor(), 1), max(options.DilationWFactor(), 1)
+    strides = options.strideH, options.strideW
+    dilations = max(options.dilationHFactor, 1), max(options.dilationWFactor, 1)
     if operator.kind == "CONV_2D":
         kernel, groups = into.weight(weight, TO_FRONT), channels // shape[3]
     else:
         kernel, groups = into.weight(weight, (3, 0, 1, 2)), channels
     inputs = [into.read(data, True), kernel, *_given(into, bias)]
-    if options.Padding() == _SAME:
+    if options.padding == _SAME:
         pads = [one + other for one, other in zip(pads, same_pads((height, width), shape[1:3], strides, dilations), strict=True)]
     made = into.emit("Conv", inputs, strides=strides, dilations=dilations, group=groups, pads=pads, kernel_shape=shape[1:3])
     into.write(operator.outputs[0], into.activated(made, operator), True)
@@ -37,7 +37,7 @@ def convolution(into: Translation, operator: LiteRtOperator) -> None:
 def transposed_convolution(into: Translation, operator: LiteRtOperator) -> None:
     """`TRANSPOSE_CONV`: weights O, height, width, I; the first input is the output's shape."""
     wanted, weight, data, *bias = operator.inputs
-    shape, strides = into.value(weight).shape, (operator.options.StrideH(), operator.options.StrideW())
+    shape, strides = into.value(weight).shape, (operator.options.strideH, operator.options.strideW)
     inputs = [into.read(data, True), into.weight(weight, (3, 0, 1, 2)), *_given(into, bias)]
     extents = zip(into.tensor(data).shape[1:3], shape[1:3], strides, into.value(wanted).tolist()[1:3], strict=True)
     surplus = [(small - 1) * stride + size - extent for small, size, stride, extent in extents]
@@ -50,7 +50,7 @@ def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
     """`FULLY_CONNECTED`: weights O, I."""
     data, weight, *bias = operator.inputs
     shape, out = into.value(weight).shape, into.tensor(operator.outputs[0]).shape
-    if operator.options is not None and operator.options.WeightsFormat():
+    if operator.options is not None and operator.options.weightsFormat:
         raise UserError("the network has shuffled weights of FULLY_CONNECTED, which are not supported.", SIMPLER)
     source = into.in_order(data)
     if len(into.tensor(data).shape) != 2:
@@ -71,8 +71,8 @@ def pool(onnx: str) -> Translator:
 
     def translate(into: Translation, operator: LiteRtOperator) -> None:
         (data,), options = operator.inputs, operator.options
-        kernel, strides = (options.FilterHeight(), options.FilterWidth()), (options.StrideH(), options.StrideW())
-        pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.Padding() == _SAME else [0, 0, 0, 0]
+        kernel, strides = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
+        pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.padding == _SAME else [0, 0, 0, 0]
         made = into.emit(onnx, [into.read(data, True)], kernel_shape=kernel, strides=strides, pads=pads)
         into.write(operator.outputs[0], into.activated(made, operator), True, data if onnx == "MaxPool" else None)
 
@@ -84,7 +84,7 @@ def reduction(onnx: str) -> Translator:
 
     def translate(into: Translation, operator: LiteRtOperator) -> None:
         data, which = operator.inputs
-        rank, keep = len(into.tensor(data).shape), bool(operator.options is not None and operator.options.KeepDims())
+        rank, keep = len(into.tensor(data).shape), bool(operator.options is not None and operator.options.keepDims)
         axes = sorted(into.axes(which, rank))
         front = rank == 4 and (keep or axes in ([1, 2], [1, 2, 3]))
         places = sorted(TO_LAST[axis] for axis in axes) if front else axes

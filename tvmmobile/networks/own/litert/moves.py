@@ -1,4 +1,4 @@
-"""Translates LiteRT's operators that move, repeat, add or drop elements to ONNX."""
+"""Translates LiteRT's operators that move, select, repeat, add or drop elements to ONNX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pad(into: Translation, operator: LiteRtOperator) -> None:
 def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
     """`MIRROR_PAD` without the border itself."""
     data, widths = operator.inputs
-    if operator.options.Mode() != 0:
+    if operator.options.mode != 0:
         raise UserError("the network has MIRROR_PAD that repeats the border, which is not supported.", SIMPLER)
     pads, front = _border(into, data, widths)
     into.write(operator.outputs[0], into.emit("Pad", [into.read(data, front), into.integers(*pads)], mode="reflect"), front, data)
@@ -55,7 +55,7 @@ def transpose(into: Translation, operator: LiteRtOperator) -> None:
 def concatenation(into: Translation, operator: LiteRtOperator) -> None:
     """`CONCATENATION`."""
     out = into.tensor(operator.outputs[0])
-    front, axis = len(out.shape) == 4, operator.options.Axis() % len(out.shape)
+    front, axis = len(out.shape) == 4, operator.options.axis % len(out.shape)
     names = [into.read(number, front) for number in operator.inputs]
     made = into.activated(into.emit("Concat", names, axis=TO_LAST[axis] if front else axis), operator)
     same = all(same_grid(into.tensor(number), out) for number in operator.inputs)
@@ -64,7 +64,7 @@ def concatenation(into: Translation, operator: LiteRtOperator) -> None:
 
 def pack(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `PACK`: tensors of one shape side by side along another dimension."""
-    rank, axis = len(into.tensor(operator.outputs[0]).shape), operator.options.Axis()
+    rank, axis = len(into.tensor(operator.outputs[0]).shape), operator.options.axis
     parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
     into.write(operator.outputs[0], into.emit("Concat", parts, axis=axis % rank), False)
 
@@ -73,7 +73,7 @@ def unpack(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `UNPACK`: each place of a dimension, without it."""
     (data,) = operator.inputs
     for place, number in enumerate(operator.outputs):
-        part = into.emit("Gather", [into.read(data, False), into.constant(np.array(place))], axis=operator.options.Axis())
+        part = into.emit("Gather", [into.read(data, False), into.constant(np.array(place))], axis=operator.options.axis)
         into.write(number, part, False, data)
 
 
@@ -102,16 +102,16 @@ def strided_slice(into: Translation, operator: LiteRtOperator) -> None:
     """`STRIDED_SLICE` forwards, with masks for the whole of a dimension and for dimensions that are left out."""
     data, options = operator.inputs[0], operator.options
     begins, ends, steps = (into.value(number).tolist() for number in operator.inputs[1:4])
-    if options.Offset():
+    if options.offset:
         ends = [begin + length for begin, length in zip(begins, ends, strict=True)]
-    if options.EllipsisMask() or options.NewAxisMask() or min(steps) < 1:
+    if options.ellipsisMask or options.newAxisMask or min(steps) < 1:
         raise UserError("the network has a STRIDED_SLICE with new dimensions or backwards, which is not supported.", SIMPLER)
     for place, extent in enumerate(into.tensor(data).shape):
-        if options.BeginMask() >> place & 1:
+        if options.beginMask >> place & 1:
             begins[place] = 0
-        if options.ShrinkAxisMask() >> place & 1:
+        if options.shrinkAxisMask >> place & 1:
             ends[place] = begins[place] + 1 or extent
-        elif options.EndMask() >> place & 1:
+        elif options.endMask >> place & 1:
             ends[place] = extent
     _cut(into, operator, begins, ends, steps)
 
@@ -133,7 +133,7 @@ def resize(mode: str) -> Translator:
         data, size = operator.inputs
         batch, _, _, channels = into.tensor(data).shape
         height, width = into.value(size).tolist()
-        corners, centres = operator.options.AlignCorners(), operator.options.HalfPixelCenters()
+        corners, centres = operator.options.alignCorners, operator.options.halfPixelCenters
         rule = "align_corners" if corners else "half_pixel" if centres else "asymmetric"
         # Of pixel centres, LiteRT rounds ⌊(i + ½) · in / out⌋.
         nearest = ("round_prefer_ceil" if corners or centres else "floor") if mode == "nearest" else "round_prefer_floor"
@@ -166,3 +166,49 @@ def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners
     for axis, pixels in enumerate(chosen, 2):
         made = into.emit("Gather", [made, into.integers(*map(int, pixels))], axis=axis)
     return made
+
+
+def select(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `SELECT`, where a vector chooses along the first dimension."""
+    condition, *others = operator.inputs
+    chosen, rank = into.read(condition, False), len(into.tensor(operator.outputs[0]).shape)
+    if len(into.tensor(condition).shape) == 1 and rank > 1:
+        chosen = into.emit("Reshape", [chosen, into.integers(-1, *[1] * (rank - 1))])
+    into.write(operator.outputs[0], into.emit("Where", [chosen, *(into.read(number, False) for number in others)]), False)
+
+
+def reverse(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `REVERSE_V2`."""
+    data, which = operator.inputs
+    shape, made = into.tensor(data).shape, into.read(data, False)
+    for axis in into.axes(which, len(shape)):
+        made = into.emit("Gather", [made, into.integers(*reversed(range(shape[axis])))], axis=axis)
+    into.write(operator.outputs[0], made, False, data)
+
+
+def top_k(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `TOPK_V2`, along the last dimension."""
+    from onnx import helper
+
+    data, count = operator.inputs
+    names = [f"{into.tensor(number).name}/{number}/found" for number in operator.outputs]
+    inputs = [into.read(data, False), into.integers(int(into.value(count)))]
+    into.nodes.append(helper.make_node("TopK", inputs, names, axis=-1))
+    into.write(operator.outputs[0], names[0], False, data)
+    into.write(operator.outputs[1], into.cast(names[1], into.tensor(operator.outputs[1]).dtype), False)
+
+
+def one_hot(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `ONE_HOT`."""
+    places, depth, on, off = operator.inputs
+    values = np.stack([np.ravel(into.value(off))[0], np.ravel(into.value(on))[0]])
+    inputs = [into.cast(into.read(places, False), np.int64), into.integers(int(into.value(depth))), into.constant(values)]
+    into.write(operator.outputs[0], into.emit("OneHot", inputs, axis=int(operator.options.axis)), False)
+
+
+def repeated(into: Translation, operator: LiteRtOperator) -> None:
+    """Translate `TILE`, and `BROADCAST_TO` and `FILL` to the shape that the file has."""
+    data, shape = operator.inputs if operator.kind != "FILL" else reversed(operator.inputs)
+    operation, numbers = ("Tile", into.value(shape)) if operator.kind == "TILE" else ("Expand", into.tensor(operator.outputs[0]).shape)
+    made = into.emit(operation, [into.read(data, False), into.integers(*map(int, numbers))])
+    into.write(operator.outputs[0], made, False, data)

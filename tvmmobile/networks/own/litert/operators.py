@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.own.litert import choices, elements, layers, moves
-from tvmmobile.networks.own.litert.constants import with_whole_constants
+from tvmmobile.networks.own.litert import elements, layers, moves
 from tvmmobile.networks.own.litert.detection import POSTPROCESS, detections
 from tvmmobile.networks.own.litert.elements import row
 from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtOperator
@@ -28,16 +28,16 @@ OPERATORS: Mapping[str, Translator] = {
     "ARG_MIN": layers.index_of("ArgMin"),
     "AVERAGE_POOL_2D": layers.pool("AveragePool"),
     "BATCH_MATMUL": row(elements.products, front=False),
-    "BROADCAST_TO": choices.repeated,
+    "BROADCAST_TO": moves.repeated,
     "CAST": row(elements.cast),
     "CONCATENATION": moves.concatenation,
     "CONV_2D": layers.convolution,
-    "CUMSUM": row("CumSum", front=False, exclusive="Exclusive", reverse="Reverse"),
+    "CUMSUM": row("CumSum", front=False, exclusive="exclusive", reverse="reverse"),
     "DEPTHWISE_CONV_2D": layers.convolution,
-    "DEPTH_TO_SPACE": row("DepthToSpace", front=True, is_exact=True, blocksize="BlockSize"),
+    "DEPTH_TO_SPACE": row("DepthToSpace", front=True, is_exact=True, blocksize="blockSize"),
     "DEQUANTIZE": row(lambda _into, _operator, data: data, is_exact=True),
     "EXPAND_DIMS": moves.reshape,
-    "FILL": choices.repeated,
+    "FILL": moves.repeated,
     "FLOOR_DIV": row(elements.floor_division),
     "FLOOR_MOD": row(elements.floor_division),
     "FULLY_CONNECTED": layers.fully_connected,
@@ -47,7 +47,7 @@ OPERATORS: Mapping[str, Translator] = {
     "GREATER_EQUAL": row("GreaterOrEqual"),
     "HARD_SWISH": row("HardSwish"),
     "L2_NORMALIZATION": row(elements.unit_length, front=False),
-    "LEAKY_RELU": row("LeakyRelu", alpha="Alpha"),
+    "LEAKY_RELU": row("LeakyRelu", alpha="alpha"),
     "LESS_EQUAL": row("LessOrEqual"),
     "LOCAL_RESPONSE_NORMALIZATION": row(elements.local_response_norm, front=True),
     "LOGICAL_AND": row("And"),
@@ -61,7 +61,7 @@ OPERATORS: Mapping[str, Translator] = {
     "MINIMUM": row("Min"),
     "MIRROR_PAD": moves.mirror_pad,
     "NOT_EQUAL": row(elements.unequal),
-    "ONE_HOT": choices.one_hot,
+    "ONE_HOT": moves.one_hot,
     "PACK": moves.pack,
     "PAD": moves.pad,
     "PADV2": moves.pad,
@@ -75,14 +75,14 @@ OPERATORS: Mapping[str, Translator] = {
     "RESHAPE": moves.reshape,
     "RESIZE_BILINEAR": moves.resize("linear"),
     "RESIZE_NEAREST_NEIGHBOR": moves.resize("nearest"),
-    "REVERSE_V2": choices.reverse,
+    "REVERSE_V2": moves.reverse,
     "RSQRT": row(elements.inverse_root),
-    "SELECT": choices.select,
+    "SELECT": moves.select,
     "SELECT_V2": row("Where"),
     "SHAPE": row(elements.shape, front=False, sources=0),
     "SLICE": moves.slice_of,
     "SOFTMAX": row(elements.softmax, front=False),
-    "SPACE_TO_DEPTH": row("SpaceToDepth", front=True, is_exact=True, blocksize="BlockSize"),
+    "SPACE_TO_DEPTH": row("SpaceToDepth", front=True, is_exact=True, blocksize="blockSize"),
     "SPLIT": moves.split,
     "SPLIT_V": moves.split,
     "SQUARE": row(elements.square),
@@ -91,8 +91,8 @@ OPERATORS: Mapping[str, Translator] = {
     "STRIDED_SLICE": moves.strided_slice,
     "SUM": layers.reduction("ReduceSum"),
     POSTPROCESS: detections,
-    "TILE": choices.repeated,
-    "TOPK_V2": choices.top_k,
+    "TILE": moves.repeated,
+    "TOPK_V2": moves.top_k,
     "TRANSPOSE": moves.transpose,
     "TRANSPOSE_CONV": layers.transposed_convolution,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": sequence_lstm,
@@ -109,7 +109,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     """
     from onnx import helper, numpy_helper
 
-    network = with_whole_constants(network)
+    network = _with_whole_constants(network)
     into = Translation(network)
     inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
     for number, name in inputs.items():
@@ -133,6 +133,24 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     stored = [numpy_helper.from_array(array, name) for name, array in into.constants.items()]
     graph = helper.make_graph(into.nodes, network.name, described(inputs), described(outputs), stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def _with_whole_constants(network: LiteRtNetwork) -> LiteRtNetwork:
+    """The network with a constant for each operator that makes one: of float16, of scaled integers, or of numbers without their zeros."""
+    tensors, operators = list(network.tensors), []
+    for operator in network.operators:
+        value, source = None, tensors[operator.inputs[0]] if operator.inputs and operator.inputs[0] >= 0 else None
+        if source is not None and source.value is not None:
+            if operator.kind == "DEQUANTIZE" and (source.grid is not None or source.value.dtype.kind == "f"):
+                value = source.real_numbers()
+            elif operator.kind == "DENSIFY":  # the reader has put the zeros in
+                value = source.value
+        if value is None or operator.outputs[0] in network.outputs:
+            operators.append(operator)
+        else:
+            (number,) = operator.outputs
+            tensors[number] = replace(tensors[number], value=value)
+    return replace(network, tensors=tensors, operators=operators)
 
 
 def _read(network: LiteRtNetwork) -> list[LiteRtOperator]:

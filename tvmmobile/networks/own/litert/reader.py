@@ -107,16 +107,16 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
     damaged = UserError(f"{file} is damaged or not a LiteRT file.", _AGAIN)
     if content[4:8] != _MAGIC:
         raise damaged
-    import tflite
+    from ai_edge_litert import schema_py_generated as schema
 
     try:
-        model = tflite.Model.GetRootAsModel(content, 0)
+        model = schema.Model.GetRootAs(content, 0)
         if model.SubgraphsLength() < 1:
             raise damaged
         if model.SignatureDefsLength() > 1:
             raise UserError(f"{file} has {model.SignatureDefsLength()} networks, not one.", "Convert one with a single signature.")
         network = _Reading(file, content, model).network(0)
-        once = [operator.options.InitSubgraphIndex() for operator in network.operators if operator.kind == "CALL_ONCE"]
+        once = [operator.options.initSubgraphIndex for operator in network.operators if operator.kind == "CALL_ONCE"]
         return replace(network, first=tuple(_Reading(file, content, model).network(number) for number in dict.fromkeys(once)))
     except UserError:
         raise
@@ -167,7 +167,7 @@ class _Reading:
                 raise ValueError("no such tensor")
             inputs, outputs = (tuple(places[one] for one in numbers) for numbers in (operator.inputs, operator.outputs))
             if operator.kind in _CALLS and operator.options is not None:
-                self._call(self.model.Subgraphs(operator.options.DecompositionSubgraphIndex()), inputs, outputs, depth)
+                self._call(self.model.Subgraphs(operator.options.decompositionSubgraphIndex), inputs, outputs, depth)
             else:
                 self.operators.append(replace(operator, inputs=inputs, outputs=outputs))
                 check_operators(str(self.file), len(self.operators))
@@ -183,7 +183,7 @@ class _Reading:
 
 def _ends(graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the tensors that a graph takes, and those that it returns."""
-    inputs, outputs = (_numbers(found) for found in (graph.InputsAsNumpy(), graph.OutputsAsNumpy()))
+    inputs, outputs = _numbers(graph.InputsAsNumpy()), _numbers(graph.OutputsAsNumpy())
     if not all(0 <= number < graph.TensorsLength() for number in (*inputs, *outputs)):
         raise ValueError("no such tensor")
     return inputs, outputs
@@ -200,21 +200,21 @@ def _names(model: Any) -> dict[int, str]:
 
 
 def _numbers(found: Any) -> tuple[int, ...]:
-    """A vector of a file; it is 0 where there is none."""
-    return tuple(int(number) for number in found) if isinstance(found, np.ndarray) else ()
+    """A vector of a file; it is 0 or `None` where there is none."""
+    return tuple(map(int, found)) if isinstance(found, np.ndarray) else ()
 
 
-def _tensor(content: bytes, model: Any, tensor: Any) -> LiteRtTensor:
-    shape = _numbers(tensor.ShapeAsNumpy())
-    dtype = _TYPES.get(_type_names().get(tensor.Type(), ""))
-    data = _data(content, model.Buffers(tensor.Buffer()))
-    value, sparsity = None, tensor.Sparsity()
+def _tensor(content: bytes, model: Any, given: Any) -> LiteRtTensor:
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = schema.TensorT.InitFromObj(given)
+    shape, value, dtype = _numbers(tensor.shape), None, _TYPES.get(_names_of("TensorType").get(tensor.type, ""))
+    data = _data(content, model.Buffers(tensor.buffer))
     if dtype is not None and data:
         value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
-        value = value.reshape(shape) if sparsity is None else with_zeros(value, shape, sparsity)
-    name = (tensor.Name() or b"").decode(errors="replace")
-    is_open = any(extent < 0 for extent in _numbers(tensor.ShapeSignatureAsNumpy()))
-    return LiteRtTensor(name, shape, is_open, dtype, value, _grid(tensor.Quantization()))
+        value = value.reshape(shape) if tensor.sparsity is None else with_zeros(value, shape, tensor.sparsity)
+    is_open = any(extent < 0 for extent in _numbers(tensor.shapeSignature))
+    return LiteRtTensor((tensor.name or b"").decode(errors="replace"), shape, is_open, dtype, value, _grid(tensor.quantization))
 
 
 def _data(content: bytes, buffer: Any) -> bytes:
@@ -231,68 +231,31 @@ def _data(content: bytes, buffer: Any) -> bytes:
 
 
 def _grid(quantised: Any) -> Grid | None:
-    if quantised is None or not quantised.ScaleLength():
+    if quantised is None or not _numbers(quantised.scale):
         return None
-    scales = np.asarray(quantised.ScaleAsNumpy(), np.float32)
-    zeros = np.asarray(quantised.ZeroPointAsNumpy(), np.int64) if quantised.ZeroPointLength() else np.zeros(scales.shape, np.int64)
+    scales = np.asarray(quantised.scale, np.float32)
+    zeros = np.zeros(scales.shape, np.int64) if quantised.zeroPoint is None else np.asarray(quantised.zeroPoint, np.int64)
     if zeros.size != scales.size:
         raise ValueError("different numbers of scales and zero points")
-    return Grid(scales, zeros, int(quantised.QuantizedDimension()))
+    return Grid(scales, zeros, int(quantised.quantizedDimension))
 
 
-def _operator(model: Any, operator: Any) -> LiteRtOperator:
-    import tflite
+def _operator(model: Any, given: Any) -> LiteRtOperator:
+    from ai_edge_litert import schema_py_generated as schema
 
-    code = model.OperatorCodes(operator.OpcodeIndex())
-    number = _code(code)
-    kind = _operator_names().get(number, f"operator {number}")
+    operator = schema.OperatorT.InitFromObj(given)
+    code = model.OperatorCodes(operator.opcodeIndex)
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # the older one holds a byte
+    kind = _names_of("BuiltinOperator").get(number, f"operator {number}")
+    options = operator.builtinOptions2 if kind in _CALLS else operator.builtinOptions
     if kind == "CUSTOM":
-        kind = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
-        given = operator.CustomOptionsAsNumpy()
-        return _of_kind(kind, operator, given.tobytes() if isinstance(given, np.ndarray) else b"")
-    union, options = operator.BuiltinOptions(), None
-    made = getattr(tflite, _option_names().get(operator.BuiltinOptionsType(), ""), None)
-    if kind in _CALLS:
-        union, made = operator.BuiltinOptions2(), tflite.StableHLOCompositeOptions
-    if union is not None and made is not None:
-        options = made()
-        options.Init(union.Bytes, union.Pos)
-    return _of_kind(kind, operator, options)
-
-
-def _of_kind(kind: str, operator: Any, options: Any) -> LiteRtOperator:
-    return LiteRtOperator(kind, _numbers(operator.InputsAsNumpy()), _numbers(operator.OutputsAsNumpy()), options)
-
-
-def _code(code: Any) -> int:
-    """An operator's number. It is in one of two fields; the older one holds a byte, and `tflite` reads the other only above 127."""
-    import flatbuffers.number_types as types
-
-    place = code._tab.Offset(10)
-    newer = code._tab.Get(types.Int32Flags, place + code._tab.Pos) if place else 0
-    return max(int(newer), int(code.DeprecatedBuiltinCode()))
+        kind, options = (code.CustomCode() or b"CUSTOM").decode(errors="replace"), bytes(_numbers(operator.customOptions))
+    return LiteRtOperator(kind, _numbers(operator.inputs), _numbers(operator.outputs), options)
 
 
 @functools.cache
-def _operator_names() -> dict[int, str]:
-    import tflite
+def _names_of(enumeration: str) -> dict[int, str]:
+    """The names in one of the enumerations of LiteRT's format, by number."""
+    from ai_edge_litert import schema_py_generated as schema
 
-    return _by_number(tflite.BuiltinOperator)
-
-
-@functools.cache
-def _option_names() -> dict[int, str]:
-    import tflite
-
-    return _by_number(tflite.BuiltinOptions)
-
-
-@functools.cache
-def _type_names() -> dict[int, str]:
-    import tflite
-
-    return _by_number(tflite.TensorType)
-
-
-def _by_number(enumeration: type) -> dict[int, str]:
-    return {number: name for name, number in vars(enumeration).items() if isinstance(number, int)}
+    return {number: name for name, number in vars(getattr(schema, enumeration)).items() if isinstance(number, int)}

@@ -25,8 +25,8 @@ def sequence_lstm(into: Translation, operator: LiteRtOperator) -> None:
         "coupled gates": not set(_INPUT) <= set(given),
         "a projection": bool(set(_PROJECTION) & set(given)),
         "norms": bool(set(_NORMS) & set(given)),
-        "bounds": options.CellClip() != 0,
-        f"activation {options.FusedActivationFunction()}": options.FusedActivationFunction() != _TANH,
+        "bounds": options.cellClip != 0,
+        f"activation {options.fusedActivationFunction}": options.fusedActivationFunction != _TANH,
     }
     if found := [name for name, has in beyond.items() if has]:
         raise UserError(f"the network has UNIDIRECTIONAL_SEQUENCE_LSTM with {', '.join(found)}, which is not supported.", SIMPLER)
@@ -38,10 +38,10 @@ def sequence_lstm(into: Translation, operator: LiteRtOperator) -> None:
     biases = np.concatenate([joined(_BIASES, _GATES), np.zeros((1, states.shape[1]), np.float32)], 1)
     holes = [into.constant(joined(_HOLES, _HOLE_GATES))] if set(_HOLES) <= set(given) else []
     data = into.read(numbers[0], False)
-    if not options.TimeMajor():
+    if not options.timeMajor:
         data = into.emit("Transpose", [data], perm=[1, 0, 2])
     constants = [into.constant(array) for array in (weights, states, biases)]
     missing = [""] * 3 if holes else []
     outputs = into.emit("LSTM", [data, *constants, *missing, *holes], hidden_size=states.shape[2])
     made = into.emit("Squeeze", [outputs, into.integers(1)])
-    into.write(operator.outputs[0], made if options.TimeMajor() else into.emit("Transpose", [made], perm=[1, 0, 2]), False)
+    into.write(operator.outputs[0], made if options.timeMajor else into.emit("Transpose", [made], perm=[1, 0, 2]), False)

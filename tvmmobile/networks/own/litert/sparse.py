@@ -19,24 +19,23 @@ def with_zeros(values: Array, shape: tuple[int, ...], sparsity: Any) -> Array:
     Args:
         values: the numbers that are stored, in the order of the tree's leaves.
         shape: of the constant.
-        sparsity: the file's `SparsityParameters`.
+        sparsity: the file's `SparsityParametersT`.
 
     Raises:
         ValueError: the tree does not fit the shape or the values.
     """
-    order, blocked = (found.astype(np.int64) for found in (sparsity.TraversalOrderAsNumpy(), _vector(sparsity.BlockMapAsNumpy())))
-    levels = [sparsity.DimMetadata(number) for number in range(sparsity.DimMetadataLength())]
+    order, blocked, levels = _vector(sparsity.traversalOrder), _vector(sparsity.blockMap), sparsity.dimMetadata
     rank, most = len(shape), math.prod(shape)
     if len(levels) != len(order) or len(order) != rank + len(blocked) or {*order} != {*range(len(order))} or (np.diff(blocked) < 1).any():
         raise ValueError("a sparse constant whose dimensions are not in order")
     nodes, paths = np.zeros(1, np.int64), np.zeros((1, 0), np.int64)
     for level in levels:
-        if level.Format() == 0:
-            extent = int(level.DenseSize())
+        if level.format == 0:
+            extent = int(level.denseSize)
             counts, found = np.full(len(nodes), extent), np.tile(np.arange(extent), len(nodes) if 0 <= len(nodes) * extent <= most else -1)
             nodes = np.repeat(nodes * extent, counts) + found
         else:
-            segments, indices = _numbers(level, "ArraySegments"), _numbers(level, "ArrayIndices")
+            segments, indices = _vector(level.arraySegments.values), _vector(level.arrayIndices.values)
             begins, counts = segments[nodes], segments[nodes + 1] - segments[nodes]
             if counts.min(initial=0) < 0 or counts.sum() > most:
                 raise ValueError("a sparse constant with too many numbers")
@@ -48,22 +47,11 @@ def with_zeros(values: Array, shape: tuple[int, ...], sparsity: Any) -> Array:
     places = np.empty_like(paths)
     places[:, order] = paths
     for number, dimension in enumerate(blocked):
-        places[:, dimension] = places[:, dimension] * levels[list(order).index(rank + number)].DenseSize() + places[:, rank + number]
+        places[:, dimension] = places[:, dimension] * levels[list(order).index(rank + number)].denseSize + places[:, rank + number]
     whole = np.zeros(shape, values.dtype)
     whole[tuple(places[:, :rank].T)] = values  # raises IndexError for places outside
     return whole
 
 
 def _vector(found: Any) -> Array:
-    return found if isinstance(found, np.ndarray) else np.zeros(0, np.int64)
-
-
-def _numbers(level: Any, name: str) -> Array:
-    """A level's vector, of one of three types."""
-    import tflite
-
-    kind, union = getattr(level, f"{name}Type")(), getattr(level, name)()
-    names = {number: name for name, number in vars(tflite.SparseIndexVector).items() if isinstance(number, int)}
-    made = getattr(tflite, names[kind])()
-    made.Init(union.Bytes, union.Pos)
-    return np.asarray(made.ValuesAsNumpy(), np.int64)
+    return np.zeros(0, np.int64) if found is None else np.asarray(found, np.int64)

@@ -60,7 +60,7 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
 def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:
     """The names of the variables that tensors stand for."""
     return {
-        operator.outputs[0]: bytes(operator.options.SharedName() or b"") for operator in network.operators if operator.kind == "VAR_HANDLE"
+        operator.outputs[0]: bytes(operator.options.sharedName or b"") for operator in network.operators if operator.kind == "VAR_HANDLE"
     }
 
 

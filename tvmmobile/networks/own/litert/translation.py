@@ -16,6 +16,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.litert.reader import Grid, LiteRtNetwork, LiteRtOperator, LiteRtTensor
+from tvmmobile.networks.own.onnx.tensors import Nodes
 from tvmmobile.system.errors import UserError
 
 #: The fix that a refusal of an operator ends with.
@@ -33,13 +34,12 @@ _ACTIVATIONS: Mapping[int, tuple[str, tuple[float, ...]] | None] = {
 }
 
 
-class Translation:
+class Translation(Nodes):
     """The ONNX nodes for the operators of a network, made one after another."""
 
     def __init__(self, network: LiteRtNetwork) -> None:
+        super().__init__()
         self.network = network
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Array] = {}
         #: Names of the real numbers of a tensor, and whether channels are in front.
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
@@ -47,43 +47,10 @@ class Translation:
         #: Tensors of which the file does not say what they are.
         self.known: dict[int, LiteRtTensor] = {}
         self._kept: dict[tuple[object, ...], str] = {}
-        self._made = 0
 
     def tensor(self, number: int) -> LiteRtTensor:
         """The file's tensor of this number."""
         return self.known.get(number) or self.network.tensors[number]
-
-    def emit(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """Append a node; returns its output's name."""
-        from onnx import helper
-
-        output = output or self._new_name(operator)
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def cast(self, name: str, dtype: Any, output: str = "") -> str:
-        """Append a conversion to a NumPy type."""
-        from onnx import helper
-
-        return self.emit("Cast", [name], output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-    def constant(self, array: Array) -> str:
-        """The name of a constant."""
-        name = self._new_name("constant")
-        self.constants[name] = array
-        return name
-
-    def real(self, number: float) -> str:
-        """The name of a constant without dimensions in float32."""
-        return self.constant(np.array(number, np.float32))
-
-    def integers(self, *numbers: int) -> str:
-        """The name of a constant vector of 64-bit integers, as ONNX has shapes and axes."""
-        return self.constant(np.array(numbers, np.int64))
-
-    def _new_name(self, kind: str) -> str:
-        self._made += 1
-        return f"{kind}/{self._made}"
 
     def value(self, number: int) -> Array:
         """A constant of the file; raises `UserError` where it is computed."""
@@ -167,7 +134,7 @@ class Translation:
 
     def activated(self, name: str, operator: LiteRtOperator) -> str:
         """Apply the activation that is part of an operator, if it has one."""
-        fused = operator.options.FusedActivationFunction() if hasattr(operator.options, "FusedActivationFunction") else 0
+        fused = getattr(operator.options, "fusedActivationFunction", 0)
         if fused not in _ACTIVATIONS:
             raise UserError(f"the network has activation {fused}, which is not supported.", SIMPLER)
         found = _ACTIVATIONS[fused]

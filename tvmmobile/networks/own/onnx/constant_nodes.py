@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -27,15 +28,13 @@ def with_initializers(file: OwnFile, model: Any) -> Any:
     Raises:
         UserError: a sparse constant is unreasonably large.
     """
-    import onnx
 
     made = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(file, node)) is not None}
     made = {name: tensor for name, tensor in made.items() if all(name != output.name for output in model.graph.output)}
     sparse = list(model.graph.sparse_initializer)
     if not made and not sparse:
         return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy.deepcopy(model)
     graph = changed.graph
     del graph.node[:], graph.sparse_initializer[:]
     graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in made))
@@ -78,15 +77,13 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
 
 def _tensor_of(file: OwnFile, node: Any) -> Any:
     """The tensor of a `Constant` node; `None` for other nodes and for text."""
-    import onnx
     from onnx import helper, numpy_helper
 
     if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
         return None
     kind, name, value = node.attribute[0].name, node.output[0], helper.get_attribute_value(node.attribute[0])
     if kind == "value":
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(value)
+        tensor = copy.deepcopy(value)
         tensor.name = name
         return tensor
     if kind == "sparse_value":

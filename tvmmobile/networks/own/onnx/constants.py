@@ -5,9 +5,10 @@ PyTorch's exporter writes shapes as arithmetic on `Shape`, paddings and sizes as
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.reference import reference_evaluator
-from tvmmobile.networks.own.onnx.tensors import STANDARD, static_shape
+from tvmmobile.networks.own.onnx.tensors import STANDARD, graphs_of, opset_of, static_shape
 from tvmmobile.system.survival import survives
 
 Array = npt.NDArray[Any]
@@ -52,17 +53,14 @@ def fold_constants(model: Any) -> Any:
     Raises:
         Exception: of any kind, from ONNX's shape inference.
     """
-    import onnx
     from onnx import numpy_helper
 
-    folded = onnx.ModelProto()
-    folded.CopyFrom(model)
+    folded = copy.deepcopy(model)
     for output in folded.graph.output:
         output.type.tensor_type.ClearField("shape")
     _state_onesided(folded.graph)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
-    opset = max((entry.version for entry in folded.opset_import if entry.domain in STANDARD), default=1)
-    flow, changed = ControlFlow(opset), True
+    flow, changed = ControlFlow(opset_of(folded)), True
     while changed:
         del folded.graph.value_info[:]
         folded = with_shapes(folded)
@@ -76,6 +74,35 @@ def fold_constants(model: Any) -> Any:
     return folded
 
 
+def without_functions(model: Any, known: Set[str]) -> Any:
+    """A model as `fold_constants` returns it, with bodies in place of operators that are not `known` but have one.
+
+    Raises:
+        Exception: of any kind, from ONNX's inliner and shape inference.
+    """
+    from onnx import TensorProto, defs, helper, inliner
+
+    functions = {
+        (one.domain, one.name)
+        for one in defs.get_all_schemas()
+        if (one.has_function or one.has_context_dependent_function) and one.name not in known | RANDOM
+    }
+
+    if not any((node.domain, node.op_type) in functions for graph in graphs_of(model.graph) for node in graph.node):
+        return model
+    changed = copy.deepcopy(model)
+    # The inliner also wants the types of constants and of omitted inputs.
+    constants = {"": (TensorProto.FLOAT, ()), **{tensor.name: (tensor.data_type, tensor.dims) for tensor in model.graph.initializer}}
+    changed.graph.value_info.extend(helper.make_tensor_value_info(name, *kind) for name, kind in constants.items())
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for node in (node for graph in graphs_of(changed.graph) for node in graph.node):
+        if (node.domain, node.op_type) in functions:  # it overlooks the defaults of attributes
+            attributes = defs.get_schema(node.op_type, versions[node.domain], node.domain).attributes
+            missing = attributes.keys() - {attribute.name for attribute in node.attribute}
+            node.attribute.extend(attributes[name].default_value for name in sorted(missing) if attributes[name].default_value.name)
+    return fold_constants(inliner.inline_selected_functions(changed, sorted(functions), inline_schema_functions=True))
+
+
 def with_shapes(model: Any) -> Any:
     """The model with the shapes and types that ONNX infers; raises as `fold_constants` does.
 
@@ -83,8 +110,7 @@ def with_shapes(model: Any) -> Any:
     """
     import onnx
 
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
+    named = copy.deepcopy(model)
     norms = {place: node for place, node in enumerate(model.graph.node) if node.op_type in _UNTYPED and node.domain in STANDARD}
     for place, node in norms.items():
         named.graph.node[place].CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))

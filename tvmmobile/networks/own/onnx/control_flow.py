@@ -5,6 +5,7 @@ A loop is peeled, an iteration at a time: the rest of it stays a `Loop`, whose c
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,12 +183,11 @@ def _without_constants(graph: Any, prefix: str) -> tuple[list[Any], Any]:
     nodes = list(filter(is_constant, graph.node))
     if not nodes and not graph.initializer:
         return [], graph
-    changed = onnx.GraphProto()
-    changed.CopyFrom(graph)
+    changed = copy.deepcopy(graph)
     del changed.node[:], changed.initializer[:]
     changed.node.extend(node for node in graph.node if not is_constant(node))
     made = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
-    made += [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    made += copy.deepcopy(nodes)
     names = {node.output[0]: f"{prefix}{node.output[0]}" for node in made}
     for node in (*made, *changed.node):
         _rename(node, names)
@@ -203,16 +203,13 @@ def _copied(graph: Any, prefix: str, names: Mapping[str, str], wanted: Sequence[
         names: what is passed in, by the names inside.
         wanted: names for outputs, as far as nodes compute them.
     """
-    import onnx
 
     computed = {name: f"{prefix}{name}" for node in graph.node for name in node.output if name}
     called = {value.name: name for value, name in zip(graph.output, wanted, strict=False) if name and value.name in computed}
     names = {**computed, **names, **called}
-    made = []
-    for node in graph.node:
-        made.append(onnx.NodeProto())
-        made[-1].CopyFrom(node)
-        _rename(made[-1], names)
+    made = [copy.deepcopy(node) for node in graph.node]
+    for node in made:
+        _rename(node, names)
     return made, [names.get(value.name, value.name) for value in graph.output]
 
 

@@ -1,4 +1,4 @@
-"""Selection of boxes in ONNX files. What is selected has a fixed number of rows here, see `onnx/varying.py`."""
+"""Regions of images and selection of boxes in ONNX files. What is selected has a fixed number of rows here, see `onnx/varying.py`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from tvmmobile.graph.expressions import numbers_of
 from tvmmobile.networks import selection
 from tvmmobile.networks.selection import Suppression
+
+#: The version from which the coordinates of regions count from the middle of pixels.
+_HALF_PIXEL = 16
 
 
 def select_boxes(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -32,3 +35,19 @@ def _number(value: Any) -> Any:
     """A constant's number; `None` where there is none."""
     number = numbers_of(value)
     return value if number is None else number.item()
+
+
+def roi_align(inputs: list[Any], attrs: dict[str, Any], opset: int) -> None:
+    """Have a `RoiAlign` read moved regions: TVM's converter, which it is left to, moves them by half a pixel before it scales them.
+
+    Raises:
+        ValueError: it takes the maximum, which frameworks compute in different ways.
+    """
+    from tvm import relax
+
+    if attrs.get("mode", b"avg") != b"avg":
+        raise ValueError("RoiAlign with mode max is not supported")
+    scale, default = float(attrs.get("spatial_scale", 1.0)), b"half_pixel" if opset >= _HALF_PIXEL else b"output_half_pixel"
+    if scale != 1 and attrs.get("coordinate_transformation_mode", default) == b"half_pixel":
+        moved = relax.op.subtract(inputs[1], relax.const(0.5 / scale - 0.5, str(inputs[1].ty.dtype)))
+        inputs[1] = relax.BlockBuilder.current().emit(moved)

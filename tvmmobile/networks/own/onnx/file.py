@@ -17,9 +17,8 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
-from tvmmobile.networks.own.onnx.constants import fold_constants
+from tvmmobile.networks.own.onnx.constants import fold_constants, without_functions
 from tvmmobile.networks.own.onnx.fourier import has_rough_transform
-from tvmmobile.networks.own.onnx.functions import without_functions
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx.importer import import_onnx, known_operators, unknown_operators
 from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
@@ -27,7 +26,7 @@ from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
-from tvmmobile.networks.own.onnx.tensors import STANDARD, external_tensors
+from tvmmobile.networks.own.onnx.tensors import external_tensors, opset_of
 from tvmmobile.networks.own.onnx.trace import trace_onnx
 from tvmmobile.networks.own.onnx.varying import Filled, filled_up, with_greatest_extents
 from tvmmobile.networks.own.references import HostReference, Start
@@ -74,7 +73,7 @@ def imported_onnx(
     Raises:
         UserError: it is not valid, has another side, or cannot be compiled.
     """
-    given, parameters, opset = model, count_parameters(model), _opset(model)
+    given, parameters, opset = model, count_parameters(model), opset_of(model)
     model, scales, filled = _checked(file, model)
     check_shapes(file, model)
     if scales is not None:
@@ -134,16 +133,11 @@ def _checked_versions(file: OwnFile, model: Any) -> None:
     import onnx
 
     for name, given, known in (
-        ("opset", _opset(model), onnx.defs.onnx_opset_version()),
+        ("opset", opset_of(model), onnx.defs.onnx_opset_version()),
         ("IR version", int(model.ir_version), int(onnx.IR_VERSION)),
     ):
         if given > known:
             raise UserError(f"{file} has {name} {given}; onnx {onnx.__version__} knows up to {known}.", f"Export it with {name} {known}.")
-
-
-def _opset(model: Any) -> int:
-    """The version of the standard operators."""
-    return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=1)
 
 
 def _location(file: OwnFile, tensor: Any) -> str:

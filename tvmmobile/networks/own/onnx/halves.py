@@ -6,6 +6,7 @@ bits keep their values, and conversions between types of real numbers are left o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +31,7 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
 
     if not any(_has(graph, kinds) for part in (model.graph, *model.functions) for graph in graphs_of(part)):
         return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(inline_local_functions(model) if model.functions else model)
+    changed = copy.deepcopy(inline_local_functions(model) if model.functions else model)
     for graph in list(graphs_of(changed.graph)):
         _convert(graph, kinds)
     inferred = onnx.shape_inference.infer_shapes(changed)

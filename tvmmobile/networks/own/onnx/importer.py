@@ -15,30 +15,8 @@ import numpy as np
 from tvmmobile.graph.expressions import constant, numbers_of, operator_of, shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import not_imported, quiet
-from tvmmobile.networks.own.onnx.attention import attention
-from tvmmobile.networks.own.onnx.detection import places_of_true, select_boxes
-from tvmmobile.networks.own.onnx.elementwise import (
-    celu,
-    dropout,
-    eye_like,
-    is_inf,
-    lp_normalization,
-    mean,
-    modulo,
-    one_hot,
-    over_no_axis,
-    pairwise,
-    power,
-    top_k,
-)
-from tvmmobile.networks.own.onnx.fourier import dft, power_spectrum, spectral_convolution, stft
-from tvmmobile.networks.own.onnx.norms import instance_norm, layer_norm
-from tvmmobile.networks.own.onnx.pads import explicit_transposed, same_pads
-from tvmmobile.networks.own.onnx.pools import average_pool, lp_pool, max_pool
+from tvmmobile.networks.own.onnx import attention, detection, elementwise, fourier, norms, pools, resize, scatter
 from tvmmobile.networks.own.onnx.recurrent import recurrent
-from tvmmobile.networks.own.onnx.regions import roi_align
-from tvmmobile.networks.own.onnx.resize import resize, upsample
-from tvmmobile.networks.own.onnx.scatter import scatter_elements, scatter_nd
 from tvmmobile.networks.own.onnx.tensors import STANDARD, named_node
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
@@ -173,10 +151,10 @@ def _convolution(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> An
     """
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
-        return spectral_convolution(inputs, attrs, opset)
+        return fourier.spectral_convolution(inputs, attrs, opset)
     image, kernel = (shape_of(tensor)[2:] for tensor in inputs[:2])
     strides, dilations = (attrs.get(name, (1,) * len(image)) for name in ("strides", "dilations"))
-    attrs.update(auto_pad=b"NOTSET", pads=tuple(same_pads(image, kernel, strides, dilations, odd_first=mode == "SAME_LOWER")))
+    attrs.update(auto_pad=b"NOTSET", pads=tuple(pools.same_pads(image, kernel, strides, dilations, odd_first=mode == "SAME_LOWER")))
     return None
 
 
@@ -249,50 +227,50 @@ def _shape(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 #: By operator.
 CONVERTERS: dict[str, Converter] = {
-    "Attention": attention,
-    "AveragePool": average_pool,
+    "Attention": attention.attention,
+    "AveragePool": pools.average_pool,
     "Cast": _bounded_cast,
-    "Celu": celu,
+    "Celu": elementwise.celu,
     "Clip": _clip,
     "Conv": _convolution,
-    "ConvTranspose": explicit_transposed,
-    "DFT": dft,
-    "Dropout": dropout,
-    "EyeLike": eye_like,
+    "ConvTranspose": pools.explicit_transposed,
+    "DFT": fourier.dft,
+    "Dropout": elementwise.dropout,
+    "EyeLike": elementwise.eye_like,
     "GRU": recurrent("GRU"),
     "Gather": _gather,
-    "InstanceNormalization": instance_norm,
-    "IsInf": is_inf,
+    "InstanceNormalization": norms.instance_norm,
+    "IsInf": elementwise.is_inf,
     "LSTM": recurrent("LSTM"),
-    "LayerNormalization": layer_norm,
-    "LpNormalization": lp_normalization,
-    "LpPool": lp_pool,
-    "Max": pairwise("maximum"),
-    "MaxPool": max_pool,
-    "Mean": mean,
-    "Mod": modulo,
-    "Min": pairwise("minimum"),
-    "NonMaxSuppression": select_boxes,
-    "NonZero": places_of_true,
-    "OneHot": one_hot,
+    "LayerNormalization": norms.layer_norm,
+    "LpNormalization": elementwise.lp_normalization,
+    "LpPool": pools.lp_pool,
+    "Max": elementwise.pairwise("maximum"),
+    "MaxPool": pools.max_pool,
+    "Mean": elementwise.mean,
+    "Mod": elementwise.modulo,
+    "Min": elementwise.pairwise("minimum"),
+    "NonMaxSuppression": detection.select_boxes,
+    "NonZero": detection.places_of_true,
+    "OneHot": elementwise.one_hot,
     "Pad": _pad,
-    "Pow": power,
+    "Pow": elementwise.power,
     "RNN": recurrent("RNN"),
-    "ReduceL1": over_no_axis("abs"),
-    "ReduceL2": over_no_axis("abs"),
-    "ReduceLogSum": over_no_axis("log"),
-    "ReduceSumSquare": power_spectrum,
-    "Resize": resize,
-    "RoiAlign": roi_align,
-    "Scatter": scatter_elements,
-    "ScatterElements": scatter_elements,
-    "ScatterND": scatter_nd,
+    "ReduceL1": elementwise.over_no_axis("abs"),
+    "ReduceL2": elementwise.over_no_axis("abs"),
+    "ReduceLogSum": elementwise.over_no_axis("log"),
+    "ReduceSumSquare": fourier.power_spectrum,
+    "Resize": resize.resize,
+    "RoiAlign": detection.roi_align,
+    "Scatter": scatter.scatter_elements,
+    "ScatterElements": scatter.scatter_elements,
+    "ScatterND": scatter.scatter_nd,
     "Shape": _shape,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
-    "STFT": stft,
+    "STFT": fourier.stft,
     "Split": _split,
-    "Sum": pairwise("add"),
-    "TopK": top_k,
-    "Upsample": upsample,
+    "Sum": elementwise.pairwise("add"),
+    "TopK": elementwise.top_k,
+    "Upsample": resize.upsample,
 }

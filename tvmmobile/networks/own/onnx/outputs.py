@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from tvmmobile.networks.own.onnx.tensors import graphs_of
 
 def with_plain_outputs(model: Any) -> Any:
     """The model whose boolean outputs are uint8, 0 or 1, and whose outputs without dimensions have one; itself, if it has neither."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     computed = {name for node in model.graph.node for name in node.output}
@@ -24,8 +24,7 @@ def with_plain_outputs(model: Any) -> Any:
 
     if not any(any(forms(output)) for output in model.graph.output):
         return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy.deepcopy(model)
     graph = changed.graph
     for output in graph.output:
         kind, name, inner = output.type.tensor_type, output.name, f"{output.name}/returned"

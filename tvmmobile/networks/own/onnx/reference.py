@@ -11,6 +11,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
+from tvmmobile.networks.own.onnx.tensors import opset_of
 
 #: The versions from which `Softmax` is along one axis, and from which `BatchNormalization` says whether it is in training.
 _ONE_AXIS, _SAYS_MODE = 13, 14
@@ -40,7 +41,7 @@ def reference_evaluator(model: Any) -> Any:
     """
     from onnx.reference import ReferenceEvaluator
 
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    opset = opset_of(model)
     older = [*([] if opset >= _ONE_AXIS else _softmaxes()), *([] if opset >= _SAYS_MODE else [_batch_norm()])]
     return ReferenceEvaluator(model, new_ops=[_max_pool(), _short_time(), *older])
 

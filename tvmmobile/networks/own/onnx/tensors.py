@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
 
 #: Names of the domain of ONNX's own operators.
 STANDARD = ("", "ai.onnx")
+
+
+def opset_of(model: Any) -> int:
+    """The version of the standard operators."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=1)
 
 
 def external_tensors(model: Any) -> Iterator[Any]:
@@ -61,3 +70,51 @@ def named_node(node: Any, opset: int) -> str:
     """Type, name and version of a node for messages: `Slice (node 'crop', opset 9)`; a node without a name has its output's."""
     name = node.name or next(iter(node.output), "")
     return f"{node.op_type} (node {str(name)[:80]!r}, opset {opset})"
+
+
+class Nodes:
+    """New nodes and constants, made one after another.
+
+    Attributes:
+        nodes, constants: what was made so far.
+        subject: the beginning of new names.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Array] = {}
+        self.subject = ""
+        self._made = 0
+
+    def emit(self, operator: str, inputs: Sequence[str], output: str = "", given: Sequence[Any] = (), **attributes: Any) -> str:
+        """Append a node of a standard operator with these attributes, of which some are `given` as ONNX has them; returns its output."""
+        from onnx import helper
+
+        output = output or self._new_name(operator)
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        self.nodes[-1].attribute.extend(given)
+        return output
+
+    def cast(self, name: str, dtype: Any, output: str = "") -> str:
+        """Append a conversion to a NumPy type."""
+        from onnx import helper
+
+        return self.emit("Cast", [name], output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def constant(self, array: Array) -> str:
+        """The name of a constant."""
+        name = self._new_name("constant")
+        self.constants[name] = array
+        return name
+
+    def real(self, number: Any) -> str:
+        """The name of a constant without dimensions in float32."""
+        return self.constant(np.array(number, np.float32))
+
+    def integers(self, *numbers: int) -> str:
+        """The name of a constant vector of 64-bit integers, as ONNX has shapes and axes."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def _new_name(self, kind: str) -> str:
+        self._made += 1
+        return f"{self.subject}{kind}/{self._made}"

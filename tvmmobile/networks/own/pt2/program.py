@@ -75,13 +75,7 @@ def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.ex
 
 
 def imported_program(
-    file: OwnFile,
-    contents: str,
-    program: torch.export.ExportedProgram,
-    compute: Compute,
-    wanted: Wanted,
-    weights: str,
-    fix: str,
+    file: OwnFile, contents: str, program: torch.export.ExportedProgram, compute: Compute, wanted: Wanted, weights: str, fix: str
 ) -> Imported:
     """An exported program in Relax.
 

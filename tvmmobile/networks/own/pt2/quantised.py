@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 #: The library of operators, and those of it that are known.
 LIBRARY = "quantized_decomposed"
-OPERATORS = frozenset(
-    {
-        "quantize_per_tensor.default",
-        "dequantize_per_tensor.default",
-        "dequantize_per_channel.default",
-    }
-)
+OPERATORS = frozenset({"quantize_per_tensor.default", "dequantize_per_tensor.default", "dequantize_per_channel.default"})
 
 
 def register_operators() -> None:

@@ -31,39 +31,12 @@ _ATEN, _NMS = "torch.ops.aten.", "torch.ops.torchvision.nms.default"
 _SOURCES, _INDEX = {_NMS, f"{_ATEN}where.default", f"{_ATEN}nonzero.default"}, f"{_ATEN}index.Tensor"
 #: Operators whose results have in a row what they compute from the same row of operands, beside those that PyTorch calls pointwise, as long
 #: as rows have the same number in all.
-_BY_ROW = {
-    *(
-        "alias",
-        "clone",
-        "contiguous",
-        "copy_",
-        "detach",
-        "detach_",
-        "lift_fresh_copy",
-        "to",
-        "type_as",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-    ),
-    *(
-        "select",
-        "slice",
-        "unbind",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "unsqueeze",
-        "squeeze",
-        "transpose",
-        "permute",
-        "expand",
-        "cat",
-        "stack",
-    ),
-    *("view", "reshape", "flatten", "index", "index_select", "gather", "pad", "constant_pad_nd", "floor_divide", "hardswish"),
-    *("mm", "bmm", "matmul", "linear", "amax", "amin", "max", "min", "argmax", "argmin", "sum", "mean", "any"),
-}
+_ROW_WISE = (
+    "alias amax amin any argmax argmin bmm cat chunk clone constant_pad_nd contiguous copy_ detach detach_ expand flatten floor_divide "
+    "full_like gather hardswish index index_select lift_fresh_copy linear matmul max mean min mm ones_like pad permute reshape select "
+    "slice split split_with_sizes squeeze stack sum to transpose type_as unbind unsqueeze view zeros_like"
+)
+_BY_ROW = set(_ROW_WISE.split())
 #: Operators that keep the order of elements, that take places as their last operand, that make rows of none, and that take extents.
 _VIEWS, _GATHERS = {"view", "reshape", "flatten"}, {"index", "index_select", "gather"}
 _MAKERS = {"zeros", "ones", "full", "arange", "expand", "new_zeros", "new_ones", "new_full"}
