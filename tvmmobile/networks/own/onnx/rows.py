@@ -6,8 +6,9 @@ A rule appends the operator and says where its results have such rows; it return
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.own.onnx.tensors import attribute
@@ -15,8 +16,8 @@ from tvmmobile.networks.own.onnx.tensors import attribute
 if TYPE_CHECKING:
     from tvmmobile.networks.own.onnx.varying import Rewriting
 
-#: Versions from which axes, and the bounds of a slice, are inputs: `Squeeze` and `ReduceSum`, other reductions, `Slice`.
-_AXES_AS_INPUT, _REDUCED_AXES_AS_INPUT, _BOUNDS_AS_INPUT = 13, 18, 10
+#: The version from which the bounds of a slice are inputs.
+_BOUNDS_AS_INPUT = 10
 
 
 @dataclass(frozen=True)
@@ -30,88 +31,98 @@ class Rows:
 Rule = Callable[["Rewriting", Any], bool]
 
 
-def _passed_on(into: Rewriting, node: Any, axis: int, count: str) -> bool:
+def _follow(into: Rewriting, node: Any, names: Sequence[str]) -> dict[str, Rows | None] | None:
+    """Where results have missing rows: along the axis that changes with one row less of these operands; `None` if that is not known."""
+    counts = {into.rows[name].count for name in names if name in into.rows} | {into.fewer[name][1] for name in names if name in into.fewer}
+    if len(counts) > 1:
+        return None
+    values = into.values | {name: into.fewer[name][0] for name in names if name in into.fewer}
+    shapes = into.shapes | {name: into.shape_of_fewer(name) for name in names if name in into.rows}
+    found: dict[str, Rows | None] = {}
+    for (name, (_, whole)), (_, less) in zip(
+        into.inferred(node, into.values, into.shapes).items(), into.inferred(node, values, shapes).values(), strict=True
+    ):
+        if whole is None or less is None or len(whole) != len(less):
+            return None
+        axes = differing(whole, less)
+        if len(axes) > 1:
+            return None
+        found[name] = Rows(axes[0], *counts) if axes else None
+    return found
+
+
+def _passed_on(into: Rewriting, node: Any, found: Mapping[str, Rows | None] | None) -> bool:
     """Append a node whose results have these rows."""
+    if found is None:
+        return False
     into.append(node)
-    for name in filter(None, node.output):
-        if not 0 <= axis < len(into.shapes.get(name, ())):
-            return False
-        into.rows[name] = Rows(axis, count)
+    into.rows.update({name: rows for name, rows in found.items() if rows is not None})
     return True
 
 
-def _static(into: Rewriting, node: Any) -> bool:
-    """Append a node whose results have all rows."""
-    into.append(node)
-    return True
-
-
-def _known(into: Rewriting, names: Sequence[str]) -> bool:
-    """Return whether the shapes of tensors are known."""
-    return all(name in into.shapes for name in names if name)
+def _by_row(into: Rewriting, node: Any, names: Sequence[str] | None = None) -> bool:
+    """Append a node that computes each row by itself, or reads the rows of these operands alone."""
+    return _passed_on(into, node, _follow(into, node, node.input if names is None else names))
 
 
 def _by_element(into: Rewriting, node: Any) -> bool:
-    names = [name for name in node.input if name]
-    if not _known(into, names) or any(name in into.fewer and name not in into.rows for name in names):
-        return False
-    rank = max(len(into.shapes[name]) for name in names)
-    found = {Rows(into.rows[name].axis + rank - len(into.shapes[name]), into.rows[name].count) for name in names if name in into.rows}
-    return len(found) == 1 and all(_passed_on(into, node, rows.axis, rows.count) for rows in found)
+    """Append a node that reads no number of rows but those of its operands."""
+    return not any(name in into.fewer and name not in into.rows for name in node.input) and _by_row(into, node)
+
+
+def _together(into: Rewriting, node: Any, number: float | None) -> bool:
+    """Append a node that may take the rows of its first operand together, where a number in place of the missing ones changes nothing."""
+    data = node.input[0]
+    found = _follow(into, node, [data]) if data in into.rows else None
+    if found is not None and None in found.values():
+        if number is None:
+            return False
+        node.input[0] = into.without_absent(data, number)
+    return _passed_on(into, node, found)
 
 
 def _gather(into: Rewriting, node: Any) -> bool:
     data, places = node.input
-    if not _known(into, node.input):
-        return False
-    axis, inner = attribute(node, "axis", 0) % len(into.shapes[data]), len(into.shapes[places])
-    own, chosen = into.rows.get(data), into.rows.get(places)
-    if own is None or own.axis == axis:
-        if own is not None and places in into.values and (into.values[places] < 0).any():
-            return False  # counted from the last row that is there
-        return _static(into, node) if chosen is None else _passed_on(into, node, axis + chosen.axis, chosen.count)
-    return chosen is None and _passed_on(into, node, own.axis if own.axis < axis else own.axis + inner - 1, own.count)
+    own = into.rows.get(data)
+    if own is not None and own.axis == attribute(node, "axis", 0) % len(into.shapes[data]):
+        from_the_end = places in into.values and (into.values[places] < 0).any()  # from the last row that is there
+        return not from_the_end and _by_row(into, node, [places])
+    return (own is None or places not in into.rows) and _by_row(into, node)
 
 
 def _gather_nd(into: Rewriting, node: Any) -> bool:
     data, places = node.input
-    if not _known(into, node.input) or attribute(node, "batch_dims", 0):
+    own, chosen, depth = into.rows.get(data), into.rows.get(places), into.shapes.get(places, [0])[-1]
+    if attribute(node, "batch_dims", 0) or (chosen is not None and chosen.axis == len(into.shapes[places]) - 1):
         return False
-    own, chosen, shape = into.rows.get(data), into.rows.get(places), into.shapes[places]
-    if own is None or own.axis < shape[-1]:
-        return _static(into, node) if chosen is None else chosen.axis < len(shape) - 1 and _passed_on(into, node, chosen.axis, chosen.count)
-    return chosen is None and _passed_on(into, node, len(shape) - 1 + own.axis - shape[-1], own.count)
+    inside = own is None or own.axis < depth
+    return (inside or chosen is None) and _by_row(into, node, [places if inside else data])
 
 
 def _gather_elements(into: Rewriting, node: Any) -> bool:
     data, places = node.input
-    if not _known(into, node.input):
+    own, chosen = into.rows.get(data), into.rows.get(places)
+    if own is not None and own != chosen and own.axis != attribute(node, "axis", 0) % len(into.shapes[data]):
         return False
-    axis, own, chosen = attribute(node, "axis", 0) % len(into.shapes[data]), into.rows.get(data), into.rows.get(places)
-    if own is not None and own.axis != axis and own != chosen:
-        return False
-    return _static(into, node) if chosen is None else _passed_on(into, node, chosen.axis, chosen.count)
+    return _by_row(into, node, [places])
 
 
 def _slice(into: Rewriting, node: Any) -> bool:
     data = node.input[0]
     rows = into.rows.get(data)
     if rows is None:
-        return _of_shape(into, node)
+        return _by_row(into, node)
     bounds = _bounds(into, node, len(into.shapes[data]))
     if bounds is None:
         return False
-    if rows.axis not in bounds:
-        return _passed_on(into, node, rows.axis, rows.count)
-    start, end, step = bounds[rows.axis]
+    start, end, step = bounds.get(rows.axis, (0, math.inf, 1))
     if start or step != 1 or end < 0:
         return False
-    return _passed_on(
-        into, node, rows.axis, rows.count if end >= into.shapes[data][rows.axis] else into.least(rows.count, into.constant([end]))
-    )
+    count = rows.count if end >= into.shapes[data][rows.axis] else into.least(rows.count, into.constant([end]))
+    return _passed_on(into, node, {node.output[0]: Rows(rows.axis, count)})
 
 
-def _bounds(into: Rewriting, node: Any, rank: int) -> dict[int, tuple[int, int, int]] | None:
+def _bounds(into: Rewriting, node: Any, rank: int) -> dict[int, tuple[float, float, float]] | None:
     """Start, end and step of a slice, by axis; `None` where they are computed."""
     if into.opset < _BOUNDS_AS_INPUT:
         given: list[Any] = [attribute(node, name) for name in ("starts", "ends", "axes")]
@@ -126,102 +137,50 @@ def _bounds(into: Rewriting, node: Any, rank: int) -> dict[int, tuple[int, int, 
     return {axis % rank: bounds for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}  # type: ignore[misc]
 
 
-def _axes(into: Rewriting, node: Any, since: int) -> list[int] | None:
-    """Axes that an operator names; `None` where it names none."""
-    if into.opset < since:
-        return attribute(node, "axes")  # type: ignore[no-any-return]
-    named = node.input[1] if len(node.input) > 1 else ""
-    return into.values[named].reshape(-1).tolist() if named in into.values else None
-
-
 def _squeeze(into: Rewriting, node: Any) -> bool:
-    data = node.input[0]
-    axes, rows = _axes(into, node, _AXES_AS_INPUT), into.rows.get(data)
-    if axes is None or rows is None:
-        return False
-    gone = {axis % len(into.shapes[data]) for axis in axes}
-    return rows.axis not in gone and _passed_on(into, node, rows.axis - sum(axis < rows.axis for axis in gone), rows.count)
-
-
-def _unsqueeze(into: Rewriting, node: Any) -> bool:
-    data = node.input[0]
-    axes, rows = _axes(into, node, _AXES_AS_INPUT), into.rows.get(data)
-    if axes is None or rows is None:
-        return False
-    rank = len(into.shapes[data]) + len(axes)
-    left = [axis for axis in range(rank) if axis not in {axis % rank for axis in axes}]
-    return _passed_on(into, node, left[rows.axis], rows.count)
-
-
-def _transpose(into: Rewriting, node: Any) -> bool:
-    rows = into.rows[node.input[0]]
-    order = list(attribute(node, "perm", range(len(into.shapes[node.input[0]]))[::-1]))
-    return _passed_on(into, node, order.index(rows.axis), rows.count)
+    return (attribute(node, "axes") is not None or len(node.input) > 1) and _by_element(into, node)
 
 
 def _reshape(into: Rewriting, node: Any) -> bool:
     """Append a `Reshape`, `Flatten` or `Expand` that keeps the axis's extent and the product of those in front of it."""
     data = node.input[0]
-    if data not in into.rows:
-        return _of_shape(into, node)
+    if data in into.fewer and data not in into.rows:
+        return False
     wanted = into.values.get(node.input[1]) if node.op_type == "Reshape" else None
-    if wanted is not None and node.input[1] not in into.fewer and (wanted > 0).all():
-        return _static(into, node)  # that many are there in any case
-    rows, shape = into.rows[data], into.shapes[data]
-    made = into.shapes.get(node.output[0]) or into.inferred(node, into.values)[node.output[0]][1]
-    if made is None:
+    if data in into.rows and wanted is not None and node.input[1] not in into.fewer and (wanted > 0).all():
+        return _by_row(into, node, ())  # that many are there in any case
+    if not _by_row(into, node) or data not in into.rows:
+        return data not in into.rows
+    (rows, shape), made = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
+    if made is None or into.shapes[node.output[0]][made.axis] != shape[rows.axis]:
         return False
-    if node.op_type == "Expand":
-        axes: Iterator[int] = iter([rows.axis + len(made) - len(shape)])
-    else:
-        before = math.prod(shape[: rows.axis])
-        axes = (axis for axis in range(len(made)) if math.prod(made[:axis]) == before and made[axis] == shape[rows.axis])
-    axis = next(axes, None)
-    return axis is not None and made[axis] == shape[rows.axis] and _passed_on(into, node, axis, rows.count)
+    return node.op_type == "Expand" or math.prod(into.shapes[node.output[0]][: made.axis]) == math.prod(shape[: rows.axis])
 
 
-def _of_shape(into: Rewriting, node: Any) -> bool:
-    """A result whose extent is a number of rows."""
-    if any(name in into.rows and name not in into.fewer for name in node.input):
-        return False
-    counts = {into.fewer[name][1] for name in node.input if name in into.fewer}
-    less = into.inferred(node, into.values | {name: value for name, (value, _) in into.fewer.items()})
-    into.append(node)
-    for name in node.output:
-        shapes = into.shapes.get(name), less[name][1]
-        if None in shapes or len(counts) > 1:
-            return False
-        if shapes[0] != shapes[1]:
-            into.rows[name] = Rows(differing(*shapes), next(iter(counts)))  # type: ignore[arg-type]
-    return True
-
-
-def differing(one: Sequence[int], other: Sequence[int]) -> int:
-    """The first axis along which two shapes differ."""
-    return next((axis for axis, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+def differing(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    """The axes along which two shapes differ."""
+    return [axis for axis, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
 
 
 def _concat(into: Rewriting, node: Any) -> bool:
     from onnx import helper
 
-    if not _known(into, node.input):
+    if any(name not in into.shapes for name in node.input):
         return False
     axis = attribute(node, "axis") % len(into.shapes[node.input[0]])
-    found = {into.rows[name] for name in node.input if name in into.rows}
-    if all(rows.axis != axis for rows in found):
-        return len(found) == 1 and all(_passed_on(into, node, rows.axis, rows.count) for rows in found)
-    if any(rows.axis != axis for rows in found):
-        return False
+    along = {into.rows[name].axis == axis for name in node.input if name in into.rows}
+    if along != {True}:
+        return along == {False} and _by_row(into, node)
     extents = tuple((into.rows[name].count if name in into.rows else "", into.shapes[name][axis]) for name in node.input)
     places = into.joined_places(extents)
     joined = into.emit("Concat", node.input, axis=axis)
     chosen = helper.make_node("Gather", [joined, places], node.output, node.name, axis=axis)
-    return _passed_on(into, chosen, axis, into.rows[places].count)
+    return _passed_on(into, chosen, {node.output[0]: Rows(axis, into.rows[places].count)})
 
 
 def _split(into: Rewriting, node: Any) -> bool:
     rows, rank = into.rows.get(node.input[0]), len(into.shapes[node.input[0]])
-    return rows is not None and attribute(node, "axis", 0) % rank != rows.axis and _passed_on(into, node, rows.axis, rows.count)
+    return rows is not None and attribute(node, "axis", 0) % rank != rows.axis and _by_row(into, node)
 
 
 def _along_axis(default: int) -> Rule:
@@ -229,76 +188,40 @@ def _along_axis(default: int) -> Rule:
 
     def rule(into: Rewriting, node: Any) -> bool:
         data = node.input[0]
-        rows = into.rows.get(data)
-        if rows is None:
-            return False
-        backwards = bool(attribute(node, "reverse", 0))
+        rows, backwards = into.rows.get(data), bool(attribute(node, "reverse", 0))
         named = into.values.get(node.input[1]) if node.op_type == "CumSum" else attribute(node, "axis", default)
-        if named is None:
+        if rows is None or named is None:
             return False
         if int(named) % len(into.shapes[data]) == rows.axis and (node.op_type != "CumSum" or backwards):
             node.input[0] = into.without_absent(data, 0.0 if backwards else -math.inf)
-        return _passed_on(into, node, rows.axis, rows.count)
+        return _passed_on(into, node, {node.output[0]: rows})
 
     return rule
 
 
 def _extreme(into: Rewriting, node: Any) -> bool:
     """`ArgMax` and `ArgMin`."""
-    data = node.input[0]
-    rows, rank, keeps = into.rows[data], len(into.shapes[data]), attribute(node, "keepdims", 1)
-    axis = attribute(node, "axis", 0) % rank
-    if axis == rows.axis:
-        node.input[0] = into.without_absent(data, -math.inf if node.op_type == "ArgMax" else math.inf)
-        return not attribute(node, "select_last_index", 0) and _static(into, node)
-    return _passed_on(into, node, rows.axis if keeps or axis > rows.axis else rows.axis - 1, rows.count)
+    last = attribute(node, "select_last_index", 0)
+    return _together(into, node, None if last else -math.inf if node.op_type == "ArgMax" else math.inf)
 
 
 def _top_k(into: Rewriting, node: Any) -> bool:
     data, number = node.input[0], into.values.get(node.input[1]) if len(node.input) > 1 else None
     if data not in into.rows or number is None:
-        return _of_shape(into, node) if data not in into.rows else False
+        return data not in into.rows and _by_row(into, node)
     rows, shape, count = into.rows[data], into.shapes[data], int(number.reshape(-1)[0])
     if attribute(node, "axis", -1) % len(shape) != rows.axis:
-        return _passed_on(into, node, rows.axis, rows.count)
+        return _passed_on(into, node, dict.fromkeys(node.output, rows))
     if node.input[1] in into.fewer and count != shape[rows.axis]:
         return False
     node.input[0] = into.without_absent(data, -math.inf if attribute(node, "largest", 1) else math.inf)
-    return _passed_on(into, node, rows.axis, into.least(rows.count, into.constant([count])))
-
-
-def _reduction(neutral: float | None) -> Rule:
-    """The rule for a reduction, which puts its neutral element in place of missing rows."""
-
-    def rule(into: Rewriting, node: Any) -> bool:
-        data = node.input[0]
-        if data not in into.rows:
-            return False
-        rows, rank, keeps = into.rows[data], len(into.shapes[data]), attribute(node, "keepdims", 1)
-        since = _AXES_AS_INPUT if node.op_type == "ReduceSum" else _REDUCED_AXES_AS_INPUT
-        named = _axes(into, node, since)
-        if named is None and len(node.input) > 1:
-            return False
-        axes = range(rank) if not named else [axis % rank for axis in named]
-        if rows.axis not in axes:
-            return _passed_on(into, node, rows.axis if keeps else rows.axis - sum(axis < rows.axis for axis in axes), rows.count)
-        if neutral is None:
-            return False
-        node.input[0] = into.without_absent(data, neutral)
-        return _static(into, node)
-
-    return rule
+    return _passed_on(into, node, dict.fromkeys(node.output, Rows(rows.axis, into.least(rows.count, into.constant([count])))))
 
 
 def _product(into: Rewriting, node: Any) -> bool:
     """`MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
-    data, other, *rest = node.input
-    if data not in into.rows or any(name in into.rows for name in (other, *rest)) or not _known(into, node.input):
-        return False
-    rows, rank = into.rows[data], len(into.shapes[data])
-    if rows.axis == rank - 1 or attribute(node, "transA", 0) or len(into.shapes[other]) > rank:
-        return False
-    return _passed_on(into, node, rows.axis, rows.count)
+    data, *others = node.input
+    return data in into.rows and not any(name in into.rows for name in others) and _by_row(into, node)
 
 
 #: Operators that compute each element from those at its place.
@@ -307,30 +230,30 @@ _ELEMENT_WISE = (
     "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin "
     "Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor"
 )
+#: Reductions, and what changes nothing in them; a mean has no such number.
+_REDUCTIONS = {
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare"), 0.0),
+    **dict.fromkeys(("ReduceLogSumExp", "ReduceMax"), -math.inf),
+    "ReduceMean": None,
+    "ReduceMin": math.inf,
+    "ReduceProd": 1.0,
+}
 #: By operator.
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_ELEMENT_WISE.split(), _by_element),
+    **dict.fromkeys((*_ELEMENT_WISE.split(), "Transpose", "Unsqueeze"), _by_element),
     **dict.fromkeys(("ArgMax", "ArgMin"), _extreme),
+    **dict.fromkeys(("ConstantOfShape", "Range"), _by_row),
     **dict.fromkeys(("Expand", "Flatten", "Reshape"), _reshape),
     **dict.fromkeys(("Gemm", "MatMul"), _product),
     **dict.fromkeys(("LogSoftmax", "Softmax"), _along_axis(-1)),
-    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare"), _reduction(0.0)),
+    **{name: partial(_together, number=number) for name, number in _REDUCTIONS.items()},
     "Concat": _concat,
-    "ConstantOfShape": _of_shape,
     "CumSum": _along_axis(0),
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
-    "Range": _of_shape,
-    "ReduceLogSumExp": _reduction(-math.inf),
-    "ReduceMax": _reduction(-math.inf),
-    "ReduceMean": _reduction(None),
-    "ReduceMin": _reduction(math.inf),
-    "ReduceProd": _reduction(1.0),
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
     "TopK": _top_k,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
 }

@@ -7,6 +7,7 @@ Outputs are filled up, and each gets a second output with its number of rows.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.rows import RULES, Rows, differing
-from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, named_node, static_shape
+from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, named_node, opset_of, static_shape
 from tvmmobile.networks.selection import most_selected
 from tvmmobile.system.errors import UserError
 
@@ -111,7 +112,7 @@ class Rewriting:
 
         self._joined: dict[tuple[tuple[str, int], ...], str] = {}
         graph = self.model.graph
-        self.opset = max((entry.version for entry in self.model.opset_import if entry.domain in STANDARD), default=1)
+        self.opset = opset_of(self.model)
         for tensor in graph.initializer:
             self.shapes[tensor.name], self.types[tensor.name] = list(tensor.dims), tensor.data_type
             self.values[tensor.name] = numpy_helper.to_array(tensor)
@@ -145,16 +146,17 @@ class Rewriting:
             self.values[name], self.shapes[name], self.types[name] = value, list(value.shape), _type_of(value)
         for count in counts:
             fewer = {name: value for name, (value, _) in self.fewer.items()}
-            shapes = {name: self._shape_of_fewer(name) for name in node.input if name in self.rows}
+            shapes = {name: self.shape_of_fewer(name) for name in node.input if name in self.rows}
             other = values_of(self.model, node, {**self.values, **fewer}, {**self.shapes, **shapes}) or []
             for name, value, less in zip(node.output, found, other, strict=False):
                 if value.shape != less.shape:
-                    self.rows[name] = Rows(differing(value.shape, less.shape), count)
+                    self.rows[name] = Rows(differing(value.shape, less.shape)[0], count)
                 if not np.array_equal(value, less):
                     self.fewer[name] = less, count
         return True
 
-    def _shape_of_fewer(self, name: str) -> list[int]:
+    def shape_of_fewer(self, name: str) -> list[int]:
+        """A tensor's shape with one row less."""
         axis = self.rows[name].axis
         return [extent - (place == axis) for place, extent in enumerate(self.shapes[name])]
 
@@ -184,19 +186,21 @@ class Rewriting:
         """Append a node, and infer the shapes of its results."""
         self.nodes.append(node)
         if any(name and name not in self.shapes for name in node.output):
-            for name, (kind, shape) in self.inferred(node, self.values).items():
+            for name, (kind, shape) in self.inferred(node, self.values, self.shapes).items():
                 self.types[name] = kind
                 if shape is not None:
                     self.shapes[name] = shape
 
-    def inferred(self, node: Any, values: Mapping[str, Array]) -> dict[str, tuple[int, list[int] | None]]:
-        """Types and static shapes of a node's results for these known values."""
+    def inferred(
+        self, node: Any, values: Mapping[str, Array], shapes: Mapping[str, Sequence[int]]
+    ) -> dict[str, tuple[int, list[int] | None]]:
+        """Types and static shapes of a node's results for these known values and shapes."""
         import onnx
         from onnx import helper, numpy_helper
 
         read = [name for name in dict.fromkeys(node.input) if name]
         stored = [numpy_helper.from_array(np.asarray(values[name], order="C"), name) for name in read if name in values]
-        inputs = [helper.make_tensor_value_info(name, self.types[name], self.shapes[name]) for name in read if name in self.shapes]
+        inputs = [helper.make_tensor_value_info(name, self.types[name], shapes[name]) for name in read if name in shapes]
         graph = helper.make_graph([node], "one", inputs, [onnx.ValueInfoProto(name=name) for name in node.output if name], stored)
         model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=self.model.opset_import), data_prop=True)
         return {value.name: (value.type.tensor_type.elem_type, static_shape(value)) for value in model.graph.output}
@@ -278,7 +282,7 @@ class Rewriting:
         if most > _MOST_ROWS:
             what = f"{named_node(node, self.opset)} may find {most:,} places, more than {_MOST_ROWS:,}."
             raise UserError(what, "Have it select fewer, for instance with max_output_boxes_per_class.")
-        raw = type(node).FromString(node.SerializeToString())
+        raw = copy.deepcopy(node)
         raw.output[0] = f"{output}/found"
         self.nodes.append(raw)
         self.types[raw.output[0]] = _type_of(np.zeros(0, np.int64))
@@ -368,11 +372,9 @@ class Rewriting:
 
     def rewritten(self) -> Any:
         """The model of the new nodes."""
-        import onnx
         from onnx import helper, numpy_helper
 
-        made = onnx.ModelProto()
-        made.CopyFrom(self.model)
+        made = copy.deepcopy(self.model)
         graph = made.graph
         del graph.node[:], graph.value_info[:], graph.output[:]
         graph.node.extend(self.nodes)
