@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -149,36 +148,20 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
     """A decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-    ours = converters()
-    known = (ExportedProgramImporter().convert_map.keys() | ours.keys()) - _NOT_STRAIGHT
+    importer, ours = ExportedProgramImporter(), converters()
+    known = (importer.convert_map.keys() | ours.keys()) - _NOT_STRAIGHT
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     refuse_operators(f"{node.target}{place_of(node)}" for node in nodes if getattr(node.target, "__name__", "") not in known)
     try:
         with quiet():
-            return without_sorting(_importer()().from_exported_program(program, False, False, False, ours))
+            importer.convert_map, ours = (
+                {name: _naming(convert) for name, convert in each.items()} for each in (importer.convert_map, ours)
+            )
+            return without_sorting(importer.from_exported_program(program, False, False, False, ours))
     except UserError:
         raise
     except Exception as error:  # what is around converters raises errors of any kind
         raise not_imported(error) from error
-
-
-@cache
-def _importer() -> Any:
-    """TVM's importer of exported programs, which names the operator that it fails on."""
-    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
-
-    class Importer(ExportedProgramImporter):  # type: ignore[misc]
-        convert_map: dict[str, Callable[..., Any]]
-
-        def _translate_fx_graph(self, *arguments: Any) -> Any:
-            convert_map = self.convert_map
-            self.convert_map = {name: _naming(convert) for name, convert in convert_map.items()}
-            try:
-                return super()._translate_fx_graph(*arguments)
-            finally:
-                self.convert_map = convert_map
-
-    return Importer
 
 
 def _naming(convert: Callable[..., Any]) -> Callable[..., Any]:
@@ -273,16 +256,7 @@ def count_macs(module: Any) -> int:
 
     The module is as an importer returns it: NCHW, weights OIHW, or IOHW for transposed convolutions.
     """
-    return sum(_macs(call) for call in _calls(module))
-
-
-def _calls(module: Any) -> Iterator[Any]:
-    from tvm import relax
-
-    for block in module["main"].body.blocks:
-        for binding in block.bindings:
-            if isinstance(binding.value, relax.Call):
-                yield binding.value
+    return sum(_macs(binding.value) for binding in bindings_of(module["main"]) if operator_of(binding.value))
 
 
 def _macs(call: Any) -> int:

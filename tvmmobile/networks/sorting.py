@@ -46,14 +46,9 @@ def _topk(builder: Any, attrs: Any, data: Any) -> Any:
     return {"both": relax.Tuple([values, places]), "values": values, "indices": places}[str(attrs.ret_type)]
 
 
-def _sort(builder: Any, attrs: Any, data: Any) -> Any:
-    axis = _axis(attrs, data)
-    return _first(builder, data, axis, bool(attrs.descending), shape_of(data)[axis])[0]
-
-
-def _argsort(builder: Any, attrs: Any, data: Any) -> Any:
-    axis = _axis(attrs, data)
-    return _first(builder, data, axis, bool(attrs.descending), shape_of(data)[axis], str(attrs.dtype))[1]
+def _sorted(builder: Any, attrs: Any, data: Any) -> tuple[Any, Any]:
+    axis, kind = _axis(attrs, data), str(getattr(attrs, "dtype", "int64"))
+    return _first(builder, data, axis, bool(attrs.descending), shape_of(data)[axis], kind)
 
 
 def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kind: str = "int64") -> tuple[Any, Any]:
@@ -87,7 +82,7 @@ def _cumsum(_builder: Any, attrs: Any, data: Any) -> Any:
 #: By operator: makes the call of a builder, of the operator's attributes and data.
 _RULES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "relax.topk": _topk,
-    "relax.sort": _sort,
-    "relax.argsort": _argsort,
+    "relax.sort": lambda *given: _sorted(*given)[0],
+    "relax.argsort": lambda *given: _sorted(*given)[1],
     "relax.cumsum": _cumsum,
 }

@@ -49,7 +49,10 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.unfold.default: _unfold,
             aten.median.dim: _median,
             aten.clamp.default: _clamp,
-            aten.var_mean.correction: _var_mean,
+            aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **how: (
+                x.var(dim, keepdim=keepdim, **how),
+                x.mean(dim, keepdim),
+            ),
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
             aten.erfc.default: lambda x: 1 - torch.erf(x),
             aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
@@ -146,10 +149,6 @@ def _average_pool(
     behind = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
     whole = torch.nn.functional.pad(x, (around[1], behind[1], around[0], behind[0]))
     return torch.nn.functional.avg_pool2d(whole, size, steps) * (math.prod(size) / divisor_override)
-
-
-def _var_mean(x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
-    return x.var(dim, correction=correction, keepdim=keepdim), x.mean(dim, keepdim)
 
 
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:

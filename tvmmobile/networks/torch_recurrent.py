@@ -67,8 +67,6 @@ def _layers(cell: str) -> Callable[[Any, Any], Any]:
 
 
 def _single(cell: str) -> Callable[[Any, Any], Any]:
-    """The converter of one step."""
-
     def convert(node: Any, importer: Any) -> Any:
         from tvm import relax
 

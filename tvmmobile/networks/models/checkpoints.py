@@ -124,7 +124,6 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def _check_names(path: Path, wanted: Collection[str], given: Collection[str], remedy: str) -> None:
-    """Raises `UserError` naming missing or unknown tensors."""
     for verb, names in (("lacks", sorted(set(wanted) - set(given))), ("has unknown", sorted(set(given) - set(wanted)))):
         if names:
             raise UserError(f"checkpoint {path} {verb} {some_of(names)}.", remedy)

@@ -242,7 +242,6 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
 
 
 def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
-    """Its shape, with a number for every dimension."""
     if tensor.dtype not in (FLOAT32.name, *INTEGERS):
         known = ", ".join((FLOAT32.name, *INTEGERS))
         raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")

@@ -168,7 +168,6 @@ def _from(into: Translation, name: str, axis: int, start: int, end: int) -> str:
 
 
 def _column(into: Translation, name: str, number: int) -> str:
-    """A column of a matrix as a vector."""
     return into.emit("Gather", [name, into.constant(np.array(number))], axis=1)
 
 

@@ -62,7 +62,6 @@ def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def _given(into: Translation, bias: list[int]) -> list[str]:
-    """The bias, if there is one."""
     return [into.read(number, False) for number in bias if number >= 0]
 
 

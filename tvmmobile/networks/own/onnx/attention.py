@@ -31,8 +31,11 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
         raise ValueError("Attention with lengths of sequences is not supported")
     flat = len(shape_of(query)) == 3
     counts = [int(attrs.get(name, 0)) for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
-    shapes = [_heads(shape_of(part), count) for part, count in zip(inputs[:3], counts, strict=True)]
-    query, key, value = (_in_heads(part, shape) if flat else part for part, shape in zip(inputs[:3], shapes, strict=True))
+    shapes = [shape_of(part) for part in inputs[:3]]
+    if flat:  # batch, rows, and heads side by side
+        shapes = [[batch, count, rows, depth // count] for (batch, rows, depth), count in zip(shapes, counts, strict=True)]
+        apart = [op.reshape(part, [batch, rows, heads, depth]) for part, (batch, heads, rows, depth) in zip(inputs, shapes, strict=False)]
+        query, key, value = (op.permute_dims(part, [0, 2, 1, 3]) for part in apart)
     before = 0 if past_key is None else shape_of(past_key)[2]
     if before:
         key, value = op.concat([past_key, key], 2), op.concat([past_value, value], 2)
@@ -76,16 +79,3 @@ def _added(mask: Any, columns: int) -> Any:
     if str(mask.ty.dtype) == "bool":
         mask = op.where(mask, relax.const(0.0, "float32"), relax.const(_NOTHING, "float32"))
     return mask if width in (1, columns) else op.nn.pad(mask, [0, 0] * len(front) + [0, columns - width], pad_value=_NOTHING)
-
-
-def _heads(shape: list[int], count: int) -> list[int]:
-    """Batch, heads, rows and depth of an operand of 3 or 4 dimensions."""
-    return shape if len(shape) == 4 else [shape[0], count, shape[1], shape[2] // count]
-
-
-def _in_heads(data: Any, shape: list[int]) -> Any:
-    """An operand of 3 dimensions with its heads apart."""
-    from tvm import relax
-
-    batch, heads, rows, depth = shape
-    return relax.op.permute_dims(relax.op.reshape(data, [batch, rows, heads, depth]), [0, 2, 1, 3])

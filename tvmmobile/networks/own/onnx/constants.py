@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.reference import reference_evaluator
-from tvmmobile.networks.own.onnx.tensors import STANDARD, graphs_of, opset_of, static_shape
+from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, graphs_of, opset_of, static_shape
 from tvmmobile.system.survival import survives
 
 Array = npt.NDArray[Any]
@@ -53,12 +53,14 @@ def fold_constants(model: Any) -> Any:
     Raises:
         Exception: of any kind, from ONNX's shape inference.
     """
-    from onnx import numpy_helper
+    from onnx import helper, numpy_helper
 
     folded = copy.deepcopy(model)
     for output in folded.graph.output:
         output.type.tensor_type.ClearField("shape")
-    _state_onesided(folded.graph)
+    for node in folded.graph.node:  # ONNX's inference takes another default than its own
+        if node.op_type == "STFT" and attribute(node, "onesided") is None:
+            node.attribute.append(helper.make_attribute("onesided", 1))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
     flow, changed = ControlFlow(opset_of(folded)), True
     while changed:
@@ -98,7 +100,7 @@ def without_functions(model: Any, known: Set[str]) -> Any:
     for node in (node for graph in graphs_of(changed.graph) for node in graph.node):
         if (node.domain, node.op_type) in functions:  # it overlooks the defaults of attributes
             attributes = defs.get_schema(node.op_type, versions[node.domain], node.domain).attributes
-            missing = attributes.keys() - {attribute.name for attribute in node.attribute}
+            missing = attributes.keys() - {one.name for one in node.attribute}
             node.attribute.extend(attributes[name].default_value for name in sorted(missing) if attributes[name].default_value.name)
     return fold_constants(inliner.inline_selected_functions(changed, sorted(functions), inline_schema_functions=True))
 
@@ -120,15 +122,6 @@ def with_shapes(model: Any) -> Any:
     return inferred
 
 
-def _state_onesided(graph: Any) -> None:
-    """Write down the default of `STFT`, which ONNX's inference takes for another one."""
-    import onnx
-
-    for node in graph.node:
-        if node.op_type == "STFT" and all(attribute.name != "onesided" for attribute in node.attribute):
-            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
-
-
 def _inferred(model: Any) -> Any:
     """The model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding may make
     it, so models with one are tried in another process first.
@@ -144,15 +137,9 @@ def _inferred(model: Any) -> Any:
                 tensor.ClearField("raw_data")
         infer()
 
-    if _slices(model.graph) and not survives(tried):
+    if any(node.op_type == "Slice" for graph in graphs_of(model.graph) for node in graph.node) and not survives(tried):
         raise ValueError("ONNX's shape inference crashes on it, as for negative extents")
     return infer()
-
-
-def _slices(graph: Any) -> bool:
-    """Return whether a graph or one within it has a `Slice`."""
-    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
-    return any(node.op_type == "Slice" for node in graph.node) or any(map(_slices, inner))
 
 
 def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:
@@ -168,7 +155,6 @@ def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:
 
 
 def _add(graph: Any, values: Mapping[str, Array]) -> None:
-    """Values that some node or the graph's output still needs, as initializers."""
     from onnx import numpy_helper
 
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
@@ -177,7 +163,8 @@ def _add(graph: Any, values: Mapping[str, Array]) -> None:
 def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
     """Return the nodes that depend on the input, without control flow that does not; the others' values are added to `values`."""
     graph = model.graph
-    shapes = dict(_static_shapes(graph))
+    static = ((value.name, static_shape(value)) for value in (*graph.input, *graph.value_info))
+    shapes = {name: shape for name, shape in static if shape is not None}
     outputs = {output.name for output in graph.output}
     left: list[Any] = []
     waiting = deque(graph.node)
@@ -192,18 +179,12 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
     return left
 
 
-def _static_shapes(graph: Any) -> Any:
-    """Names and shapes of tensors with numbers for all dimensions."""
-    shapes = ((value.name, static_shape(value)) for value in (*graph.input, *graph.value_info))
-    return ((name, shape) for name, shape in shapes if shape is not None)
-
-
 def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
     """The node's results if they are known; `None` otherwise."""
     import onnx
     from onnx import helper
 
-    if node.domain not in STANDARD or node.op_type in RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
+    if node.domain not in STANDARD or node.op_type in RANDOM or any(one.HasField("g") for one in node.attribute):
         return None
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
         values = {**values, node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}

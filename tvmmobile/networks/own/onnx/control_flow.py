@@ -52,7 +52,7 @@ class ControlFlow:
         straighten = {"If": self._branch, "Loop": self._iteration, "Scan": self._scan}.get(node.op_type)
         if straighten is None or node.domain not in STANDARD:
             return None
-        made = straighten(node, _attributes(node), values, shapes)
+        made = straighten(node, {one.name: one for one in node.attribute}, values, shapes)
         if made is not None:
             self.nodes += len(made)
             self.size_bytes += sum(one.ByteSize() for one in made if one.op_type != "Constant")
@@ -146,10 +146,6 @@ class ControlFlow:
             return [helper.make_node("Unsqueeze", [source], [name], axes=[axis])]
         axes = f"{name}#axes"
         return [_constant(axes, np.array([axis], np.int64)), helper.make_node("Unsqueeze", [source, axes], [name])]
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    return {attribute.name: attribute for attribute in node.attribute}
 
 
 def _constant(name: str, value: Any) -> Any:

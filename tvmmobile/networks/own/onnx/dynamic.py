@@ -45,7 +45,6 @@ def _rounded(into: Rewriting, data: str) -> tuple[str, str]:
 
 
 def _quantize(into: Rewriting, node: Any) -> bool:
-    """`DynamicQuantizeLinear`."""
     for source, output in zip(_quantised(into, node.input[0]), node.output, strict=False):
         if output:
             into.emit("Identity", [source], output)

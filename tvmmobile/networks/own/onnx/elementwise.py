@@ -18,7 +18,8 @@ def pairwise(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], An
     def convert(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
         from tvm import relax
 
-        return reduce(getattr(relax.op, operator), list(inputs)) if all(map(_is_tensor, inputs)) else None
+        are_tensors = all(isinstance(value.ty, relax.TensorType) for value in inputs)
+        return reduce(getattr(relax.op, operator), list(inputs)) if are_tensors else None
 
     return convert
 
@@ -31,12 +32,6 @@ def mean(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     if total is None or len(inputs) == 1:
         return total
     return relax.op.multiply(total, constant(np.asarray(1 / len(inputs), str(inputs[0].ty.dtype))))
-
-
-def _is_tensor(value: Any) -> bool:
-    from tvm import relax
-
-    return isinstance(value.ty, relax.TensorType)
 
 
 def celu(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:

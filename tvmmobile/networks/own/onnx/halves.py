@@ -41,7 +41,6 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
 
 
 def _types(graph: Any) -> Iterator[Any]:
-    """Attributes that name a type."""
     yield from (attribute for node in graph.node for attribute in node.attribute if attribute.name in _TYPES)
 
 

@@ -83,7 +83,10 @@ def _importer() -> Any:
 
         def _parse_attr(self, attr_proto: Any) -> Any:
             """Parse all attributes but empty lists, which TVM refuses: PyTorch's exporter writes one for reductions of everything."""
-            return super()._parse_attr([attribute for attribute in attr_proto if not _is_empty(attribute)])
+            from onnx import AttributeProto, helper
+
+            lists = (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
+            return super()._parse_attr([one for one in attr_proto if one.type not in lists or helper.get_attribute_value(one)])
 
     return Importer
 
@@ -107,13 +110,6 @@ def _bounded_cast(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> 
         value = call.args[0]
     bounds = np.iinfo(kind)
     return relax.op.astype(inputs[0], str(kind)) if bounds.min <= low and high <= bounds.max else None
-
-
-def _is_empty(attribute: Any) -> bool:
-    import onnx
-
-    lists = {onnx.AttributeProto.INTS: "ints", onnx.AttributeProto.FLOATS: "floats", onnx.AttributeProto.STRINGS: "strings"}
-    return attribute.type in lists and not getattr(attribute, lists[attribute.type])
 
 
 def _clip(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
@@ -175,15 +171,12 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
         return None
     shape = shape_of(data)
     axis = int(attrs.get("axis", 0)) % len(shape)
+    places = scatter.from_the_front(places, relax.const(shape[axis], str(places.ty.dtype)))
     if numbers is None:
-        kind = str(places.ty.dtype)
-        extent, zero = relax.const(shape[axis], kind), relax.const(0, kind)
-        places = relax.op.where(relax.op.less(places, zero), relax.op.add(places, extent), places)
         return relax.op.take(data, places, axis, "clip")
-    numbers = np.where(numbers < 0, numbers + shape[axis], numbers).astype(numbers.dtype)
-    if np.array_equal(numbers.reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
+    if np.array_equal(numbers_of(places).reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so
         return relax.op.reshape(data, [*shape[:axis], *numbers.shape, *shape[axis + 1 :]])
-    return relax.op.take(data, constant(numbers), axis)
+    return relax.op.take(data, places, axis)
 
 
 def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:

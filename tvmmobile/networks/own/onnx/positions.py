@@ -109,7 +109,6 @@ def _halves_up(x: Array) -> Array:
 
 
 def _halves_down(x: Array) -> Array:
-    """Round, halves of positive numbers towards zero."""
     return np.where(x == np.trunc(x) + _HALF, np.floor(x), _halves_up(x))
 
 

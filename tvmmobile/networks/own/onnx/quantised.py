@@ -289,7 +289,6 @@ def _in_reals(into: Rewriting, node: Any) -> bool:
 
 
 def _moved(into: Rewriting, node: Any) -> bool:
-    """Append an operator that only moves integers."""
     if node.op_type not in _MOVING.split() or node.domain not in _DOMAINS:
         raise UserError(f"the network has an operator on integers that is not supported: {node.op_type} ({node.output[0]}).", _FIX)
     data = node.input[0]
@@ -303,7 +302,6 @@ def _moved(into: Rewriting, node: Any) -> bool:
 
 
 def _converted(into: Rewriting, node: Any) -> bool:
-    """`Cast` of integers to real numbers."""
     from onnx import TensorProto
 
     (data,) = node.input

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
-from tvmmobile.networks.own.onnx.tensors import opset_of
+from tvmmobile.networks.own.onnx.tensors import attribute, opset_of
 
 #: The versions from which `Softmax` is along one axis, and from which `BatchNormalization` says whether it is in training.
 _ONE_AXIS, _SAYS_MODE = 13, 14
@@ -106,27 +106,16 @@ def _max_pool() -> type:
 def _softmaxes() -> list[type]:
     """`Softmax` and `LogSoftmax` of older versions, along all axes from one on, of which onnx 1.23 takes the first alone."""
     from onnx.reference.op_run import OpRun
+    from scipy import special
 
     class Softmax(OpRun):  # type: ignore[misc]
-        op_domain = ""
+        op_domain, compute = "", staticmethod(special.softmax)
 
         def _run(self, x: Array, axis: Any = None) -> Any:
-            exponents = _below_largest(self, x)
-            weights = np.exp(exponents)
-            return ((weights / weights.sum(1, keepdims=True)).reshape(x.shape),)
+            first = attribute(self.onnx_node, "axis", 1) % x.ndim  # the evaluator gives the default of newer versions
+            return (self.compute(x.reshape(math.prod(x.shape[:first]), -1), 1).reshape(x.shape),)
 
-    class LogSoftmax(OpRun):  # type: ignore[misc]
-        op_domain = ""
-
-        def _run(self, x: Array, axis: Any = None) -> Any:
-            exponents = _below_largest(self, x)
-            return ((exponents - np.log(np.exp(exponents).sum(1, keepdims=True))).reshape(x.shape),)
+    class LogSoftmax(Softmax):
+        compute = staticmethod(special.log_softmax)
 
     return [Softmax, LogSoftmax]
-
-
-def _below_largest(operator: Any, x: Array) -> Array:
-    """Rows of all axes from one on, less their largest number. Without an attribute, the evaluator gives the default of newer versions."""
-    first = next((int(one.i) for one in operator.onnx_node.attribute if one.name == "axis"), 1) % x.ndim
-    rows = x.reshape(math.prod(x.shape[:first]), -1)
-    return np.asarray(rows - rows.max(1, keepdims=True))

@@ -52,7 +52,6 @@ def _follow(into: Rewriting, node: Any, names: Sequence[str]) -> dict[str, Rows 
 
 
 def _passed_on(into: Rewriting, node: Any, found: Mapping[str, Rows | None] | None) -> bool:
-    """Append a node whose results have these rows."""
     if found is None:
         return False
     into.append(node)
@@ -200,7 +199,6 @@ def _along_axis(default: int) -> Rule:
 
 
 def _extreme(into: Rewriting, node: Any) -> bool:
-    """`ArgMax` and `ArgMin`."""
     last = attribute(node, "select_last_index", 0)
     return _together(into, node, None if last else -math.inf if node.op_type == "ArgMax" else math.inf)
 

@@ -36,18 +36,12 @@ def _returning_logits(model: Any) -> Iterator[dict[str, str]]:
         del graph.output[count:]
 
 
-def _sigmoid(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        exact: Array = (1 / (1 + np.exp(-values.astype(np.float64)))).astype(values.dtype)
-    return exact
-
-
 def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]:
     """Return the runtime's name and version, and the function that computes a `ModelProto` that holds all its weights.
 
     Nothing is optimised: fused operators would round elsewhere than the file says, above all between integers. One thread computes: jobs in
     other processes use the other cores, and a forked process would lack the threads of its parent. No library of operators is loaded.
-    Where an output is a sigmoid, NumPy computes that: the runtime's is 1e-7 off, which is much for a map of probabilities without a find.
+    Where an output is a sigmoid, SciPy computes that: the runtime's is 1e-7 off, which is much for a map of probabilities without a find.
 
     Args:
         inputs: names, in the order of arrays.
@@ -57,6 +51,7 @@ def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]
     """
     with silenced():  # it may warn of graphics processors that it does not find
         import onnxruntime
+        from scipy.special import expit
     if any(external_tensors(model)):
         raise ValueError("weights are in other files")  # it would look for them in the current folder
     onnxruntime.set_default_logger_severity(_FATAL)
@@ -74,6 +69,6 @@ def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
         found = dict(zip(wanted, session.run(wanted, dict(zip(inputs, given, strict=True)), run_options), strict=True))
-        return tuple(_sigmoid(found[logits[name]]) if name in logits else found[name] for name in names)
+        return tuple(expit(found[logits[name]].astype(np.float64)).astype(np.float32) if name in logits else found[name] for name in names)
 
     return f"ONNX Runtime {onnxruntime.__version__}", compute

@@ -19,11 +19,11 @@ def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
         return None
     extents = constant(np.array(shape_of(data)[: shape_of(indices)[-1]], str(indices.ty.dtype)))
     data, updates = (relax.op.reshape(tensor, shape_of(tensor)) for tensor in (data, updates))
-    return relax.op.scatter_nd(data, _from_the_front(indices, extents), updates, "update")
+    return relax.op.scatter_nd(data, from_the_front(indices, extents), updates, "update")
 
 
-def _from_the_front(indices: Any, extents: Any) -> Any:
-    """Indices of which the negative ones counted from the end of these extents."""
+def from_the_front(indices: Any, extents: Any) -> Any:
+    """Return indices of which the negative ones counted from the end of these extents."""
     from tvm import relax
 
     op, kind, numbers = relax.op, str(indices.ty.dtype), numbers_of(indices)
@@ -43,6 +43,6 @@ def scatter_elements(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) 
         return None
     op, kind = relax.op, str(indices.ty.dtype)
     coordinates = [constant(numbers.astype(kind)[..., None]) for numbers in np.indices(given)]
-    coordinates[axis] = op.expand_dims(_from_the_front(indices, relax.const(extents[axis], kind)), -1)
+    coordinates[axis] = op.expand_dims(from_the_front(indices, relax.const(extents[axis], kind)), -1)
     reduction = attrs.get("reduction", b"none").decode()
     return op.scatter_nd(data, op.concat(coordinates, -1), updates, "update" if reduction == "none" else reduction)

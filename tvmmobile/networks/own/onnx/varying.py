@@ -161,7 +161,6 @@ class Rewriting:
         return [extent - (place == axis) for place, extent in enumerate(self.shapes[name])]
 
     def _convert(self, node: Any) -> None:
-        """Append a node, and account for missing rows."""
         if node.op_type in SOURCES and node.domain in STANDARD:
             (self._compressed if node.op_type == "Compress" else self.source)(node)
             return

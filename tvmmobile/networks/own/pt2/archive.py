@@ -91,7 +91,9 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         plain = {_MODEL: _plain_program(file, program, wanted, lambda program: _numbers(content, program, configs))}
         _check_program(file, plain[_MODEL], fix)
         check_arguments(file, plain[_MODEL], fix)
-        plain |= {name: _plain_weights(file, config) for name, config in configs.items()}
+        for name, config in configs.items():
+            check_weights(file, config["config"])
+            plain[name] = on_processor(file, config) if elsewhere(config) else config
     changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
     changed |= {name: moved for name, moved in tensors.items() if moved is not None and moved is not parts[name]}
     if not changed:
@@ -121,16 +123,12 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
     """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
     program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
-    _check_containers(file, program)
+    specs = [value for name, value in entries(program) if name in ("in_spec", "out_spec") and isinstance(value, str)]
+    if not all(map(_plain, specs)):
+        raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", _RETURNS)
     if not is_dynamic(program):
         return program
     return with_fixed_dimensions(file, *with_greatest_extents(file, program, known_symbols(file, program, wanted, numbers(program))))
-
-
-def _plain_weights(file: OwnFile, config: Any) -> Any:
-    """Check a description of weights or constants, and move all of them to the processor."""
-    check_weights(file, config["config"])
-    return on_processor(file, config) if elsewhere(config) else config
 
 
 def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[str, Fraction]:
@@ -143,7 +141,6 @@ def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[s
 
 
 def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
-    """An archive with other contents in some places."""
     from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
     made = io.BytesIO()
@@ -165,12 +162,6 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
     refuse_operators(value for name, value in found if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
 
 
-def _check_containers(file: OwnFile, program: Any) -> None:
-    for name, value in entries(program):
-        if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
-            raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", _RETURNS)
-
-
 def _plain(spec: str) -> bool:
     """Return whether a tree of containers has only those in `_CONTAINERS`, with strings or numbers as keys."""
     try:
@@ -178,12 +169,8 @@ def _plain(spec: str) -> bool:
         keys = [json.loads(value) for name, value in found if name == "context" and value is not None]
     except (RecursionError, TypeError, ValueError):
         return False
-    types = (value for name, value in found if name == "type")
-    return all(kind in _CONTAINERS for kind in types) and all(map(_are_keys, keys))
-
-
-def _are_keys(context: Any) -> bool:
-    return context is None or (isinstance(context, list) and all(isinstance(key, str | int) for key in context))
+    named = all(one is None or (isinstance(one, list) and all(isinstance(key, str | int) for key in one)) for one in keys)
+    return named and all(value in _CONTAINERS for name, value in found if name == "type")
 
 
 def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:

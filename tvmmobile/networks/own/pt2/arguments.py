@@ -12,6 +12,7 @@ from typing import Any
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.pt2.dimensions import entries
 from tvmmobile.networks.own.pt2.quantised import register_operators
 from tvmmobile.networks.torch_selection import register_selection
 from tvmmobile.system.errors import UserError, shown
@@ -48,13 +49,11 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 _INFINITE = ("Infinity", "-Infinity", "NaN")
 #: Checks that a value is of its kind; lists of a kind hold such values.
 _IS: Mapping[str, Callable[[Any], bool]] = {
-    "as_int": lambda value: isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST,
-    "as_float": lambda value: (isinstance(value, int | float) and not isinstance(value, bool)) or value in _INFINITE,
+    "as_int": lambda value: type(value) is int and -_LARGEST <= value < _LARGEST,
+    "as_float": lambda value: type(value) in (int, float) or value in _INFINITE,
     "as_bool": lambda value: isinstance(value, bool),
     "as_string": lambda value: isinstance(value, str),
-    "as_scalar_type": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "as_layout": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "as_memory_format": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    **dict.fromkeys(("as_scalar_type", "as_layout", "as_memory_format"), lambda value: type(value) is int),
     "as_tensor": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
 }
 
@@ -119,7 +118,8 @@ def _check_node(file: OwnFile, node: Any, arguments: tuple[tuple[str, str, bool]
         elif not _fits(given[name], kind):
             raise UserError(f"{file}: the argument {name} of {what} is {shown(given[name])}, not {kind}.", fix)
         elif name in _WINDOWS:
-            check_window(f"{file}: {what}", name, _integers(given[name]), _WINDOWS[name])
+            numbers = [*([given[name]["as_int"]] if "as_int" in given[name] else ()), *(given[name].get("as_ints") or ())]
+            check_window(f"{file}: {what}", name, numbers, _WINDOWS[name])
 
 
 def _fits(given: Any, kind: str) -> bool:
@@ -138,11 +138,6 @@ def _fits(given: Any, kind: str) -> bool:
     if (test := _IS.get(key.removesuffix("s"))) is not None:
         return isinstance(value, list) and all(map(test, value))
     return True
-
-
-def _integers(given: Any) -> list[int]:
-    """The integers of an argument."""
-    return [*([given["as_int"]] if "as_int" in given else ()), *(given.get("as_ints") or ())]
 
 
 def on_processor(file: OwnFile, value: Any) -> Any:
@@ -164,13 +159,8 @@ def on_processor(file: OwnFile, value: Any) -> Any:
 
 def elsewhere(value: Any) -> bool:
     """Return whether a program or description of weights names a device other than the processor."""
-    waiting = [value]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if part.keys() == {"type", "index"} and part != {"type": "cpu", "index": None}:
-                return True
-            waiting += part.values()
-        elif isinstance(part, list):
-            waiting += part
-    return False
+    return any(
+        isinstance(part, dict) and part.keys() == {"type", "index"} and part != {"type": "cpu", "index": None}
+        for _, found in entries(value)
+        for part in (found if isinstance(found, list) else [found])
+    )

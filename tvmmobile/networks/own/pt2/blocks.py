@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from tvmmobile.networks.own.pt2.dimensions import tensors_in
+
 _AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
 #: Checks that a type stays what it is, made for the conversions in such a block.
 _CHECK = "torch.ops.aten._assert_tensor_metadata.default"
@@ -44,7 +46,7 @@ def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
     names = {name: prefix + name for name in inside["tensor_values"]}
     for place, tensor in itertools.chain(_pairs(inside["inputs"], given), _pairs(inside["outputs"], node["outputs"])):
         names[place] = tensor
-    made = {str(value["name"]) for one in nodes for value in _tensors(one["outputs"])}
+    made = {name for one in nodes for name in tensors_in(one["outputs"])}
     computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in made}
     return [{**_renamed(one, names), "name": prefix + str(one.get("name") or number)} for number, one in enumerate(nodes)], computed
 
@@ -52,16 +54,6 @@ def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
 def _pairs(inside: Any, outside: Any) -> list[tuple[str, str]]:
     """Names of the same tensors inside and outside of a block."""
     return [(str(one["as_tensor"]["name"]), str(other["as_tensor"]["name"])) for one, other in zip(inside, outside, strict=True)]
-
-
-def _tensors(value: Any) -> list[Any]:
-    """Tensors that arguments or results name, at any depth."""
-    if isinstance(value, list):
-        return [tensor for part in value for tensor in _tensors(part)]
-    if not isinstance(value, dict):
-        return []
-    own = [value["as_tensor"]] if "as_tensor" in value else list(value.get("as_tensors") or ())
-    return own + [tensor for name, part in value.items() if name not in ("as_tensor", "as_tensors") for tensor in _tensors(part)]
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:

@@ -16,10 +16,11 @@ from fractions import Fraction
 from typing import Any
 
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, refuse_dynamic
-from tvmmobile.networks.own.pt2.numbers import ITEMS
 from tvmmobile.system.errors import UserError
 
 _FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or --shape for a whole input."
+#: Operators whose result is a number.
+ITEMS = frozenset({"torch.ops.aten.item.default", "torch.ops.aten._local_scalar_dense.default"})
 _Number = Fraction | bool
 #: Functions of SymPy and of PyTorch's extensions (torch.utils._sympy.functions), as far as extents have them.
 _FUNCTIONS: Mapping[str, Callable[..., _Number]] = {
@@ -140,6 +141,14 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
             waiting += reversed(inner.values())
         elif isinstance(inner, list):
             waiting += reversed(inner)
+
+
+def tensors_in(value: Any) -> list[str]:
+    """Names of the tensors in serialised arguments or results, in order."""
+    found: list[Any] = []
+    for kind, part in entries(value):
+        found += [part] if kind == "as_tensor" else part if kind == "as_tensors" else []
+    return [str(tensor["name"]) for tensor in found]
 
 
 def _shown(text: str) -> str:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from tvmmobile.networks.own.pt2.dimensions import ITEMS, tensors_in
+
 if TYPE_CHECKING:
     import torch
 
-#: Operators whose result is a number.
-ITEMS = frozenset({"torch.ops.aten.item.default", "torch.ops.aten._local_scalar_dense.default"})
-_SELECTION = "_operator.getitem"
 _PREFIX = "torch.ops.aten."
 #: Operators that are run, none of which makes much of little or changes its operands.
 _RUN = frozenset(
@@ -36,6 +35,8 @@ _RUN = frozenset(
 _MOST_ELEMENTS, _MOST_TOGETHER = 1 << 16, 1 << 20
 _SYMBOL = re.compile(r"Symbol\('(\w+)'")
 _FILE = re.compile(r"\w+")
+#: What PyTorch raises for an operator with other arguments than it takes.
+_REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Fraction]:
@@ -49,7 +50,7 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
         AttributeError, LookupError, TypeError, ValueError: it is no such program.
     """
     graph = program["graph_module"]["graph"]
-    makers = {name: node for node in graph["nodes"] for name in _results(node)}
+    makers = {name: node for node in graph["nodes"] for name in tensors_in(node.get("outputs"))}
     items = [node for node in graph["nodes"] if node["target"] in ITEMS]
     if not items:
         return {}
@@ -61,16 +62,6 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
         if symbol and tensor is not None and tensor.numel() == 1 and math.isfinite(number := tensor.item()):
             found[symbol] = Fraction(number)
     return found
-
-
-def _results(node: Any) -> list[str]:
-    """Names of the tensors that an operator returns."""
-    return [name for output in node.get("outputs") or () for name in _names(output)]
-
-
-def _names(argument: Any) -> list[str]:
-    tensors = [argument["as_tensor"]] if "as_tensor" in argument else argument.get("as_tensors") or ()
-    return [str(tensor["name"]) for tensor in tensors]
 
 
 def _symbol(graph: Any, node: Any) -> str:
@@ -104,38 +95,30 @@ class _Folding:
         waiting = [name]
         while waiting:
             last = waiting[-1]
-            needed = [] if last in self.known else [one for one in self._operands(last) if one not in self.known]
+            node = self.makers.get(last) if last not in self.known else None
+            operands = tensors_in(node["inputs"]) if node is not None and node["target"] in _RUN else []
+            needed = [one for one in operands if one not in self.known]
             if any(one in waiting for one in needed):
                 raise ValueError("an operator reads its own result")
             waiting += needed
             if not needed:
                 waiting.pop()
                 if last not in self.known:
-                    self._compute(last)
+                    self._compute(last, node)
         return self.known[name]
 
-    def _operands(self, name: str) -> list[str]:
-        node = self.makers.get(name)
-        if node is None or not (node["target"] in _RUN or node["target"] == _SELECTION):
-            return []
-        return [operand for given in node["inputs"] for operand in _names(given["arg"])]
-
-    def _compute(self, name: str) -> None:
-        node = self.makers.get(name)
+    def _compute(self, name: str, node: Any) -> None:
         if node is None:
             self.known[name] = self._read(self.stored[name]) if name in self.stored else None
             return
-        results = _results(node)
-        self.known.update(dict.fromkeys(results))
+        results = tensors_in(node["outputs"])
         made = self._run(node) if node["target"] in _RUN else None
-        if made is not None and len(made) == len(results):
-            self.known.update(zip(results, made, strict=True))
+        self.known.update(zip(results, made if made is not None and len(made) == len(results) else [None] * len(results), strict=True))
 
     def _run(self, node: Any) -> list[torch.Tensor] | None:
-        """An operator's results."""
         import torch
 
-        operands = [self.known[operand] for given in node["inputs"] for operand in _names(given["arg"])]
+        operands = [self.known[operand] for operand in tensors_in(node["inputs"])]
         if any(operand is None for operand in operands):
             return None
         if math.prod(operand.numel() for operand in operands if operand is not None) > _MOST_TOGETHER:
@@ -145,14 +128,7 @@ class _Folding:
         named = {str(given["name"]): self._argument(given["arg"]) for given in node["inputs"] if given.get("kind") == 2}
         try:
             made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ):  # PyTorch refuses it, and says why later
+        except _REFUSALS:  # it says why later
             return None
         return list(made) if isinstance(made, list | tuple) else [made]
 
@@ -171,7 +147,6 @@ class _Folding:
         raise ValueError(f"an argument {kind}")
 
     def _read(self, name: str) -> torch.Tensor | None:
-        """A small tensor of the archive."""
         import torch
         from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 

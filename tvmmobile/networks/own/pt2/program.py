@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -99,24 +98,19 @@ def imported_program(
         raise
     except Exception as error:  # PyTorch's operators raise errors of any kind for arguments that contradict each other
         raise not_imported(error) from error
-    _check_extents(file, program)
+    for node in program.graph.nodes:  # `spec_of` refuses inputs and outputs with dynamic extents
+        shape = getattr(node.meta.get("val"), "shape", ())
+        check_elements(f"{file}: the tensor {node.name!r}", [extent for extent in shape if isinstance(extent, int)])
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
         raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
-    spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), wanted, fix)
+    spec = spec_of(file, contents, *_ends(program), wanted, fix)
     module = import_program(program)
     parameters = sum(parameter.numel() for parameter in program.parameters())
     if scales is not None:
         parameters = scales.parameters + _numbers_read(program)
     trace = partial(trace_program, program)
     return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales, trace)
-
-
-def _check_extents(file: OwnFile, program: torch.export.ExportedProgram) -> None:
-    """Raises `UserError` for a computed tensor beyond the limits; `spec_of` refuses those with dynamic extents."""
-    for node in program.graph.nodes:
-        shape = getattr(node.meta.get("val"), "shape", ())
-        check_elements(f"{file}: the tensor {node.name!r}", [extent for extent in shape if isinstance(extent, int)])
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
@@ -126,17 +120,12 @@ def _numbers_read(program: torch.export.ExportedProgram) -> int:
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
 
 
-def _inputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
-    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    for name in program.graph_signature.user_inputs:
-        yield _tensor(str(name), nodes[name].meta["val"] if name in nodes else name)
-
-
-def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
-    nodes = {node.name: node for node in program.graph.nodes}
-    returned = program.graph_signature.user_outputs
-    for name, called in zip(returned, output_names(program.call_spec.out_spec, len(returned)), strict=True):
-        yield _tensor(called, nodes[name].meta["val"] if name in nodes else name)
+def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Tensor]]:
+    values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
+    called = output_names(program.call_spec.out_spec, len(signature.user_outputs))
+    ends = (signature.user_inputs, map(str, signature.user_inputs)), (signature.user_outputs, called)
+    taken, returned = ([_tensor(name, values.get(one, one)) for one, name in zip(*pair, strict=True)] for pair in ends)
+    return taken, returned
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Any
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.onnx.varying import COUNT
 from tvmmobile.networks.own.pt2.arguments import signature
-from tvmmobile.networks.own.pt2.dimensions import UnknownExtentError, entries, evaluated, unknown_extent
+from tvmmobile.networks.own.pt2.dimensions import UnknownExtentError, entries, evaluated, tensors_in, unknown_extent
 from tvmmobile.networks.signature import OUTPUT_NAME
 from tvmmobile.networks.torch_selection import PLACES, SUPPRESSION
 from tvmmobile.system.errors import UserError
@@ -91,26 +91,18 @@ def _argument(node: Any, place: int, name: str, default: Any = None) -> Any:
     return next(iter(found["arg"].values())) if found and "as_none" not in found["arg"] else default
 
 
-def _tensors(value: Any) -> list[str]:
-    """Names of the tensors in an argument or result, or in several."""
-    if isinstance(value, list):
-        return [name for part in value for name in _tensors(part)]
-    one, several, perhaps = (value.get(kind) for kind in ("as_tensor", "as_tensors", "as_optional_tensors"))
-    return ([one["name"]] if one else []) + [part["name"] for part in several or ()] + (_tensors(perhaps) if perhaps else [])
-
-
 def _packet(node: Any) -> str:
     """An operator's name without that of its overload."""
     return str(node["target"].removeprefix(_ATEN).partition(".")[0])
 
 
 def _read(node: Any) -> list[str]:
-    return _tensors([given["arg"] for given in node["inputs"]])
+    return tensors_in([given["arg"] for given in node["inputs"] if "as_graph" not in given["arg"]])
 
 
 def _masks(graph: Any, node: Any) -> list[str]:
     """The booleans among the indices of a node."""
-    return [name for name in _tensors(node["inputs"][1]["arg"]) if graph["tensor_values"][name]["dtype"] == _BOOL]
+    return [name for name in tensors_in(node["inputs"][1]["arg"]) if graph["tensor_values"][name]["dtype"] == _BOOL]
 
 
 def _text(size: Any) -> str:
@@ -143,7 +135,7 @@ class _Rewriting:
         if node["target"] in _SOURCES or (node["target"] == _INDEX and _masks(self.graph, node)):
             self._source(node)
             return
-        made = _tensors(node["outputs"])
+        made = tensors_in(node["outputs"])
         read = [name for name in _read(node) if self._axis(node, name) is not None]
         sized = any(map(self._varies, self._numbers(node)))
         if _packet(node).endswith("_"):
@@ -200,7 +192,7 @@ class _Rewriting:
         operator = getattr(getattr(torch.ops.aten, packet, None), overload, None)
         if (sized and packet not in _SIZED) or (packet not in _BY_ROW and torch.Tag.pointwise not in getattr(operator, "tags", ())):
             return False
-        if packet in _GATHERS and (places := {self._rows(node, name) for name in _tensors(node["inputs"][-1]["arg"])} - {""}):
+        if packet in _GATHERS and (places := {self._rows(node, name) for name in tensors_in(node["inputs"][-1]["arg"])} - {""}):
             return results == places
         first = (self._axis(node, read[0]), self._axis(node, made[0]))
         if packet in _VIEWS and None not in first:
@@ -243,7 +235,7 @@ class _Rewriting:
 
     def _source(self, node: Any) -> None:
         """Append an operator that finds places as one that returns as many as there can be, and their number."""
-        made = _tensors(node["outputs"])
+        made = tensors_in(node["outputs"])
         names = re.findall(_SYMBOL, " ".join(self._sizes(made[0])))
         symbol = next((name for name in names if name in self.counts or name not in self.values), None)
         if symbol is None:
@@ -386,10 +378,11 @@ class _Rewriting:
         for output, name in zip(self.graph["outputs"], names, strict=True):
             outputs.append(output)
             called.append(name)
-            [tensor] = _tensors(output) or [""]
+            [tensor] = tensors_in(output) or [""]
             if tensor and (rows := self._rows({"target": "output", "name": tensor}, tensor)):
                 filler = -1 if self.tensors[tensor]["dtype"] in _INTEGERS[1:] else 0
-                outputs[-1:] = [{"as_tensor": {"name": found}} for found in (self._filled({}, tensor, filler), self._copied(rows))]
+                [copied] = self._emit("clone", [self._count(rows)], [[1]], _LONG)  # an output is no other one
+                outputs[-1:] = [{"as_tensor": {"name": found}} for found in (self._filled({}, tensor, filler), copied)]
                 called.append(f"{name}{COUNT}")
         leaf: Any = {"type": None, "context": None, "children_spec": []}
         spec = {"type": "collections.OrderedDict", "context": json.dumps(called), "children_spec": [leaf] * len(called)}
@@ -399,10 +392,6 @@ class _Rewriting:
         graph = {**self.graph, "nodes": self.nodes, "tensor_values": self.tensors, "outputs": outputs}
         signed = {**module["signature"], "output_specs": specs}
         return {**program, "graph_module": {**module, "graph": graph, "signature": signed, "module_call_graph": [top, *calls]}}
-
-    def _copied(self, rows: str) -> str:
-        """Append a copy of a number of rows: an output is no other one."""
-        return self._emit("clone", [self._count(rows)], [[1]], _LONG)[0]
 
 
 def _replaced(value: Any, name: str, other: str) -> Any:
@@ -415,7 +404,6 @@ def _list(names: Sequence[str]) -> Any:
 
 
 def _tensor(extents: Sequence[int], kind: int) -> Any:
-    """A serialised description of a tensor."""
     numbers = ([*extents], [math.prod(extents[place + 1 :]) for place in range(len(extents))])
     sizes, strides = ([{"as_int": number} for number in each] for each in numbers)
     described = {"dtype": kind, "sizes": sizes, "strides": strides, "requires_grad": False, "layout": 7}
