@@ -104,7 +104,9 @@ def check_module(what: str, module: Any, macs: int) -> None:
         for shape in _shapes(binding.value.ty):
             check_elements(f"{what}: a result of {name or 'an operator'}", shape)
         if name.startswith("nn."):
-            _check_windows(f"{what}: {name.removeprefix('nn.')}", binding.value.attrs)
+            for field, least in _LEAST.items():
+                if (numbers := getattr(binding.value.attrs, field, None)) is not None:
+                    check_window(f"{what}: {name.removeprefix('nn.')}", field, map(int, numbers), least)
     if macs > MOST_MACS:
         raise UserError(f"{what} needs {macs:.1e} multiply-adds for one run, more than {MOST_MACS:.0e}.", _SMALLER)
     for images in batches_of(main):
@@ -113,12 +115,6 @@ def check_module(what: str, module: Any, macs: int) -> None:
 
 #: Attributes of Relax's operators on windows, with the least number that each may have; a negative padding cuts an edge off.
 _LEAST = {"strides": 1, "dilation": 1, "pool_size": 1, "padding": 0, "output_padding": 0, "pad_width": -MOST_WINDOW}
-
-
-def _check_windows(what: str, attrs: Any) -> None:
-    for field, least in _LEAST.items():
-        if (numbers := getattr(attrs, field, None)) is not None:
-            check_window(what, field, map(int, numbers), least)
 
 
 def _shapes(kind: Any) -> list[list[int]]:

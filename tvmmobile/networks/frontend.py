@@ -28,7 +28,6 @@ from tvmmobile.networks.torch_operators import converters, decompositions
 from tvmmobile.networks.torch_recurrent import recurrent_operators
 from tvmmobile.networks.torch_resizes import keep_resizes
 from tvmmobile.networks.torch_types import with_conversions
-from tvmmobile.networks.tracing import Trace
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
 
@@ -42,6 +41,25 @@ Compute = Callable[[Sequence[Array]], tuple[Array, ...]]
 _BEFORE_LAYOUT = {f"relax.{name}" for name in ("astype", "multiply", "divide", "subtract", "add", "round", "maximum", "minimum", "clip")}
 #: PyTorch operators that Relax does not import one by one.
 _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A network imported once more, with every operator's value for some inputs as its program computes them, in their order.
+
+    Attributes:
+        operators: which operator of the source computes each, for messages, such as `Resize "up1/Resize"`.
+        values: as the judge computes them.
+        module: the imported Relax module, which returns them.
+    """
+
+    operators: tuple[str, ...]
+    values: tuple[Array, ...]
+    module: Any
+
+
+#: Traces a network for its inputs.
+Trace = Callable[[Sequence[Array]], Traced]
 
 
 @dataclass(frozen=True)
@@ -152,28 +170,17 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
     known = (importer.convert_map.keys() | ours.keys()) - _NOT_STRAIGHT
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     refuse_operators(f"{node.target}{place_of(node)}" for node in nodes if getattr(node.target, "__name__", "") not in known)
-    try:
-        with quiet():
-            importer.convert_map, ours = (
-                {name: _naming(convert) for name, convert in each.items()} for each in (importer.convert_map, ours)
-            )
-            return without_sorting(importer.from_exported_program(program, False, False, False, ours))
-    except UserError:
-        raise
-    except Exception as error:  # what is around converters raises errors of any kind
-        raise not_imported(error) from error
+    importer.convert_map, ours = ({name: _naming(one) for name, one in each.items()} for each in (importer.convert_map, ours))
+    with importing(), quiet():
+        return without_sorting(importer.from_exported_program(program, False, False, False, ours))
 
 
 def _naming(convert: Callable[..., Any]) -> Callable[..., Any]:
     """A converter whose errors name the node."""
 
     def converted(node: Any, *importer: Any) -> Any:
-        try:
+        with importing(f"{node.target} (node {node.name!r}){place_of(node)}"):
             return convert(node, *importer)
-        except UserError:
-            raise
-        except Exception as error:  # converters raise errors of any kind
-            raise not_imported(error, f"{node.target} (node {node.name!r}){place_of(node)}") from error
 
     return converted
 
@@ -194,14 +201,18 @@ def refuse_operators(unknown: Iterable[str]) -> None:
         )
 
 
-def not_imported(error: Exception, operator: str = "") -> UserError:
-    """The error for when Relax's importer fails on an operator that it supports, or on what is around operators."""
-    if operator:
-        what = f"the operator {operator} cannot be imported into Relax: {first_line(error)}"
-        return UserError(what, "Express it with others, or leave that part out.")
-    return UserError(
-        f"the network cannot be imported into Relax: {first_line(error)}", "Set TVMMOBILE_DEBUG=1 and run it again to see where."
-    )
+@contextmanager
+def importing(operator: str = "") -> Iterator[None]:
+    """Raises `UserError` for whatever goes wrong with an operator that Relax's importer supports, or with what is around operators."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # importers, and passes over what they import, raise errors of any kind
+        what, fix = f"the operator {operator}", "Express it with others, or leave that part out."
+        if not operator:
+            what, fix = "the network", "Set TVMMOBILE_DEBUG=1 and run it again to see where."
+        raise UserError(f"{what} cannot be imported into Relax: {first_line(error)}", fix) from error
 
 
 #: Held by the thread in which frameworks read a network: torch.export is not made for several, and `quiet` redirects the process's streams.

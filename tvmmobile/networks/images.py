@@ -67,21 +67,26 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         shape = f"{preprocessing.channels} channels" if not preprocessing.shape else "×".join(map(str, preprocessing.shape))
         raise UserError(f"{path} is not an array, and the network takes {shape}.", "Give a .npy: float32, NCHW, normalised.")
     if path.suffix.lower() != ".npy":
-        return _from_image(_open_image(path), str(path), preprocessing)
+        from PIL import ImageOps
+
+        with _pillow_reads(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        return _from_image(upright, str(path), preprocessing)
     array = _load_array(path)
     expected = preprocessing.input_shape
     if array.dtype == np.float32 and array.shape == expected:
         array = read_mapped(array)
         check_finite(str(path), array)
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
-    image = preprocessing.takes_images
-    if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
+    takes_images = preprocessing.takes_images
+    if takes_images and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
         from PIL import Image
 
         return _from_image(Image.fromarray(np.ascontiguousarray(read_mapped(array))), str(path), preprocessing)
     raise UserError(
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
-        f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if image else ''}.",
+        f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if takes_images else ''}.",
     )
 
 
@@ -138,14 +143,6 @@ def _load_array(path: Path) -> npt.NDArray[np.generic]:
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} is an archive of arrays.", "Give one array, written with numpy.save.")
     return array
-
-
-def _open_image(path: Path) -> Image:
-    from PIL import ImageOps
-
-    with _pillow_reads(path) as image:
-        image.load()
-        return ImageOps.exif_transpose(image)
 
 
 @contextmanager

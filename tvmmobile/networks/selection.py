@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from tvmmobile.graph.expressions import shape_of
@@ -21,33 +22,25 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
     """Emit a kernel's call: where the first `count` elements of each row of a tensor are; of equal ones the first comes first."""
     *outer, size = shape_of(data)
 
-    def body(given: Any, result: Any) -> Any:
-        from tvm.script.ir_builder import IRBuilder
+    def body(given: Sequence[Any], result: Any) -> None:
         from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-        with IRBuilder() as made:
-            keys, places = T.buffer_proxy(given), T.buffer_proxy(result)
-            with T.serial(0, 1):  # around several statements
-                heap = _Heap(size)
-                with T.serial(0, math.prod(outer)) as row:
+        keys, places, heap = T.buffer_proxy(given[0]), T.buffer_proxy(result), _Heap(size)
+        with T.serial(0, math.prod(outer)) as row:
 
-                    def before(one: Any, other: Any) -> Any:
-                        first, second = keys[row * size + one], keys[row * size + other]
-                        return _either(first > second if descending else first < second, _both(first == second, one < other))
+            def before(one: Any, other: Any) -> Any:
+                first, second = keys[row * size + one], keys[row * size + other]
+                return _either(first > second if descending else first < second, _both(first == second, one < other))
 
-                    with T.serial(0, size) as place:
-                        heap.items[place] = place
-                    heap.size[0] = T.int32(size)
-                    heap.make(before)
-                    with T.serial(0, count) as place:
-                        places[row * count + place] = T.Cast(kind, heap.items[0])
-                        heap.drop_first(before)
-            return made.get()
+            with T.serial(0, size) as place:
+                heap.items[place] = place
+            heap.size[0] = T.int32(size)
+            heap.make(before)
+            with T.serial(0, count) as place:
+                places[row * count + place] = T.Cast(kind, heap.items[0])
+                heap.drop_first(before)
 
-    def ordered(rows: Any) -> Any:
-        return _loops("order", [rows], [*outer, count], kind, lambda given, result: body(given[0], result))
-
-    return builder.emit_te(ordered, data, primfunc_name_hint="order")
+    return builder.emit_te(lambda rows: _loops("order", [rows], [*outer, count], kind, body), data, primfunc_name_hint="order")
 
 
 def places_of_true(builder: Any, data: Any) -> Any:
@@ -55,30 +48,23 @@ def places_of_true(builder: Any, data: Any) -> Any:
     shape = shape_of(data)
     most = math.prod(shape)
 
-    def body(given: Any, result: Any) -> Any:
-        from tvm.script.ir_builder import IRBuilder
+    def body(given: Sequence[Any], result: Any) -> None:
         from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-        with IRBuilder() as made:
-            element, places = T.buffer_proxy(given), T.buffer_proxy(result)
-            with T.serial(0, 1):  # around several statements
-                found = _memory(1, "int32")
-                found[0] = T.int32(0)
-                with T.serial(0, most) as place, T.If(element[place].astype("bool")), T.Then():
-                    step = most
-                    for axis, extent in enumerate(shape):
-                        step //= extent
-                        places[axis * most + found[0]] = T.Cast("int64", place // step % extent)
-                    found[0] = found[0] + 1
-                with T.serial(0, most) as place, T.If(place >= found[0]), T.Then():
-                    for axis in range(len(shape)):
-                        places[axis * most + place] = T.int64(-1)
-            return made.get()
+        element, places, found = T.buffer_proxy(given[0]), T.buffer_proxy(result), _memory(1, "int32")
+        found[0] = T.int32(0)
+        with T.serial(0, most) as place, T.If(element[place].astype("bool")), T.Then():
+            step = most
+            for axis, extent in enumerate(shape):
+                step //= extent
+                places[axis * most + found[0]] = T.Cast("int64", place // step % extent)
+            found[0] = found[0] + 1
+        with T.serial(0, most) as place, T.If(place >= found[0]), T.Then():
+            for axis in range(len(shape)):
+                places[axis * most + place] = T.int64(-1)
 
-    def places(tensor: Any) -> Any:
-        return _loops("places", [tensor], [len(shape), most], "int64", lambda given, result: body(given[0], result))
-
-    return builder.emit_te(places, data, primfunc_name_hint="places_of_true")
+    loops = partial(_loops, "places", shape=[len(shape), most], kind="int64", body=body)
+    return builder.emit_te(lambda tensor: loops([tensor]), data, primfunc_name_hint="places_of_true")
 
 
 @dataclass(frozen=True)
@@ -118,20 +104,18 @@ def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppress
     rows = most_selected(shape_of(boxes), shape_of(scores), whole)
 
     def selected(*given: Any) -> Any:
-        def body(read: Sequence[Any], result: Any) -> Any:
+        def body(read: Sequence[Any], result: Any) -> None:
             left = list(read[2:])
-            known = [left.pop(0) if isinstance(number, relax.Expr) else number for number in numbers]
-            most, overlap, score = known
-            return _select(read[0], read[1], result, Suppression(most, overlap, score, options.corners))
+            most, overlap, score = (left.pop(0) if isinstance(number, relax.Expr) else number for number in numbers)
+            _select(read[0], read[1], result, Suppression(most, overlap, score, options.corners))
 
         return _loops("non_max_suppression", given, [rows, 3], "int64", body)
 
     return builder.emit_te(selected, boxes, scores, *tensors, primfunc_name_hint="non_max_suppression")
 
 
-def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> Any:
-    """Return the loops of `non_max_suppression`; numbers of `options` may be buffers."""
-    from tvm.script.ir_builder import IRBuilder
+def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> None:
+    """Emit the loops of `non_max_suppression`; numbers of `options` may be buffers."""
     from tvm.script.ir_builder import tirx as T  # noqa: N812
 
     images, classes, count = (int(extent) for extent in scores.shape)
@@ -140,46 +124,43 @@ def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> Any:
     def number(value: Any, kind: str) -> Any:
         return T.buffer_proxy(value)[0] if hasattr(value, "shape") else getattr(T, kind)(value)
 
-    with IRBuilder() as made:
-        score, row = T.buffer_proxy(scores), T.buffer_proxy(rows)
-        with T.serial(0, 1):  # around several statements
-            heap, overlaps = _Heap(count), _Overlap(boxes, options.corners)
-            found, first, which, kept = (_memory(1, "int32") for _ in range(4))
-            found[0] = T.int32(0)
-            with T.serial(0, images) as image, T.serial(0, classes) as kind:
+    score, row = T.buffer_proxy(scores), T.buffer_proxy(rows)
+    heap, overlaps = _Heap(count), _Overlap(boxes, options.corners)
+    found, first, which, kept = (_memory(1, "int32") for _ in range(4))
+    found[0] = T.int32(0)
+    with T.serial(0, images) as image, T.serial(0, classes) as kind:
 
-                def score_of(box: Any, start: Any = (image * classes + kind) * count) -> Any:
-                    return score[start + box]
+        def score_of(box: Any, start: Any = (image * classes + kind) * count) -> Any:
+            return score[start + box]
 
-                def before(one: Any, other: Any) -> Any:
-                    return _either(score_of(one) > score_of(other), _both(score_of(one) == score_of(other), one < other))
+        def before(one: Any, other: Any) -> Any:
+            return _either(score_of(one) > score_of(other), _both(score_of(one) == score_of(other), one < other))
 
-                first[0] = found[0]
-                heap.size[0] = T.int32(0)
-                with T.serial(0, count) as box:
-                    chosen = T.bool(True) if options.score is None else score_of(box) > number(options.score, "float32")
-                    with T.If(chosen), T.Then():
-                        heap.items[heap.size[0]] = box
-                        heap.size[0] = heap.size[0] + 1
-                heap.make(before)
-                limit = T.min(T.Cast("int64", count), number(options.most, "int64"))
-                with T.While(_both(heap.size[0] > 0, T.Cast("int64", found[0] - first[0]) < limit)):
-                    kept[0] = T.int32(1)
-                    which[0] = first[0]
-                    overlaps.begin(image * count + heap.items[0])
-                    with T.While(_both(which[0] < found[0], kept[0] == 1)):
-                        overlaps.compare(image * count + T.Cast("int32", row[which[0] * 3 + 2]))
-                        with T.If(overlaps.share[0] > number(options.overlap, "float32")), T.Then():
-                            kept[0] = T.int32(0)
-                        which[0] = which[0] + 1
-                    with T.If(kept[0] == 1), T.Then():
-                        for column, value in enumerate((image, kind, heap.items[0])):
-                            row[found[0] * 3 + column] = T.Cast("int64", value)
-                        found[0] = found[0] + 1
-                    heap.drop_first(before)
-            with T.serial(0, most * 3) as place, T.If(place >= found[0] * 3), T.Then():
-                row[place] = T.int64(-1)
-        return made.get()
+        first[0] = found[0]
+        heap.size[0] = T.int32(0)
+        with T.serial(0, count) as box:
+            chosen = T.bool(True) if options.score is None else score_of(box) > number(options.score, "float32")
+            with T.If(chosen), T.Then():
+                heap.items[heap.size[0]] = box
+                heap.size[0] = heap.size[0] + 1
+        heap.make(before)
+        limit = T.min(T.Cast("int64", count), number(options.most, "int64"))
+        with T.While(_both(heap.size[0] > 0, T.Cast("int64", found[0] - first[0]) < limit)):
+            kept[0] = T.int32(1)
+            which[0] = first[0]
+            overlaps.begin(image * count + heap.items[0])
+            with T.While(_both(which[0] < found[0], kept[0] == 1)):
+                overlaps.compare(image * count + T.Cast("int32", row[which[0] * 3 + 2]))
+                with T.If(overlaps.share[0] > number(options.overlap, "float32")), T.Then():
+                    kept[0] = T.int32(0)
+                which[0] = which[0] + 1
+            with T.If(kept[0] == 1), T.Then():
+                for column, value in enumerate((image, kind, heap.items[0])):
+                    row[found[0] * 3 + column] = T.Cast("int64", value)
+                found[0] = found[0] + 1
+            heap.drop_first(before)
+    with T.serial(0, most * 3) as place, T.If(place >= found[0] * 3), T.Then():
+        row[place] = T.int64(-1)
 
 
 class _Heap:
@@ -283,23 +264,24 @@ class _Overlap:
         into[4][0] = (into[2][0] - into[0][0]) * (into[3][0] - into[1][0])
 
 
-def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], Any]) -> Any:
+def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], None]) -> Any:
     """A tensor that loops compute from buffers of others; all are contiguous."""
     from tvm import te, tirx
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+    def made(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        with IRBuilder() as loops:
+            with T.serial(0, 1):  # around several statements
+                body(inputs, outputs[0])
+            return loops.get()
 
     def buffer(extents: Any, dtype: str) -> Any:
         return tirx.decl_buffer(extents, dtype, name, layout=None)
 
     given = [buffer(tensor.shape, tensor.dtype) for tensor in read]
-    return te.extern(
-        [list(shape)],
-        list(read),
-        lambda inputs, outputs: body(inputs, outputs[0]),
-        name=name,
-        dtype=[kind],
-        in_buffers=given,
-        out_buffers=[buffer(shape, kind)],
-    )
+    result = [buffer(shape, kind)]
+    return te.extern([list(shape)], list(read), made, name=name, dtype=[kind], in_buffers=given, out_buffers=result)
 
 
 def _memory(count: int, kind: str) -> Any:

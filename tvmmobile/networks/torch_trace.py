@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.frontend import Array, decomposed, export_torch, place_of, quiet
+from tvmmobile.networks.frontend import Array, Traced, decomposed, export_torch, place_of, quiet
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters
-from tvmmobile.networks.tracing import Traced
 
 if TYPE_CHECKING:
     import torch

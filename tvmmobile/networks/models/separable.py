@@ -49,17 +49,10 @@ def scaled(kernel: int, inputs: int, outputs: int, side: int, alpha: float = 1.0
 
     Raises `UserError` if a number is not positive, or the channels cannot be divided into the groups.
     """
-    for option, value in (
-        ("--kernel", kernel),
-        ("--in", inputs),
-        ("--out", outputs),
-        ("--side", side),
-        ("--alpha", alpha),
-        ("--rho", rho),
-        ("--groups", groups),
-    ):
+    given = {"kernel": kernel, "in": inputs, "out": outputs, "side": side, "alpha": alpha, "rho": rho, "groups": groups}
+    for option, value in given.items():
         if not 0 < value < float("inf"):
-            raise UserError(f"{option} {value} is not a positive number.", "See `tvmmobile models cost --help`.")
+            raise UserError(f"--{option} {value} is not a positive number.", "See `tvmmobile models cost --help`.")
     shape = ConvShape(kernel, max(1, round(inputs * alpha)), max(1, round(outputs * alpha)), max(1, round(side * rho)), groups)
     if shape.inputs % groups or shape.outputs % groups:
         raise UserError(

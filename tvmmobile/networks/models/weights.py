@@ -68,7 +68,8 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
 
 def _fill(part: torch.nn.Module, uniform: _Uniform) -> None:
     """Kaiming's uniform weights, and a bias of about their outputs' size."""
-    bound = math.sqrt(6 / _fan_out(part))
+    outputs, _, *window = part.weight.shape  # a group's input values take part in its own outputs only
+    bound = math.sqrt(6 / int(math.prod(window) * outputs // getattr(part, "groups", 1)))
     flat = part.weight.view(-1)
     for start in range(0, len(flat), _AT_ONCE):
         chunk = flat[start : start + _AT_ONCE]
@@ -144,12 +145,6 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _fan_out(part: torch.nn.Module) -> int:
-    """Outputs that one input value takes part in; a group's own ones only."""
-    shape = part.weight.shape
-    return int(math.prod(shape[2:]) * shape[0] // getattr(part, "groups", 1))
 
 
 def _coarse(values: torch.Tensor, bits: int = 8) -> torch.Tensor:

@@ -12,8 +12,8 @@ from onnx_campaign import built, run
 
 from tvmmobile.networks.own.files import Wanted
 from tvmmobile.networks.own.litert.detection import without_leftovers
+from tvmmobile.networks.own.litert.file import start_litert
 from tvmmobile.networks.own.litert.operators import onnx_of
-from tvmmobile.networks.own.litert.runtime import start_litert
 from tvmmobile.networks.own.onnx.file import imported_onnx
 
 OPTIONS: dict[str, Any] = {

@@ -158,9 +158,8 @@ def _selected(into: Translation, options: Options, boxes: str, scores: str, most
     shifted = into.emit("Add", [found, into.integers(1)])  # so that 0 is none
     filled = into.emit("Concat", [shifted, into.constant(np.zeros((rows, 3), np.int64))], axis=0)
     whole = into.emit("Reshape", [_from(into, filled, 0, 0, rows), into.integers(rows, 3)])
-    return into.emit("Max", [into.emit("Sub", [whole, into.integers(1)]), into.integers(0)]), into.emit(
-        "Greater", [_column(into, whole, 0), into.integers(0)]
-    )
+    there = into.emit("Greater", [_column(into, whole, 0), into.integers(0)])
+    return into.emit("Max", [into.emit("Sub", [whole, into.integers(1)]), into.integers(0)]), there
 
 
 def _from(into: Translation, name: str, axis: int, start: int, end: int) -> str:
@@ -182,9 +181,7 @@ def _top(into: Translation, name: str, count: int) -> tuple[str, str]:
 
 def _chosen(into: Translation, name: str, there: str, axis: int) -> str:
     """A tensor with zeros in rows that are not there, along an axis; the axes behind it have a mask of one place."""
-    mask = there
-    if axis:
-        mask = into.emit("Reshape", [there, into.integers(1, -1, 1)])
+    mask = into.emit("Reshape", [there, into.integers(1, -1, 1)]) if axis else there
     return into.emit("Where", [mask, name, into.real(0)])
 
 

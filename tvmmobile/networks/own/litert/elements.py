@@ -52,29 +52,10 @@ def _in_front(into: Translation, operator: LiteRtOperator) -> bool:
     return image and all(len(tensor.shape) == 4 or tensor.value is not None for tensor in tensors)
 
 
-def cast(into: Translation, operator: LiteRtOperator, data: str) -> str:
-    """Convert a tensor to the type of the result."""
-    return into.cast(data, into.tensor(operator.outputs[0]).dtype)
-
-
-def square(into: Translation, _operator: LiteRtOperator, data: str) -> str:
-    """Append each element times itself."""
-    return into.emit("Mul", [data, data])
-
-
-def squared_difference(into: Translation, operator: LiteRtOperator, first: str, second: str) -> str:
+def squared_difference(into: Translation, _operator: LiteRtOperator, *both: str) -> str:
     """Append the square of a difference."""
-    return square(into, operator, into.emit("Sub", [first, second]))
-
-
-def inverse_root(into: Translation, _operator: LiteRtOperator, data: str) -> str:
-    """Append `RSQRT`."""
-    return into.emit("Reciprocal", [into.emit("Sqrt", [data])])
-
-
-def unequal(into: Translation, _operator: LiteRtOperator, first: str, second: str) -> str:
-    """Append `NOT_EQUAL`."""
-    return into.emit("Not", [into.emit("Equal", [first, second])])
+    difference = into.emit("Sub", both)
+    return into.emit("Mul", [difference, difference])
 
 
 def floor_division(into: Translation, operator: LiteRtOperator, first: str, second: str) -> str:
@@ -94,7 +75,7 @@ def gelu(into: Translation, operator: LiteRtOperator, data: str) -> str:
         return into.emit(operation, [one, into.real(other)])
 
     if operator.options is not None and operator.options.approximate:
-        cube = into.emit("Mul", [data, square(into, operator, data)])
+        cube = into.emit("Mul", [data, into.emit("Mul", [data, data])])
         inner = by("Mul", into.emit("Add", [data, by("Mul", cube, 0.044715)]), math.sqrt(2 / math.pi))
         curve = into.emit("Tanh", [inner])
     else:
@@ -137,11 +118,6 @@ def gather(into: Translation, operator: LiteRtOperator, data: str, places: str) 
     return into.emit("Gather", [data, places], axis=0 if operator.options is None else int(operator.options.axis))
 
 
-def gather_nd(into: Translation, _operator: LiteRtOperator, data: str, places: str) -> str:
-    """Append `GATHER_ND`."""
-    return into.emit("GatherND", [data, into.cast(places, np.int64)])
-
-
 def shape(into: Translation, operator: LiteRtOperator) -> str:
     """Return the constant of `SHAPE`: the file has the shapes of all tensors."""
     return into.constant(np.array(into.tensor(operator.inputs[0]).shape, into.tensor(operator.outputs[0]).dtype))
@@ -151,3 +127,38 @@ def zeros(into: Translation, operator: LiteRtOperator) -> str:
     """Return the constant of `ZEROS_LIKE`."""
     made = into.tensor(operator.outputs[0])
     return into.constant(np.zeros(made.shape, made.dtype))
+
+
+def transpose(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `TRANSPOSE`."""
+    return into.emit("Transpose", [data], perm=[int(axis) for axis in into.value(operator.inputs[1])])
+
+
+def select(into: Translation, operator: LiteRtOperator, chosen: str, *others: str) -> str:
+    """Append `SELECT`, where a vector chooses along the first dimension."""
+    rank = len(into.tensor(operator.outputs[0]).shape)
+    if len(into.tensor(operator.inputs[0]).shape) == 1 and rank > 1:
+        chosen = into.emit("Reshape", [chosen, into.integers(-1, *[1] * (rank - 1))])
+    return into.emit("Where", [chosen, *others])
+
+
+def reverse(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `REVERSE_V2`."""
+    shape = into.tensor(operator.inputs[0]).shape
+    for axis in into.axes(operator.inputs[1], len(shape)):
+        data = into.emit("Gather", [data, into.integers(*reversed(range(shape[axis])))], axis=axis)
+    return data
+
+
+def one_hot(into: Translation, operator: LiteRtOperator, places: str) -> str:
+    """Append `ONE_HOT`."""
+    depth, on, off = map(into.value, operator.inputs[1:])
+    inputs = [into.cast(places, np.int64), into.integers(int(depth)), into.constant(np.stack([np.ravel(off)[0], np.ravel(on)[0]]))]
+    return into.emit("OneHot", inputs, axis=int(operator.options.axis))
+
+
+def place_of_extreme(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `ARG_MAX` or `ARG_MIN`."""
+    (axis,), dtype = into.axes(operator.inputs[1], len(into.tensor(operator.inputs[0]).shape)), into.tensor(operator.outputs[0]).dtype
+    made = into.emit("ArgMax" if operator.kind == "ARG_MAX" else "ArgMin", [data], axis=axis, keepdims=0)
+    return made if dtype == np.int64 else into.cast(made, dtype)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
 from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, Translator
 from tvmmobile.networks.own.onnx.pools import halved, same_pads
@@ -95,18 +93,5 @@ def reduction(onnx: str) -> Translator:
         else:
             made = into.emit(onnx, [name], axes=places, keepdims=int(keep))
         into.write(operator.outputs[0], made, front and keep, data if onnx in ("ReduceMax", "ReduceMin") else None)
-
-    return translate
-
-
-def index_of(onnx: str) -> Translator:
-    """`ARG_MAX` and `ARG_MIN`."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        data, which = operator.inputs
-        (axis,) = into.axes(which, len(into.tensor(data).shape))
-        made = into.emit(onnx, [into.read(data, False)], axis=axis, keepdims=0)
-        dtype = into.tensor(operator.outputs[0]).dtype
-        into.write(operator.outputs[0], made if dtype == np.int64 else into.cast(made, dtype), False)
 
     return translate

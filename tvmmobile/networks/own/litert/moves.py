@@ -1,4 +1,4 @@
-"""Translates LiteRT's operators that move, select, repeat, add or drop elements to ONNX."""
+"""Translates LiteRT's operators that move, repeat, add or drop elements to ONNX."""
 
 from __future__ import annotations
 
@@ -44,12 +44,6 @@ def reshape(into: Translation, operator: LiteRtOperator) -> None:
     """`RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make."""
     data, out = operator.inputs[0], into.tensor(operator.outputs[0]).shape
     into.write(operator.outputs[0], into.emit("Reshape", [into.in_order(data), into.integers(*out)]), False, data)
-
-
-def transpose(into: Translation, operator: LiteRtOperator) -> None:
-    """`TRANSPOSE`."""
-    data, order = operator.inputs[0], [int(axis) for axis in into.value(operator.inputs[1])]
-    into.write(operator.outputs[0], into.emit("Transpose", [into.read(data, False)], perm=order), False, data)
 
 
 def concatenation(into: Translation, operator: LiteRtOperator) -> None:
@@ -168,24 +162,6 @@ def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners
     return made
 
 
-def select(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `SELECT`, where a vector chooses along the first dimension."""
-    condition, *others = operator.inputs
-    chosen, rank = into.read(condition, False), len(into.tensor(operator.outputs[0]).shape)
-    if len(into.tensor(condition).shape) == 1 and rank > 1:
-        chosen = into.emit("Reshape", [chosen, into.integers(-1, *[1] * (rank - 1))])
-    into.write(operator.outputs[0], into.emit("Where", [chosen, *(into.read(number, False) for number in others)]), False)
-
-
-def reverse(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `REVERSE_V2`."""
-    data, which = operator.inputs
-    shape, made = into.tensor(data).shape, into.read(data, False)
-    for axis in into.axes(which, len(shape)):
-        made = into.emit("Gather", [made, into.integers(*reversed(range(shape[axis])))], axis=axis)
-    into.write(operator.outputs[0], made, False, data)
-
-
 def top_k(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `TOPK_V2`, along the last dimension."""
     from onnx import helper
@@ -196,14 +172,6 @@ def top_k(into: Translation, operator: LiteRtOperator) -> None:
     into.nodes.append(helper.make_node("TopK", inputs, names, axis=-1))
     into.write(operator.outputs[0], names[0], False, data)
     into.write(operator.outputs[1], into.cast(names[1], into.tensor(operator.outputs[1]).dtype), False)
-
-
-def one_hot(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `ONE_HOT`."""
-    places, depth, on, off = operator.inputs
-    values = np.stack([np.ravel(into.value(off))[0], np.ravel(into.value(on))[0]])
-    inputs = [into.cast(into.read(places, False), np.int64), into.integers(int(into.value(depth))), into.constant(values)]
-    into.write(operator.outputs[0], into.emit("OneHot", inputs, axis=int(operator.options.axis)), False)
 
 
 def repeated(into: Translation, operator: LiteRtOperator) -> None:

@@ -47,9 +47,11 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
             assigned.add(handles[inputs[0]])
     names = dict(network.names)
     for variable, number in first.items():
-        if variable in initial:
-            _check_zeros(variable, initial[variable], network.tensors[number])
         names[number] = variable.decode(errors="replace")
+        if variable in initial:
+            value, grid = initial[variable].value, network.tensors[number].grid
+            if value is None or not np.array_equal(value, np.broadcast_to(0 if grid is None else grid.zeros, value.shape)):
+                raise UserError(f"the variable {names[number]} does not begin with zeros.", SIMPLER)
         if variable in assigned:
             names.setdefault(current[variable], f"{names[number]}{NEXT}")
     outputs = (*(same.get(number, number) for number in network.outputs), *(current[one] for one in first if one in assigned))
@@ -73,12 +75,6 @@ def _initial_values(network: LiteRtNetwork) -> dict[bytes, LiteRtTensor]:
         elif operator.kind != "VAR_HANDLE":
             raise UserError(f"the network computes how its variables begin, by {operator.kind}.", SIMPLER)
     return found
-
-
-def _check_zeros(variable: bytes, initial: LiteRtTensor, read: LiteRtTensor) -> None:
-    zero = 0 if read.grid is None else read.grid.zeros
-    if initial.value is None or not np.array_equal(initial.value, np.broadcast_to(zero, initial.value.shape)):
-        raise UserError(f"the variable {variable.decode(errors='replace')} does not begin with zeros.", SIMPLER)
 
 
 def stateless_content(content: bytes, network: LiteRtNetwork) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.frontend import Imported, count_macs, first_line, not_imported, refuse_operators, with_layouts
+from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx.constants import fold_constants, without_functions
@@ -82,12 +82,8 @@ def imported_onnx(
     inputs = [_tensor(value) for value in _inputs(model.graph)]
     for tensor in inputs:
         refuse_dynamic(file, tensor, "input", fix)
-    try:
+    with importing():
         module = import_onnx(model, opset)
-    except UserError:
-        raise
-    except Exception as error:  # passes over what is imported raise errors of any kind
-        raise not_imported(error) from error
     spec = spec_of(file, contents, inputs, _outputs(model.graph, module), wanted, fix, model.graph.name)
     judged = model if computes_in_integers(given.graph) else given
     reference = _reference(file, judged, judged if filled else model, [tensor.name for tensor in inputs], programs)

@@ -14,12 +14,11 @@ import numpy as np
 
 from tvmmobile.graph.expressions import constant, numbers_of, operator_of, shape_of
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.frontend import not_imported, quiet
+from tvmmobile.networks.frontend import importing, quiet
 from tvmmobile.networks.own.onnx import attention, detection, elementwise, fourier, norms, pools, resize, scatter
 from tvmmobile.networks.own.onnx.recurrent import recurrent
 from tvmmobile.networks.own.onnx.tensors import STANDARD, named_node
 from tvmmobile.networks.sorting import without_sorting
-from tvmmobile.system.errors import UserError
 
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
@@ -64,12 +63,8 @@ def _importer() -> Any:
     class Importer(ONNXGraphImporter):  # type: ignore[misc]
         def _construct_nodes(self, graph: Any) -> None:
             for node in graph.node:
-                try:
+                with importing(named_node(node, self.opset)):
                     super()._construct_nodes(SimpleNamespace(node=[node]))
-                except UserError:
-                    raise
-                except Exception as error:  # converters raise errors of any kind
-                    raise not_imported(error, named_node(node, self.opset)) from error
 
         def _check_for_unsupported_ops(self, graph: Any) -> None:
             """Do nothing: `unknown_operators` has found them, and TVM does not know those that only we convert."""
@@ -208,16 +203,6 @@ def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     return relax.op.strided_slice(inputs[0], list(attrs.get("axes", range(len(starts)))), starts, ends)
 
 
-def _split(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `Split` with one output, which is its input; TVM's converter makes a tuple of it and takes that for the tensor."""
-    return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
-
-
-def _shape(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert a `Shape` that the network returns: TVM's has no tensor."""
-    return constant(np.array(shape_of(inputs[0])[attrs.get("start", 0) : attrs.get("end")], np.int64))
-
-
 #: By operator.
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.attention,
@@ -258,11 +243,13 @@ CONVERTERS: dict[str, Converter] = {
     "Scatter": scatter.scatter_elements,
     "ScatterElements": scatter.scatter_elements,
     "ScatterND": scatter.scatter_nd,
-    "Shape": _shape,
+    # `Shape` that the network returns: TVM's has no tensor.
+    "Shape": lambda inputs, attrs, _: constant(np.array(shape_of(inputs[0])[attrs.get("start", 0) : attrs.get("end")], np.int64)),
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "STFT": fourier.stft,
-    "Split": _split,
+    # `Split` with one output, which is its input; TVM's converter makes a tuple of it and takes that for the tensor.
+    "Split": lambda inputs, attrs, _: inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None,
     "Sum": elementwise.pairwise("add"),
     "TopK": elementwise.top_k,
     "Upsample": resize.upsample,

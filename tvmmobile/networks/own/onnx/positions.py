@@ -72,10 +72,6 @@ def _half_pixel(x: _Floats, axis: Axis) -> _Floats:
     return (x + _HALF) / axis.factor - _HALF
 
 
-def _align_corners(x: _Floats, axis: Axis) -> _Floats:
-    return x * np.float32(axis.inputs - 1) / np.float32(axis.outputs - 1) if axis.outputs > 1 else 0 * x
-
-
 def _symmetric(x: _Floats, axis: Axis) -> _Floats:
     """Positions in double precision where ONNX Runtime's literals are."""
     adjustment = np.float32(axis.outputs) / (axis.factor * np.float32(axis.inputs))
@@ -94,7 +90,7 @@ _PLACES: dict[str, Callable[[_Floats, Axis], _Floats]] = {
     "half_pixel": _half_pixel,
     "half_pixel_symmetric": _symmetric,
     "pytorch_half_pixel": lambda x, axis: _half_pixel(x, axis) if axis.outputs > 1 else 0 * x,
-    "align_corners": _align_corners,
+    "align_corners": lambda x, axis: x * np.float32(axis.inputs - 1) / np.float32(axis.outputs - 1) if axis.outputs > 1 else 0 * x,
     "asymmetric": lambda x, axis: x / axis.factor,
     "tf_half_pixel_for_nn": lambda x, axis: (x + _HALF) / axis.factor,
     CROP: _crop,
@@ -108,13 +104,9 @@ def _halves_up(x: Array) -> Array:
     return rounded
 
 
-def _halves_down(x: Array) -> Array:
-    return np.where(x == np.trunc(x) + _HALF, np.floor(x), _halves_up(x))
-
-
 _NEAREST: dict[str, Callable[[Array, Axis], Array]] = {
     SIMPLE: lambda x, axis: np.ceil(x) if axis.factor < 1 else np.trunc(x),
-    "round_prefer_floor": lambda x, axis: _halves_down(x),
+    "round_prefer_floor": lambda x, axis: np.where(x == np.trunc(x) + _HALF, np.floor(x), _halves_up(x)),  # positive halves towards zero
     "round_prefer_ceil": lambda x, axis: _halves_up(x + np.copysign(_ABOUT_HALF, x)),
     "floor": lambda x, axis: np.floor(x),
     "ceil": lambda x, axis: np.ceil(x),

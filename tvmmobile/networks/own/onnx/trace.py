@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.frontend import Traced
 from tvmmobile.networks.own.references import HostReference
-from tvmmobile.networks.tracing import Traced
 
 
 def trace_onnx(

@@ -208,15 +208,17 @@ class Rewriting:
         """Append a new node; returns its output's name."""
         from onnx import helper
 
-        self.made += 1
-        output = output or f"varying/{self.made}"
+        output = output or self._new_name()
         self.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
 
+    def _new_name(self) -> str:
+        self.made += 1
+        return f"varying/{self.made}"
+
     def constant(self, value: Any, kind: Any = np.int64) -> str:
         """The name of a new constant."""
-        self.made += 1
-        name, array = f"varying/{self.made}", np.asarray(value, kind)
+        name, array = self._new_name(), np.asarray(value, kind)
         self.values[name], self.shapes[name], self.types[name] = array, list(array.shape), _type_of(array)
         return name
 
@@ -224,8 +226,7 @@ class Rewriting:
         """Append a search for the places at which a vector of booleans is true."""
         from onnx import helper
 
-        self.made += 1
-        name = f"varying/{self.made}"
+        name = self._new_name()
         self.source(helper.make_node("NonZero", [mask], [name]))
         found = self.emit("Reshape", [name, self.constant([-1])])
         self.rows[found] = Rows(0, self.rows[name].count)

@@ -16,7 +16,7 @@ from tvmmobile.networks.frontend import (
     decomposed,
     first_line,
     import_program,
-    not_imported,
+    importing,
     quiet,
     torch_judge,
     with_layouts,
@@ -88,16 +88,12 @@ def imported_program(
     Raises:
         UserError: it cannot be compiled.
     """
-    try:
+    with importing():  # PyTorch's operators raise errors of any kind for arguments that contradict each other
         real = in_float32(program)
         if real is not program:
             program, compute = real, by_torch(real.module(check_guards=False))
         scales = without_integer_weights(program)
         program = decomposed(program)
-    except UserError:
-        raise
-    except Exception as error:  # PyTorch's operators raise errors of any kind for arguments that contradict each other
-        raise not_imported(error) from error
     for node in program.graph.nodes:  # `spec_of` refuses inputs and outputs with dynamic extents
         shape = getattr(node.meta.get("val"), "shape", ())
         check_elements(f"{file}: the tensor {node.name!r}", [extent for extent in shape if isinstance(extent, int)])

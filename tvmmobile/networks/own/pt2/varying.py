@@ -356,15 +356,8 @@ class _Rewriting:
         for name, extents in zip(made, sizes, strict=True):
             self.tensors.setdefault(name, _tensor(extents, kind))
         outputs = [{"as_tensor": {"name": name}} for name in made]
-        self.nodes.append(
-            {
-                "target": target,
-                "inputs": inputs,
-                "outputs": outputs,
-                "metadata": {},
-                "name": made[0] if len(made) == 1 else f"varying_{len(self.nodes)}",
-            }
-        )
+        name = made[0] if len(made) == 1 else f"varying_{len(self.nodes)}"
+        self.nodes.append({"target": target, "inputs": inputs, "outputs": outputs, "metadata": {}, "name": name})
         return made
 
     def rewritten(self, program: Any) -> Any:
