@@ -45,6 +45,8 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
     assert twin_identity(BOARD) == Identity("pi4-virtual", Origin("modelled", VIRTUAL.origin.model))
     slower = twin_identity(replace(BOARD, clock_hz=1.5e9))
     assert slower is not None and slower.device == "pi4-1500-virtual"
+    middle = twin_identity(replace(BOARD, mcpu="cortex-a76", clock_hz=2.2e9))
+    assert middle is not None and middle.device == "pi5-virtual"  # not the Helio G99, whose figures are assumed
     assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
     assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
 

@@ -13,6 +13,7 @@ import pytest
 from own_boards import own_board, uncalibrated_board
 
 from tvmmobile.devices.registry import find_device
+from tvmmobile.pipeline.outcome import context_of
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.virtual import sysroot
 from tvmmobile.virtual.board import BOARDS, CORES, board_names, core_values, is_board, load_board, read_board
@@ -22,7 +23,8 @@ from tvmmobile.virtual.sysroot import core_files, cpuinfo
 
 def test_all_boards_can_be_read() -> None:
     assert board_names() == [
-        *("a311d-a53", "a311d-a73", "pi3bplus", "pi4", "pi4-1500", "pi5", "pizero2w", "rk3399-a53", "rk3399-a72"),
+        *("a311d-a53", "a311d-a73", "helio-g99-a55", "helio-g99-a76", "pi3bplus", "pi4", "pi4-1500", "pi5", "pizero2w"),
+        *("rk3399-a53", "rk3399-a72"),
         *("rk3566", "rk3568", "rk3588-a55", "rk3588-a76", "sd7c-a55", "sd7c-a76"),
     ]
     boards = [load_board(name) for name in board_names()]
@@ -39,7 +41,8 @@ def test_every_figure_names_its_source() -> None:
         sources = set(re.findall(r"(?m)^#   \[(\w+)\]", text))
         for line in re.findall(r"(?m)^[\w.]+ = [-0-9t].*$", text):
             named = set(re.findall(r"\[(\w+)\]", line))
-            assert named and named <= sources, f"{path.name}: {line}"
+            assert (named and named <= sources) or "# assumed" in line, f"{path.name}: {line}"
+        assert ("# assumed" in text) <= ("assumed = " in text), f"{path.name} does not print what it assumes"
 
 
 def test_what_the_shipped_logs_rest_on() -> None:
@@ -91,7 +94,7 @@ def test_a_file_with_all_figures_needs_no_file_of_its_core(tmp_path: Path) -> No
 
 def test_kinds_of_cores() -> None:
     """A file with several kinds makes a board of each; its own name is that of the first, the fastest."""
-    for name, first in (("rk3399", "a72"), ("rk3588", "a76"), ("a311d", "a73"), ("sd7c", "a76")):
+    for name, first in (("rk3399", "a72"), ("rk3588", "a76"), ("a311d", "a73"), ("sd7c", "a76"), ("helio-g99", "a76")):
         little = "a55" if first == "a76" else "a53"
         big, small = load_board(name), load_board(f"{name}-{little}")
         assert big == load_board(f"{name}-{first}") and big.name == f"{name}-{first}" and is_board(name) and name not in board_names()
@@ -236,6 +239,14 @@ def test_new_boards_say_where_their_core_was_measured(name: str) -> None:
     profile = find_device(name).profile
     assert load_board(profile.board_file).name == load_board(name).name and profile.name == f"{load_board(name).name}-virtual"
     assert re.search(r"which (has|have) the same core; no measurement has confirmed it here\.$", trust(load_board(name), 1))
+    confirmed = context_of(find_device("pi4").profile, 1).modelled_terms
+    assert context_of(profile, 1).modelled_terms == confirmed + "; no measurement has confirmed this board" * (name != "rk3588")
+
+
+def test_boards_print_the_figures_that_they_assume() -> None:
+    phone = load_board("helio-g99")
+    assert trust(phone, 1).endswith("confirmed it here. Assumed: all figures of caches and memory, as of a Snapdragon 7c.")
+    assert phone.model_copy(update={"assumed": ""}).digest == phone.digest
 
 
 def test_devices_that_are_offered() -> None:

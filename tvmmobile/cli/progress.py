@@ -40,8 +40,13 @@ class Shown(Listener):
 
     def planned(self, plan: TuningPlan) -> None:
         """Implement `Listener.planned`."""
+        from tvmmobile.virtual.board import load_board
+        from tvmmobile.virtual.summary import doubt
+
         profile, origin = plan.profile, plan.profile.origin
-        face = f"the virtual {profile.board} (latencies are modelled)" if origin.modelled else f"{profile.board} ({origin.kind})"
+        face = f"{profile.board} ({origin.kind})"
+        if origin.modelled:
+            face = f"the virtual {profile.board} (latencies are modelled{doubt(load_board(profile.board_file))})"
         self.said(
             f"{profile.name}: {face}\n{plural(plan.variants, 'variant')}, {plural(plan.kernels, 'distinct kernel')}, "
             f"{plural(sum(assignment.done for assignment in plan.assignments), 'record')}, {plural(plan.missing, 'trial')} to run"

@@ -19,6 +19,8 @@ from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import KernelEntry, records_compare
 from tvmmobile.running.measure import KernelCall, NetworkRun
 from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.summary import doubt
 
 #: What a modelled latency includes and excludes, in words.
 _MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
@@ -106,7 +108,7 @@ def context_of(profile: DeviceProfile, threads: int) -> Context:
         clock_hz=profile.clock_hz,
         kind=profile.origin.kind,
         timing_model=profile.origin.written,
-        modelled_terms=_MODELLED_TERMS if modelled else "",
+        modelled_terms=_MODELLED_TERMS + doubt(load_board(profile.board_file)) if modelled else "",
         fma_lanes_per_cycle=profile.machine.fma_lanes_per_cycle,
         threads=threads,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},

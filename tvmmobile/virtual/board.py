@@ -156,6 +156,7 @@ class Board(_Strict):
         midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
             what `digest` identifies: no modelled time follows from it.
         features: of the core, as /proc/cpuinfo lists them.
+        assumed: which figures nobody published, and what they were assumed to be; empty if there are none.
         calibration: of this board itself, if it has one; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
     """
 
@@ -172,6 +173,7 @@ class Board(_Strict):
     core: Core
     midr: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(default=0, exclude=True)
     features: str = Field(default="fp asimd", exclude=True)
+    assumed: str = Field(default="", exclude=True)
     calibration: OwnCalibration | None = Field(default=None, exclude=True)
 
     @property

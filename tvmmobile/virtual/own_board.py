@@ -29,7 +29,7 @@ def check_own_board(path: Path, option: str) -> None:
 def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Board:
     """Write a board under the file's name, with `remarks` as comments at the top; returns it as the file has it now."""
     named = board.model_copy(update={"name": path.stem})
-    values = named.model_dump() | {"midr": named.midr, "features": named.features}
+    values = named.model_dump() | {name: getattr(named, name) for name in ("midr", "features", "assumed")}
     if named.calibration is not None:
         own = named.calibration.model_dump()
         values["calibration"] = own | {"parameters": dict(own["parameters"])}

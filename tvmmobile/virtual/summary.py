@@ -10,6 +10,8 @@ from tvmmobile.virtual.cores.core_model import model_hash
 from tvmmobile.virtual.cores.explain import HotBlock
 from tvmmobile.virtual.program import ProgramRun
 
+_UNCONFIRMED = "no measurement has confirmed"
+
 
 def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
     """Return the JSON of a run for `virtual run --json`."""
@@ -58,19 +60,30 @@ def block_summary(block: HotBlock) -> dict[str, Any]:
 
 
 def trust(board: Board, threads: int) -> str:
-    """Describe in a sentence how far the modelled time of a board can be trusted."""
+    """Describe in a sentence or two how far the modelled time of a board can be trusted, and which of its figures are assumed."""
+    return _confirmed(board, threads) + (f" Assumed: {board.assumed}." if board.assumed else "")
+
+
+def _confirmed(board: Board, threads: int) -> str:
     if own := board.calibration:
         off = f"{own.mean_error:.1%} off, {own.worst_error:.1%} at worst"
         return f"Calibrated by its own file on {own.points} kernels and networks: left out of the fit, one was modelled {off}."
     fit = calibration_of(board)
     if fit is None:
-        return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
+        return f"{board.name} is uncalibrated: the time is the core's alone, and {_UNCONFIRMED} it. Misses are counted only."
     alone, boards = fit.of_board(fit.left_out_errors, board.name), " and ".join(fit.board_names)
     errors = alone if threads == 1 else fit.check_errors().get(f"{board.name}, 4 threads, left out", ())
     if errors:
         beginning = f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled"
         return f"{beginning} {mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst."
     if alone:
-        return f"Calibrated on {len(alone)} networks in one thread; no measurement has confirmed it here for several."
+        return f"Calibrated on {len(alone)} networks in one thread; {_UNCONFIRMED} it here for several."
     verb = "has" if len(fit.boards) == 1 else "have"
-    return f"Calibrated on {boards}, which {verb} the same core; no measurement has confirmed it here."
+    return f"Calibrated on {boards}, which {verb} the same core; {_UNCONFIRMED} it here."
+
+
+def doubt(board: Board) -> str:
+    """Return "; no measurement has confirmed this board" if no published row is of it, to follow what a latency is; else ""."""
+    fit = calibration_of(board)
+    seen = {*fit.board_names, *(one.board for one in fit.checks)} if fit else set()
+    return "" if board.calibration or board.name in seen else f"; {_UNCONFIRMED} this board"

@@ -19,7 +19,10 @@ FIRST_FROM_TWIN = 8
 
 
 def twin_identity(profile: DeviceProfile) -> Identity | None:
-    """Return the identity of the twin's records: the calibrated virtual board with the same core and the nearest clock."""
+    """Return the identity of the twin's records: the calibrated virtual board with the same core and the nearest clock.
+
+    Boards whose figures are assumed come last.
+    """
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
     from tvmmobile.virtual.calibration.fit import calibrated_boards
 
@@ -28,7 +31,7 @@ def twin_identity(profile: DeviceProfile) -> Identity | None:
     boards = [board for name in sorted(calibrated_boards()) if (board := load_board(name)).mcpu == profile.mcpu]
     if not boards:
         return None
-    nearest = min(boards, key=lambda board: (abs(board.clock_hz - profile.clock_hz), board.name))
+    nearest = min(boards, key=lambda board: (bool(board.assumed), abs(board.clock_hz - profile.clock_hz), board.name))
     return Identity.of(find_device(nearest.name + VIRTUAL_SUFFIX).profile)
 
 
