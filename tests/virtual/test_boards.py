@@ -17,14 +17,16 @@ from tvmmobile.pipeline.outcome import context_of
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.virtual import sysroot
 from tvmmobile.virtual.board import BOARDS, CORES, board_names, core_values, is_board, load_board, read_board
+from tvmmobile.virtual.calibration.fit import calibrated_boards
 from tvmmobile.virtual.summary import trust
 from tvmmobile.virtual.sysroot import core_files, cpuinfo
 
 
 def test_all_boards_can_be_read() -> None:
     assert board_names() == [
-        *("a311d-a53", "a311d-a73", "helio-g99-a55", "helio-g99-a76", "pi3bplus", "pi4", "pi4-1500", "pi5", "pizero2w"),
-        *("rk3399-a53", "rk3399-a72"),
+        *("a311d-a53", "a311d-a73", "cobalt100", "d9300-a720", "d9300-x4", "exynos1330-a55", "exynos1330-a78"),
+        *("helio-g99-a55", "helio-g99-a76", "orin-nano", "orion-o6"),
+        *("pi3bplus", "pi4", "pi4-1500", "pi5", "pizero2w", "rk3399-a53", "rk3399-a72"),
         *("rk3566", "rk3568", "rk3588-a55", "rk3588-a76", "sd7c-a55", "sd7c-a76"),
     ]
     boards = [load_board(name) for name in board_names()]
@@ -53,19 +55,18 @@ def test_what_the_shipped_logs_rest_on() -> None:
 
 @pytest.mark.parametrize("path", sorted(CORES.glob("*.toml")), ids=lambda path: path.stem)
 def test_what_a_cores_file_says_no_boards_file_repeats(path: Path) -> None:
-    def figures(table: dict[str, object], prefix: str = "") -> set[str]:
-        nested = (figures(value, f"{key}.") if isinstance(value, dict) else {f"{prefix}{key}"} for key, value in table.items())
-        return set().union(*nested)
+    def figures(table: dict[str, object], prefix: str = "") -> dict[str, object]:
+        nested = (figures(value, f"{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value} for key, value in table.items())
+        return dict(item for one in nested for item in one.items())
 
     given = figures(core_values(path.stem))
     boards = [board for board in BOARDS.glob("*.toml") if f'mcpu = "{path.stem}"' in board.read_text(encoding="utf-8")]
-    assert boards and {"cpu", "qemu_cpu", "midr", "features", "core.dispatch_width"} <= given
+    assert boards and {"cpu", "qemu_cpu", "midr", "features", "core.dispatch_width"} <= given.keys()
     for board in boards:
         values = tomllib.loads(board.read_text(encoding="utf-8"))
         for own in (values, *(table for table in values.pop("clusters", {}).values() if table["mcpu"] == path.stem)):
-            assert not (figures(own) & given) - {"caches.l2_private"}, (
-                f"{board.name} repeats"
-            )  # a figure of all of a board's kinds of cores
+            repeated = dict(figures(own).items() & given.items()).keys() - {"caches.l2_private"}  # a figure of all of its kinds of cores
+            assert not repeated, f"{board.name} repeats {repeated}"
 
 
 def test_a_cores_file_serves_every_board() -> None:
@@ -94,8 +95,9 @@ def test_a_file_with_all_figures_needs_no_file_of_its_core(tmp_path: Path) -> No
 
 def test_kinds_of_cores() -> None:
     """A file with several kinds makes a board of each; its own name is that of the first, the fastest."""
-    for name, first in (("rk3399", "a72"), ("rk3588", "a76"), ("a311d", "a73"), ("sd7c", "a76"), ("helio-g99", "a76")):
-        little = "a55" if first == "a76" else "a53"
+    kinds = {"rk3399": "a72", "rk3588": "a76", "a311d": "a73", "sd7c": "a76", "helio-g99": "a76", "exynos1330": "a78", "d9300": "x4"}
+    for name, first in kinds.items():
+        little = {"a76": "a55", "a78": "a55", "x4": "a720"}.get(first, "a53")
         big, small = load_board(name), load_board(f"{name}-{little}")
         assert big == load_board(f"{name}-{first}") and big.name == f"{name}-{first}" and is_board(name) and name not in board_names()
         assert small.name == f"{name}-{little}" and small.memory.peak_bytes_per_s == big.memory.peak_bytes_per_s
@@ -251,7 +253,7 @@ def test_boards_print_the_figures_that_they_assume() -> None:
 
 def test_devices_that_are_offered() -> None:
     assert find_device("pi4-1500").profile.clock_hz == 1.5e9
-    names = ", ".join(f"{name}, {name}-virtual" for name in board_names())
+    names = ", ".join(f"{name}, {name}-virtual" for name in sorted(calibrated_boards()))
     with pytest.raises(UserError, match=rf"Known devices: {names}$"):
         find_device("pi44")
 

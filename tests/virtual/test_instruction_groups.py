@@ -8,9 +8,7 @@ import pytest
 
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores.bounds import least_cycles
-from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
-from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
-from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
+from tvmmobile.virtual.cores.corrected import OUT_OF_ORDER
 from tvmmobile.virtual.cores.instruction_groups import GENERAL_GROUPS, VECTOR_GROUPS
 from tvmmobile.virtual.cores.operands import instruction_of
 from tvmmobile.virtual.cores.out_of_order import CoreTables, operation_of, pipeline_cycles, steady_cycles
@@ -18,6 +16,7 @@ from tvmmobile.virtual.cores.out_of_order import CoreTables, operation_of, pipel
 _LINES = (Path(__file__).parent / "executed_instructions.txt").read_text().splitlines()
 INSTRUCTIONS = [line for line in _LINES if not line.startswith("#")]
 BOARDS = {"cortex-a72": "pi4", "cortex-a73": "a311d", "cortex-a76": "pi5"}
+BOARDS |= {"cortex-a78": "orin-nano", "cortex-x4": "d9300", "neoverse-n2": "cobalt100"}
 
 
 def test_every_name_is_in_a_group() -> None:
@@ -30,7 +29,7 @@ def test_every_name_is_in_a_group() -> None:
     assert not unknown
 
 
-@pytest.mark.parametrize("tables", [CORTEX_A72, CORTEX_A73, CORTEX_A76], ids=lambda tables: tables.name)
+@pytest.mark.parametrize("tables", OUT_OF_ORDER.values(), ids=lambda tables: tables.name)
 def test_costs_are_possible(tables: CoreTables) -> None:
     """Pipelines that the core has, a schedule that is never below what they take, and a bound that is never above it."""
     core = load_board(BOARDS[tables.name]).core

@@ -56,7 +56,7 @@ class VirtualDevice:
             board=board.board,
             cpu=board.cpu,
             mcpu=board.mcpu,
-            target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": board.mcpu, "num-cores": board.cores},
+            target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": board.mcpu, "num-cores": board.cores} | _without_sve(board),
             clock_hz=board.clock_hz,
             cores=board.cores,
             machine=replace(
@@ -109,6 +109,11 @@ class VirtualDevice:
     def watched(self) -> Iterator[Watch | None]:
         """Yield `None`: a model's state never changes."""
         yield None
+
+
+def _without_sve(board: Board) -> dict[str, list[str]]:
+    """Return what keeps LLVM from SVE on a core that has it, where QEMU runs without."""
+    return {"mattr": ["-sve"]} if "sve=off" in board.qemu_cpu else {}
 
 
 def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:

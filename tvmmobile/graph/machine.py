@@ -121,8 +121,11 @@ _MACHINES = {
     "cortex-a510": replace(_A55, fma_lanes_per_cycle=8, has=_V9),
     "cortex-a710": replace(_A76, has=_V9),
     "cortex-a715": replace(_A76, has=_V9),
+    "cortex-a720": replace(_A76, has=_V9),
+    "neoverse-n2": replace(_A76, l2_bytes=1 * _MIB, has=_V9),
     "cortex-x2": replace(_X1, has=_V9),
     "cortex-x3": replace(_X1, has=_V9),
+    "cortex-x4": replace(_X1, has=_V9),
 }
 #: Features of every AArch64 core.
 BASELINE = Machine()

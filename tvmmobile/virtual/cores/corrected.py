@@ -8,6 +8,8 @@
 - Cortex-A53: in order, where llvm-mca's figures are two to four times too slow; its own schedule counts alone (`cortex_a53.py`).
 - Cortex-A55: in order; llvm-mca's tables leave out what forwards a result early, what issues together and what does not. Its own schedule
   counts alone (`cortex_a55.py`).
+- Cortex-A78 and Cortex-X4: llvm-mca 16 takes the Cortex-A57's tables for one and does not know the other; for the Neoverse N2 it dispatches
+  ten instructions a cycle instead of five. Their own schedules count alone (`cortex_a78.py`, `neoverse_n2.py`, `cortex_x4.py`).
 - Cortex-A73: llvm-mca takes the Cortex-A57's tables, three instructions a cycle instead of two. Its own schedule counts alone
   (`cortex_a73.py`).
 
@@ -27,16 +29,28 @@ from tvmmobile.virtual.cores.core_model import CoreTime, CostsOf, core_time, cos
 from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
 from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
 from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
+from tvmmobile.virtual.cores.cortex_a78 import CORTEX_A78
+from tvmmobile.virtual.cores.cortex_x4 import CORTEX_X4
 from tvmmobile.virtual.cores.cost_cache import Code, Cost, CostCache
+from tvmmobile.virtual.cores.neoverse_n2 import NEOVERSE_N2
 from tvmmobile.virtual.cores.out_of_order import steady_cycles, waits_of
 from tvmmobile.virtual.profile import Block
 
 #: Raise a core's version with every change to its numbers; calibrations, records and results of the others stay valid.
 #: tests/virtual/test_calibration_core.py, test_in_order.py and test_cortex_a76.py pin some numbers.
-VERSIONS: Mapping[str, int] = {"cortex-a53": 5, "cortex-a55": 5, "cortex-a72": 6, "cortex-a73": 5, "cortex-a76": 6}
+VERSIONS: Mapping[str, int] = {
+    "cortex-a53": 5,
+    "cortex-a55": 5,
+    "cortex-a72": 6,
+    "cortex-a73": 5,
+    "cortex-a76": 6,
+    "cortex-a78": 1,
+    "cortex-x4": 1,
+    "neoverse-n2": 1,
+}
 _IN_ORDER = {"cortex-a53": cortex_a53.step_of, "cortex-a55": cortex_a55.step_of}
 #: The tables of out-of-order cores, by LLVM's names.
-OUT_OF_ORDER = {tables.name: tables for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76)}
+OUT_OF_ORDER = {tables.name: tables for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76, CORTEX_A78, CORTEX_X4, NEOVERSE_N2)}
 #: The cores with better figures than llvm-mca's, by LLVM's names: cycles of a block in a loop.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
     **{name: partial(in_order.steady_cycles, step_of=step_of) for name, step_of in _IN_ORDER.items()},

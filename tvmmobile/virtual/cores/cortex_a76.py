@@ -39,17 +39,17 @@ _Cost = tuple[int, _Ports]
 #: of 16 bytes takes.
 _PIPELINES = {"branch": 1, "int": 3, "multi": 1, "memory": 2, "data": 2, "v": 2, "v0": 1, "v1": 1, "divider": 1, "converter": 1}
 #: What a micro-operation that a pipeline has accepted goes on taking; the pipeline accepts other kinds meanwhile.
-_UNITS = frozenset({"divider", "converter"})
+UNITS = frozenset({"divider", "converter"})
 _V: _Ports = (("v", 1),)
 _V0: _Ports = (("v0", 1),)
 _V1: _Ports = (("v1", 1),)
 
 #: Families of accumulations, and how long the next one of the family waits for the accumulator (the guides' figures in parentheses), from
 #: the last cycle in the pipeline.
-_CHAINS = dict.fromkeys(("fmla", "fmls"), ("fmla", 2)) | {"fcmla": ("fcmla", 2)}
-_GROUP_CHAINS = {"multiplication": ("mla", 1), "long multiplication": ("mlal", 1), "dot product": ("dot", 1)}
-_GROUP_CHAINS |= {"float long multiply-accumulate": ("fmlal", 2), "saturating long multiplication": ("sqdmlal", 2)}
-_GROUP_CHAINS |= dict.fromkeys(
+CHAINS = dict.fromkeys(("fmla", "fmls"), ("fmla", 2)) | {"fcmla": ("fcmla", 2)}
+GROUP_CHAINS = {"multiplication": ("mla", 1), "long multiplication": ("mlal", 1), "dot product": ("dot", 1)}
+GROUP_CHAINS |= {"float long multiply-accumulate": ("fmlal", 2), "saturating long multiplication": ("sqdmlal", 2)}
+GROUP_CHAINS |= dict.fromkeys(
     ("accumulated shift", "accumulated sum", "accumulated difference", "accumulated long difference"), ("shifter", 1)
 )
 #: Latency in either vector pipeline, in V0 and in V1, in every shape.
@@ -74,7 +74,7 @@ _MOVE = frozenset({"movz", "movk", "movn", "mov", "lsl", "lsr", "asr", "ror"})
 _CHEAP_SHIFT = 4
 
 #: Nothing is published of the atomic instructions: a load, an operation and a store.
-_ATOMIC: _Cost = (5, (("memory", 2), ("int", 1), ("data", 1)))
+ATOMIC: _Cost = (5, (("memory", 2), ("int", 1), ("data", 1)))
 #: Latency of ld1 by its number of registers.
 _LOAD = {1: 5, 2: 5, 3: 6, 4: 6}
 #: Latency of ld2 … ld4, and how often they take the vector pipelines, which sort the lanes ([slothy]; three registers: [llvm]).
@@ -92,10 +92,10 @@ def _timing(instruction: Instruction) -> InstructionTiming:
     chain, chain_latency = "", 0
     if instruction.kind == "vector":
         group = vector_group_of(instruction.name)
-        latency, ports = _vector(instruction, group)
-        chain, chain_latency = _CHAINS.get(instruction.name) or _GROUP_CHAINS.get(group, ("", 0))
+        latency, ports = vector_cost(instruction, group)
+        chain, chain_latency = CHAINS.get(instruction.name) or GROUP_CHAINS.get(group, ("", 0))
     elif instruction.kind == "general":
-        latency, ports = _general(instruction.name, instruction.operands)
+        latency, ports = general_cost(instruction.name, instruction.operands)
     else:
         latency, ports = _store(instruction) if instruction.kind == "store" else _load(instruction)
     # The guide's latencies count from the first cycle in a pipeline, those of the schedule from the last.
@@ -107,7 +107,7 @@ def _micro_operations(instruction: Instruction, ports: _Ports) -> int:
     """Count micro-operations: one for each access and for each time its vectors are sorted or stored; else one for each pipeline."""
     if instruction.kind in ("load", "store"):
         return sum(cycles for port, cycles in ports if port != "data") + bool(instruction.base)
-    return sum(port not in _UNITS for port, _ in ports) + bool(instruction.base)
+    return sum(port not in UNITS for port, _ in ports) + bool(instruction.base)
 
 
 def _load(instruction: Instruction) -> _Cost:
@@ -116,7 +116,7 @@ def _load(instruction: Instruction) -> _Cost:
     if instruction.kind == "prefetch":
         return 0, (("memory", 1),)
     if instruction.atomic:
-        return _ATOMIC
+        return ATOMIC
     if not instruction.of_vectors:
         return 4, (("memory", 2 if pair and instruction.operands.startswith("x") else 1),)
     if pair:
@@ -137,7 +137,7 @@ def _store(instruction: Instruction) -> _Cost:
     """
     count = len(instruction.data)
     if instruction.atomic:
-        return _ATOMIC
+        return ATOMIC
     if not instruction.of_vectors:
         halves = 2 if count == 2 and instruction.operands.startswith("x") else 1
         # Whether a store-exclusive stored is known when its line is, as for a load.
@@ -149,7 +149,7 @@ def _store(instruction: Instruction) -> _Cost:
     return 0, (("memory", accesses), ("data", halves), ("v", sorting))
 
 
-def _vector(instruction: Instruction, group: str) -> _Cost:
+def vector_cost(instruction: Instruction, group: str) -> _Cost:
     name, operands, shape = instruction.name, instruction.operands, instruction.shape
     general = re.search(r"(?:^|, )[xw](?:\d+|zr)\b", operands)
     if general:
@@ -209,7 +209,7 @@ def _crossing(name: str, to_general: bool) -> _Cost:
     return 3, (("multi", 1),)
 
 
-def _general(name: str, operands: str) -> _Cost:
+def general_cost(name: str, operands: str) -> _Cost:
     group = general_group_of(name)
     if group == "division":
         return (20, (("multi", 5),)) if operands.startswith("x") else (12, (("multi", 5),))
