@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from network_files import (
     Graph,
@@ -173,4 +174,13 @@ def test_functions_of_an_onnx_model_are_inlined(tmp_path: Path) -> None:
     opsets = [helper.make_opsetid("", 17)]
     double = helper.make_function("own", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets)
     path = write_model(tmp_path / "net.onnx", convolution([node("Double", "c", domain="own")]), domains=("own",), functions=(double,))
+    assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE
+
+
+def test_an_image_that_is_declared_a_number(tmp_path: Path) -> None:
+    """Files of Paddle's exporter say that an output has no dimensions, whatever it has."""
+    path = write_model(tmp_path / "net.onnx", convolution())
+    made = onnx.load(path)
+    made.graph.output[0].type.tensor_type.shape.ClearField("dim")
+    onnx.save(made, path)
     assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE

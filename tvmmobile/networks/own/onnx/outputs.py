@@ -14,13 +14,12 @@ def with_plain_outputs(model: Any) -> Any:
     """The model whose boolean outputs are uint8, 0 or 1, and whose outputs without dimensions have one; itself, if it has neither."""
     from onnx import TensorProto, helper, numpy_helper
 
-    computed = {name for node in model.graph.node for name in node.output}
+    computed, numbers = {name for node in model.graph.node for name in node.output}, _numbers(model)
 
     def forms(output: Any) -> tuple[bool, bool]:
         """Whether it is computed as booleans, and whether as a number without dimensions."""
-        kind = output.type.tensor_type
         there = output.name in computed
-        return there and kind.elem_type == TensorProto.BOOL, there and kind.HasField("shape") and not kind.shape.dim
+        return there and output.type.tensor_type.elem_type == TensorProto.BOOL, there and output.name in numbers
 
     if not any(any(forms(output)) for output in model.graph.output):
         return model
@@ -41,3 +40,21 @@ def with_plain_outputs(model: Any) -> Any:
             graph.initializer.append(numpy_helper.from_array(np.array([1]), f"{name}/shape"))
             graph.node.append(helper.make_node("Reshape", [f"{name}/bytes" if is_boolean else inner, f"{name}/shape"], [name]))
     return changed
+
+
+def _numbers(model: Any) -> set[str]:
+    """Find the outputs without dimensions; Paddle's exporter declares others so."""
+    from onnx import shape_inference
+
+    declared = {output.name for output in model.graph.output if _rank(output) == 0}
+    if not declared:
+        return set()
+    bare = copy.deepcopy(model)
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return declared - {output.name for output in shape_inference.infer_shapes(bare).graph.output if _rank(output)}
+
+
+def _rank(output: Any) -> int | None:
+    kind = output.type.tensor_type
+    return len(kind.shape.dim) if kind.HasField("shape") else None
