@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
-from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, Translator
+from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation
 from tvmmobile.networks.own.onnx.pools import halved, same_pads
 from tvmmobile.system.errors import UserError
 
 #: `Padding` of windows that reach over the edges.
 _SAME = 0
+#: ONNX's reductions.
+_REDUCTIONS = {"MEAN": "ReduceMean", "SUM": "ReduceSum", **{f"REDUCE_{kind.upper()}": f"Reduce{kind}" for kind in ("Max", "Min", "Prod")}}
 
 
 def convolution(into: Translation, operator: LiteRtOperator) -> None:
@@ -63,35 +65,29 @@ def _given(into: Translation, bias: list[int]) -> list[str]:
     return [into.read(number, False) for number in bias if number >= 0]
 
 
-def pool(onnx: str) -> Translator:
+def pool(into: Translation, operator: LiteRtOperator) -> None:
     """`AVERAGE_POOL_2D` and `MAX_POOL_2D`."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        (data,), options = operator.inputs, operator.options
-        kernel, strides = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
-        pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.padding == _SAME else [0, 0, 0, 0]
-        made = into.emit(onnx, [into.read(data, True)], kernel_shape=kernel, strides=strides, pads=pads)
-        into.write(operator.outputs[0], into.activated(made, operator), True, data if onnx == "MaxPool" else None)
-
-    return translate
+    onnx = "MaxPool" if operator.kind == "MAX_POOL_2D" else "AveragePool"
+    (data,), options = operator.inputs, operator.options
+    kernel, strides = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
+    pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.padding == _SAME else [0, 0, 0, 0]
+    made = into.emit(onnx, [into.read(data, True)], kernel_shape=kernel, strides=strides, pads=pads)
+    into.write(operator.outputs[0], into.activated(made, operator), True, data if onnx == "MaxPool" else None)
 
 
-def reduction(onnx: str) -> Translator:
+def reduction(into: Translation, operator: LiteRtOperator) -> None:
     """The mean, sum or extreme over some dimensions."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        data, which = operator.inputs
-        rank, keep = len(into.tensor(data).shape), bool(operator.options is not None and operator.options.keepDims)
-        axes = sorted(into.axes(which, rank))
-        front = rank == 4 and (keep or axes in ([1, 2], [1, 2, 3]))
-        places = sorted(TO_LAST[axis] for axis in axes) if front else axes
-        name = into.read(data, front)
-        if onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
-            mean = into.emit("ReduceMean", [name], axes=places, keepdims=int(keep))
-            count = math.prod(into.tensor(data).shape[axis] for axis in axes)
-            made = into.emit("Mul", [mean, into.real(count)]) if count > 1 else mean
-        else:
-            made = into.emit(onnx, [name], axes=places, keepdims=int(keep))
-        into.write(operator.outputs[0], made, front and keep, data if onnx in ("ReduceMax", "ReduceMin") else None)
-
-    return translate
+    onnx = _REDUCTIONS[operator.kind]
+    data, which = operator.inputs
+    rank, keep = len(into.tensor(data).shape), bool(operator.options is not None and operator.options.keepDims)
+    axes = sorted(into.axes(which, rank))
+    front = rank == 4 and (keep or axes in ([1, 2], [1, 2, 3]))
+    places = sorted(TO_LAST[axis] for axis in axes) if front else axes
+    name = into.read(data, front)
+    if onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
+        mean = into.emit("ReduceMean", [name], axes=places, keepdims=int(keep))
+        count = math.prod(into.tensor(data).shape[axis] for axis in axes)
+        made = into.emit("Mul", [mean, into.real(count)]) if count > 1 else mean
+    else:
+        made = into.emit(onnx, [name], axes=places, keepdims=int(keep))
+    into.write(operator.outputs[0], made, front and keep, data if onnx in ("ReduceMax", "ReduceMin") else None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
-from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, Translator, same_grid
+from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, same_grid
 from tvmmobile.networks.own.onnx.positions import Axis, Method, taps_along
 from tvmmobile.system.errors import UserError
 
@@ -120,25 +120,22 @@ def _cut(into: Translation, operator: LiteRtOperator, begins: Sequence[int], end
     into.write(operator.outputs[0], made, front, data)
 
 
-def resize(mode: str) -> Translator:
-    """`RESIZE_BILINEAR` and `RESIZE_NEAREST_NEIGHBOR`; `mode` is ONNX's."""
-
-    def translate(into: Translation, operator: LiteRtOperator) -> None:
-        data, size = operator.inputs
-        batch, _, _, channels = into.tensor(data).shape
-        height, width = into.value(size).tolist()
-        corners, centres = operator.options.alignCorners, operator.options.halfPixelCenters
-        rule = "align_corners" if corners else "half_pixel" if centres else "asymmetric"
-        # Of pixel centres, LiteRT rounds ⌊(i + ½) · in / out⌋.
-        nearest = ("round_prefer_ceil" if corners or centres else "floor") if mode == "nearest" else "round_prefer_floor"
-        if mode == "nearest" and (gathered := _nearest_pixels(into, data, (height, width), corners, centres)):
-            into.write(operator.outputs[0], gathered, True, data)
-            return
-        inputs = [into.read(data, True), "", "", into.integers(batch, channels, height, width)]
-        made = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
-        into.write(operator.outputs[0], made, True, data if mode == "nearest" else None)
-
-    return translate
+def resize(into: Translation, operator: LiteRtOperator) -> None:
+    """`RESIZE_BILINEAR` and `RESIZE_NEAREST_NEIGHBOR`."""
+    mode = "linear" if operator.kind == "RESIZE_BILINEAR" else "nearest"
+    data, size = operator.inputs
+    batch, _, _, channels = into.tensor(data).shape
+    height, width = into.value(size).tolist()
+    corners, centres = operator.options.alignCorners, operator.options.halfPixelCenters
+    rule = "align_corners" if corners else "half_pixel" if centres else "asymmetric"
+    # Of pixel centres, LiteRT rounds ⌊(i + ½) · in / out⌋.
+    nearest = ("round_prefer_ceil" if corners or centres else "floor") if mode == "nearest" else "round_prefer_floor"
+    if mode == "nearest" and (gathered := _nearest_pixels(into, data, (height, width), corners, centres)):
+        into.write(operator.outputs[0], gathered, True, data)
+        return
+    inputs = [into.read(data, True), "", "", into.integers(batch, channels, height, width)]
+    made = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
+    into.write(operator.outputs[0], made, True, data if mode == "nearest" else None)
 
 
 def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:

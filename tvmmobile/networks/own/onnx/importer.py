@@ -206,7 +206,7 @@ def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 #: By operator.
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.attention,
-    "AveragePool": pools.average_pool,
+    "AveragePool": pools.pool("AveragePool"),
     "Cast": _bounded_cast,
     "Celu": elementwise.celu,
     "Clip": _clip,
@@ -224,7 +224,7 @@ CONVERTERS: dict[str, Converter] = {
     "LpNormalization": elementwise.lp_normalization,
     "LpPool": pools.lp_pool,
     "Max": elementwise.pairwise("maximum"),
-    "MaxPool": pools.max_pool,
+    "MaxPool": pools.pool("MaxPool"),
     "Mean": elementwise.mean,
     "Mod": elementwise.modulo,
     "Min": elementwise.pairwise("minimum"),

@@ -5,33 +5,26 @@ counts other windows than ONNX Runtime.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvmmobile.graph.expressions import shape_of
 
 
-def max_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Give a `MaxPool` explicit pads in place of `SAME`, whose windows TVM rounds down.
+def pool(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], None]:
+    """Return what gives `MaxPool` or `AveragePool` explicit pads in place of `SAME`, whose windows TVM's converter rounds down.
 
-    Raises:
-        ValueError: it returns indices, or is dilated and padded by `SAME`.
+    It raises `ValueError` for a pool that returns indices, or is dilated and padded by `SAME`.
     """
-    if attrs["tvm_custom"]["num_outputs"] > 1:
-        raise ValueError("MaxPool with indices is not supported")
-    return _explicit_pads(inputs[0], attrs, "MaxPool")
 
+    def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> None:
+        if attrs["tvm_custom"]["num_outputs"] > 1:
+            raise ValueError(f"{operator} with indices is not supported")
+        if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
+            _refuse_dilated(attrs, operator)
+            attrs.update(auto_pad=b"NOTSET", pads=tuple(_windows(inputs[0], attrs)[2]), ceil_mode=0)
 
-def average_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Give an `AveragePool` explicit pads in place of `SAME`; raises `ValueError` where it is dilated."""
-    return _explicit_pads(inputs[0], attrs, "AveragePool")
-
-
-def _explicit_pads(data: Any, attrs: dict[str, Any], operator: str) -> None:
-    """Replace `SAME` among the attributes, which are left to TVM's converter."""
-    if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
-        _refuse_dilated(attrs, operator)
-        attrs.update(auto_pad=b"NOTSET", pads=tuple(_windows(data, attrs)[2]), ceil_mode=0)
+    return convert
 
 
 def _refuse_dilated(attrs: dict[str, Any], operator: str) -> None:

@@ -41,17 +41,21 @@ def reference_evaluator(model: Any) -> Any:
     """
     from onnx.reference import ReferenceEvaluator
 
-    opset = opset_of(model)
-    older = [*([] if opset >= _ONE_AXIS else _softmaxes()), *([] if opset >= _SAYS_MODE else [_batch_norm()])]
-    return ReferenceEvaluator(model, new_ops=[_max_pool(), _short_time(), *older])
+    opset, (always, without_axis, without_mode) = opset_of(model), _corrected()
+    older = [*([] if opset >= _ONE_AXIS else without_axis), *([] if opset >= _SAYS_MODE else without_mode)]
+    return ReferenceEvaluator(model, new_ops=[*always, *older])
 
 
 @functools.cache
-def _batch_norm() -> type:
-    """`BatchNormalization` before version 14, which onnx 1.23 normalises by the image's own mean and variance, as in training."""
+def _corrected() -> tuple[list[type], list[type], list[type]]:
+    """Operators that onnx 1.23 gets wrong: of all versions, of those before `_ONE_AXIS`, and of those before `_SAYS_MODE`."""
     from onnx.reference.op_run import OpRun
+    from onnx.reference.ops.op_max_pool import MaxPool as Theirs
+    from scipy import special
 
     class BatchNormalization(OpRun):  # type: ignore[misc]
+        """onnx normalises by the image's own mean and variance, as in training."""
+
         op_domain = ""
 
         def _run(self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: Any = None, **_attributes: Any) -> Any:
@@ -60,15 +64,9 @@ def _batch_norm() -> type:
             shift = bias - mean * factor
             return ((x * factor.reshape(over_channels) + shift.reshape(over_channels)).astype(x.dtype),)
 
-    return BatchNormalization
-
-
-@functools.cache
-def _short_time() -> type:
-    """`STFT` of real signals, which onnx 1.23 refuses without a last dimension of 1."""
-    from onnx.reference.op_run import OpRun
-
     class STFT(OpRun):  # type: ignore[misc]
+        """Of real signals: onnx refuses them without a last dimension of 1."""
+
         op_domain = ""
 
         def _run(self, x: Array, step: Array, window: Any = None, length: Any = None, onesided: int = 1) -> Any:
@@ -77,17 +75,9 @@ def _short_time() -> type:
             found = (np.fft.rfft if onesided else np.fft.fft)(frames * (1.0 if window is None else window))
             return (np.stack([found.real, found.imag], -1).astype(x.dtype),)
 
-    return STFT
-
-
-@functools.cache
-def _max_pool() -> type:
-    """`MaxPool` whose pads differ from side to side, or that rounds sizes up with a stride of 1: onnx 1.23 mixes up the one, and gives the
-    other too many pixels.
-    """
-    from onnx.reference.ops.op_max_pool import MaxPool as Theirs
-
     class MaxPool(Theirs):  # type: ignore[misc]
+        """onnx mixes up pads that differ from side to side, and gives sizes that are rounded up with a stride of 1 too many pixels."""
+
         op_domain = ""
 
         def _run(self, x: Array, pads: Any = None, ceil_mode: Any = None, strides: Any = None, **attributes: Any) -> Any:
@@ -99,16 +89,9 @@ def _max_pool() -> type:
                 pads = [0] * len(pads)
             return super()._run(x, pads=pads, ceil_mode=ceil_mode, strides=strides, **attributes)
 
-    return MaxPool
-
-
-@functools.cache
-def _softmaxes() -> list[type]:
-    """`Softmax` and `LogSoftmax` of older versions, along all axes from one on, of which onnx 1.23 takes the first alone."""
-    from onnx.reference.op_run import OpRun
-    from scipy import special
-
     class Softmax(OpRun):  # type: ignore[misc]
+        """Along all axes from one on, of which onnx takes the first alone."""
+
         op_domain, compute = "", staticmethod(special.softmax)
 
         def _run(self, x: Array, axis: Any = None) -> Any:
@@ -118,4 +101,4 @@ def _softmaxes() -> list[type]:
     class LogSoftmax(Softmax):
         compute = staticmethod(special.log_softmax)
 
-    return [Softmax, LogSoftmax]
+    return [MaxPool, STFT], [Softmax, LogSoftmax], [BatchNormalization]
