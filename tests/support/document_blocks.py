@@ -16,8 +16,8 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.results.report import print_table
 from tvmmobile.system.markdown import markdown_table
-from tvmmobile.virtual.board import Board, load_board
-from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, published, read_fit, worst_error
+from tvmmobile.virtual.board import Board, core_values, load_board
+from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, published, read_fit, run_of, worst_error
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "studies/results"
@@ -26,9 +26,19 @@ DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 PEERS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT/XNNPACK", "onnxruntime": "ONNX Runtime"}
 #: The calibrated cores, each by a board that it was fitted on.
 CORES = {"pi4": "cortex-a72", "pi3bplus": "cortex-a53", "pi5": "cortex-a76", "rk3566": "cortex-a55", "a311d-a73": "cortex-a73"}
+CORES |= {"orin-nano": "cortex-a78", "cobalt100": "neoverse-n2", "d9300-x4": "cortex-x4"}
 #: The boards that were fitted to, and their cores.
 FITTED = {"pi4": "pi4", "rk3399-a72": "pi4", "pi3bplus": "pi3bplus", "rk3399-a53": "pi3bplus"}
 FITTED |= {"pi5": "pi5", "rk3566": "rk3566", "a311d-a73": "a311d-a73"}
+FITTED |= {"orin-nano": "orin-nano", "cobalt100": "cobalt100", "orion-o6": "cobalt100", "d9300-x4": "d9300-x4"}
+#: Those of them with cores of phones, which have a page of their own.
+PHONES = ("orin-nano", "cobalt100", "orion-o6", "d9300-x4")
+#: Errors that count as close, as the field counts them; and predictors that were trained on measurements, with what their authors report.
+CLOSE = 0.10
+TRAINED = (
+    ("nn-Meter (MobiSys 2021), Cortex-A76 of a Pixel 4, trained on it", "26,000", "99.0 %"),
+    ("LitePred (NSDI 2024), a new phone after an hour of measurements", "", "98.6 to 100 %"),
+)
 
 
 def content(name: str) -> Any:
@@ -122,7 +132,10 @@ def wheels_table() -> str:
 def core_cycles_table() -> str:
     """Cycles of the calibration's networks on the calibrated cores."""
     cycles = {board: {seen.network: seen.core_cycles for seen in fit_of(board).observations if seen.board == board} for board in CORES}
-    rows = [[network, *(f"{cycles[board][network] / 1e6:.1f}" for board in CORES)] for network in cycles["pi4"]]
+    rows = [
+        [network, *(f"{cycles[board][network] / 1e6:.1f}" if network in cycles[board] else "" for board in CORES)]
+        for network in cycles["pi4"]
+    ]
     return table(("core cycles, M", *(f"{core} ({board})" for board, core in CORES.items())), rows)
 
 
@@ -130,27 +143,29 @@ def parameters_table() -> str:
     """The fitted parameters, with the bounds that are a board's own."""
     explained = {
         "cache_hits": "the latency of the level that had the line, for each load that missed the first",
-        "lines_read": "a line copy, for each line read from memory (A76: the bus's time, for each that a load reads; not fitted)",
-        "stores": "a line copy, for each store that missed the first level (A76: that no cache had)",
-        "bandwidth": "twice the copy rate: what memory delivers to several threads (0.5 to 1)",
+        "lines_read": "a line copy, for each line read from memory (A78, N2, X4: by a load; A76: the bus's time, by a load; not fitted)",
+        "stores": "a line copy, for each store that missed the first level (A76, A78, N2, X4: that no cache had)",
+        "bandwidth": "twice the copy rate: what memory delivers to several threads (0.5 to 1; A78, N2, X4: not fitted)",
     }
     rows = []
     for name, what in explained.items():
         found = [next(one for one in (*fit_of(board).parameters, fit_of(board).bandwidth) if one.name == name) for board in CORES]
         rows.append([f"`{name}`", what, *(f"{one.value:.2f}" + (f" (at most {one.high:.1f})" if one.high > 1 else "") for one in found)])
-    return table(("parameter", "share of", *(core.replace("c", "C", 1).replace("-a", "-A") for core in CORES.values())), rows, 2)
+    return table(("parameter", "share of", *(core_values(core)["cpu"] for core in CORES.values())), rows, 2)
 
 
-def accuracy_table() -> str:
+def accuracy_table(phones: bool = False) -> str:
     """Mean and worst errors by board: fitted, networks left out, the board left out, and in four threads."""
     rows = []
     for board, member in FITTED.items():
+        if (board in PHONES) != phones:
+            continue
         fit = fit_of(member)
         kinds = [fit.of_board(fit.left_out_errors, board, integers) for integers in (False, True)]
         elsewhere = fit.of_board(fit.board_left_out_errors, board) if fit.board_left_out_ms else ()
         groups = (fit.of_board(fit.errors, board), *kinds, elsewhere, fit.check_errors().get(f"{board}, 4 threads, left out", ()))
         rows.append([_board_title(load_board(board)), *(_mean_and_worst(errors) if errors else "" for errors in groups)])
-    for board, member in (("rk3588-a76", "pi5"), ("rk3588-a55", "rk3566")):
+    for board, member in () if phones else (("rk3588-a76", "pi5"), ("rk3588-a55", "rk3566")):
         rows.append(
             [
                 _board_title(load_board(board)),
@@ -163,6 +178,19 @@ def accuracy_table() -> str:
         )
     headings = "fit", "floats, network left out", "integers, network left out", "board left out", "4 threads, network left out"
     return table(("mean, worst error", *headings), rows)
+
+
+def shares_table() -> str:
+    """Share of networks close to their measurement, each left out of its own fit, by core; beside predictors trained on measurements."""
+    found = {core_values(core)["cpu"]: fit_of(board).left_out_errors for board, core in CORES.items()}
+    found["all cores"] = tuple(error for errors in found.values() for error in errors)
+    rows = [[name, len(errors), _mean_and_worst(errors), _share(errors)] for name, errors in found.items()]
+    headings = "core", "networks × boards", "mean, worst error", "share within ±10 %"
+    return table(headings, [*rows, *([name, count, "", share] for name, count, share in TRAINED)])
+
+
+def _share(errors: Sequence[float]) -> str:
+    return f"{sum(abs(error) <= CLOSE for error in errors) / len(errors):.0%}".replace("%", " %")
 
 
 def errors_table(board: str) -> str:
@@ -186,12 +214,12 @@ def excluded_table() -> str:
     return table(("row", "published", "threads", "why it is left aside"), rows, 4)
 
 
-def rows_table() -> str:
+def rows_table(phones: bool = False) -> str:
     """The published rows that were fitted to or checked, and the program that stands for each."""
     rows = [
         [f"`{row['board']}`", row["threads"], row["title"], row["measured"], f"{row['wheel'].partition('==')[2]}: {row['why_wheel']}"]
         for row in published()["rows"]
-        if "excluded" not in row
+        if "excluded" not in row and run_of(row) and (row["board"] in PHONES) == phones
     ]
     return table(("board", "threads", "row", "published", "wheel"), rows, 5)
 
@@ -320,8 +348,14 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/virtual-boards.md": {"wheels": wheels_table, "accuracy": accuracy_table},
     "docs/core-models.md": {"cores": core_cycles_table, "parameters": parameters_table},
     "docs/model-errors.md": {
-        **{board: lambda board=board: errors_table(board) for board in FITTED},  # type: ignore[misc]
+        **{board: lambda board=board: errors_table(board) for board in FITTED if board not in PHONES},  # type: ignore[misc]
         "rows": rows_table,
         "excluded": excluded_table,
+    },
+    "docs/model-errors-phones.md": {
+        "accuracy": lambda: accuracy_table(phones=True),
+        "shares": shares_table,
+        **{board: lambda board=board: errors_table(board) for board in PHONES},  # type: ignore[misc]
+        "rows": lambda: rows_table(phones=True),
     },
 }

@@ -27,7 +27,7 @@ from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.markdown import markdown_table
 from tvmmobile.virtual.board import load_board
-from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, Observation, mean_error, published, worst_error, write_fit
+from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, Observation, mean_error, published, run_of, worst_error, write_fit
 from tvmmobile.virtual.calibration.fitting import SeveralThreads, fit_core
 from tvmmobile.virtual.calibration.terms import Parameter
 from tvmmobile.virtual.cores.corrected import corrected_time
@@ -61,6 +61,7 @@ def run():
     extractor = net.create_extractor()
     extractor.input(net.input_names()[0], image)
     return extractor.extract(net.output_names()[0])
+libc.prctl(0x7A110004, 0, 0, 0, 0)
 run()
 libc.prctl(0x7A110001, 0, 0, 0, 0)
 run()
@@ -78,7 +79,7 @@ class Row:
         threads: how many it had.
         wheel: the program that stands for the one that was measured.
         python: the Debian release whose Python that wheel was built for; empty for this machine's own.
-        min_ms: by network.
+        min_ms: by network, of those that were run here.
     """
 
     board: str
@@ -90,9 +91,8 @@ class Row:
 
 def rows_of(core: str, threads: int) -> list[Row]:
     """Return the published rows of a core's boards, without those that are excluded."""
-    rows = (row for row in published()["rows"] if row["threads"] == threads and "excluded" not in row)
-    fields = ("board", "threads", "wheel", "python", "min_ms")
-    return [Row(*(row[name] for name in fields)) for row in rows if load_board(row["board"]).mcpu == core]
+    rows = (row for row in published()["rows"] if row["threads"] == threads and "excluded" not in row and run_of(row))
+    return [Row(row["board"], threads, row["wheel"], row["python"], run_of(row)) for row in rows if load_board(row["board"]).mcpu == core]
 
 
 def cores() -> list[str]:
@@ -123,7 +123,7 @@ def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
             program = Path(folder, "program.py")
             write_text(program, PROGRAM)
             command = ["python3", str(program), str(path.resolve()), str(side), str(row.threads)]
-            write_bytes(kept, gzip.compress(profile_program(board, command, sysroot)[0]))
+            write_bytes(kept, gzip.compress(profile_program(board, command, sysroot, skip_start=True)[0]))
     return parse_profile(gzip.decompress(kept.read_bytes()))
 
 
@@ -144,7 +144,7 @@ def in_several_threads(rows: Iterable[Row], networks: Path, cache: Path, paramet
     """Return the published times in several threads, each with a model that takes the bandwidth."""
     runs = []
     for row in rows:
-        for network in IN_SEVERAL:
+        for network in (name for name in IN_SEVERAL if name in row.min_ms):
             profile = profiled(row, network, network_file(networks, network), cache)
             course = modelled_course(profile, load_board(row.board), parameters)
             modelled_ms = partial(lambda share, course: sum(course.term_ms(share).values()), course=course)

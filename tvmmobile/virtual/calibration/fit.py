@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -289,6 +289,11 @@ def published() -> dict[str, Any]:
     """Return the published latencies in milliseconds, by board, threads and network, with their source and what is fitted to."""
     table: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     return table
+
+
+def run_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return a published row's latencies of the networks that were run: those that it names in `run`, or all."""
+    return {name: ms for name, ms in row["min_ms"].items() if name in row.get("run", row["min_ms"])}
 
 
 def read_fit(path: Path) -> Fit:

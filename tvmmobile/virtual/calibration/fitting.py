@@ -21,6 +21,10 @@ from tvmmobile.virtual.cores.corrected import corrected_hash
 
 #: Memory delivers to several cores what one of them moves in a copy, or less if they compete.
 _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 0.5, 1.0
+#: Error of a network, as a share, that weighs as much as a parameter that is off its usual value by 1.
+_PULL = 0.01
+#: About what other out-of-order cores have, for cores of which no network was run in several threads.
+_USUAL_BANDWIDTH = 0.65
 
 
 @dataclass(frozen=True)
@@ -124,21 +128,28 @@ def _solve(boards: Mapping[str, Board], observations: Sequence[Observation], bou
     import numpy as np
     from scipy.optimize import lsq_linear
 
-    if overlaps(next(iter(boards.values()))):
+    one = next(iter(boards.values()))
+    terms = terms_of(one)
+    if overlaps(one):
         return solve_beside(boards, observations, _most(boards), bounded)
-    amounts = np.array([[term.amount_ms(boards[seen.board], seen.misses) for term in TERMS.values()] for seen in observations])
+    amounts = np.array([[term.amount_ms(boards[seen.board], seen.misses) for term in terms.values()] for seen in observations])
     measured = np.array([seen.measured_ms for seen in observations])
     core_ms = np.array([seen.core_cycles / boards[seen.board].clock_hz * 1e3 for seen in observations])
+    rows, wanted = amounts / measured[:, None], (measured - core_ms) / measured
     used = amounts.any(axis=0)  # boards without a kind of miss have no parameter for it
+    for place, term in enumerate(terms.values()):
+        if term.usual is not None:
+            rows = np.vstack([rows, _PULL * np.eye(len(TERMS))[place]])
+            wanted = np.append(wanted, _PULL * term.usual)
     limits = (np.zeros(used.sum()), np.array(_most(boards))[used]) if bounded else (-np.inf, np.inf)
-    found = lsq_linear(amounts[:, used] / measured[:, None], (measured - core_ms) / measured, bounds=limits)
+    found = lsq_linear(rows[:, used], wanted, bounds=limits)
     values = np.zeros(len(TERMS))
     values[used] = found.x
     return [rounded(value) for value in values]
 
 
 def _fitted_bandwidth(several: Sequence[SeveralThreads]) -> Parameter:
-    value = _least_squares_bandwidth(several)
+    value = _least_squares_bandwidth(several) if several else _USUAL_BANDWIDTH
     return _noted(
         Parameter(
             "bandwidth",
