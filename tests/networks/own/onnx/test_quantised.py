@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from network_files import Graph, write_model
 from onnx import helper
@@ -34,6 +35,8 @@ from tvmmobile.graph.layers import Array, Conv2d, Opaque
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.onnx.quantised import without_integers
+from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.pipeline.prepared import Prepared
 from tvmmobile.system.errors import UserError
 
@@ -283,6 +286,32 @@ def test_a_batch_norm_behind_a_convolution_of_integers(tmp_path: Path) -> None:
     expected = run_onnxruntime(path, image)
     off = steps_off(ready.integers.outputs(image), expected, 0.05)
     assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 3
+
+
+@pytest.mark.parametrize("operator", ["Add", "Concat", "MatMul", "Mul"])
+@pytest.mark.parametrize(("operands", "kind"), [("q p", "uint8"), ("q k", "int8"), ("k q", "uint8")])
+def test_operators_between_integers_of_different_scales(tmp_path: Path, operator: str, operands: str, kind: str) -> None:
+    """Between two activations, or one and a constant in either place, they become what ONNX Runtime computes in integers."""
+    low, constants = np.iinfo(kind).min, dict[str, Array]()
+    for name, scale, zero in (("q", 0.05, 118), ("p", 0.07, 131), ("k", 0.03, 125), ("r", 0.2, 122)):
+        constants |= {f"{name}s": np.array(scale, np.float32), f"{name}z": np.array(low + zero, kind)}
+    constants["k"] = (low + np.random.default_rng(3).integers(64, 192, (1, 4, 8, 8))).astype(kind)
+    read, result = [f"{name}{part}" for name in operands.split() for part in ("", "s", "z")], ["rs", "rz"]
+    behind = {"axis": 1, "domain": "com.microsoft"} if operator == "Concat" else {"domain": "" if operator == "MatMul" else "com.microsoft"}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "qs", "qz"], ["q"]),
+        helper.make_node("QuantizeLinear", ["x", "ps", "pz"], ["straight"]),
+        helper.make_node("Transpose", ["straight"], ["p"], perm=[0, 1, 3, 2]),
+        helper.make_node(f"QLinear{operator}", [*result, *read] if operator == "Concat" else [*read, *result], ["r"], **behind),
+        helper.make_node("DequantizeLinear", ["r", *result], ["y"]),
+    ]
+    path, image = (
+        write_model(tmp_path / "net.onnx", Graph(nodes, constants), (1, 4, 8, 8), domains=["com.microsoft"]),
+        noise(1, (1, 4, 8, 8)),
+    )
+    expected, (output,) = run_onnxruntime(path, image), start_onnx_runtime(without_integers(onnx.load(path))[0], ["x"])[1]([image])
+    off = steps_off(output, expected, 0.2)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 2
 
 
 def after(operators: list[str]) -> Graph:

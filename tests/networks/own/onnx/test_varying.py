@@ -73,6 +73,7 @@ def network(path: Path, nodes: Sequence[Any], constants: Mapping[str, Array], ou
 
 SELECT = node("NonMaxSuppression", ["b", "s", "most", "overlap", "score"], ["sel"])
 COLUMN = [SELECT, node("Gather", ["sel", "two"], ["box"], axis=1), node("Squeeze", ["box", "one"], ["i"])]
+MATRICES = np.random.default_rng(6).normal(0, 1, (2, 4, 3)).astype(np.float32)
 #: What follows a selection: nodes, constants and outputs.
 FOLLOWERS: dict[str, tuple[Sequence[Any], Mapping[str, Array], Sequence[str]]] = {
     "indices": ([SELECT], {}, ["sel"]),
@@ -177,12 +178,27 @@ FOLLOWERS: dict[str, tuple[Sequence[Any], Mapping[str, Array], Sequence[str]]] =
         {"minus": ints(-1), "low": reals(0.3)},
         ["y", "z"],
     ),
+    "products": (
+        [
+            *COLUMN,
+            node("Gather", ["b", "i"], ["chosen"], axis=1),
+            node("Squeeze", ["chosen", "zero"], ["flat"]),
+            node("Transpose", ["flat"], ["turned"]),
+            node("Unsqueeze", ["flat", "inner"], ["apart"]),
+            node("Gemm", ["turned", "matrix", "bias"], ["y0"], transA=1, alpha=0.5),
+            node("MatMul", ["flat", "matrices"], ["y1"]),
+            node("MatMul", ["apart", "matrices"], ["y2"]),
+            node("MatMul", ["chosen", "matrix"], ["y3"]),
+        ],
+        {"matrix": MATRICES[0], "matrices": MATRICES, "bias": reals(0.3, -0.7, 1.1), "inner": ints(1, 2)},
+        ["y0", "y1", "y2", "y3"],
+    ),
 }
 FOLLOWERS["classes one by one"][0].insert(0, node("Squeeze", ["b", "zero"], ["flat"]))  # type: ignore[attr-defined]
 
 
 #: Followers that run by default, with all passes; those that take long are compiled without.
-FEW, LONG = ("boxes and scores", "the best of them"), ("classes one by one",)
+FEW, LONG = ("boxes and scores", "the best of them"), ("classes one by one", "products")
 
 
 def agree(folder: Path, names: Sequence[str], passes: bool) -> set[int]:
@@ -293,12 +309,18 @@ def test_nodes_of_onnx_agree() -> None:
         assert np.array_equal(rows[: int(count[0])], wanted) and (rows[int(count[0]) :] == -1).all()
 
 
-#: What cannot be computed on some rows of many: nodes, and what the message names.
+CHOSEN = [*COLUMN, node("Gather", ["b", "i"], ["c"], axis=1)]
+#: What cannot be computed on some rows of many: the operator that the message names first, and nodes.
 REFUSED: dict[str, Sequence[Any]] = {
-    "ReduceMean": [*COLUMN, node("Gather", ["b", "i"], ["c"], axis=1), node("ReduceMean", ["c"], ["y"], axes=[1])],
-    "ScatterElements": [*COLUMN, node("Gather", ["b", "i"], ["c"], axis=1), node("ScatterElements", ["b", "sel", "c"], ["y"])],
+    "ReduceMean": [*CHOSEN, node("ReduceMean", ["c"], ["y"], axes=[1])],
+    "ScatterElements": [*CHOSEN, node("ScatterElements", ["b", "sel", "c"], ["y"])],
     "Shape": [SELECT, node("Shape", ["sel"], ["y"])],
-    "Reshape": [*COLUMN, node("Gather", ["b", "i"], ["c"], axis=1), node("Reshape", ["c", "flat"], ["y"])],
+    "Reshape": [*CHOSEN, node("Reshape", ["c", "flat"], ["y"])],
+    "Reshape of a number": [SELECT, node("Shape", ["sel"], ["n"]), node("Reshape", ["n", "flat"], ["y"])],
+    "Concat with as many rows as there may be": [*CHOSEN, node("Concat", ["c", "eight"], ["y"], axis=2)],
+    "Gemm with a bias for each row": [*CHOSEN, node("Squeeze", ["c", "zero"], ["d"]), node("Gemm", ["d", "kernel", "weights"], ["y"])],
+    "Gemm over rows": [*CHOSEN, node("Squeeze", ["c", "zero"], ["d"]), node("Gemm", ["d", "weights"], ["y"], transA=1)],
+    "MatMul over rows": [*CHOSEN, node("Transpose", ["c"], ["d"], perm=[0, 2, 1]), node("MatMul", ["d", "weights"], ["y"])],
     "Slice": [*COLUMN, node("Slice", ["i", "one", "two", "zero"], ["y"])],
     "Add": [
         *COLUMN,
@@ -311,8 +333,10 @@ REFUSED: dict[str, Sequence[Any]] = {
 
 @pytest.mark.parametrize("operator", list(REFUSED))
 def test_others_are_refused_by_name(tmp_path: Path, operator: str) -> None:
-    with pytest.raises(UserError, match=rf"{operator} \(node 'y', opset 17\) reads boxes or places whose number is known only at run time"):
-        network(tmp_path / "net.onnx", REFUSED[operator], {"flat": ints(-1)}, ["y"])
+    constants = {"flat": ints(-1), "eight": np.ones((1, 8, 1), np.float32), "weights": np.ones((8, 3), np.float32), "kernel": MATRICES[0]}
+    where = rf"{operator.split()[0]} \(node 'y', opset 17\)"
+    with pytest.raises(UserError, match=f"{where} reads boxes or places whose number is known only at run time"):
+        network(tmp_path / "net.onnx", REFUSED[operator], constants, ["y"])
 
 
 def test_too_many_rows_are_refused() -> None:

@@ -219,6 +219,8 @@ def _top_k(into: Rewriting, node: Any) -> bool:
 def _product(into: Rewriting, node: Any) -> bool:
     """`MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
     data, *others = node.input
+    if any(math.prod(into.shapes.get(name, ())[:-1]) != 1 for name in others[1:]):
+        return False  # a bias for each row has as many as there may be
     return data in into.rows and not any(name in into.rows for name in others) and _by_row(into, node)
 
 
