@@ -52,7 +52,6 @@ from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.transposed_products import transposed_products
 from tvmmobile.graph.passes.transposed_rows import transposed_rows
-from tvmmobile.graph.passes.variances import centred_variances
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.taps import RESIZE
 from tvmmobile.system.files import write_text
@@ -109,7 +108,6 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("one_form_of_hard_activations", one_form_of_hard_activations),
         ("layer_norms_of_images", layer_norms_of_images),
         ("group_norms", group_norms),
-        ("centred_variances", centred_variances),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("transposed_products", transposed_products),
