@@ -6,6 +6,7 @@ Beside the file lies inputs.npz: values for some inputs by name, and under `0`, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,8 @@ def of_litert(arguments: Arguments, values: dict[str, Array]) -> Callable[[], Ar
 
 
 def main() -> None:
-    """Run the file."""
-    arguments = read_arguments(__doc__)
+    """Run the file; how far its output may be from ours, the host says."""
+    arguments = replace(read_arguments(__doc__), half=True)
     with np.load(Path(arguments.model).with_name("inputs.npz")) as stored:
         values = {key: stored[key] for key in stored.files}
     start = of_litert if arguments.model.suffix == ".tflite" else of_onnx

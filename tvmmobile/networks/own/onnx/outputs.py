@@ -43,16 +43,15 @@ def with_plain_outputs(model: Any) -> Any:
 
 
 def _numbers(model: Any) -> set[str]:
-    """Find the outputs without dimensions; Paddle's exporter declares others so."""
+    """Find the outputs that have no dimensions whatever the file says: Paddle's exporter declares every one so."""
     from onnx import shape_inference
 
-    declared = {output.name for output in model.graph.output if _rank(output) == 0}
-    if not declared:
+    if not any(_rank(output) == 0 for output in model.graph.output):
         return set()
     bare = copy.deepcopy(model)
     for output in bare.graph.output:
         output.type.tensor_type.ClearField("shape")
-    return declared - {output.name for output in shape_inference.infer_shapes(bare).graph.output if _rank(output)}
+    return {output.name for output in shape_inference.infer_shapes(bare).graph.output if _rank(output) == 0}
 
 
 def _rank(output: Any) -> int | None:
