@@ -161,7 +161,13 @@ class Epilogue(Ends):
         """The sum through all steps."""
         tensors = itertools.count()
         numbers = {CHANNEL: itertools.count(), TENSOR: tensors, GATE: tensors}
+        long = [isinstance(step, str) and CURVES[step].long for step in self.layer.steps]
         for place, step in enumerate(self.layer.steps):
+            if long[place] and any(long[:place]):
+                # TVM's code generator writes out what a name is bound to wherever it reads the name: minutes for three curves.
+                curved = self.kernel.accumulators(spot.lanes)
+                self.kernel.store(curved, value, 0, spot.lanes)
+                value = self.kernel.load(curved, 0, spot.lanes)
             value = self.kernel.T.bind(value) if place else value
             kinds = CURVES[step].operands if isinstance(step, str) else ()
             operands = [self._operand(kind, next(numbers[kind]), spot) for kind in kinds]
