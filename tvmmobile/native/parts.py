@@ -114,8 +114,8 @@ class _Cut:
         self.shared, self.own = _Memory("shared"), _Memory("own")
         self._symbol, self._parameters, self._packed = symbol, parameters, packed
         wrappers, statements = _unwrapped(_compute_body(packed.body))
-        own = _own_names(statements)
-        if any(_is_parallel(statement) for statement in statements) and own is not None:
+        own = _own_names(statements) if any(map(_is_parallel, statements)) else None
+        if own is not None:
             self._cut(wrappers, statements, own)
         else:
             body = _sequence([_replaced(statement, self.shared.declared) for statement in statements])

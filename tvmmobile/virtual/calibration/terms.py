@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.profile import MissCounts
 
-#: Raise these and `_LATER_VERSION` with every change of the terms; the second is for cores that compute while memory works.
-TERMS_VERSION, _OVERLAPPING_VERSION = 3, 4
+#: Raise this, and the versions in `_OTHERS`, with every change of the terms.
+TERMS_VERSION = 3
 #: Cores that compute while memory works, by LLVM's names.
 _OVERLAPPING = frozenset({"cortex-a76"})
-#: Later cores, whose terms add up, with what loads read from memory told from what stores fetch.
-_LATER, _LATER_VERSION = frozenset({"cortex-a78", "cortex-x4", "neoverse-n2"}), 5
 #: A parameter this close to a bound, relative to the distance between both, counts as lying on it.
 ON_BOUND = 1e-3
 
@@ -109,7 +107,8 @@ _OVERLAPPING_TERMS: Mapping[str, Term] = {
         "sent back in pauses",
     ),
 }
-#: The same for later cores. Of the ways in which the terms above tell misses apart, this one left the smallest errors for each of them.
+#: The same for later cores: terms add up, and what loads read from memory is told from what stores fetch. Of the ways in which the terms
+#: above tell misses apart, this one left the smallest errors for each of them.
 _LATER_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],
     "lines_read": Term(
@@ -127,6 +126,11 @@ _LATER_TERMS: Mapping[str, Term] = {
         usual=1.0,
     ),
 }
+#: Version and terms of the cores that have others than `TERMS`, by LLVM's names.
+_OTHERS: Mapping[str, tuple[int, Mapping[str, Term]]] = {
+    **dict.fromkeys(_OVERLAPPING, (4, _OVERLAPPING_TERMS)),
+    **dict.fromkeys(("cortex-a78", "cortex-x4", "neoverse-n2"), (5, _LATER_TERMS)),
+}
 
 
 def overlaps(board: Board) -> bool:
@@ -136,12 +140,12 @@ def overlaps(board: Board) -> bool:
 
 def terms_of(board: Board) -> Mapping[str, Term]:
     """Return the terms of the board's core by name; the names are those of `TERMS`."""
-    return _LATER_TERMS if board.mcpu in _LATER else _OVERLAPPING_TERMS if overlaps(board) else TERMS
+    return _OTHERS.get(board.mcpu, (TERMS_VERSION, TERMS))[1]
 
 
 def terms_version(mcpu: str) -> int:
     """Return the version of a core's terms."""
-    return _LATER_VERSION if mcpu in _LATER else _OVERLAPPING_VERSION if mcpu in _OVERLAPPING else TERMS_VERSION
+    return _OTHERS.get(mcpu, (TERMS_VERSION, TERMS))[0]
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ def _store(instruction: Instruction) -> _Cost:
 
 
 def vector_cost(instruction: Instruction, group: str) -> _Cost:
+    """Return the latency and the pipelines of an instruction on vectors, whose group is `vector_group_of`'s."""
     name, operands, shape = instruction.name, instruction.operands, instruction.shape
     general = re.search(r"(?:^|, )[xw](?:\d+|zr)\b", operands)
     if general:
@@ -210,6 +211,7 @@ def _crossing(name: str, to_general: bool) -> _Cost:
 
 
 def general_cost(name: str, operands: str) -> _Cost:
+    """Return the latency and the pipelines of an instruction on general registers."""
     group = general_group_of(name)
     if group == "division":
         return (20, (("multi", 5),)) if operands.startswith("x") else (12, (("multi", 5),))

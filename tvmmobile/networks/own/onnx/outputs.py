@@ -17,7 +17,7 @@ def with_plain_outputs(model: Any) -> Any:
     computed, numbers = {name for node in model.graph.node for name in node.output}, _numbers(model)
 
     def forms(output: Any) -> tuple[bool, bool]:
-        """Whether it is computed as booleans, and whether as a number without dimensions."""
+        """Return whether it is computed as booleans, and whether as a number without dimensions."""
         there = output.name in computed
         return there and output.type.tensor_type.elem_type == TensorProto.BOOL, there and output.name in numbers
 

@@ -65,7 +65,7 @@ def _corrected() -> tuple[list[type], list[type], list[type]]:
             return ((x * factor.reshape(over_channels) + shift.reshape(over_channels)).astype(x.dtype),)
 
     class STFT(OpRun):  # type: ignore[misc]
-        """Of real signals: onnx refuses them without a last dimension of 1."""
+        """onnx refuses real signals without a last dimension of 1."""
 
         op_domain = ""
 
