@@ -38,7 +38,8 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--resolution", "7"], "resolution 7 is outside 32 to 512"),
         (["--model", "resnet"], "model 'resnet' is not known"),
         (["--target", "riscv"], "target 'riscv' is not known"),
-        (["--threads", "0"], "Invalid value for '--threads'"),
+        (["--threads", "0"], "--threads 0 is no number of threads"),
+        (["--threads", "two"], "--threads two is no number of threads"),
         (["--threads", "9"], "9 threads exceed the 4 cores of Raspberry Pi 4 Model B"),
         (["--max-error", "0.01"], "--max-error bounds the error of float16"),
         *(
@@ -155,6 +156,10 @@ def test_bench_wants_whole_libraries(cli: CommandLine, tmp_path: Path, content: 
         (tmp_path / name).write_text(text)
     refused(cli("bench", argument, "--out", "results"), 1, complaint)
     assert {path.name for path in tmp_path.iterdir()} == set(content)
+
+
+def test_compile_cannot_tell_the_best_number_of_threads(cli: CommandLine) -> None:
+    refused(cli("compile", *SMALL, "--threads", "best"), 1, "--threads best needs latencies, and compile runs nothing")
 
 
 def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:

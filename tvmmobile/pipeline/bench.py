@@ -14,6 +14,7 @@ from tvmmobile.pipeline.options.library import check_threads
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
+from tvmmobile.results.threads import fastest
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import differences
 from tvmmobile.system.errors import UserError
@@ -24,10 +25,11 @@ from tvmmobile.system.workers import worker_count
 def bench(
     libraries: Library | Sequence[Library], device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[BenchArguments]
 ) -> Results:
-    """Check compiled libraries against PyTorch on a device, and time them.
+    """Check compiled libraries against PyTorch on a device, and time them. Of libraries for several thread counts, the results are those
+    of the fastest count, with the latencies on the others.
 
     Args:
-        libraries: one or several, all for one thread count; see `open_libraries`.
+        libraries: one or several; where they are for several thread counts, one of each network for each count. See `open_libraries`.
         device: its name, or what `find_device` returns.
         options: see `BenchOptions`, which `help` lists.
         listener: is told of progress.
@@ -45,19 +47,18 @@ def bench(
         bench_of(board, workers, dask, how.repeat, how.warmup_runs) as started,
         listener.stage("verifying", len(found)) as done,
     ):
-        return bench_libraries(started, found, done)
+        groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]
+        return fastest([bench_libraries(started, group, done) for group in groups])
 
 
 def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:
-    """Raises `UserError` unless there are some, all for one thread count that the device has; tells the listener what sets them apart
-    from those compiled for the device.
+    """Raises `UserError` unless there are some, for thread counts that the device has; tells the listener what sets them apart from those
+    compiled for the device.
     """
-    threads = {library.threads for library in libraries}
-    if not threads:
+    if not libraries:
         raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")
-    if len(threads) > 1:
-        raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
-    check_threads(threads.pop(), profile)
+    for library in libraries:
+        check_threads(library.threads, profile)
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
             listener.said(remark)

@@ -12,7 +12,7 @@ from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.options.call import takes
-from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
 from tvmmobile.pipeline.stages.building import build_libraries
@@ -59,6 +59,8 @@ def compile_models(
     library, run = LibraryOptions.of(options), CompileOptions.of(options)
     if run.logs is not None and not run.logs.is_dir():
         raise UserError(f"--logs {run.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
+    if library.threads == BEST:
+        raise UserError("--threads best needs latencies, and compile runs nothing.", "Give a number, or use: tvmmobile tune --threads best")
     planned = jobs_of(models, device_of(device).profile, library, run.folder(), log_dirs(run.logs), run.dump_ir)
     jobs = [replace(job, unchecked="" if run.check else "--no-check") for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:

@@ -92,6 +92,8 @@ def regress(
 def regression_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> Regression:
     """Return the baselines of these libraries, checked before anything is timed; raises `UserError` if one is unsuitable."""
     check_threshold(threshold)
+    if len({library.threads for library in libraries}) > 1:
+        raise UserError("libraries for several thread counts cannot share a report.", "Compare them one thread count at a time.")
     wanted = {_identity(library) for library in libraries}
     found = [baseline for baseline in load_baselines(directory, profile.name) if baseline.name in wanted]
     if not found:

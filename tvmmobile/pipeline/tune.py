@@ -15,7 +15,7 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed_trials import NeededTrials
 from tvmmobile.pipeline.options.call import takes
-from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.remeasure import doubted, measure_again
@@ -25,6 +25,7 @@ from tvmmobile.pipeline.stages.explaining import explained
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
+from tvmmobile.results.threads import fastest, tried_counts
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import note_check
@@ -48,7 +49,8 @@ _MOST_CORRECTIONS = 4
 def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]) -> Results:
     """Find fast schedules for the kernels of networks on a device; compile, verify and time the networks.
 
-    Interrupt it at any time: finished trials are kept, and the same call resumes from there.
+    Interrupt it at any time: finished trials are kept, and the same call resumes from there. With `threads="best"`, 1, 2, 4, … and all
+    cores are tried until more of them are slower; the results are those of the fastest count, with the latencies on the others.
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
@@ -67,7 +69,21 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
     if asked.trials != 0:
         check_writable(logs.target, "--logs")
     jobs = jobs_of(models, board.profile, library, out, logs, run.dump_ir)
-    return _run(jobs, board, logs, asked, run.dask, listener)
+    found: list[Results] = []
+    for same in _by_count(jobs, board):
+        # A later count's run must not set aside what an earlier one logged.
+        found.append(_run(same, board, logs, replace(asked, fresh=asked.fresh and not found), run.dask, listener))
+        if fastest(found).context.threads != found[-1].context.threads:
+            break
+    return fastest(found)
+
+
+def _by_count(jobs: Sequence[VariantJob], board: Device) -> list[list[VariantJob]]:
+    """Return the jobs for each thread count to try, the fewest threads first: those asked for, unless they are for the best count."""
+    if jobs[0].options.threads != BEST:
+        return [list(jobs)]
+    counts = tried_counts(board.profile.cores)
+    return [[replace(job, options=replace(job.options, threads=count)) for job in jobs] for count in counts]
 
 
 def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: SearchOptions, dask: str | None, listener: Listener) -> Results:
@@ -129,10 +145,11 @@ def plan_tuning(
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)
     board, out = device_of(device), run.folder()
     logs = log_dirs(run.logs, out if asked.fresh else None)
-    jobs = jobs_of(models, board.profile, library, out, logs, run.dump_ir)
-    with _workers(jobs, board, asked, run.dask) as workers:
-        variants = _imported(workers, [replace(job, dump_dir=None) for job in jobs], listener)
-    plan = NeededTrials(jobs, variants, logs, board.profile, asked.trials).plan
+    runs = _by_count(jobs_of(models, board.profile, library, out, logs, run.dump_ir), board)
+    with _workers(runs[0], board, asked, run.dask) as workers:
+        variants = [_imported(workers, [replace(job, dump_dir=None) for job in jobs], listener) for jobs in runs]
+    plans = [NeededTrials(*each, logs, board.profile, asked.trials).plan for each in zip(runs, variants, strict=True)]
+    plan = replace(plans[0], assignments=tuple(assignment for each in plans for assignment in each.assignments))
     listener.planned(plan)
     return plan
 

@@ -157,6 +157,8 @@ class VariantFields:
         reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
         format: what the library is for: `c` for C and any language that can call C, `vm` for TVM's virtual machine.
         input: the input's size if it is not a square image: height and width as `96x128`, or all dimensions but the batch; "" for a square.
+        other_threads_us: latency of the same network's libraries on other thread counts, in microseconds, by the count; empty if they were
+            not timed with it.
     """
 
     __pydantic_config__ = _STRICT
@@ -188,6 +190,7 @@ class VariantFields:
     reference: str = REFERENCE
     format: str = VM
     input: str = ""
+    other_threads_us: Mapping[str, Latency] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

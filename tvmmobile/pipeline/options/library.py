@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.networks.preprocessing import Normalisation
@@ -19,8 +19,21 @@ if TYPE_CHECKING:
     from tvmmobile.quantisation.mixed import Limit
 
 
+#: `threads` of libraries for several counts, of which the fastest is found by timing.
+BEST = 0
+
+
 def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _thread_count(given: int | str) -> int:
+    """Return a number of threads, or `BEST`; raises `UserError` for what is neither."""
+    if given == "best":
+        return BEST
+    if not str(given).isdecimal() or int(given) < 1:
+        raise UserError(f"--threads {given} is no number of threads.", "Give --threads 1 or more, or best.")
+    return int(given)
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,14 @@ class LibraryOptions(Options):
     """Options of a library."""
 
     threads: int = option(
-        1, "--threads, --num-threads N", "Number of threads the library runs on.", order=HelpOrder.NUMBERS, settings={"min": 1}
+        1,
+        "--threads, --num-threads N",
+        "Number of threads the library runs on; best: tune for 1, 2, 4, … until more are slower.",
+        order=HelpOrder.NUMBERS,
+        kind=str,
+        typed="1",
+        join=lambda words: int(words) if words.isdecimal() else words,
+        read=_thread_count,
     )
     precision: Precision = option(
         FLOAT32.name,
@@ -143,7 +163,7 @@ class LibraryOptions(Options):
 class LibraryArguments(TypedDict, total=False):
     """Keywords of calls: those of `LibraryOptions`."""
 
-    threads: int
+    threads: int | Literal["best"]
     dtype: str
     io_dtype: str
     max_error: float | None

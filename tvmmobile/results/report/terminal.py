@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.beside import side_by_side
 from tvmmobile.results.report.fallback import fallback_lines, used_kernels
+from tvmmobile.results.report.threads import thread_sentences
 from tvmmobile.results.report.view import Grid, VariantRow, View, doubt_sentence, view_of
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
 
@@ -26,6 +27,8 @@ def print_table(results: Results) -> None:
         console.print(clean(grid.title))
         console.print(_table(view, grid))
     console.print(clean(f"Latency {origin_caption(view.context)}."))
+    for sentence in thread_sentences(results):
+        console.print(clean(sentence))
     for variant in results.variants:
         if variant.invalid:
             console.print(clean(f"not valid: {variant.name}: {variant.invalid}."))

@@ -12,6 +12,7 @@ from tvmmobile.results.report.fallback import fallback_lines, used_kernels
 from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
 from tvmmobile.results.report.measured import is_measured
+from tvmmobile.results.report.threads import thread_sentences
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
@@ -152,7 +153,8 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
     spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
     doubts = filter(None, [doubt_sentence(results)])
-    return View(results, rows, grids, sources, fit, _notes(results, sources), (*remarks, *spoiled, *doubts))
+    said = (*remarks, *thread_sentences(results), *spoiled, *doubts)
+    return View(results, rows, grids, sources, fit, _notes(results, sources), said)
 
 
 def doubt_sentence(results: Results) -> str:

@@ -1,0 +1,41 @@
+"""Results of the same networks on several thread counts → those of the fastest."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tvmmobile.results.file import Results, VariantResult
+from tvmmobile.system.errors import UserError
+
+
+def tried_counts(cores: int) -> tuple[int, ...]:
+    """Return the thread counts to try on that many cores: powers of two, and all of them."""
+    return (*(1 << power for power in range((cores - 1).bit_length())), cores)
+
+
+def fastest(by_count: Sequence[Results]) -> Results:
+    """Return the results of the thread count with the least latencies (geometric mean of all variants); each variant also gets its
+    latencies on the others.
+
+    Raises:
+        UserError: a variant was not timed on each count.
+    """
+    found = {results.context.threads: {_key(variant): variant for variant in results.variants} for results in by_count}
+    if len({frozenset(variants) for variants in found.values()}) > 1:
+        raise UserError(
+            f"there is not a library of each network for each of {sorted(found)} threads.", "Time them one thread count at a time."
+        )
+    best = min(by_count, key=lambda results: statistics.geometric_mean(variant.latency_us for variant in results.variants))
+    chosen = best.context.threads
+    others = {count: variants for count, variants in found.items() if count != chosen}
+    return replace(best, variants=tuple(_with_others(variant, others) for variant in best.variants))
+
+
+def _key(variant: VariantResult) -> tuple[str | float, ...]:
+    return variant.model, variant.alpha, variant.resolution, variant.input, variant.dtype, variant.format, variant.network_sha256
+
+
+def _with_others(variant: VariantResult, others: Mapping[int, Mapping[tuple[str | float, ...], VariantResult]]) -> VariantResult:
+    return replace(variant, other_threads_us={str(count): other[_key(variant)].latency_us for count, other in others.items()})
