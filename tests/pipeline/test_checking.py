@@ -22,7 +22,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.passes import pipeline as passes
 from tvmmobile.graph.passes.rewriting import rewrite_main
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision
-from tvmmobile.networks import frontend, torch_trace
+from tvmmobile.networks import torch_operators, torch_trace
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import load_own, own_specs
@@ -115,8 +115,8 @@ def test_an_operator_of_pytorch_is_named_with_its_line(tmp_path: Path, monkeypat
         builder = importer.block_builder
         return builder.emit(relax.op.multiply(builder.emit(relax.op.sigmoid(data)), relax.const(0.9)))
 
-    real = frontend.converters
-    for module in (frontend, torch_trace):
+    real = torch_operators.converters
+    for module in (torch_operators, torch_trace):
         monkeypatch.setattr(module, "converters", lambda: {**real(), "sigmoid.default": wrong})
     imported = load_own(OwnFile(write_pt2(seeded(*unit(3, 4, 3), nn.Sigmoid()), tmp_path / "net.pt2", SHAPE)), None, None, 0)
     given = (np.random.default_rng(0).normal(size=SHAPE).astype(np.float32),)

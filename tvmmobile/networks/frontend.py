@@ -23,11 +23,6 @@ from tvmmobile.graph.passes.views import TO_FIRST, turned
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST
-from tvmmobile.networks.sorting import without_sorting
-from tvmmobile.networks.torch_operators import converters, decompositions
-from tvmmobile.networks.torch_recurrent import recurrent_operators
-from tvmmobile.networks.torch_resizes import keep_resizes
-from tvmmobile.networks.torch_types import with_conversions
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
 
@@ -145,6 +140,11 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
 
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program in PyTorch's core operators, none of which works in place."""
+    from tvmmobile.networks.torch_operators import decompositions
+    from tvmmobile.networks.torch_recurrent import recurrent_operators
+    from tvmmobile.networks.torch_resizes import keep_resizes
+    from tvmmobile.networks.torch_types import with_conversions
+
     keep_resizes(program)
     table = dict(decompositions())
     for operator in recurrent_operators(program):
@@ -165,6 +165,9 @@ def without_assertions(program: torch.export.ExportedProgram) -> torch.export.Ex
 def import_program(program: torch.export.ExportedProgram) -> Any:
     """A decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+    from tvmmobile.networks.sorting import without_sorting
+    from tvmmobile.networks.torch_operators import converters
 
     importer, ours = ExportedProgramImporter(), converters()
     known = (importer.convert_map.keys() | ours.keys()) - _NOT_STRAIGHT

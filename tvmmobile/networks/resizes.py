@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.resizing import PLACES, ROUNDINGS, pixels_along
@@ -78,22 +79,16 @@ def _kept(extent: int) -> Taps:
 
 
 def _of_image(data: Any, rows: Taps, columns: Taps, layout: str) -> Any:
-    from tvm import relax
-
     return relax.op.image.resize2d(data, (rows.outputs, columns.outputs), layout=layout, **attributes_of(rows, columns))
 
 
 def _by_rule(data: Any, size: tuple[int, int], rule: Rule) -> Any:
-    from tvm import relax
-
     method = {"method": "nearest_neighbor", "rounding_method": rule.rounding} if rule.rounding else {"method": "linear"}
     return relax.op.image.resize2d(data, size, layout="NCHW", coordinate_transformation_mode=rule.places, **{**method, **(rule.more or {})})
 
 
 def _in_form(data: Any, shape: Sequence[int], taps: tuple[Taps, Taps]) -> Any:
     """Resize the last two dimensions, of a tensor of any rank."""
-    from tvm import relax
-
     rows, columns = taps
     if len(shape) == 4:
         return _of_image(data, rows, columns, "NCHW")
@@ -106,8 +101,6 @@ def _in_form(data: Any, shape: Sequence[int], taps: tuple[Taps, Taps]) -> Any:
 
 def _along(data: Any, shape: Sequence[int], axis: int, taps: Taps) -> Any:
     """Resize one dimension, which is the rows of an image of everything else."""
-    from tvm import relax
-
     before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     out = [*shape[:axis], taps.outputs, *shape[axis + 1 :]]
     if taps.count <= _MOST_TAPS:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T  # noqa: N812
+
 from tvmmobile.graph.expressions import shape_of
 
 #: Meaning of a box's four numbers: two opposite corners in any order, the lower corner in front, or centre and size.
@@ -23,8 +27,6 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
     *outer, size = shape_of(data)
 
     def body(given: Sequence[Any], result: Any) -> None:
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         keys, places, heap = T.buffer_proxy(given[0]), T.buffer_proxy(result), _Heap(size)
         with T.serial(0, math.prod(outer)) as row:
 
@@ -49,8 +51,6 @@ def places_of_true(builder: Any, data: Any) -> Any:
     most = math.prod(shape)
 
     def body(given: Sequence[Any], result: Any) -> None:
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         element, places, found = T.buffer_proxy(given[0]), T.buffer_proxy(result), _memory(1, "int32")
         found[0] = T.int32(0)
         with T.serial(0, most) as place, T.If(element[place].astype("bool")), T.Then():
@@ -96,8 +96,6 @@ def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppress
         boxes: `[images, boxes, 4]`.
         scores: `[images, classes, boxes]`.
     """
-    from tvm import relax
-
     numbers = (options.most, options.overlap, options.score)
     tensors = [number for number in numbers if isinstance(number, relax.Expr)]
     whole = None if isinstance(options.most, relax.Expr) else int(options.most)
@@ -116,8 +114,6 @@ def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppress
 
 def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> None:
     """Emit the loops of `non_max_suppression`; numbers of `options` may be buffers."""
-    from tvm.script.ir_builder import tirx as T  # noqa: N812
-
     images, classes, count = (int(extent) for extent in scores.shape)
     most = int(rows.shape[0])
 
@@ -176,8 +172,6 @@ class _Heap:
 
     def make(self, before: _Before) -> None:
         """Put items of any order in the heap's."""
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         self._step[0] = self.size[0] // 2
         with T.While(self._step[0] > 0):
             self._step[0] = self._step[0] - 1
@@ -187,8 +181,6 @@ class _Heap:
 
     def drop_first(self, before: _Before) -> None:
         """Remove the first item."""
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         self.size[0] = self.size[0] - 1
         self._root[0] = T.int32(0)
         self._moved[0] = self.items[self.size[0]]
@@ -196,8 +188,6 @@ class _Heap:
 
     def _sink(self, before: _Before) -> None:
         """Put the moved item where those above it come before it, beginning at the root."""
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         child, root = self._child, self._root
         child[0] = root[0] * 2 + 1
         with T.While(child[0] < self.size[0]):
@@ -222,8 +212,6 @@ class _Overlap:
     """
 
     def __init__(self, boxes: Any, corners: Corners) -> None:
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         self._boxes, self._corners = T.buffer_proxy(boxes), corners
         self._one, self._other = ([_memory(1, "float32") for _ in range(5)] for _ in range(2))
         self.share, self._common = _memory(1, "float32"), _memory(1, "float32")
@@ -234,8 +222,6 @@ class _Overlap:
 
     def compare(self, box: Any) -> None:
         """Compare it with another one."""
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         self._read(self._other, box)
         one, other, zero = self._one, self._other, T.float32(0)
         low = [T.max(one[axis][0], other[axis][0]) for axis in (0, 1)]
@@ -249,8 +235,6 @@ class _Overlap:
 
     def _read(self, into: Sequence[Any], box: Any) -> None:
         """Read corners and area."""
-        from tvm.script.ir_builder import tirx as T  # noqa: N812
-
         numbers = [self._boxes[box * 4 + place] for place in range(4)]
         for axis in (0, 1):
             one, other = numbers[axis], numbers[axis + 2]
@@ -266,9 +250,6 @@ class _Overlap:
 
 def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], None]) -> Any:
     """A tensor that loops compute from buffers of others; all are contiguous."""
-    from tvm import te, tirx
-    from tvm.script.ir_builder import IRBuilder
-    from tvm.script.ir_builder import tirx as T  # noqa: N812
 
     def made(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         with IRBuilder() as loops:
@@ -286,20 +267,14 @@ def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body
 
 def _memory(count: int, kind: str) -> Any:
     """A buffer of numbers of 4 bytes: in registers or on the stack, or in the workspace if it is larger."""
-    from tvm.script.ir_builder import tirx as T  # noqa: N812
-
     small = 4 * count <= _STACK_BYTES
     on_stack: dict[str, Any] = {"scope": "local", "annotations": {"disable_lower_builtin": True}} if small else {}
     return T.buffer_proxy(T.alloc_buffer((count,), kind, **on_stack))
 
 
 def _both(one: Any, other: Any) -> Any:
-    from tvm import tirx
-
     return tirx.all(one, other)
 
 
 def _either(one: Any, other: Any) -> Any:
-    from tvm import tirx
-
     return tirx.any(one, other)

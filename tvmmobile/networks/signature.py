@@ -23,6 +23,8 @@ CHANNELS_LAST = "NHWC"
 MOST_NAME = 200
 #: Names of the only input and of the only output.
 INPUT_NAME, OUTPUT_NAME = "input", "output"
+#: Behind an output's name in that of the output with its number of rows.
+COUNT = "/count"
 
 
 @dataclass(frozen=True, order=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
@@ -15,21 +17,19 @@ from tvmmobile.networks.selection import first_in_order
 
 def without_sorting(module: Any) -> Any:
     """Rewrite `topk`, `sort`, `argsort` and `cumsum` in `main`."""
-    from tvm.relax.expr_functor import PyExprMutator, mutator
-
     if not any(operator_of(binding.value) in _RULES for binding in bindings_of(module["main"])):
         return module
+    return mutate_main(module, _Rewriter(module))
 
-    @mutator
-    class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:
-            call = self.visit_expr_post_order(call)
-            rule = _RULES.get(operator_of(call))
-            if rule is None or (call.attrs.axis is None and len(shape_of(call.args[0])) > 1):
-                return call
-            return rule(self.builder_, call.attrs, call.args[0])
 
-    return mutate_main(module, Rewriter(module))
+@mutator
+class _Rewriter(PyExprMutator):  # type: ignore[misc]
+    def visit_call_(self, call: Any) -> Any:
+        call = self.visit_expr_post_order(call)
+        rule = _RULES.get(operator_of(call))
+        if rule is None or (call.attrs.axis is None and len(shape_of(call.args[0])) > 1):
+            return call
+        return rule(self.builder_, call.attrs, call.args[0])
 
 
 def _axis(attrs: Any, data: Any) -> int:
@@ -38,8 +38,6 @@ def _axis(attrs: Any, data: Any) -> int:
 
 
 def _topk(builder: Any, attrs: Any, data: Any) -> Any:
-    from tvm import relax
-
     size = shape_of(data)[_axis(attrs, data)]
     count = size if int(attrs.k) < 1 else min(int(attrs.k), size)
     values, places = _first(builder, data, _axis(attrs, data), bool(attrs.largest), count, str(attrs.dtype))
@@ -53,8 +51,6 @@ def _sorted(builder: Any, attrs: Any, data: Any) -> tuple[Any, Any]:
 
 def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kind: str = "int64") -> tuple[Any, Any]:
     """The first `count` elements in order, and their places; of equal ones the first comes first."""
-    from tvm import relax
-
     rank = len(shape_of(data))
     last = [place for place in range(rank) if place != axis] + [axis]
     back = [int(place) for place in np.argsort(last)]
@@ -67,8 +63,6 @@ def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kin
 
 def _cumsum(_builder: Any, attrs: Any, data: Any) -> Any:
     """A product with a triangle of ones; sums of integers are exact up to 2²⁴."""
-    from tvm import relax
-
     op, axis, rank = relax.op, _axis(attrs, data), len(data.ty.shape)
     order = [place for place in range(rank) if place != axis] + [axis]
     triangle = np.triu(np.ones([int(data.ty.shape[axis])] * 2, np.float32), int(bool(attrs.exclusive)))

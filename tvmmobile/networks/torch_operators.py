@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from tvm import relax
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
 from tvmmobile.networks.torch_selection import selection_converters
-
-if TYPE_CHECKING:
-    import torch
 
 #: From an operator's node and TVM's importer to a Relax variable; `importer.env` has the operands'.
 Converter = Callable[[Any, Any], Any]
@@ -23,16 +22,12 @@ Converter = Callable[[Any, Any], Any]
 
 def decompositions() -> Mapping[Any, Callable[..., Any]]:
     """PyTorch's own decompositions to its core operators, and ours; one that returns `NotImplemented` keeps the operator."""
-    import torch
-
     # PyTorch looks at every operator to collect its own, as a user's code may have registered more.
     return _decompositions(frozenset((name, len(getattr(space, "__dict__", ()))) for name, space in vars(torch.ops).items()))
 
 
 @lru_cache(maxsize=1)
 def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Callable[..., Any]]:
-    import torch
-
     aten = torch.ops.aten
     table: Any = torch.export.default_decompositions()
     for operator in [operator for operator in table if is_resize(operator)]:
@@ -69,8 +64,6 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
 
 def _quantised(x: Any, scale: float, zero: int, low: int, high: int, kind: Any) -> Any:
     """Integers as floating-point numbers; those without sign are 128 lower."""
-    import torch
-
     shift = _shift(kind)
     return torch.clamp(torch.round(x / scale) + (zero - shift), low - shift, high - shift)
 
@@ -83,8 +76,6 @@ def _dequantised(x: Any, scale: float, zero: int, _low: int, _high: int, kind: A
 
 
 def _shift(kind: Any) -> int:
-    import torch
-
     return 128 if kind == torch.uint8 else 0
 
 
@@ -108,8 +99,6 @@ def converters() -> dict[str, Converter]:
 
 def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
     """Pool windows of one shape by a max pool, others one by one. There are no indices, which have no kernel."""
-    import torch
-
     extents = x.shape[-2:]
     strides = [extent // count for extent, count in zip(extents, size, strict=True)]
     if all(extent % count == 0 for extent, count in zip(extents, size, strict=True)):
@@ -124,8 +113,6 @@ def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
 
 def _max_pool(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *others: Any) -> Any:
     """Pass the kernel as the stride where none is given: TVM's importer needs one."""
-    import torch
-
     return NotImplemented if stride else torch.nn.functional.max_pool2d_with_indices(x, kernel, kernel, *others)
 
 
@@ -139,8 +126,6 @@ def _average_pool(
     divisor_override: int | None = None,
 ) -> Any:
     """Average with a divisor of its own, which TVM's importer drops, as an average of whole windows times a factor."""
-    import torch
-
     if divisor_override is None:
         return NotImplemented
     size, around = (tuple(pair) if len(pair) == 2 else (pair[0],) * 2 for pair in (kernel, padding))
@@ -153,8 +138,6 @@ def _average_pool(
 
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
     """A slice for each place in the window; a permutation where windows lie side by side."""
-    import torch
-
     if _side_by_side(x.shape[-2:], kernel, dilation, padding, stride):
         rows, columns = (extent // taps for extent, taps in zip(x.shape[-2:], kernel, strict=True))
         parts = x.reshape(-1, x.shape[-3], rows, kernel[0], columns, kernel[1]).permute(0, 1, 3, 5, 2, 4)
@@ -173,8 +156,6 @@ def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], pad
 
 def _unfold(x: torch.Tensor, axis: int, size: int, step: int) -> Any:
     """Windows along an axis, their places last: a slice for each window, or a view where they lie side by side."""
-    import torch
-
     axis %= x.dim()
     count = (x.shape[axis] - size) // step + 1
     if size == step:
@@ -186,8 +167,6 @@ def _unfold(x: torch.Tensor, axis: int, size: int, step: int) -> Any:
 
 def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
     """A transposed convolution with one weight of 1 in each filter; a permutation where windows lie side by side."""
-    import torch
-
     window = math.prod(kernel)
     if _side_by_side(size, kernel, dilation, padding, stride):
         rows, columns = (extent // taps for extent, taps in zip(size, kernel, strict=True))
@@ -215,8 +194,6 @@ def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
 
 def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
     """Bound integers on one side; TVM's importer bounds them by infinity on the other."""
-    import torch
-
     (bound, choose), *others = [(bound, choose) for bound, choose in ((low, torch.maximum), (high, torch.minimum)) if bound is not None]
     if others or not isinstance(bound, int) or x.is_floating_point():
         return NotImplemented
@@ -231,8 +208,6 @@ def _axes(node: Any, rank: int) -> list[int]:
 
 def _reduction(operator: str) -> Converter:
     def convert(node: Any, importer: Any) -> Any:
-        from tvm import relax
-
         data = importer.env[node.args[0]]
         keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
         return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
@@ -242,8 +217,6 @@ def _reduction(operator: str) -> Converter:
 
 def _divided(node: Any, importer: Any) -> Any:
     """Convert a rounded division, also by a number of another type."""
-    from tvm import relax
-
     emit, op = importer.block_builder.emit, relax.op
     kind = str(node.meta["val"].dtype).removeprefix("torch.")
     operands = [importer.env.get(operand, operand) for operand in node.args[:2]]
@@ -257,8 +230,6 @@ def _divided(node: Any, importer: Any) -> Any:
 
 def _elu(node: Any, importer: Any) -> Any:
     """Convert an ELU with the factors of SELU and CELU, which TVM's converter leaves out."""
-    from tvm import relax
-
     alpha, scale, inner = (float(value) for value in (*node.args[1:], *(1.0, 1.0, 1.0)[len(node.args) - 1 :]))
     if (scale, inner) == (1.0, 1.0):
         return importer._elu(node)
@@ -275,8 +246,6 @@ def _elu(node: Any, importer: Any) -> Any:
 
 def _index(node: Any, importer: Any) -> Any:
     """Indexed dimensions are merged into one, from which elements are taken; TVM's converter pairs indices with other dimensions."""
-    from tvm import relax
-
     data, emit, op = importer.env[node.args[0]], importer.block_builder.emit, relax.op
     shape = shape_of(data)
     indices = {axis: importer.env[index] for axis, index in enumerate(node.args[1]) if index is not None}
@@ -301,8 +270,6 @@ def _index(node: Any, importer: Any) -> Any:
 
 def _group_norm(node: Any, importer: Any) -> Any:
     """Convert a group norm, also one without factors and summands."""
-    from tvm import relax
-
     return relax.Tuple([_normed(importer, node, int(node.args[6]), float(node.args[7]))])
 
 
@@ -316,8 +283,6 @@ def _instance_norm(node: Any, importer: Any) -> Any:
 
 def _normed(importer: Any, node: Any, groups: int, epsilon: float) -> Any:
     """A group norm of a node's first argument; the next two are factors and summands, or `None`."""
-    from tvm import relax
-
     data = importer.env[node.args[0]]
     shape = shape_of(data)
     given = [
@@ -330,8 +295,6 @@ def _normed(importer: Any, node: Any, groups: int, epsilon: float) -> Any:
 
 def _grid_sample(node: Any, importer: Any) -> Any:
     """Convert `grid_sampler_2d` with the coordinates in front, where Relax has them; TVM's converter leaves them behind."""
-    from tvm import relax
-
     data, grid = (importer.env[operand] for operand in node.args[:2])
     methods, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
     grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, 3, 1, 2]))

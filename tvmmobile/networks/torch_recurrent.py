@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from tvm import relax
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers.recurrent import BOTH, FORWARD
@@ -18,8 +20,6 @@ def recurrent_operators(program: Any) -> Iterator[Any]:
     """Yield the operators of an exported program that stay whole: all uses are in float32 and evaluation, with weights of the program's
     own, and without projections.
     """
-    import torch
-
     own = {node for node in program.graph.nodes if node.op == "placeholder" and node.name not in program.graph_signature.user_inputs}
     found: dict[Any, bool] = {}
     for node in program.graph.nodes:
@@ -45,8 +45,6 @@ def _layers(cell: str) -> Callable[[Any, Any], Any]:
     """The converter of layers one behind the other: (outputs, hidden states of the end), and memories."""
 
     def convert(node: Any, importer: Any) -> Any:
-        from tvm import relax
-
         emit, op = importer.block_builder.emit, relax.op
         data, given, parameters, biases, layers, _, _, both, batch_first = importer.retrieve_args(node)
         states = list(given) if cell == "lstm" else [given]
@@ -68,8 +66,6 @@ def _layers(cell: str) -> Callable[[Any, Any], Any]:
 
 def _single(cell: str) -> Callable[[Any, Any], Any]:
     def convert(node: Any, importer: Any) -> Any:
-        from tvm import relax
-
         emit, op = importer.block_builder.emit, relax.op
         data, given, *parameters = importer.retrieve_args(node)
         one_step = [emit(op.expand_dims(value, 0)) for value in (data, *(given if cell == "lstm" else [given]))]
@@ -87,8 +83,6 @@ def _layer(importer: Any, cell: str, direction: str, data: Any, sets: Sequence[S
     Args:
         sets: for each direction the weights of the input and of the state, and both biases or none.
     """
-    from tvm import relax
-
     emit, op = importer.block_builder.emit, relax.op
     (steps, sequences, _), (rows, units) = shape_of(data), shape_of(sets[0][1])
     zeros = relax.const(np.zeros(rows, np.float32))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.taps import Taps, copied, of_matrix
@@ -81,8 +82,6 @@ def _taps(name: str, inputs: int, outputs: int, corners: list[bool], place: int,
     """Compute the taps along an axis, by its number, with PyTorch: of images that are one pixel wide along the others, but for one with as
     many pixels as there are weights to find.
     """
-    import torch
-
     operator = getattr(torch.ops.aten, name).default
     factors: list[float | None] = [None] * dimensions
     extents, size = [1] * dimensions, [1] * dimensions
@@ -102,8 +101,6 @@ def _taps(name: str, inputs: int, outputs: int, corners: list[bool], place: int,
 
 def keep_resizes(program: Any) -> None:
     """Bring an exported program's resizes to the overload that PyTorch does not decompose before it reads our table of decompositions."""
-    import torch
-
     for node in program.graph.nodes:
         name = getattr(node.target, "__name__", "").removesuffix(".default")
         if node.op != "call_function" or name not in ("upsample_bilinear2d", "upsample_bicubic2d"):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from tvm import relax
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.networks import selection
-
-if TYPE_CHECKING:
-    import torch
 
 LIBRARY = "tvmmobile"
 #: Their targets in a serialised program.
@@ -24,8 +23,6 @@ def register_selection() -> Any:
 
     `suppression` is torchvision's `nms` of boxes with a score above `least`. Both return places, with 0 behind, and how many there are.
     """
-    import torch
-
     library = torch.library.Library(LIBRARY, "DEF")
     library.define("suppression(Tensor boxes, Tensor scores, float overlap, float? least, SymInt most) -> (Tensor, Tensor)")
     library.define("places(Tensor mask) -> (Tensor, Tensor)")
@@ -43,8 +40,6 @@ def register_selection() -> Any:
 def _suppressed(
     boxes: torch.Tensor, scores: torch.Tensor, overlap: float, least: float | None, most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
     order = scores.argsort(descending=True, stable=True)
     if least is not None:
         order = order[scores[order] > least]
@@ -60,8 +55,6 @@ def _suppressed(
 
 
 def _filled(places: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
     return torch.nn.functional.pad(places, (0, most - len(places))), torch.tensor([len(places)])
 
 
@@ -71,8 +64,6 @@ def selection_converters() -> dict[str, Any]:
 
 
 def _convert_suppression(node: Any, importer: Any) -> Any:
-    from tvm import relax
-
     builder, op = importer.block_builder, relax.op
     boxes, scores = (importer.env[operand] for operand in node.args[:2])
     overlap, least, most = node.args[2:]
@@ -93,8 +84,6 @@ def _convert_places(node: Any, importer: Any) -> Any:
 
 def _places_and_count(builder: Any, found: Any, most: int) -> Any:
     """The results from places with -1 behind."""
-    from tvm import relax
-
     emit, op, zero = builder.emit, relax.op, relax.const(0, "int64")
     places = emit(op.reshape(found, (most,)))
     there = emit(op.astype(emit(op.greater_equal(places, zero)), "int64"))

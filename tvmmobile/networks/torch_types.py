@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 #: Operators that convert their operands, beside pointwise ones.
 _CONVERTING = {"cat", "sum", "prod", "cumsum"}
@@ -15,8 +14,6 @@ _MASKS = {"where": 0, "masked_fill": 1}
 
 def with_conversions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Make conversions between types, and factors `alpha` of sums, operators of their own, in place; returns the program."""
-    import torch
-
     for node in list(program.graph.nodes):
         if isinstance(node.target, torch._ops.OpOverload) and isinstance(node.meta.get("val"), torch.Tensor):
             with program.graph.inserting_before(node):
@@ -27,8 +24,6 @@ def with_conversions(program: torch.export.ExportedProgram) -> torch.export.Expo
 
 
 def _multiply_alpha(node: Any) -> None:
-    import torch
-
     if (alpha := node.kwargs.get("alpha", 1)) != 1:
         first, second = node.args[:2]
         is_tensor = isinstance(second, torch.fx.Node)
@@ -37,8 +32,6 @@ def _multiply_alpha(node: Any) -> None:
 
 
 def _convert(node: Any) -> None:
-    import torch
-
     packet = node.target.overloadpacket.__name__
     if torch.Tag.pointwise not in node.target.tags and packet not in _CONVERTING:
         return

@@ -21,7 +21,6 @@ from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
-from tvmmobile.networks.torch_trace import trace_module
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.running.library import Reference
@@ -90,6 +89,8 @@ def import_variant(job: VariantJob) -> Imported:
     model = job.model
     if model.own is not None:
         return load_again(model.own, model.spec, model.checkpoint, model.seed)
+    from tvmmobile.networks.torch_trace import trace_module
+
     built = build_torch_model(model.spec, model.checkpoint, model.seed)
     return replace(imported_torch(model.spec, built.module, built.weights), trace=partial(trace_module, built.module))
 

@@ -15,7 +15,7 @@ from own_networks import TOLERANCE, image_for, load, run_compiled
 from quantised_files import run_onnxruntime
 
 from tvmmobile.kernels.reference import relative_error
-from tvmmobile.networks import frontend
+from tvmmobile.networks import torch_operators
 from tvmmobile.networks.model import load as load_model
 from tvmmobile.networks.own.files import Side, own_file
 from tvmmobile.networks.own.loading import load_own
@@ -171,7 +171,7 @@ def test_an_operator_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatc
     path = write_model(tmp_path / "net.onnx", convolution([helper.make_node("Relu", ["c"], ["y"], "bend")]))
     with pytest.raises(UserError, match=r"the operator Relu \(node 'bend', opset 17\) cannot be imported into Relax: ValueError: too odd"):
         load(path)
-    monkeypatch.setattr(frontend, "converters", lambda: {"relu.default": refuse})
+    monkeypatch.setattr(torch_operators, "converters", lambda: {"relu.default": refuse})
     program = write_pt2(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU()).eval(), tmp_path / "net.pt2")
     with pytest.raises(
         UserError, match=r"the operator aten\.relu\.default \(node 'relu'\).* cannot be imported into Relax: ValueError: too odd"

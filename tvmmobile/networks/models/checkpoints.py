@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tvmmobile.networks.budget import check_zip
 from tvmmobile.networks.models.blocks import Linear, Norm, Part, placed
 from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import sha256_of
-
-if TYPE_CHECKING:
-    import torch
 
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 
@@ -105,8 +104,6 @@ def _namings(body: Part, expected: Mapping[str, Any]) -> list[_Naming]:
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:
-    import torch
-
     remedy = "Give --checkpoint a state dict saved with torch.save(model.state_dict(), FILE)."
     if not path.is_file():
         raise UserError(f"checkpoint {path} is not a file.", remedy)
@@ -131,8 +128,6 @@ def _check_names(path: Path, wanted: Collection[str], given: Collection[str], re
 
 def _check_tensor(path: Path, name: str, value: Any, wanted: torch.Tensor, remedy: str) -> None:
     """Raises `UserError` unless `value` can replace `wanted`."""
-    import torch
-
     if not isinstance(value, torch.Tensor) or (wanted.is_floating_point() and not value.is_floating_point()):
         raise UserError(f"checkpoint {path}: {name} is not a tensor of floating-point numbers.", "Save the float32 model's state dict.")
     if value.shape != wanted.shape:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 #: Channels, height and width of the images that generated statistics are taken from. The same for every resolution, because
 #: parameters do not depend on it.
@@ -42,8 +41,6 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
         scaled: paths of the convolutions and linear layers to scale: those without batch norm.
         probe: channels, height and width of the white-noise images.
     """
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
@@ -84,8 +81,6 @@ def _settling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor]], None]:
     """
 
     def settle(norm: Any, inputs: tuple[torch.Tensor]) -> None:
-        import torch
-
         width = (norm.num_features,)
         tokens = inputs[0].dim() == 2
         if tokens and len(inputs[0]) < _LEAST_TOKENS:
@@ -109,8 +104,6 @@ def _scaling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor], torch.Ten
     """
 
     def scale(part: Any, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        import torch
-
         bias = part.bias
         raw = output if bias is None else output - _per_channel(bias, output)
         if bias is not None and output.dim() == 4 and output.shape[-1] > 1:
@@ -137,8 +130,6 @@ def single_thread() -> Iterator[None]:
 
     It is also faster on a busy machine, where OpenMP's threads spin for each other (16 s instead of 0.05 s was seen).
     """
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -149,7 +140,5 @@ def single_thread() -> Iterator[None]:
 
 def _coarse(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
     """`values` with `bits` significant bits, so that differences in the last place between machines vanish."""
-    import torch
-
     mantissa, exponent = torch.frexp(values)
     return torch.ldexp(torch.round(mantissa * 2**bits) / 2**bits, exponent)

@@ -1,4 +1,4 @@
-"""Loads the networks that `--model` and its options name, ready for the compiler."""
+"""Loads the networks that `--model` and its options name, ready for the compiler. Only what reads a file of that kind is imported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import ALONE, Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
-from tvmmobile.networks.own.litert.file import load_litert
-from tvmmobile.networks.own.onnx.file import files_beside, load_onnx
-from tvmmobile.networks.own.pt2.program import load_exported_program
-from tvmmobile.networks.own.python_file import load_python
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted
 
@@ -59,10 +55,18 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
 
 def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
     if file.factory:
+        from tvmmobile.networks.own.python_file import load_python
+
         return load_python(file, wanted, checkpoint, seed)
     if checkpoint is not None:
         raise UserError(f"{file} holds its own weights, so --checkpoint does not apply.", "Leave out --checkpoint.")
-    return _LOADERS[file.path.suffix.lower()](file, wanted)
+    if (suffix := file.path.suffix.lower()) == ".onnx":
+        from tvmmobile.networks.own.onnx.file import load_onnx as load
+    elif suffix == ".pt2":
+        from tvmmobile.networks.own.pt2.program import load_exported_program as load
+    else:
+        from tvmmobile.networks.own.litert.file import load_litert as load
+    return load(file, wanted)
 
 
 def _check_divisors(file: OwnFile, module: Any) -> None:
@@ -77,13 +81,15 @@ def _check_divisors(file: OwnFile, module: Any) -> None:
 
 
 _DIVISIONS = {"relax.divide", "relax.floor_divide", "relax.mod", "relax.floor_mod"}
-#: Loaders of files that hold a whole network, by suffix.
-_LOADERS = {".onnx": load_onnx, ".pt2": load_exported_program, ".tflite": load_litert}
 
 
 def files_of(file: OwnFile) -> list[Path]:
     """The file, and those beside it that hold its weights, but not what a Python file imports or reads."""
-    beside = files_beside(file) if file.path.suffix.lower() == ".onnx" else []
+    beside: list[str] = []
+    if file.path.suffix.lower() == ".onnx":
+        from tvmmobile.networks.own.onnx.file import files_beside
+
+        beside = files_beside(file)
     return [path for path in (file.path, *(file.path.parent / name for name in beside)) if path.is_file()]
 
 

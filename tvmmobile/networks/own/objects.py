@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tvmmobile.networks.frontend import ALONE, export_torch, first_line
 from tvmmobile.networks.own.files import OwnFile
@@ -14,9 +16,6 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.system.interrupts import insisted
 from tvmmobile.system.scratch import scratch_folder
-
-if TYPE_CHECKING:
-    import torch
 
 _EXAMPLE = "Give one such as: tvmmobile.load(module, torch.zeros(1, 3, 224, 224))"
 
@@ -34,8 +33,6 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
     Raises:
         UserError: it is neither, or cannot be exported.
     """
-    import torch
-
     if isinstance(network, torch.nn.Module):
         name = name or type(network).__name__
         with ALONE, insisted():  # torch.export has weak references with callbacks

@@ -8,7 +8,9 @@ import traceback
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
@@ -17,9 +19,6 @@ from tvmmobile.networks.own.pt2.program import imported_program, with_fixed_rows
 from tvmmobile.networks.signature import words
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import Terminated
-
-if TYPE_CHECKING:
-    import torch
 
 #: The input side if neither the factory nor the command line gives one.
 DEFAULT_SIDE = 224
@@ -38,8 +37,6 @@ def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: in
     Raises:
         UserError: the file, the factory, the module or the checkpoint is not what it has to be.
     """
-    import torch
-
     source = read_whole(file.path)
     contents = hashlib.sha256(source).hexdigest()
     with torch.random.fork_rng(devices=[]):
@@ -80,8 +77,6 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
 
 def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
     """The module, and the example inputs if there are any."""
-    import torch
-
     try:
         made = factory()
     except Terminated:
@@ -100,8 +95,6 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, l
 
 def examples_of(given: Any) -> list[torch.Tensor] | None:
     """Example inputs that are given as a tensor, as a tuple of tensors, or not at all; `None` for anything else."""
-    import torch
-
     found = [given] if isinstance(given, torch.Tensor) else list(given) if isinstance(given, tuple) else []
     if (given is not None and not found) or not all(isinstance(one, torch.Tensor) for one in found):
         return None
@@ -114,8 +107,6 @@ def check_module(file: OwnFile, module: torch.nn.Module, examples: Sequence[torc
     Raises:
         UserError: a weight is not float32, or it fails; the message names `file` and gives `remedy`.
     """
-    import torch
-
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise UserError(f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32.", "Return module.float().")

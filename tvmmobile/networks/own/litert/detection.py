@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from flatbuffers import flexbuffers
+from onnx import helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import check_elements
@@ -44,8 +46,6 @@ class Options:
     @classmethod
     def of(cls, content: bytes) -> Options:
         """Read the options of an operator; raises exceptions of any kind for damaged ones."""
-        from flatbuffers import flexbuffers
-
         entries = flexbuffers.GetRoot(content).AsMap
         keys = {key.AsKey for key in entries.Keys}
         y, x, height, width = (float(entries[f"{side}_scale"].AsFloat) for side in "yxhw")
@@ -172,8 +172,6 @@ def _column(into: Translation, name: str, number: int) -> str:
 
 def _top(into: Translation, name: str, count: int) -> tuple[str, str]:
     """The greatest numbers along the last axis, and their places."""
-    from onnx import helper
-
     names = [f"{name}/top", f"{name}/places"]
     into.nodes.append(helper.make_node("TopK", [name, into.integers(count)], names, axis=-1))
     return names[0], names[1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from onnx import helper
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
 from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, same_grid
@@ -161,8 +162,6 @@ def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners
 
 def top_k(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `TOPK_V2`, along the last dimension."""
-    from onnx import helper
-
     data, count = operator.inputs
     names = [f"{into.tensor(number).name}/{number}/found" for number in operator.outputs]
     inputs = [into.read(data, False), into.integers(int(into.value(count)))]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from onnx import helper, numpy_helper
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.own.litert import elements, layers, moves
@@ -107,8 +108,6 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     Raises:
         UserError: an operator or a type is not supported, or a shape is not constant.
     """
-    from onnx import helper, numpy_helper
-
     network = _with_whole_constants(network)
     into = Translation(network)
     inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")

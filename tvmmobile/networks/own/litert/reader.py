@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import check_operators, check_unpacked
@@ -107,8 +108,6 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
     damaged = UserError(f"{file} is damaged or not a LiteRT file.", _AGAIN)
     if content[4:8] != _MAGIC:
         raise damaged
-    from ai_edge_litert import schema_py_generated as schema
-
     try:
         model = schema.Model.GetRootAs(content, 0)
         if model.SubgraphsLength() < 1:
@@ -205,8 +204,6 @@ def _numbers(found: Any) -> tuple[int, ...]:
 
 
 def _tensor(content: bytes, model: Any, given: Any) -> LiteRtTensor:
-    from ai_edge_litert import schema_py_generated as schema
-
     tensor = schema.TensorT.InitFromObj(given)
     shape, value, dtype = _numbers(tensor.shape), None, _TYPES.get(_names_of("TensorType").get(tensor.type, ""))
     data = _data(content, model.Buffers(tensor.buffer))
@@ -241,8 +238,6 @@ def _grid(quantised: Any) -> Grid | None:
 
 
 def _operator(model: Any, given: Any) -> LiteRtOperator:
-    from ai_edge_litert import schema_py_generated as schema
-
     operator = schema.OperatorT.InitFromObj(given)
     code = model.OperatorCodes(operator.opcodeIndex)
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # the older one holds a byte
@@ -256,6 +251,4 @@ def _operator(model: Any, given: Any) -> LiteRtOperator:
 @functools.cache
 def _names_of(enumeration: str) -> dict[int, str]:
     """The names in one of the enumerations of LiteRT's format, by number."""
-    from ai_edge_litert import schema_py_generated as schema
-
     return {number: name for name, number in vars(getattr(schema, enumeration)).items() if isinstance(number, int)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtTensor
 from tvmmobile.networks.own.litert.translation import SIMPLER
@@ -81,13 +83,10 @@ def stateless_content(content: bytes, network: LiteRtNetwork) -> bytes:
     """Return the file of a network without its variables, for LiteRT's own runtime; the same content if it has none.
 
     Raises:
-        Exception: of any kind, where LiteRT's package is missing or the file's constants lie behind it.
+        Exception: of any kind, where the file's constants lie behind it.
     """
     if not network.stateful:
         return content
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     stateful = {getattr(schema.BuiltinOperator, kind) for kind in STATEFUL}
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import constant, shape_of
 
@@ -23,8 +24,6 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     Raises:
         ValueError: it takes lengths of sequences.
     """
-    from tvm import relax
-
     op, (query, key, value, mask, past_key, past_value, lengths) = relax.op, (*inputs, *[None] * 7)[:7]
     outputs, mode = attrs["tvm_custom"]["num_outputs"], int(attrs.get("qk_matmul_output_mode", 0))
     if lengths is not None:
@@ -73,8 +72,6 @@ def _hidden(rows: int, columns: int, before: int, attrs: dict[str, Any]) -> Any:
 
 def _added(mask: Any, columns: int) -> Any:
     """The summand that masks products; columns behind the mask's last are hidden."""
-    from tvm import relax
-
     op, (*front, width) = relax.op, shape_of(mask)
     if str(mask.ty.dtype) == "bool":
         mask = op.where(mask, relax.const(0.0, "float32"), relax.const(_NOTHING, "float32"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from onnx import helper, numpy_helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.files import OwnFile
@@ -77,8 +78,6 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
 
 def _tensor_of(file: OwnFile, node: Any) -> Any:
     """The tensor of a `Constant` node; `None` for other nodes and for text."""
-    from onnx import helper, numpy_helper
-
     if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
         return None
     kind, name, value = node.attribute[0].name, node.output[0], helper.get_attribute_value(node.attribute[0])
@@ -94,8 +93,6 @@ def _tensor_of(file: OwnFile, node: Any) -> Any:
 
 def _dense(file: OwnFile, sparse: Any, name: str) -> Any:
     """A tensor with all elements, of which the file holds those that are not zero."""
-    from onnx import numpy_helper
-
     shape, values = [int(extent) for extent in sparse.dims], numpy_helper.to_array(sparse.values)
     if math.prod(shape) > _MOST_ELEMENTS:
         raise UserError(f"{file}: the sparse constant {name} has {math.prod(shape)} elements.", f"Store at most {_MOST_ELEMENTS}.")

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+from onnx import TensorProto, defs, helper, inliner, numpy_helper
 
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.reference import reference_evaluator
@@ -53,8 +55,6 @@ def fold_constants(model: Any) -> Any:
     Raises:
         Exception: of any kind, from ONNX's shape inference.
     """
-    from onnx import helper, numpy_helper
-
     folded = copy.deepcopy(model)
     for output in folded.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -82,8 +82,6 @@ def without_functions(model: Any, known: Set[str]) -> Any:
     Raises:
         Exception: of any kind, from ONNX's inliner and shape inference.
     """
-    from onnx import TensorProto, defs, helper, inliner
-
     functions = {
         (one.domain, one.name)
         for one in defs.get_all_schemas()
@@ -110,8 +108,6 @@ def with_shapes(model: Any) -> Any:
 
     ONNX infers none for norms that it defines as functions, and then none behind them: they are inferred as copies of their input.
     """
-    import onnx
-
     named = copy.deepcopy(model)
     norms = {place: node for place, node in enumerate(model.graph.node) if node.op_type in _UNTYPED and node.domain in STANDARD}
     for place, node in norms.items():
@@ -126,7 +122,6 @@ def _inferred(model: Any) -> Any:
     """The model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding may make
     it, so models with one are tried in another process first.
     """
-    import onnx
 
     def infer() -> Any:
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -155,8 +150,6 @@ def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:
 
 
 def _add(graph: Any, values: Mapping[str, Array]) -> None:
-    from onnx import numpy_helper
-
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
 
 
@@ -181,9 +174,6 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
 
 def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
     """The node's results if they are known; `None` otherwise."""
-    import onnx
-    from onnx import helper
-
     if node.domain not in STANDARD or node.op_type in RANDOM or any(one.HasField("g") for one in node.attribute):
         return None
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:

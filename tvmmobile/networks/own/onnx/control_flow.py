@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import check_operators
@@ -94,8 +96,6 @@ class ControlFlow:
         appended = [f"{prefix}part{place}" for place in range(lists)]
         for name, result in zip(appended, results[1 + len(states) :], strict=True):
             made += self._unsqueezed(result, 0, name)
-        from onnx import helper
-
         rest = {"body": body, _FIRST: first + 1, **({_PARTS: [*parts, *appended]} if lists else {})}
         left = helper.make_node("Loop", [count, *results[: 1 + len(states)]], node.output, node.name, **rest)
         return [*constants, *made, left]
@@ -103,8 +103,6 @@ class ControlFlow:
     def _scan(self, node: Any, attributes: Any, values: Mapping[str, Array], shapes: Mapping[str, Sequence[int]]) -> list[Any] | None:
         if self.opset < _SCAN_WITHOUT_BATCH:
             return None
-        from onnx import helper
-
         count = int(attributes["num_scan_inputs"].i)
         states, read = list(node.input[: len(node.input) - count]), node.input[len(node.input) - count :]
         lists = len(node.output) - len(states)
@@ -140,8 +138,6 @@ class ControlFlow:
 
     def _unsqueezed(self, source: str, axis: int, name: str) -> list[Any]:
         """Return the nodes for a tensor with another dimension of one place."""
-        from onnx import helper
-
         if self.opset < _AXES_AS_INPUT:
             return [helper.make_node("Unsqueeze", [source], [name], axes=[axis])]
         axes = f"{name}#axes"
@@ -149,21 +145,15 @@ class ControlFlow:
 
 
 def _constant(name: str, value: Any) -> Any:
-    from onnx import helper, numpy_helper
-
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value), name))
 
 
 def _joined(parts: Sequence[str], name: str, axis: int) -> Any:
-    from onnx import helper
-
     return helper.make_node("Concat", parts, [name], axis=axis)
 
 
 def _named(names: Sequence[str], outside: Sequence[str]) -> Iterator[Any]:
     """Yield nodes that pass tensors on under other names; those that nothing reads have none."""
-    from onnx import helper
-
     yield from (
         helper.make_node("Identity", [name], [other]) for name, other in zip(names, outside, strict=False) if other not in ("", name)
     )
@@ -171,7 +161,6 @@ def _named(names: Sequence[str], outside: Sequence[str]) -> Iterator[Any]:
 
 def _without_constants(graph: Any, prefix: str) -> tuple[list[Any], Any]:
     """Return a graph's constants as nodes with names of their own, and the graph without them, so that iterations share them."""
-    import onnx
 
     def is_constant(node: Any) -> bool:
         return node.op_type == "Constant" and node.domain in STANDARD

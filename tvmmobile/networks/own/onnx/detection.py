@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import numbers_of
 from tvmmobile.networks import selection
 from tvmmobile.networks.selection import Suppression
@@ -15,8 +17,6 @@ _HALF_PIXEL = 16
 
 def select_boxes(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `NonMaxSuppression`: rows for as many boxes as could be selected, -1 in those behind."""
-    from tvm import relax
-
     boxes, scores, *given = inputs
     most, overlap, score = (_number(value) for value in [*given, *[None] * (3 - len(given))])
     corners: selection.Corners = "centre" if attrs.get("center_point_box", 0) else "any"
@@ -26,8 +26,6 @@ def select_boxes(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> A
 
 def places_of_true(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `NonZero`: a column for every element, -1 in those behind."""
-    from tvm import relax
-
     return selection.places_of_true(relax.BlockBuilder.current(), inputs[0])
 
 
@@ -43,8 +41,6 @@ def roi_align(inputs: list[Any], attrs: dict[str, Any], opset: int) -> None:
     Raises:
         ValueError: it takes the maximum, which frameworks compute in different ways.
     """
-    from tvm import relax
-
     if attrs.get("mode", b"avg") != b"avg":
         raise ValueError("RoiAlign with mode max is not supported")
     scale, default = float(attrs.get("spatial_scale", 1.0)), b"half_pixel" if opset >= _HALF_PIXEL else b"output_half_pixel"

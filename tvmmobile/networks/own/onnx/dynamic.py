@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.tensors import attribute
@@ -112,8 +113,6 @@ def _in_reals(into: Rewriting, node: Any) -> bool:
 
 def _lstm(into: Rewriting, node: Any) -> bool:
     """`DynamicQuantizeLSTM` as a `Scan` for each direction; its state is rounded anew at every step."""
-    from onnx import helper
-
     data, kernel, recurrence, bias, lengths, hidden, memory, holes, *numbers = (*node.input, *[""] * 4)[:12]
     curves = attribute(node, "activations", _CURVES)
     constants = [into.known.get(name) for name in (kernel, recurrence, *numbers[::2])]
@@ -164,8 +163,6 @@ def _state(into: Rewriting, given: str, data: str, place: int, inputs: int, unit
 
 def _step(into: Rewriting, weight: str, scale: str) -> Any:
     """The body of a `Scan`: state and memory, and a row of products of the input, to both and the state again."""
-    from onnx import TensorProto, helper
-
     inner, parts = into.within(), [f"gate{number}" for number in range(_GATES)]
     centred, step = _rounded(inner, "hidden")
     _scaled(inner, inner.emit("MatMul", [centred, weight]), (step, scale), "row", "gates")

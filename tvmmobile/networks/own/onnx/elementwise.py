@@ -8,6 +8,8 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import onnx
+from tvm import relax
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
@@ -16,8 +18,6 @@ def pairwise(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], An
     """Convert an operator of any number of tensors to calls of one for two tensors, a pair at a time."""
 
     def convert(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
-        from tvm import relax
-
         are_tensors = all(isinstance(value.ty, relax.TensorType) for value in inputs)
         return reduce(getattr(relax.op, operator), list(inputs)) if are_tensors else None
 
@@ -26,8 +26,6 @@ def pairwise(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], An
 
 def mean(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert `Mean` of several tensors to their sum, multiplied by a number."""
-    from tvm import relax
-
     total = pairwise("add")(inputs, attrs, opset)
     if total is None or len(inputs) == 1:
         return total
@@ -36,8 +34,6 @@ def mean(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 def celu(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `Celu`, max(0, x) + min(0, α · (exp(x / α) − 1))."""
-    from tvm import relax
-
     (data,), op, alpha = inputs, relax.op, float(attrs.get("alpha", 1.0))
     zero, one, factor, inverse = (relax.const(number, "float32") for number in (0.0, 1.0, alpha, 1 / alpha))
     curve = op.multiply(op.subtract(op.exp(op.multiply(op.minimum(data, zero), inverse)), one), factor)
@@ -46,8 +42,6 @@ def celu(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def is_inf(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `IsInf` with the signs that it detects, which TVM's converter ignores."""
-    from tvm import relax
-
     (data,), op, kind = inputs, relax.op, str(inputs[0].ty.dtype)
     signs = [number for name, number in (("detect_positive", math.inf), ("detect_negative", -math.inf)) if attrs.get(name, 1)]
     if not signs:
@@ -58,8 +52,6 @@ def is_inf(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def dropout(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `Dropout` at inference: the tensor itself, and a mask of ones if that is asked for."""
-    from tvm import relax
-
     training = inputs[2] if len(inputs) > 2 else None
     if training is not None and (numbers_of(training) is None or numbers_of(training).any()):
         raise ValueError("Dropout with training_mode is random")
@@ -70,8 +62,6 @@ def dropout(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def lp_normalization(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `LpNormalization`: each element divided by the norm along an axis; zeros stay zeros."""
-    from tvm import relax
-
     (data,), op, axis = inputs, relax.op, [int(attrs.get("axis", -1))]
     if int(attrs.get("p", 2)) == 1:
         norm = op.sum(op.abs(data), axis, keepdims=True)
@@ -87,8 +77,6 @@ def one_hot(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     Raises:
         ValueError: depth or values are computed.
     """
-    from tvm import relax
-
     indices, op, count, values = inputs[0], relax.op, numbers_of(inputs[1]), numbers_of(inputs[2])
     if count is None or values is None:
         raise ValueError("OneHot with a computed depth or computed values is not supported")
@@ -107,8 +95,6 @@ def top_k(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     Raises:
         ValueError: the number is computed.
     """
-    from tvm import relax
-
     if opset < 10:
         return None
     data, count = inputs[0], numbers_of(inputs[1])
@@ -119,8 +105,6 @@ def top_k(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 def eye_like(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `EyeLike`, which depends on nothing but its input's shape and type."""
-    import onnx
-
     rows, columns = shape_of(inputs[0])
     kind = onnx.helper.tensor_dtype_to_np_dtype(attrs["dtype"]) if "dtype" in attrs else np.dtype(str(inputs[0].ty.dtype))
     return constant(np.eye(rows, columns, int(attrs.get("k", 0)), kind))
@@ -128,8 +112,6 @@ def eye_like(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `Pow` whose exponent has another type than its base, or whose base are integers; the result has the base's type."""
-    from tvm import relax
-
     base, exponent = inputs
     kind, op = str(base.ty.dtype), relax.op
     whole = not kind.startswith("float")
@@ -145,8 +127,6 @@ def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
 
 def modulo(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `Mod` of real numbers with the sign of the divisor, by way of C's `fmod`; TVM's is not a number for an infinite divisor."""
-    from tvm import relax
-
     (number, divisor), op = inputs, relax.op
     if attrs.get("fmod", 0) or not str(number.ty.dtype).startswith("float"):
         return None
@@ -161,8 +141,6 @@ def over_no_axis(step: str) -> Callable[[Sequence[Any], dict[str, Any], int], An
     """
 
     def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-        from tvm import relax
-
         axes = inputs[1] if len(inputs) > 1 else None
         some = attrs.get("axes") if axes is None else shape_of(axes) != [0]
         return getattr(relax.op, step)(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None

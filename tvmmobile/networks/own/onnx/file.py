@@ -12,6 +12,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor
+from onnx.inliner import inline_local_functions
+from tvm.tirx import IntImm
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, with_layouts
@@ -113,8 +118,6 @@ def files_beside(file: OwnFile) -> list[str]:
 
 
 def _parsed(file: OwnFile, content: bytes) -> Any:
-    import onnx
-
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own class, not Python's
@@ -126,8 +129,6 @@ def _parsed(file: OwnFile, content: bytes) -> Any:
 
 def _checked_versions(file: OwnFile, model: Any) -> None:
     """Raises `UserError` if the installed `onnx` does not know the versions of the operators or of the format."""
-    import onnx
-
     for name, given, known in (
         ("opset", opset_of(model), onnx.defs.onnx_opset_version()),
         ("IR version", int(model.ir_version), int(onnx.IR_VERSION)),
@@ -146,8 +147,6 @@ def _location(file: OwnFile, tensor: Any) -> str:
 
 def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     """Read the weights that are in files beside it; returns those tensors."""
-    from onnx.external_data_helper import load_external_data_for_tensor
-
     tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)
@@ -167,9 +166,6 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     """The model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's checker has
     accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
-    import onnx
-    from onnx.inliner import inline_local_functions
-
     scales = None
     with _refusing_unsound(file):
         onnx.checker.check_model(model)
@@ -230,8 +226,6 @@ def _fix_values(file: OwnFile, graph: Any) -> None:
     Raises:
         UserError: there is no such input, its shape is not known, or its type has no such number.
     """
-    from onnx import numpy_helper
-
     inputs = {value.name: value for value in _inputs(graph)}
     for name, number in file.values:
         if name not in inputs:
@@ -266,8 +260,6 @@ def _check_dimensions(file: OwnFile, graph: Any) -> None:
 
 def _outputs(graph: Any, module: Any) -> list[Tensor]:
     """Return the outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
-    from tvm.tirx import IntImm
-
     returned = module["main"].ret_ty
     known = [getattr(part.shape, "values", ()) for part in getattr(returned, "fields", [returned])]
     found = [_tensor(value) for value in graph.output]
@@ -278,8 +270,6 @@ def _outputs(graph: Any, module: Any) -> list[Tensor]:
 
 
 def _tensor(value: Any) -> Tensor:
-    import onnx
-
     kind = value.type.tensor_type
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "no tensor"
     if not kind.HasField("shape"):

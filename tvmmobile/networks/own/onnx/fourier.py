@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from onnx.numpy_helper import to_array
+from tvm import relax, te
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.layers import Array
@@ -28,8 +30,6 @@ def stft(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     Raises:
         ValueError: the signal is complex, or frames or window are computed.
     """
-    from tvm import relax
-
     signal, step, window, length = [*inputs, None, None][:4]
     op, (batch, samples, *complex_part) = relax.op, shape_of(signal)
     if complex_part not in ([], [1]):
@@ -53,8 +53,6 @@ def spectral_convolution(inputs: Sequence[Any], attrs: dict[str, Any], _opset: i
 
     So exporters spell `STFT` for runtimes without it.
     """
-    from tvm import relax
-
     signal, kernel, bias = [*inputs, None][:3]
     op, weights = relax.op, numbers_of(kernel)
     if weights is None or weights.ndim != 3 or weights.shape[:2] != (weights.shape[2] + 2, 1) or bias is not None:
@@ -89,8 +87,6 @@ def _in_two_stages(data: Any, window: Array, hop: int, lengths: tuple[int, int],
     (J. Cooley and J. Tukey, Math. Comp. 19, 1965). Half of Y are conjugates of the others; numbers 0 and N₁/2 are real, and stand as real
     and imaginary part of one.
     """
-    from tvm import relax, te
-
     op, builder, (batch, samples), (first, second) = relax.op, relax.BlockBuilder.current(), shape_of(data), lengths
     size, groups = first * second, first // 2
     frames, bins = 1 + (samples - size) // hop, size // 2 + 1 if half else size
@@ -147,8 +143,6 @@ def dft(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     Raises:
         ValueError: length or axis are computed, or the output of an inverse transform is real.
     """
-    from tvm import relax
-
     data, length, chosen = [*inputs, None, None][:3]
     op, shape = relax.op, shape_of(data)
     inverse, half = attrs.get("inverse", 0), attrs.get("onesided", 0)
@@ -180,8 +174,6 @@ def _matrix(extent: int, parts: int, factors: Array) -> Array:
 
 def power_spectrum(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert `ReduceSumSquare` of complex numbers `[…, 2]` to one kernel, together with what makes them: no sum over an axis, no layer."""
-    from tvm import relax
-
     op, data, shape = relax.op, inputs[0], shape_of(inputs[0])
     axes = numbers_of(inputs[1]) if len(inputs) > 1 else attrs.get("axes")
     last = len(shape) - 1
@@ -194,8 +186,6 @@ def power_spectrum(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> 
 
 def has_rough_transform(graph: Any) -> bool:
     """Return whether an `STFT` has frames whose length is not a power of two: ONNX Runtime's result is 3e-5 of its largest number off."""
-    from onnx.numpy_helper import to_array
-
     known = {tensor.name: tensor for tensor in graph.initializer}
     lengths = []
     for node in graph.node:

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.inliner import inline_local_functions
 
 from tvmmobile.networks.own.onnx.tensors import graphs_of, tensors_of
 
@@ -26,9 +29,6 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
     Raises:
         Exception: of any kind, from ONNX's shape inference.
     """
-    import onnx
-    from onnx.inliner import inline_local_functions
-
     if not any(_has(graph, kinds) for part in (model.graph, *model.functions) for graph in graphs_of(part)):
         return model
     changed = copy.deepcopy(inline_local_functions(model) if model.functions else model)
@@ -53,8 +53,6 @@ def _has(graph: Any, kinds: frozenset[int]) -> bool:
 
 def _convert(graph: Any, kinds: frozenset[int]) -> None:
     """Change the types of everything in a graph itself."""
-    from onnx import numpy_helper
-
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type in kinds:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from onnx import AttributeProto, helper
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, _get_convert_map
 
 from tvmmobile.graph.expressions import constant, numbers_of, operator_of, shape_of
 from tvmmobile.graph.precision import FLOAT32
@@ -26,8 +28,6 @@ _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
 
 def known_operators() -> set[str]:
     """Names of ONNX's operators that can be imported."""
-    from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
-
     return set(_get_convert_map().keys() | CONVERTERS.keys())
 
 
@@ -45,6 +45,28 @@ def unknown_operators(model: Any) -> list[str]:
 Converter = Callable[[list[Any], dict[str, Any], int], Any]
 
 
+class _Importer(ONNXGraphImporter):  # type: ignore[misc]
+    def _construct_nodes(self, graph: Any) -> None:
+        for node in graph.node:
+            with importing(named_node(node, self.opset)):
+                super()._construct_nodes(SimpleNamespace(node=[node]))
+
+    def _check_for_unsupported_ops(self, graph: Any) -> None:
+        """Do nothing: `unknown_operators` has found them, and TVM does not know those that only we convert."""
+
+    def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+        convert = CONVERTERS.get(op_name)
+        converted = convert(inputs, attrs, opset) if convert else None
+        if converted is None:
+            return super()._convert_operator(op_name, inputs, attrs, opset)
+        return self.bb.normalize(converted)
+
+    def _parse_attr(self, attr_proto: Any) -> Any:
+        """Parse all attributes but empty lists, which TVM refuses: PyTorch's exporter writes one for reductions of everything."""
+        lists = (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
+        return super()._parse_attr([one for one in attr_proto if one.type not in lists or helper.get_attribute_value(one)])
+
+
 def import_onnx(model: Any, opset: int) -> Any:
     """A `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
 
@@ -53,44 +75,11 @@ def import_onnx(model: Any, opset: int) -> Any:
         Exception: of any kind, from what is done to the whole.
     """
     with quiet():
-        return without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset))
-
-
-@cache
-def _importer() -> Any:
-    from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
-
-    class Importer(ONNXGraphImporter):  # type: ignore[misc]
-        def _construct_nodes(self, graph: Any) -> None:
-            for node in graph.node:
-                with importing(named_node(node, self.opset)):
-                    super()._construct_nodes(SimpleNamespace(node=[node]))
-
-        def _check_for_unsupported_ops(self, graph: Any) -> None:
-            """Do nothing: `unknown_operators` has found them, and TVM does not know those that only we convert."""
-
-        def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
-            convert = CONVERTERS.get(op_name)
-            converted = convert(inputs, attrs, opset) if convert else None
-            if converted is None:
-                return super()._convert_operator(op_name, inputs, attrs, opset)
-            return self.bb.normalize(converted)
-
-        def _parse_attr(self, attr_proto: Any) -> Any:
-            """Parse all attributes but empty lists, which TVM refuses: PyTorch's exporter writes one for reductions of everything."""
-            from onnx import AttributeProto, helper
-
-            lists = (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
-            return super()._parse_attr([one for one in attr_proto if one.type not in lists or helper.get_attribute_value(one)])
-
-    return Importer
+        return without_sorting(_Importer(None, FLOAT32.name).from_onnx(model.graph, opset))
 
 
 def _bounded_cast(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert a `Cast` to integers of 8 or 16 bits of what bounds keep in range; `None` for others, which TVM's converter makes wrap."""
-    from onnx import helper
-    from tvm import relax
-
     kind = helper.tensor_dtype_to_np_dtype(attrs["to"])
     if kind.kind not in "iu" or kind.itemsize > 2:
         return None
@@ -108,8 +97,6 @@ def _bounded_cast(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> 
 
 
 def _clip(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    from tvm import relax
-
     if not _is_float(inputs[0]):
         return None
     if opset < 11:
@@ -126,8 +113,6 @@ def _bound(value: Any, default: float) -> float | None:
 
 def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `SpaceToDepth` with each channel's pixels together (`CRD`), a mode that TVM overlooks."""
-    from tvm import relax
-
     if attrs.get("mode", b"DCR") == b"DCR":
         return None
     size, (batch, channels, height, width) = int(attrs["blocksize"]), shape_of(inputs[0])
@@ -150,8 +135,6 @@ def _convolution(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> An
 
 
 def _is_float(value: Any) -> bool:
-    from tvm import relax
-
     return isinstance(value.ty, relax.TensorType) and str(value.ty.dtype) == FLOAT32.name
 
 
@@ -159,8 +142,6 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Constant places as numbers; TVM's converter computes at run time which of them count from the end. Computed ones stay inside: TVM's
     would read whatever is there.
     """
-    from tvm import relax
-
     (data, places), numbers = inputs, numbers_of(inputs[1])
     if isinstance(data, relax.ShapeExpr) or (numbers_of(data) is not None and numbers is not None):
         return None
@@ -176,8 +157,6 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert a `Pad` with one number to an operator; TVM's converter writes loops, which no pass reads."""
-    from tvm import relax
-
     operands = [*inputs, None, None, None]
     data, widths, number, axes = operands[:4]
     given = attrs.get("pads") if opset < 11 else numbers_of(widths)
@@ -195,8 +174,6 @@ def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert `Slice` before opset 10, whose bounds are attributes."""
-    from tvm import relax
-
     if opset >= 10:
         return None
     starts, ends = list(attrs["starts"]), list(attrs["ends"])

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from onnx import TensorProto
+
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.onnx.tensors import graphs_within
@@ -64,8 +66,6 @@ def _check_tensor(file: OwnFile, tensor: Any) -> int:
 
 
 def _check_type(what: str, number: int) -> None:
-    from onnx import TensorProto
-
     if number not in TensorProto.DataType.values() or number == TensorProto.UNDEFINED:
         raise UserError(f"{what} has element type {shown(number)}, which ONNX does not have.", _AGAIN)
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
 def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """A group norm with a group for each channel; TVM's converter would spell it out."""
-    from tvm import relax
-
     data, weight, bias = inputs
     shape = shape_of(data)
     axes, epsilon = list(range(2, len(shape))), float(attrs.get("epsilon", 1e-5))
@@ -27,8 +26,6 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
     Returns:
         The norm; in a tuple with means and inverse deviations if these are outputs.
     """
-    from tvm import relax
-
     op, data, shape = relax.op, inputs[0], shape_of(inputs[0])
     axes = list(range(int(attrs.get("axis", -1)) % len(shape), len(shape)))
     extents = [shape[axis] for axis in axes]
@@ -50,8 +47,6 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 def _broadcast(value: Any, extents: list[int]) -> Any:
     """A tensor with these extents; a constant stays one, as the graph passes want it."""
-    from tvm import relax
-
     if shape_of(value) == extents:
         return value
     if (numbers := numbers_of(value)) is not None:

@@ -6,14 +6,13 @@ import copy
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from tvmmobile.networks.own.onnx.tensors import graphs_of
 
 
 def with_plain_outputs(model: Any) -> Any:
     """The model whose boolean outputs are uint8, 0 or 1, and whose outputs without dimensions have one; itself, if it has neither."""
-    from onnx import TensorProto, helper, numpy_helper
-
     computed, numbers = {name for node in model.graph.node for name in node.output}, _numbers(model)
 
     def forms(output: Any) -> tuple[bool, bool]:
@@ -44,8 +43,6 @@ def with_plain_outputs(model: Any) -> Any:
 
 def _numbers(model: Any) -> set[str]:
     """Find the outputs that have no dimensions whatever the file says: Paddle's exporter declares every one so."""
-    from onnx import shape_inference
-
     if not any(_rank(output) == 0 for output in model.graph.output):
         return set()
     bare = copy.deepcopy(model)

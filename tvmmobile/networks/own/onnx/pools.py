@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import shape_of
 
 
@@ -35,8 +37,6 @@ def _refuse_dilated(attrs: dict[str, Any], operator: str) -> None:
 
 def lp_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `LpPool`, (Σ |x|ᵖ)^(1/p), by the average over windows with all their pads, and with what they reach over them."""
-    from tvm import relax
-
     (data,), power, op = inputs, int(attrs.get("p", 2)), relax.op
     if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
         _refuse_dilated(attrs, "LpPool")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from tvmmobile.graph.integers import LOWEST
 from tvmmobile.graph.layers import Array
@@ -73,8 +75,6 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
     Raises:
         UserError: an operator on integers that is not known.
     """
-    import onnx
-
     changed = copy.deepcopy(model)
     rewriting = Rewriting(model.graph, opset_of(model))
     del changed.graph.node[:], changed.graph.value_info[:]
@@ -94,8 +94,6 @@ class Rewriting(Nodes):
     """The nodes of a graph while integers become real numbers."""
 
     def __init__(self, graph: Any, opset: int) -> None:
-        from onnx import numpy_helper
-
         super().__init__()
         self.opset, self.weights = opset, WeightScales()
         #: Constants of the file.
@@ -130,14 +128,10 @@ class Rewriting(Nodes):
 
     def within(self) -> Rewriting:
         """The nodes of a graph inside."""
-        from onnx import GraphProto
-
         return Rewriting(GraphProto(), self.opset)
 
     def leave(self, value: Any) -> None:
         """Append the conversion of an output that has to hold integers."""
-        from onnx import helper
-
         name, kind = value.name, value.type.tensor_type.elem_type
         dtype = str(np.dtype(helper.tensor_dtype_to_np_dtype(kind))) if kind else ""
         if dtype not in _SHIFTS or name not in self.grids | dict.fromkeys(self.numbers):
@@ -229,8 +223,6 @@ def _inputs(node: Any, count: int) -> list[str]:
 
 
 def _quantize(into: Rewriting, node: Any) -> bool:
-    from onnx import helper
-
     data, scale, zero = _inputs(node, 3)
     given = attribute(node, "output_dtype", 0)
     grid = into.grid(scale, zero, str(np.dtype(helper.tensor_dtype_to_np_dtype(given))) if given else "uint8")
@@ -302,8 +294,6 @@ def _moved(into: Rewriting, node: Any) -> bool:
 
 
 def _converted(into: Rewriting, node: Any) -> bool:
-    from onnx import TensorProto
-
     (data,) = node.input
     if attribute(node, "to", 0) != TensorProto.FLOAT:
         return _moved(into, node)

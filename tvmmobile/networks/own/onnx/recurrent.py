@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, FORWARD
@@ -32,8 +33,6 @@ def recurrent(kind: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
     """
 
     def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-        from tvm import relax
-
         emit, op = relax.BlockBuilder.current().emit, relax.op
         operands: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
         data, lengths, hidden, memory = operands[0], *operands[4:7]
@@ -109,8 +108,6 @@ def _row(value: Any, number: int, axis: int = 0) -> Any:
 
 def _applied(step: str, value: Any, *arguments: Any) -> Any:
     """Rearrange an array at once, or an expression by an operator: `reshape`, `transpose` or `take`, with NumPy's arguments."""
-    from tvm import relax
-
     if isinstance(value, np.ndarray):
         return np.ascontiguousarray(getattr(value, step)(*arguments))
     operator = {"transpose": "permute_dims"}.get(step, step)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import numbers_of, shape_of
 from tvmmobile.graph.layers import Array
@@ -99,8 +100,6 @@ def _axes(operator: str, attrs: _Attributes, rank: int) -> list[int]:
 
 def _numbers(operator: str, name: str, value: Any) -> Array | None:
     """The numbers of a constant input; `None` for one that is missing or empty."""
-    from tvm import relax
-
     if isinstance(value, relax.ShapeExpr):
         return np.array([int(extent) for extent in value.values])
     if value is not None and numbers_of(value) is None:
@@ -144,8 +143,6 @@ def _with_regions(operator: str, axes: list[Axis], regions: Array | None) -> lis
 
 
 def _resized(operator: str, data: Any, method: Method, axes: Mapping[int, Axis], attrs: _Attributes) -> Any:
-    from tvm import relax
-
     shape, kind = shape_of(data), str(data.ty.dtype)
     if all(axis.inputs == axis.outputs for axis in axes.values()):
         return data  # as ONNX Runtime does, whatever the factors

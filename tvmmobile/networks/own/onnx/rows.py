@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from onnx import helper
+
 from tvmmobile.networks.own.onnx.tensors import attribute
 
 if TYPE_CHECKING:
@@ -162,8 +164,6 @@ def differing(one: Sequence[int], other: Sequence[int]) -> list[int]:
 
 
 def _concat(into: Rewriting, node: Any) -> bool:
-    from onnx import helper
-
     if any(name not in into.shapes for name in node.input):
         return False
     axis = attribute(node, "axis") % len(into.shapes[node.input[0]])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
@@ -20,8 +21,6 @@ _FATAL = 4
 @contextmanager
 def _returning_logits(model: Any) -> Iterator[dict[str, str]]:
     """Let a model also return what outputs are sigmoids of; gives the names of that by those of the outputs."""
-    from onnx import TensorProto, helper
-
     graph = model.graph
     reals = {value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     given = {value.name for value in (*graph.input, *graph.initializer)}

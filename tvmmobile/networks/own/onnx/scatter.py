@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
 def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `ScatterND`, keeping the order of dimensions, in which the indices count: TVM would permute the data's without them."""
-    from tvm import relax
-
     data, indices, updates = inputs
     if attrs.get("reduction", b"none") != b"none":
         return None
@@ -24,8 +23,6 @@ def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 def from_the_front(indices: Any, extents: Any) -> Any:
     """Return indices of which the negative ones counted from the end of these extents."""
-    from tvm import relax
-
     op, kind, numbers = relax.op, str(indices.ty.dtype), numbers_of(indices)
     if numbers is not None:
         return constant(np.where(numbers < 0, numbers + numbers_of(extents), numbers).astype(kind))
@@ -34,8 +31,6 @@ def from_the_front(indices: Any, extents: Any) -> Any:
 
 def scatter_elements(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """Convert `ScatterElements` with fewer indices than data in other dimensions; TVM would count with the indices' extents."""
-    from tvm import relax
-
     data, indices, updates = inputs
     axis, extents, given = int(attrs.get("axis", 0)), shape_of(data), shape_of(indices)
     axis %= len(extents)

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper
+from onnx.external_data_helper import uses_external_data
 
 from tvmmobile.graph.layers import Array
 
@@ -20,8 +23,6 @@ def opset_of(model: Any) -> int:
 
 def external_tensors(model: Any) -> Iterator[Any]:
     """Tensors of a `ModelProto` whose data is in other files: of the graph, and of those in branches, loops and functions."""
-    from onnx.external_data_helper import uses_external_data
-
     graphs = (graph for part in (model.graph, *model.functions) for graph in graphs_of(part))
     return (tensor for graph in graphs for tensor in tensors_of(graph) if uses_external_data(tensor))
 
@@ -54,8 +55,6 @@ def tensors_of(graph: Any) -> Iterator[Any]:
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
     """The value of a node's attribute."""
-    import onnx
-
     return next((onnx.helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
 
 
@@ -88,8 +87,6 @@ class Nodes:
 
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", given: Sequence[Any] = (), **attributes: Any) -> str:
         """Append a node of a standard operator with these attributes, of which some are `given` as ONNX has them; returns its output."""
-        from onnx import helper
-
         output = output or self._new_name(operator)
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         self.nodes[-1].attribute.extend(given)
@@ -97,8 +94,6 @@ class Nodes:
 
     def cast(self, name: str, dtype: Any, output: str = "") -> str:
         """Append a conversion to a NumPy type."""
-        from onnx import helper
-
         return self.emit("Cast", [name], output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def constant(self, array: Array) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import onnx
+
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Traced
 from tvmmobile.networks.own.references import HostReference
@@ -21,8 +23,6 @@ def trace_onnx(
         reference: makes what computes such a model, whose inputs have these names.
         given: what it takes, in order.
     """
-    import onnx
-
     model = onnx.shape_inference.infer_shapes(model)
     found = dict(_computed(model.graph))
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -35,8 +35,6 @@ def trace_onnx(
 
 def _computed(graph: Any) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Each tensor of real numbers that a node computes: its name, and the node in words and the tensor's type."""
-    import onnx
-
     types = {value.name: value for value in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for name in node.output:

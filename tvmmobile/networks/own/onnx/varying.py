@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
@@ -22,14 +24,13 @@ from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.rows import RULES, Rows, differing
 from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, named_node, opset_of, static_shape
 from tvmmobile.networks.selection import most_selected
+from tvmmobile.networks.signature import COUNT
 from tvmmobile.system.errors import UserError
 
 #: Operators whose results have as many rows as values say.
 SOURCES = {"Compress", "NonMaxSuppression", "NonZero"}
 #: Rows that a tensor may get.
 _MOST_ROWS = 1 << 22
-#: Behind an output's name in that of the output with its number of rows.
-COUNT = "/count"
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,6 @@ class Rewriting:
     made: int = 0
 
     def __post_init__(self) -> None:
-        from onnx import numpy_helper
-
         self._joined: dict[tuple[tuple[str, int], ...], str] = {}
         graph = self.model.graph
         self.opset = opset_of(self.model)
@@ -194,9 +193,6 @@ class Rewriting:
         self, node: Any, values: Mapping[str, Array], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, tuple[int, list[int] | None]]:
         """Types and static shapes of a node's results for these known values and shapes."""
-        import onnx
-        from onnx import helper, numpy_helper
-
         read = [name for name in dict.fromkeys(node.input) if name]
         stored = [numpy_helper.from_array(np.asarray(values[name], order="C"), name) for name in read if name in values]
         inputs = [helper.make_tensor_value_info(name, self.types[name], shapes[name]) for name in read if name in shapes]
@@ -206,8 +202,6 @@ class Rewriting:
 
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Append a new node; returns its output's name."""
-        from onnx import helper
-
         output = output or self._new_name()
         self.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
@@ -224,8 +218,6 @@ class Rewriting:
 
     def places_of(self, mask: str) -> str:
         """Append a search for the places at which a vector of booleans is true."""
-        from onnx import helper
-
         name = self._new_name()
         self.source(helper.make_node("NonZero", [mask], [name]))
         found = self.emit("Reshape", [name, self.constant([-1])])
@@ -241,8 +233,6 @@ class Rewriting:
 
     def _compressed(self, node: Any) -> None:
         """Convert `Compress`: a `Gather` of the places at which a vector is true."""
-        from onnx import helper
-
         data, mask = node.input
         axis = attribute(node, "axis")
         if axis is None:
@@ -333,8 +323,6 @@ class Rewriting:
 
     def without_absent(self, name: str, number: float) -> str:
         """Fill a tensor's missing rows with a number."""
-        from onnx import helper
-
         rows, shape = self.rows[name], self.shapes[name]
         kind = helper.tensor_dtype_to_np_dtype(self.types[name])
         if kind.kind in "iu" and math.isinf(number):
@@ -348,8 +336,6 @@ class Rewriting:
 
     def fill_outputs(self) -> tuple[Filled, ...]:
         """Fill outputs up, and append their counts to the graph's outputs."""
-        from onnx import helper
-
         outputs, filled = [], []
         for place, output in enumerate(self.model.graph.output):
             name = output.name
@@ -372,8 +358,6 @@ class Rewriting:
 
     def rewritten(self) -> Any:
         """The model of the new nodes."""
-        from onnx import helper, numpy_helper
-
         made = copy.deepcopy(self.model)
         graph = made.graph
         del graph.node[:], graph.value_info[:], graph.output[:]
@@ -387,6 +371,4 @@ class Rewriting:
 
 
 def _type_of(array: Array) -> int:
-    from onnx import helper
-
     return int(helper.np_dtype_to_tensor_dtype(array.dtype))

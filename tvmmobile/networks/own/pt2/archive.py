@@ -22,6 +22,9 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
 
+import torch
+from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+
 from tvmmobile.networks.budget import check_unpacked, check_zip
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile, Wanted
@@ -68,8 +71,6 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
     Raises:
         UserError: it is damaged, of another kind or too large unpacked, a dimension stays dynamic, or loading it would execute part of it.
     """
-    from torch.export.pt2_archive import PT2ArchiveReader
-
     with _refusing_damage(file, fix):
         check_zip(str(file), io.BytesIO(content))  # before PyTorch's reader, which unpacks some members at once
         with PT2ArchiveReader(io.BytesIO(content)) as archive:  # PyTorch's own: two programs may read one archive differently
@@ -133,16 +134,12 @@ def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callabl
 
 def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[str, Fraction]:
     """Values of the symbols that stand for numbers in stored tensors."""
-    from torch.export.pt2_archive import PT2ArchiveReader
-
     folders = {f"{PurePosixPath(name).parent}/": config["config"] for name, config in configs.items()}
     with PT2ArchiveReader(io.BytesIO(content)) as archive:
         return constant_numbers(program, folders, archive.read_bytes)
 
 
 def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
-    from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
-
     made = io.BytesIO()
     with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(made) as writer:
         for name in archive.get_file_names():
@@ -177,8 +174,6 @@ def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:
     """Tensors as PyTorch's safe reader, which executes nothing, can read them here: those on a GPU are moved to the processor. `None` if it
     cannot: PyTorch would fall back to an unsafe one.
     """
-    import torch
-
     try:
         check_zip(str(file), io.BytesIO(content))
     except _DAMAGE:

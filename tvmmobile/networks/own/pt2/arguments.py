@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile
@@ -91,8 +93,6 @@ def check_weights(file: OwnFile, config: Any) -> None:
 @functools.cache
 def signature(target: str) -> tuple[tuple[str, str, bool], ...] | None:
     """Names and types of an operator's arguments, and whether each is needed; `None` for anything but a PyTorch operator's overload."""
-    import torch
-
     if not target.startswith(_ATEN):
         return None
     register_operators()

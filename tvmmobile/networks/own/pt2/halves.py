@@ -5,12 +5,11 @@ As with ONNX files (`onnx/halves.py`), `--dtype` says what kernels compute in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tvmmobile.networks.frontend import export_torch
-
-if TYPE_CHECKING:
-    import torch
 
 
 def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -21,8 +20,6 @@ def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     Raises:
         UserError: PyTorch cannot export the changed program.
     """
-    import torch
-
     halves = (torch.float16, torch.bfloat16)
     others = (*halves, torch.float64)
     inputs = [
@@ -47,6 +44,4 @@ def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 def _real(value: Any, others: tuple[Any, ...]) -> Any:
     """An argument, float32 in place of the other types."""
-    import torch
-
     return torch.float32 if isinstance(value, torch.dtype) and value in others else value

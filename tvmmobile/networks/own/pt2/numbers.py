@@ -10,12 +10,12 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 
 from tvmmobile.networks.own.pt2.dimensions import ITEMS, tensors_in
-
-if TYPE_CHECKING:
-    import torch
 
 _PREFIX = "torch.ops.aten."
 #: Operators that are run, none of which makes much of little or changes its operands.
@@ -116,8 +116,6 @@ class _Folding:
         self.known.update(zip(results, made if made is not None and len(made) == len(results) else [None] * len(results), strict=True))
 
     def _run(self, node: Any) -> list[torch.Tensor] | None:
-        import torch
-
         operands = [self.known[operand] for operand in tensors_in(node["inputs"])]
         if any(operand is None for operand in operands):
             return None
@@ -133,8 +131,6 @@ class _Folding:
         return list(made) if isinstance(made, list | tuple) else [made]
 
     def _argument(self, given: Any) -> Any:
-        from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
-
         ((kind, value),) = given.items()
         if kind == "as_tensor":
             return self.known[value["name"]]
@@ -147,9 +143,6 @@ class _Folding:
         raise ValueError(f"an argument {kind}")
 
     def _read(self, name: str) -> torch.Tensor | None:
-        import torch
-        from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
-
         for folder, config in self.configs.items():
             if name not in config:
                 continue

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
 
 from tvmmobile.networks.budget import check_elements
 from tvmmobile.networks.frontend import (
@@ -29,9 +32,6 @@ from tvmmobile.networks.own.pt2.varying import output_names
 from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
 _FIX = "Export it so: torch.export.save(torch.export.export(module.cpu().eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
 
 
@@ -48,8 +48,6 @@ def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
 
 def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, compute: Compute) -> tuple[torch.export.ExportedProgram, Compute]:
     """An exported program, whose results get their greatest extents if they depend on values, as those in a file do, and what runs it."""
-    import torch
-
     shapes = [getattr(node.meta.get("val"), "shape", ()) for node in program.graph.nodes]
     if all(isinstance(extent, int) for shape in shapes for extent in shape):
         return program, compute
@@ -60,9 +58,6 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
 
 def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.export.ExportedProgram, Compute]:
     """The program in the content of a `.pt2`, with static shapes, and what runs it; raises `UserError` as `load_exported_program` does."""
-    import torch
-    from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
-
     content = checked_archive(file, content, wanted, _FIX)
     try:
         with quiet():
@@ -126,8 +121,6 @@ def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Ten
 
 def _tensor(name: str, value: Any) -> Tensor:
     """Name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
-    import torch
-
     if not isinstance(value, torch.Tensor):
         return Tensor(name, None, type(value).__name__)
     shape = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch._export.utils import get_buffer, get_lifted_tensor_constant, get_param, is_buffer, is_lifted_tensor_constant, is_param
 
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 #: The library of operators, and those of it that are known.
 LIBRARY = "quantized_decomposed"
@@ -28,8 +27,6 @@ def without_integer_weights(program: torch.export.ExportedProgram) -> WeightScal
     Raises:
         UserError: a scale is not a positive number.
     """
-    import torch
-
     nodes = [node for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")]
     if not nodes:
         return None
@@ -64,8 +61,6 @@ def _replace(program: torch.export.ExportedProgram, node: Any, value: torch.Tens
 
 def _constants(program: torch.export.ExportedProgram) -> dict[str, Any]:
     """Parameters, buffers and other tensors of a program, by the name of the node that stands for them."""
-    from torch._export.utils import get_buffer, get_lifted_tensor_constant, get_param, is_buffer, is_lifted_tensor_constant, is_param
-
     found: dict[str, Any] = {}
     for node in program.graph.nodes:
         for known, get in ((is_param, get_param), (is_buffer, get_buffer), (is_lifted_tensor_constant, get_lifted_tensor_constant)):

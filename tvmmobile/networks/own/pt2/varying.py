@@ -18,11 +18,14 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any
 
+import torch
+from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
+from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten, treespec_loads
+
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.onnx.varying import COUNT
 from tvmmobile.networks.own.pt2.arguments import signature
 from tvmmobile.networks.own.pt2.dimensions import UnknownExtentError, entries, evaluated, tensors_in, unknown_extent
-from tvmmobile.networks.signature import OUTPUT_NAME
+from tvmmobile.networks.signature import COUNT, OUTPUT_NAME
 from tvmmobile.networks.torch_selection import PLACES, SUPPRESSION
 from tvmmobile.system.errors import UserError
 
@@ -72,8 +75,6 @@ def with_greatest_extents(file: OwnFile, program: Any, values: Mapping[str, Frac
 
 def output_names(spec: Any, count: int) -> list[str]:
     """The outputs' names: keys of dictionaries, and positions in tuples and lists, appended to `output`."""
-    from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten
-
     leaves, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
     names = []
     for path, _ in leaves:
@@ -182,8 +183,6 @@ class _Rewriting:
 
     def _by_row(self, node: Any, read: Sequence[str], made: Sequence[str], sized: bool) -> bool:
         """Return whether rows of the results depend on the same rows of operands, however many there are; `sized` if extents are given."""
-        import torch
-
         packet, overload = _packet(node), node["target"].rpartition(".")[2]
         rows, results = ({self._rows(node, name) for name in names} for names in (read, made))
         if not read or packet.startswith("new_"):
@@ -298,9 +297,6 @@ class _Rewriting:
 
     def _filled(self, node: Any, name: str, number: float) -> str:
         """Fill a tensor's missing rows with a number."""
-        import torch
-        from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
-
         axis = self._axis(node, name)
         if axis is None:
             return name
@@ -362,8 +358,6 @@ class _Rewriting:
 
     def rewritten(self, program: Any) -> Any:
         """The program of the new nodes, its outputs filled up and followed by their counts."""
-        from torch.utils._pytree import treespec_loads
-
         module, outputs = program["graph_module"], []
         [top, *calls] = module["module_call_graph"]
         names = output_names(treespec_loads(top["signature"]["out_spec"]), len(self.graph["outputs"]))
