@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -82,9 +82,9 @@ def _shift(kind: Any) -> int:
 def converters() -> dict[str, Converter]:
     """Converters in place of TVM's, by the operator's name."""
     return {
-        "amax.default": _reduction("max"),
-        "amin.default": _reduction("min"),
-        "prod.dim_int": _reduction("prod"),
+        "amax.default": partial(_reduction, "max"),
+        "amin.default": partial(_reduction, "min"),
+        "prod.dim_int": partial(_reduction, "prod"),
         "div.Tensor_mode": _divided,
         "elu.default": _elu,
         "index.Tensor": _index,
@@ -206,13 +206,10 @@ def _axes(node: Any, rank: int) -> list[int]:
     return [axis % rank for axis in axes] or list(range(rank))
 
 
-def _reduction(operator: str) -> Converter:
-    def convert(node: Any, importer: Any) -> Any:
-        data = importer.env[node.args[0]]
-        keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
-        return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
-
-    return convert
+def _reduction(operator: str, node: Any, importer: Any) -> Any:
+    data = importer.env[node.args[0]]
+    keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
+    return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
 
 
 def _divided(node: Any, importer: Any) -> Any:

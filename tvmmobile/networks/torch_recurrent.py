@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,44 +38,37 @@ def recurrent_operators(program: Any) -> Iterator[Any]:
 
 def recurrent_converters() -> dict[str, Callable[[Any, Any], Any]]:
     """Converters as in `torch_operators`, by the operator's name and overload."""
-    layers = {f"{cell}.input": _layers(cell) for cell in _CELLS}
-    return layers | {f"{cell}_cell.default": _single(cell) for cell in _CELLS}
+    layers = {f"{cell}.input": partial(_layers, cell) for cell in _CELLS}
+    return layers | {f"{cell}_cell.default": partial(_single, cell) for cell in _CELLS}
 
 
-def _layers(cell: str) -> Callable[[Any, Any], Any]:
-    """The converter of layers one behind the other: (outputs, hidden states of the end), and memories."""
-
-    def convert(node: Any, importer: Any) -> Any:
-        emit, op = importer.block_builder.emit, relax.op
-        data, given, parameters, biases, layers, _, _, both, batch_first = importer.retrieve_args(node)
-        states = list(given) if cell == "lstm" else [given]
-        each, directions = (4 if biases else 2), 1 + both
-        if batch_first:
-            data = emit(op.permute_dims(data, [1, 0, 2]))
-        ends: list[list[Any]] = []
-        for number in range(layers):
-            first = number * directions
-            sets = [parameters[(first + place) * each : (first + place + 1) * each] for place in range(directions)]
-            rows = [emit(op.strided_slice(state, [0], [first], [first + directions])) for state in states]
-            data, *last = _layer(importer, cell, BOTH if both else FORWARD, data, sets, rows)
-            ends.append(last)
-        outputs = emit(op.permute_dims(data, [1, 0, 2])) if batch_first else data
-        return relax.Tuple([outputs, *(emit(op.concat(list(parts), 0)) for parts in zip(*ends, strict=True))])
-
-    return convert
+def _layers(cell: str, node: Any, importer: Any) -> Any:
+    """Convert layers one behind the other: to (outputs, hidden states of the end), and memories."""
+    emit, op = importer.block_builder.emit, relax.op
+    data, given, parameters, biases, layers, _, _, both, batch_first = importer.retrieve_args(node)
+    states = list(given) if cell == "lstm" else [given]
+    each, directions = (4 if biases else 2), 1 + both
+    if batch_first:
+        data = emit(op.permute_dims(data, [1, 0, 2]))
+    ends: list[list[Any]] = []
+    for number in range(layers):
+        first = number * directions
+        sets = [parameters[(first + place) * each : (first + place + 1) * each] for place in range(directions)]
+        rows = [emit(op.strided_slice(state, [0], [first], [first + directions])) for state in states]
+        data, *last = _layer(importer, cell, BOTH if both else FORWARD, data, sets, rows)
+        ends.append(last)
+    outputs = emit(op.permute_dims(data, [1, 0, 2])) if batch_first else data
+    return relax.Tuple([outputs, *(emit(op.concat(list(parts), 0)) for parts in zip(*ends, strict=True))])
 
 
-def _single(cell: str) -> Callable[[Any, Any], Any]:
-    def convert(node: Any, importer: Any) -> Any:
-        emit, op = importer.block_builder.emit, relax.op
-        data, given, *parameters = importer.retrieve_args(node)
-        one_step = [emit(op.expand_dims(value, 0)) for value in (data, *(given if cell == "lstm" else [given]))]
-        parameters = [value for value in parameters if value is not None]
-        _, *ends = _layer(importer, cell, FORWARD, one_step[0], [parameters], one_step[1:])
-        results = [emit(op.squeeze(end, [0])) for end in ends]
-        return relax.Tuple(results) if cell == "lstm" else results[0]
-
-    return convert
+def _single(cell: str, node: Any, importer: Any) -> Any:
+    emit, op = importer.block_builder.emit, relax.op
+    data, given, *parameters = importer.retrieve_args(node)
+    one_step = [emit(op.expand_dims(value, 0)) for value in (data, *(given if cell == "lstm" else [given]))]
+    parameters = [value for value in parameters if value is not None]
+    _, *ends = _layer(importer, cell, FORWARD, one_step[0], [parameters], one_step[1:])
+    results = [emit(op.squeeze(end, [0])) for end in ends]
+    return relax.Tuple(results) if cell == "lstm" else results[0]
 
 
 def _layer(importer: Any, cell: str, direction: str, data: Any, sets: Sequence[Sequence[Any]], states: Sequence[Any]) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ are computed, whether from the factor or from the sizes, and what is rounded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ OPERATORS = {f"{name}{dimensions}d": dimensions for name in _NEAREST for dimensi
 
 def resize_converters() -> dict[str, Callable[[Any, Any], Any]]:
     """Converters as in `torch_operators`, by the operator's name and overload."""
-    return {f"{name}.{overload}": _converter(name) for name in OPERATORS for overload in ("default", "vec")}
+    return {f"{name}.{overload}": partial(_convert, name) for name in OPERATORS for overload in ("default", "vec")}
 
 
 def is_resize(operator: Any) -> bool:
@@ -40,30 +41,26 @@ def is_resize(operator: Any) -> bool:
     return operator.overloadpacket.__name__ in OPERATORS and operator._overloadname in ("default", "vec")
 
 
-def _converter(name: str) -> Callable[[Any, Any], Any]:
+def _convert(name: str, node: Any, importer: Any) -> Any:
     dimensions, corners_given = OPERATORS[name], name in WEIGHTED
-
-    def convert(node: Any, importer: Any) -> Any:
-        data = importer.env[node.args[0]]
-        shape, out = shape_of(data), [int(extent) for extent in node.meta["val"].shape]
-        corners, factors = _arguments(node, corners_given, dimensions)
-        if name.endswith("_aa") and out[3] == 1 and shape[2:] != out[2:]:
-            raise UserError(
-                f"the network has {name} to a width of 1, for which PyTorch's result depends on how the input lies in memory.",
-                "Export it without antialias.",
-            )
-        axes = {}
-        for place, axis in enumerate(range(2, 2 + dimensions)):
-            given = [corners] if corners_given else []
-            axes[axis] = _taps(name, shape[axis], out[axis], given, place, dimensions, factors[place])
-        whole = all(more % extent == 0 for more, extent in zip(out[2:], shape[2:], strict=True))
-        if corners_given:
-            rule = Rule("align_corners" if corners else "half_pixel")
-        else:
-            rule = Rule("half_pixel", "round") if whole else Rule("asymmetric", "floor")
-        return importer.block_builder.emit(resized(data, shape, axes, str(data.ty.dtype), rule))
-
-    return convert
+    data = importer.env[node.args[0]]
+    shape, out = shape_of(data), [int(extent) for extent in node.meta["val"].shape]
+    corners, factors = _arguments(node, corners_given, dimensions)
+    if name.endswith("_aa") and out[3] == 1 and shape[2:] != out[2:]:
+        raise UserError(
+            f"the network has {name} to a width of 1, for which PyTorch's result depends on how the input lies in memory.",
+            "Export it without antialias.",
+        )
+    axes = {}
+    for place, axis in enumerate(range(2, 2 + dimensions)):
+        given = [corners] if corners_given else []
+        axes[axis] = _taps(name, shape[axis], out[axis], given, place, dimensions, factors[place])
+    whole = all(more % extent == 0 for more, extent in zip(out[2:], shape[2:], strict=True))
+    if corners_given:
+        rule = Rule("align_corners" if corners else "half_pixel")
+    else:
+        rule = Rule("half_pixel", "round") if whole else Rule("asymmetric", "floor")
+    return importer.block_builder.emit(resized(data, shape, axes, str(data.ty.dtype), rule))
 
 
 def _arguments(node: Any, corners_given: bool, dimensions: int) -> tuple[bool, list[float | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
 
     module.eval().double()
     norms = (part for part in module.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d))
-    hooks = [norm.register_forward_pre_hook(_settling(uniform)) for norm in norms]
-    hooks += [module.get_submodule(name).register_forward_hook(_scaling(uniform)) for name in scaled]
+    hooks = [norm.register_forward_pre_hook(partial(_settle, uniform)) for norm in norms]
+    hooks += [module.get_submodule(name).register_forward_hook(partial(_scale, uniform)) for name in scaled]
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
@@ -75,48 +76,40 @@ def _fill(part: torch.nn.Module, uniform: _Uniform) -> None:
         part.bias.copy_(_coarse(uniform(tuple(part.bias.shape), -0.5, 0.5)))
 
 
-def _settling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor]], None]:
-    """Gives a batch norm about the statistics of its input, and a random γ and β; one of a vector for each image stays as it is, because
+def _settle(uniform: _Uniform, norm: Any, inputs: tuple[torch.Tensor]) -> None:
+    """Give a batch norm about the statistics of its input, and a random γ and β; one of a vector for each image stays as it is, because
     differences between a few images are too small to be scaled up.
     """
-
-    def settle(norm: Any, inputs: tuple[torch.Tensor]) -> None:
-        width = (norm.num_features,)
-        tokens = inputs[0].dim() == 2
-        if tokens and len(inputs[0]) < _LEAST_TOKENS:
-            return
-        spread, mean = torch.var_mean(inputs[0], dim=[axis for axis in range(inputs[0].dim()) if axis != 1])
-        # A channel of tokens may differ little between those of a few images, and more in others.
-        spread = (inputs[0].var().expand(width) if tokens else spread) + 1e-3
-        norm.running_var.copy_(_coarse(spread * uniform(width, 0.75, 1.25)))
-        norm.running_mean.copy_(_coarse(mean + spread.sqrt() * uniform(width, -0.25, 0.25)))
-        norm.weight.copy_(_coarse(uniform(width, *(_TOKEN_GAMMA if tokens else _GAMMA))))
-        norm.bias.copy_(_coarse(uniform(width, *(_TOKEN_BETA if tokens else _BETA))))
-
-    return settle
+    width = (norm.num_features,)
+    tokens = inputs[0].dim() == 2
+    if tokens and len(inputs[0]) < _LEAST_TOKENS:
+        return
+    spread, mean = torch.var_mean(inputs[0], dim=[axis for axis in range(inputs[0].dim()) if axis != 1])
+    # A channel of tokens may differ little between those of a few images, and more in others.
+    spread = (inputs[0].var().expand(width) if tokens else spread) + 1e-3
+    norm.running_var.copy_(_coarse(spread * uniform(width, 0.75, 1.25)))
+    norm.running_mean.copy_(_coarse(mean + spread.sqrt() * uniform(width, -0.25, 0.25)))
+    norm.weight.copy_(_coarse(uniform(width, *(_TOKEN_GAMMA if tokens else _GAMMA))))
+    norm.bias.copy_(_coarse(uniform(width, *(_TOKEN_BETA if tokens else _BETA))))
 
 
-def _scaling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], torch.Tensor]:
-    """Scales a layer's weights after its output, and makes that output what the scaled layer computes.
+def _scale(uniform: _Uniform, part: Any, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    """Scale a layer's weights after its output, and make that output what the scaled layer computes.
 
     If images have many pixels and the layer a bias, each channel is scaled as a batch norm would do. Otherwise the layer is scaled as a
     whole to unit variance: differences between a few images are too small to be scaled up.
     """
-
-    def scale(part: Any, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        bias = part.bias
-        raw = output if bias is None else output - _per_channel(bias, output)
-        if bias is not None and output.dim() == 4 and output.shape[-1] > 1:
-            spread, mean = torch.var_mean(raw, dim=(0, 2, 3))
-            factor = _coarse(uniform((len(bias),), *_GAMMA) / (spread + 1e-6).sqrt())
-            bias.copy_(_coarse(uniform((len(bias),), *_BETA) - mean * factor))
-        else:
-            factor = _coarse(1 / (raw.var() + 1e-6).sqrt()).expand(output.shape[1])
-        part.weight.mul_(factor.reshape(-1, *[1] * (part.weight.dim() - 1)))
-        scaled = raw * _per_channel(factor, output)
-        return scaled if bias is None else scaled + _per_channel(bias, output)
-
-    return scale
+    bias = part.bias
+    raw = output if bias is None else output - _per_channel(bias, output)
+    if bias is not None and output.dim() == 4 and output.shape[-1] > 1:
+        spread, mean = torch.var_mean(raw, dim=(0, 2, 3))
+        factor = _coarse(uniform((len(bias),), *_GAMMA) / (spread + 1e-6).sqrt())
+        bias.copy_(_coarse(uniform((len(bias),), *_BETA) - mean * factor))
+    else:
+        factor = _coarse(1 / (raw.var() + 1e-6).sqrt()).expand(output.shape[1])
+    part.weight.mul_(factor.reshape(-1, *[1] * (part.weight.dim() - 1)))
+    scaled = raw * _per_channel(factor, output)
+    return scaled if bias is None else scaled + _per_channel(bias, output)
 
 
 def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -14,19 +14,15 @@ from tvm import relax
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
-def pairwise(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
+def pairwise(operator: str, inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
     """Convert an operator of any number of tensors to calls of one for two tensors, a pair at a time."""
-
-    def convert(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
-        are_tensors = all(isinstance(value.ty, relax.TensorType) for value in inputs)
-        return reduce(getattr(relax.op, operator), list(inputs)) if are_tensors else None
-
-    return convert
+    are_tensors = all(isinstance(value.ty, relax.TensorType) for value in inputs)
+    return reduce(getattr(relax.op, operator), list(inputs)) if are_tensors else None
 
 
 def mean(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert `Mean` of several tensors to their sum, multiplied by a number."""
-    total = pairwise("add")(inputs, attrs, opset)
+    total = pairwise("add", inputs, attrs, opset)
     if total is None or len(inputs) == 1:
         return total
     return relax.op.multiply(total, constant(np.asarray(1 / len(inputs), str(inputs[0].ty.dtype))))
@@ -135,14 +131,10 @@ def modulo(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     return op.where(differs, op.add(rest, divisor), rest)
 
 
-def over_no_axis(step: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
-    """Return the converter of a reduction over no axis at all, which still takes each number's magnitude, square or logarithm (`step`, an
-    operator of Relax): TVM's forgets it.
+def over_no_axis(step: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert a reduction over no axis at all, which still takes each number's magnitude, square or logarithm (`step`, an operator of
+    Relax): TVM's converter forgets it.
     """
-
-    def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-        axes = inputs[1] if len(inputs) > 1 else None
-        some = attrs.get("axes") if axes is None else shape_of(axes) != [0]
-        return getattr(relax.op, step)(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None
-
-    return convert
+    axes = inputs[1] if len(inputs) > 1 else None
+    some = attrs.get("axes") if axes is None else shape_of(axes) != [0]
+    return getattr(relax.op, step)(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None

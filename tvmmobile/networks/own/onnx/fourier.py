@@ -178,7 +178,7 @@ def power_spectrum(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> 
     axes = numbers_of(inputs[1]) if len(inputs) > 1 else attrs.get("axes")
     last = len(shape) - 1
     if axes is None or last < 1 or shape[last] != 2 or [int(axis) % len(shape) for axis in axes] != [last]:
-        return over_no_axis("square")(inputs, attrs, opset)
+        return over_no_axis("square", inputs, attrs, opset)
     real, imaginary = (op.strided_slice(data, [last], [part], [part + 1]) for part in range(2))
     found = op.add(op.multiply(real, real), op.multiply(imaginary, imaginary))
     return found if attrs.get("keepdims", 1) else op.reshape(found, shape[:-1])

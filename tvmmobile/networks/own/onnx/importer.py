@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -183,7 +184,7 @@ def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 #: By operator.
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.attention,
-    "AveragePool": pools.pool("AveragePool"),
+    "AveragePool": partial(pools.pool, "AveragePool"),
     "Cast": _bounded_cast,
     "Celu": elementwise.celu,
     "Clip": _clip,
@@ -192,28 +193,28 @@ CONVERTERS: dict[str, Converter] = {
     "DFT": fourier.dft,
     "Dropout": elementwise.dropout,
     "EyeLike": elementwise.eye_like,
-    "GRU": recurrent("GRU"),
+    "GRU": partial(recurrent, "GRU"),
     "Gather": _gather,
     "InstanceNormalization": norms.instance_norm,
     "IsInf": elementwise.is_inf,
-    "LSTM": recurrent("LSTM"),
+    "LSTM": partial(recurrent, "LSTM"),
     "LayerNormalization": norms.layer_norm,
     "LpNormalization": elementwise.lp_normalization,
     "LpPool": pools.lp_pool,
-    "Max": elementwise.pairwise("maximum"),
-    "MaxPool": pools.pool("MaxPool"),
+    "Max": partial(elementwise.pairwise, "maximum"),
+    "MaxPool": partial(pools.pool, "MaxPool"),
     "Mean": elementwise.mean,
     "Mod": elementwise.modulo,
-    "Min": elementwise.pairwise("minimum"),
+    "Min": partial(elementwise.pairwise, "minimum"),
     "NonMaxSuppression": detection.select_boxes,
     "NonZero": detection.places_of_true,
     "OneHot": elementwise.one_hot,
     "Pad": _pad,
     "Pow": elementwise.power,
-    "RNN": recurrent("RNN"),
-    "ReduceL1": elementwise.over_no_axis("abs"),
-    "ReduceL2": elementwise.over_no_axis("abs"),
-    "ReduceLogSum": elementwise.over_no_axis("log"),
+    "RNN": partial(recurrent, "RNN"),
+    "ReduceL1": partial(elementwise.over_no_axis, "abs"),
+    "ReduceL2": partial(elementwise.over_no_axis, "abs"),
+    "ReduceLogSum": partial(elementwise.over_no_axis, "log"),
     "ReduceSumSquare": fourier.power_spectrum,
     "Resize": resize.resize,
     "RoiAlign": detection.roi_align,
@@ -227,7 +228,7 @@ CONVERTERS: dict[str, Converter] = {
     "STFT": fourier.stft,
     # `Split` with one output, which is its input; TVM's converter makes a tuple of it and takes that for the tensor.
     "Split": lambda inputs, attrs, _: inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None,
-    "Sum": elementwise.pairwise("add"),
+    "Sum": partial(elementwise.pairwise, "add"),
     "TopK": elementwise.top_k,
     "Upsample": resize.upsample,
 }

@@ -5,7 +5,7 @@ counts other windows than ONNX Runtime.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax
@@ -13,20 +13,17 @@ from tvm import relax
 from tvmmobile.graph.expressions import shape_of
 
 
-def pool(operator: str) -> Callable[[Sequence[Any], dict[str, Any], int], None]:
-    """Return what gives `MaxPool` or `AveragePool` explicit pads in place of `SAME`, whose windows TVM's converter rounds down.
+def pool(operator: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> None:
+    """Give `MaxPool` or `AveragePool` explicit pads in place of `SAME`, whose windows TVM's converter rounds down.
 
-    It raises `ValueError` for a pool that returns indices, or is dilated and padded by `SAME`.
+    Raises:
+        ValueError: it returns indices, or is dilated and padded by `SAME`.
     """
-
-    def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> None:
-        if attrs["tvm_custom"]["num_outputs"] > 1:
-            raise ValueError(f"{operator} with indices is not supported")
-        if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
-            _refuse_dilated(attrs, operator)
-            attrs.update(auto_pad=b"NOTSET", pads=tuple(_windows(inputs[0], attrs)[2]), ceil_mode=0)
-
-    return convert
+    if attrs["tvm_custom"]["num_outputs"] > 1:
+        raise ValueError(f"{operator} with indices is not supported")
+    if attrs.get("auto_pad", b"NOTSET").decode().startswith("SAME"):
+        _refuse_dilated(attrs, operator)
+        attrs.update(auto_pad=b"NOTSET", pads=tuple(_windows(inputs[0], attrs)[2]), ceil_mode=0)
 
 
 def _refuse_dilated(attrs: dict[str, Any], operator: str) -> None:

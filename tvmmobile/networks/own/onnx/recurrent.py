@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,59 +23,53 @@ _PEEPHOLES = [0, 2, 1]
 _DIRECTIONS = {"forward": FORWARD, "reverse": BACKWARD, "bidirectional": BOTH}
 
 
-def recurrent(kind: str) -> Callable[[Sequence[Any], dict[str, Any], int], Any]:
-    """Return the converter of `LSTM`, `GRU` or `RNN`, in one direction or both, with initial states and without.
+def recurrent(kind: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `LSTM`, `GRU` or `RNN`, in one direction or both, with initial states and without.
 
     Cells with peepholes, bounds, other activations or weights that are computed become straight lines of operators.
 
-    The converter raises `ValueError` for lengths that are computed or differ and activations that are not supported,
-    and `UserError` for more steps than can be compiled one by one.
+    Raises:
+        ValueError: lengths are computed or differ, or activations are not supported.
+        UserError: there are more steps than can be compiled one by one.
     """
-
-    def convert(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-        emit, op = relax.BlockBuilder.current().emit, relax.op
-        operands: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
-        data, lengths, hidden, memory = operands[0], *operands[4:7]
-        batch_first, direction = int(attrs.get("layout", 0)), _DIRECTIONS[attrs.get("direction", b"forward").decode()]
-        if batch_first:
-            data, hidden, memory = (value if value is None else emit(op.permute_dims(value, [1, 0, 2])) for value in (data, hidden, memory))
-        steps, batch, _ = shape_of(data)
-        if lengths is not None and not np.all(numbers_of(lengths) == steps):
-            raise ValueError(f"{kind} with sequences of different or computed lengths is not supported")
-        kernel, recurrence, bias, holes = (_weight(value) for value in (*operands[1:4], operands[7]))
-        directions, rows, units = shape_of(operands[2])
-        order, inner = (np.arange(len(gates) * units).reshape(-1, units)[gates].reshape(-1) for gates in (_ORDER[kind], _PEEPHOLES))
-        holes = None if holes is None else _applied("take", holes, inner, 1)
-        biases = np.zeros((directions, 2, rows), np.float32) if bias is None else _applied("reshape", bias, [directions, 2, rows])
-        biases = _applied("take", biases, order, 2)
-        weights = _applied("transpose", _applied("take", recurrence, order, 1), [0, 2, 1])
-        cells = [
-            _cell(kind, attrs, place, direction, _row(weights, place), _row(_row(biases, 1, 1), place), holes)
-            for place in range(directions)
-        ]
-        # One product for the steps of both directions.
-        columns = _applied("reshape", _applied("transpose", _applied("take", kernel, order, 1), [2, 0, 1]), [-1, directions * rows])
-        product = emit(op.matmul(emit(op.reshape(data, [steps * batch, -1])), _expression(columns)))
-        given = emit(op.reshape(emit(op.add(product, _expression(_applied("reshape", _row(biases, 0, 1), [-1])))), [steps, batch, -1]))
-        zeros = constant(np.zeros((directions, batch, units), np.float32))
-        states = [zeros if state is None else state for state in (hidden, memory)[: 1 + (kind == "LSTM")]]
-        if all(cell.is_plain for cell in cells) and len({cell.kind for cell in cells}) == 1:
-            weights, added = ([constant(getattr(cell, name)) for cell in cells] for name in ("weight", "bias"))
-            every, *memories = recurrent_call(cells[0].kind, direction, given, weights, added, states)
-        else:
-            if steps * directions * STEP_OPERATORS > MOST_OPERATORS:
-                raise UserError(
-                    f"the network has {kind} over {steps:,} steps, which are compiled one by one.", "Export it for fewer steps."
-                )
-            every, *memories = unrolled(cells, given, states, direction)
-        sequence = emit(op.permute_dims(emit(op.reshape(every, [steps, batch, directions, units])), [0, 2, 1, 3]))
-        outputs = [sequence, last_hidden(every, direction, units), *memories]
-        if batch_first:
-            outputs = [emit(op.permute_dims(one, [2, 0, 1, 3] if place == 0 else [1, 0, 2])) for place, one in enumerate(outputs)]
-        count = attrs["tvm_custom"]["num_outputs"]
-        return outputs[0] if count == 1 else relax.Tuple(outputs[:count])
-
-    return convert
+    emit, op = relax.BlockBuilder.current().emit, relax.op
+    operands: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
+    data, lengths, hidden, memory = operands[0], *operands[4:7]
+    batch_first, direction = int(attrs.get("layout", 0)), _DIRECTIONS[attrs.get("direction", b"forward").decode()]
+    if batch_first:
+        data, hidden, memory = (value if value is None else emit(op.permute_dims(value, [1, 0, 2])) for value in (data, hidden, memory))
+    steps, batch, _ = shape_of(data)
+    if lengths is not None and not np.all(numbers_of(lengths) == steps):
+        raise ValueError(f"{kind} with sequences of different or computed lengths is not supported")
+    kernel, recurrence, bias, holes = (_weight(value) for value in (*operands[1:4], operands[7]))
+    directions, rows, units = shape_of(operands[2])
+    order, inner = (np.arange(len(gates) * units).reshape(-1, units)[gates].reshape(-1) for gates in (_ORDER[kind], _PEEPHOLES))
+    holes = None if holes is None else _applied("take", holes, inner, 1)
+    biases = np.zeros((directions, 2, rows), np.float32) if bias is None else _applied("reshape", bias, [directions, 2, rows])
+    biases = _applied("take", biases, order, 2)
+    weights = _applied("transpose", _applied("take", recurrence, order, 1), [0, 2, 1])
+    cells = [
+        _cell(kind, attrs, place, direction, _row(weights, place), _row(_row(biases, 1, 1), place), holes) for place in range(directions)
+    ]
+    # One product for the steps of both directions.
+    columns = _applied("reshape", _applied("transpose", _applied("take", kernel, order, 1), [2, 0, 1]), [-1, directions * rows])
+    product = emit(op.matmul(emit(op.reshape(data, [steps * batch, -1])), _expression(columns)))
+    given = emit(op.reshape(emit(op.add(product, _expression(_applied("reshape", _row(biases, 0, 1), [-1])))), [steps, batch, -1]))
+    zeros = constant(np.zeros((directions, batch, units), np.float32))
+    states = [zeros if state is None else state for state in (hidden, memory)[: 1 + (kind == "LSTM")]]
+    if all(cell.is_plain for cell in cells) and len({cell.kind for cell in cells}) == 1:
+        weights, added = ([constant(getattr(cell, name)) for cell in cells] for name in ("weight", "bias"))
+        every, *memories = recurrent_call(cells[0].kind, direction, given, weights, added, states)
+    else:
+        if steps * directions * STEP_OPERATORS > MOST_OPERATORS:
+            raise UserError(f"the network has {kind} over {steps:,} steps, which are compiled one by one.", "Export it for fewer steps.")
+        every, *memories = unrolled(cells, given, states, direction)
+    sequence = emit(op.permute_dims(emit(op.reshape(every, [steps, batch, directions, units])), [0, 2, 1, 3]))
+    outputs = [sequence, last_hidden(every, direction, units), *memories]
+    if batch_first:
+        outputs = [emit(op.permute_dims(one, [2, 0, 1, 3] if place == 0 else [1, 0, 2])) for place, one in enumerate(outputs)]
+    count = attrs["tvm_custom"]["num_outputs"]
+    return outputs[0] if count == 1 else relax.Tuple(outputs[:count])
 
 
 def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: Any, bias: Any, holes: Any) -> Cell:

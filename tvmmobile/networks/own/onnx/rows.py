@@ -182,20 +182,16 @@ def _split(into: Rewriting, node: Any) -> bool:
     return rows is not None and attribute(node, "axis", 0) % rank != rows.axis and _by_row(into, node)
 
 
-def _along_axis(default: int) -> Rule:
-    """The rule for an operator along one axis that keeps all extents; missing rows come last, or are the smallest."""
-
-    def rule(into: Rewriting, node: Any) -> bool:
-        data = node.input[0]
-        rows, backwards = into.rows.get(data), bool(attribute(node, "reverse", 0))
-        named = into.values.get(node.input[1]) if node.op_type == "CumSum" else attribute(node, "axis", default)
-        if rows is None or named is None:
-            return False
-        if int(named) % len(into.shapes[data]) == rows.axis and (node.op_type != "CumSum" or backwards):
-            node.input[0] = into.without_absent(data, 0.0 if backwards else -math.inf)
-        return _passed_on(into, node, {node.output[0]: rows})
-
-    return rule
+def _along_axis(default: int, into: Rewriting, node: Any) -> bool:
+    """Append an operator along one axis that keeps all extents; missing rows come last, or are the smallest."""
+    data = node.input[0]
+    rows, backwards = into.rows.get(data), bool(attribute(node, "reverse", 0))
+    named = into.values.get(node.input[1]) if node.op_type == "CumSum" else attribute(node, "axis", default)
+    if rows is None or named is None:
+        return False
+    if int(named) % len(into.shapes[data]) == rows.axis and (node.op_type != "CumSum" or backwards):
+        node.input[0] = into.without_absent(data, 0.0 if backwards else -math.inf)
+    return _passed_on(into, node, {node.output[0]: rows})
 
 
 def _extreme(into: Rewriting, node: Any) -> bool:
@@ -245,10 +241,10 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("ConstantOfShape", "Range"), _by_row),
     **dict.fromkeys(("Expand", "Flatten", "Reshape"), _reshape),
     **dict.fromkeys(("Gemm", "MatMul"), _product),
-    **dict.fromkeys(("LogSoftmax", "Softmax"), _along_axis(-1)),
+    **dict.fromkeys(("LogSoftmax", "Softmax"), partial(_along_axis, -1)),
     **{name: partial(_together, number=number) for name, number in _REDUCTIONS.items()},
     "Concat": _concat,
-    "CumSum": _along_axis(0),
+    "CumSum": partial(_along_axis, 0),
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
