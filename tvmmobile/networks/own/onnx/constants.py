@@ -18,7 +18,7 @@ from onnx import TensorProto, defs, helper, inliner, numpy_helper
 
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.reference import reference_evaluator
-from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, graphs_of, opset_of, static_shape
+from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, graphs_of, model_of_one, opset_of, static_shape
 from tvmmobile.system.survival import survives
 
 Array = npt.NDArray[Any]
@@ -183,17 +183,13 @@ def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappin
     if any(math.prod(shapes.get(name, ())) > _MOST_ELEMENTS for name in node.output):
         return None
     feeds = {name: values[name] for name in node.input if name}
-    graph = helper.make_graph(
-        [node],
-        "constant",
-        [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in feeds.items()],
-        [onnx.ValueInfoProto(name=name) for name in node.output if name],
-    )
+    kinds = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in feeds.items()}
+    inputs = [helper.make_tensor_value_info(name, kinds[name], value.shape) for name, value in feeds.items()]
     try:
         elements = _ENLARGING.get(node.op_type)
         if elements is not None and elements(*feeds.values()) > _MOST_ELEMENTS:
             return None
-        found = reference_evaluator(helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
+        found = reference_evaluator(model_of_one(node, inputs, model.opset_import)).run(None, feeds)
     except Exception:  # an operator that ONNX's evaluator lacks or refuses stays for the importer, which has its own message
         return None
     arrays = [np.asarray(value) for value in found]

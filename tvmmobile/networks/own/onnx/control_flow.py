@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import check_operators
-from tvmmobile.networks.own.onnx.tensors import STANDARD
+from tvmmobile.networks.own.onnx.tensors import STANDARD, rename
 from tvmmobile.system.errors import UserError
 
 #: Bytes that all nodes of all iterations may have.
@@ -174,8 +174,7 @@ def _without_constants(graph: Any, prefix: str) -> tuple[list[Any], Any]:
     made = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
     made += copy.deepcopy(nodes)
     names = {node.output[0]: f"{prefix}{node.output[0]}" for node in made}
-    for node in (*made, *changed.node):
-        _rename(node, names)
+    rename([*made, *changed.node], names)
     for value in changed.output:
         value.name = names.get(value.name, value.name)
     return made, changed
@@ -193,18 +192,5 @@ def _copied(graph: Any, prefix: str, names: Mapping[str, str], wanted: Sequence[
     called = {value.name: name for value, name in zip(graph.output, wanted, strict=False) if name and value.name in computed}
     names = {**computed, **names, **called}
     made = [copy.deepcopy(node) for node in graph.node]
-    for node in made:
-        _rename(node, names)
+    rename(made, names)
     return made, [names.get(value.name, value.name) for value in graph.output]
-
-
-def _rename(node: Any, names: Mapping[str, str]) -> None:
-    """Rename the tensors of a node, and what graphs within it read of them."""
-    for tensors in (node.input, node.output):
-        tensors[:] = [names.get(name, name) for name in tensors]
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            for inner in graph.node:
-                _rename(inner, names)
-            for value in graph.output:
-                value.name = names.get(value.name, value.name)

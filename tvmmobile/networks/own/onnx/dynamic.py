@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.own.onnx.tensors import attribute
+from tvmmobile.networks.own.onnx.tensors import attribute, rename
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ def _step(into: Rewriting, weight: str, scale: str) -> Any:
     inner.emit("Mul", [opened[1], inner.emit("Tanh", ["memory/next"])], "hidden/next")
     inner.emit("Identity", ["hidden/next"], "hidden/copy")
     names = {name: into.constant(array) for name, array in inner.constants.items()}
-    for node in inner.nodes:
-        node.input[:] = [names.get(name, name) for name in node.input]
+    rename(inner.nodes, names)
     ends = ("hidden", "memory", "row"), ("hidden/next", "memory/next", "hidden/copy")
     given, made = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in one] for one in ends)
     return helper.make_graph(inner.nodes, "step", given, made)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from tvmmobile.networks.own.onnx.tensors import graphs_of
+from tvmmobile.networks.own.onnx.tensors import rename
 
 
 def with_plain_outputs(model: Any) -> Any:
@@ -29,8 +29,7 @@ def with_plain_outputs(model: Any) -> Any:
         is_boolean, is_number = forms(output)
         if not (is_boolean or is_number):
             continue
-        for names in (names for part in graphs_of(graph) for node in part.node for names in (node.input, node.output)):
-            names[:] = [inner if one == name else one for one in names]
+        rename(graph.node, {name: inner})
         if is_boolean:
             kind.elem_type = TensorProto.UINT8
             graph.node.append(helper.make_node("Cast", [inner], [f"{name}/bytes" if is_number else name], to=TensorProto.UINT8))

@@ -23,7 +23,7 @@ from onnx import GraphProto, TensorProto, helper, numpy_helper
 from tvmmobile.graph.integers import LOWEST
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.dynamic import DYNAMIC
-from tvmmobile.networks.own.onnx.tensors import Nodes, attribute, opset_of
+from tvmmobile.networks.own.onnx.tensors import Nodes, attribute, opset_of, rename
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
@@ -137,9 +137,7 @@ class Rewriting(Nodes):
         if dtype not in _SHIFTS or name not in self.grids | dict.fromkeys(self.numbers):
             return
         shown = f"{name}/real"
-        for node in self.nodes:
-            for tensors in (node.input, node.output):
-                tensors[:] = [shown if one == name else one for one in tensors]
+        rename(self.nodes, {name: shown})
         self.subject = f"{name}/"
         if name in self.grids:
             grid = self.grids[shown] = self.grids[name]

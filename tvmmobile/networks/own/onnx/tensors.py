@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,16 @@ def graphs_within(nodes: Any, depth: int = 1) -> Iterator[tuple[Any, int]]:
                 yield from graphs_within(graph.node, depth + 1)
 
 
+def rename(nodes: Sequence[Any], names: Mapping[str, str]) -> None:
+    """Rename tensors of nodes, and what graphs within these read and return of them."""
+    inner = [graph for graph, _ in graphs_within(nodes)]
+    for node in (*nodes, *(node for graph in inner for node in graph.node)):
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.get(name, name) for name in tensors]
+    for value in (value for graph in inner for value in graph.output):
+        value.name = names.get(value.name, value.name)
+
+
 def tensors_of(graph: Any) -> Iterator[Any]:
     """Constants of a graph or function, and of its nodes' attributes; a sparse one is its values and their places."""
     yield from getattr(graph, "initializer", ())
@@ -71,6 +81,12 @@ def named_node(node: Any, opset: int) -> str:
     return f"{node.op_type} (node {str(name)[:80]!r}, opset {opset})"
 
 
+def model_of_one(node: Any, inputs: Sequence[Any], opset_imports: Any, stored: Sequence[Any] = ()) -> Any:
+    """A `ModelProto` of a node alone, whose inputs are described or stored; its outputs have no types."""
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    return helper.make_model(helper.make_graph([node], "one", inputs, outputs, stored), opset_imports=opset_imports)
+
+
 class Nodes:
     """New nodes and constants, made one after another.
 
@@ -88,9 +104,14 @@ class Nodes:
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", given: Sequence[Any] = (), **attributes: Any) -> str:
         """Append a node of a standard operator with these attributes, of which some are `given` as ONNX has them; returns its output."""
         output = output or self._new_name(operator)
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        self.nodes[-1].attribute.extend(given)
+        node = helper.make_node(operator, list(inputs), [output], **attributes)
+        node.attribute.extend(given)
+        self.append(node)
         return output
+
+    def append(self, node: Any) -> None:
+        """Append a node."""
+        self.nodes.append(node)
 
     def cast(self, name: str, dtype: Any, output: str = "") -> str:
         """Append a conversion to a NumPy type."""

@@ -11,7 +11,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,17 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.rows import RULES, Rows, differing
-from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, named_node, opset_of, static_shape
+from tvmmobile.networks.own.onnx.tensors import (
+    STANDARD,
+    Nodes,
+    attribute,
+    graphs_of,
+    model_of_one,
+    named_node,
+    opset_of,
+    rename,
+    static_shape,
+)
 from tvmmobile.networks.selection import most_selected
 from tvmmobile.networks.signature import COUNT
 from tvmmobile.system.errors import UserError
@@ -45,11 +55,10 @@ class Filled:
 
 def has_varying(graph: Any) -> bool:
     """Return whether a graph, or one within it, has an operator whose number of rows depends on values."""
-    constants = {tensor.name for tensor in graph.initializer}
-    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
-    return any(map(has_varying, inner)) or any(
-        node.op_type in SOURCES or (node.op_type == "TopK" and not constants.issuperset(node.input[1:]))
-        for node in graph.node
+    return any(
+        node.op_type in SOURCES or (node.op_type == "TopK" and not {tensor.name for tensor in part.initializer}.issuperset(node.input[1:]))
+        for part in graphs_of(graph)
+        for node in part.node
         if node.domain in STANDARD
     )
 
@@ -87,8 +96,7 @@ def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array
     return tuple(found)
 
 
-@dataclass
-class Rewriting:
+class Rewriting(Nodes):
     """A model while its nodes are read in order.
 
     Attributes:
@@ -96,22 +104,18 @@ class Rewriting:
         fewer: of the latter, the values for one row less, and the tensor that counts rows.
         shapes, types: of all tensors.
         rows: of tensors that have fewer rows than their shapes say.
-        nodes: those of the new model.
     """
 
-    model: Any
-    values: dict[str, Array] = field(default_factory=dict)
-    fewer: dict[str, tuple[Array, str]] = field(default_factory=dict)
-    shapes: dict[str, list[int]] = field(default_factory=dict)
-    types: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, Rows] = field(default_factory=dict)
-    nodes: list[Any] = field(default_factory=list)
-    made: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.opset, self.subject = model, opset_of(model), "varying/"
+        self.values: dict[str, Array] = {}
+        self.fewer: dict[str, tuple[Array, str]] = {}
+        self.shapes: dict[str, list[int]] = {}
+        self.types: dict[str, int] = {}
+        self.rows: dict[str, Rows] = {}
         self._joined: dict[tuple[tuple[str, int], ...], str] = {}
-        graph = self.model.graph
-        self.opset = opset_of(self.model)
+        graph = model.graph
         for tensor in graph.initializer:
             self.shapes[tensor.name], self.types[tensor.name] = list(tensor.dims), tensor.data_type
             self.values[tensor.name] = numpy_helper.to_array(tensor)
@@ -142,7 +146,7 @@ class Rewriting:
         if found is None:
             return False
         for name, value in zip(node.output, found, strict=False):
-            self.values[name], self.shapes[name], self.types[name] = value, list(value.shape), _type_of(value)
+            self._know(name, value)
         for count in counts:
             fewer = {name: value for name, (value, _) in self.fewer.items()}
             shapes = {name: self.shape_of_fewer(name) for name in node.input if name in self.rows}
@@ -196,29 +200,21 @@ class Rewriting:
         read = [name for name in dict.fromkeys(node.input) if name]
         stored = [numpy_helper.from_array(np.asarray(values[name], order="C"), name) for name in read if name in values]
         inputs = [helper.make_tensor_value_info(name, self.types[name], shapes[name]) for name in read if name in shapes]
-        graph = helper.make_graph([node], "one", inputs, [onnx.ValueInfoProto(name=name) for name in node.output if name], stored)
-        model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=self.model.opset_import), data_prop=True)
+        model = onnx.shape_inference.infer_shapes(model_of_one(node, inputs, self.model.opset_import, stored), data_prop=True)
         return {value.name: (value.type.tensor_type.elem_type, static_shape(value)) for value in model.graph.output}
 
-    def emit(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """Append a new node; returns its output's name."""
-        output = output or self._new_name()
-        self.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def _new_name(self) -> str:
-        self.made += 1
-        return f"varying/{self.made}"
-
-    def constant(self, value: Any, kind: Any = np.int64) -> str:
-        """The name of a new constant."""
-        name, array = self._new_name(), np.asarray(value, kind)
-        self.values[name], self.shapes[name], self.types[name] = array, list(array.shape), _type_of(array)
+    def constant(self, array: Any, kind: Any = np.int64) -> str:
+        """The name of a new constant, or of a number."""
+        name = super().constant(np.asarray(array, kind))
+        self._know(name, self.constants[name])
         return name
+
+    def _know(self, name: str, value: Array) -> None:
+        self.values[name], self.shapes[name], self.types[name] = value, list(value.shape), _type_of(value)
 
     def places_of(self, mask: str) -> str:
         """Append a search for the places at which a vector of booleans is true."""
-        name = self._new_name()
+        name = self._new_name("places")
         self.source(helper.make_node("NonZero", [mask], [name]))
         found = self.emit("Reshape", [name, self.constant([-1])])
         self.rows[found] = Rows(0, self.rows[name].count)
@@ -345,9 +341,7 @@ class Rewriting:
             rows, kind = self.rows[name], helper.tensor_dtype_to_np_dtype(self.types[name])
             filler = -1 if kind.kind == "i" else 0
             own = f"{name}/rows"
-            for node in self.nodes:
-                node.output[:] = [own if one == name else one for one in node.output]
-                node.input[:] = [own if one == name else one for one in node.input]
+            rename(self.nodes, {name: own})
             self.shapes[own], self.types[own], self.rows[own] = self.shapes.pop(name), self.types.pop(name), self.rows.pop(name)
             self.emit("Identity", [self.without_absent(own, filler)], name)
             self.emit("Identity", [rows.count], f"{name}{COUNT}")
