@@ -18,6 +18,7 @@ from tvmmobile.networks.states import State, states_of, without_states
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.running.library import Library, stem_of
+from tvmmobile.schedules import template_for
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.twin import twin_identity
@@ -127,6 +128,11 @@ class PreparingJob(VariantJob):
     def writes(self) -> Mapping[str, Path]:
         """Return the folders that the job writes to, by name below the folder that `moved` is given."""
         return {**super().writes(), **({} if self.prepared is None else {"prepared": self.prepared.parent})}
+
+
+def taken(task: Task) -> bool:
+    """Return whether some template takes a task."""
+    return template_for(task) is not None
 
 
 def variant_job(

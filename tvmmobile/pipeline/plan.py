@@ -13,8 +13,7 @@ from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
-from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.prepared import taken
+from tvmmobile.pipeline.job import VariantJob, taken
 from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
 from tvmmobile.schedules import template_named
 from tvmmobile.system.environment import SHIPPED_LOGS

@@ -26,7 +26,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.states import inputs_but, with_states
-from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.job import VariantJob, taken
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Step, flow_of
@@ -35,7 +35,7 @@ from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_i
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
-from tvmmobile.schedules import all_templates, template_for
+from tvmmobile.schedules import all_templates
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -63,11 +63,6 @@ class Prepared:
     inputs: tuple[Array, ...]
     integers: IntegerNetwork | None = None
     details: dict[str, Any] = field(default_factory=dict)
-
-
-def taken(task: Task) -> bool:
-    """Return whether some template takes a task."""
-    return template_for(task) is not None
 
 
 def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prepared:

@@ -22,7 +22,6 @@ from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.running.library import Reference
 from tvmmobile.system.files import replacing
 
@@ -72,6 +71,8 @@ def prepare_variant(job: VariantJob) -> PreparedVariant:
     file = job.prepared
     if file is not None and file.is_file():
         return _read(file)
+    from tvmmobile.pipeline.prepared import prepared
+
     imported = import_variant(job)
     ready = prepared(imported, job, job.dump_dir)
     outputs = imported.compute(ready.inputs)

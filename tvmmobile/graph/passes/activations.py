@@ -12,6 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, wildcard
+
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.passes.rewriting import replace_values, rewrite_main
 from tvmmobile.graph.precision import FLOAT32
@@ -24,8 +27,6 @@ def clamp_to_min_max(module: Any) -> Any:
 
 def _clamped(value: Any) -> Any:
     """A clip or ReLU as maximum and minimum; `None` for other values."""
-    from tvm import relax
-
     if operator_of(value) not in ("relax.clip", "relax.nn.relu"):
         return None
     data, low, high = (value.args[0], *map(_number, value.args[1:])) if operator_of(value) == "relax.clip" else (*value.args, 0.0, math.inf)
@@ -57,9 +58,6 @@ def one_form_of_hard_activations(module: Any) -> Any:
 
 def _rules() -> Iterator[_Rule]:
     """The rules, in the order in which they are applied."""
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     add, divide, minimum, maximum = (is_op(f"relax.{name}") for name in ("add", "divide", "minimum", "maximum"))
     image, low, high, shift, scale = wildcard(), is_const(), is_const(), is_const(), is_const()
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of
@@ -31,8 +33,6 @@ _MOST_VIEWS = 16
 @layer_pass
 def attention(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     """Replace every attention that is accepted by a call of an external function."""
-    from tvm import relax
-
     made = _attention(graph, variable)
     if made is None or not graph.accepts(made.layer):
         return {}
@@ -206,8 +206,6 @@ def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: i
 
 def _factor(value: Any) -> tuple[Any, float] | None:
     """The other operand and the factor of a product or quotient with one number."""
-    import tvm
-
     name = operator_of(value)
     if name not in ("relax.multiply", "relax.divide"):
         return None
@@ -222,8 +220,6 @@ def _factor(value: Any) -> tuple[Any, float] | None:
 
 def _summand(value: Any) -> tuple[Any, Array] | None:
     """The other operand, of the sum's shape, and the constant of a sum with a constant."""
-    import tvm
-
     if operator_of(value) != "relax.add":
         return None
     for operand, constant in itertools.permutations(value.args):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import replace_values
@@ -28,8 +29,6 @@ def average_pools(module: Any) -> Any:
 
 def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
     """The pool that an adaptive one is, or the image that it leaves as it is; `None` for other values."""
-    from tvm import relax
-
     if operator_of(value) != "relax.nn.adaptive_avg_pool2d" or value.attrs.layout != "NCHW":
         return None
     data = value.args[0]
@@ -44,8 +43,6 @@ def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
 
 def _as_mean(call: Any, _: Mapping[Any, Any]) -> Any:
     """A sum over rows and columns of one image, channels first or last, as a multiple of their mean (arXiv 2301.00808 has such a norm)."""
-    from tvm import relax
-
     if operator_of(call) != "relax.sum":
         return None
     data = call.args[0]
@@ -58,8 +55,6 @@ def _as_mean(call: Any, _: Mapping[Any, Any]) -> Any:
 
 def _keeping_dimensions(call: Any, _: Mapping[Any, Any]) -> Any:
     """A mean over all pixels, with the dimensions that it leaves out as a view."""
-    from tvm import relax
-
     if operator_of(call) != "relax.mean" or call.attrs.keepdims or len(shape_of(call.args[0])) != 4:
         return None
     if sorted(int(axis) % 4 for axis in call.attrs.axis or ()) != [2, 3]:
@@ -69,8 +64,6 @@ def _keeping_dimensions(call: Any, _: Mapping[Any, Any]) -> Any:
 
 def _as_layer(call: Any, _: Mapping[Any, Any]) -> Any:
     """A pool whose windows all count the same number of pixels, as a mean or convolution; `None` for other values."""
-    from tvm import relax
-
     if operator_of(call) != "relax.nn.avg_pool2d":
         return None
     data, attrs = call.args[0], call.attrs

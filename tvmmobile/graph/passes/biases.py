@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
@@ -16,9 +19,6 @@ from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, rewr
 
 def bias_into_batch_norm(module: Any) -> Any:
     """Rewrite batch_norm(conv(x) + b) with mean m as batch_norm(conv(x)) with mean m - b."""
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     conv = is_op("relax.nn.conv2d")(wildcard(), is_const())
     values, gamma, beta, mean, variance = (is_const() for _ in range(5))
     bias = values | is_op("relax.reshape")(values, wildcard())
@@ -36,9 +36,6 @@ def bias_into_batch_norm(module: Any) -> Any:
 
 def spell_batch_norms(module: Any) -> Any:
     """Rewrite every batch norm with constant statistics that is not behind a convolution as x · factor + shift."""
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
-
     data, constants = wildcard(), [is_const() for _ in range(4)]
     norm = is_op("relax.nn.batch_norm")(data, *constants)
     first = is_tuple_get_item(norm, 0)
@@ -57,8 +54,6 @@ def spell_batch_norms(module: Any) -> Any:
 
 def zero_bias(module: Any) -> Any:
     """Add zeros to every convolution (NHWC) and matrix product with constant weights to which no bias is added."""
-    from tvm import relax
-
     values, readers = values_of(module["main"]), readers_of(module["main"])
     found = {}
     for variable, value in values.items():
@@ -72,9 +67,6 @@ def fold_factors(module: Any) -> Any:
     """Rewrite (conv(x, w) + b) · c + d, with a number d for each channel (NHWC), and c one number or one for each, as
     conv(x, w · c) + (b · c + d). One number d for all channels is added, too, but for the 3 of an h-sigmoid.
     """
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     data, weight, bias, factor, shift = wildcard(), is_const(), is_const(), is_const(), is_const()
     conv = is_op("relax.nn.conv2d")(data, weight)
     total = is_op("relax.add")(conv, bias)
@@ -106,9 +98,6 @@ def fold_factors(module: Any) -> Any:
 
 def _numbers_for_channels(module: Any) -> Any:
     """The module in which one number that is added to a convolution's biased sums is one for each channel."""
-    import tvm
-    from tvm import relax
-
     values, readers, found = values_of(module["main"]), readers_of(module["main"]), {}
     for variable, value in values.items():
         number = next((one for one in getattr(value, "args", ()) if isinstance(one, tvm.ir.GenericConst)), None)
@@ -124,8 +113,6 @@ def _numbers_for_channels(module: Any) -> Any:
 
 def _is_biased(value: Any, values: Mapping[Any, Any]) -> bool:
     """Return whether a value is a convolution's sums and a constant."""
-    import tvm
-
     data, other = value.args if operator_of(value) == "relax.add" else (None, None)
     return isinstance(other, tvm.ir.GenericConst) and operator_of(values.get(data)) == "relax.nn.conv2d"
 
@@ -145,8 +132,6 @@ def _shared(main: Any) -> set[Any]:
 
 def _bias_shape(call: Any) -> tuple[int, ...]:
     """Shape of the bias of a convolution or a product with constant weights; empty for anything else."""
-    import tvm
-
     name = operator_of(call)
     if name not in ("relax.nn.conv2d", "relax.matmul") or not isinstance(call.args[1], tvm.ir.GenericConst):
         return ()
@@ -158,8 +143,6 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
 
 def _adds(call: Any, shape: tuple[int, ...]) -> bool:
     """Return whether a call adds a constant with as many elements as the longest dimension."""
-    import tvm
-
     constants = [argument for argument in getattr(call, "args", ()) if isinstance(argument, tvm.ir.GenericConst)]
     name = operator_of(call)
     return name == "relax.add" and any(constant.value.numpy().size == max(shape) for constant in constants)

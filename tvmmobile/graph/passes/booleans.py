@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.passes.rewriting import replace_values
 
@@ -17,8 +19,6 @@ def compare_booleans(module: Any) -> Any:
 
 def _compared(value: Any) -> Any:
     """The comparison of the operands as integers; `None` for other values."""
-    from tvm import relax
-
     if operator_of(value) not in _COMPARISONS or str(value.args[0].ty.dtype) != "bool":
         return None
     return relax.Call(value.op, [relax.op.astype(operand, "int8") for operand in value.args], value.attrs)

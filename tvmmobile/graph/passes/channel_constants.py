@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import replace_values
@@ -19,9 +22,6 @@ def channel_constants(module: Any) -> Any:
 
 def _rewritten(value: Any) -> Any:
     """The operator with such a constant in another form; `None` for other values."""
-    import tvm
-    from tvm import relax
-
     if not has(value, Trait.ARITHMETIC) or len(shape_of(value)) != 4:
         return None
     constants = [isinstance(operand, tvm.ir.GenericConst) for operand in value.args]

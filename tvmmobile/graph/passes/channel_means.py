@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import image_of, operator_of
 from tvmmobile.graph.passes.rewriting import replace_values
@@ -20,8 +21,6 @@ def channel_means(module: Any) -> Any:
 
 def _as_convolution(value: Any) -> Any:
     """Such a mean as a convolution; `None` for other values."""
-    from tvm import relax
-
     image = image_of(value.args[0]) if operator_of(value) == "relax.mean" else None
     if image is None or image[2] == 1 or [int(axis) for axis in value.attrs.axis or ()] not in ([3], [-1]) or not value.attrs.keepdims:
         return None

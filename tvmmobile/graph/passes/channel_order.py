@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
@@ -176,8 +178,6 @@ class _Graph:
 
     def _channelwise_input(self, variable: Any) -> Any:
         """The data of an operator that computes every channel from the same one of its input; `None` for other operators."""
-        import tvm
-
         call: Any = self.bound.get(variable)
         name = operator_of(call)
         if name == "relax.nn.conv2d" and _is_conv(call) and _is_depthwise(call):
@@ -191,8 +191,6 @@ class _Graph:
 
 def _is_conv(call: Any) -> bool:
     """Return whether a call is a convolution with constant weights, NHWC and HWIO."""
-    import tvm
-
     if operator_of(call) != "relax.nn.conv2d" or not isinstance(call.args[1], tvm.ir.GenericConst):
         return False
     return bool(call.attrs.data_layout == "NHWC" and call.attrs.kernel_layout == "HWIO" and call.attrs.out_layout == "NHWC")
@@ -268,9 +266,6 @@ def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def _edited(call: Any, edit: _Edit) -> Any:
-    import tvm
-    from tvm import relax
-
     arguments = list(call.args)
     if edit.pieces:
         arguments[0] = _put_together(edit.pieces)
@@ -297,8 +292,6 @@ def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) ->
 
 def _put_together(pieces: Sequence[tuple[Any, int, int]]) -> Any:
     """The concatenation of the pieces."""
-    from tvm import relax
-
     found = []
     for tensor, first, count in pieces:
         whole = count == int(tensor.ty.shape[3])

@@ -10,6 +10,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import constant, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.channel_order import MOST_PIECES
@@ -70,8 +73,6 @@ class _Images:
 
     def _part_of_heads(self, value: Any) -> Any:
         """The image NHWC of the same slice of each head's channels, such as values of attention; `None` for other values."""
-        from tvm import relax
-
         sliced: Any = self.values.get(value.args[0]) if operator_of(value) == VIEW else None
         found = slice_of(sliced) if operator_of(sliced) == "relax.strided_slice" else None
         heads: Any = self.values.get(sliced.args[0]) if found else None
@@ -88,15 +89,11 @@ class _Images:
 
     def _member(self, value: Any) -> Any:
         """The variable that a value takes out of a tuple, as of a max pool's values and indices; `None` for other values."""
-        from tvm import relax
-
         source = self.values.get(value.tuple_value) if isinstance(value, relax.TupleGetItem) else None
         return source.fields[value.index] if isinstance(source, relax.Tuple) else None
 
     def _step(self, value: Any) -> Any:
         """A step of images NHWC; `None` for other values."""
-        from tvm import relax
-
         name = operator_of(value)
         if name == "relax.concat":
             parts = [self.last.get(part) for part in getattr(value.args[0], "fields", ())]
@@ -118,9 +115,6 @@ class _Images:
 
     def _operand(self, operand: Any) -> Any:
         """The image or constant that a step reads in place of another one; `None` for what is neither."""
-        import tvm
-        from tvm import relax
-
         if isinstance(operand, relax.Var):
             return self.last.get(operand)
         if not isinstance(operand, tvm.ir.GenericConst):
@@ -138,8 +132,6 @@ def _is_image(value: Any) -> bool:
 
 def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
     """The image NHWC that a value shows NCHW; `None` for values that show none."""
-    from tvm import relax
-
     image = turned(value, TO_FIRST)
     if image is not None or operator_of(value) != VIEW:
         return image
@@ -161,8 +153,6 @@ def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _first(image: Any) -> Any:
     """Permute an NHWC image to NCHW."""
-    from tvm import relax
-
     shape = shape_of(image)
     return relax.op.reshape(image, [shape[axis] for axis in TO_FIRST]) if _same_order(shape) else relax.op.permute_dims(image, TO_FIRST)
 

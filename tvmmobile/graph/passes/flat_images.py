@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import VIEW, replace_values
 from tvmmobile.graph.passes.views import TO_FIRST, turned
@@ -20,9 +23,6 @@ def flat_images(module: Any) -> Any:
 
 def _rewritten(value: Any, values: Mapping[Any, Any]) -> Any:
     """The product in the image's own order; `None` for other values."""
-    import tvm
-    from tvm import relax
-
     if operator_of(value) != "relax.matmul" or not isinstance(value.args[1], tvm.ir.GenericConst):
         return None
     row: Any = values.get(value.args[0])

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
+from tvm import te
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
 from tvmmobile.graph.expressions import constant, operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import mutate_main
 from tvmmobile.graph.taps import RESIZE, Taps, is_given, taps_of
@@ -16,7 +19,6 @@ _Along = Callable[[Callable[[Any], Any], Any, Sequence[Any]], Any]
 
 def given_resizes(module: Any) -> Any:
     """Replace resizes whose pixels are given, which TVM cannot legalise."""
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
     @mutator
     class Rewriter(PyExprMutator):  # type: ignore[misc]
@@ -28,8 +30,6 @@ def given_resizes(module: Any) -> Any:
 
 def _by_tables(builder: Any, call: Any) -> Any:
     """A call of a function that reads pixels and weights from tables, and adds up columns within rows."""
-    from tvm import te
-
     data, layout, taps = call.args[0], str(call.attrs.layout), taps_of(call)
     axes, along = [layout.index(name) for name in "HW"], [_along(each) for each in taps]
     shape, kind = shape_of(call), str(data.ty.dtype)

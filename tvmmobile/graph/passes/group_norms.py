@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, wildcard
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
@@ -19,9 +21,6 @@ def group_norms(module: Any) -> Any:
 
 
 def _of_images(module: Any) -> Any:
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     data, weight, bias = wildcard(), is_const(), is_const()
     groups = is_op("relax.reshape")(data, wildcard())
     norm = is_op("relax.nn.group_norm")(groups, weight, bias)
@@ -40,9 +39,6 @@ def _of_images(module: Any) -> Any:
 
 
 def _with_own_constants(module: Any) -> Any:
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     data, weight, bias, constant = wildcard(), is_const(), is_const(), is_const()
     norm = is_op("relax.nn.group_norm")(data, weight, bias)
 

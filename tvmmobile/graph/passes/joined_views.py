@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import VIEW, replace_values, with_named_outputs
@@ -22,8 +24,6 @@ def joined_views(module: Any) -> Any:
 
 def _joined(value: Any, values: Mapping[Any, Any]) -> Any:
     """One permutation between reshapes, or a reshape, in place of a permutation of another one; `None` for other values."""
-    from tvm import relax
-
     if operator_of(value) != _PERMUTE:
         return None
     chain = [value]
@@ -44,6 +44,4 @@ def _joined(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _reshaped(tensor: Any, before: list[int], after: list[int]) -> Any:
-    from tvm import relax
-
     return tensor if before == after else relax.op.reshape(tensor, after)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, wildcard
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
@@ -15,9 +17,6 @@ from tvmmobile.graph.passes.rewriting import rewrite_main
 
 def layer_norms_of_images(module: Any) -> Any:
     """Rewrite `nn.layer_norm` over channels, rows and columns in `main`; factors and summands of pixels are applied behind it."""
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     data, weight, bias = wildcard(), is_const(), is_const()
     norm = is_op("relax.nn.layer_norm")(data, weight, bias)
 

@@ -11,6 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of
@@ -57,8 +60,6 @@ class _Rewriting(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """The image that a variable shows, where one is known, or the old value."""
-        from tvm import relax
-
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
@@ -88,8 +89,6 @@ class _Rewriting(MainRewriter):
 
     def _seen(self, value: Any) -> _Seen | None:
         """The image that an expression shows; `None` for one that is to stay as it is."""
-        from tvm import relax
-
         if isinstance(value, relax.Var):
             return self.seen.get(value)
         name = operator_of(value)
@@ -126,8 +125,6 @@ class _Rewriting(MainRewriter):
 
     def _pool(self, value: Any, image: Any) -> _Seen:
         """A pool of windows of an image whose channels are first, on the image with its channels last."""
-        from tvm import relax
-
         attrs = value.attrs
         shape = [shape_of(value.args[0])[axis] for axis in TO_LAST]
         if shape_of(image) != shape:  # the image may be one of tokens, a row
@@ -139,8 +136,6 @@ class _Rewriting(MainRewriter):
 
     def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
         """A norm of images whose channels are first, on the image with its channels last."""
-        from tvm import relax
-
         if shown and shown.first and shape_of(shown.image)[-1] == shape_of(value)[1]:
             image = shown.image
         else:
@@ -156,8 +151,6 @@ class _Rewriting(MainRewriter):
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
         """A product of rows with a constant matrix as a convolution."""
-        from tvm import relax
-
         extents = _product_of(data, weight)
         if not extents:
             return None
@@ -166,8 +159,6 @@ class _Rewriting(MainRewriter):
 
     def _image(self, variable: Any) -> Any:
         """A variable with channels last as an image: all other axes are pixels."""
-        from tvm import relax
-
         shape, seen = shape_of(variable), self.seen.get(variable)
         if seen and not seen.first and shape_of(seen.image)[-1] == shape[-1]:
             return seen.image
@@ -175,9 +166,6 @@ class _Rewriting(MainRewriter):
 
     def _binary(self, value: Any) -> _Seen | None:
         """An operator on two tensors of equal shape, one of which shows an image, or on one and a constant for each channel."""
-        import tvm
-        from tvm import relax
-
         shape = shape_of(value)
         shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
         shown = [seen for seen in shown if math.prod(_pixels(seen)) == math.prod(shape)]  # the others are repeated for all pixels
@@ -211,8 +199,6 @@ def _is_wanted(value: Any) -> bool:
 
 def _norms_channels(value: Any) -> bool:
     """Return whether a value is a layer norm or RMS norm over the last axis."""
-    from tvm import relax
-
     if operator_of(value) not in ("relax.nn.layer_norm", "relax.nn.rms_norm") or not isinstance(value.args[0], relax.Var):
         return False
     return [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]
@@ -220,8 +206,6 @@ def _norms_channels(value: Any) -> bool:
 
 def _norms_groups(value: Any) -> bool:
     """Return whether a value is a group norm of one image with its channels first."""
-    from tvm import relax
-
     if operator_of(value) != "relax.nn.group_norm" or not isinstance(value.args[0], relax.Var):
         return False
     rank, attrs = value.ty.ndim, value.attrs
@@ -231,9 +215,6 @@ def _norms_groups(value: Any) -> bool:
 
 def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
     """Input and output channels of a linear layer of several rows; empty for other products."""
-    import tvm
-    from tvm import relax
-
     if not isinstance(data, relax.Var) or not isinstance(weight, tvm.ir.GenericConst):
         return ()
     rows, extents = shape_of(data)[:-1], shape_of(weight)[-2:]
@@ -258,8 +239,6 @@ def _channel_axis(seen: _Seen, shape: list[int]) -> int | None:
 
 
 def _is_image(variable: Any) -> bool:
-    from tvm import relax
-
     return isinstance(variable.ty, relax.TensorType) and variable.ty.ndim == 4 and shape_of(variable)[0] == 1
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import holds, replace_values
@@ -19,9 +22,6 @@ def neutral_steps(module: Any) -> Any:
 
 def _operand(value: Any) -> Any:
     """The operand that such a step returns; `None` for other values."""
-    import tvm
-    from tvm import relax
-
     name = operator_of(value)
     if name not in _NEUTRAL:
         return None
@@ -36,8 +36,6 @@ def _operand(value: Any) -> Any:
 
 def _joined(value: Any) -> Any:
     """A concatenation without the tensors that have no elements; `None` if all have some, or none."""
-    from tvm import relax
-
     if not isinstance(value.args[0], relax.Tuple) or value.attrs.axis is None:
         return None
     parts = list(value.args[0].fields)

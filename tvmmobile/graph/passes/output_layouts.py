@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.curves import GATE, TENSOR
@@ -28,8 +29,6 @@ from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 @layer_pass
 def output_layouts(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     """Let a layer write what is made of its output, where a template takes that."""
-    from tvm import relax
-
     composed = graph.layer(variable)
     made = _moving(graph, variable, composed) if composed else None
     if made is None or not graph.accepts(made[0].layer):

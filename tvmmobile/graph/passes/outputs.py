@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, values_of, viewed
 from tvmmobile.system.errors import UserError
@@ -15,9 +18,6 @@ def separate_outputs(module: Any) -> Any:
     Raises:
         UserError: the network returns something other than tensors.
     """
-    import tvm
-    from tvm import relax
-
     main = module["main"]
     if isinstance(main.ret_ty, relax.TensorType):
         return module
@@ -35,9 +35,6 @@ def separate_outputs(module: Any) -> Any:
 
 def copied_outputs(module: Any) -> Any:
     """Copy outputs of `main` that are, behind views, an input, a constant or another output: each output has its own memory."""
-    import tvm
-    from tvm import relax
-
     main = module["main"]
     values = values_of(main)
     taken = set(main.params)
@@ -57,9 +54,6 @@ def copied_outputs(module: Any) -> Any:
 
 def _returning(module: Any, results: list[Any]) -> Any:
     """The module with these expressions as results of `main`, computed behind all else; a tuple of them is left out."""
-    import tvm
-    from tvm import relax
-
     main, builder = module["main"], relax.BlockBuilder()
     before = results_of(main)
     with builder.function("main", list(main.params)):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
@@ -63,8 +64,6 @@ def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _as_convolution(value: Any, _: Mapping[Any, Any]) -> Any:
     """Zeros around an image; `None` for other values."""
-    from tvm import relax
-
     widths = _widths(value)
     if widths is None or float(value.attrs.pad_value) or len(widths) != 8 or str(value.ty.dtype) != FLOAT32.name:
         return None
@@ -110,6 +109,4 @@ def _pool(call: Any, data: Any, padding: list[int]) -> Any:
 
 
 def _operator(call: Any) -> Any:
-    from tvm import relax
-
     return getattr(relax.op.nn, operator_of(call).rpartition(".")[2])

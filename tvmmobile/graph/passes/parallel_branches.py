@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
@@ -81,8 +82,6 @@ class _Branch:
 
     def expression(self) -> Any:
         """The convolution and its bias."""
-        from tvm import relax
-
         weight, bias = (relax.const(array.astype(np.float32)) for array in (self.weight, self.bias.reshape(1, -1, 1, 1)))
         convolution = relax.op.nn.conv2d(self.source, weight, self.stride, self.padding, 1, self.groups)
         return relax.op.add(convolution, bias)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
@@ -85,8 +87,6 @@ class Composed:
 
 def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tuple[str, Pass]]:
     """Named passes from the imported network to its layers, in order; see `compose`."""
-    from tvm import relax
-
     transform = relax.transform
     return [
         ("split_batch", split_batch),
@@ -139,8 +139,6 @@ def _images_in_nhwc(module: Any) -> Any:
     """The pass that lays images out for the templates. Where an input is resized, resizes follow the layout they find: an input has its
     channels first.
     """
-    from tvm import relax
-
     main = module["main"]
     inputs = {*main.params} | input_steps(main)
     resized = {binding.value.args[0] for binding in bindings_of(main) if operator_of(binding.value) == RESIZE}
@@ -150,8 +148,6 @@ def _images_in_nhwc(module: Any) -> Any:
 
 def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
     """List the passes from layers to one call per kernel; `convert` brings the network to another precision."""
-    from tvm import relax
-
     transform = relax.transform
     return [
         ("joined_views", joined_views),

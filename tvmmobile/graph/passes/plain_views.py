@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import VIEW, replace_values, rewrite_main
@@ -20,8 +22,6 @@ _PERMUTE = "relax.permute_dims"
 
 def plain_views(module: Any) -> Any:
     """Rewrite `squeeze`, `reshape` to the same shape, `scatter_nd`, the parts of `split`, and `take` of one place or at negative ones."""
-    from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
-
     data, places = wildcard(), is_const()
     split = is_op("relax.split")(data)
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
@@ -31,15 +31,11 @@ def plain_views(module: Any) -> Any:
 
 
 def _reshaped(call: Any, data: Any) -> Any:
-    from tvm import relax
-
     return relax.op.reshape(data, call.ty.shape)
 
 
 def _guarded(value: Any) -> Any:
     """Numbers written into a tensor, behind views, as layout inference would turn them without their places; `None` for other values."""
-    from tvm import relax
-
     if operator_of(value) != "relax.scatter_nd":
         return None
     target, places, numbers = value.args
@@ -49,14 +45,10 @@ def _guarded(value: Any) -> Any:
 
 def _shown(view: Any) -> Any:
     """The variable that a view shows as it is; `None` for other views."""
-    from tvm import relax
-
     return view.args[0] if isinstance(view.args[0], relax.Var) and shape_of(view.args[0]) == shape_of(view) else None
 
 
 def _sliced(index: int, split: Any, data: Any) -> Any:
-    from tvm import relax
-
     axis = int(split.attrs.axis) % len(data.ty.shape)
     widths = [int(field.shape[axis]) for field in split.ty.fields]
     begin = sum(widths[:index])
@@ -64,8 +56,6 @@ def _sliced(index: int, split: Any, data: Any) -> Any:
 
 
 def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
-    from tvm import relax
-
     if call.attrs.axis is None:
         return None
     axis = int(call.attrs.axis)
@@ -89,8 +79,6 @@ def unit_permute_to_reshape(module: Any) -> Any:
 
 def _shorter(value: Any, values: Mapping[Any, Any]) -> Any:
     """A permutation or reshape with the one in front as its own, and without axes of length 1; `None` for other values."""
-    from tvm import relax
-
     if operator_of(value) == VIEW:
         inner: Any = values.get(value.args[0])
         return relax.op.reshape(inner.args[0], value.args[1]) if operator_of(inner) == VIEW else None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, wildcard
+
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def spell_prelus(module: Any) -> Any:
     """Rewrite `nn.leakyrelu`, `nn.prelu`, and `where(x > 0, x, slope * x)` in `main`."""
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     data, slope, zero = wildcard(), wildcard(), is_const()
     multiply = is_op("relax.multiply")
     sloped = multiply(slope, data) | multiply(data, slope)
@@ -43,14 +43,10 @@ def spell_prelus(module: Any) -> Any:
 
 def _with_all_axes(slope: Any, rank: int) -> Any:
     """The slope with as many axes as the data, which layout inference wants; a number as it is."""
-    from tvm import relax
-
     extents = shape_of(slope)
     return relax.op.reshape(slope, [*[1] * (rank - len(extents)), *extents]) if 0 < len(extents) < rank else slope
 
 
 def _spelled(data: Any, slope: Any) -> Any:
-    from tvm import relax
-
     zero = relax.const(0.0, str(data.ty.dtype))
     return relax.op.add(relax.op.maximum(data, zero), relax.op.multiply(relax.op.minimum(data, zero), slope))

@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+from tvm import relax
+from tvm.relax.dpl import is_const, is_op, wildcard
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
@@ -18,9 +20,6 @@ def rms_norms(module: Any) -> Any:
     """Rewrite RMS norms over the last axis, or over an image's channels in front, in `main`, with a factor for each place along it or
     without.
     """
-    from tvm import relax
-    from tvm.relax.dpl import is_const, is_op, wildcard
-
     data, epsilon, factors, two, one, unit = wildcard(), *(is_const() for _ in range(5))
     numbers = {two: 2.0, one: 1.0, unit: 1.0}
 
@@ -61,9 +60,6 @@ def _along_rows(module: Any) -> Any:
     """Rewrite `nn.rms_norm` over several last axes, or the last of an image, as one of rows: layout inference would move the axes of an
     image, but leave the factors as they are.
     """
-    from tvm import relax
-    from tvm.relax.dpl import is_op, wildcard
-
     data, weight = wildcard(), wildcard()
     norm = is_op("relax.nn.rms_norm")(data, weight)
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of
@@ -34,8 +37,6 @@ class _Rewriting(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """The image as a sequence, or the old value."""
-        from tvm import relax
-
         found = self._image(variable, value)
         if found is None:
             return self.again(value)
@@ -46,9 +47,6 @@ class _Rewriting(MainRewriter):
 
     def _image(self, variable: Any, value: Any) -> Any:
         """An expression of the image that a variable shows; `None` where none is known."""
-        import tvm
-        from tvm import relax
-
         if isinstance(value, relax.Var):
             return self.images.get(value)
         if isinstance(value, relax.TupleGetItem):
@@ -82,8 +80,6 @@ class _Rewriting(MainRewriter):
 
     def _image_of(self, variable: Any) -> Any:
         """A sequence as an image."""
-        from tvm import relax
-
         if variable in self.images:
             return self.images[variable]
         batch, channels, length = shape_of(variable)
@@ -96,9 +92,6 @@ class _Rewriting(MainRewriter):
         return self.replaced[source] if seen else None
 
     def _convolution(self, call: Any) -> Any:
-        import tvm
-        from tvm import relax
-
         attrs, weight = call.attrs, call.args[1]
         data, shape = self._image_of(call.args[0]), shape_of(weight)
         wide = [*shape[:2], 1, shape[2]]
@@ -111,31 +104,23 @@ class _Rewriting(MainRewriter):
         return operator(data, kernel, *window, [1, *attrs.dilation], int(attrs.groups))
 
     def _pool(self, call: Any) -> Any:
-        from tvm import relax
-
         attrs, operator = call.attrs, getattr(relax.op.nn, call.op.name.rpartition(".")[2].replace("1d", "2d"))
         window = [1, *attrs.pool_size], [1, *attrs.strides], _padding(attrs), [1, *attrs.dilation]
         return operator(self._image_of(call.args[0]), *window, bool(attrs.ceil_mode), bool(attrs.count_include_pad))
 
     def _concatenated(self, call: Any) -> Any:
-        from tvm import relax
-
         parts = getattr(call.args[0], "fields", ())
         known = any(part in self.images for part in parts) and len(shape_of(call)) == 3
         return relax.op.concat([self._image_of(part) for part in parts], _axis(call.attrs.axis)) if known else None
 
     def _by_element(self, call: Any) -> Any:
         """An operator by element on images and constants; `None` if an operand is neither."""
-        from tvm import relax
-
         if len(shape_of(call)) != 3 or not any(operand in self.images for operand in call.args):
             return None
         operands = [self._operand(operand, shape_of(call)) for operand in call.args]
         return None if any(operand is None for operand in operands) else relax.Call(call.op, operands, call.attrs)
 
     def _operand(self, operand: Any, shape: Sequence[int]) -> Any:
-        from tvm import relax
-
         array = constant_of(operand, self.values)
         if array is not None:
             return relax.const(array[..., None, :] if array.ndim > 1 else array)
@@ -145,8 +130,6 @@ class _Rewriting(MainRewriter):
         return self._image_of(operand) if len(own) == 3 and own[0] == shape[0] else None
 
     def _slice(self, call: Any, image: Any) -> Any:
-        from tvm import relax
-
         axes, *places = [[int(number.value) for number in part.fields] for part in call.args[1:]]
         return relax.op.strided_slice(image, [_axis(axis) for axis in axes], *places)
 

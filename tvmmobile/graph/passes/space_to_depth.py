@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.expressions import operator_of, shape_of
@@ -30,9 +32,6 @@ def space_to_depth(module: Any) -> Any:
 
 def _of_image(conv: Any, values: Mapping[Any, Any]) -> Any:
     """The convolution of the image that a convolution's input shows; `None` where it is another one."""
-    import tvm
-    from tvm import relax
-
     if operator_of(conv) != "relax.nn.conv2d" or not isinstance(conv.args[1], tvm.ir.GenericConst):
         return None
     attrs, moved = conv.attrs, conv.args[0]

@@ -6,10 +6,12 @@ concatenation is the pieces that it reads (a batch norm behind several branches,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
@@ -27,9 +29,6 @@ from tvmmobile.graph.passes.rewriting import (
 )
 from tvmmobile.graph.passes.views import constant_of
 from tvmmobile.graph.precision import FLOAT32
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"}
 _BINARY = operators_with(Trait.ARITHMETIC)
@@ -72,9 +71,6 @@ def _spelled(module: Any) -> Any:
 
 def _sum(step: Any) -> Any:
     """A sum or difference as a sum; `None` for other steps."""
-    import tvm
-    from tvm import relax
-
     if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step):
         return None
     one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
@@ -85,8 +81,6 @@ def _sum(step: Any) -> Any:
 
 def _for_channels(operand: Any, channels: int) -> Any:
     """A constant number as one for each channel; other operands as they are."""
-    from tvm import relax
-
     array = constant_of(operand, {})
     if array is None or array.size > 1:
         return operand
@@ -94,8 +88,6 @@ def _for_channels(operand: Any, channels: int) -> Any:
 
 
 def _negative(operand: Any) -> Any:
-    from tvm import relax
-
     array = constant_of(operand, {})
     return relax.op.multiply(operand, relax.const(-1.0)) if array is None else relax.const(-array)
 
@@ -116,8 +108,6 @@ def _tensors(step: Any) -> list[Any]:
     """The variables that a step of an image reads and that have its shape; none for other values. Of a product with one number for each
     channel, it is the image.
     """
-    from tvm import relax
-
     if operator_of(step) not in _UNARY | _BINARY or not _is_image(step):
         return []
     read = [operand for operand in step.args if isinstance(operand, relax.Var)]
@@ -186,8 +176,6 @@ class _Inserting(MainRewriter):
         return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
 
     def _copy(self, variable: Any, row: int | None = None) -> Any:
-        from tvm import relax
-
         if (variable, row) not in self.copies:
             channels = shape_of(variable)[3]
             ones, zeros = (relax.const(make((1, 1, 1, channels), np.float32)) for make in (np.ones, np.zeros))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
@@ -48,8 +50,6 @@ class _Shuffled:
 
     def expression(self) -> Any:
         """The result. It is written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
-        from tvm import relax
-
         _, _, height, width = shape_of(self.source)
         batch, channels, rows, columns = self.shape
         down, right = self.strides
@@ -88,8 +88,6 @@ class _Unfolding(MainRewriter):
 
     def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
         """An operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
-        from tvm import relax
-
         if isinstance(value, relax.TupleGetItem):
             before = self.shuffled.get(value.tuple_value)
             return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
@@ -104,9 +102,6 @@ class _Unfolding(MainRewriter):
 
     def _spread(self, operator: str, operand: Any, beside: _Shuffled) -> Any:
         """An operand with numbers for each channel; one for all of them as it is, and `None` for what is computed or has pixels."""
-        import tvm
-        from tvm import relax
-
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
         numbers = constant_of(operand, self.values)
@@ -120,9 +115,6 @@ class _Unfolding(MainRewriter):
 
 def _unfolded(call: Any, new: Any) -> _Shuffled | None:
     """A transposed convolution as a convolution whose result is still to be shuffled; `None` for other layouts and computed weights."""
-    import tvm
-    from tvm import relax
-
     attrs, weight = call.attrs, call.args[1]
     strides = [int(step) for step in attrs.strides]
     plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.products import swaps_last
@@ -22,8 +24,6 @@ def transposed_products(module: Any) -> Any:
 
 def _turned(value: Any, values: Mapping[Any, Any]) -> Any:
     """The product turned; `None` for other values."""
-    from tvm import relax
-
     swap = _swap_of_softmax(value, values)
     if swap is None:
         return None

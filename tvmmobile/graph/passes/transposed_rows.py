@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.channel_trace import slice_of
@@ -51,8 +53,6 @@ def _has_pixels(value: Any) -> bool:
 
 def _turned(variable: Any, values: Mapping[Any, Any]) -> Any:
     """The transpose of a variable, the parts of concatenations turned one by one."""
-    from tvm import relax
-
     value: Any = values.get(variable)
     if has(value, Trait.UNARY):
         return relax.Call(value.op, [_turned(value.args[0], values)], value.attrs)
