@@ -31,11 +31,11 @@ ROOMS = (
 )
 #: What takes a while to import.
 HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib", "onnx", "onnxruntime", "ai_edge_litert"}
-#: Files that are first imported as a network is, or as an agent starts.
+#: Files that are first imported as a network is, a library is written or an agent starts.
 LATE = (
-    *("devices/agents/session.py", "graph/passes/", "networks/models/checkpoints.py", "networks/models/network.py"),
-    *("networks/models/weights.py", "networks/own/", "networks/resizes.py", "networks/selection.py", "networks/sorting.py"),
-    *("networks/torch_", "pipeline/prepared.py"),
+    *("devices/agents/session.py", "graph/passes/", "native/layout.py", "native/library.py", "native/parts.py", "native/program.py"),
+    *("networks/models/checkpoints.py", "networks/models/network.py", "networks/models/weights.py", "networks/own/"),
+    *("networks/resizes.py", "networks/selection.py", "networks/sorting.py", "networks/torch_", "pipeline/prepared.py"),
 )
 
 

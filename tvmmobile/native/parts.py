@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import tirx
+from tvm.ir import PointerType, PrimType
+from tvm.tirx.buffer import buffer_data_pointer_type
+from tvm.tirx.build import codegen_build
+from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
@@ -55,8 +61,6 @@ class CutKernel:
 
 def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, CutKernel], Any]:
     """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_objects`."""
-    import tvm
-
     bound = make_target(target)
     module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
     pipeline, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
@@ -80,9 +84,6 @@ def write_objects(module: Any, target: Mapping[str, Any], folder: Path) -> None:
 
 def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
     """Write one of the files, in a pass context of its own: TVM's holds for one thread."""
-    import tvm
-    from tvm.tirx.build import codegen_build
-
     with pass_context():
         _, finish, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
         codegen_build(finish()(tvm.IRModule(dict(functions))), make_target(target)).write_to_file(str(path), "o")
@@ -98,8 +99,6 @@ class _Memory:
 
     def declared(self, buffer: Any) -> Any:
         """Place the buffer in this memory and return its declaration, instead of its allocation."""
-        from tvm import tirx
-
         offset, self.bytes = self.bytes, self.bytes + aligned(_bytes_of(buffer))
         self.buffers.append(buffer)
         return tirx.DeclBuffer(buffer, data=_at(self.pointer, offset, buffer))
@@ -123,8 +122,6 @@ class _Cut:
 
     def _cut(self, wrappers: Sequence[Any], statements: Sequence[Any], own: set[Any]) -> None:
         """Make a part of every parallel loop, and of all between two of them; each repeats the declarations before it but its `own`."""
-        from tvm import tirx
-
         declared: list[Any] = []
         serial: list[Any] = []
         for statement in [*statements, None]:
@@ -141,15 +138,11 @@ class _Cut:
 
     def _outside(self, statement: Any) -> Any:
         """Rewrite a statement between loops; any later part may read a buffer there, unless it stands for registers."""
-        from tvm import tirx
-
         if isinstance(statement, tirx.AllocBuffer) and _REGISTERS not in statement.annotations:
             return self.shared.declared(statement.buffer)
         return _replaced(statement, self.shared.declared)
 
     def _add_loop(self, wrappers: Sequence[Any], declared: Sequence[Any], loop: Any) -> None:
-        from tvm import tirx
-
         begin, end, index = (tirx.Var(name, "int32") for name in ("begin", "end", "index"))
         inner = _sequence([tirx.Bind(loop.loop_var, loop.min + begin + index), _replaced(loop.body, self.own.declared)])
         body = tirx.For(index, 0, end - begin, tirx.ForKind.SERIAL, inner)
@@ -157,8 +150,6 @@ class _Cut:
 
     def _add(self, wrappers: Sequence[Any], declared: Sequence[Any], body: Any, extent: int, span: Sequence[Any] = ()) -> None:
         """Add a function with this body."""
-        from tvm import tirx
-
         symbol = f"{self._symbol}_part{len(self.parts)}"
         pointers = [_pointer(parameter.name) for parameter in self._parameters]
         arguments = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(self._parameters, pointers, strict=True)]
@@ -191,8 +182,6 @@ def _walk(statement: Any) -> Iterator[Any]:
 
 def _unwrapped(body: Any) -> tuple[list[Any], list[Any]]:
     """Split a body into the attributes around it and its statements."""
-    from tvm import tirx
-
     wrappers = []
     while isinstance(body, tirx.AttrStmt):
         wrappers.append(body)
@@ -201,8 +190,6 @@ def _unwrapped(body: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _is_parallel(statement: Any) -> bool:
-    from tvm import tirx
-
     return isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL
 
 
@@ -210,8 +197,6 @@ def _own_names(statements: Sequence[Any]) -> set[Any] | None:
     """Return the names of what is read from buffers, and of what follows from it: another part, which might write there, cannot repeat
     them. `None` if a part uses such a name of an earlier one; the kernel cannot be cut.
     """
-    from tvm import tirx
-
     part, places = 0, dict[Any, int]()
     for statement in statements:
         loop = _is_parallel(statement)
@@ -227,8 +212,6 @@ def _own_names(statements: Sequence[Any]) -> set[Any] | None:
 
 def _replaced(statement: Any, declared: Callable[[Any], Any]) -> Any:
     """Replace allocations in a statement by given memory, and parallel loops by serial ones."""
-    from tvm import tirx
-
     if isinstance(statement, tirx.AllocBuffer):
         local = _REGISTERS in statement.annotations or _bytes_of(statement.buffer) < _STACK_BYTES
         return statement if local else declared(statement.buffer)
@@ -247,23 +230,15 @@ def _replaced(statement: Any, declared: Callable[[Any], Any]) -> Any:
 
 
 def _sequence(statements: Sequence[Any]) -> Any:
-    from tvm import tirx
-
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))
 
 
 def _pointer(name: str) -> Any:
-    import tvm
-    from tvm.ir import PointerType, PrimType
-
     return tvm.tirx.Var(name, PointerType(PrimType("float32")))
 
 
 def _at(pointer: Any, offset: int, buffer: Any) -> Any:
     """Return a pointer to a buffer's elements, `offset` bytes behind another pointer."""
-    from tvm.tirx.buffer import buffer_data_pointer_type
-    from tvm.tirx.script import builder as T  # noqa: N812
-
     return T.reinterpret(buffer_data_pointer_type(buffer), T.handle_add_byte_offset(pointer, offset))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
@@ -108,8 +109,6 @@ class _Reader:
 
     def number(self, expression: Any) -> int:
         """Return the value of a variable, or of a constant."""
-        from tvm import relax
-
         if isinstance(expression, relax.Var):
             return self._numbers[expression]
         data = expression.value.numpy()
@@ -118,8 +117,6 @@ class _Reader:
 
     def bind(self, variable: Any, value: Any) -> None:
         """Read one binding: a kernel's call, a view, or another name."""
-        from tvm import relax
-
         name = operator_of(value)
         if name == "relax.call_tir":
             arguments = tuple(self.number(argument) for argument in value.args[1].fields)

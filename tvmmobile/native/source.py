@@ -8,17 +8,20 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tvmmobile.native.instructions import Feature
-from tvmmobile.native.layout import Layout
 from tvmmobile.native.memory import ALIGNMENT
-from tvmmobile.native.parts import CutKernel
-from tvmmobile.native.program import Call, Program
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.networks.states import State
+
+if TYPE_CHECKING:
+    from tvmmobile.native.layout import Layout
+    from tvmmobile.native.parts import CutKernel
+    from tvmmobile.native.program import Call, Program
 
 _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"

@@ -13,7 +13,6 @@ from tvmmobile import __version__
 from tvmmobile.graph.network import KeptLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
-from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
@@ -114,6 +113,8 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict
 
 def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]:
     """Write the C library; returns what the manifest says of it."""
+    from tvmmobile.native.library import write_library
+
     spec, states = job.library.spec, job.states
     names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
     taken = job.options.image
