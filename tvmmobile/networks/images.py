@@ -10,18 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tvmmobile.networks.arrays import check_finite, read_mapped
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.system.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Array = npt.NDArray[np.float32]
 _IMAGE_CHANNELS = 3
@@ -67,8 +65,6 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         shape = f"{preprocessing.channels} channels" if not preprocessing.shape else "×".join(map(str, preprocessing.shape))
         raise UserError(f"{path} is not an array, and the network takes {shape}.", "Give a .npy: float32, NCHW, normalised.")
     if path.suffix.lower() != ".npy":
-        from PIL import ImageOps
-
         with _pillow_reads(path) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -81,8 +77,6 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
     takes_images = preprocessing.takes_images
     if takes_images and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
-        from PIL import Image
-
         return _from_image(Image.fromarray(np.ascontiguousarray(read_mapped(array))), str(path), preprocessing)
     raise UserError(
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
@@ -146,10 +140,8 @@ def _load_array(path: Path) -> npt.NDArray[np.generic]:
 
 
 @contextmanager
-def _pillow_reads(path: Path) -> Iterator[Image]:
+def _pillow_reads(path: Path) -> Iterator[Image.Image]:
     """An image whose header has been read; Pillow's objections, then and within the context, become `UserError`s."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged tags; and photos of today are large: twice as much is refused
@@ -161,7 +153,7 @@ def _pillow_reads(path: Path) -> Iterator[Image]:
         raise UserError(f"{path} cannot be read as an image: {one_line(error)}.", "Check that it is complete.") from error
 
 
-def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None:
+def _check_kind(image: Image.Image, source: str, preprocessing: Preprocessing) -> None:
     """Raises `UserError` for what the header alone rules out."""
     if image.mode not in _EIGHT_BITS:
         raise UserError(f"{source} has more than 8 bits a channel ({image.mode}).", "Save it with 8 bits a channel.")
@@ -173,16 +165,14 @@ def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None
         raise UserError(f"{source} is {width}×{height}; the network takes {side}×{side}.", "Leave out --no-resize.")
 
 
-def _scaled(image: Image, preprocessing: Preprocessing) -> tuple[int, int]:
+def _scaled(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
     """Width and height after scaling the shorter side."""
     width, height = image.size
     shorter = preprocessing.shorter_side
     return int(shorter * width / min(width, height)), int(shorter * height / min(width, height))
 
 
-def _from_image(image: Image, source: str, preprocessing: Preprocessing) -> Input:
-    from PIL import Image
-
+def _from_image(image: Image.Image, source: str, preprocessing: Preprocessing) -> Input:
     _check_kind(image, source, preprocessing)
     width, height = image.size
     side = preprocessing.side

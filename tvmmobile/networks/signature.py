@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.graph.precision import FLOAT32
@@ -85,6 +85,11 @@ class Port:
 def words(shape: Sequence[int]) -> str:
     """A shape for people: `[1, 3, 224, 224]`."""
     return f"[{', '.join(map(str, shape))}]"
+
+
+def named(ports: tuple[Port, ...], only: str) -> tuple[Port, ...]:
+    """These tensors; a single one is called `only`."""
+    return ports if len(ports) > 1 else (replace(ports[0], name=only),)
 
 
 def keys_of(ports: Sequence[Port], only: str) -> list[str]:

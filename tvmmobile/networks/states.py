@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from tvmmobile.networks.frontend import Array
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
+from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port, named
 from tvmmobile.system.errors import UserError
 
 #: Behind the name of a variable in that of the output with its next value.
@@ -95,8 +95,4 @@ def without_states(spec: ModelSpec, states: Sequence[State]) -> ModelSpec:
         return spec
     assert isinstance(spec, OwnSpec)
     takes, returns = inputs_but(states, spec.takes), outputs_but(states, spec.returns)
-    return OwnSpec.of(spec.name, spec.contents, _named(takes, INPUT_NAME), _named(returns, OUTPUT_NAME))
-
-
-def _named(ports: tuple[Port, ...], only: str) -> tuple[Port, ...]:
-    return ports if len(ports) > 1 else (replace(ports[0], name=only),)
+    return OwnSpec.of(spec.name, spec.contents, named(takes, INPUT_NAME), named(returns, OUTPUT_NAME))

@@ -15,7 +15,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.budget import MOST_BYTES, check_elements
 from tvmmobile.networks.models.spec import OwnSpec, side_of
 from tvmmobile.networks.models.traits import TRAITS
-from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port, words
+from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port, named, words
 from tvmmobile.system.errors import UserError
 
 #: Suffixes of files that hold a whole network.
@@ -238,7 +238,7 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
             )
         if not port.name.isprintable() or not 0 < len(port.name) <= MOST_NAME or sum(other.name == port.name for other in found) > 1:
             raise UserError(f"{file}: {ascii(port.name)[:60]} does not name one {kind}.", "Give each a short name of its own.")
-    return found if len(found) > 1 else (replace(found[0], name=only),)
+    return named(found, only)
 
 
 def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.onnx.tensors import graphs_within
+from tvmmobile.networks.own.onnx.tensors import graphs_within, tensors_of
 from tvmmobile.system.errors import UserError, shown
 
 _AGAIN = "Export it again."
@@ -29,11 +29,8 @@ def check_onnx(file: OwnFile, model: Any) -> None:
     """Raises `UserError` for element types that ONNX does not have, extents, windows or functions that no network needs."""
     functions = {(one.domain, one.name): one for one in model.functions}
     check_operators(str(file), _operators(file, model.graph.node, functions, {}, 0))
-    elements = _check_graph(file, model.graph)
-    for nodes in (model.graph.node, *(one.node for one in model.functions)):
-        elements += sum(_check_graph(file, graph) for graph in _graphs(file, nodes))
-        elements += sum(_check_node(file, node) for node in _nodes(file, nodes))
-    check_constants(str(file), elements)
+    parts = [graph for part in (model.graph, *model.functions) for graph in (part, *_graphs(file, part.node))]
+    check_constants(str(file), sum(_check_graph(file, graph) for graph in parts))
 
 
 def check_shapes(file: OwnFile, model: Any) -> None:
@@ -43,10 +40,13 @@ def check_shapes(file: OwnFile, model: Any) -> None:
 
 
 def _check_graph(file: OwnFile, graph: Any) -> int:
-    """Check values and constants of a graph; returns how many numbers the constants hold."""
+    """Check values, nodes and constants of a graph or function; returns how many numbers the constants hold."""
     for value in (*graph.input, *graph.output, *graph.value_info):
-        _check_value(file, value)
-    return sum(_check_tensor(file, tensor) for tensor in graph.initializer)
+        if not isinstance(value, str):  # of a function, which has no types
+            _check_value(file, value)
+    for node in graph.node:
+        _check_node(file, node)
+    return sum(_check_tensor(file, tensor) for tensor in tensors_of(graph))
 
 
 def _check_value(file: OwnFile, value: Any) -> None:
@@ -70,8 +70,8 @@ def _check_type(what: str, number: int) -> None:
         raise UserError(f"{what} has element type {shown(number)}, which ONNX does not have.", _AGAIN)
 
 
-def _check_node(file: OwnFile, node: Any) -> int:
-    what, elements = f"{file}: {node.op_type} {node.name!r}" if node.name else f"{file}: {node.op_type}", 0
+def _check_node(file: OwnFile, node: Any) -> None:
+    what = f"{file}: {node.op_type} {node.name!r}" if node.name else f"{file}: {node.op_type}"
     for attribute in node.attribute:
         if attribute.name in _TYPES and attribute.type == attribute.INT:
             _check_type(what, attribute.i)
@@ -79,9 +79,6 @@ def _check_node(file: OwnFile, node: Any) -> int:
             least = _WINDOWS[attribute.name]
             numbers = map(abs, attribute.ints) if least is None else attribute.ints
             check_window(what, attribute.name, numbers, least or 0)
-        for tensor in (*((attribute.t,) if attribute.HasField("t") else ()), *attribute.tensors):
-            elements += _check_tensor(file, tensor)
-    return elements
 
 
 def _graphs(file: OwnFile, nodes: Any) -> Iterator[Any]:

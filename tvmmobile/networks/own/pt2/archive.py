@@ -29,7 +29,7 @@ from tvmmobile.networks.budget import check_unpacked, check_zip
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile, Wanted
 from tvmmobile.networks.own.pt2 import quantised
-from tvmmobile.networks.own.pt2.arguments import check_arguments, check_weights, elsewhere, on_processor
+from tvmmobile.networks.own.pt2.arguments import check_arguments, check_weights, on_processor
 from tvmmobile.networks.own.pt2.blocks import without_blocks
 from tvmmobile.networks.own.pt2.dimensions import entries, is_dynamic, known_symbols, with_fixed_dimensions
 from tvmmobile.networks.own.pt2.numbers import constant_numbers
@@ -94,7 +94,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         check_arguments(file, plain[_MODEL], fix)
         for name, config in configs.items():
             check_weights(file, config["config"])
-            plain[name] = on_processor(file, config) if elsewhere(config) else config
+            plain[name] = on_processor(file, config)
     changed = {name: json.dumps(value).encode() for name, value in plain.items() if value is not {_MODEL: program, **configs}[name]}
     changed |= {name: moved for name, moved in tensors.items() if moved is not None and moved is not parts[name]}
     if not changed:
@@ -123,7 +123,7 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
 
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
     """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
-    program = without_blocks(on_processor(file, program) if elsewhere(program) else program)
+    program = without_blocks(on_processor(file, program))
     specs = [value for name, value in entries(program) if name in ("in_spec", "out_spec") and isinstance(value, str)]
     if not all(map(_plain, specs)):
         raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", _RETURNS)

@@ -14,7 +14,7 @@ import torch
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.pt2.dimensions import entries
+from tvmmobile.networks.own.pt2.dimensions import mapped
 from tvmmobile.networks.own.pt2.quantised import register_operators
 from tvmmobile.networks.torch_selection import register_selection
 from tvmmobile.system.errors import UserError, shown
@@ -141,26 +141,17 @@ def _fits(given: Any, kind: str) -> bool:
 
 
 def on_processor(file: OwnFile, value: Any) -> Any:
-    """Move every tensor of a program or description of weights to the processor's memory.
+    """Move every tensor of a program or description of weights to the processor's memory; itself, if all are there.
 
     Raises:
         UserError: a tensor is on a device that has no such memory, as `meta`.
     """
-    if isinstance(value, list):
-        return [on_processor(file, part) for part in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"type", "index"} and value["type"] != "cpu":
-        if value["type"] not in _MOVED:
-            raise UserError(f"{file} has tensors on the device {shown(value['type'])}, which holds no numbers.", "Export it on the CPU.")
+
+    def moved(part: dict[str, Any]) -> Any:
+        if part.keys() != {"type", "index"} or part["type"] == "cpu":
+            return None
+        if part["type"] not in _MOVED:
+            raise UserError(f"{file} has tensors on the device {shown(part['type'])}, which holds no numbers.", "Export it on the CPU.")
         return {"type": "cpu", "index": None}
-    return {name: on_processor(file, part) for name, part in value.items()}
 
-
-def elsewhere(value: Any) -> bool:
-    """Return whether a program or description of weights names a device other than the processor."""
-    return any(
-        isinstance(part, dict) and part.keys() == {"type", "index"} and part != {"type": "cpu", "index": None}
-        for _, found in entries(value)
-        for part in (found if isinstance(found, list) else [found])
-    )
+    return mapped(value, moved)

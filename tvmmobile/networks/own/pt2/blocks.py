@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
-from tvmmobile.networks.own.pt2.dimensions import tensors_in
+from tvmmobile.networks.own.pt2.dimensions import mapped, tensors_in
 
 _AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
 #: Checks that a type stays what it is, made for the conversions in such a block.
@@ -48,20 +47,10 @@ def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
         names[place] = tensor
     made = {name for one in nodes for name in tensors_in(one["outputs"])}
     computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in made}
-    return [{**_renamed(one, names), "name": prefix + str(one.get("name") or number)} for number, one in enumerate(nodes)], computed
+    renamed = mapped(nodes, lambda part: {"name": names[part["name"]]} if set(part) == {"name"} else None)
+    return [{**one, "name": prefix + str(one.get("name") or number)} for number, one in enumerate(renamed)], computed
 
 
 def _pairs(inside: Any, outside: Any) -> list[tuple[str, str]]:
     """Names of the same tensors inside and outside of a block."""
     return [(str(one["as_tensor"]["name"]), str(other["as_tensor"]["name"])) for one, other in zip(inside, outside, strict=True)]
-
-
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """Rename the tensors of serialised nodes."""
-    if isinstance(value, list):
-        return [_renamed(part, names) for part in value]
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {"name"}:
-        return {"name": names[value["name"]]}
-    return {name: _renamed(part, names) for name, part in value.items()}

@@ -143,6 +143,19 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
             waiting += reversed(inner)
 
 
+def mapped(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
+    """Nested objects with what `change` returns in place of each dictionary, where that is not `None`; itself, if it changes none."""
+    if isinstance(value, list):
+        parts = [mapped(part, change) for part in value]
+        return value if all(map(operator.is_, parts, value)) else parts
+    if not isinstance(value, dict):
+        return value
+    if (found := change(value)) is not None:
+        return found
+    inside = {name: mapped(part, change) for name, part in value.items()}
+    return value if all(map(operator.is_, inside.values(), value.values())) else inside
+
+
 def tensors_in(value: Any) -> list[str]:
     """Names of the tensors in serialised arguments or results, in order."""
     found: list[Any] = []
