@@ -9,7 +9,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -129,13 +129,8 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
     import torch
 
     keep_torch_cache()
-    try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(module, tuple(inputs))
-    except Exception as error:  # the exporter raises many kinds of errors, and the module's own code may raise anything
-        raise UserError(
-            f"the network cannot be exported: {first_line(error)}", "It must export with torch.export at a static shape."
-        ) from error
+    with refusing("the network cannot be exported", "It must export with torch.export at a static shape."), quiet(), torch.no_grad():
+        return torch.export.export(module, tuple(inputs))
 
 
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -205,17 +200,21 @@ def refuse_operators(unknown: Iterable[str]) -> None:
 
 
 @contextmanager
-def importing(operator: str = "") -> Iterator[None]:
-    """Raises `UserError` for whatever goes wrong with an operator that Relax's importer supports, or with what is around operators."""
+def refusing(what: str, fix: str) -> Iterator[None]:
+    """Raises `UserError` for whatever goes wrong: frameworks, and a user's own code, raise errors of any kind."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # importers, and passes over what they import, raise errors of any kind
-        what, fix = f"the operator {operator}", "Express it with others, or leave that part out."
-        if not operator:
-            what, fix = "the network", "Set TVMMOBILE_DEBUG=1 and run it again to see where."
-        raise UserError(f"{what} cannot be imported into Relax: {first_line(error)}", fix) from error
+    except Exception as error:
+        raise UserError(f"{what}: {first_line(error)}", fix) from error
+
+
+def importing(operator: str = "") -> AbstractContextManager[None]:
+    """Refuse an operator that Relax's importer supports, or what is around operators, where anything goes wrong with it."""
+    if operator:
+        return refusing(f"the operator {operator} cannot be imported into Relax", "Express it with others, or leave that part out.")
+    return refusing("the network cannot be imported into Relax", "Set TVMMOBILE_DEBUG=1 and run it again to see where.")
 
 
 #: Held by the thread in which frameworks read a network: torch.export is not made for several, and `quiet` redirects the process's streams.

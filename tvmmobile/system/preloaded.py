@@ -17,7 +17,8 @@ from tvmmobile.system.streams import silenced
 _MODULES = (
     *("torch", "torch.export", "torch._dynamo", "torch._functorch.aot_autograd", "torch.export._trace", "networkx"),
     *("tvm.relax.frontend.torch", "tvm.s_tir.meta_schedule"),
-    *("tvmmobile.pipeline.build", "tvmmobile.networks.models.network", "tvmmobile.tuning.search.trial", "tvmmobile.pipeline.stages.timing"),
+    *("tvmmobile.pipeline.build", "tvmmobile.pipeline.prepared", "tvmmobile.pipeline.stages.timing", "tvmmobile.tuning.search.trial"),
+    *("tvmmobile.native.library", "tvmmobile.networks.models.network", "tvmmobile.networks.torch_trace"),
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tvmmobile.networks.frontend import ALONE, export_torch, first_line
+from tvmmobile.networks.frontend import ALONE, export_torch, refusing
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.python_file import check_module, examples_of
 from tvmmobile.system.errors import UserError
@@ -46,10 +46,8 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
     before = [(node, node.meta.pop("stack_trace", None)) for node in program.graph.nodes]
     content = io.BytesIO()
     try:
-        with ALONE:
+        with refusing(f"{name} cannot be saved", "It must be what torch.export.save takes."), ALONE:
             torch.export.save(program, content)
-    except Exception as error:  # it raises errors of any kind for unexpected arguments
-        raise UserError(f"{name} cannot be saved: {first_line(error)}", "It must be what torch.export.save takes.") from error
     finally:
         for node, trace in before:
             if trace is not None:

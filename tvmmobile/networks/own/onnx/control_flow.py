@@ -85,7 +85,9 @@ class ControlFlow:
         parts = [part.decode() for part in attributes[_PARTS].strings] if _PARTS in attributes else []
         lists = len(node.output) - len(states)
         if first >= (values[count].reshape(-1)[0] if count else math.inf) or not (values[condition].all() if condition else True):
-            stacked = [_joined(parts[place::lists], name, 0) for place, name in enumerate(node.output[len(states) :])]
+            stacked = [
+                helper.make_node("Concat", parts[place::lists], [name], axis=0) for place, name in enumerate(node.output[len(states) :])
+            ]
             return [*_named(states, node.output), *stacked] if first or not lists else None
         prefix = f"{node.output[0]}#{first}:"
         constants, body = _without_constants(attributes["body"].g, prefix)
@@ -131,10 +133,10 @@ class ControlFlow:
                 parts[place].append(f"{prefix}part{place}")
                 made += self._unsqueezed(result, axis, parts[place][-1])
         made += _named(states, node.output)
-        order = zip(
-            parts, node.output[len(states) :], numbers("scan_output_axes", lists), numbers("scan_output_directions", lists), strict=True
-        )
-        return [*constants, *made, *(_joined(found[::-1] if back else found, name, axis) for found, name, axis, back in order)]
+        axes, backwards = numbers("scan_output_axes", lists), numbers("scan_output_directions", lists)
+        for found, name, axis, back in zip(parts, node.output[len(states) :], axes, backwards, strict=True):
+            made.append(helper.make_node("Concat", found[::-1] if back else found, [name], axis=axis))
+        return [*constants, *made]
 
     def _unsqueezed(self, source: str, axis: int, name: str) -> list[Any]:
         """Return the nodes for a tensor with another dimension of one place."""
@@ -146,10 +148,6 @@ class ControlFlow:
 
 def _constant(name: str, value: Any) -> Any:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value), name))
-
-
-def _joined(parts: Sequence[str], name: str, axis: int) -> Any:
-    return helper.make_node("Concat", parts, [name], axis=axis)
 
 
 def _named(names: Sequence[str], outside: Sequence[str]) -> Iterator[Any]:

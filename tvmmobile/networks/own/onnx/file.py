@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -19,7 +18,7 @@ from onnx.inliner import inline_local_functions
 from tvm.tirx import IntImm
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, with_layouts
+from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, refusing, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx.constants import fold_constants, without_functions
@@ -60,7 +59,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     _fix_values(file, model.graph)
     digest.update(repr(file.values).encode() if file.values else b"")
     _check_dimensions(file, model.graph)
-    with _refusing_unsound(file):
+    with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         model = with_plain_outputs(in_float32(model, HALVES))
     return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
 
@@ -167,7 +166,7 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
     scales = None
-    with _refusing_unsound(file):
+    with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         onnx.checker.check_model(model)
         model = inline_local_functions(model) if model.functions else model
         model = with_initializers(file, model)
@@ -175,17 +174,6 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
             model, scales = without_integers(model)
         model, filled = with_greatest_extents(without_functions(fold_constants(model), known_operators()))
         return in_float32(model, DOUBLES), scales, filled
-
-
-@contextmanager
-def _refusing_unsound(file: OwnFile) -> Iterator[None]:
-    """Raises `UserError` for whatever goes wrong in ONNX's own functions."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # they raise errors of any kind
-        raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 
 
 def _fix_dimensions(file: OwnFile, graph: Any, wanted: Wanted) -> None:

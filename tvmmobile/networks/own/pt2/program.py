@@ -17,10 +17,10 @@ from tvmmobile.networks.frontend import (
     by_torch,
     count_macs,
     decomposed,
-    first_line,
     import_program,
     importing,
     quiet,
+    refusing,
     torch_judge,
     with_layouts,
 )
@@ -59,13 +59,10 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
 def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.export.ExportedProgram, Compute]:
     """The program in the content of a `.pt2`, with static shapes, and what runs it; raises `UserError` as `load_exported_program` does."""
     content = checked_archive(file, content, wanted, _FIX)
-    try:
-        with quiet():
-            register_operators()
-            program = load_pt2(io.BytesIO(content)).exported_programs["model"]
-            return program, by_torch(program.module(check_guards=False))
-    except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
-        raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
+    with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
+        register_operators()
+        program = load_pt2(io.BytesIO(content)).exported_programs["model"]
+        return program, by_torch(program.module(check_guards=False))
 
 
 def imported_program(
