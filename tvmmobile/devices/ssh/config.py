@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import paramiko
+
 from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
@@ -100,8 +102,6 @@ def route_to(destination: str, port: int | None) -> Route:
 
 
 def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
-    import paramiko
-
     given = ["Host *", *([f"User {user}"] if user else []), *([f"Port {port}"] if port is not None else [])]
     lines = [*given, *_config_lines(Path.home() / ".ssh" / "config", 0, "Host *"), *_config_lines(SYSTEM_CONFIG, 0, "Host *")]
     try:

@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import paramiko
+
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.ssh.process import execute, is_gone, lost, watched_session
 from tvmmobile.system.files import replacing
@@ -47,8 +49,6 @@ def pull(transport: Any, where: str, source: str, target: Path) -> None:
 
 
 def _store_by_sftp(transport: Any, where: str, stream: BinaryIO, size: int, mode: int, target: str) -> None:
-    import paramiko
-
     part = f"{target}.part"
     # If a signal's exception interrupted a packet, the server would take the next one for its rest.
     with deferred() as arrived, watched_session(transport, where, STALL_S) as (channel, watch):

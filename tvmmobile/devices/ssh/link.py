@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+import paramiko
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_REQUEST, MSG_CHANNEL_WINDOW_ADJUST
+
 from tvmmobile.devices.ssh.config import Route
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -70,8 +73,6 @@ def open_link(route: Route, deadline: float, key_types: Sequence[str]) -> Link:
     Raises:
         DeviceUnavailable: whatever the reason, in one sentence.
     """
-    import paramiko
-
     _silence_paramiko()
     if route.timeout_s is not None:
         deadline = min(deadline, time.monotonic() + route.timeout_s)
@@ -207,8 +208,6 @@ def _no_answer(route: Route, waited_s: float) -> DeviceUnavailable:
 
 
 def _broken_off(route: Route, failure: Exception | None, banner: str, said: str) -> DeviceUnavailable:
-    import paramiko
-
     if said:
         return DeviceUnavailable(
             f"{route.where} cannot be reached through its proxy: {said.rstrip('.')}.",
@@ -245,9 +244,6 @@ def new_transport(sock: socket.socket) -> Any:
     between, its reader's thread sends the close first, and the message follows it. OpenSSH takes that for a protocol error and ends the
     whole connection ("packet referred to nonexistent channel", channels.c), with everything else that runs over it.
     """
-    import paramiko
-    from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_REQUEST, MSG_CHANNEL_WINDOW_ADJUST
-
     of_open_channels = {MSG_CHANNEL_WINDOW_ADJUST, MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_REQUEST}
 
     class OrderedTransport(paramiko.Transport):  # type: ignore[misc]

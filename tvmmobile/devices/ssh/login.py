@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paramiko
+
 from tvmmobile.devices.ssh.config import Route
 from tvmmobile.devices.ssh.keys import fingerprint_of
 from tvmmobile.devices.ssh.link import Link, open_link
@@ -70,8 +72,6 @@ def _check_host_key(route: Route, expected: str, found: str) -> None:
 
 def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate], tried: _Tried, deadline: float, first: bool) -> bool:
     """Log the user in; returns `False` with the transport ended if candidates may be left."""
-    import paramiko
-
     if first:
         try:
             _limit(route, transport, deadline)
@@ -140,8 +140,6 @@ def _refused(route: Route, tried: _Tried) -> DeviceUnavailable:
 
 @contextlib.contextmanager
 def _agent_keys(route: Route) -> Iterator[list[Any]]:
-    import paramiko
-
     if not route.agent:
         yield []
         return
@@ -173,7 +171,6 @@ def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[
 
 
 def _load(path: Path, tried: _Tried) -> Any:
-    import paramiko
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import paramiko
+
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.ssh.forward import PACKET_BYTES, close_channel, send_all
 
@@ -65,8 +67,6 @@ class IdleWatch:
 @contextlib.contextmanager
 def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
     """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end; raises `LinkLost`."""
-    import paramiko
-
     try:
         channel = transport.open_session(timeout=idle_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
@@ -100,8 +100,6 @@ def execute(
         LinkLost: the connection is gone, or the program did not end in time.
         Exception: whatever `stdin` or `take` raised.
     """
-    import paramiko
-
     with watched_session(transport, where, timeout_s) as (channel, watch):
         moved = watch.again if idle else lambda: None
         errors: list[bytes] = []
@@ -147,8 +145,6 @@ class SshProcess:
     """
 
     def __init__(self, transport: Any, where: str, words: Sequence[str], timeout_s: float) -> None:
-        import paramiko
-
         self._transport, self._where, self._name = transport, where, words[0]
         self._reading = threading.Lock()
         self._received = b""

@@ -11,6 +11,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
+import paramiko
+
 from tvmmobile.devices.board.registered import SshAddress
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
 from tvmmobile.devices.ssh import files as ssh_files
@@ -84,8 +86,6 @@ class SshRemote:
         return self._forwards.listen(port)
 
     def reverse(self, port: int) -> int:
-        import paramiko
-
         def ask() -> int:
             there: int = self._transport.request_port_forward("127.0.0.1", 0, handler=self._forwards.take_channel)
             self._forwards.accept_reversed(there, port)
