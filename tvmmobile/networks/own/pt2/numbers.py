@@ -50,16 +50,21 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
         AttributeError, LookupError, TypeError, ValueError: it is no such program.
     """
     graph = program["graph_module"]["graph"]
-    makers = {name: node for node in graph["nodes"] for name in tensors_in(node.get("outputs"))}
-    items = [node for node in graph["nodes"] if node["target"] in ITEMS]
-    if not items:
-        return {}
-    folding = _Folding(makers, dict(_stored(program)), configs, read)
+    wanted = {node["inputs"][0]["arg"]["as_tensor"]["name"] for node in graph["nodes"] if node["target"] in ITEMS}
+    steps = []
+    for node in reversed(graph["nodes"]):
+        if node["target"] in _RUN and not wanted.isdisjoint(tensors_in(node["outputs"])):
+            steps.append(node)
+            wanted.update(tensors_in(node["inputs"]))
+    stored = ((name, _content(place, configs, read)) for name, place in _stored(program) if name in wanted)
+    known = {name: tensor for name, tensor in stored if tensor is not None}
+    for node in reversed(steps):
+        results, made = tensors_in(node["outputs"]), _run(node, known)
+        known.update(zip(results, made, strict=True) if len(results) == len(made) else ())
     found: dict[str, Fraction] = {}
-    for node in items:
-        symbol = _symbol(graph, node)
-        tensor = folding.tensor(node["inputs"][0]["arg"]["as_tensor"]["name"])
-        if symbol and tensor is not None and tensor.numel() == 1 and math.isfinite(number := tensor.item()):
+    for node in graph["nodes"]:
+        tensor = known.get(node["inputs"][0]["arg"]["as_tensor"]["name"]) if node["target"] in ITEMS else None
+        if tensor is not None and tensor.numel() == 1 and (symbol := _symbol(graph, node)) and math.isfinite(number := tensor.item()):
             found[symbol] = Fraction(number)
     return found
 
@@ -81,76 +86,44 @@ def _stored(program: Any) -> Iterator[tuple[str, str]]:
                 yield str(spec[kind]["arg"]["name"]), str(spec[kind][named])
 
 
-class _Folding:
-    """Tensors of a graph that are known without its input."""
+def _run(node: Any, known: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The results of an operator on known tensors; none where an operand is not known, large, or of a kind that it does not take."""
+    operands = tensors_in(node["inputs"])
+    if not known.keys() >= set(operands) or math.prod(known[operand].numel() for operand in operands) > _MOST_TOGETHER:
+        return []
+    packet, overload = node["target"].removeprefix(_PREFIX).split(".")
+    positional = [_argument(given["arg"], known) for given in node["inputs"] if given.get("kind") != 2]
+    named = {str(given["name"]): _argument(given["arg"], known) for given in node["inputs"] if given.get("kind") == 2}
+    try:
+        made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
+    except _REFUSALS:  # it says why later
+        return []
+    return list(made) if isinstance(made, list | tuple) else [made]
 
-    def __init__(
-        self, makers: Mapping[str, Any], stored: Mapping[str, str], configs: Mapping[str, Any], read: Callable[[str], bytes]
-    ) -> None:
-        self.makers, self.stored, self.configs, self.read = makers, stored, configs, read
-        self.known: dict[str, torch.Tensor | None] = {}
 
-    def tensor(self, name: str) -> torch.Tensor | None:
-        """A tensor; `None` if it depends on the input, is large, or comes from an operator that is not run here."""
-        waiting = [name]
-        while waiting:
-            last = waiting[-1]
-            node = self.makers.get(last) if last not in self.known else None
-            operands = tensors_in(node["inputs"]) if node is not None and node["target"] in _RUN else []
-            needed = [one for one in operands if one not in self.known]
-            if any(one in waiting for one in needed):
-                raise ValueError("an operator reads its own result")
-            waiting += needed
-            if not needed:
-                waiting.pop()
-                if last not in self.known:
-                    self._compute(last, node)
-        return self.known[name]
-
-    def _compute(self, name: str, node: Any) -> None:
-        if node is None:
-            self.known[name] = self._read(self.stored[name]) if name in self.stored else None
-            return
-        results = tensors_in(node["outputs"])
-        made = self._run(node) if node["target"] in _RUN else None
-        self.known.update(zip(results, made if made is not None and len(made) == len(results) else [None] * len(results), strict=True))
-
-    def _run(self, node: Any) -> list[torch.Tensor] | None:
-        operands = [self.known[operand] for operand in tensors_in(node["inputs"])]
-        if any(operand is None for operand in operands):
-            return None
-        if math.prod(operand.numel() for operand in operands if operand is not None) > _MOST_TOGETHER:
-            return None
-        packet, overload = node["target"].removeprefix(_PREFIX).split(".")
-        positional = [self._argument(given["arg"]) for given in node["inputs"] if given.get("kind") != 2]
-        named = {str(given["name"]): self._argument(given["arg"]) for given in node["inputs"] if given.get("kind") == 2}
-        try:
-            made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
-        except _REFUSALS:  # it says why later
-            return None
-        return list(made) if isinstance(made, list | tuple) else [made]
-
-    def _argument(self, given: Any) -> Any:
-        ((kind, value),) = given.items()
-        if kind == "as_tensor":
-            return self.known[value["name"]]
-        if kind == "as_scalar_type":
-            return _SERIALIZE_TO_TORCH_DTYPE[value]
-        if kind in ("as_int", "as_float", "as_bool", "as_ints"):
-            return value
-        if kind in ("as_none", "as_device", "as_memory_format", "as_layout"):
-            return None
-        raise ValueError(f"an argument {kind}")
-
-    def _read(self, name: str) -> torch.Tensor | None:
-        for folder, config in self.configs.items():
-            if name not in config:
-                continue
-            meta, place = config[name]["tensor_meta"], str(config[name]["path_name"])
-            sizes, strides = ([int(extent["as_int"]) for extent in meta[part]] for part in ("sizes", "strides"))
-            if not _FILE.fullmatch(place) or math.prod(sizes) > _MOST_ELEMENTS:
-                return None
-            content = bytearray(self.read(folder + place))
-            numbers = torch.frombuffer(content, dtype=_SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]])
-            return numbers.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+def _argument(given: Any, known: Mapping[str, torch.Tensor]) -> Any:
+    ((kind, value),) = given.items()
+    if kind == "as_tensor":
+        return known[value["name"]]
+    if kind == "as_scalar_type":
+        return _SERIALIZE_TO_TORCH_DTYPE[value]
+    if kind in ("as_int", "as_float", "as_bool", "as_ints"):
+        return value
+    if kind in ("as_none", "as_device", "as_memory_format", "as_layout"):
         return None
+    raise ValueError(f"an argument {kind}")
+
+
+def _content(name: str, configs: Mapping[str, Any], read: Callable[[str], bytes]) -> torch.Tensor | None:
+    """A stored tensor; `None` for a large one."""
+    for folder, config in configs.items():
+        if name not in config:
+            continue
+        meta, place = config[name]["tensor_meta"], str(config[name]["path_name"])
+        sizes, strides = ([int(extent["as_int"]) for extent in meta[part]] for part in ("sizes", "strides"))
+        if not _FILE.fullmatch(place) or math.prod(sizes) > _MOST_ELEMENTS:
+            return None
+        content = bytearray(read(folder + place))
+        numbers = torch.frombuffer(content, dtype=_SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]])
+        return numbers.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+    return None
