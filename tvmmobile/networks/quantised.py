@@ -77,9 +77,7 @@ class WeightScales:
         """
         largest = np.abs(values).max(initial=0.0)
         scales = np.unique(list(self.scales.values()))
-        scales = scales[(scales > 0) & (np.abs(largest / scales - np.rint(largest / scales)) <= _OFF) & (largest / scales < _MOST)]
-        steps = values.reshape(1, -1) / scales.reshape(-1, 1)
-        fitting = scales[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
+        fitting = _dividing(values, _dividing(largest, scales[(scales > 0) & (largest / scales < _MOST)]))
         return float(fitting[-1]) if fitting.size else None
 
 
@@ -93,9 +91,15 @@ def _common_step(values: Array) -> float | None:
         return None
     candidates = largest / np.arange(1, _MOST // 2 + 1)
     for some in (values[:_FEW], values):  # few of real numbers rule out all candidates
-        steps = some.reshape(1, -1) / candidates.reshape(-1, 1)
-        candidates = candidates[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
+        candidates = _dividing(some, candidates)
     return float(candidates[0]) if candidates.size else None
+
+
+def _dividing(values: Array, scales: Array) -> Array:
+    """The scales of which all values are multiples."""
+    steps = values.reshape(1, -1) / scales.reshape(-1, 1)
+    found: Array = scales[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
+    return found
 
 
 def _key(values: Array) -> bytes:

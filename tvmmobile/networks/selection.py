@@ -32,7 +32,7 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
 
             def before(one: Any, other: Any) -> Any:
                 first, second = keys[row * size + one], keys[row * size + other]
-                return _either(first > second if descending else first < second, _both(first == second, one < other))
+                return tirx.any(first > second if descending else first < second, tirx.all(first == second, one < other))
 
             with T.serial(0, size) as place:
                 heap.items[place] = place
@@ -130,7 +130,7 @@ def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> None:
             return score[start + box]
 
         def before(one: Any, other: Any) -> Any:
-            return _either(score_of(one) > score_of(other), _both(score_of(one) == score_of(other), one < other))
+            return tirx.any(score_of(one) > score_of(other), tirx.all(score_of(one) == score_of(other), one < other))
 
         first[0] = found[0]
         heap.size[0] = T.int32(0)
@@ -141,11 +141,11 @@ def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> None:
                 heap.size[0] = heap.size[0] + 1
         heap.make(before)
         limit = T.min(T.Cast("int64", count), number(options.most, "int64"))
-        with T.While(_both(heap.size[0] > 0, T.Cast("int64", found[0] - first[0]) < limit)):
+        with T.While(tirx.all(heap.size[0] > 0, T.Cast("int64", found[0] - first[0]) < limit)):
             kept[0] = T.int32(1)
             which[0] = first[0]
             overlaps.begin(image * count + heap.items[0])
-            with T.While(_both(which[0] < found[0], kept[0] == 1)):
+            with T.While(tirx.all(which[0] < found[0], kept[0] == 1)):
                 overlaps.compare(image * count + T.Cast("int32", row[which[0] * 3 + 2]))
                 with T.If(overlaps.share[0] > number(options.overlap, "float32")), T.Then():
                     kept[0] = T.int32(0)
@@ -228,8 +228,8 @@ class _Overlap:
         high = [T.min(one[axis][0], other[axis][0]) for axis in (2, 3)]
         self.share[0] = zero
         self._common[0] = (high[0] - low[0]) * (high[1] - low[1])
-        areas = _both(one[4][0] > zero, other[4][0] > zero)
-        inside = _both(_both(high[0] > low[0], high[1] > low[1]), _both(self._common[0] > zero, areas))
+        areas = tirx.all(one[4][0] > zero, other[4][0] > zero)
+        inside = tirx.all(tirx.all(high[0] > low[0], high[1] > low[1]), tirx.all(self._common[0] > zero, areas))
         with T.If(inside), T.Then():
             self.share[0] = self._common[0] / (one[4][0] + other[4][0] - self._common[0])
 
@@ -270,11 +270,3 @@ def _memory(count: int, kind: str) -> Any:
     small = 4 * count <= _STACK_BYTES
     on_stack: dict[str, Any] = {"scope": "local", "annotations": {"disable_lower_builtin": True}} if small else {}
     return T.buffer_proxy(T.alloc_buffer((count,), kind, **on_stack))
-
-
-def _both(one: Any, other: Any) -> Any:
-    return tirx.all(one, other)
-
-
-def _either(one: Any, other: Any) -> Any:
-    return tirx.any(one, other)
