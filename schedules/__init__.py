@@ -29,6 +29,7 @@ from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.fused.chain import Chain
 from tvmmobile.schedules.fused.integer_separable import LongSeparable
 from tvmmobile.schedules.fused.separable import Separable
+from tvmmobile.schedules.fused.stages import Stages
 from tvmmobile.schedules.integers.depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integers.gate import IntegerGate
 from tvmmobile.schedules.integers.image import DotImage, LongImage
@@ -76,10 +77,13 @@ INTEGER_TEMPLATES: tuple[Template, ...] = (
     IntegerPool(),
     IntegerGate(),
 )
+#: Templates for opaque layers, whose functions they schedule.
+OPAQUE_TEMPLATES: tuple[Template, ...] = (Stages(),)
 _registered: list[Template] = []
 
 __all__ = [
     "INTEGER_TEMPLATES",
+    "OPAQUE_TEMPLATES",
     "TEMPLATES",
     "KnobSchedule",
     "Knobs",
@@ -100,7 +104,7 @@ def register(template: Template) -> None:
 
 def all_templates() -> Iterator[Template]:
     """Yield every template, those of this process first."""
-    yield from (*_registered, *TEMPLATES, *INTEGER_TEMPLATES)
+    yield from (*_registered, *TEMPLATES, *INTEGER_TEMPLATES, *OPAQUE_TEMPLATES)
 
 
 def templates_for(task: Task) -> list[Template]:

@@ -98,8 +98,10 @@ class Template(ABC):
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
         return _space_of(self, task, task.machine) if task.needs <= self.handles | steps else None
 
-    def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
-        """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs."""
+    def emit(self, task: Task, knobs: Knobs, source: PrimFunc | None = None) -> PrimFunc:
+        """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs. An opaque layer's `source` is
+        its unscheduled function.
+        """
         self._check(task, knobs)
         return self._emit(task, knobs)
 

@@ -111,10 +111,10 @@ def kernels_of(network: Network, choice: int = 0, threads: int = 1, precision: P
             schedule = choose(task, node.function, database, HOST).schedule
         else:
             space = template.space(task)
-            assert space is not None and node.parameters is not None
+            assert space is not None
             schedule = list(space)[choice % len(space)]
             assert isinstance(schedule, KnobSchedule)
-            constants = template.pack(task, schedule.values, (node.parameters,))
+            constants = template.pack(task, schedule.values, (node.parameters,) if node.parameters else ())
         if task not in functions:  # a library has each kernel once
             functions[task] = kernel_function(task, schedule, node.function)
         kernels.append(Lowered(index, index, task, functions[task], tuple(constants)))

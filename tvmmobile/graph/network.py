@@ -15,6 +15,7 @@ from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.passes.canonical_names import block_names
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, view_of, viewed
+from tvmmobile.graph.stages import stages_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
 
@@ -261,4 +262,4 @@ def _opaque(name: str, function: Any) -> Opaque:
     hashed = tvm_ffi.structural_hash(function.without_attr("global_symbol"))
     digest = hashlib.sha256(" ".join([str(hashed), *block_names(function)]).encode()).hexdigest()[:12]
     operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers repeated names
-    return Opaque(operator, digest, shapes[:-1], shapes[-1])
+    return Opaque(operator, digest, shapes[:-1], shapes[-1], stages_of(function) is not None)

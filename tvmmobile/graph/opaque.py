@@ -25,7 +25,7 @@ def multiply_adds(operator: str, function: Any) -> int:
     found: list[int] = []
 
     def count(block: Any) -> None:
-        if block.init is not None and _adds_product(block.body):
+        if block.init is not None and is_product(block.body):
             found.append(math.prod(int(variable.dom.extent) for variable in block.iter_vars))
 
     if _COUNTED.search(operator):
@@ -33,7 +33,7 @@ def multiply_adds(operator: str, function: Any) -> int:
     return sum(found)
 
 
-def _adds_product(statement: Any) -> bool:
+def is_product(statement: Any) -> bool:
     """Return whether a statement adds a product of floats to what it stores."""
     from tvm import tirx
     from tvm_ffi import structural_walk

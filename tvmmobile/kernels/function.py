@@ -19,7 +19,7 @@ def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
     template = template_named(schedule.template, schedule.version)
     if template is None or template.space(task) is None:
         raise UserError(f"no template {schedule.template}@{schedule.version} takes {task.name}.", "Tune it again with this version.")
-    return template.emit(task, schedule.values)
+    return template.emit(task, schedule.values, source)
 
 
 def packed_constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters, ...]) -> list[Array]:

@@ -74,7 +74,9 @@ class PlannedVariant:
         found: dict[int, dict[str, float]] = {}
         for step in self.steps:
             schedule = self.choices[step.task].schedule
-            if step.task.precision.is_integer and not isinstance(schedule, TraceSchedule):
+            opaque = self.network.nodes[step.first].function is not None
+            if step.task.precision.is_integer and not opaque:
+                assert not isinstance(schedule, TraceSchedule)
                 template = template_named(schedule.template, schedule.version)
                 assert template is not None
                 shares = template.shortcuts(step.task, schedule.values, parameters_of(self.network, step))
@@ -126,7 +128,7 @@ def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, C
         node = network.nodes[step.first]
         if step.task not in functions:
             functions[step.task] = kernel_function(step.task, schedule, node.function)
-        constants = () if isinstance(schedule, TraceSchedule) else packed_constants(step.task, schedule, parameters_of(network, step))
+        constants = () if node.function is not None else packed_constants(step.task, schedule, parameters_of(network, step))
         kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
     return lower(network, tuple(kernels), observed)
 

@@ -1,29 +1,32 @@
-"""Operators that no template describes."""
+"""Operators of no other kind of layer."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.needs import SHAPE
 
 
 @dataclass(frozen=True)
 class Opaque(Layer):
-    """Operators that no template describes, fused into one TIR function by Relax.
+    """Operators of no other kind of layer, fused into one TIR function by Relax.
 
     Attributes:
         operator: name of the fused operators, e.g. `mean`.
         fingerprint: hash of the function's structure and of its blocks' names, 12 hexadecimal digits: a trace fits what it agrees with.
         input_shapes: shapes of the arguments, constants included.
         result_shape: shape of the one result.
+        staged: the function consists of stages, see `graph.stages`.
     """
 
     operator: str
     fingerprint: str
     input_shapes: tuple[tuple[int, ...], ...]
     result_shape: tuple[int, ...]
+    staged: bool = field(default=False, compare=False, metadata=SHAPE)
     kind: ClassVar[str] = "other"
 
     @property
