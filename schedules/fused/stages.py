@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvmmobile.graph.expressions import shape_of
@@ -19,6 +20,10 @@ from tvmmobile.schedules.template import Template, layer_of
 
 #: Values of the variables of loops.
 Places = dict[Any, Expr]
+#: Marks a buffer that LLVM keeps in registers, as `Kernel.accumulators`.
+_REGISTERS = {"disable_lower_builtin": True}
+#: Lanes of vectors that are turned in squares: a square of more does not fit the registers.
+MOST_TURNED = 8
 #: Fewer elements are not worth a thread.
 LEAST_SHARED = 8192
 
@@ -140,7 +145,12 @@ class _Box:
     def emit(self) -> None:
         """All loops."""
         *outer, inner = self.axes or [self._axis(1)]
-        if not self.stage.join:
+        columns = None if self.stage.join else self._columns_of_tiles(inner, outer)
+        if columns:
+            others = [axis for axis in outer if axis is not columns]
+            with self._nest(others, self.threads) as at:
+                self._across(columns, 1 if others else self.threads, lambda *part: self._tiles(inner, columns, at, *part))
+        elif not self.stage.join:
             with self._nest(outer, self.threads) as at:
                 self._across(inner, 1 if outer else self.threads, lambda *part: self._elements(inner, at, *part))
         elif self._lanes(inner) > 1 and self._is_dense(inner):
@@ -156,6 +166,48 @@ class _Box:
             with self._lane(lanes) as lane:
                 here = {**at, axis.variable: start + number * lanes + lane}
                 self.T.buffer_store(self.output, replaced(self.value, here), [replaced(self.target, here)])
+
+    def _columns_of_tiles(self, rows: _Axis, outer: Sequence[_Axis]) -> _Axis | None:
+        """Find an axis along which numbers lie together that lie apart along the innermost one."""
+        lanes = self._lanes(rows)
+        if not 1 < lanes <= MOST_TURNED:
+            return None
+        return next((axis for axis in outer if self._lanes(axis) == lanes and self._turned(rows, axis)), None)
+
+    def _turned(self, rows: _Axis, columns: _Axis) -> list[Any]:
+        """Loads that are vectors along an axis, but not along the innermost one."""
+        both = zip(loads_of(self.value), self._steps(rows)[1:], self._steps(columns)[1:], strict=True)
+        return [load for load, apart, together in both if apart not in (0, 1) and together == 1]
+
+    def _tiles(self, rows: _Axis, columns: _Axis, at: Places, first: Expr, count: int, width: int) -> None:
+        """Compute a few columns in squares, and element by element at the edges."""
+        for left in (first + vector * width for vector in range(count)):
+
+            def part(start: Expr, number: int, height: int, left: Expr = left) -> None:
+                if height == width > 1:
+                    for group in range(number):
+                        self._square(rows, columns, {**at, rows.variable: start + group * height, columns.variable: left}, width)
+                    return
+                for column in range(width):
+                    self._elements(rows, {**at, columns.variable: left + column}, start, number, height)
+
+            self._across(rows, 1, part)
+
+    def _square(self, rows: _Axis, columns: _Axis, at: Places, lanes: int) -> None:
+        """Compute a square, some of whose loads are vectors along its columns; `at` is its corner."""
+        held = []
+        for load in self._turned(rows, columns):
+            corners = ({**at, rows.variable: at[rows.variable] + row} for row in range(lanes))
+            vectors = [load.source[self.T.Ramp(replaced(load.indices[0], corner), 1, lanes)] for corner in corners]
+            held.append((load, self.T.alloc_buffer((lanes * lanes,), _kind(load), scope="local", annotations=_REGISTERS)))
+            for column, vector in enumerate(_transposed(vectors, self.T.Shuffle)):
+                self.T.buffer_store(held[-1][1], vector, [self.T.Ramp(self.number(column * lanes), 1, lanes)])
+        for column in range(lanes):
+            with self._lane(lanes) as lane:
+                here = {**at, rows.variable: at[rows.variable] + lane, columns.variable: at[columns.variable] + column}
+                places = [(load, buffer[column * lanes + lane]) for load, buffer in held]
+                value = mapped_loads(self.value, partial(_instead, places))
+                self.T.buffer_store(self.output, replaced(value, here), [replaced(self.target, here)])
 
     def _columns(self, axis: _Axis, at: Places, start: Expr, count: int, lanes: int) -> None:
         """Compute vectors of neighbouring results."""
@@ -191,7 +243,7 @@ class _Box:
     def _begun(self, count: int, lanes: int) -> Buffer:
         """Registers with what the join begins with; of further elements that are joined with these, the neutral one."""
         kind, first = _kind(self.value), self.stage.first
-        results = self.T.alloc_buffer((count * lanes,), kind, scope="local", annotations={"disable_lower_builtin": True})
+        results = self.T.alloc_buffer((count * lanes,), kind, scope="local", annotations=_REGISTERS)
         for number in range(count):
             with self._lane(lanes) as lane:
                 self.T.buffer_store(results, first, [number * lanes + lane])
@@ -308,6 +360,21 @@ def _in_root(function: Any) -> Any:
     from tvm import s_tir, tirx
 
     return function.with_body(s_tir.SBlockRealize([], tirx.const(True), s_tir.SBlock([], [], [], "root", function.body)))
+
+
+def _transposed(vectors: Sequence[Expr], shuffle: Callable[..., Expr]) -> list[Expr]:
+    """The columns of a square of rows, whose number is a power of two: as often as two halve it, the lanes of its halves in turn."""
+    lanes, half = len(vectors), len(vectors) // 2
+    low, high = ([place for lane in range(first, first + half) for place in (lane, lane + lanes)] for first in (0, half))
+    for _ in range(lanes.bit_length() - 1):
+        pairs = zip(vectors[:half], vectors[half:], strict=True)
+        vectors = [shuffle([*pair], order) for pair in pairs for order in (low, high)]
+    return [*vectors]
+
+
+def _instead(places: Sequence[tuple[Any, Expr]], load: Any) -> Expr:
+    """The expression in place of a load, if there is one."""
+    return next((other for old, other in places if old.same_as(load)), load)
 
 
 def _divisions(value: Expr) -> int:
