@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,28 +110,47 @@ class _Function:
             # A stage reads what the ones before it wrote, perhaps in another thread's part.
             threads = self.task.threads if len(stages) == 1 else 1
             for stage in stages:
-                for box in boxes_of(stage):
-                    _Box(self, stage, box, threads).emit()
+                self._compute(stage, threads)
         return _in_root(self._builder.get())
+
+    def _compute(self, stage: Stage, threads: int) -> None:
+        """Emit the boxes of a stage, inside the loops over outer dimensions that none of them cuts."""
+        boxes = list(boxes_of(stage))
+        uncut = next((place for place, spans in enumerate(zip(*boxes, strict=True)) if len({*spans}) > 1), 0)
+        threads = threads if math.prod(extent for _, extent in (*stage.places, *stage.over)) >= LEAST_SHARED else 1
+        number = getattr(self.T, stage.index_type)
+        with ExitStack() as loops:
+            given: dict[Any, _Axis] = {}
+            for variable, extent in stage.places[:uncut]:
+                place = loops.enter_context(_loop(self.T, number, extent, threads))
+                given[variable], threads = _Axis(place, extent), 1 if extent > 1 else threads
+            for box in boxes:
+                _Box(self, stage, box, given, threads).emit()
 
     def _keep(self, old: Any, flat: Buffer) -> None:
         self.buffers |= {old: flat, flat: flat}
 
 
 class _Box:
-    """The loops over a box of a stage's tensor."""
+    """The loops over a box of a stage's tensor.
 
-    def __init__(self, function: _Function, stage: Stage, box: tuple[Span, ...], threads: int) -> None:
+    Args:
+        given: the values of variables that outer loops have.
+    """
+
+    def __init__(self, function: _Function, stage: Stage, box: tuple[Span, ...], given: Mapping[Any, _Axis], threads: int) -> None:
         from tvm.sym.analyzer import Analyzer
 
-        self.T, self.function, self.stage, self.analyzer = function.T, function, stage, Analyzer()
+        self.T, self.function, self.stage, self.threads, self.analyzer = function.T, function, stage, threads, Analyzer()
         self.output, self.number = function.buffers[stage.buffer], getattr(self.T, stage.index_type)
         at: dict[Any, Expr] = {}
         axes: tuple[list[_Axis], list[_Axis]] = ([], [])
         spans = (*box, *((0, extent) for _, extent in stage.over))
         for (old, _), (first, extent) in zip((*stage.places, *stage.over), spans, strict=True):
-            at[old] = self.number(first)
-            if extent > 1:
+            at[old] = given[old].variable if old in given else self.number(first)
+            if old in given:
+                self._bind(given[old])
+            elif extent > 1:
                 axis = self._axis(extent)
                 axes[len(at) > len(stage.places)].append(axis)
                 at[old] = at[old] + axis.variable
@@ -139,8 +158,6 @@ class _Box:
         self.value = self._flat(replaced(stage.value, at))
         self.target = self._place(stage.buffer, [at[old] for old, _ in stage.places])
         self.axes, self.over = map(self._joined, axes)
-        elements = math.prod(axis.extent for axis in (*self.axes, *self.over))
-        self.threads = threads if elements >= LEAST_SHARED else 1
 
     def emit(self) -> None:
         """All loops."""
@@ -275,16 +292,8 @@ class _Box:
         with self._loop(first.extent, threads) as place, self._nest(others) as at:
             yield {first.variable: place, **at}
 
-    @contextmanager
-    def _loop(self, count: int, threads: int = 1) -> Iterator[Expr]:
-        if count == 1:
-            yield self.number(0)
-        elif threads == 1:
-            with self.T.serial(self.number(0), self.number(count)) as index:
-                yield index
-        else:
-            with self.T.parallel(self.number(0), self.number(threads)) as thread, self.T.serial(*share(thread, threads, count)) as index:
-                yield index
+    def _loop(self, count: int, threads: int = 1) -> AbstractContextManager[Expr]:
+        return _loop(self.T, self.number, count, threads)
 
     @contextmanager
     def _lane(self, lanes: int) -> Iterator[Expr]:
@@ -295,11 +304,18 @@ class _Box:
             yield lane
 
     def _axis(self, extent: int) -> _Axis:
-        from tvm import ir, tirx
+        from tvm import tirx
 
         axis = _Axis(tirx.Var("place", self.stage.index_type), extent)
-        self.analyzer.bind(axis.variable, ir.Range.from_min_extent(self.number(0), self.number(extent)))
+        self._bind(axis)
         return axis
+
+    def _bind(self, axis: _Axis) -> None:
+        """Tell the analyser of an axis."""
+        from tvm import ir, tirx
+
+        if isinstance(axis.variable, tirx.Var):
+            self.analyzer.bind(axis.variable, ir.Range.from_min_extent(self.number(0), self.number(axis.extent)))
 
     def _flat(self, value: Expr) -> Expr:
         """An expression with loads from flat buffers."""
@@ -353,6 +369,19 @@ class _Box:
         places = (self.target, *(load.indices[0] for load in loads_of(self.value)))
         steps = (self.analyzer.simplify(replaced(place, at) - place) for place in places)
         return [int(step) if isinstance(step, tirx.IntImm) else None for step in steps]
+
+
+@contextmanager
+def _loop(T: Any, number: Callable[[int], Expr], count: int, threads: int) -> Iterator[Expr]:  # noqa: N803
+    """A loop, which threads share, unless it would run once; yields the iteration's number."""
+    if count == 1:
+        yield number(0)
+    elif threads == 1:
+        with T.serial(number(0), number(count)) as index:
+            yield index
+    else:
+        with T.parallel(number(0), number(threads)) as thread, T.serial(*share(thread, threads, count)) as index:
+            yield index
 
 
 def _in_root(function: Any) -> Any:
