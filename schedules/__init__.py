@@ -34,6 +34,7 @@ from tvmmobile.schedules.integers.depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integers.gate import IntegerGate
 from tvmmobile.schedules.integers.image import DotImage, LongImage
 from tvmmobile.schedules.integers.long import LongProduct
+from tvmmobile.schedules.integers.pair_window import PairWindow
 from tvmmobile.schedules.integers.pairs import PairProduct
 from tvmmobile.schedules.integers.pool import IntegerPool
 from tvmmobile.schedules.integers.product import DotProduct
@@ -64,6 +65,7 @@ TEMPLATES: tuple[Template, ...] = (
 )
 #: Templates for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (
+    PairWindow(),
     PairProduct(),
     DotProduct(),
     LongProduct(),

@@ -276,6 +276,11 @@ class IntegerKernel(Kernel):
         return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", short) for short in shorts), lanes=8)
 
 
+def bytes_of(sums: Sequence[Any]) -> int:
+    """Bytes of the vector that up to four vectors of sums become."""
+    return VECTOR if len(sums) > 2 else EIGHT
+
+
 def _even(vectors: Sequence[Expr]) -> Sequence[Expr]:
     """The vectors, the last one twice if they are odd in number."""
     return [*vectors, vectors[-1]] if len(vectors) % 2 else vectors
@@ -342,6 +347,16 @@ class IntegerEnds:
 
     def _store(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> None:
         """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
+        stored, first = self._narrowed(sums, channel, count), 0
+        for number, (_, target, place) in enumerate(sums):
+            if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
+                continue
+            begin = sums[first][2]
+            self._store_lanes(stored, bytes_of(sums), first, number + 1 - first, target + LANES * begin, count - LANES * begin)
+            first = number + 1
+
+    def _narrowed(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> Expr:
+        """Up to four vectors of sums as bytes in one vector, with `_store`'s arguments."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         scaled = []
         for value, target, place in sums:
@@ -359,17 +374,10 @@ class IntegerEnds:
             narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
         else:  # of `_OFFSET`, the low half is the zero point's
             narrowed = kernel.shortened(scaled, self.number(_OFFSET, 2 * LANES, "int16") if self.layer.integers.addend else None)
-        lanes = 16 if len(sums) > 2 else 8
         if self.layer.integers.bounded:
-            narrowed = T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8"))
-        stored = T.bind(narrowed)
-        first = 0
-        for number, (_, target, place) in enumerate(sums):
-            if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
-                continue
-            begin = sums[first][2]
-            self._store_lanes(stored, lanes, first, number + 1 - first, target + LANES * begin, count - LANES * begin)
-            first = number + 1
+            low, high = (self.number(place, bytes_of(sums), "int8") for place in (_LOW, _HIGH))
+            narrowed = T.min(T.max(narrowed, low), high)
+        return T.bind(narrowed)
 
     def _rounder(self) -> Expr:
         """The number that rounds another one when added to it: with the zero point, unless that is in `_OFFSET`."""
@@ -435,7 +443,7 @@ class IntegerEnds:
         if count < LANES * size:
             for lane in range(count):
                 T.buffer_store(output, T.Shuffle([stored], [LANES * first + lane]), [target + lane])
-        elif size == 1:
+        elif size == 1 and lanes > LANES:
             word = T.Shuffle([kernel.as_type(f"int32x{lanes // LANES}", stored)], [first])
             T.buffer_store(output, kernel.as_type("int8x4", word), [T.Ramp(target, 1, LANES)])
         else:

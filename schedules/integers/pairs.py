@@ -1,15 +1,23 @@
-"""Matrix products of integers with `SMMLA`: two pixels times two channels, over eight input channels at a time."""
+"""Matrix products of integers with `SMMLA`: two pixels times two channels, over eight input channels at a time.
+
+A vector of sums stays as `SMMLA` has it until it is narrowed to bytes: then one permutation of pairs of bytes separates the pixels of eight
+vectors, where sums would take eight of them. So constants of channels are stored twice, once for each of two pixels.
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tvmmobile.graph.layers import Conv2d
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds
+from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, constant_shapes, has_steps
 from tvmmobile.schedules.integers.product import IntegerProduct, IntegerTile
 from tvmmobile.schedules.space import Knobs
 
@@ -17,6 +25,76 @@ from tvmmobile.schedules.space import Knobs
 GROUP = 8
 _VECTOR = 2 * GROUP
 _LOW, _HIGH = ([*range(first, first + GROUP), *range(first + _VECTOR, first + _VECTOR + GROUP)] for first in (0, GROUP))
+#: Constants of channels that are stored for two pixels, and those of them that instructions overwrite.
+_TWICE, _OVERWRITTEN = ("bias", "multiplier", "origin", "addend"), ("bias", "origin", "addend")
+_RELOAD = "tvmmobile_reload"
+_RELOADED = f"""define internal <4 x i32> @{_RELOAD}(ptr %place) alwaysinline nounwind {{
+%value = load volatile <4 x i32>, ptr %place, align 16
+ret <4 x i32> %value
+}}
+"""
+
+
+def ends_in_pairs(layer: Layer) -> bool:
+    """Return whether the sums of two pixels are scaled and narrowed together: not those written as floats, nor those with further steps."""
+    return not (layer.writes or has_steps(layer))
+
+
+def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
+    """What `pack_constants` returns, with what channels have twice, for two channels at a time, where sums stay in pairs."""
+    if not ends_in_pairs(layer):
+        return list(constants)
+    named = zip(constant_shapes(layer), constants, strict=True)
+    return [np.tile(one.reshape(-1, 1, 2), (1, 2, 1)).ravel() if name in _TWICE else one for name, one in named]
+
+
+class PairKernel(IntegerKernel):
+    """A kernel whose constants are `doubled`, and loaded into a register again wherever an instruction overwrites them: LLVM would keep
+    them and copy, and a copy takes a slot of the pipelines that multiply.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._twice = _TWICE if ends_in_pairs(task.region[-1]) else ()
+        self._overwritten: list[Buffer] = []
+
+    @contextmanager
+    def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
+        """Open the function."""
+        sizes = {name: (2 * shape[0],) if name in self._twice else shape for name, shape in shapes.items()}
+        with super().named_body(**sizes) as buffers:
+            self._overwritten = [buffers[name] for name in _OVERWRITTEN if name in self._twice and name in buffers]
+            yield buffers
+
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
+        """Consecutive elements."""
+        if not any(buffer.same_as(other) for other in self._overwritten):
+            return super().load(buffer, index, lanes)
+        self._imported[_RELOAD] = _RELOADED
+        return self.as_type(f"{buffer.dtype}x4", self.T.call_extern("int32x4", _RELOAD, buffer.access_ptr("r", offset=index)))
+
+
+@dataclass(frozen=True)
+class PairEnds(IntegerEnds):
+    """The ends of sums of which a vector has two pixels' of two channels."""
+
+    def begin_pair(self, channel: Expr) -> Expr:
+        """The start of two channels' sums, for two pixels."""
+        return self.begin(2 * channel)
+
+    def store_pair(self, sums: Sequence[Expr], targets: Sequence[Expr], channel: Expr, count: int) -> None:
+        """Store vectors of complete sums, from a channel on, of which `count` exist: where the first pixel's are stored, and the other's if
+        there is one.
+        """
+        kernel = self.kernel
+        cuts = [(size, start + size * part) for size, parts, start in parts_of(len(sums), 8, 4, 2) for part in range(parts)]
+        for size, first in cuts:
+            some = [(sums[place], None, place) for place in range(first, first + size)]
+            narrowed = [self._narrowed(some[part : part + 4], 2 * channel, count) for part in range(0, size, 4)]
+            words = [kernel.as_type(f"int16x{min(size, 4) * 2}", one) for one in narrowed]
+            for pixel, target in enumerate(targets):
+                stored = kernel.as_type(f"int8x{2 * size}", kernel.T.Shuffle(words, list(range(pixel, 2 * size, 2))))
+                self._store_lanes(stored, 2 * size, 0, size // 2, target + 2 * first, count - 2 * first)
 
 
 @dataclass(frozen=True)
@@ -25,9 +103,24 @@ class PairTile(IntegerTile):
 
     Attributes:
         bytes: of a pixel of A, whole groups.
+        laid_out: whether A has two pixels' groups of K one after another; the first row of a tile is even.
     """
 
+    epilogue: PairEnds
     bytes: int = 0
+    laid_out: bool = False
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """Emit one tile."""
+        if not ends_in_pairs(self.epilogue.layer):
+            super().emit(row, target, rows, panel, index, part, weights)
+            return
+        channel = panel.channel + index * panel.width
+        sums = self.sums(row, rows, panel, index, part, weights)
+        for pixel in range(0, rows, 2):
+            vectors = [self.kernel.load(sums, self._sums_at(pixel, j, panel.width), LANES) for j in range(0, panel.width, 2)]
+            targets = [self.c.at(target + one, channel) for one in range(pixel, min(pixel + 2, rows))]
+            self.epilogue.store_pair(vectors, targets, channel, panel.columns)
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
         """Loops over two groups at a time."""
@@ -39,6 +132,10 @@ class PairTile(IntegerTile):
     def _fill(self, sums: Buffer, rows: int, channel: Expr, width: int) -> None:
         """Begin the sums: each channel's for both pixels of a pair."""
         kernel = self.kernel
+        if ends_in_pairs(self.epilogue.layer):
+            for pair, j in itertools.product(range(0, rows, 2), range(0, width, 2)):
+                kernel.store(sums, self.epilogue.begin_pair(channel + j), self._sums_at(pair, j, width), LANES)
+            return
         for j in range(0, width, LANES):
             start = kernel.T.bind(self.epilogue.begin(channel + j))
             halves = [kernel.T.bind(kernel.T.Shuffle([start], lanes)) for lanes in ([0, 1, 0, 1], [2, 3, 2, 3])]
@@ -54,25 +151,36 @@ class PairTile(IntegerTile):
         steps, rest = divmod(self.bytes, _VECTOR)
         if steps > 1:
             with self.kernel.T.serial(0, steps) as step:
-                self._step(sums, origin + step * _VECTOR, rows, width, weights + step * (2 * width * GROUP), 2)
+                self._step(sums, origin, step * _VECTOR, rows, width, weights, 2)
         elif steps:
-            self._step(sums, origin, rows, width, weights, 2)
+            self._step(sums, origin, 0, rows, width, weights, 2)
         if rest:
-            self._step(sums, origin + steps * _VECTOR, rows, width, weights + steps * (2 * width * GROUP), 1)
+            self._step(sums, origin, steps * _VECTOR, rows, width, weights, 1)
 
-    def _step(self, sums: Buffer, origin: Expr, rows: int, width: int, weights: Expr, groups: int) -> None:
+    def _step(self, sums: Buffer, origin: Expr, depth: Expr, rows: int, width: int, weights: Expr, groups: int) -> None:
         """Add the products of one or two groups of K."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
-        pixels = [T.bind(kernel.bytes_at(self.a.buffer, origin + i * self.step * self.bytes, groups * GROUP)) for i in range(rows)]
-        pairs = [(pixels[i], pixels[min(i + 1, rows - 1)]) for i in range(0, rows, 2)]
-        for group in range(groups):
-            lanes = (_LOW, _HIGH)[group] if groups == 2 else list(range(_VECTOR))
-            values = [T.bind(T.Shuffle(list(pair), lanes)) for pair in pairs]
+        for group, values in enumerate(self._values(origin, depth, rows, groups)):
             for j in range(0, width, 2):
-                weight = T.bind(kernel.bytes_at(self.w, weights + (group * width + j) * GROUP, _VECTOR))
+                weight = T.bind(kernel.bytes_at(self.w, weights + depth * width + (group * width + j) * GROUP, _VECTOR))
                 for number, value in enumerate(values):
                     place = self._sums_at(2 * number, j, width)
                     kernel.store(sums, kernel.pairs(kernel.load(sums, place, LANES), value, weight), place, LANES)
+
+    def _values(self, origin: Expr, depth: Expr, rows: int, groups: int) -> Iterator[list[Expr]]:
+        """For each group of K the vectors of all pairs of pixels."""
+        kernel, T = self.kernel, self.kernel.T  # noqa: N806
+        if self.laid_out:
+            places = [origin + pair * self.bytes + 2 * depth for pair in range(0, rows, 2)]
+            for group in range(groups):
+                yield [T.bind(kernel.bytes_at(self.a.buffer, place + group * _VECTOR, _VECTOR)) for place in places]
+            return
+        sources = [origin + i * self.step * self.bytes + depth for i in range(rows)]
+        pixels = [T.bind(kernel.bytes_at(self.a.buffer, source, groups * GROUP)) for source in sources]
+        pairs = [[pixels[i], pixels[min(i + 1, rows - 1)]] for i in range(0, rows, 2)]
+        for group in range(groups):
+            lanes = (_LOW, _HIGH)[group] if groups == 2 else list(range(_VECTOR))
+            yield [T.bind(T.Shuffle(pair, lanes)) for pair in pairs]
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
         """A pixel's sums, in vectors of four channels."""
@@ -83,15 +191,10 @@ class PairTile(IntegerTile):
         return [kernel.T.Shuffle(both, lanes) for both in vectors]
 
 
-class PairProduct(IntegerProduct):
-    """Takes one integer 1×1 convolution of any stride without padding whose input channels divide by 8.
+class PairMatrix(IntegerProduct):
+    """The base class of templates whose products come from `SMMLA`."""
 
-    It does not take classifiers: with one pixel, half the products would be wasted, and `SDOT` does as many.
-    """
-
-    name = "pair_product"
-    dot, group, element = True, GROUP, GROUP
-    rows, columns, usual = (1, 2, 4, 6, 8), (4, 8, 12, 16), (8, 8)
+    dot, group, element, kernel = True, GROUP, GROUP, PairKernel
 
     def suits(self, task: Task) -> bool:
         """Return whether a core has SMMLA and the layer is a convolution."""
@@ -102,6 +205,26 @@ class PairProduct(IntegerProduct):
         pairs = -(-rows // 2)
         return pairs * columns // 2, 2 * pairs + 2
 
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        weight, *constants = super()._pack(task, knobs, parameters)
+        return [weight, *doubled(task.layer, constants)]
+
+
+class PairProduct(PairMatrix):
+    """Takes one integer 1×1 convolution of any stride without padding whose input channels divide by 8.
+
+    It does not take classifiers: with one pixel, half the products would be wasted, and `SDOT` does as many.
+    """
+
+    name = "pair_product"
+    rows, columns, usual = (1, 2, 4, 6, 8), (4, 8, 12, 16, 24, 32), (4, 16)
+
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
         """Loops of 16 input channels."""
-        return PairTile(ends.kernel, a, ends.buffers["weight"], c, 1, ends, step, bytes=depth)
+        return pair_tile(ends, a, c, depth, step)
+
+
+def pair_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, step: int = 1, laid_out: bool = False) -> PairTile:
+    """A tile of a product with so many bytes of K; the step is in pixels of A."""
+    both = PairEnds(ends.kernel, ends.layer, ends.buffers)
+    return PairTile(ends.kernel, a, ends.buffers["weight"], c, 1, both, step, bytes=depth, laid_out=laid_out)

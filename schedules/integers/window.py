@@ -25,6 +25,8 @@ from tvmmobile.schedules.space import Knobs, round_up, up_to
 _UNROLLED = 4
 #: Bytes that are copied at once.
 _LANES = (1, 2, 4, 8, VECTOR)
+#: A window by the number of its pixel, and a place in it as a sum.
+Place = tuple[Expr, ...]
 #: Tiles of pixels that are laid out together.
 _TILES = (1, 2, 4, 8, 16, 32)
 
@@ -95,8 +97,13 @@ class WindowNest(MatmulNest):
     """`MatmulNest`'s loops, for windows that are laid out in a buffer, block after block of pixels.
 
     Args:
-        pitch: bytes from one window to the next.
+        pitch: bytes of a window.
+
+    Attributes:
+        together: windows of which parts follow each other.
     """
+
+    together = 1
 
     def __init__(
         self,
@@ -117,7 +124,7 @@ class WindowNest(MatmulNest):
     def _panels(self, thread: Expr) -> None:
         """A thread's share, with a buffer of its own."""
         most = min(self.knobs["m_block"], self.tiles) * self.knobs["rows"] + self.rest
-        self.windows = self.kernel.scratch(most * self.pitch)
+        self.windows = self.kernel.scratch(round_up(most, self.together) * self.pitch)
         self.tile = replace(self.tile, a=replace(self.tile.a, buffer=self.windows))
         super()._panels(thread)
 
@@ -160,18 +167,18 @@ class WindowNest(MatmulNest):
             together = max(high - low, 1) if layer.dilation[1] == 1 else 1
             begin, end = self.T.max(run.start, pixels[0]), self.T.min(run.start + run.count, pixels[1])
             with self.kernel.span(begin, end) as x:
-                target = (y * layer.out_width + x - self.first) * self.pitch + tap * (taps * size)
-                self._fill(target, low * size)
+                window = (y * layer.out_width + x - self.first, tap * (taps * size))
+                self._fill(window, low * size)
                 for place in range(low, high, together):
                     column = x * layer.stride[1] - layer.padding[1] + place * layer.dilation[1]
-                    self._copy((line * layer.width + column) * size, target + place * size, together * size)
-                self._fill(target + high * size, (taps - high) * size)
+                    self._copy((line * layer.width + column) * size, (*window, place * size), together * size)
+                self._fill((*window, high * size), (taps - high) * size)
 
-    def _copy(self, source: Expr, target: Expr, count: int) -> None:
+    def _copy(self, source: Expr, target: Place, count: int) -> None:
         """Copy bytes of the input."""
         self._vectors(target, count, lambda place, lanes: self.ends.kernel.bytes_at(self.ends.buffers["data"], source + place, lanes))
 
-    def _fill(self, target: Expr, count: int) -> None:
+    def _fill(self, target: Place, count: int) -> None:
         """Store zero points."""
         self._vectors(target, count, lambda place, lanes: self._zeros(lanes))
 
@@ -179,19 +186,27 @@ class WindowNest(MatmulNest):
         """Zero points; a single one is taken out of a vector."""
         return self.ends.zero_in(lanes) if lanes > 1 else self.T.Shuffle([self.ends.zero_in(VECTOR)], [0])
 
-    def _vectors(self, target: Expr, count: int, value: Callable[[Expr, int], Expr]) -> None:
+    def _vectors(self, target: Place, count: int, value: Callable[[Expr, int], Expr]) -> None:
         """Store so many bytes from a place on: whole vectors, of which the last one begins where it still lies within."""
-        step = _UNROLLED * VECTOR
+        step, lanes = _UNROLLED * VECTOR, self._lanes(count)
         whole = count // step * step
         if whole:
             with self.kernel.loop(count // step) as number:
-                for place in range(0, step, VECTOR):
-                    self._vector(target, number * step + place, VECTOR, value)
-        lanes = max(lanes for lanes in _LANES if lanes <= max(count, 1))
+                for place in range(0, step, lanes):
+                    self._vector(target, number * step + place, lanes, value)
         for place in range(whole, count, lanes):
             self._vector(target, min(place, count - lanes), lanes, value)
 
-    def _vector(self, target: Expr, place: Expr, lanes: int, value: Callable[[Expr, int], Expr]) -> None:
+    def _lanes(self, count: int) -> int:
+        """Bytes that are stored at once, of so many."""
+        return max(lanes for lanes in _LANES if lanes <= max(count, 1))
+
+    def _vector(self, target: Place, place: Expr, lanes: int, value: Callable[[Expr, int], Expr]) -> None:
         """Store some bytes."""
-        at = target + place
+        at = self._at(target, place)
         self.T.buffer_store(self.windows, value(place, lanes), [self.T.Ramp(at, 1, lanes) if lanes > 1 else at])
+
+    def _at(self, target: Place, place: Expr) -> Expr:
+        """Index of a byte in the buffer."""
+        pixel, *offsets = target
+        return sum(offsets, pixel * self.pitch) + place

@@ -85,6 +85,7 @@ TASKS = {
     "softmax": _in_floats(Softmax((9, 9), 16)),
     "recurrent": _in_floats(Recurrent("gru", 3, 1, 8)),
     "pair_product": _in_integers(_POINTWISE, mcpu="cortex-a710"),
+    "pair_window": _in_integers(_WINDOW, mcpu="cortex-a710"),
     "dot_product": _in_integers(_POINTWISE, mcpu="cortex-a76"),
     "long_product": _in_integers(_POINTWISE),
     "dot_depthwise": _in_integers(_DEPTHWISE, mcpu="cortex-a76"),

@@ -19,7 +19,7 @@ from tvmmobile.graph.integers import (
     scales_at_once,
     short_multipliers,
 )
-from tvmmobile.graph.layers import Array, Layer, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, IntegerFacts, Layer, LayerParameters
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -30,21 +30,37 @@ from tvmmobile.schedules import KnobSchedule, template_named, templates_for
 
 
 def space_of(task: Task, name: str) -> list[KnobSchedule]:
-    """The members of the space of the template of that name, which is the first to take the task."""
-    template = templates_for(task)[0]
-    assert template.name == name
+    """The members of the space of the template of that name, which takes the task."""
+    (template,) = (one for one in templates_for(task) if one.name == name)
     space = template.space(task)
     assert space is not None
     return list(space)
 
 
 def assembly_on(layer: Layer, mcpu: str, name: str, **knobs: int) -> str:
-    """The assembly of the first template that takes an integer layer on a core, of which this is the name."""
+    """The assembly of a template that takes an integer layer on a core, of which this is the name."""
     task = Task((layer,), "int8", machine=machine_of(mcpu))
-    template = templates_for(task)[0]
+    (template,) = (one for one in templates_for(task) if one.name == name)
     space = template.space(task)
-    assert space is not None and template.name == name
+    assert space is not None
     return assembly_of(task, {**space.default.values, **knobs}, template, mcpu)
+
+
+def window(rng: random.Random) -> Conv2d:
+    """A convolution with windows of more channels than an image's, or of narrower rows: any stride, dilation and padding; narrow, wide or
+    converted sums, a residual, a curve, bounds or none.
+    """
+    kernel, stride = rng.choice(((3, 3), (3, 3), (1, 4), (5, 2), (4, 7))), (rng.randint(1, 3), rng.randint(1, 3))
+    height, width, channels = rng.randint(1, 9), rng.randint(1, 11), rng.choice((1, 5, 6, 8, 16, 24, 40, 72))
+    dilation = (rng.choice((1, 1, 2)), rng.choice((1, 1, 3)))
+    edges = [rng.randint(0, 2) for _ in range(4)]
+    for axis, side in enumerate((height, width)):  # so that there is an output
+        edges[axis] += max((kernel[axis] - 1) * dilation[axis] + 1 - side - edges[axis] - edges[axis + 2], 0)
+    wide = channels * kernel[0] * kernel[1] <= 256 and rng.random() < 0.3
+    clamp = rng.choice(((None, None), (None, None), "hswish"))
+    residual, facts = rng.random() < 0.3, IntegerFacts(bounded=rng.random() < 0.5, wide=wide)
+    steps = {"residual": residual, "integers": facts, "clamp": clamp, "dilation": dilation}
+    return Conv2d(height, width, channels, rng.choice((3, 8, 20, 37)), kernel, stride, (edges[0], edges[1], edges[2], edges[3]), **steps)
 
 
 def run(

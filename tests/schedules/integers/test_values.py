@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_kernels import check, check_extremes, space_of
+from integer_kernels import check, check_extremes, space_of, window
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.integers import MOST_TOGETHER, together, with_facts
@@ -88,23 +88,6 @@ def image(rng: random.Random) -> Conv2d:
     height, width, channels = rng.randint(3, 9), rng.randint(16, 40), rng.randint(1, 4)
     layout, reads = rng.choice(("NCHW", "NCHW", "NHWC")), rng.choice(("float32", "float32", "uint8", ""))
     return Conv2d(height, width, channels, rng.choice((4, 9, 24, 32)), kernel, stride, edges, in_layout=layout, reads=reads)
-
-
-def window(rng: random.Random) -> Conv2d:
-    """A convolution with windows of more channels than an image's, or of narrower rows: any stride, dilation and padding; narrow, wide or
-    converted sums, a residual, a curve, bounds or none.
-    """
-    kernel, stride = rng.choice(((3, 3), (3, 3), (1, 4), (5, 2), (4, 7))), (rng.randint(1, 3), rng.randint(1, 3))
-    height, width, channels = rng.randint(1, 9), rng.randint(1, 11), rng.choice((1, 5, 6, 8, 16, 24, 40, 72))
-    dilation = (rng.choice((1, 1, 2)), rng.choice((1, 1, 3)))
-    edges = [rng.randint(0, 2) for _ in range(4)]
-    for axis, side in enumerate((height, width)):  # so that there is an output
-        edges[axis] += max((kernel[axis] - 1) * dilation[axis] + 1 - side - edges[axis] - edges[axis + 2], 0)
-    wide = channels * kernel[0] * kernel[1] <= 256 and rng.random() < 0.3
-    clamp = rng.choice(((None, None), (None, None), "hswish"))
-    residual, facts = rng.random() < 0.3, IntegerFacts(bounded=rng.random() < 0.5, wide=wide)
-    steps = {"residual": residual, "integers": facts, "clamp": clamp, "dilation": dilation}
-    return Conv2d(height, width, channels, rng.choice((3, 8, 20, 37)), kernel, stride, (edges[0], edges[1], edges[2], edges[3]), **steps)
 
 
 @pytest.mark.parametrize("seed", range(4))
