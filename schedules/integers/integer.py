@@ -49,6 +49,15 @@ _TYPES = {
     "steps": "int32",
 }
 
+#: Constants that instructions overwrite, and an LLVM function that loads a vector wherever it is called.
+_OVERWRITTEN = ("bias", "origin", "addend")
+_RELOAD = "tvmmobile_reload"
+_RELOADED = f"""define internal <4 x i32> @{_RELOAD}(ptr %place) alwaysinline nounwind {{
+%value = load volatile <4 x i32>, ptr %place, align 16
+ret <4 x i32> %value
+}}
+"""
+
 
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
     """Return whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
@@ -201,6 +210,9 @@ class IntegerChannels(IntegerTemplate):
 class IntegerKernel(Kernel):
     """A kernel under construction whose vectors have 16 bytes, or four sums.
 
+    On later cores that issue out of order, constants that an instruction overwrites are loaded into a register again each time: LLVM would
+    keep and copy them, and a copy takes a slot of the pipelines that multiply.
+
     Attributes:
         in_order: whether the core issues in order.
     """
@@ -210,6 +222,22 @@ class IntegerKernel(Kernel):
         self._types = {**_TYPES, "data": task.storage[0].name, "output": task.storage[1].name}
         self._storage = {}
         self.in_order = task.machine.in_order
+        self._again = _OVERWRITTEN if "matrix" in task.machine.has and not self.in_order else ()
+        self._loaded_again: list[Buffer] = []
+
+    @contextmanager
+    def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
+        """Open the function."""
+        with super().named_body(**shapes) as buffers:
+            self._loaded_again = [buffers[name] for name in self._again if name in buffers]
+            yield buffers
+
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
+        """Consecutive elements."""
+        if not any(buffer.same_as(other) for other in self._loaded_again):
+            return super().load(buffer, index, lanes)
+        self._imported[_RELOAD] = _RELOADED
+        return self.as_type(f"{buffer.dtype}x4", self.T.call_extern("int32x4", _RELOAD, buffer.access_ptr("r", offset=index)))
 
     def type_of(self, argument: str) -> str:
         """Type of an argument's elements."""

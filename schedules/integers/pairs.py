@@ -25,14 +25,8 @@ from tvmmobile.schedules.space import Knobs
 GROUP = 8
 _VECTOR = 2 * GROUP
 _LOW, _HIGH = ([*range(first, first + GROUP), *range(first + _VECTOR, first + _VECTOR + GROUP)] for first in (0, GROUP))
-#: Constants of channels that are stored for two pixels, and those of them that instructions overwrite.
-_TWICE, _OVERWRITTEN = ("bias", "multiplier", "origin", "addend"), ("bias", "origin", "addend")
-_RELOAD = "tvmmobile_reload"
-_RELOADED = f"""define internal <4 x i32> @{_RELOAD}(ptr %place) alwaysinline nounwind {{
-%value = load volatile <4 x i32>, ptr %place, align 16
-ret <4 x i32> %value
-}}
-"""
+#: Constants of channels that are stored for two pixels.
+_TWICE = ("bias", "multiplier", "origin", "addend")
 
 
 def ends_in_pairs(layer: Layer) -> bool:
@@ -49,29 +43,18 @@ def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
 
 
 class PairKernel(IntegerKernel):
-    """A kernel whose constants are `doubled`, and loaded into a register again wherever an instruction overwrites them: LLVM would keep
-    them and copy, and a copy takes a slot of the pipelines that multiply.
-    """
+    """A kernel whose constants are `doubled`."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self._twice = _TWICE if ends_in_pairs(task.region[-1]) else ()
-        self._overwritten: list[Buffer] = []
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
         """Open the function."""
         sizes = {name: (2 * shape[0],) if name in self._twice else shape for name, shape in shapes.items()}
         with super().named_body(**sizes) as buffers:
-            self._overwritten = [buffers[name] for name in _OVERWRITTEN if name in self._twice and name in buffers]
             yield buffers
-
-    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
-        """Consecutive elements."""
-        if not any(buffer.same_as(other) for other in self._overwritten):
-            return super().load(buffer, index, lanes)
-        self._imported[_RELOAD] = _RELOADED
-        return self.as_type(f"{buffer.dtype}x4", self.T.call_extern("int32x4", _RELOAD, buffer.access_ptr("r", offset=index)))
 
 
 @dataclass(frozen=True)

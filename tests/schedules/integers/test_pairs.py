@@ -72,6 +72,21 @@ def test_steps_and_addends(layer: Conv2d, name: str, newer: Agents, tmp_path: Pa
 
 
 @pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (Conv2d(5, 7, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16), "dot_depthwise"),
+        (Conv2d(6, 18, 3, 12, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW", reads="uint8"), "dot_image"),
+        (Dense(64, 20, integers=IntegerFacts(addend=True)), "dot_product"),
+    ],
+    ids=lambda case: case if isinstance(case, str) else case.name,
+)
+def test_constants_that_are_loaded_again(layer: Conv2d | Dense, name: str, newer: Agents, tmp_path: Path) -> None:
+    """On this core in templates with SDOT, too."""
+    check(newer, layer, name, tmp_path)
+
+
+@pytest.mark.virtual
 @pytest.mark.parametrize("name", ["pair_product", "pair_window"])
 def test_extremes(name: str, newer: Agents, tmp_path: Path) -> None:
     """256 of the largest products are just below 2^22, where sums begin at the bits of a float."""
