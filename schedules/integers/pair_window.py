@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Expr
+from tvmmobile.schedules.emit.kernel import Activation, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.integers.image import is_image
 from tvmmobile.schedules.integers.integer import IntegerEnds, takes
-from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, pair_tile
+from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, group_of, pair_tile
 from tvmmobile.schedules.integers.window import IntegerWindow, Place, WindowNest
 from tvmmobile.schedules.space import Knobs
+
+#: Vectors of a pixel that a pass of a loop lays out.
+_UNROLLED = 4
 
 
 class PairWindow(IntegerWindow, PairMatrix):
@@ -46,6 +50,28 @@ class PairNest(WindowNest):
     """`WindowNest`'s loops, for windows of which groups of K of two pixels follow each other."""
 
     together = 2
+
+    def _lay_out(self, first: Expr, last: Expr) -> None:
+        """The windows of some pixels; those of 1×1 convolutions that are pixels are read two at a time."""
+        layer = self.layer
+        if layer.in_channels % GROUP or layer.kernel != (1, 1) or layer.stride != (1, 1) or any(layer.padding):
+            super()._lay_out(first, last)
+            return
+        with self.kernel.span(0, (last - first + 1) // 2) as pair:
+            pixels = first + 2 * pair, self.T.min(first + 2 * pair + 1, last - 1)
+            sources = [pixel * layer.in_channels for pixel in pixels]
+            for groups, count, start in parts_of(layer.in_channels // GROUP, 2 * _UNROLLED, 2, 1):
+                with self.kernel.loop(count) as part:
+                    for place in range(0, groups, 2):
+                        self._pair(sources, pair * (2 * self.pitch), start + part * groups + place, min(groups, 2))
+
+    def _pair(self, sources: Sequence[Expr], target: Expr, first: Expr, groups: int) -> None:
+        """One or two groups of K of two pixels that begin at these bytes of the input."""
+        kernel = self.ends.kernel
+        values = [self.T.bind(kernel.bytes_at(self.ends.buffers["data"], source + first * GROUP, groups * GROUP)) for source in sources]
+        for group in range(groups):
+            place = target + (first + group) * (2 * GROUP)
+            kernel.store(self.windows, group_of(kernel, values, group, groups), place, 2 * GROUP)
 
     def _lanes(self, count: int) -> int:
         """Bytes of one group that are stored at once, wherever channels of a window begin."""

@@ -42,6 +42,11 @@ def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
     return [np.tile(one.reshape(-1, 1, 2), (1, 2, 1)).ravel() if name in _TWICE else one for name, one in named]
 
 
+def group_of(kernel: IntegerKernel, pair: Sequence[Expr], group: int, groups: int) -> Expr:
+    """A group of K of two pixels, from vectors of so many groups of each."""
+    return kernel.T.Shuffle(list(pair), (_LOW, _HIGH)[group] if groups == 2 else list(range(_VECTOR)))
+
+
 class PairKernel(IntegerKernel):
     """A kernel whose constants are `doubled`."""
 
@@ -162,8 +167,7 @@ class PairTile(IntegerTile):
         pixels = [T.bind(kernel.bytes_at(self.a.buffer, source, groups * GROUP)) for source in sources]
         pairs = [[pixels[i], pixels[min(i + 1, rows - 1)]] for i in range(0, rows, 2)]
         for group in range(groups):
-            lanes = (_LOW, _HIGH)[group] if groups == 2 else list(range(_VECTOR))
-            yield [T.bind(T.Shuffle(pair, lanes)) for pair in pairs]
+            yield [T.bind(group_of(kernel, pair, group, groups)) for pair in pairs]
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
         """A pixel's sums, in vectors of four channels."""

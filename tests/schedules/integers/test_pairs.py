@@ -44,7 +44,7 @@ def convolution(rng: random.Random) -> Conv2d:
 
 def taker(rng: random.Random) -> tuple[Conv2d, str]:
     """A layer, and a template that takes it."""
-    return rng.choice(((convolution(rng), "pair_product"), (window(rng), "pair_window")))
+    return rng.choice(((convolution(rng), "pair_product"), (convolution(rng), "pair_window"), (window(rng), "pair_window")))
 
 
 @pytest.mark.virtual
