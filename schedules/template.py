@@ -29,8 +29,8 @@ PIECES = frozenset({"sources", "pieces"})
 #: An added tensor that is a slice of another one.
 ADDED = frozenset({"added"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
-#: An input or output in another precision than the kernel's: `Kernel.load` and `Kernel.store` convert.
-STORAGE = needs.STORAGE
+#: An input or output in another precision than the kernel's, or all that it reads and writes: `Kernel.load` and `Kernel.store` convert.
+STORAGE = needs.STORAGE | {"widened"}
 _Kind = TypeVar("_Kind")
 #: Number of cached spaces: a search reuses those of a kernel and its neighbours, whose members are then counted only once.
 SPACES_KEPT = 128

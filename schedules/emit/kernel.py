@@ -16,8 +16,9 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, WindowLayer, WindowPool
 from tvmmobile.graph.layouts import channel_block, shuffle_of
-from tvmmobile.graph.precision import storage_named
+from tvmmobile.graph.precision import BFLOAT16, storage_named
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.bfloats import narrowed, widened
 from tvmmobile.schedules.emit.vectors import Vectors
 from tvmmobile.schedules.space import Knobs
 
@@ -208,8 +209,8 @@ class Kernel:
         from tvm.tirx.script import builder
 
         self.T = builder
-        self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
-        self.chain = task.precision.chain
+        self.lanes, self.bytes, self._symbol, self._stored_as = task.lanes, task.precision.bytes, task.symbol, task.precision
+        self._precision, self.chain = task.precision.arithmetic, task.precision.chain
         data, output = task.storage
         #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
         self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind != task.precision}
@@ -230,13 +231,13 @@ class Kernel:
             for argument, (name, shape), kind in zip(arguments, shapes.items(), types, strict=True):
                 whole = len(shape) == 1
                 flat.append(argument if whole else self.T.decl_buffer((math.prod(shape),), kind, data=argument.data))
-                if name in self._storage:
+                if self._storage.get(name, self._precision) != self._precision:
                     self._converted.append(flat[-1])
             yield flat
 
     def type_of(self, argument: str) -> str:
         """TVM's name of the type of an argument's elements."""
-        return self._storage.get(argument, self._precision).name
+        return self._storage.get(argument, self._stored_as).name
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
@@ -257,9 +258,14 @@ class Kernel:
 
     def call(self, symbol: str, llvm: Callable[[], str], *places: tuple[Buffer, Expr]) -> None:
         """Call a function of pointers to these elements that LLVM's text defines; it is inlined."""
+        pointers = (buffer.access_ptr("rw", offset=index) for buffer, index in places)
+        self.T.evaluate(self.result_of("void", symbol, llvm, *pointers))
+
+    def result_of(self, kind: str, symbol: str, llvm: Callable[[], str], *arguments: Expr) -> Expr:
+        """The result of such a function of any arguments."""
         if symbol not in self._imported:
             self._imported[symbol] = llvm()
-        self.T.evaluate(self.T.call_extern("void", symbol, *(buffer.access_ptr("rw", offset=index) for buffer, index in places)))
+        return self.T.call_extern(kind, symbol, *arguments)
 
     @contextmanager
     def loop(self, count: Expr) -> Iterator[Expr]:
@@ -358,11 +364,16 @@ class Kernel:
 
     def is_converted(self, buffer: Buffer) -> bool:
         """Return whether a buffer is an argument in another precision than the kernel's, which `load` and `store` convert."""
-        return any(buffer.same_as(other) for other in self._converted)
+        return self.is_narrow(buffer) or any(buffer.same_as(other) for other in self._converted)
+
+    @staticmethod
+    def is_narrow(buffer: Buffer) -> bool:
+        """Return whether a buffer holds numbers that are widened when they are loaded."""
+        return str(buffer.dtype) == BFLOAT16.name
 
     def scratch(self, elements: int, totals: bool = False) -> Buffer:
         """A buffer in memory, perhaps of `totals`: one allocation at this point, in the workspace of the executing thread."""
-        return self.T.alloc_buffer((elements,), self._precision.total if totals else self._precision.name)
+        return self.T.alloc_buffer((elements,), self._precision.total if totals else self._stored_as.name)
 
     def number(self, value: float) -> Expr:
         """A constant."""
@@ -386,6 +397,8 @@ class Kernel:
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
         """`lanes` consecutive elements, in the kernel's precision."""
         value = buffer[self.at(index, lanes)]
+        if self.is_narrow(buffer):
+            return widened(value, lanes or self.lanes)
         return self.vectors(lanes).cast(value) if self.is_converted(buffer) else value
 
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
@@ -398,6 +411,8 @@ class Kernel:
         """Values in another precision; real numbers are rounded to integers."""
         if storage_named(dtype).is_integer:
             return self.vectors(lanes).rounded(value)
+        if dtype == BFLOAT16.name:
+            return narrowed(self, value, lanes)
         return Vectors(dtype, lanes, self.T.bind, False).cast(value)
 
     def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:

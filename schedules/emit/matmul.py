@@ -49,7 +49,7 @@ def packed_elements(channels: int, width: int, depth: int, lanes: int) -> int:
     return depth * sum(panel.count * panel.width for panel in panels(channels, width, lanes))
 
 
-def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block: int = 0) -> Array:
+def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block: int = 0, group: int = 1) -> Array:
     """Pack (K, N) weights as [block of panels][K block][panel][K][width], the last panel narrower, padded with zeros to whole vectors.
 
     So each cache block's weights are contiguous, and the next block's follow. Pieces of panels a whole K apart would displace each other
@@ -61,6 +61,7 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
         lanes: of a vector.
         k_block: K per block, the last one shorter; 0 for all of K.
         n_block: panels per block; 0 for all of them. The narrower panel is a block of its own.
+        group: K that lie together for each channel, see `Precision.group`; divides K.
 
     Returns a flat array.
     """
@@ -74,7 +75,7 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
                     first = panel.channel + index * panel.width
                     piece = np.zeros((len(part), panel.width), weight.dtype)
                     piece[:, : panel.columns] = part[:, first : first + panel.columns]
-                    pieces.append(piece.ravel())
+                    pieces.append(piece.reshape(-1, group, panel.width).transpose(0, 2, 1).ravel())
     return np.concatenate(pieces)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.emit.pairs import GROUP, PairTile
 from tvmmobile.schedules.space import Knobs
 
 
@@ -166,6 +167,9 @@ class ScaledNest(MatmulNest):
     def _scale(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
         """Multiplies a part of one panel, a vector of K at a time."""
         lanes = self.kernel.lanes
+        if isinstance(self.tile, PairTile):
+            self._scale_groups(source, target, width, part)
+            return
         steps, rest = divmod(part.count, lanes)
         if steps:
             with self.kernel.loop(steps) as step:
@@ -173,7 +177,16 @@ class ScaledNest(MatmulNest):
                 for lane in range(lanes):
                     self._scale_row(source, target, width, step * lanes + lane, self.kernel.lane(gate, lane))
         for row in range(steps * lanes, steps * lanes + rest):
-            self._scale_row(source, target, width, row, self.kernel.splat(self.gate[part.start + row]))
+            self._scale_row(source, target, width, row, self.kernel.splat(self.kernel.load(self.gate, part.start + row, 1)))
+
+    def _scale_groups(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
+        """Multiplies a part of one panel whose weights lie in groups of K."""
+        kernel = self.kernel
+        with kernel.loop(part.count // GROUP) as step:
+            gate = kernel.T.bind(kernel.load(self.gate, part.start + step * GROUP, GROUP))
+            for channel in range(width):
+                place = (step * width + channel) * GROUP
+                kernel.store(self.tile.w, kernel.load(self.packed, source + place, GROUP) * gate, target + place, GROUP)
 
     def _scale_row(self, source: Expr, target: Expr, width: int, row: Expr, factor: Expr) -> None:
         """One step of K."""

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.pairs import group_of, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -89,7 +91,7 @@ class Conv(Template):
         kernel = Kernel(task, knobs)
         elements = layer.groups * sum(_elements(layer, knobs, task.lanes))
         with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
-            _Nest(epilogue, layer, knobs, buffers).emit(task.threads)
+            _Nest(epilogue, layer, knobs, buffers, _group(layer, task)).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -99,16 +101,23 @@ class Conv(Template):
         weight = parameters[0].weight.reshape(*layer.kernel, depth, -1, channels)
         block = knobs["k_block"] or depth
         pieces = []
-        for part in range(weight.shape[3]):
-            top, bottom, left, right = layer.part_windows[part if layer.windows else 0]
-            taps = weight[top:bottom, left:right, :, part].reshape(-1, depth, channels)
+        for number in range(weight.shape[3]):
+            top, bottom, left, right = layer.part_windows[number if layer.windows else 0]
+            taps = weight[top:bottom, left:right, :, number].reshape(-1, depth, channels)
             for panel in panels(channels, knobs["columns"], task.lanes):
                 for index in range(panel.count):
                     first = panel.channel + index * panel.width
                     columns = taps[:, :, first : first + panel.columns]
                     for start in range(0, depth, block):
-                        pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
+                        part = columns[:, start : start + block].reshape(-1, panel.columns)
+                        pieces.append(pack_panels(part, panel.width, task.lanes, group=_group(layer, task)))
         return [np.concatenate(pieces), *pack_constants(parameters[0], task.lanes)]
+
+
+def _group(layer: Conv2d, task: Task) -> int:
+    """Return `Precision.group`, 1 where a tap's input channels, or those of one of its pieces, are no multiple."""
+    ends = [count for _, _, count in layer.pieces] if layer.pieces else [channel_block(layer.in_layout, layer.in_channels)]
+    return group_of(task, layer.in_channels // layer.groups, *ends)
 
 
 def _is_streamed(task: Task, layer: Conv2d) -> bool:
@@ -155,13 +164,13 @@ class _Part:
 class _Nest:
     """Loops over parts, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
 
-    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer], group: int) -> None:
         self.kernel = kernel = epilogue.kernel
         self.T, self.layer, self.knobs, self.epilogue = kernel.T, layer, knobs, epilogue
         self.depth, self.channels = layer.in_channels // layer.groups, _part_channels(layer)
         a, self.pieces = input_of(layer, buffers)
         self.c = output_of(layer, buffers["output"])
-        self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
+        self.tile = tile_of(group)(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
         self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:

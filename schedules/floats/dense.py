@@ -9,8 +9,9 @@ from tvmmobile.graph.layers import Array, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Activation, Kernel
-from tvmmobile.schedules.emit.matmul import MatmulTile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.matmul import pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.emit.pairs import group_of, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
@@ -53,10 +54,12 @@ class DenseVector(Template):
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
-            tile = MatmulTile(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
+            tile = tile_of(group_of(task, depth))(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`."""
-        return [pack_panels(parameters[0].weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]
+        weight = parameters[0].weight
+        packed = pack_panels(weight, knobs["columns"], task.lanes, group=group_of(task, len(weight)))
+        return [packed, *pack_constants(parameters[0], task.lanes)]

@@ -12,9 +12,10 @@ from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import k_blocks, layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
-from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
+from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, ScaledNest
+from tvmmobile.schedules.emit.pairs import group_of, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -96,20 +97,22 @@ class Pointwise(Template):
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
             c = output_of(layer, buffers["output"])
-            tile = self.tile(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
+            tile = tile_of(_group(layer, task))(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()
-
-    #: Emits the register tiles, and reads the weights in the order of `pack`.
-    tile: type[MatmulTile] = MatmulTile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
-        packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"])
+        packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"], _group(layer, task))
         return [packed, *pack_constants(parameters[0], task.lanes)]
+
+
+def _group(layer: Conv2d, task: Task) -> int:
+    """Return K that an instruction multiplies, 1 where some piece has other ends."""
+    return group_of(task, layer.in_channels, channel_block(layer.in_layout, layer.in_channels), *(count for _, _, count in layer.pieces))
 
 
 def pixels_of(layer: Conv2d) -> Pixels:

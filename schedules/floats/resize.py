@@ -187,7 +187,7 @@ class _Nest:
     def _between(self, axis: int, place: Expr) -> _Between:
         """The lines that an output row (axis 0) or column lies between."""
         lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
-        return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
+        return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(self.kernel.load(ratios, place, 1)))
 
     def _middle(self, buffer: Buffer, ends: _Between, offset: Expr, lanes: int) -> Expr:
         """Values between elements of a buffer."""

@@ -30,7 +30,7 @@ class PoolEnds(Ends):
 
     def begin(self, spot: Spot) -> Expr:
         """Return the given value."""
-        return self.kernel.splat(self.start[0], spot.lanes)
+        return self.kernel.splat(self.kernel.load(self.start, 0, 1), spot.lanes)
 
 
 class WindowPooling(Template):

@@ -16,6 +16,7 @@ from tvmmobile.schedules.emit.epilogue import Epilogue, constant_shapes
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, cut, input_of, output_of, partition, share
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.emit.pairs import group_of, tile_of
 from tvmmobile.schedules.emit.window_nest import OutputPart, Weighted, WindowNest
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.pointwise import Pointwise
@@ -266,6 +267,7 @@ class _Nest(StripNest):
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         super().__init__(kernel, task, knobs, buffers, kernel.lanes)
+        self.group = group_of(task, self.second.in_channels)
         self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
@@ -273,4 +275,4 @@ class _Nest(StripNest):
         WindowNest(self.epilogues[0], add, self.first, depthwise_knobs(self.knobs), part, source, between).emit(1)
 
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        return MatmulTile(self.kernel, between, self.buffers["weight"], output, self.lanes, self.epilogues[1])
+        return tile_of(self.group)(self.kernel, between, self.buffers["weight"], output, self.lanes, self.epilogues[1])

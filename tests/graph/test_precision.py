@@ -29,9 +29,9 @@ from tvmmobile.tuning.plan import candidate_regions
 
 
 def test_precisions_are_found_by_name() -> None:
-    assert precision_named("float64") is FLOAT64 and is_precision("float32") and not is_precision("bfloat16")
-    with pytest.raises(UserError, match="precision 'bfloat16' is not known"):
-        precision_named("bfloat16")
+    assert precision_named("float64") is FLOAT64 and is_precision("bfloat16") and not is_precision("float8")
+    with pytest.raises(UserError, match="precision 'float8' is not known"):
+        precision_named("float8")
     assert (FLOAT32.bytes, FLOAT64.bytes) == (4, 8)
 
 

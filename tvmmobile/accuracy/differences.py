@@ -80,7 +80,7 @@ def difference_of(output: npt.NDArray[Any], expected: npt.NDArray[Any], precisio
 
 def subnormals_in(values: npt.NDArray[Any], precision: Precision) -> int:
     """Return how many values are not 0 and smaller than the least normal number."""
-    return int(((values != 0) & (np.abs(values) < np.finfo(precision.numpy).tiny)).sum())
+    return int(((values != 0) & (np.abs(values) < precision.limits.tiny)).sum())
 
 
 def differences_of(found: Sequence[OutputDifference]) -> Differences:

@@ -65,7 +65,7 @@ class _Sums:
         self.signal += float(np.square(wanted).sum())
         self.noise += float(np.square(rounded[finite].astype(np.float64) - wanted[finite]).sum())
         self.largest = max(self.largest, float(np.abs(wanted).max()))
-        self.beyond += int((np.abs(wanted) > np.finfo(precision.numpy).max).sum())
+        self.beyond += int((np.abs(wanted) > precision.limits.max).sum())
         self.not_finite += int((~finite).sum())
         self.subnormals += subnormals_in(wanted, precision)
         self.values += wanted.size

@@ -17,7 +17,8 @@ class Machine:
         l1d_ways: lines of the same set that it keeps.
         l2_bytes: the level behind it.
         l3_bytes: a third level; 0 where there is none.
-        has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA).
+        has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA),
+            `bfloat16` (BFMMLA).
         in_order: starts instructions in the order of the program.
         inserts_beside: for in-order cores, whether the insertion of 8 bytes from a general register starts beside an FMLA.
         vector_bytes: of a vector register.
@@ -79,7 +80,7 @@ MOST_FUSED = 256
 STRASSEN_CHANNELS = 128
 
 _V8_2 = ("half", "dot")
-_V9 = (*_V8_2, "matrix")
+_V9 = (*_V8_2, "matrix", "bfloat16")
 #: 64-bit pipelines that take a Q-form multiply-add every other cycle each: as the Cortex-A72, with its latency of 7 cycles (3 from
 #: accumulator to accumulator). Measured there, 12 sums suffice.
 _A73 = Machine(l1d_bytes=64 * _KIB, l1d_ways=16, l2_bytes=1 * _MIB)

@@ -31,6 +31,8 @@ class Precision:
         bits: integers of the same width with vector maximum and minimum, because positive numbers sort like their bits; "" for none.
         needs: what a template must declare to be asked for it (`Task.needs`): nothing if kernels multiply and add as in float32.
         chain: most terms of a product's sum that are added one after another, before such sums are; 0 for any number of terms.
+        computes: name of the precision that kernels compute in, if they widen what they load and narrow what they store; "" for its own.
+        group: terms of a product that an instruction multiplies and adds, whose weights therefore lie together.
         requires: the feature that a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
     """
 
@@ -45,13 +47,21 @@ class Precision:
     needs: frozenset[str] = frozenset()
     requires: str = ""
     chain: int = 0
+    computes: str = ""
+    group: int = 1
+
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision that kernels compute in."""
+        return precision_named(self.computes or self.name)
 
     @property
     def numpy(self) -> np.dtype[Any]:
         """NumPy's type of stored numbers."""
-        import numpy as np  # `tvmmobile models` needs precisions without NumPy
+        import ml_dtypes  # `tvmmobile models` needs precisions without NumPy
+        import numpy as np
 
-        return np.dtype(self.name)
+        return np.dtype(getattr(ml_dtypes, self.name, self.name))
 
     @cached_property
     def bytes(self) -> int:
@@ -61,9 +71,14 @@ class Precision:
     @cached_property
     def half_step(self) -> float:
         """Largest error of rounding a real number to it, as a share of the number; only of floating-point precisions."""
-        import numpy as np
+        return float(self.limits.eps) / 2
 
-        return float(np.finfo(self.numpy).eps) / 2
+    @cached_property
+    def limits(self) -> Any:
+        """Largest, least normal and next number, as NumPy's `finfo`; only of floating-point precisions."""
+        import ml_dtypes
+
+        return ml_dtypes.finfo(self.numpy)  # type: ignore[no-untyped-call]
 
     @cached_property
     def is_integer(self) -> bool:
@@ -113,6 +128,20 @@ FLOAT16 = Precision(
     requires="half",
     chain=64,
 )
+#: Half of float32's bits, with its range: products of four terms at a time are added in float32, and all else is computed in it.
+BFLOAT16 = Precision(
+    "bfloat16",
+    "float32",
+    "float32",
+    "float32",
+    tolerance=2e-2,
+    network_tolerance=2e-1,
+    fma_rate=4.0,
+    needs=frozenset({"widened"}),
+    requires="bfloat16",
+    computes="float32",
+    group=4,
+)
 #: Scaled integers, see `graph.integers`: kernels compute exactly what is defined there.
 INT8 = Precision(
     "int8",
@@ -126,7 +155,7 @@ INT8 = Precision(
 )
 #: Bytes without sign, in which a quantised network may take its input: no kernel computes in them, and what one loads becomes int8.
 UINT8 = replace(INT8, name="uint8", reference="uint8")
-_KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, INT8)}
+_KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, BFLOAT16, INT8)}
 
 
 def register(precision: Precision) -> None:

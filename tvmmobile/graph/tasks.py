@@ -78,12 +78,12 @@ class Task:
     @property
     def keeps_sums(self) -> bool:
         """True if the output holds partial sums with all their digits."""
-        return self.storage[1].bytes >= self.precision.bytes
+        return self.storage[1].bytes >= self.precision.arithmetic.bytes
 
     @property
     def lanes(self) -> int:
-        """Elements of a vector register."""
-        return self.machine.vector_bytes // self.precision.bytes
+        """Elements of a vector register, of those that kernels compute with."""
+        return self.machine.vector_bytes // self.precision.arithmetic.bytes
 
     @property
     def macs(self) -> int:

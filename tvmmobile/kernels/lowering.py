@@ -92,5 +92,6 @@ def _few_passes() -> Any:
             tirx.transform.AnnotateEntryFunc(),
             tirx.transform.SplitHostDevice(),
             tirx.transform.MakePackedAPI(),
+            tirx.transform.BF16StorageLegalize(),
         ]
     )

@@ -188,7 +188,7 @@ def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
     """Return why a layer cannot be computed in a precision; "" if it can."""
     numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, run.sums(), output)
     largest = max(float(np.abs(array).max(initial=0.0)) for array in numbers)
-    if not largest <= float(np.finfo(precision.numpy).max):
+    if not largest <= float(precision.limits.max):
         return f"values up to {largest:.2g}"
     error = relative_error(run.rounded(precision), output)
     return "" if error <= precision.tolerance else f"an error of {100 * error:.2g} % by rounding what it reads and writes"

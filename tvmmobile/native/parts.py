@@ -24,6 +24,7 @@ from tvm.tirx.buffer import buffer_data_pointer_type
 from tvm.tirx.build import codegen_build
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from tvmmobile.graph.precision import BFLOAT16
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.native.memory import ALIGNMENT, aligned
@@ -111,7 +112,7 @@ class _Cut:
         self.parts: list[Part] = []
         self.functions: dict[str, Any] = {}
         self.shared, self.own = _Memory("shared"), _Memory("own")
-        self._symbol, self._parameters, self._packed = symbol, parameters, packed
+        self._symbol, self._parameters, self._packed = symbol, _as_read(parameters, packed.body), packed
         wrappers, statements = _unwrapped(_compute_body(packed.body))
         own = _own_names(statements) if any(map(_is_parallel, statements)) else None
         if own is not None:
@@ -165,6 +166,18 @@ class _Cut:
         attributes = {"global_symbol": symbol, "target": self._packed.attrs["target"], "tirx.noalias": True, "calling_conv": 0}
         self.functions[symbol] = function.with_attr(attributes)
         self.parts.append(Part(symbol, extent))
+
+
+def _as_read(parameters: Sequence[Any], statement: Any) -> list[Any]:
+    """Return a function's arguments as its lowered body reads them: those in bfloat16 as integers of their bits."""
+    from tvm import tirx
+
+    narrow = {parameter.name for parameter in parameters if str(parameter.ty.dtype) == BFLOAT16.name}
+    found: dict[str, Any] = {}
+    for each in _walk(statement) if narrow else ():
+        if isinstance(each, tirx.DeclBuffer) and each.buffer.name in narrow:
+            found.setdefault(each.buffer.name, each.buffer)
+    return [found.get(parameter.name, parameter) for parameter in parameters]
 
 
 def _compute_body(statement: Any) -> Any:

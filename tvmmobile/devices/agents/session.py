@@ -48,7 +48,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         content = np.ascontiguousarray(array)
         tensor = tvm.runtime.empty(content.shape, str(content.dtype), self.cpu(0))
         self._request(_WRITE, self._address(tensor), content.nbytes)
-        self._connection.sendall(content.data if content.nbytes else b"")
+        self._connection.sendall(content.reshape(-1).view(np.uint8).data)
         if self._answer() != content.nbytes:
             raise ConnectionResetError("the device ended the session")
         return tensor

@@ -73,7 +73,7 @@ class _Conversion(MainRewriter):
         name = external_name(value)
         if name is not None:
             return self._layer(variable, value, name)
-        return self._expression(value, self.outside if variable in self.last else self.precision)
+        return self._expression(value, self.outside if variable in self.last else self.precision.arithmetic)
 
     def output(self, variable: Any) -> Any:
         """The output in the caller's type, converted before views, where the conversion may be fused with an operator."""

@@ -105,7 +105,7 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
     # An opaque kernel's output need not have the precision, and the expected output of others may have a wider one.
     dtype = expected.dtype if isinstance(job.task.region[0], Opaque) else job.task.storage[1].numpy
-    blank = np.full(expected.shape, np.nan if dtype.kind == "f" else 0, dtype)
+    blank = np.full(expected.shape, 0 if dtype.kind in "biu" else np.nan, dtype)
     arrays = [*data, *packed_constants(job.task, job.schedule, parameters), blank]
     timing = job.agents.kernel_timing(job.task.threads)
     try:
@@ -141,7 +141,7 @@ def _opaque_inputs(task: Task, function: Any) -> list[Array]:
     inputs = []
     for parameter in list(function.params)[:-1]:
         shape, dtype = tuple(shape_of(parameter)), str(parameter.ty.dtype)
-        inputs.append(generator.normal(1.0, 1.5, shape).astype(dtype) if dtype.startswith("float") else np.zeros(shape, dtype))
+        inputs.append(generator.normal(1.0, 1.5, shape).astype(dtype) if "float" in dtype else np.zeros(shape, dtype))
     return inputs
 
 

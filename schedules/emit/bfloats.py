@@ -1,0 +1,68 @@
+"""Numbers in bfloat16, the upper half of float32's bits: conversions, and products of matrices with `BFMMLA`.
+
+TVM has no arithmetic on them, so that LLVM's text does it on their bits. TVM 0.27 does not declare `BFCVTN`, which is LLVM's truncation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tvmmobile.schedules.emit.kernel import Kernel
+
+Expr = Any
+Buffer = Any
+
+#: The sums of two pixels' two channels with the products of four terms each; all operands row by row.
+_PAIRS = """declare <4 x float> @llvm.aarch64.neon.bfmmla(<4 x float>, <8 x bfloat>, <8 x bfloat>)
+define internal <4 x float> @tvmmobile_bfmmla(<4 x float> %sums, <8 x i16> %a, <8 x i16> %b) alwaysinline nounwind {
+  %x = bitcast <8 x i16> %a to <8 x bfloat>
+  %y = bitcast <8 x i16> %b to <8 x bfloat>
+  %r = call <4 x float> @llvm.aarch64.neon.bfmmla(<4 x float> %sums, <8 x bfloat> %x, <8 x bfloat> %y)
+  ret <4 x float> %r
+}
+"""
+
+
+def _narrowing(lanes: int) -> str:
+    """LLVM's text that rounds so many float32, ties to even."""
+    wide, narrow, bits = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in ("float", "bfloat", "i16"))
+    return f"""define internal {bits} @tvmmobile_bfloats_{lanes}({wide} %x) alwaysinline nounwind {{
+  %y = fptrunc {wide} %x to {narrow}
+  %z = bitcast {narrow} %y to {bits}
+  ret {bits} %z
+}}
+"""
+
+
+def _kind(name: str, lanes: int) -> str:
+    return f"{name}x{lanes}" if lanes > 1 else name
+
+
+def widened(value: Expr, lanes: int) -> Expr:
+    """Numbers as float32."""
+    from tvm.tirx.script import builder as T  # noqa: N812
+
+    bits = T.Cast(_kind("uint32", lanes), T.reinterpret(_kind("uint16", lanes), value))
+    shift = T.uint32(16)
+    return T.reinterpret(_kind("float32", lanes), T.shift_left(bits, T.Broadcast(shift, lanes) if lanes > 1 else shift))
+
+
+def narrowed(kernel: Kernel, value: Expr, lanes: int) -> Expr:
+    """The nearest numbers of float32 ones."""
+    return kernel.T.reinterpret(_kind("bfloat16", lanes), _narrowed_bits(kernel, value, lanes))
+
+
+def _narrowed_bits(kernel: Kernel, value: Expr, lanes: int) -> Expr:
+    return kernel.result_of(_kind("uint16", lanes), f"tvmmobile_bfloats_{lanes}", lambda: _narrowing(lanes), value)
+
+
+def bits_at(kernel: Kernel, buffer: Buffer, index: Expr, lanes: int) -> Expr:
+    """The bits of several numbers that follow each other, perhaps in float32."""
+    value = buffer[kernel.at(index, lanes)]
+    return kernel.T.reinterpret(f"uint16x{lanes}", value) if kernel.is_narrow(buffer) else _narrowed_bits(kernel, value, lanes)
+
+
+def multiply_pairs(kernel: Kernel, sums: Expr, pixels: Expr, channels: Expr) -> Expr:
+    """Sums with the products of two pixels' four terms and two channels' four weights, given as bits."""
+    return kernel.result_of("float32x4", "tvmmobile_bfmmla", lambda: _PAIRS, sums, pixels, channels)

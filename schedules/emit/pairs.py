@@ -1,0 +1,89 @@
+"""Register tiles of a matrix product with `BFMMLA`: two pixels times two channels, over four input channels at a time."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.bfloats import bits_at, multiply_pairs
+from tvmmobile.schedules.emit.kernel import Buffer, Expr
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, _Place
+
+#: Input channels that an instruction multiplies: half a vector.
+GROUP = 4
+_LOW, _HIGH = ([*range(first, first + GROUP), *range(first + 2 * GROUP, first + 3 * GROUP)] for first in (0, GROUP))
+
+
+def group_of(task: Task, *depths: int) -> int:
+    """Return `Precision.group` of a task, if it divides the K of all its products, else 1."""
+    group = task.precision.group
+    return 1 if any(depth % group for depth in depths) else group
+
+
+def tile_of(group: int) -> type[MatmulTile]:
+    """Return the tiles for weights that lie together in such groups."""
+    return PairTile if group == GROUP else MatmulTile
+
+
+@dataclass(frozen=True)
+class PairTile(MatmulTile):
+    """Tiles whose sums are in pairs while they grow: a vector has two pixels' of two channels.
+
+    In front of a loop and behind it, sums change places: an instruction for each vector, which LLVM leaves out between two loops.
+    """
+
+    def accumulate(
+        self,
+        acc: Buffer,
+        row: Expr,
+        rows: int,
+        width: int,
+        weights: Expr,
+        part: Extent,
+        first: int = 0,
+        alike: bool = False,
+        blank: bool = False,
+    ) -> None:
+        """Add products, as those of a plain tile."""
+        if self.pieces:
+            self._in_pieces(acc, row, rows, width, weights, part, first, alike)
+            return
+        kernel, vector = self.kernel, self.kernel.lanes
+        sums = kernel.accumulators(-(-rows // 2) * 2 * width)
+        pairs = [(i, min(i + 1, rows - 1), j) for i, j in itertools.product(range(0, rows, 2), range(0, width, vector))]
+        for i, other, j in pairs:
+            self._exchange(acc, [(first + i) * width + j, (first + other) * width + j], sums, self._places(i, j, width))
+        replace(self, unroll=2 * GROUP)._add(sums, row, rows, width, weights, part)
+        for i, other, j in pairs:
+            self._exchange(sums, self._places(i, j, width), acc, [(first + i) * width + j, (first + other) * width + j])
+
+    def _add(self, sums: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent) -> None:
+        super().accumulate(sums, row, rows, width, weights, part)
+
+    @staticmethod
+    def _places(pixel: int, channel: int, width: int) -> list[int]:
+        """Return where the sums are of a pixel and the next one, and of a vector of channels."""
+        return [pixel * width + 2 * channel, pixel * width + 2 * channel + GROUP]
+
+    def _exchange(self, source: Buffer, origins: list[int], target: Buffer, places: list[int]) -> None:
+        """Store the low halves of two vectors as one, then the high halves; of a place named twice the first remains."""
+        kernel = self.kernel
+        vectors = [kernel.T.bind(kernel.load(source, origin)) for origin in origins]
+        for place, lanes in list(zip(places, ([0, 1, 4, 5], [2, 3, 6, 7]), strict=True))[: len(set(places))]:
+            kernel.store(target, kernel.T.Shuffle(vectors, lanes), place)
+
+    def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
+        """Add the products of four or eight steps; A is read that many K values at a time."""
+        kernel, T = self.kernel, self.kernel.T  # noqa: N806
+        origins = [place.origin + i * (self.step * self.a.block) + step for i in range(rows)]
+        pixels = [T.bind(bits_at(kernel, self.a.buffer, origin, count)) for origin in origins]
+        for group in range(count // GROUP):
+            lanes = (_LOW, _HIGH)[group] if count > GROUP else list(range(2 * GROUP))
+            values = [T.bind(T.Shuffle([pixels[i], pixels[min(i + 1, rows - 1)]], lanes)) for i in range(0, rows, 2)]
+            weights = place.weights + (place.done + step + group * GROUP) * width
+            for j in range(0, width, 2):
+                weight = T.bind(bits_at(kernel, self.w, weights + j * GROUP, 2 * GROUP))
+                for number, value in enumerate(values):
+                    position = 2 * number * width + 2 * j
+                    kernel.store(acc, multiply_pairs(kernel, kernel.load(acc, position), value, weight), position)
