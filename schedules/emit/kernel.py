@@ -200,7 +200,7 @@ class Kernel:
 
     Attributes:
         lanes, bytes: elements of a vector, and the size of one.
-        chain: see `Precision`.
+        chain, group: see `Precision`.
         inner: the order of a register tile's loop, see `template.with_inner`.
     """
 
@@ -210,7 +210,7 @@ class Kernel:
 
         self.T = builder
         self.lanes, self.bytes, self._symbol, self._stored_as = task.lanes, task.precision.bytes, task.symbol, task.precision
-        self._precision, self.chain = task.precision.arithmetic, task.precision.chain
+        self._precision, self.chain, self.group = task.precision.arithmetic, task.precision.chain, task.precision.group
         data, output = task.storage
         #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
         self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind != task.precision}

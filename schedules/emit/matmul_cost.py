@@ -11,6 +11,7 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.in_order_order import STEPS, TileShape, inner_order
+from tvmmobile.schedules.emit.pairs import conv_group
 from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
@@ -26,8 +27,9 @@ PER_SCALED_VECTOR = 2.0
 
 @dataclass(frozen=True)
 class MatrixProduct:
-    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; and
-    the core. The unit of time is a vector's multiply-add, a cycle on a core that starts one in each.
+    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; the
+    core, and the terms that an instruction multiplies. The unit of time is a vector's multiply-add, a cycle on a core that starts one in
+    each.
     """
 
     pixels: int
@@ -37,12 +39,14 @@ class MatrixProduct:
     lanes: int
     bytes: int
     machine: Machine
+    group: int = 1
 
     @classmethod
     def of(cls, layer: Conv2d, task: Task) -> MatrixProduct:
         """A 1×1 convolution's."""
         pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
-        return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine)
+        group = conv_group(layer, task)
+        return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine, group)
 
     @property
     def line(self) -> int:
@@ -56,7 +60,7 @@ class MatrixProduct:
     @property
     def least(self) -> float:
         """Time of the multiplications alone."""
-        return self.pixels * self.depth * self.channels / self.lanes
+        return self.pixels * self.depth * self.channels / (self.lanes * self.group)
 
     def multiplying(self, rows: int, columns: int, k_block: int) -> float:
         """Time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
@@ -70,7 +74,9 @@ class MatrixProduct:
                 order = inner_order(self.machine, self.lanes)
                 step = TileShape(height, width // self.lanes, order == 2).cycles / STEPS if order else accumulators
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
-                tile = max(step, LATENCY_BOUND) * self.depth + steps * partial + PER_TILE
+                if self.group > 1:  # an instruction joins the values of two pixels; sums change places, and are narrowed
+                    step, partial = round_up(height, 2) * width / self.lanes + height / 2, 3.0 * accumulators
+                tile = max(step, LATENCY_BOUND) * self.depth / self.group + steps * partial + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.bfloats import bits_at, multiply_pairs
 from tvmmobile.schedules.emit.kernel import Buffer, Expr
@@ -12,13 +14,20 @@ from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, _Place
 
 #: Input channels that an instruction multiplies: half a vector.
 GROUP = 4
+#: Usual pixels and vectors of channels of a tile: half an instruction joins two pixels' values for each pixel and `GROUP`.
+PAIRS = (4, 6)
 _LOW, _HIGH = ([*range(first, first + GROUP), *range(first + 2 * GROUP, first + 3 * GROUP)] for first in (0, GROUP))
 
 
-def group_of(task: Task, *depths: int) -> int:
-    """Return `Precision.group` of a task, if it divides the K of all its products, else 1."""
-    group = task.precision.group
+def group_of(group: int, *depths: int) -> int:
+    """Return `Precision.group`, if it divides the K of all products, else 1."""
     return 1 if any(depth % group for depth in depths) else group
+
+
+def conv_group(layer: Conv2d, task: Task) -> int:
+    """Return `group_of` a convolution, whose input may be in blocks or consist of pieces."""
+    ends = [count for _, _, count in layer.pieces] or [channel_block(layer.in_layout, layer.in_channels)]
+    return group_of(task.precision.group, layer.in_channels // layer.groups, *ends)
 
 
 def tile_of(group: int) -> type[MatmulTile]:

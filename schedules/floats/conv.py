@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
-from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share
 from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
-from tvmmobile.schedules.emit.pairs import group_of, tile_of
+from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -65,7 +64,9 @@ class Conv(Template):
             reads_again = streamed and (knobs["order"] or knobs["axis"])
             return not reads_again and good_tile(task.machine, task.lanes, knobs["rows"], knobs["columns"], layer.out_width, channels)
 
-        return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "order": 1, "axis": 0})
+        rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
+        usual = {"rows": rows, "columns": vectors * task.lanes, "k_block": 64, "order": 1, "axis": 0}
+        return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
@@ -91,7 +92,7 @@ class Conv(Template):
         kernel = Kernel(task, knobs)
         elements = layer.groups * sum(_elements(layer, knobs, task.lanes))
         with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
-            _Nest(epilogue, layer, knobs, buffers, _group(layer, task)).emit(task.threads)
+            _Nest(epilogue, layer, knobs, buffers, conv_group(layer, task)).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -110,14 +111,8 @@ class Conv(Template):
                     columns = taps[:, :, first : first + panel.columns]
                     for start in range(0, depth, block):
                         part = columns[:, start : start + block].reshape(-1, panel.columns)
-                        pieces.append(pack_panels(part, panel.width, task.lanes, group=_group(layer, task)))
+                        pieces.append(pack_panels(part, panel.width, task.lanes, group=conv_group(layer, task)))
         return [np.concatenate(pieces), *pack_constants(parameters[0], task.lanes)]
-
-
-def _group(layer: Conv2d, task: Task) -> int:
-    """Return `Precision.group`, 1 where a tap's input channels, or those of one of its pieces, are no multiple."""
-    ends = [count for _, _, count in layer.pieces] if layer.pieces else [channel_block(layer.in_layout, layer.in_channels)]
-    return group_of(task, layer.in_channels // layer.groups, *ends)
 
 
 def _is_streamed(task: Task, layer: Conv2d) -> bool:

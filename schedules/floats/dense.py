@@ -54,12 +54,12 @@ class DenseVector(Template):
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
-            tile = tile_of(group_of(task, depth))(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
+            tile = tile_of(group_of(task.precision.group, depth))(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`."""
         weight = parameters[0].weight
-        packed = pack_panels(weight, knobs["columns"], task.lanes, group=group_of(task, len(weight)))
+        packed = pack_panels(weight, knobs["columns"], task.lanes, group=group_of(task.precision.group, len(weight)))
         return [packed, *pack_constants(parameters[0], task.lanes)]

@@ -15,7 +15,7 @@ from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
 from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, ScaledNest
-from tvmmobile.schedules.emit.pairs import group_of, tile_of
+from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -59,7 +59,8 @@ class Pointwise(Template):
             "outer": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        usual = {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
+        rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
+        usual = {"rows": rows, "columns": vectors * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
 
         @functools.cache
         def likely() -> frozenset[tuple[int, ...]]:
@@ -97,7 +98,7 @@ class Pointwise(Template):
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
             c = output_of(layer, buffers["output"])
-            tile = tile_of(_group(layer, task))(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
+            tile = tile_of(conv_group(layer, task))(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()
@@ -106,13 +107,8 @@ class Pointwise(Template):
         """Weights in panels of `columns`."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
-        packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"], _group(layer, task))
+        packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"], conv_group(layer, task))
         return [packed, *pack_constants(parameters[0], task.lanes)]
-
-
-def _group(layer: Conv2d, task: Task) -> int:
-    """Return K that an instruction multiplies, 1 where some piece has other ends."""
-    return group_of(task, layer.in_channels, channel_block(layer.in_layout, layer.in_channels), *(count for _, _, count in layer.pieces))
 
 
 def pixels_of(layer: Conv2d) -> Pixels:

@@ -14,6 +14,7 @@ from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, tile_rows
+from tvmmobile.schedules.emit.pairs import group_of
 from tvmmobile.schedules.floats.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.fused.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
 from tvmmobile.schedules.fused.chain_nest import ChainNest, panel_width
@@ -137,7 +138,7 @@ class Chain(Template):
         layers = layers_of(task, Conv2d)
         packed = []
         for layer, own in zip(layers, parameters, strict=True):
-            packed += [_pack_weight(layer, knobs, own.weight, task.lanes), *pack_constants(own)]
+            packed += [_pack_weight(layer, knobs, own.weight, task), *pack_constants(own)]
         return packed
 
 
@@ -281,11 +282,12 @@ def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, bl
     return arrange(layers, {"strip": strip, "parts": parts, "blocks": blocks, "gather": 0}, task)
 
 
-def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array, lanes: int) -> Array:
+def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array, task: Task) -> Array:
     """Depthwise: [vector of channels][tap][lane]; others in panels of channels."""
-    channels = layer.out_channels
+    channels, lanes = layer.out_channels, task.lanes
     if layer.is_depthwise:
         return weight.reshape(-1, channels // lanes, lanes).transpose(1, 0, 2).ravel()
     if layer.is_pointwise:
-        return pack_panels(weight.reshape(-1, channels), panel_width(channels, knobs["blocks"], knobs["columns"], lanes), lanes)
+        width = panel_width(channels, knobs["blocks"], knobs["columns"], lanes)
+        return pack_panels(weight.reshape(-1, channels), width, lanes, group=group_of(task.precision.group, layer.in_channels))
     return pack_panels(weight.transpose(2, 0, 1, 3).reshape(-1, channels), knobs["image_columns"], lanes)

@@ -13,7 +13,8 @@ from tvmmobile.schedules.emit.epilogue import Epilogue, Spot, constant_shapes
 from tvmmobile.schedules.emit.image_plane import add_plane
 from tvmmobile.schedules.emit.in_order_block import multiply_window
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Taps, cut, share, taps_along
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, panels
+from tvmmobile.schedules.emit.matmul import Extent, Panel, panels
+from tvmmobile.schedules.emit.pairs import group_of, tile_of
 from tvmmobile.schedules.emit.window_nest import window_products
 from tvmmobile.schedules.fused.chain_memory import arrange
 from tvmmobile.schedules.fused.chain_place import Moment, Place
@@ -51,7 +52,8 @@ def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]])
         buffer, weights = place.weights
         tile, columns = place.tiles(place.knobs["rows"])
         shift = 0 if place.last else row * layer.out_width
-        matmul = MatmulTile(place.kernel, a, buffer, c, place.kernel.lanes, place.epilogue, shift=shift)
+        product = tile_of(group_of(place.kernel.group, layer.in_channels))
+        matmul = product(place.kernel, a, buffer, c, place.kernel.lanes, place.epilogue, shift=shift)
         with columns as column:
             for panel, count, first in widths:
                 with place.kernel.loop(count) as number:

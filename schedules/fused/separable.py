@@ -267,7 +267,7 @@ class _Nest(StripNest):
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         super().__init__(kernel, task, knobs, buffers, kernel.lanes)
-        self.group = group_of(task, self.second.in_channels)
+        self.group = group_of(task.precision.group, self.second.in_channels)
         self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:

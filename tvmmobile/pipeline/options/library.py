@@ -53,8 +53,8 @@ class LibraryOptions(Options):
     precision: Precision = option(
         FLOAT32.name,
         "--dtype NAME",
-        "What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or float16 on cores that have it "
-        "(A55, A76, …).",
+        "What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or, on cores that have it, float16 "
+        "(A55, A76, …) or bfloat16 (A710, X2, …).",
         keyword="dtype",
         read=precision_named,
     )
@@ -133,12 +133,12 @@ class LibraryOptions(Options):
         _check_precision(self.precision, profile)
         self._check_calibration()
         name, ends, whole = self.precision.name, self.io_precision, self.precision.is_integer
-        if ends not in (FLOAT32, *[self.precision] * (not whole)):
-            remedy = "Leave out --io-dtype." if ends.is_integer else f"Give --dtype {ends.name} as well."
+        if ends not in (FLOAT32, *[self.precision] * (not whole and not self.precision.computes)):
+            remedy = "Leave out --io-dtype." if ends.is_integer or ends.computes else f"Give --dtype {ends.name} as well."
             raise UserError(f"libraries in {name} cannot take and return {ends.name}.", remedy)
         if self.max_error is not None and (self.precision == FLOAT32 or whole or not 0 < self.max_error <= 1):
             raise UserError(
-                "--max-error bounds the error of float16, as a share above 0 and up to 1.",
+                "--max-error bounds the error of float16 or bfloat16, as a share above 0 and up to 1.",
                 "Give --dtype float16, and a share such as 0.01.",
             )
         if self.image and ends != FLOAT32:
