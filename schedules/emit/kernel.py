@@ -7,7 +7,7 @@ a loop, and LLVM sees exactly what is emitted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -202,9 +202,12 @@ class Kernel:
         lanes, bytes: elements of a vector, and the size of one.
         chain, group: see `Precision`.
         inner: the order of a register tile's loop, see `template.with_inner`.
+
+    Args:
+        grouped: arguments with weights in groups, see `Precision`; other constants are in what kernels compute in.
     """
 
-    def __init__(self, task: Task, knobs: Knobs = MappingProxyType({})) -> None:
+    def __init__(self, task: Task, knobs: Knobs = MappingProxyType({}), grouped: Collection[str] = ()) -> None:
         from tvm.script.ir_builder import IRBuilder
         from tvm.tirx.script import builder
 
@@ -213,7 +216,9 @@ class Kernel:
         self._precision, self.chain, self.group = task.precision.arithmetic, task.precision.chain, task.precision.group
         data, output = task.storage
         #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
-        self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind != task.precision}
+        sides = {*task.side_shapes, *(name for layer in task.region for name in layer.side_shapes)}
+        stored = {"data": data, "output": output, **dict.fromkeys([*sides, *grouped], task.precision)}
+        self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
         self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data == task.precision else 0
         self._ir_builder = IRBuilder()
@@ -231,13 +236,13 @@ class Kernel:
             for argument, (name, shape), kind in zip(arguments, shapes.items(), types, strict=True):
                 whole = len(shape) == 1
                 flat.append(argument if whole else self.T.decl_buffer((math.prod(shape),), kind, data=argument.data))
-                if self._storage.get(name, self._precision) != self._precision:
+                if name in self._storage:
                     self._converted.append(flat[-1])
             yield flat
 
     def type_of(self, argument: str) -> str:
         """TVM's name of the type of an argument's elements."""
-        return self._storage.get(argument, self._stored_as).name
+        return self._storage.get(argument, self._precision).name
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:

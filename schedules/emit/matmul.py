@@ -11,6 +11,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
+from tvmmobile.graph.precision import BFLOAT16
 from tvmmobile.schedules.emit.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
 from tvmmobile.schedules.emit.in_order_order import STEPS, TileShape
@@ -61,7 +62,7 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
         lanes: of a vector.
         k_block: K per block, the last one shorter; 0 for all of K.
         n_block: panels per block; 0 for all of them. The narrower panel is a block of its own.
-        group: K that lie together for each channel, see `Precision.group`; divides K.
+        group: K that lie together for each channel, in bfloat16, see `Precision.group`; divides K.
 
     Returns a flat array.
     """
@@ -76,7 +77,8 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
                     piece = np.zeros((len(part), panel.width), weight.dtype)
                     piece[:, : panel.columns] = part[:, first : first + panel.columns]
                     pieces.append(piece.reshape(-1, group, panel.width).transpose(0, 2, 1).ravel())
-    return np.concatenate(pieces)
+    packed = np.concatenate(pieces)
+    return packed if group == 1 else packed.astype(BFLOAT16.numpy)
 
 
 def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int, channels: int) -> bool:

@@ -30,6 +30,11 @@ def conv_group(layer: Conv2d, task: Task) -> int:
     return group_of(task.precision.group, layer.in_channels // layer.groups, *ends)
 
 
+def grouped(group: int, *weights: str) -> tuple[str, ...]:
+    """Return which of these arguments with weights lie together in such groups."""
+    return weights if group == GROUP else ()
+
+
 def tile_of(group: int) -> type[MatmulTile]:
     """Return the tiles for weights that lie together in such groups."""
     return PairTile if group == GROUP else MatmulTile

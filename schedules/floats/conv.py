@@ -15,7 +15,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share
 from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
-from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, tile_of
+from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -89,10 +89,11 @@ class Conv(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task, knobs)
+        group = conv_group(layer, task)
+        kernel = Kernel(task, knobs, grouped(group, "weight"))
         elements = layer.groups * sum(_elements(layer, knobs, task.lanes))
         with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
-            _Nest(epilogue, layer, knobs, buffers, conv_group(layer, task)).emit(task.threads)
+            _Nest(epilogue, layer, knobs, buffers, group).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:

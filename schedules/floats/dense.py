@@ -11,7 +11,7 @@ from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Activation, Kernel
 from tvmmobile.schedules.emit.matmul import pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.emit.pairs import group_of, tile_of
+from tvmmobile.schedules.emit.pairs import group_of, grouped, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
@@ -50,11 +50,12 @@ class DenseVector(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Dense)
-        kernel, depth, channels = Kernel(task), layer.in_features, layer.out_features
+        depth, channels, group = layer.in_features, layer.out_features, group_of(task.precision.group, layer.in_features)
+        kernel = Kernel(task, grouped=grouped(group, "weight"))
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
-            tile = tile_of(group_of(task.precision.group, depth))(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
+            tile = tile_of(group)(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 

@@ -15,7 +15,7 @@ from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
 from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, ScaledNest
-from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, tile_of
+from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
@@ -92,13 +92,14 @@ class Pointwise(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task, knobs)
+        group = conv_group(layer, task)
+        kernel = Kernel(task, knobs, grouped(group, "weight"))
         pixels, depth, channels = pixels_of(layer), layer.in_channels, layer.out_channels
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
             c = output_of(layer, buffers["output"])
-            tile = tile_of(conv_group(layer, task))(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
+            tile = tile_of(group)(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()

@@ -76,7 +76,7 @@ class PoolMean(Template):
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """A pixel's share of the mean. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
         layer = layer_of(task, Pool)
-        return [np.array([1 / (layer.height * layer.width)], task.precision.numpy)]
+        return [np.array([1 / (layer.height * layer.width)], task.precision.arithmetic.numpy)]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Means:
                 self._add(sums, corner, (step + 1) * pixels, pixels)
         if rest:
             self._add(sums, corner, steps * pixels, rest)
-        share = kernel.widened(kernel.splat(kernel.load(self.share, 0, 1), group.lanes), group.lanes)
+        share = kernel.widened(kernel.splat(self.share[0], group.lanes), group.lanes)
         for offset in range(0, size, group.lanes):
             terms = [kernel.load(sums, pixel * size + offset, group.lanes) for pixel in range(pixels)]
             kernel.store(self.output, kernel.narrowed(_sum(terms) * share, group.lanes), channel + offset, group.lanes)

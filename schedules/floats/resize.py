@@ -73,7 +73,7 @@ class Resample(Template):
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """The tables of `_tables`, shares in the task's precision."""
         tables = _tables(layer_of(task, Resize), parameters[0])
-        return [array.astype(task.precision.numpy) if name in _SHARES else array for name, array in tables.items()]
+        return [array.astype(task.precision.arithmetic.numpy) if name in _SHARES else array for name, array in tables.items()]
 
 
 def _table_shapes(layer: Resize) -> dict[str, tuple[int, ...]]:
@@ -187,7 +187,7 @@ class _Nest:
     def _between(self, axis: int, place: Expr) -> _Between:
         """The lines that an output row (axis 0) or column lies between."""
         lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
-        return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(self.kernel.load(ratios, place, 1)))
+        return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
 
     def _middle(self, buffer: Buffer, ends: _Between, offset: Expr, lanes: int) -> Expr:
         """Values between elements of a buffer."""

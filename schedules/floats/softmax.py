@@ -67,7 +67,7 @@ class AxisSoftmax(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Minus infinity. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
-        return [np.array([-np.inf], task.precision.numpy)]
+        return [np.array([-np.inf], task.precision.arithmetic.numpy)]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _Rows(_Softmax):
     def emit(self) -> None:
         """All passes."""
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.kernel.lanes
-        least = kernel.widened(kernel.load(self.buffers["least"], 0, 1), 1)
+        least = kernel.widened(self.buffers["least"][0], 1)
         sums = kernel.totals(self.count * lanes)
         kernel.fill(sums, least, self.count, lanes)
         for row, start, have in self._vectors():
@@ -162,7 +162,7 @@ class _Rows(_Softmax):
         kernel, data, place = self.kernel, self.buffers["data"], self._place(row, start)
         if have == kernel.lanes:
             return kernel.T.bind(kernel.widened(kernel.load(data, place), have))
-        least = kernel.load(self.buffers["least"], 0, 1)
+        least = self.buffers["least"][0]
         elements = [kernel.load(data, place + lane, 1) if lane < have else least for lane in range(kernel.lanes)]
         return kernel.T.bind(kernel.widened(kernel.T.Shuffle(elements, list(range(kernel.lanes))), kernel.lanes))
 
@@ -190,7 +190,7 @@ class _Columns(_Softmax):
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.lanes
         places = range(0, self.count * lanes, lanes)
         largest, sums = (kernel.totals(self.count * lanes) for _ in range(2))
-        kernel.fill(largest, kernel.widened(kernel.load(self.buffers["least"], 0, 1), 1), self.count, lanes)
+        kernel.fill(largest, kernel.widened(self.buffers["least"][0], 1), self.count, lanes)
         kernel.fill(sums, kernel.total(0.0), self.count, lanes)
         with kernel.loop(self.layer.channels) as channel:
             for place in places:

@@ -30,7 +30,7 @@ class PoolEnds(Ends):
 
     def begin(self, spot: Spot) -> Expr:
         """Return the given value."""
-        return self.kernel.splat(self.kernel.load(self.start, 0, 1), spot.lanes)
+        return self.kernel.splat(self.start[0], spot.lanes)
 
 
 class WindowPooling(Template):
@@ -90,7 +90,7 @@ class WindowPooling(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return the value that results begin with."""
-        return [np.array([self.start], task.precision.numpy)]
+        return [np.array([self.start], task.precision.arithmetic.numpy)]
 
 
 class WindowMax(WindowPooling):

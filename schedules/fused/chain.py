@@ -14,7 +14,7 @@ from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, tile_rows
-from tvmmobile.schedules.emit.pairs import group_of
+from tvmmobile.schedules.emit.pairs import group_of, grouped
 from tvmmobile.schedules.floats.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.fused.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
 from tvmmobile.schedules.fused.chain_nest import ChainNest, panel_width
@@ -124,7 +124,8 @@ class Chain(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layers = layers_of(task, Conv2d)
-        kernel = Kernel(task, knobs)
+        products = [in_place("weight", index) for index, layer in enumerate(layers) if layer.is_pointwise]
+        kernel = Kernel(task, knobs, grouped(task.precision.group, *products))
         shapes = {"data": layers[0].input_shape, **task.side_shapes}
         for index, layer in enumerate(layers):
             packed = {"weight": (math.prod(layer.weight_shape),), **constant_shapes(layer)}

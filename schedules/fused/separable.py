@@ -16,7 +16,7 @@ from tvmmobile.schedules.emit.epilogue import Epilogue, constant_shapes
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, cut, input_of, output_of, partition, share
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.emit.pairs import group_of, tile_of
+from tvmmobile.schedules.emit.pairs import group_of, grouped, tile_of
 from tvmmobile.schedules.emit.window_nest import OutputPart, Weighted, WindowNest
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.pointwise import Pointwise
@@ -114,7 +114,7 @@ class Separable(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         first, second = layers_of(task, Conv2d)
-        kernel = Kernel(task, knobs)
+        kernel = Kernel(task, knobs, grouped(group_of(task.precision.group, second.in_channels), "weight"))
         packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels, task.lanes)
         shapes = {
             "data": first.input_shape,

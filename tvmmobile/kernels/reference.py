@@ -43,7 +43,9 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
     """Return constants of each layer (`Layer.random_parameters`); outputs that are rounded to integers spread over their range."""
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters = [
-        random_integers(layer, generator) if task.precision.is_integer else layer.random_parameters(generator, task.precision.numpy)
+        random_integers(layer, generator)
+        if task.precision.is_integer
+        else layer.random_parameters(generator, task.precision.arithmetic.numpy)
         for layer in task.region
     ]
     if task.rounds:

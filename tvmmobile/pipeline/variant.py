@@ -16,7 +16,6 @@ from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
-from tvmmobile.graph.precision import BFLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
@@ -132,11 +131,6 @@ def _write(path: Path, variant: PreparedVariant) -> None:
         np.savez(stream, **arrays)
 
 
-def _typed(array: Array) -> Array:
-    """Return numbers as they were written: files of NumPy's do not name the type of those in bfloat16."""
-    return array.view(BFLOAT16.numpy) if array.dtype.kind == "V" else array
-
-
 def _read(path: Path) -> PreparedVariant:
     """Read what `_write` wrote."""
     import tvm
@@ -145,8 +139,8 @@ def _read(path: Path) -> PreparedVariant:
         text = json.loads(stored["text"].tobytes())
         composed = {}
         for name, entry in text["layers"].items():
-            arrays = {key: _typed(stored[f"{name}/{key}"]) for key in entry["arrays"]}
-            operands = tuple(_typed(stored[f"{name}/{number}"]) for number in range(entry["operands"]))
+            arrays = {key: stored[f"{name}/{key}"] for key in entry["arrays"]}
+            operands = tuple(stored[f"{name}/{number}"] for number in range(entry["operands"]))
             task = task_from_json(entry["task"])
             parameters = _PARAMETERS[entry["parameters"]](**arrays, **entry["numbers"], operands=operands)
             composed[name] = ComposedLayer(task.region[0], parameters, task.dtype)

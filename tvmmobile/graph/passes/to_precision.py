@@ -165,9 +165,10 @@ def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]])
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
-    """The constants in a precision; integers, such as places, stay as they are."""
+    """The constants in what a precision computes in; integers, such as places, stay as they are."""
     weight, bias, *operands = (
-        array.astype(precision.numpy) if array.dtype.kind == "f" else array for array in (given.weight, given.bias, *given.operands)
+        array.astype(precision.arithmetic.numpy) if array.dtype.kind == "f" else array
+        for array in (given.weight, given.bias, *given.operands)
     )
     return LayerParameters(weight, bias, tuple(operands))
 
