@@ -49,8 +49,8 @@ def widened(value: Expr, lanes: int) -> Expr:
 
 
 def narrowed(kernel: Kernel, value: Expr, lanes: int) -> Expr:
-    """The nearest numbers of float32 ones."""
-    return kernel.T.reinterpret(_kind("bfloat16", lanes), _narrowed_bits(kernel, value, lanes))
+    """The nearest numbers of float32 or float16 ones."""
+    return kernel.T.reinterpret(_kind("bfloat16", lanes), _narrowed_bits(kernel, kernel.T.Cast(_kind("float32", lanes), value), lanes))
 
 
 def _narrowed_bits(kernel: Kernel, value: Expr, lanes: int) -> Expr:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, WindowLayer, WindowPool
 from tvmmobile.graph.layouts import channel_block, shuffle_of
-from tvmmobile.graph.precision import BFLOAT16, storage_named
+from tvmmobile.graph.precision import BFLOAT16, FLOAT32, storage_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.bfloats import narrowed, widened
 from tvmmobile.schedules.emit.vectors import Vectors
@@ -403,7 +403,8 @@ class Kernel:
         """`lanes` consecutive elements, in the kernel's precision."""
         value = buffer[self.at(index, lanes)]
         if self.is_narrow(buffer):
-            return widened(value, lanes or self.lanes)
+            value = widened(value, lanes or self.lanes)
+            return value if self._precision.accumulator == FLOAT32.name else self.vectors(lanes).cast(value)
         return self.vectors(lanes).cast(value) if self.is_converted(buffer) else value
 
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:

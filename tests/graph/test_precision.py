@@ -88,7 +88,7 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
     network = seeded(*unit(3, 8, 3, 2), *unit(8, 8), Residual(nn.Sequential(*inner)), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
     composed = compose(import_torch(network, shape), accepted)
     names = names_of(read_network(*finish(composed)))
-    read = read_network(*finish(composed, FLOAT64, {names[1], names[3]}))
+    read = read_network(*finish(composed, FLOAT64, dict.fromkeys((names[1], names[3]), FLOAT32)))
     ends = [(node.dtype, getattr(node.layer, "reads", ""), getattr(node.layer, "writes", "")) for node in read.nodes if node.dtype]
     assert ends == [
         ("float64", "float32", "float32"),  # read by the second alone

@@ -33,6 +33,7 @@ class Precision:
         chain: most terms of a product's sum that are added one after another, before such sums are; 0 for any number of terms.
         computes: name of the precision that kernels compute in, if they widen what they load and narrow what they store; "" for its own.
         group: terms of a product that an instruction multiplies and adds, whose weights therefore lie together.
+        single: name of the precision of convolutions without such groups, such as depthwise ones, where its range suffices.
         requires: the feature that a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
     """
 
@@ -49,6 +50,7 @@ class Precision:
     chain: int = 0
     computes: str = ""
     group: int = 1
+    single: str = ""
 
     @property
     def arithmetic(self) -> Precision:
@@ -141,6 +143,7 @@ BFLOAT16 = Precision(
     requires="bfloat16",
     computes="float32",
     group=4,
+    single=FLOAT16.name,
 )
 #: Scaled integers, see `graph.integers`: kernels compute exactly what is defined there.
 INT8 = Precision(

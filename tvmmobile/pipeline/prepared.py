@@ -18,7 +18,7 @@ from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
 from tvmmobile.graph.passes.steps_apart import steps_apart
-from tvmmobile.graph.precision import FLOAT32, INT8
+from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
@@ -90,10 +90,22 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
     wide = read_network(*finish(composed))
-    kept = layers_to_keep(wide, [_noise(imported.spec, seed) for seed in _SEEDS], precision, job.options.max_error)
-    names = names_of(wide)
-    network = replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
+    images, names = [_noise(imported.spec, seed) for seed in _SEEDS], names_of(wide)
+    kept = layers_to_keep(wide, images, precision, job.options.max_error)
+    apart = {names[node]: precision_named(precision.single) for node in _single_terms(wide, images, precision)}
+    apart |= {names[one.node]: FLOAT32 for one in kept}
+    network = replace(read_network(*finish(composed, precision, apart, outside)), kept=kept)
     return Prepared(network, inputs, None, _float32_layers(kept))
+
+
+def _single_terms(network: Network, images: Sequence[tuple[Array, ...]], precision: Precision) -> list[int]:
+    """Return the nodes of the layers that `Precision.single` is for."""
+    layers = {node: found.layer for node, found in enumerate(network.nodes)}
+    found = [node for node, one in layers.items() if isinstance(one, Conv2d) and one.in_channels // one.groups % precision.group]
+    if not found:
+        return []
+    unfit = {one.node for one in layers_to_keep(network, images, precision_named(precision.single))}
+    return [node for node in found if node not in unfit]
 
 
 def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tvm import relax
@@ -183,10 +184,10 @@ def compose(
 
 
 def finish(
-    composed: Composed, precision: Precision = FLOAT32, kept: Collection[str] = (), outside: Precision = FLOAT32
+    composed: Composed, precision: Precision = FLOAT32, kept: Mapping[str, Precision] = MappingProxyType({}), outside: Precision = FLOAT32
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Bring a network to the form the planner reads, in a precision but for the layers `kept` in float32; `outside` is that of its input
-    and output.
+    """Bring a network to the form the planner reads, in a precision but for the layers `kept` in others; `outside` is that of its input and
+    output.
 
     Returns:
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.

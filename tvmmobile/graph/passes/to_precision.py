@@ -6,8 +6,9 @@ given a conversion, which TVM fuses with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.graph.expressions import operator_of, shape_of
@@ -23,7 +24,7 @@ def to_precision(
     precision: Precision,
     layers: dict[str, ComposedLayer],
     accepts: Callable[[Layer], bool],
-    kept: Collection[str] = (),
+    kept: Mapping[str, Precision] = MappingProxyType({}),
     outside: Precision = FLOAT32,
 ) -> Callable[[Any], Any]:
     """The pass: `main` and the layers, by the name of their external function, compute in `precision`; input and output are in `outside`.
@@ -31,10 +32,10 @@ def to_precision(
     Args:
         layers: changed along with `main`.
         accepts: whether some template takes a layer that converts what it reads or writes.
-        kept: layers that stay in float32. Tensors that only they read are stored in it.
+        kept: layers in other precisions. Tensors that only they read are stored in these.
     """
 
-    return lambda module: _Conversion(module["main"], precision, layers, accepts, frozenset(kept), outside).in_module(module)
+    return lambda module: _Conversion(module["main"], precision, layers, accepts, kept, outside).in_module(module)
 
 
 class _Conversion(MainRewriter):
@@ -46,11 +47,12 @@ class _Conversion(MainRewriter):
         precision: Precision,
         layers: dict[str, ComposedLayer],
         accepts: Callable[[Layer], bool],
-        kept: frozenset[str],
+        kept: Mapping[str, Precision],
         outside: Precision,
     ) -> None:
         super().__init__(main)
         self.precision, self.layers, self.accepts, self.kept, self.outside = precision, layers, accepts, kept, outside
+        self.floats = {FLOAT32.name, precision.name, *(other.name for other in kept.values())}
         self.readers = readers_of(main)
         self.last = _last_steps(self.values, self.readers) if outside == FLOAT32 else frozenset()
         #: Variables converted to another type.
@@ -86,7 +88,7 @@ class _Conversion(MainRewriter):
         """A layer's call: its first input and its output in the types that they have, if a template takes that."""
         from tvm import relax
 
-        found, own = self.layers[name], FLOAT32 if name in self.kept else self.precision
+        found, own = self.layers[name], self.kept.get(name, self.precision)
         data, *others = call.args[1].fields
         stored = self._read_as(variable) or self.precision
         layer = self._stored(found.layer, own, "reads", str(self.replaced[data].ty.dtype))
@@ -115,18 +117,14 @@ class _Conversion(MainRewriter):
             return self.outside
         if viewed(self.values[reader]) is not None:
             return self._read_as(reader)
-        return FLOAT32 if external_name(self.values[reader]) in self.kept else self.precision
+        return self.kept.get(external_name(self.values[reader]) or "", self.precision)
 
     def _as(self, variable: Any, name: str) -> Any:
         """A variable of floats converted to this type; others unchanged."""
         from tvm import relax
 
         found = self.replaced[variable]
-        if (
-            not isinstance(found.ty, relax.TensorType)
-            or found.ty.dtype not in (FLOAT32.name, self.precision.name)
-            or found.ty.dtype == name
-        ):
+        if not isinstance(found.ty, relax.TensorType) or found.ty.dtype not in self.floats or found.ty.dtype == name:
             return found
         if (variable, name) not in self.others:
             self.others[variable, name] = self.builder.emit(relax.op.astype(found, name))
