@@ -53,6 +53,11 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--io-dtype", "float16"], "libraries in float32 cannot take and return float16"),
         (["--dtype", "float8"], "precision 'float8' is not known"),
         (["--dtype", "float16"], "float16 needs arithmetic that the cortex-a72 of Raspberry Pi 4 Model B does not have"),
+        (["--dtype", "bfloat16", "--device", "pi5"], "bfloat16 needs arithmetic that the cortex-a76 of Raspberry Pi 5 does not have"),
+        (
+            ["--dtype", "bfloat16", "--device", "cobalt100-virtual", "--io-dtype", "bfloat16"],
+            "libraries in bfloat16 cannot take and return bfloat16",
+        ),
         (["--dtype", "int8"], "int8 needs images to calibrate with"),
         (["--calibrate", "noise:4"], "--calibrate is for int8, and --dtype is float32"),
         (["--keep", "0"], "--keep and --max-drop are for int8"),
