@@ -13,16 +13,17 @@ from small_networks import Residual, accepted, kernels_of, prepared, run_lowered
 from torch import nn
 
 from tvmmobile.devices.board.parts import ARM, part_of
-from tvmmobile.graph.layers import LayerParameters, Opaque
+from tvmmobile.graph.layers import Layer, LayerParameters, Opaque
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.network import lower, names_of, read_network
 from tvmmobile.graph.passes.pipeline import compose, finish
-from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, is_precision, precision_named
+from tvmmobile.graph.precision import BFLOAT16, FLOAT16, FLOAT32, INT8, is_precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.simulation import layers_to_keep, run_layers
 from tvmmobile.native.program import read_program
 from tvmmobile.networks.frontend import import_torch
+from tvmmobile.pipeline.prepared import _single_terms
 from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.plan import candidate_regions
@@ -145,3 +146,30 @@ def test_layers_that_half_precision_is_too_small_or_too_coarse_for() -> None:
 def _times(parameters: LayerParameters | None, factor: float) -> LayerParameters:
     assert parameters is not None
     return replace(parameters, weight=parameters.weight * np.float32(factor), bias=parameters.bias * np.float32(factor))
+
+
+def test_bfloat16_beside_half_precision() -> None:
+    """A depthwise layer and the first convolution are in half precision, with what only they read; other operators compute in float32."""
+    core = machine_of("neoverse-n2")
+    last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)]
+    network = seeded(*unit(3, 8, 3, 2), *unit(8, 8, 3, groups=8), *unit(8, 8), Halves(), *last)
+
+    def taken(layer: Layer) -> bool:
+        return template_for(Task((layer,), BFLOAT16.name, machine=core)) is not None
+
+    composed = compose(import_torch(network, (1, 3, 10, 10)), taken)
+    wide = read_network(*finish(composed))
+    single = _single_terms(wide, [(np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32),)], BFLOAT16)
+    assert single == [0, 1, 3]  # the last is a product with a number for each channel
+    read = read_network(*finish(composed, BFLOAT16, dict.fromkeys((names_of(wide)[node] for node in single), FLOAT16)))
+    ends = [(node.dtype, getattr(node.layer, "reads", ""), getattr(node.layer, "writes", "")) for node in read.nodes if node.dtype]
+    assert ends[:3] == [("float16", "float32", ""), ("float16", "", "bfloat16"), ("bfloat16", "", "float16")] and ends[-1][2] == "float32"
+    functions = [node.function for node in read.nodes if isinstance(node.layer, Opaque)]
+    types = [[str(parameter.ty.dtype) for parameter in function.params] for function in functions]
+    assert (
+        types
+        and "bfloat16" in types[0]
+        and not any("alloc_buffer" in line and "bfloat16" in line for line in str(functions[0]).splitlines())
+    )
+    weights = [node.parameters.weight.dtype.name for node in read.nodes if node.parameters is not None and node.parameters.weight.size]
+    assert weights == ["float16", "float16", "float32", "float16", "float32"]

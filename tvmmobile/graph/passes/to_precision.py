@@ -124,7 +124,7 @@ class _Conversion(MainRewriter):
         from tvm import relax
 
         found = self.replaced[variable]
-        if not isinstance(found.ty, relax.TensorType) or found.ty.dtype not in self.floats or found.ty.dtype == name:
+        if not isinstance(found.ty, relax.TensorType) or str(found.ty.dtype) not in self.floats or found.ty.dtype == name:
             return found
         if (variable, name) not in self.others:
             self.others[variable, name] = self.builder.emit(relax.op.astype(found, name))
