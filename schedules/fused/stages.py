@@ -107,17 +107,15 @@ class _Function:
                 self._keep(old, self.T.decl_buffer((math.prod(shape_of(old)),), str(old.ty.dtype), data=argument.data))
             for stage in stages[:-1]:
                 self._keep(stage.buffer, self.T.alloc_buffer((math.prod(extent for _, extent in stage.places),), _kind(stage.value)))
-            # A stage reads what the ones before it wrote, perhaps in another thread's part.
-            threads = self.task.threads if len(stages) == 1 else 1
             for stage in stages:
-                self._compute(stage, threads)
+                self._compute(stage, self.task.threads)
         return _in_root(self._builder.get())
 
     def _compute(self, stage: Stage, threads: int) -> None:
         """Emit the boxes of a stage, inside the loops over outer dimensions that none of them cuts."""
         boxes = list(boxes_of(stage))
         uncut = next((place for place, spans in enumerate(zip(*boxes, strict=True)) if len({*spans}) > 1), 0)
-        threads = threads if math.prod(extent for _, extent in (*stage.places, *stage.over)) >= LEAST_SHARED else 1
+        threads = threads if stage.elements >= LEAST_SHARED else 1
         number = getattr(self.T, stage.index_type)
         with ExitStack() as loops:
             given: dict[Any, _Axis] = {}

@@ -83,7 +83,7 @@ def test_the_clamp_is_part_of_the_layer(tmp_path: Path, activation: nn.Module, c
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
-def test_what_no_template_takes_stays_for_the_fallback(tmp_path: Path) -> None:
+def test_what_no_layer_describes_is_opaque(tmp_path: Path) -> None:
     network = seeded(*unit(3, 8, 3), Lambda(torch.sin), *unit(8, 10))
     read = prepared(network, IMAGE)
     kinds = [type(layer) for layer in layers_of(read)]

@@ -1,10 +1,12 @@
 """An opaque function as its stages: tensors whose elements are each computed by themselves, or as the sum or extremum of others.
 
-Operators that only compute element by element become part of the stages that read them.
+Operators that only compute element by element become part of the stages that read them, but for functions such as a sigmoid that would be
+computed more often so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +44,11 @@ class Stage:
     first: Expr = None
 
     @property
+    def elements(self) -> int:
+        """How often the value is computed."""
+        return math.prod(extent for _, extent in (*self.places, *self.over))
+
+    @property
     def index_type(self) -> str:
         """The widest type of the variables."""
         return "int32" if {str(variable.ty.dtype) for variable, _ in (*self.places, *self.over)} == {"int32"} else "int64"
@@ -67,6 +74,10 @@ def stages_of(function: Any) -> tuple[Stage, ...] | None:
         stage = _stage(block)
         if stage is None or len(loads_of(stage.value)) > MOST_LOADS:
             return None
+        for load in loads_of(stage.value):
+            read = inside.get(load.source)
+            if read is not None and read.elements < stage.elements and _calls(read.value):
+                found.append(inside.pop(load.source))
         stage = Stage(stage.buffer, stage.places, stage.over, _inlined(stage.value, inside), stage.join, stage.first)
         if len(loads_of(stage.value)) > MOST_LOADS:
             return None
@@ -105,6 +116,16 @@ def replaced(value: Expr, variables: dict[Any, Expr]) -> Expr:
 
 def _is_always(condition: Expr) -> bool:
     return bool(getattr(condition, "value", False))
+
+
+def _calls(value: Expr) -> bool:
+    """Return whether an expression has functions beside arithmetic and choices."""
+    from tvm import ir
+    from tvm_ffi import structural_walk
+
+    found: list[str] = []
+    structural_walk(value, (ir.Call, lambda call: found.append(str(getattr(call.op, "name", "")))))
+    return any(not name.endswith("if_then_else") for name in found)
 
 
 def _stage(block: Any) -> Stage | None:

@@ -85,8 +85,8 @@ class PlannedVariant:
 
     @property
     def separate(self) -> frozenset[str]:
-        """Symbols of kernels whose parallel loops write different outputs, as in all templates' kernels."""
-        return frozenset(step.task.symbol for step in self.steps if not isinstance(self.choices[step.task].schedule, TraceSchedule))
+        """Symbols of kernels whose parallel loops write different outputs, as in all templates' kernels but those of opaque layers."""
+        return frozenset(step.task.symbol for step in self.steps if self.network.nodes[step.first].function is None)
 
 
 def plan_variant(job: VariantJob) -> PlannedVariant:

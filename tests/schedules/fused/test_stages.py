@@ -84,6 +84,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[tuple[int, 
         lambda x, y: np.where(x < y, np.log(x * x), y),
         ((9, 11), (1, 11)),
     ),
+    "gate": (lambda x, y: x * _topi().sigmoid(y), lambda x, y: x / (1 + np.exp(-y)), ((9, 11), (11,))),
+    "large rows": (lambda x: x / mean_of_squares(x), lambda x: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-3), ((97, 113),)),
     "large": (lambda x, y: _topi().tanh(x) + y, lambda x, y: np.tanh(x) + y, ((130, 70), (70,))),
     "int8": (steps_of_int8, lambda x: np.clip(np.rint(x * np.float32(9.7)), -128, 127).astype(np.int8), ((6, 43),)),
 }
@@ -152,6 +154,12 @@ def _doubled(x: Any, times: int) -> Any:
         before = x
         x = te.compute(before.shape, lambda place: before[place] * before[(place + 1) % 4])  # noqa: B023
     return x
+
+
+def test_a_function_is_not_computed_for_every_reader() -> None:
+    build, _, shapes = CASES["gate"]
+    found = stages_of(function_of(build, shapes))
+    assert found is not None and [stage.elements for stage in found] == [11, 99]
 
 
 def test_schedules_without_records(tmp_path: Path) -> None:
