@@ -36,14 +36,14 @@ class Excite(nn.Module):
 
 
 class Block(nn.Module):
-    """x + 3 sin(the product of f(x) over all channels), with SiLU; no template has such a product."""
+    """x + sin(the product of f(x) over all channels), with SiLU; no template has such a product."""
 
     def __init__(self, channels):
         super().__init__()
         self.body = nn.Sequential(*unit(channels, channels, 3, groups=channels, act=nn.SiLU()), Excite(channels), *unit(channels, channels))
 
     def forward(self, image):
-        return image + 3 * torch.sin(torch.prod(1 + torch.tanh(self.body(image)) / 4, 1, keepdim=True))
+        return image + torch.sin(torch.prod(1 + torch.tanh(self.body(image)) / 16, 1, keepdim=True))
 
 
 def unit(inputs, outputs, kernel=1, stride=1, groups=1, act=None):
