@@ -49,12 +49,18 @@ _TYPES = {
     "steps": "int32",
 }
 
-#: Constants that instructions overwrite, and an LLVM function that loads a vector wherever it is called.
+#: Constants that instructions overwrite, and LLVM functions that load a vector wherever they are called: of a constant, and `ROUNDER`.
 _OVERWRITTEN = ("bias", "origin", "addend")
-_RELOAD = "tvmmobile_reload"
+_RELOAD, _RELOAD_ROUNDER = "tvmmobile_reload", "tvmmobile_reload_rounder"
 _RELOADED = f"""define internal <4 x i32> @{_RELOAD}(ptr %place) alwaysinline nounwind {{
 %value = load volatile <4 x i32>, ptr %place, align 16
 ret <4 x i32> %value
+}}
+"""
+_RELOADED_ROUNDER = f"""@tvmmobile_rounder = internal constant <4 x i32> <{", ".join([f"i32 {ROUNDER_BITS}"] * LANES)}>, align 16
+define internal <4 x float> @{_RELOAD_ROUNDER}() alwaysinline nounwind {{
+%value = load volatile <4 x float>, ptr @tvmmobile_rounder, align 16
+ret <4 x float> %value
 }}
 """
 
@@ -275,9 +281,12 @@ class IntegerKernel(Kernel):
         """Sums of each of two rows of eight bytes times each of another two: first with first, first with second, and so on."""
         return self.intrinsic("int32x4", "aarch64.neon.smmla.v4i32.v16i8", so_far, one, other)
 
-    def rounder(self) -> Expr:
-        """`ROUNDER` in four lanes."""
-        return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
+    def rounder(self, overwritten: bool = False) -> Expr:
+        """`ROUNDER` in four lanes; an instruction overwrites it or not."""
+        if not (overwritten and self._again):
+            return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
+        self._imported[_RELOAD_ROUNDER] = _RELOADED_ROUNDER
+        return self.T.call_extern("float32x4", _RELOAD_ROUNDER)
 
     def fused(self, one: Expr, other: Expr, added: Expr) -> Expr:
         """one · other + added of four floats, rounded once."""
@@ -285,7 +294,7 @@ class IntegerKernel(Kernel):
 
     def scaled(self, values: Expr, scale: Expr) -> Expr:
         """Four floats times a scale, rounded once: as int32, which are their sums with the bits of `ROUNDER`."""
-        return self.as_type("int32x4", self.fused(values, scale, self.rounder()))
+        return self.as_type("int32x4", self.fused(values, scale, self.rounder(True)))
 
     def saturated(self, scaled: Sequence[Expr], offset: Expr) -> Expr:
         """Up to four vectors of `scaled` numbers of any size, less an offset, as int8 in one vector; an odd one is followed by itself."""
@@ -407,13 +416,13 @@ class IntegerEnds:
             narrowed = T.min(T.max(narrowed, low), high)
         return T.bind(narrowed)
 
-    def _rounder(self) -> Expr:
+    def _rounder(self, overwritten: bool = False) -> Expr:
         """The number that rounds another one when added to it: with the zero point, unless that is in `_OFFSET`."""
-        return self.kernel.rounder() if self._converts or self.layer.integers.addend else self._real(_ROUNDER_OUT)
+        return self.kernel.rounder(overwritten) if self._converts or self.layer.integers.addend else self._real(_ROUNDER_OUT)
 
     def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:
         """Four floats times a factor, rounded once: as int32, which are their sums with the bits of `ROUNDER`, or of what is added."""
-        return self.kernel.as_type("int32x4", self.kernel.fused(values, factor, self._rounder() if added is None else added))
+        return self.kernel.as_type("int32x4", self.kernel.fused(values, factor, self._rounder(True) if added is None else added))
 
     def _real_result(self, value: Expr, channel: Expr, place: int) -> Expr:
         """Four sums of `factor`'s channels as floats, scaled, and with their addends if there are any."""
