@@ -16,7 +16,7 @@ from template_regions import PADDED, REGIONS, RELU6
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer
 from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.precision import BFLOAT16
+from tvmmobile.graph.precision import BFLOAT16, FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.running.bench import started_agents
@@ -84,6 +84,18 @@ def test_every_template(name: str, board: Agents, tmp_path: Path) -> None:
     for number, region in enumerate(REGIONS[name]):
         if (name, number) != ("chain", 0):  # channels that do not fill vectors
             _check(board, region, name, tmp_path, number)
+
+
+@pytest.mark.virtual
+def test_half_precision_between_layers_in_bfloat16(board: Agents, tmp_path: Path) -> None:
+    layer = Conv2d(8, 9, 20, 20, (3, 3), (2, 2), PADDED, 20, "hswish", reads=BFLOAT16.name, writes=BFLOAT16.name)
+    task = Task((layer,), FLOAT16.name, machine=machine_of(CORE))
+    template = templates_for(task)[0]
+    space = template.space(task)
+    assert space is not None and template.name == "depthwise"
+    inputs, parameters = make_inputs(task), make_parameters(task)
+    actual = output_on(board, task, space.default, parameters, inputs, tmp_path)
+    assert actual.dtype == BFLOAT16.numpy and relative_error(actual, expected_output(task, inputs, parameters)) <= task.tolerance
 
 
 def test_pairs_in_the_loop() -> None:
