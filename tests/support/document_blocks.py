@@ -176,7 +176,7 @@ def accuracy_table(phones: bool = False) -> str:
                 _mean_and_worst(fit_of(member).check_errors()[f"{board}, 4 threads, left out"]),
             ]
         )
-    headings = "fit", "floats, network left out", "integers, network left out", "board left out", "4 threads, network left out"
+    headings = "fit", "floats, network left out", "integers, network left out", "board left out", "several threads, network left out"
     return table(("mean, worst error", *headings), rows)
 
 

@@ -4,7 +4,7 @@
 
 DIR holds the networks' .param files, from `benchmark/models` of https://github.com/Tencent/ncnn. The ncnn wheel of the time when a row was
 published runs each of them on the virtual boards as ncnn's own benchmark does: one run to warm up, then the run that is modelled. A core
-is fitted to all its boards' rows of one thread, but for those that are excluded; runs in four threads are then checked with that. What a
+is fitted to all its boards' rows of one thread, but for those that are excluded; runs in several threads are then checked with that. What a
 network did is kept in the cache, so that an interrupted call goes on where it was. The result, with its errors, goes to
 `tvmmobile/virtual/calibration/calibrated/CORE.json`.
 """
@@ -36,9 +36,8 @@ from tvmmobile.virtual.profile import Profile, parse_profile
 from tvmmobile.virtual.program import profile_program, qemu_words
 from tvmmobile.virtual.sysroot import cpuinfo, python_sysroot
 
-#: The other thread count that there are published figures for, and the networks that are run with it: one parameter is fitted to them,
-#: and a run in several threads takes minutes.
-SEVERAL, IN_SEVERAL = 4, ("squeezenet", "mobilenet", "shufflenet_v2")
+#: The networks that are run in several threads: one parameter is fitted to them, and such a run takes minutes.
+IN_SEVERAL = ("squeezenet", "mobilenet", "shufflenet_v2")
 #: As benchncnn: empty weights, an input of 0.01, its allocators. The arguments: the network's path, its input's side, how many threads.
 PROGRAM = """\
 import ctypes, sys
@@ -89,10 +88,11 @@ class Row:
     min_ms: Mapping[str, float]
 
 
-def rows_of(core: str, threads: int) -> list[Row]:
-    """Return the published rows of a core's boards, without those that are excluded."""
-    rows = (row for row in published()["rows"] if row["threads"] == threads and "excluded" not in row and run_of(row))
-    return [Row(row["board"], threads, row["wheel"], row["python"], run_of(row)) for row in rows if load_board(row["board"]).mcpu == core]
+def rows_of(core: str, several: bool = False) -> list[Row]:
+    """Return the published rows of a core's boards in one thread, or in several, without those that are excluded."""
+    rows = (row for row in published()["rows"] if (row["threads"] > 1) is several and "excluded" not in row and run_of(row))
+    found = [Row(row["board"], row["threads"], row["wheel"], row["python"], run_of(row)) for row in rows]
+    return [row for row in found if load_board(row.board).mcpu == core]
 
 
 def cores() -> list[str]:
@@ -182,9 +182,9 @@ def calibrate(core: str, networks: Path, cache: Path, output: Path) -> Fit:
     """Run the published networks, fit, check, and write `output`/CORE.json."""
     if core not in cores():
         raise UserError(f"There are no published figures to calibrate {core} with.", f"Cores that have them: {', '.join(cores())}.")
-    rows = rows_of(core, 1)
+    rows = rows_of(core)
     boards = {row.board: (load_board(row.board), row.wheel) for row in rows}
-    several = partial(in_several_threads, rows_of(core, SEVERAL), networks, cache)
+    several = partial(in_several_threads, rows_of(core, several=True), networks, cache)
     fit = fit_core(boards, in_one_thread(rows, networks, cache), several)
     write_fit(fit, output / f"{core}.json")
     return fit

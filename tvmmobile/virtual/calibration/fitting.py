@@ -21,8 +21,6 @@ from tvmmobile.virtual.cores.corrected import corrected_hash
 
 #: Memory delivers to several cores what one of them moves in a copy, or less if they compete.
 _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 0.5, 1.0
-#: Error of a network, as a share, that weighs as much as a parameter that is off its usual value by 1.
-_PULL = 0.01
 #: About what other out-of-order cores have, for cores of which no network was run in several threads.
 _USUAL_BANDWIDTH = 0.65
 
@@ -137,10 +135,6 @@ def _solve(boards: Mapping[str, Board], observations: Sequence[Observation], bou
     core_ms = np.array([seen.core_cycles / boards[seen.board].clock_hz * 1e3 for seen in observations])
     rows, wanted = amounts / measured[:, None], (measured - core_ms) / measured
     used = amounts.any(axis=0)  # boards without a kind of miss have no parameter for it
-    for place, term in enumerate(terms.values()):
-        if term.usual is not None:
-            rows = np.vstack([rows, _PULL * np.eye(len(TERMS))[place]])
-            wanted = np.append(wanted, _PULL * term.usual)
     limits = (np.zeros(used.sum()), np.array(_most(boards))[used]) if bounded else (-np.inf, np.inf)
     found = lsq_linear(rows[:, used], wanted, bounds=limits)
     values = np.zeros(len(TERMS))

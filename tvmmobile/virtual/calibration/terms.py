@@ -3,12 +3,12 @@
 Amounts are in milliseconds: counts of the simulated caches times a documented time of the board, so that a parameter is the share of that
 time that the core really waits. Lines that are prefetched in time cost nothing; those that nothing hides cost all of it.
 
-Most cores wait as often in a busy stretch of a program as in an idle one: their terms add up. A Cortex-A76 keeps dozens of lines in flight,
-so memory accesses overlap with computing: in each phase of a run (plugin/phases.c) the longer of the two counts. Where
+Most cores wait as often in a busy stretch of a program as in an idle one: their terms add up. A Cortex-A76 and later ones keep dozens of
+lines in flight, so memory accesses overlap with computing: in each phase of a run (plugin/phases.c) the longer of the two counts. Where
 much data needs little work, as in the first layers of MobileNet v2, all of the traffic shows; where a matrix product streams its
-weights, none of it. Its lines are read at the rate of the memory's bus, which is documented and not fitted; a line that a store fetches
-and later sends back costs more than its share of a copy, as in tinymembench's "2-pass copy", where reading and writing take turns as
-they do in a network: 36 ns a line on a Raspberry Pi 5 where a plain copy takes 12 (ThomasKaiser/sbc-bench, results/Au3jaA.txt), and 18
+weights, none of it. A Cortex-A76's lines are read at the rate of the memory's bus, which is documented and not fitted; a line that a store
+fetches and later sends back costs more than its share of a copy, as in tinymembench's "2-pass copy", where reading and writing take turns
+as they do in a network: 36 ns a line on a Raspberry Pi 5 where a plain copy takes 12 (ThomasKaiser/sbc-bench, results/Au3jaA.txt), and 18
 instead of 6 on an RK3588 (results/41BH.txt).
 """
 
@@ -23,8 +23,9 @@ from tvmmobile.virtual.profile import MissCounts
 
 #: Raise this, and the versions in `_OTHERS`, with every change of the terms.
 TERMS_VERSION = 3
-#: Cores that compute while memory works, by LLVM's names.
-_OVERLAPPING = frozenset({"cortex-a76"})
+#: Cores later than the Cortex-A76, by LLVM's names; those that compute while memory works.
+_LATER = ("cortex-a78", "cortex-x4", "neoverse-n2")
+_OVERLAPPING = frozenset({"cortex-a76", *_LATER})
 #: A parameter this close to a bound, relative to the distance between both, counts as lying on it.
 ON_BOUND = 1e-3
 
@@ -40,7 +41,6 @@ class Term:
         most_source: why.
         least: its lower bound.
         least_source: why.
-        usual: its value where networks do not tell, because next to nothing comes from memory; `None` if they always do.
     """
 
     amount_ms: Callable[[Board, MissCounts], float]
@@ -49,7 +49,6 @@ class Term:
     most_source: str
     least: float = 0.0
     least_source: str = "fetched ahead in time"
-    usual: float | None = None
 
 
 def _hits_ms(board: Board, misses: MissCounts) -> float:
@@ -107,29 +106,35 @@ _OVERLAPPING_TERMS: Mapping[str, Term] = {
         "sent back in pauses",
     ),
 }
-#: The same for later cores: terms add up, and what loads read from memory is told from what stores fetch. Of the ways in which the terms
-#: above tell misses apart, this one left the smallest errors for each of them.
+
+
+def _copied(what: str, amount_ms: Callable[[Board, MissCounts], float], source: str) -> Term:
+    """Return a term that is not fitted: a copy's rate is what one core gets."""
+    return Term(
+        amount_ms,
+        f"the time in which one core copies a line in memory (copy_bytes_per_s), for each line that {what}",
+        lambda board: 1.0,
+        source,
+        1.0,
+        source,
+    )
+
+
+#: The same for later cores, on buses that no core can fill: one core reads lines no faster than it copies them. With both rates fitted,
+#: networks that are left out come out worse.
 _LATER_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],
-    "lines_read": Term(
-        lambda board, misses: _line_copies_ms(board, misses.loads_from_memory),
-        "the time in which one core copies a line in memory (copy_bytes_per_s), for each line that a load reads from it",
-        _latency_in_line_copies,
-        _LATENCY,
-        usual=1.0,
+    "lines_read": _copied(
+        "a load reads from it", lambda board, misses: _line_copies_ms(board, misses.loads_from_memory), "a copy's rate (not fitted)"
     ),
-    "stores": Term(
-        _OVERLAPPING_TERMS["stores"].amount_ms,
-        "the time in which one core copies a line in memory, for each line that a store fetches from it and that goes back later",
-        _latency_in_line_copies,
-        _LATENCY,
-        usual=1.0,
+    "stores": _copied(
+        "a store fetches from it and that goes back later", _OVERLAPPING_TERMS["stores"].amount_ms, "a copy's rate (not fitted)"
     ),
 }
 #: Version and terms of the cores that have others than `TERMS`, by LLVM's names.
 _OTHERS: Mapping[str, tuple[int, Mapping[str, Term]]] = {
     **dict.fromkeys(_OVERLAPPING, (4, _OVERLAPPING_TERMS)),
-    **dict.fromkeys(("cortex-a78", "cortex-x4", "neoverse-n2"), (5, _LATER_TERMS)),
+    **dict.fromkeys(_LATER, (6, _LATER_TERMS)),
 }
 
 

@@ -45,7 +45,7 @@ VERSIONS: Mapping[str, int] = {
     "cortex-a73": 5,
     "cortex-a76": 6,
     "cortex-a78": 1,
-    "cortex-x4": 1,
+    "cortex-x4": 2,
     "neoverse-n2": 1,
 }
 _IN_ORDER = {"cortex-a53": cortex_a53.step_of, "cortex-a55": cortex_a55.step_of}

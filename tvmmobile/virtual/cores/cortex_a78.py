@@ -36,6 +36,7 @@ _SORTED_LOAD, _SORTED_LANE = {"2": 8, "3": 8, "4": 9}, 8
 #: [v1], [n2] How often st2 … st4 take the vector pipelines that store.
 _SORTED_STORE, _SORTED_SHORT_STORE = {"2": 2, "3": 3, "4": 6}, {"2": 1, "3": 2, "4": 3}
 _DIVISIONS = {"w": 12, "x": 20}
+_BY_ELEMENT = re.compile(r"\.[hs]\[\d+\]$")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Family:
         pairs: accesses of a load of two 8-byte general registers.
         sorted_stores: passes of st2 … st4 through the vector pipelines, as a multiple of the usual ones.
         products: latencies that are not the Neoverse N2's.
+        hands_elements_over: whether a multiply-add by an element hands its sum over early, as others do.
     """
 
     pipelines: Mapping[str, int]
@@ -61,6 +63,7 @@ class Family:
     pairs: int = 1
     sorted_stores: int = 1
     products: Mapping[str, int] = field(default_factory=dict)
+    hands_elements_over: bool = True
 
 
 def family_timing(family: Family) -> Callable[[Instruction], InstructionTiming]:
@@ -80,7 +83,8 @@ def _timing(instruction: Instruction, family: Family) -> InstructionTiming:
     if instruction.kind == "vector":
         group = vector_group_of(instruction.name)
         latency, ports = _vector(instruction, group, family)
-        chain, chain_latency = CHAINS.get(instruction.name) or (GROUP_CHAINS | _LATER_CHAINS).get(group, ("", 0))
+        if family.hands_elements_over or not _BY_ELEMENT.search(instruction.operands):
+            chain, chain_latency = CHAINS.get(instruction.name) or (GROUP_CHAINS | _LATER_CHAINS).get(group, ("", 0))
     elif instruction.kind == "general":
         latency, ports = _general(instruction, family)
     else:
