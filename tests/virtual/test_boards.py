@@ -227,7 +227,7 @@ def test_uncalibrated_boards_are_no_devices(tmp_path: Path) -> None:
     assert caught.value.exit_code is ExitCode.DEVICE_UNAVAILABLE and "virtual run --board" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("name", "networks"), [("pi4", 10), ("rk3399-a53", 10), ("rk3566", 10), ("a311d", 10), ("orin-nano", 7)])
+@pytest.mark.parametrize(("name", "networks"), [("pi4", 10), ("rk3399-a53", 10), ("rk3566", 10), ("a311d", 10), ("orin-nano", 10)])
 def test_measured_boards_say_how_far_off_they_are(name: str, networks: int) -> None:
     assert trust(load_board(name), 1).startswith(f"Calibrated on {networks} networks: left out of the fit, one was modelled ")
     several = trust(load_board(name), 4)
