@@ -326,7 +326,7 @@ def test_an_edge_that_names_what_it_reads_is_a_part_of_its_own(tmp_path: Path) -
     library = CLibrary(made.path)
     pool = PARALLEL(in_turn)
     assert same_bits(library.run(library.instance(Options(MOST, parallel=pool)), [made.image]), made.expected)
-    assert counts == [MOST, MOST]  # the layer, and what transposes its output
+    assert counts == [MOST]  # the layer; what transposes its output has too few elements to share
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class Precision:
         """Largest error of rounding a real number to it, as a share of the number; only of floating-point precisions."""
         return float(self.limits.eps) / 2
 
-    @cached_property
+    @property
     def limits(self) -> Any:
         """Largest, least normal and next number, as NumPy's `finfo`; only of floating-point precisions."""
         import ml_dtypes
