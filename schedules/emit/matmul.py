@@ -213,7 +213,13 @@ class MatmulTile:
         """
         if self.pieces:
             self._in_pieces(acc, row, rows, width, weights, part, first, alike)
-            return
+        else:
+            self._sum(acc, row, rows, width, weights, part, first, alike, blank)
+
+    def _sum(
+        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
+    ) -> None:
+        """`accumulate` where A is in one piece."""
         if 0 < self.kernel.chain < part.count:
             self._in_chains(acc, row, rows, width, weights, part, first)
             return

@@ -16,7 +16,11 @@ from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, _Place
 GROUP = 4
 #: Usual pixels and vectors of channels of a tile: half an instruction joins two pixels' values for each pixel and `GROUP`.
 PAIRS = (4, 6)
-_LOW, _HIGH = ([*range(first, first + GROUP), *range(first + 2 * GROUP, first + 3 * GROUP)] for first in (0, GROUP))
+
+
+def lanes_of_pair(size: int, number: int, groups: int) -> list[int]:
+    """Return the lanes of one group of two vectors, each of so many groups of a size: those of the first vector, then of the second."""
+    return [first + lane for first in (number * size, (groups + number) * size) for lane in range(size)]
 
 
 def group_of(group: int, *depths: int) -> int:
@@ -47,33 +51,18 @@ class PairTile(MatmulTile):
     In front of a loop and behind it, sums change places: an instruction for each vector, which LLVM leaves out between two loops.
     """
 
-    def accumulate(
-        self,
-        acc: Buffer,
-        row: Expr,
-        rows: int,
-        width: int,
-        weights: Expr,
-        part: Extent,
-        first: int = 0,
-        alike: bool = False,
-        blank: bool = False,
+    def _sum(
+        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
     ) -> None:
-        """Add products, as those of a plain tile."""
-        if self.pieces:
-            self._in_pieces(acc, row, rows, width, weights, part, first, alike)
-            return
+        """Add products in pairs, between which sums change places."""
         kernel, vector = self.kernel, self.kernel.lanes
         sums = kernel.accumulators(-(-rows // 2) * 2 * width)
         pairs = [(i, min(i + 1, rows - 1), j) for i, j in itertools.product(range(0, rows, 2), range(0, width, vector))]
         for i, other, j in pairs:
             self._exchange(acc, [(first + i) * width + j, (first + other) * width + j], sums, self._places(i, j, width))
-        replace(self, unroll=2 * GROUP)._add(sums, row, rows, width, weights, part)
+        MatmulTile._sum(replace(self, unroll=2 * GROUP), sums, row, rows, width, weights, part, first=0, alike=False, blank=False)
         for i, other, j in pairs:
             self._exchange(sums, self._places(i, j, width), acc, [(first + i) * width + j, (first + other) * width + j])
-
-    def _add(self, sums: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent) -> None:
-        super().accumulate(sums, row, rows, width, weights, part)
 
     @staticmethod
     def _places(pixel: int, channel: int, width: int) -> list[int]:
@@ -93,7 +82,7 @@ class PairTile(MatmulTile):
         origins = [place.origin + i * (self.step * self.a.block) + step for i in range(rows)]
         pixels = [T.bind(bits_at(kernel, self.a.buffer, origin, count)) for origin in origins]
         for group in range(count // GROUP):
-            lanes = (_LOW, _HIGH)[group] if count > GROUP else list(range(2 * GROUP))
+            lanes = lanes_of_pair(GROUP, group, count // GROUP)
             values = [T.bind(T.Shuffle([pixels[i], pixels[min(i + 1, rows - 1)]], lanes)) for i in range(0, rows, 2)]
             weights = place.weights + (place.done + step + group * GROUP) * width
             for j in range(0, width, 2):

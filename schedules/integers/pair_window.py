@@ -12,7 +12,7 @@ from tvmmobile.schedules.emit.matmul import MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.integers.image import is_image
 from tvmmobile.schedules.integers.integer import IntegerEnds, takes
-from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, group_of, pair_tile
+from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, joined_pair, pair_tile
 from tvmmobile.schedules.integers.window import IntegerWindow, Place, WindowNest
 from tvmmobile.schedules.space import Knobs
 
@@ -71,7 +71,7 @@ class PairNest(WindowNest):
         values = [self.T.bind(kernel.bytes_at(self.ends.buffers["data"], source + first * GROUP, groups * GROUP)) for source in sources]
         for group in range(groups):
             place = target + (first + group) * (2 * GROUP)
-            kernel.store(self.windows, group_of(kernel, values, group, groups), place, 2 * GROUP)
+            kernel.store(self.windows, joined_pair(kernel, values, group, groups), place, 2 * GROUP)
 
     def _lanes(self, count: int) -> int:
         """Bytes of one group that are stored at once, wherever channels of a window begin."""

@@ -17,6 +17,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.emit.pairs import lanes_of_pair
 from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, constant_shapes, has_steps
 from tvmmobile.schedules.integers.product import IntegerProduct, IntegerTile
 from tvmmobile.schedules.space import Knobs
@@ -24,7 +25,6 @@ from tvmmobile.schedules.space import Knobs
 #: Bytes of a pixel, and of a channel's weights, that an instruction multiplies: half a vector.
 GROUP = 8
 _VECTOR = 2 * GROUP
-_LOW, _HIGH = ([*range(first, first + GROUP), *range(first + _VECTOR, first + _VECTOR + GROUP)] for first in (0, GROUP))
 #: Constants of channels that are stored for two pixels.
 _TWICE = ("bias", "multiplier", "origin", "addend")
 
@@ -35,16 +35,16 @@ def ends_in_pairs(layer: Layer) -> bool:
 
 
 def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
-    """What `pack_constants` returns, with what channels have twice, for two channels at a time, where sums stay in pairs."""
+    """Return the constants of `pack_constants`; where sums stay in pairs, those of channels twice, for two channels at a time."""
     if not ends_in_pairs(layer):
         return list(constants)
     named = zip(constant_shapes(layer), constants, strict=True)
     return [np.tile(one.reshape(-1, 1, 2), (1, 2, 1)).ravel() if name in _TWICE else one for name, one in named]
 
 
-def group_of(kernel: IntegerKernel, pair: Sequence[Expr], group: int, groups: int) -> Expr:
+def joined_pair(kernel: IntegerKernel, pair: Sequence[Expr], group: int, groups: int) -> Expr:
     """A group of K of two pixels, from vectors of so many groups of each."""
-    return kernel.T.Shuffle(list(pair), (_LOW, _HIGH)[group] if groups == 2 else list(range(_VECTOR)))
+    return kernel.T.Shuffle(list(pair), lanes_of_pair(GROUP, group, groups))
 
 
 class PairKernel(IntegerKernel):
@@ -167,7 +167,7 @@ class PairTile(IntegerTile):
         pixels = [T.bind(kernel.bytes_at(self.a.buffer, source, groups * GROUP)) for source in sources]
         pairs = [[pixels[i], pixels[min(i + 1, rows - 1)]] for i in range(0, rows, 2)]
         for group in range(groups):
-            yield [T.bind(group_of(kernel, pair, group, groups)) for pair in pairs]
+            yield [T.bind(joined_pair(kernel, pair, group, groups)) for pair in pairs]
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
         """A pixel's sums, in vectors of four channels."""

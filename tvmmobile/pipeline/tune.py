@@ -73,9 +73,10 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
     for same in _by_count(jobs, board):
         # A later count's run must not set aside what an earlier one logged.
         found.append(_run(same, board, logs, replace(asked, fresh=asked.fresh and not found), run.dask, listener))
-        if fastest(found).context.threads != found[-1].context.threads:
+        best = fastest(found)
+        if best.context.threads != same[0].options.threads:
             break
-    return fastest(found)
+    return best
 
 
 def _by_count(jobs: Sequence[VariantJob], board: Device) -> list[list[VariantJob]]:
