@@ -178,6 +178,25 @@ FOLLOWERS: dict[str, tuple[Sequence[Any], Mapping[str, Array], Sequence[str]]] =
         {"minus": ints(-1), "low": reals(0.3)},
         ["y", "z"],
     ),
+    "filled up to ten": (
+        [
+            *COLUMN,
+            node("Gather", ["b", "i"], ["chosen"], axis=1),
+            node("Squeeze", ["chosen", "zero"], ["rows"]),
+            node("Reshape", ["rows", "minus"], ["flat"]),
+            node("Shape", ["rows"], ["size"]),
+            node("Gather", ["size", "zero"], ["count"], axis=0),
+            node("Sub", ["ten", "count"], ["lacking"]),
+            node("Mul", ["lacking", "four"], ["behind"]),
+            node("Concat", ["zero", "behind"], ["amounts"], axis=0),
+            node("Concat", ["zero", "zero", "lacking", "zero"], ["below"], axis=0),
+            node("Pad", ["flat", "amounts"], ["filled"]),
+            node("Reshape", ["filled", "shape"], ["y0"]),
+            node("Pad", ["rows", "below", "half"], ["y1"]),
+        ],
+        {"minus": ints(-1), "ten": ints(10), "four": ints(4), "shape": ints(1, 10, 4), "half": np.array(0.5, np.float32)},
+        ["y0", "y1", "flat"],
+    ),
     "products": (
         [
             *COLUMN,
@@ -198,7 +217,7 @@ FOLLOWERS["classes one by one"][0].insert(0, node("Squeeze", ["b", "zero"], ["fl
 
 
 #: Followers that run by default, with all passes; those that take long are compiled without.
-FEW, LONG = ("boxes and scores", "the best of them"), ("classes one by one", "products")
+FEW, LONG = ("boxes and scores", "the best of them"), ("classes one by one", "filled up to ten", "products")
 
 
 def agree(folder: Path, names: Sequence[str], passes: bool) -> set[int]:
@@ -315,7 +334,8 @@ REFUSED: dict[str, Sequence[Any]] = {
     "ReduceMean": [*CHOSEN, node("ReduceMean", ["c"], ["y"], axes=[1])],
     "ScatterElements": [*CHOSEN, node("ScatterElements", ["b", "sel", "c"], ["y"])],
     "Shape": [SELECT, node("Shape", ["sel"], ["y"])],
-    "Reshape": [*CHOSEN, node("Reshape", ["c", "flat"], ["y"])],
+    "Reshape": [*CHOSEN, node("Transpose", ["c"], ["d"], perm=[0, 2, 1]), node("Reshape", ["d", "flat"], ["y"])],
+    "Pad": [*CHOSEN, node("Pad", ["c", "amounts"], ["y"])],
     "Reshape of a number": [SELECT, node("Shape", ["sel"], ["n"]), node("Reshape", ["n", "flat"], ["y"])],
     "Concat with as many rows as there may be": [*CHOSEN, node("Concat", ["c", "eight"], ["y"], axis=2)],
     "Gemm with a bias for each row": [*CHOSEN, node("Squeeze", ["c", "zero"], ["d"]), node("Gemm", ["d", "kernel", "weights"], ["y"])],
@@ -334,6 +354,7 @@ REFUSED: dict[str, Sequence[Any]] = {
 @pytest.mark.parametrize("operator", list(REFUSED))
 def test_others_are_refused_by_name(tmp_path: Path, operator: str) -> None:
     constants = {"flat": ints(-1), "eight": np.ones((1, 8, 1), np.float32), "weights": np.ones((8, 3), np.float32), "kernel": MATRICES[0]}
+    constants["amounts"] = ints(0, 0, 0, 0, 2, 0)
     where = rf"{operator.split()[0]} \(node 'y', opset 17\)"
     with pytest.raises(UserError, match=f"{where} reads boxes or places whose number is known only at run time"):
         network(tmp_path / "net.onnx", REFUSED[operator], constants, ["y"])

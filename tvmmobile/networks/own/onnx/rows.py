@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import helper
 
 from tvmmobile.networks.own.onnx.tensors import attribute
@@ -143,7 +144,9 @@ def _squeeze(into: Rewriting, node: Any) -> bool:
 
 
 def _reshape(into: Rewriting, node: Any) -> bool:
-    """Append a `Reshape`, `Flatten` or `Expand` that keeps the axis's extent and the product of those in front of it."""
+    """Append a `Reshape`, `Flatten` or `Expand` that keeps the product of the extents in front of the axis, and joins it with none but
+    those behind it.
+    """
     data = node.input[0]
     if data in into.fewer and data not in into.rows:
         return False
@@ -153,9 +156,31 @@ def _reshape(into: Rewriting, node: Any) -> bool:
     if not _by_row(into, node) or data not in into.rows:
         return data not in into.rows
     (rows, shape), made = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
-    if made is None or into.shapes[node.output[0]][made.axis] != shape[rows.axis]:
+    if made is None:
         return False
-    return node.op_type == "Expand" or math.prod(into.shapes[node.output[0]][: made.axis]) == math.prod(shape[: rows.axis])
+    joined, rest = divmod(into.shapes[node.output[0]][made.axis], shape[rows.axis])
+    if node.op_type == "Expand" or rest:
+        return (joined, rest) == (1, 0)
+    if joined > 1:
+        into.rows[node.output[0]] = Rows(made.axis, into.times(rows.count, joined))
+    return math.prod(into.shapes[node.output[0]][: made.axis]) == math.prod(shape[: rows.axis])
+
+
+def _pad(into: Rewriting, node: Any) -> bool:
+    """Append a `Pad` that fills rows up to a number that does not vary: the missing ones get its constant."""
+    data, amounts, *given = node.input
+    rows, less = into.rows.get(data), into.fewer.get(amounts)
+    if rows is None or less is None or len(given) > 1 or attribute(node, "mode", b"constant") != b"constant":
+        return False
+    of, times = into.multiples.get(rows.count, (rows.count, 1))
+    number, whole = into.values.get(given[0]) if given and given[0] else 0.0, into.values[amounts]
+    grown = np.zeros_like(whole)
+    grown[len(into.shapes[data]) + rows.axis] = times
+    if number is None or less[1] != of or (whole < 0).any() or not np.array_equal(less[0] - whole, grown):
+        return False
+    node.input[0], node.input[1] = into.without_absent(data, float(number)), into.constant(whole)
+    into.append(node)
+    return True
 
 
 def differing(one: Sequence[int], other: Sequence[int]) -> list[int]:
@@ -248,6 +273,7 @@ RULES: Mapping[str, Rule] = {
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
+    "Pad": _pad,
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,

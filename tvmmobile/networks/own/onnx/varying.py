@@ -104,6 +104,7 @@ class Rewriting(Nodes):
         fewer: of the latter, the values for one row less, and the tensor that counts rows.
         shapes, types: of all tensors.
         rows: of tensors that have fewer rows than their shapes say.
+        multiples: of counts that are multiples of others: these, and how many times.
     """
 
     def __init__(self, model: Any) -> None:
@@ -114,6 +115,7 @@ class Rewriting(Nodes):
         self.shapes: dict[str, list[int]] = {}
         self.types: dict[str, int] = {}
         self.rows: dict[str, Rows] = {}
+        self.multiples: dict[str, tuple[str, int]] = {}
         self._joined: dict[tuple[tuple[str, int], ...], str] = {}
         graph = model.graph
         for tensor in graph.initializer:
@@ -325,6 +327,13 @@ class Rewriting(Nodes):
             number = np.iinfo(kind).min if number < 0 else np.iinfo(kind).max
         there = self.present(rows.axis, shape[rows.axis], len(shape), rows.count)
         return self.emit("Where", [there, name, self.constant(number, kind)])
+
+    def times(self, count: str, number: int) -> str:
+        """A multiple of a count."""
+        found = self.emit("Mul", [count, self.constant([number])])
+        of, already = self.multiples.get(count, (count, 1))
+        self.multiples[found] = of, already * number
+        return found
 
     def least(self, one: str, other: str) -> str:
         """The smaller one of two counts."""
