@@ -1,4 +1,4 @@
-"""One run of a network with IREE: `run_iree.py model.vmfb [--threads N]`, compiled for the board by `peers/iree_compiler.py`."""
+"""One run of a network with IREE: `run_iree.py model.vmfb [--threads N]`, compiled for the board by `studies/formats/iree_compiler.py`."""
 
 from __future__ import annotations
 

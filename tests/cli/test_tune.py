@@ -38,8 +38,8 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--resolution", "7"], "resolution 7 is outside 32 to 512"),
         (["--model", "resnet"], "model 'resnet' is not known"),
         (["--target", "riscv"], "target 'riscv' is not known"),
-        (["--threads", "0"], "--threads 0 is no number of threads"),
-        (["--threads", "two"], "--threads two is no number of threads"),
+        (["--threads", "0"], "--threads 0 is not a number of threads"),
+        (["--threads", "two"], "--threads two is not a number of threads"),
         (["--threads", "9"], "9 threads exceed the 4 cores of Raspberry Pi 4 Model B"),
         (["--max-error", "0.01"], "--max-error bounds the error of float16"),
         *(

@@ -75,6 +75,20 @@ def test_named_files_exist(document: str) -> None:
     assert not missing
 
 
+def test_files_named_in_code_exist() -> None:
+    """Those of docstrings and comments that have a folder, in backticks."""
+    missing = []
+    for folder in ("tvmmobile", "schedules", "studies", "scripts"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            named = re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|c|h|cc|md|toml))`", path.read_text(encoding="utf-8"))
+            missing += [
+                f"{path.name}: {name}"
+                for name in named
+                if not name.startswith(("research/", "tvm/")) and not any(file.endswith(f"/{name}") for file in files())
+            ]
+    assert not missing
+
+
 @functools.cache
 def options_of(verb: str, action: str | None) -> frozenset[str] | None:
     """The options of a verb, or of an action of it; `None` for one that there is not."""

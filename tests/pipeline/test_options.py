@@ -116,7 +116,7 @@ def test_a_single_layer_to_keep_is_not_its_letters() -> None:
 
 
 def test_a_library_has_a_thread() -> None:
-    with pytest.raises(UserError, match="`threads=0` is no number of threads"):
+    with pytest.raises(UserError, match="`threads=0` is not a number of threads"):
         LibraryOptions.of({"threads": 0})
 
 

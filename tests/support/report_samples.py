@@ -90,7 +90,7 @@ def sample_variant(spec: ModelSpec, *, measured: bool = False) -> VariantResult:
 
 
 def board_state(temperature_c: float) -> dict[str, object]:
-    """What `devices/health.py` says of a board, as a result file has it."""
+    """What `devices/board/health.py` says of a board, as a result file has it."""
     return {"temperature_c": temperature_c, "clocks_hz": [1.8e9] * 4, "throttled": [], "governor": "performance", "load": 0.1, "boot": "x"}
 
 

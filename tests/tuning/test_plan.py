@@ -271,5 +271,7 @@ def test_a_gated_layer_writes_what_all_its_readers_take() -> None:
     def takes(task: Task) -> bool:
         return single(task) and not (isinstance(task.layer, Conv2d) and task.layer.scaled and task.layer.in_layout != "NHWC")
 
-    for region in candidate_regions(squeeze_and_excite(96), takes, Task):
+    regions = list(candidate_regions(squeeze_and_excite(96), takes, Task))
+    assert any(region.after == "NCHW32c" for region in regions)
+    for region in regions:
         assert (region.first, region.after) != (1, "NCHW32c") and (region.first, region.before) != (2, "NCHW32c")

@@ -91,7 +91,7 @@ class Endpoint:
 
 
 class Watch(Protocol):
-    """Looks after a board's state while it is measured; see `devices/watch.py`."""
+    """Looks after a board's state while it is measured; see `devices/board/watch.py`."""
 
     def wait_until_cool(self) -> Any:
         """Return the boards' state once they are cool."""

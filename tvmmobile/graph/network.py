@@ -81,7 +81,7 @@ class Lowered:
 
 
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
-    """Read `main` of a prepared module (see `passes.pipeline.prepare`); `UserError` for operators that are not a kernel with one result."""
+    """Read `main` of a prepared module (see `passes.pipeline.finish`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
     bindings = kernel_bindings(module)
     wired, returned_values = _wiring(module)

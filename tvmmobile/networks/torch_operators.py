@@ -55,7 +55,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
         }
     )
     integers = torch.ops.quantized_decomposed
-    if hasattr(integers, "quantize_per_tensor"):  # `own.exported_quantised` has made it known, or torchao has
+    if hasattr(integers, "quantize_per_tensor"):  # `own/pt2/quantised.py` has made it known, or torchao has
         table[integers.quantize_per_tensor.default] = _quantised
         table[integers.dequantize_per_tensor.default] = _dequantised
     decomposed: Mapping[Any, Callable[..., Any]] = table

@@ -142,7 +142,12 @@ def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener
 def plan_tuning(
     models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TuningPlan:
-    """Return what `tune` would do with the same arguments; raises what it would raise. Nothing is tried or written."""
+    """Return what `tune` would do with the same arguments; raises what it would raise. Nothing is tried or written.
+
+    Args:
+        models, device, listener: as of `tune`.
+        options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
+    """
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)
     board, out = device_of(device), run.folder()
     logs = log_dirs(run.logs, out if asked.fresh else None)

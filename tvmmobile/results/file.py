@@ -152,7 +152,7 @@ class VariantFields:
         weights: where they came from.
         kernels: in order of execution.
         invalid: why a measured latency does not count, such as a throttled clock; "" if it counts.
-        conditions: the boards' state before and after (`devices/health.py`), and whether times had settled; empty where modelled.
+        conditions: the boards' state before and after (`devices/board/health.py`), and whether times had settled; empty where modelled.
         network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
         reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
         format: what the library is for: `c` for C and any language that can call C, `vm` for TVM's virtual machine.

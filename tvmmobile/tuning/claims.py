@@ -30,7 +30,7 @@ _AFTER_THE_END = 1.1
 
 @dataclass(frozen=True)
 class RecordFigures:
-    """The numbers of a record; see `database.Record`."""
+    """The numbers of a record; see `records.Record`."""
 
     latency_us: float | None
     cycles: int | None

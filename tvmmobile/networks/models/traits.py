@@ -75,5 +75,5 @@ TRAITS = {
     "vgg16": _FIXED_SIDE,
     "alexnet": _FIXED_SIDE,
 }
-#: For unknown families, as in files of a later version; networks from files are `own.OwnSpec`s.
+#: For unknown families, as in files of a later version; networks from files are `spec.OwnSpec`s.
 UNKNOWN = Traits(most_alpha=float("inf"), activations=("relu6", "relu", "hardswish"))

@@ -32,7 +32,7 @@ def _thread_count(given: int | str) -> int:
     if given == "best":
         return BEST
     if not str(given).isdecimal() or int(given) < 1:
-        raise UserError(f"--threads {given} is no number of threads.", "Give --threads 1 or more, or best.")
+        raise UserError(f"--threads {given} is not a number of threads.", "Give --threads 1 or more, or best.")
     return int(given)
 
 
