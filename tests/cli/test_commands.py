@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -152,3 +153,15 @@ def test_a_closed_pipe_is_quiet(words: tuple[str, ...]) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_plugins_are_imported_by_every_command(cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TVMMOBILE_PLUGINS", "float64, no_such_module")
+    outcome = cli("models")
+    assert (
+        outcome.code == ExitCode.USAGE
+        and "the module 'no_such_module' of TVMMOBILE_PLUGINS cannot be imported: ModuleNotFound" in outcome.err
+    )
+    monkeypatch.setenv("TVMMOBILE_PLUGINS", "float64")
+    planned = cli("tune", "--dtype", "float64", "--alpha", "0.25", "--resolution", "128", "--dry-run", "-o", str(tmp_path))
+    assert planned.code == ExitCode.DONE and "_float64_t1" in planned.out

@@ -36,10 +36,11 @@ def ignore(_: str) -> None:
     """Nobody listens."""
 
 
-def test_a_network_in_double_precision(tmp_path: Path) -> None:
+def test_a_network_in_double_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_PLUGINS", "float64")
     device, logs = find_device("pi4"), tmp_path / "logs"
     job = variant_job(Model(ModelSpec("mobilenet_v1", 0.25, 128)), device.profile, (logs,), tmp_path, LibraryOptions(precision=FLOAT64))
-    with Workers(2, preload=("float64",)) as workers, started_bench(device, workers) as bench:
+    with Workers(2) as workers, started_bench(device, workers) as bench:
         (variant,) = collect_variants(workers, [job], ignore)
         database = Database(job.identity, (), logs)
         wanted = {each.template.name: each for each in assign(distinct_tasks([variant]), database, 1, job.target) if each.template}

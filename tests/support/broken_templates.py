@@ -1,7 +1,4 @@
-"""A template whose one knob chooses how its kernel goes wrong. A worker that imports this module knows it.
-
-Workers(2, preload=("broken_templates",))
-"""
+"""A template whose one knob chooses how its kernel goes wrong. With `TVMMOBILE_PLUGINS=broken_templates`, every process knows it."""
 
 from __future__ import annotations
 

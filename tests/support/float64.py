@@ -1,7 +1,4 @@
-"""Double precision: a `Precision`, and nothing else. A worker that imports this module knows it.
-
-Workers(2, preload=("float64",))
-"""
+"""Double precision: a `Precision`, and nothing else. With `TVMMOBILE_PLUGINS=float64`, every process knows it."""
 
 from __future__ import annotations
 

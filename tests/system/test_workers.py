@@ -120,8 +120,9 @@ def test_starting_is_tried_until_what_they_are_forked_from_is_dead(tmp_path: Pat
     assert len(refused) == 7 and list(tmp_path.iterdir()) == []
 
 
-def test_workers_that_cannot_start_are_no_jobs_fault(tmp_path: Path) -> None:
-    found = Workers(1, preload=("no_such_module",), folder=tmp_path)
+def test_workers_that_cannot_start_are_no_jobs_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_PLUGINS", "no_such_module")
+    found = Workers(1, folder=tmp_path)
     with found as workers, pytest.raises(UserError, match=r"^worker processes died 3 times while they started\.\n"):
         list(workers.run(note, [tmp_path], 60))
     assert list(tmp_path.iterdir()) == []

@@ -29,11 +29,12 @@ REASONS = {
 }
 
 
-def test_bad_candidates_fail_alone(tmp_path: Path) -> None:
+def test_bad_candidates_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_PLUGINS", "broken_templates")
     profile = DEVICE.profile
     identity = Identity.of(profile)
     database, listener = Database(identity, (), tmp_path), Quiet()
-    with Workers(2, preload=("broken_templates",)) as workers, started_bench(DEVICE, workers) as bench:
+    with Workers(2) as workers, started_bench(DEVICE, workers) as bench:
         assignments = assign({broken.TASK: None}, database, 64, profile.target)[:1]  # the good template takes the task too
         assert [(assignment.template and assignment.template.name, assignment.missing) for assignment in assignments] == [("broken", 8)]
         tune(assignments, database, bench, listener, Search(deadlines=DEADLINES))

@@ -21,6 +21,7 @@ from tvmmobile.system.collector import collect_rarely
 from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.interrupts import terminate
+from tvmmobile.system.plugins import load_plugins
 
 #: The exit code that a shell reports after SIGPIPE: the reader closed the pipe, and no message is needed.
 BROKEN_PIPE = 141
@@ -120,6 +121,7 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Failures are reported on stderr; none is raised."""
     try:
+        load_plugins()
         result = typer.main.get_command(app)(list(arguments) or ["--help"], prog_name="tvmmobile", standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:

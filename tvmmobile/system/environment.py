@@ -49,6 +49,11 @@ def adb_server_port() -> int:
     return int(text)
 
 
+def plugins() -> tuple[str, ...]:
+    """Return the modules in `TVMMOBILE_PLUGINS`, which has commas between them."""
+    return tuple(name.strip() for name in os.environ.get("TVMMOBILE_PLUGINS", "").split(",") if name.strip())
+
+
 def environment() -> dict[str, str]:
     """Return all of this process's variables, for another process to take over."""
     return dict(os.environ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import multiprocessing
 import os
 import signal
@@ -12,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +30,7 @@ from tvmmobile.system.environment import debug_level, environment, take_over, to
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_space, filling_cache
 from tvmmobile.system.interrupts import deferred
+from tvmmobile.system.plugins import load_plugins
 from tvmmobile.system.scratch import place_sockets, scratch
 from tvmmobile.system.survival import die_with_parent
 
@@ -103,15 +103,14 @@ class Workers:
 
     Args:
         count: how many.
-        preload: modules that every worker imports before its first job, such as one that registers schedule templates of its own.
         folder: for temporary files; without it, the system's.
 
     Raises:
         UserError: no process can be started, or the cache cannot be written.
     """
 
-    def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
-        self.count, self._preload = count, tuple(preload)
+    def __init__(self, count: int, folder: Path | None = None) -> None:
+        self.count = count
         with filling_cache(torch_cache()):
             torch_cache().mkdir(parents=True, exist_ok=True)  # an interrupted import of PyTorch could not be repaired later
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
@@ -205,9 +204,9 @@ class Workers:
         """Start processes. The process they are forked from may be dying; it is started again once it is dead."""
         for pause_s in _PAUSES_S:
             with suppress(UserError):
-                return _Pool(self.count, self._scratch, self._preload)
+                return _Pool(self.count, self._scratch)
             time.sleep(pause_s)
-        return _Pool(self.count, self._scratch, self._preload)
+        return _Pool(self.count, self._scratch)
 
     def _result(self, future: Any, timeout_s: float) -> Any:
         if not future.done():
@@ -248,13 +247,13 @@ class _Try:
 class _Pool:
     """Processes that take jobs, until one of them dies by itself or they are stopped."""
 
-    def __init__(self, count: int, scratch: str, preload: Sequence[str]) -> None:
+    def __init__(self, count: int, scratch: str) -> None:
         self._starts = _Starts()
         self._stopped = False
         place_sockets()
         with _deaf_to_terminal():
             self._ready = self._starts.Semaphore(0)
-        arguments = environment(), scratch, preload, self._ready
+        arguments = environment(), scratch, self._ready
         self.processes = pebble.ProcessPool(count, context=self._starts, initializer=_initialize, initargs=arguments)
         try:
             # A worker interrupted during start-up prints a traceback. Libraries have threads that block no signals and receive them.
@@ -373,8 +372,8 @@ def _deaf_to_terminal() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[str], ready: Semaphore) -> None:
-    """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler before the first job."""
+def _initialize(inherited: Mapping[str, str], scratch: str, ready: Semaphore) -> None:
+    """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler and plugins before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         die_with_parent()  # with the process it was forked from: whoever kills that means us, too
@@ -388,8 +387,7 @@ def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[st
     import tvm  # noqa: F401
 
     torch.set_num_threads(1)
-    for name in preload:
-        importlib.import_module(name)
+    load_plugins()
     ready.release()
 
 

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from tvmmobile.pipeline.options.option import Option, Options, options_of
+from tvmmobile.system.plugins import load_plugins
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -38,6 +39,7 @@ def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
                 signature.bind(*given, **named)
             except TypeError as error:
                 raise TypeError(f"{function.__name__}() {error}") from None
+            load_plugins()
             return function(*given, **defaults | named)
 
         call.__doc__ = re.sub(r"^ *options: .*\n", lambda _: _documented(options), function.__doc__ or "", flags=re.MULTILINE)
