@@ -21,8 +21,9 @@ from tvmmobile.pipeline.checking import check, handed_over, unchecked
 from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, state_entries, with_shortcuts, write_manifest
+from tvmmobile.pipeline.movement import rounding
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
-from tvmmobile.pipeline.variant import PreparedVariant
+from tvmmobile.pipeline.variant import PreparedVariant, import_variant
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
@@ -64,7 +65,8 @@ def build(job: VariantJob) -> BuiltVariant:
         unseen = replace(job, out=folder)
         planned = plan_variant(unseen)
         built = _built(unseen, planned)
-        check(built.library, lambda: first_difference(job, planned))
+        inputs = planned.prepared.reference.inputs
+        check(built.library, lambda: first_difference(job, planned), lambda: rounding(job, import_variant(job), inputs))
     return replace(built, library=job.library)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.pipeline.agreement import agrees, disagreement, error_of, session_timeout_s
+from tvmmobile.pipeline.movement import note_rounding
 from tvmmobile.running.emulation import NotRunnable, run_here
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import note_check
@@ -31,12 +32,13 @@ def unchecked(why: str) -> dict[str, Any]:
     return {"checked": False, "check": {"why": why}}
 
 
-def check(library: Library, explain: Callable[[], str]) -> None:
+def check(library: Library, explain: Callable[[], str], rounding: Callable[[], float] = lambda: 0.0) -> None:
     """Run a library once on its reference input, compare its outputs, and note it in the manifest.
 
     Args:
         library: with its manifest and reference.
         explain: says of one that disagrees where its values differ first, as the end of a sentence; "" where that cannot be said.
+        rounding: measures the error that roundings explain, where there is more than the tolerance.
 
     Raises:
         Disagreement: it does not run, or returns something else.
@@ -48,6 +50,8 @@ def check(library: Library, explain: Callable[[], str]) -> None:
         return note_check(library.manifest_path, unchecked(str(error)))
     except MeasureError as error:
         raise _failure(library, error) from error
+    if not agrees(library, done.error):
+        note_rounding(library, rounding())
     if not agrees(library, done.error):
         raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain())
     return note_check(library.manifest_path, checked(done.error, done.place))

@@ -21,10 +21,12 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.host import run_on_host, values_on_host
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.movement import moved, rounding
 from tvmmobile.pipeline.plan import PlannedVariant, parameters_of, plan_variant
 from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.emulation import outputs_here
 from tvmmobile.running.library import Reference
+from tvmmobile.running.manifest import MOST_ROUNDING
 from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.plan import Step
 
@@ -57,25 +59,35 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
         return f"{rows}, so that any of them may come out: weights or input give them no order"
     computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
-    most = job.options.precision.tolerance_of(quantised=planned.prepared.origin.quantised)
-    if network_error(outputs, reference.outputs) <= most:
-        return _wrong_kernel(job, planned, reference)
     imported = import_variant(job)
-    if network_error(run_on_host(imported.module, reference.inputs), reference.outputs) <= FLOAT32.network_tolerance:
-        return _wrong_layer(imported, planned, reference, computed, most)
-    return _wrong_import(imported, reference)
+    moves = rounding(job, imported, reference.inputs)
+    own = job.options.precision.tolerance_of(quantised=planned.prepared.origin.quantised)
+    plain, most = (max(tolerance, min(moves, MOST_ROUNDING)) for tolerance in (FLOAT32.network_tolerance, own))
+    if network_error(outputs, reference.outputs) <= most:
+        right, conclusion = "each of its kernels is right by itself", "the library puts them together wrongly"
+        found = _wrong_kernel(job, planned, reference)
+    elif network_error(run_on_host(imported.module, reference.inputs), reference.outputs) <= plain:
+        right = "each of its layers has a value of the imported network"
+        conclusion = "a graph pass returns the wrong ones" if own <= FLOAT32.network_tolerance else "what the precision loses adds up"
+        found = _wrong_layer(imported, planned, reference, computed, most)
+    else:
+        right, conclusion = "each of its operators is right by itself", "the imported network returns something else"
+        found = _wrong_import(imported, reference, plain)
+    if moves > FLOAT32.network_tolerance:
+        return f"{found or right}, but {moved(moves)}"
+    return found or f"{right}, but {conclusion}"
 
 
-def _wrong_import(network: Imported, reference: Reference) -> str:
+def _wrong_import(network: Imported, reference: Reference, most: float = FLOAT32.network_tolerance) -> str:
     trace = network.trace
     if trace is not None:
         traced = trace(reference.inputs)
         imported = run_on_host(traced.module, reference.inputs)
         for operator, actual, expected in zip(traced.operators, imported, traced.values, strict=True):
             error = difference(actual, expected)
-            if not error <= FLOAT32.network_tolerance:
+            if not error <= most:
                 return f"the first value that differs is that of {operator} as it is imported (error {error:.2g})"
-    return "the imported network already returns something else, and each of its operators is right by itself"
+    return ""
 
 
 def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
@@ -90,7 +102,7 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
         error = difference(each.written, each.computed)
         if not error <= each.tolerance:
             return f"the first value that differs is that of kernel {each.step.task.name} ({_nodes(each.step)}; error {error:.2g})"
-    return "each of its kernels is right by itself, and the library puts them together wrongly"
+    return ""
 
 
 def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Reference, computed: Sequence[Array], most: float) -> str:
@@ -113,9 +125,7 @@ def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Referenc
             return (
                 f"the first value that the imported network does not have is that of layer {what} ({_nodes(step)}): a graph pass is wrong"
             )
-    if most > FLOAT32.network_tolerance:
-        return "each of its layers has a value of the imported network, but for what the precision loses, and that adds up"
-    return "each of its layers has a value of the imported network, but a graph pass returns the wrong ones"
+    return ""
 
 
 def _nodes(step: Step) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from tvmmobile.graph.precision import FLOAT32
 
 def run_on_host(module: Any, inputs: Sequence[Array]) -> tuple[Array, ...]:
     """Return a module's outputs."""
-    return tuple(_run(module, inputs, None))
+    return runner_on_host(module)(inputs)
+
+
+def runner_on_host(module: Any) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
+    """Return a function from a module's inputs to its outputs, for several runs."""
+    return partial(_run, _machine(module))
 
 
 def values_on_host(module: Any, inputs: Sequence[Array]) -> dict[int, list[Array]]:
@@ -28,17 +34,22 @@ def values_on_host(module: Any, inputs: Sequence[Array]) -> dict[int, list[Array
             numbers = np.sort(tensors[-1].numpy(), axis=None)
             found.setdefault(numbers.size, []).append(numbers)
 
-    _run(module, inputs, look)
+    machine = _machine(module)
+    machine.set_instrument(look)
+    _run(machine, inputs)
     return found
 
 
-def _run(module: Any, inputs: Sequence[Array], look: Any) -> list[Array]:
+def _machine(module: Any) -> Any:
     import tvm
     from tvm import relax
 
-    machine = relax.VirtualMachine(relax.build(module, target="llvm"), tvm.cpu())
-    if look is not None:
-        machine.set_instrument(look)
+    return relax.VirtualMachine(relax.build(module, target="llvm"), tvm.cpu())
+
+
+def _run(machine: Any, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    import tvm
+
     result = machine["main"](*map(tvm.runtime.tensor, inputs))
     tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-    return [tensor.numpy() for tensor in tensors]
+    return tuple(tensor.numpy() for tensor in tensors)

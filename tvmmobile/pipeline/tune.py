@@ -21,7 +21,7 @@ from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.remeasure import doubted, measure_again
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
 from tvmmobile.pipeline.stages.building import build_libraries
-from tvmmobile.pipeline.stages.explaining import explained
+from tvmmobile.pipeline.stages.explaining import explained, rounded
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
@@ -123,14 +123,21 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
     """Build, verify and time the libraries that the logs now lead to."""
     libraries = _compile(jobs, workers, listener)
-    try:
-        with listener.stage("verifying", len(jobs)) as done:
-            results = bench_libraries(bench, libraries, done)
-    except Disagreement as error:
-        raise explained(error, workers, jobs) from None
+    results = _verified(workers, jobs, libraries, bench, listener)
     for library, variant in zip(libraries, results.variants, strict=True):
         note_check(library.manifest_path, checked(variant.max_error, bench.profile.name))
     return results
+
+
+def _verified(workers: WorkerPool, jobs: Sequence[VariantJob], libraries: Sequence[Library], bench: Bench, listener: Listener) -> Results:
+    """Verify and time libraries, again where roundings explain a disagreement."""
+    try:
+        with listener.stage("verifying", len(jobs)) as done:
+            return bench_libraries(bench, libraries, done)
+    except Disagreement as error:
+        if not rounded(error, workers, jobs, listener.said):
+            raise explained(error, workers, jobs) from None
+    return _verified(workers, jobs, libraries, bench, listener)
 
 
 def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener) -> list[Library]:

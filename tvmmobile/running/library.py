@@ -87,7 +87,8 @@ class Library:
     @property
     def tolerance(self) -> float:
         """Largest error of its outputs, relative to the largest magnitude of their references."""
-        return precision_named(self.dtype).tolerance_of(quantised=self.facts.quantised)
+        facts = self.facts
+        return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding)
 
     def reference(self) -> Reference:
         """Read inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.

@@ -26,6 +26,8 @@ from tvmmobile.system.json_files import FileKind, read_json, validated
 MANIFEST_VERSION = 1
 #: Inputs or outputs of a network.
 _MOST_TENSORS = 1000
+#: Largest error that is explained by rounding, as a share of the outputs' largest magnitude.
+MOST_ROUNDING = 0.02
 _KIND = FileKind("a manifest of tvmmobile", "Compile the library again.")
 
 _Count = Annotated[int, Field(ge=0, le=10**18)]
@@ -198,6 +200,7 @@ class Manifest(_Entry):
     library: Annotated[str, AfterValidator(_beside)]
     checked: bool = True
     check: CheckEntry = CheckEntry()
+    rounding: Annotated[float, Field(ge=0, le=MOST_ROUNDING)] = 0.0
     format: Literal["vm", "c"] = "vm"
     c: CEntry | None = None
     quantisation: dict[str, Any] | None = None
@@ -303,7 +306,7 @@ def write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
 
 def note_check(path: Path, entries: Mapping[str, Any]) -> None:
     """Replace a manifest's entries on the check, and leave the others alone."""
-    write_text(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **entries}, indent=1) + "\n")
+    write_manifest(path, {**json.loads(path.read_text(encoding="utf-8")), **entries})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.pipeline.build import BuiltVariant, build
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.movement import rounding_sentence
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.running.library import Library
 from tvmmobile.system.workers import WorkerPool
@@ -17,7 +18,8 @@ from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
 def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, said: Progress | None = None) -> list[Library]:
     """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built.
 
-    `said` hears a sentence about the lines of the logs that did not count, and one about layers that stay in float32.
+    `said` hears a sentence about the lines of the logs that did not count, and ones about networks with layers that stay
+    in float32, or that are compared less strictly than others.
     """
     refused: dict[RefusedLine, None] = {}
     outdated = 0
@@ -31,6 +33,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
         outdated = max(outdated, built.outdated)
         if said is not None and built.kept:
             said(kept_sentence(job.spec.variant, built.kept))
+        if said is not None and job.library.facts.rounding:
+            said(rounding_sentence(job.library))
     if said is not None and refused:
         said(passed_over(list(refused)))
     if said is not None and outdated:
