@@ -13,15 +13,27 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import INTEGER_CURVES, IntegerParameters, adds, converts_sums, curve_of, is_bounded, scales_at_once
+from tvmmobile.graph.integers import (
+    INTEGER_CURVES,
+    LOOKUP,
+    TABLE,
+    IntegerParameters,
+    adds,
+    converts_sums,
+    curve_of,
+    is_bounded,
+    looks_up,
+    scales_at_once,
+)
 from tvmmobile.graph.layers import Array, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.integers.lookup import MOST_TOGETHER, lookup, symbol_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import Template, layer_of
 
@@ -32,7 +44,7 @@ ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: Needs that integer templates handle besides those they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
 #: Further steps on sums that `IntegerEnds` can do where integers are written.
-INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in INTEGER_CURVES)})
+INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in (*INTEGER_CURVES, LOOKUP))})
 #: Indices into the argument `numbers`, which holds what does not depend on a channel.
 _ROUNDER_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
 #: Further indices, for layers with a residual, a curve or a gate.
@@ -46,6 +58,7 @@ _TYPES = {
     "origin": "float32",
     "addend": "float32",
     "numbers": "int32",
+    "table": "int8",
     "steps": "int32",
 }
 
@@ -68,7 +81,7 @@ ret <4 x float> %value
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
     """Return whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
     layer = task.region[0]
-    if has_steps(layer):
+    if has_steps(layer) or looks_up(layer):
         writes = ("",)
     return task.precision.is_integer and layer.reads in reads and layer.writes in writes
 
@@ -82,7 +95,8 @@ def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
     added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if layer.integers.addend else {}
-    return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
+    table = {"table": (TABLE,)} if looks_up(layer) else {}
+    return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,), **table}
 
 
 def scales_sums_at_once(layer: Layer) -> bool:
@@ -97,7 +111,7 @@ def _has_more(layer: Layer) -> bool:
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
-    of sums with these bits, where a layer has such; and `numbers`.
+    of sums with these bits, where a layer has such; `numbers`; and the table of a layer that looks up.
     """
     assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.integers.bounded
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
@@ -118,7 +132,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
         added = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
     elif layer.integers.addend:
         added = [np.pad(parameters.addend, rest)]
-    return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers]
+    return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers, *([parameters.table] if looks_up(layer) else [])]
 
 
 def _bits(number: float | np.floating[Any]) -> np.int32:
@@ -374,17 +388,23 @@ class IntegerEnds:
                     self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
             return
         every = [(value, target, place) for sums, target in pixels for place, value in enumerate(sums)]
-        for first in range(0, len(every), 4):
-            self._store(every[first : first + 4], channel, count)
+        vectors = [every[first : first + 4] for first in range(0, len(every), 4)]
+        for sums, stored in zip(vectors, self._results(vectors, channel, count), strict=True):
+            self._store(sums, stored, count)
 
     def _float(self, value: Expr) -> Expr:
         """Four sums as floats."""
         T = self.kernel.T  # noqa: N806
         return T.Cast("float32x4", value) if self._converts else self.kernel.as_type("float32x4", value) - self.kernel.rounder()
 
-    def _store(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> None:
+    def _results(self, vectors: Sequence[Sequence[tuple[Expr, Expr, int]]], channel: Expr, count: int) -> Iterator[Expr]:
+        """What is stored of up to four vectors of sums each, with `_store`'s arguments, in one vector: where it is looked up, of all."""
+        narrowed = (self._narrowed(sums, channel, count) for sums in vectors)
+        return iter(self._looked_up(list(narrowed), list(map(bytes_of, vectors)))) if looks_up(self.layer) else narrowed
+
+    def _store(self, sums: Sequence[tuple[Expr, Expr, int]], stored: Expr, count: int) -> None:
         """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
-        stored, first = self._narrowed(sums, channel, count), 0
+        first = 0
         for number, (_, target, place) in enumerate(sums):
             if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
                 continue
@@ -415,6 +435,21 @@ class IntegerEnds:
             low, high = (self.number(place, bytes_of(sums), "int8") for place in (_LOW, _HIGH))
             narrowed = T.min(T.max(narrowed, low), high)
         return T.bind(narrowed)
+
+    def _looked_up(self, stored: Sequence[Expr], lanes: Sequence[int]) -> list[Expr]:
+        """What the table has for vectors of so many bytes."""
+        kernel, T, found = self.kernel, self.kernel.T, list[Expr]()  # noqa: N806
+        for first in range(0, len(stored), MOST_TOGETHER):
+            some = range(first, min(first + MOST_TOGETHER, len(stored)))
+            acc = kernel.sums(LANES * len(some))
+            for place, n in enumerate(some):
+                whole = stored[n] if lanes[n] == VECTOR else T.Shuffle([stored[n], stored[n]], list(range(VECTOR)))
+                kernel.store(acc, kernel.as_type("int32x4", whole), LANES * place, LANES)
+            kernel.call(symbol_of(len(some)), partial(lookup, len(some)), (acc, 0), (self.buffers["table"], 0))
+            for place, n in enumerate(some):
+                whole = T.bind(kernel.as_type("int8x16", kernel.load(acc, LANES * place, LANES)))
+                found.append(whole if lanes[n] == VECTOR else T.Shuffle([whole], list(range(EIGHT))))
+        return found
 
     def _rounder(self, overwritten: bool = False) -> Expr:
         """The number that rounds another one when added to it: with the zero point, unless that is in `_OFFSET`."""

@@ -78,7 +78,7 @@ class PairEnds(IntegerEnds):
         cuts = [(size, start + size * part) for size, parts, start in parts_of(len(sums), 8, 4, 2) for part in range(parts)]
         for size, first in cuts:
             some = [(sums[place], None, place) for place in range(first, first + size)]
-            narrowed = [self._narrowed(some[part : part + 4], 2 * channel, count) for part in range(0, size, 4)]
+            narrowed = self._results([some[part : part + 4] for part in range(0, size, 4)], 2 * channel, count)
             words = [kernel.as_type(f"int16x{min(size, 4) * 2}", one) for one in narrowed]
             for pixel, target in enumerate(targets):
                 stored = kernel.as_type(f"int8x{2 * size}", kernel.T.Shuffle(words, list(range(pixel, 2 * size, 2))))

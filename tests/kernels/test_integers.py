@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tvmmobile.graph.integers import IntegerParameters, curve_of, is_wide
+from tvmmobile.graph.integers import LOOKUP, IntegerParameters, curve_of, is_wide
 from tvmmobile.graph.layers import Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise, sums_of
@@ -26,6 +26,8 @@ LAYERS: tuple[Layer, ...] = (
     Conv2d(3, 2, 8, 5, clamp="hswish"),
     Conv2d(4, 4, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), 6, clamp="hsigmoid"),
     Conv2d(3, 2, 8, 5, clamp="hswish", residual=True),
+    Conv2d(3, 2, 8, 5, clamp=LOOKUP),
+    Conv2d(3, 2, 8, 5, clamp=LOOKUP, residual=True, integers=IntegerFacts(addend=True)),
     Dense(12, 3, clamp="hswish"),
     Gating(3, 2, 5),
     Conv2d(3, 3, 8, 5, integers=IntegerFacts(addend=True)),
@@ -67,7 +69,7 @@ def result(
     layer: Layer, given: IntegerParameters, total: Fraction, multiplier: Fraction, residual: int | None, addend: Fraction
 ) -> Fraction:
     """What is rounded to an integer, by the definition, in fractions."""
-    curve = layer.clamp if isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, str) else ""
+    curve = layer.clamp if isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, str) and layer.clamp != LOOKUP else ""
     if residual is None and not curve and not given.addend.size:
         return total * multiplier
     other = addend if residual is None else nearest((residual - given.zero_side) * Fraction(given.scale_side) + addend)
@@ -105,7 +107,8 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
             elif len(inputs) > 1:
                 residual = int(inputs[1][place])
             rounded = round(result(layer, given, Fraction(float(total)), multiplier, residual, addend))
-            assert actual[place] == min(max(rounded + given.zero_out, given.low), given.high)
+            stored = min(max(rounded + given.zero_out, given.low), given.high)
+            assert actual[place] == (given.table[stored % 256] if given.table.size else stored)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ def test_random_constants_use_the_range(layer: Layer) -> None:
     data, *others = make_inputs(task)
     found = compute_integers(task.layer, data, given, dict(zip(task.layer.side_shapes, others, strict=True)))
     assert len(np.unique(found)) >= min(found.size, 24) // 3
-    wide = replace(given, multiplier=given.multiplier * 8, sixth=given.sixth * 8)
+    wide = replace(given, multiplier=given.multiplier * 8, sixth=given.sixth * 8, table=given.table[:0])
     if not isinstance(layer, Gating):
         assert set(np.unique(requantise(sums_of(task.layer, data, wide), wide, curve_of(layer)))) & {-128, 127}
 

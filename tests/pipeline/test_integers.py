@@ -219,6 +219,48 @@ def test_a_block_in_integers(board: str, tmp_path: Path) -> None:
     assert relative_error(output, library.reference().outputs[0]) < 0.1
 
 
+#: Parts of detectors: a split whose parts are joined with a sum behind a curve, a max pool, pixels repeated, two scales joined.
+BRANCHES = """
+import torch
+from torch import nn
+
+def conv(channels, filters, kernel=1, stride=1, curve=nn.SiLU):
+    return nn.Sequential(nn.Conv2d(channels, filters, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(filters), curve())
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.spread, self.inner = conv(3, 16, 3, 2), conv(16, 32), nn.Sequential(conv(16, 8, 3), conv(8, 16, 3))
+        self.joined, self.lower, self.pool = conv(48, 24), conv(24, 24, 3, 2, nn.Tanh), nn.MaxPool2d(5, 1, 2)
+        self.pooled, self.up, self.last = conv(48, 24), nn.Upsample(scale_factor=2), conv(48, 16, curve=nn.GELU)
+        self.head = nn.Conv2d(16, 8, 1)
+
+    def forward(self, image):
+        one, other = self.spread(self.first(image)).chunk(2, 1)
+        large = self.joined(torch.cat((one, other, other + self.inner(other)), 1))
+        small = self.lower(large)
+        small = self.pooled(torch.cat((small, self.pool(small)), 1))
+        return self.head(self.last(torch.cat((self.up(small), large), 1)))
+
+def make():
+    return Network()
+"""
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("board", ["pi4", "pi5"])
+def test_a_detector_in_integers(board: str, tmp_path: Path) -> None:
+    """No kernel converts anything: curves are looked up, and integers are joined, cut, compared and repeated as they are."""
+    library = compiled(tmp_path, BRANCHES, board, side=24, images=8, threads=2)
+    manifest = library.manifest()
+    assert "float32_layers" not in manifest
+    moves = [kernel["name"] for kernel in manifest["kernels"] if "_int8_t" not in kernel["name"]]
+    assert not any("round" in name for name in moves) and [name for name in moves if "cast" in name] == moves[-1:]
+    output = library.run(library.reference().inputs, board)
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
+    assert relative_error(output, library.reference().outputs[0]) < 0.1
+
+
 #: A basic block of a ResNet with a stride, and a dilated one without.
 RESIDUAL = """
 from torch import nn

@@ -4,9 +4,9 @@ A stored integer q stands for the real number scale · (q - zero). Activations h
 int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32. Weights
 that others have quantised may be -128 as well in kernels whose instructions add products in 32 bits, those for SDOT but for depthwise ones.
 
-An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is in `INTEGER_CURVES` or none: bounds
-are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share kernels and
-records. Per channel it computes
+An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is in `INTEGER_CURVES`, `LOOKUP` or
+none: bounds are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share
+kernels and records. Per channel it computes
 
     sum = bias + Σ data · weight              exactly; where the window reaches into padding, data is `zero_in`
     q   = rint(float32(sum) · multiplier)     the product is exact and rounded once, ties to even
@@ -29,6 +29,9 @@ A layer with a residual or a curve takes more steps, in float32:
     q   = rint(t)                                 of h-sigmoid
 
 With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and sixth = 1 / (6 · scale_out).
+
+A layer that looks up (`LOOKUP`) computes out as above, with or without a residual, as a number of its own scale. What it stores is
+`table[out & 255]`, which may be any function of it in any scale: all curves of one variable share kernels and records.
 
 A layer with `addend` takes these steps too. A float32 number per channel is what rounding its bias to steps of the sums leaves, in units of
 x, and its multipliers and zero points may be any: networks that others have quantised need both. What it writes as float32 is x.
@@ -61,7 +64,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, LayerParameters, Pool, SumLayer
+from tvmmobile.graph.curves import CURVES
+from tvmmobile.graph.layers import NO_CLAMP, Array, Clamp, Conv2d, Gating, Layer, LayerParameters, Pool, SumLayer
 
 _Layer = TypeVar("_Layer", bound=Layer)
 #: Sums beyond are converted.
@@ -79,8 +83,13 @@ SEVEN_BITS = 63
 MOST_TOGETHER = 255
 #: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `together` allows it.
 THREE = 3
-#: Curves that integer layers have.
+#: Curves that integer layers compute.
 INTEGER_CURVES = frozenset({"hswish", "hsigmoid"})
+#: The clamp of integer layers that look up their results, and the curves of layers in float32 that it stands for.
+LOOKUP = "lookup"
+LOOKED_UP = frozenset(name for name, curve in CURVES.items() if not curve.operands) - INTEGER_CURVES
+#: Results of a table: one for each byte.
+TABLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +105,7 @@ class IntegerParameters(LayerParameters):
         zero_side, scale_side: zero point of the residual or gate, and what a step of a residual counts.
         sixth: float32, 1 / (6 · scale_out), of a layer with a curve.
         addend: float32 per output channel, of a layer with `addend`; else empty.
+        table: int8, what is stored for each byte from 0 to 255, of a layer that looks up; else empty.
     """
 
     multiplier: Array
@@ -108,6 +118,7 @@ class IntegerParameters(LayerParameters):
     scale_side: float = 0.0
     sixth: float = 0.0
     addend: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    table: Array = field(default_factory=lambda: np.zeros(0, np.int8))
 
 
 def terms(layer: Layer) -> int:
@@ -184,9 +195,19 @@ def short_multipliers(multiplier: Array) -> Array:
 
 
 def curve_of(layer: Layer) -> str:
-    """The curve of an integer layer; "" for none."""
+    """The curve that an integer layer computes; "" for none."""
     clamp = layer.clamp if isinstance(layer, SumLayer) else ""
-    return clamp if isinstance(clamp, str) else ""
+    return clamp if isinstance(clamp, str) and clamp != LOOKUP else ""
+
+
+def looks_up(layer: Layer) -> bool:
+    """Return whether an integer layer looks up its results."""
+    return isinstance(layer, SumLayer) and layer.clamp == LOOKUP
+
+
+def integer_clamp(clamp: Clamp) -> Clamp:
+    """The clamp of a layer in integers whose clamp in float32 this is: bounds are values."""
+    return LOOKUP if clamp in LOOKED_UP else clamp if isinstance(clamp, str) else NO_CLAMP
 
 
 def adds(layer: Layer) -> bool:

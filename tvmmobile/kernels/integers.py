@@ -14,12 +14,14 @@ from tvmmobile.graph.integers import (
     LOWEST,
     NARROW,
     SHORT,
+    TABLE,
     IntegerParameters,
     adds,
     converts_sums,
     curve_of,
     largest_results,
     largest_sums,
+    looks_up,
     scales_at_once,
     short_multipliers,
     terms,
@@ -64,6 +66,8 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
         sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
     )
+    if looks_up(layer):
+        found = replace(found, table=generator.integers(LOWEST, HIGHEST + 1, TABLE).astype(np.int8))
     if layer.integers.addend:
         found = replace(found, addend=(generator.uniform(-0.5, 0.5, channels) * multiplier).astype(np.float32))
     if not converts_sums(layer):
@@ -130,14 +134,14 @@ def _adds_exactly(layer: Layer, weight: Array) -> bool:
 def requantise(
     sums: npt.NDArray[np.int64], constants: IntegerParameters, curve: str = "", residual: Array | None = None
 ) -> npt.NDArray[np.int8]:
-    """Convert sums to stored integers, with a curve of `graph.integers.INTEGER_CURVES` and integers that are added."""
+    """Convert sums to stored integers, with a curve of `graph.integers.INTEGER_CURVES`, integers that are added, and a table."""
     numbers = sums.astype(np.float32)
     if curve or residual is not None or constants.addend.size:
         products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)
     else:
         products = numbers.astype(np.float64) * constants.multiplier.astype(np.float64)
     stored: npt.NDArray[np.int8] = np.clip(np.rint(products) + constants.zero_out, constants.low, constants.high).astype(np.int8)
-    return stored
+    return constants.table[stored.view(np.uint8)] if constants.table.size else stored
 
 
 def _side(residual: Array | None, constants: IntegerParameters) -> Array:

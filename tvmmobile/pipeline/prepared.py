@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, curve_of, is_depthwise
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Gating, Layer, SumLayer
+from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, integer_clamp, is_depthwise
+from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, MaxPool, Resize, SumLayer, WindowPool
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
@@ -75,7 +75,11 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         if isinstance(layer, Gating):
             return precision.is_integer and taken(job.task((layer,)))
         # Integers have gates in layers of their own, and slopes behind their layers; a layer in float32 may scale what it stores.
-        apart = (isinstance(layer, Conv2d) and layer.scaled) or (isinstance(layer, SumLayer) and bool(layer.operands) and not layer.writes)
+        apart = isinstance(layer, Conv2d) and layer.scaled
+        apart = apart or (isinstance(layer, SumLayer) and bool(layer.operands or layer.added) and not layer.writes)
+        # Integers of one scale are joined, cut, compared and repeated as they are.
+        moves = isinstance(layer, MaxPool) or (isinstance(layer, Resize) and layer.method != "linear")
+        apart = apart or moves or (isinstance(layer, Conv2d | WindowPool) and bool(layer.sources))
         return not (apart and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
 
     inputs = with_states(job.states, inputs_but(job.states, _noise(imported.spec, _REFERENCE_SEED)))
@@ -179,7 +183,7 @@ def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
     """Return the reason why a layer that nobody asked to keep in float32 is there."""
     layer = step.layer
     if isinstance(layer, Conv2d):
-        layer = replace(layer, reads=FLOAT32.name * reads_input(step), clamp=curve_of(layer) or NO_CLAMP)
+        layer = replace(layer, reads=FLOAT32.name * reads_input(step), clamp=integer_clamp(layer.clamp))
     return _FASTER if is_faster_in_floats(task(layer)) else _NO_KERNEL
 
 

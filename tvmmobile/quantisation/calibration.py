@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tvmmobile.graph.integers import is_depthwise
+from tvmmobile.graph.curves import CURVES
+from tvmmobile.graph.integers import INTEGER_CURVES, LOOKED_UP, is_depthwise
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
+from tvmmobile.quantisation.moves import joined_scales
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
 
@@ -91,10 +93,13 @@ def images_of(array: Array) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """A network after calibration: equalised or not, with the values of its input and of each step's output, by number."""
+    """A network after calibration: equalised or not, with the values of its input and of each step's output, by number, and of what steps
+    with a `curve` look up.
+    """
 
     flow: Flow
     histograms: Mapping[int, Histogram]
+    looked_up: Mapping[int, Histogram]
     some: Array
 
 
@@ -103,7 +108,7 @@ def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
     if equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
     measured = images.some(min(_MEASURED, max(1, _NUMBERS // largest_tensor(flow))))
-    return Observed(flow, histograms_of(flow, images.batches()), measured.all())
+    return Observed(flow, *histograms_of(flow, images.batches()), measured.all())
 
 
 def largest_tensor(flow: Flow) -> int:
@@ -198,22 +203,30 @@ def _check(step: Step, sums: Array) -> None:
         )
 
 
-def histograms_of(flow: Flow, batches: Iterable[Array]) -> dict[int, Histogram]:
-    """Return histograms of the input and of each step's output, by number."""
-    found = {number: Histogram() for number in (INPUT, *(step.number for step in flow.steps))}
+def histograms_of(flow: Flow, batches: Iterable[Array]) -> tuple[dict[int, Histogram], dict[int, Histogram]]:
+    """Return histograms of the input and of each step's output, by number, one for tensors that have the same scale; and of the sums of
+    steps with a `curve`.
+    """
+    looked_up = {step.number: Histogram() for step in flow.steps if step.curve}
+    joined = joined_scales(flow)
+    numbers = (INPUT, *(step.number for step in flow.steps))
+    found = {number: Histogram() for number in numbers if number not in joined}
+    found |= {number: found[first] for number, first in joined.items()}
     for batch in batches:
         for step, sums, output in flow.run(batch):
             _check(step, sums)
             found[step.number].add(output)
+            if step.curve:
+                looked_up[step.number].add(sums)
         found[INPUT].add(batch)
-    return found
+    return found, looked_up
 
 
 class _Quantisation:
     """A network while its steps become integers, one after another, on images that all of them see."""
 
     def __init__(self, observed: Observed, method: Method) -> None:
-        self.flow, self.histograms, self.method = observed.flow, observed.histograms, method
+        self.flow, self.histograms, self.looked_up, self.method = observed.flow, observed.histograms, observed.looked_up, method
         self.scales: dict[int, Scale] = {}
         #: What each tensor that is still read holds in float32, and in the network of integers.
         self.exact: dict[int, Array] = {INPUT: observed.some}
@@ -225,7 +238,7 @@ class _Quantisation:
         for step in self.flow.steps:
             number = step.number
             self.exact[number] = step.output(step.read(self.exact))
-            found = self._integer(step) if number not in kept and has_integers(step) else None
+            found = self._integer(step) if number not in kept and has_integers(step, INTEGER_CURVES | LOOKED_UP) else None
             if found is not None and accepts(found.layer):
                 network.steps[number] = found
                 if found.written is not None:
@@ -241,7 +254,8 @@ class _Quantisation:
         floats = step.number not in self.flow.readers and has_floats(step)
         written = None if floats else self._scale(step.number)
         narrow = step.number in self.method.narrow
-        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, narrow)
+        before = self.looked_up[step.number].looked_up(CURVES[step.curve].exact, written) if step.curve and written else None
+        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, narrow, before=before)
         return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
 
     def _corrected(self, found: IntegerStep) -> IntegerStep:

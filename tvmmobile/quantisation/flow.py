@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.curves import CURVES
+from tvmmobile.graph.integers import LOOKED_UP
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding
 from tvmmobile.graph.network import INPUT, Network, results_from, sources_of
 from tvmmobile.kernels.simulation import run_unscheduled
@@ -42,6 +44,12 @@ class Step:
         return isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple) and not layer.then
 
     @property
+    def curve(self) -> str:
+        """The curve of a convolution or matrix product that integers look up; "" for none."""
+        clamp = self.layer.clamp if isinstance(self.layer, Conv2d | Dense) and not self.layer.then else ""
+        return clamp if isinstance(clamp, str) and clamp in LOOKED_UP else ""
+
+    @property
     def bounds(self) -> tuple[float, float | Array]:
         """Lower and upper bound of a step that is `summing`; infinite where there is none."""
         layer = self.layer
@@ -62,11 +70,17 @@ class Step:
         """Compute the output of a batch, with all images along the first dimension; constants are the same for all images."""
         if isinstance(self.layer, Rounding):
             return self.layer.rounded(inputs[0].reshape(-1, *self.layer.shape[1:]))
-        if self.summing:
-            return np.clip(self.sums(inputs), *self.bounds)
+        if self.summing or self.curve:
+            return self.finished(self.sums(inputs))
         if isinstance(self.layer, Conv2d | Dense):
             return self._computed(self.layer, inputs)
         return np.concatenate([np.atleast_1d(self._of_one(*one)) for one in self._each(inputs)])
+
+    def finished(self, sums: Array) -> Array:
+        """Compute the output from the `sums` of a step that is `summing` or has a `curve`."""
+        if self.curve:
+            return CURVES[self.curve].exact(sums.astype(np.float64)).astype(sums.dtype)
+        return np.asarray(np.clip(sums, *self.bounds))
 
     def _computed(self, layer: Conv2d | Dense, inputs: tuple[Array, ...]) -> Array:
         assert self.parameters is not None
@@ -109,7 +123,8 @@ class Flow:
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[Step, Array, Array]]:
-        """Compute a batch; yields each step with its sums, if it is `summing`, and its output. Values are dropped after their last reader.
+        """Compute a batch; yields each step with its sums, if it is `summing` or has a `curve`, and its output. Values are dropped after
+        their last reader.
 
         Args:
             images: NCHW, the only input.
@@ -117,8 +132,9 @@ class Flow:
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
             inputs = step.read(values)
-            sums = step.sums(inputs) if step.summing else step.output(inputs)
-            output = np.clip(sums, *step.bounds) if step.summing else sums
+            finishes = step.summing or step.curve
+            sums = step.sums(inputs) if finishes else step.output(inputs)
+            output = step.finished(sums) if finishes else sums
             yield step, sums, output
             values[step.number] = output
             self.release(values, step.number)

@@ -16,6 +16,8 @@ _BINS = 2048
 _OUTSIDE = 1e-4
 #: How much narrower than all values the ranges are that least squares tries, at each end.
 _SHARES = np.linspace(1.0, 0.3, 71)
+#: The same of numbers that are looked up: some curves are flat on one side.
+_SHARES_LOOKED_UP = np.geomspace(1.0, 0.1, 24)
 
 
 class Histogram:
@@ -77,6 +79,23 @@ class Histogram:
                 errors = [self._error(scale_of(min(pair), max(pair))) for pair in tried]
                 ends[end] = tried[int(np.argmin(errors))][0]
         return scale_of(*ends)
+
+    def looked_up(self, curve: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]], written: Scale) -> Scale:
+        """Return the scale with the least mean square error of a curve's values, which are stored in their own scale."""
+        held = np.flatnonzero(self._counts)
+        counts, middles = self._counts[held], self._middles[held]
+        wanted, stored = curve(middles), np.arange(LOWEST, HIGHEST + 1)
+
+        def error(ends: tuple[float, float]) -> float:
+            scale = scale_of(*ends)
+            table = written.rounded(curve(np.float64(scale.step) * (stored - scale.zero)))
+            return float((counts * np.square(table[scale.quantised(middles).astype(int) - LOWEST] - wanted)).sum())
+
+        low, high = self.low, self.high
+        for _ in range(2):
+            low = min((self.low * share for share in _SHARES_LOOKED_UP), key=lambda end: error((end, high)))
+            high = min((self.high * share for share in _SHARES_LOOKED_UP), key=lambda end: error((low, end)))
+        return scale_of(low, high)
 
     def _error(self, scale: Scale) -> float:
         """Return the sum of squared errors that a scale adds to the values."""

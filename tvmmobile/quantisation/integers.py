@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.integers import (
     HIGHEST,
     INTEGER_CURVES,
@@ -16,10 +17,12 @@ from tvmmobile.graph.integers import (
     MOST_TOGETHER,
     NARROW_TERMS,
     SEVEN_BITS,
+    TABLE,
     THREE,
     IntegerParameters,
     adds,
     curve_of,
+    integer_clamp,
     is_bounded,
     is_depthwise,
     is_wide,
@@ -30,7 +33,7 @@ from tvmmobile.graph.integers import (
     together,
     with_facts,
 )
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.kernels.integers import compute_integers, sums_of
@@ -54,6 +57,7 @@ class IntegerStep:
         weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts; for a gate, its scale.
         read, written: scale of the first input and of the output; `None` for an output in float32.
         side: scale of what else is read, where there is something.
+        before: scale of the numbers that a step with a curve looks up.
         most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
     """
 
@@ -64,6 +68,7 @@ class IntegerStep:
     read: Scale
     written: Scale | None
     side: Scale | None = None
+    before: Scale | None = None
     most: Array | None = None
 
     def sums(self, inputs: Sequence[Array]) -> Array:
@@ -93,13 +98,14 @@ class IntegerStep:
         return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in arrays]
 
 
-def has_integers(step: Step) -> bool:
-    """Return whether a step has an int8 kernel."""
+def has_integers(step: Step, curves: Collection[str] = INTEGER_CURVES) -> bool:
+    """Return whether a step has an int8 kernel, with one of some curves if it has any."""
     layer = step.layer
     if not all(isinstance(source, int) for source in step.sources):
         return False
     if isinstance(layer, Conv2d | Dense):
-        return layer.side_shapes.keys() <= {"residual"} and not layer.then and (step.summing or layer.clamp in INTEGER_CURVES)
+        sliced = layer.added or (isinstance(layer, Conv2d) and layer.sources)
+        return layer.side_shapes.keys() <= {"residual"} and not (layer.then or sliced) and (step.summing or layer.clamp in curves)
     return isinstance(layer, Pool | Gating)
 
 
@@ -123,6 +129,7 @@ def integer_step(
     given: Array | None = None,
     exact: bool = False,
     stored: str = FLOAT32.name,
+    before: Scale | None = None,
 ) -> IntegerStep:
     """Quantise a step that `has_integers`; without a scale of its output, one that `has_floats`.
 
@@ -134,6 +141,7 @@ def integer_step(
             -128 to 127.
         exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
         stored: what the network's input is stored in.
+        before: scale of the numbers that a step with a `curve` looks up.
     """
     layer = step.layer
     reads = stored if reads_input(step) and stored != INT8.name else ""
@@ -155,12 +163,19 @@ def integer_step(
     scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0) if given is None else given
     scale = scale.astype(np.float32)
     integers = np.clip(np.rint(weight / scale), -HIGHEST if given is None else LOWEST, HIGHEST).astype(np.int8)
-    constants = _constants(step, integers, read, written)
-    clamp = curve_of(layer) or NO_CLAMP
+    constants = _constants(step, integers, read, before or written)
+    if before is not None and written is not None:
+        constants = replace(constants, table=_table(step.curve, before, written))
     addend = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
-    layer = with_facts(replace(layer, clamp=clamp, **ends), addend=addend)
-    found = IntegerStep(step, layer, constants, scale, read, written, side, _most(step, written))
+    layer = with_facts(replace(layer, clamp=integer_clamp(layer.clamp), **ends), addend=addend)
+    found = IntegerStep(step, layer, constants, scale, read, written, side, before, _most(step, written))
     return with_bias(_scaled(found, exact), bias)
+
+
+def _table(curve: str, before: Scale, written: Scale) -> Array:
+    """Return the integers of a curve's values for each byte of what it is a function of."""
+    bytes_of_scale = np.arange(TABLE).astype(np.uint8).view(np.int8)
+    return written.quantised(CURVES[curve].exact(before.real(bytes_of_scale).astype(np.float64)))
 
 
 def _weight_steps(layer: Conv2d | Dense, weight: Array, narrow: bool) -> Array:
@@ -202,7 +217,8 @@ def _most(step: Step, written: Scale | None) -> Array | None:
 def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
     """Set the step's multipliers, and the bias that makes up for its input's zero point."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
-    parameters, written = step.parameters, 1.0 if step.written is None else step.written.step
+    parameters, stored = step.parameters, step.before or step.written
+    written = 1.0 if stored is None else stored.step
     if curve_of(step.layer):
         parameters, written = replace(parameters, sixth=float(np.float32(1 / (6 * written)))), 1.0
     if step.side is not None:

@@ -40,6 +40,7 @@ def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
                 integers.parameters,
                 None if written is None else written.step,
                 tuple((scale.per_step, scale.zero) for scale in integers.scales),
+                0 if written is None else written.zero,
             )
         elif name and step.parameters is not None:
             assert step.most is None

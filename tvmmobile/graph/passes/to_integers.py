@@ -21,9 +21,10 @@ from tvmmobile.graph.passes.rewriting import rebuilt, variables_of, view_of, vie
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
 from tvmmobile.graph.passes.roundings import PARTS, Recognising
 from tvmmobile.graph.precision import FLOAT32, INT8
+from tvmmobile.graph.taps import RESIZE
 
-#: Operators that put numbers elsewhere.
-_MOVES = {*PARTS, "relax.permute_dims"}
+#: Operators that put numbers elsewhere, or choose some of them.
+_MOVES = {*PARTS, "relax.permute_dims", "relax.nn.max_pool2d", RESIZE}
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class QuantisedLayer:
         parameters: its constants.
         step: the difference of the real numbers that two neighbouring integers of the output stand for; `None` for real numbers.
         inputs: for each tensor that it reads what real numbers are multiplied by to become integers, and the zero point.
+        zero: the integer of the output that stands for 0.
     """
 
     layer: Layer
     parameters: IntegerParameters
     step: float | None
     inputs: tuple[tuple[float, int], ...]
+    zero: int
 
 
 def to_integers(
@@ -135,10 +138,12 @@ class _Rewriting(Recognising):
 
         Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
         """
-        parts = list(variables_of(value)) if operator_of(value) in _MOVES else []
+        operator = operator_of(value)
+        moves = operator in _MOVES and (operator != RESIZE or value.attrs.method == "nearest_neighbor")
+        parts = list(variables_of(value)) if moves else []
         grids = {part: self.stored.get(part) or self.unrounded.get(part) for part in parts}
         first = next((self.stored[part] for part in parts if part in self.stored), None)
-        if first is None or any(grid is None or (grid.step, grid.zero) != (first.step, first.zero) for grid in grids.values()):
+        if first is None or any(grid is None or not _on_one_grid(grid, first) for grid in grids.values()):
             return None
         self.stored[variable] = _Stored(first.step, first.zero)
         integers = {part: self._integers(part, 1 / first.step, first.zero) for part in parts}
@@ -183,7 +188,7 @@ class _Rewriting(Recognising):
             arguments = [self._integers(data, *first)]
         arguments += [self._integers(other, *rounding) for other, rounding in zip(others, rest, strict=True)]
         if entry.step is not None:
-            self.stored[variable] = _Stored(entry.step, entry.parameters.zero_out)
+            self.stored[variable] = _Stored(entry.step, entry.zero)
             self.of_layers.add(variable)
         kind = FLOAT32.name if entry.step is None else INT8.name
         shape = shape_of(call)
@@ -208,22 +213,25 @@ class _Rewriting(Recognising):
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
         """A variable as the integers that a layer reads."""
-        if variable in self.stored:
+        wanted = _Stored(1 / per_scale, zero)
+        if variable not in self.stored:
+            return self._rounded(self.replaced[variable], per_scale, self.unrounded.get(variable, wanted))
+        if _on_one_grid(self.stored[variable], wanted):
             return self.replaced[variable]
-        return self._rounded(variable, per_scale, self.unrounded.get(variable, _Stored(1 / per_scale, zero)))
+        return self._rounded(self._real(variable), per_scale, wanted)
 
-    def _rounded(self, variable: Any, per_scale: float, stored: _Stored) -> Any:
-        """Integers made of a variable in float32, or without sign."""
+    def _rounded(self, source: Any, per_scale: float, stored: _Stored) -> Any:
+        """Integers made of a new variable in float32, or without sign."""
         from tvm import relax
 
-        key = (self.replaced[variable], stored)
+        key = (source, stored)
         if key not in self.made:
             emit, op = self.builder.emit, relax.op
             if stored.shift:
-                wide = emit(op.astype(self.replaced[variable], "int16"))
+                wide = emit(op.astype(source, "int16"))
                 self.made[key] = emit(op.astype(emit(op.subtract(wide, relax.const(stored.shift, "int16"))), INT8.name))
                 return self.made[key]
-            rounded = emit(op.round(emit(op.multiply(self.replaced[variable], _number(per_scale)))))
+            rounded = emit(op.round(emit(op.multiply(source, _number(per_scale)))))
             moved = emit(op.add(rounded, _number(stored.zero)))
             above = emit(op.maximum(moved, relax.const(float(stored.low), FLOAT32.name)))
             self.made[key] = emit(op.astype(emit(op.minimum(above, relax.const(float(stored.high), FLOAT32.name))), INT8.name))
@@ -248,6 +256,10 @@ def _holds(stored: _Stored, layer: Rounding) -> bool:
     """Return whether a rounding changes nothing about integers."""
     bounds = stored.low >= layer.low and stored.high <= layer.high
     return bounds and (np.float32(stored.step), stored.zero) == (np.float32(layer.step), layer.zero)
+
+
+def _on_one_grid(one: _Stored, other: _Stored) -> bool:
+    return (np.float32(1 / one.step), one.zero) == (np.float32(1 / other.step), other.zero)
 
 
 def _product(data: Any, gate: Any) -> Any:
