@@ -16,7 +16,7 @@ from tvmmobile.quantisation.equalisation import ChannelRange, equalised
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
-from tvmmobile.quantisation.moves import joined_scales
+from tvmmobile.quantisation.moves import joined_scales, read_as_integers
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
 
@@ -227,6 +227,7 @@ class _Quantisation:
 
     def __init__(self, observed: Observed, method: Method) -> None:
         self.flow, self.histograms, self.looked_up, self.method = observed.flow, observed.histograms, observed.looked_up, method
+        self.read_as_integers = read_as_integers(observed.flow)
         self.scales: dict[int, Scale] = {}
         #: What each tensor that is still read holds in float32, and in the network of integers.
         self.exact: dict[int, Array] = {INPUT: observed.some}
@@ -238,8 +239,9 @@ class _Quantisation:
         for step in self.flow.steps:
             number = step.number
             self.exact[number] = step.output(step.read(self.exact))
-            found = self._integer(step) if number not in kept and has_integers(step, INTEGER_CURVES | LOOKED_UP) else None
-            if found is not None and accepts(found.layer):
+            tried = self._tried(step) if number not in kept and has_integers(step, INTEGER_CURVES | LOOKED_UP) else ()
+            found = next((one for one in tried if accepts(one.layer)), None)
+            if found is not None:
                 network.steps[number] = found
                 if found.written is not None:
                     network.scales[number] = found.written
@@ -248,11 +250,17 @@ class _Quantisation:
                 self.flow.release(values, number)
         return network
 
-    def _integer(self, step: Step) -> IntegerStep:
-        """Quantise a step."""
+    def _tried(self, step: Step) -> Iterator[IntegerStep]:
+        """Quantise a step in the ways that there are, the best one first: what no integer layer reads is not rounded."""
+        floats = has_floats(step)
+        if floats and step.number not in self.read_as_integers:
+            yield self._integer(step, None)
+        if not floats or step.number in self.flow.readers:
+            yield self._integer(step, self._scale(step.number))
+
+    def _integer(self, step: Step, written: Scale | None) -> IntegerStep:
+        """Quantise a step, with a scale of its output unless that is float32."""
         read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
-        floats = step.number not in self.flow.readers and has_floats(step)
-        written = None if floats else self._scale(step.number)
         narrow = step.number in self.method.narrow
         before = self.looked_up[step.number].looked_up(CURVES[step.curve].exact, written) if step.curve and written else None
         found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, narrow, before=before)

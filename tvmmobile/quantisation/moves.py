@@ -10,25 +10,32 @@ from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.integers import has_integers
 
 
+def read_as_integers(flow: Flow) -> set[int]:
+    """Return the numbers of steps that a layer reads which `has_integers`, perhaps behind moves."""
+    found: set[int] = set()
+    integers = {step.number for step in flow.steps if has_integers(step, INTEGER_CURVES | LOOKED_UP)}
+    moving = {step.number for step in flow.steps if only_moves(step)}
+    for step in reversed(flow.steps):
+        if any(reader in integers or (reader in moving and reader in found) for reader in flow.readers.get(step.number, ())):
+            found.add(step.number)
+    return found
+
+
 def joined_scales(flow: Flow) -> dict[int, int]:
     """Map the numbers of tensors, the input's included, to that of a tensor with the same scale: of what is joined, cut, moved or compared
     on its way to a layer that `has_integers`, one stands for all. Tensors that are missing stand for themselves.
     """
-    integers = {step.number for step in flow.steps if has_integers(step, INTEGER_CURVES | LOOKED_UP)}
-    wanted: set[int] = set()
     found: dict[int, int] = {}
 
     def first(number: int) -> int:
         return first(found[number]) if number in found else number
 
-    for step in reversed(flow.steps):
-        readers = flow.readers.get(step.number, ())
-        if any(reader in integers | wanted for reader in readers) and only_moves(step):
-            wanted.add(step.number)
-            for source in (source for source in step.sources if isinstance(source, int)):
+    read = read_as_integers(flow)
+    for step in flow.steps:
+        for source in step.sources if step.number in read and only_moves(step) else ():
+            if isinstance(source, int) and first(source) != first(step.number):
                 one, other = sorted((first(step.number), first(source)))
-                if one != other:
-                    found[other] = one
+                found[other] = one
     return {number: first(number) for number in found}
 
 
