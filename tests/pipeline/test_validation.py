@@ -54,7 +54,7 @@ def registered(part: int = A72, model: str = "Raspberry Pi 4 Model B Rev 1.4", h
     ("model", "hz", "chosen"),
     [
         ("Raspberry Pi 4 Model B Rev 1.4", 1.8e9, "pi4"),
-        ("Raspberry Pi 4 Model B Rev 1.1", 1.5e9, "pi4"),
+        ("Raspberry Pi 4 Model B Rev 1.1", 1.5e9, "pi4-1500"),
         ("Somebody's A72", 1.5e9, "pi4-1500"),
         ("", 0.0, "pi4-1500"),
     ],
@@ -107,7 +107,7 @@ def test_points_of_other_conditions_do_not_mix(tmp_path: Path) -> None:
     assert begun(device, compared(), SUITE, out) == fresh and not fresh.complete
     text = out.read_text()
     assert not any(word in text for word in ("me@", "my-own-host", "/home", "desk", "AAAA", str(tmp_path)))
-    for other, what in ((registered(hz=1.5e9), "measured"), (HardwareDevice(device.file, pin=True), "measured")):
+    for other, what in ((registered(hz=1.7e9), "measured"), (HardwareDevice(device.file, pin=True), "measured")):
         with pytest.raises(UserError, match=rf"other conditions \({what}\)"):
             begun(other, model_for(other.profile), SUITE, out)
     with pytest.raises(UserError, match=r"other conditions \(suite\)"):

@@ -47,6 +47,8 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
     assert slower is not None and slower.device == "pi4-1500-virtual"
     middle = twin_identity(replace(BOARD, mcpu="cortex-a76", clock_hz=2.2e9))
     assert middle is not None and middle.device == "pi5-virtual"  # not the Helio G99, whose figures are assumed
+    named = twin_identity(replace(BOARD, mcpu="cortex-a76", board="RK3588S evaluation board", clock_hz=2.4e9))
+    assert named is not None and named.device == "rk3588-a76-virtual"  # a Raspberry Pi 5 has that clock, too
     assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
     assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.virtual_board import VirtualDevice
 from tvmmobile.results.validation import ValidatedModel
 from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.search.twin import twin_board
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
-from tvmmobile.virtual.calibration.fit import calibrated_boards, calibration_of, run_hash
+from tvmmobile.virtual.calibration.fit import calibration_of, run_hash
 from tvmmobile.virtual.calibration.terms import Parameter
 
 _OWN_FILE = "own file"
@@ -45,8 +45,7 @@ class ComparedModel:
 
 
 def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedModel:
-    """Return the model of a real board: `chosen`, a name or a file, else that of the same product, else of the same core with the nearest
-    clock.
+    """Return the model of a real board: `chosen`, a name or a file, else its `twin_board`.
 
     Raises:
         UserError: there is no calibrated one with its core.
@@ -56,7 +55,10 @@ def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedMode
         if board.mcpu != profile.mcpu:
             raise UserError(f"{chosen} has {board.cpu}, and {profile.name} has {profile.cpu}.", "Give --board one with the same core.")
     else:
-        board = _likest([board for name in sorted(calibrated_boards()) if (board := load_board(name)).mcpu == profile.mcpu], profile)
+        likest = twin_board(profile)
+        if likest is None:
+            raise UserError(f"No model of {profile.cpu} is calibrated, so there is nothing to validate on {profile.name}.", _CALIBRATED)
+        board = likest
     fit = calibration_of(board)
     if fit is None:
         raise UserError(f"The model of {board.cpu} is not calibrated, so there is nothing to validate.", _CALIBRATED)
@@ -66,9 +68,3 @@ def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedMode
 
 
 _CALIBRATED = "docs/virtual-boards.md says which cores are calibrated."
-
-
-def _likest(boards: Sequence[Board], profile: DeviceProfile) -> Board:
-    if not boards:
-        raise UserError(f"No model of {profile.cpu} is calibrated, so there is nothing to validate on {profile.name}.", _CALIBRATED)
-    return min(boards, key=lambda board: (not profile.board.startswith(board.board), abs(board.clock_hz - profile.clock_hz), board.name))

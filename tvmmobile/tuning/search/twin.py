@@ -12,6 +12,7 @@ from tvmmobile.schedules import KnobSchedule, Template
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity
+from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.residuals import spearman
 
 #: How many of the virtual board's best schedules are measured first per kernel and template.
@@ -19,20 +20,25 @@ FIRST_FROM_TWIN = 8
 
 
 def twin_identity(profile: DeviceProfile) -> Identity | None:
-    """Return the identity of the twin's records: the calibrated virtual board with the same core and the nearest clock.
+    """Return the identity of the twin's records, those of `twin_board`; `None` of a virtual board, or where there is no twin."""
+    from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
-    Boards whose figures are assumed come last.
+    board = None if profile.origin.modelled else twin_board(profile)
+    return None if board is None else Identity.of(find_device(board.name + VIRTUAL_SUFFIX).profile)
+
+
+def twin_board(profile: DeviceProfile) -> Board | None:
+    """Return the calibrated virtual board that is most like a device: with the same core, if possible the same product, not one whose
+    figures are assumed, and with the nearest clock. `None` if none has the core.
     """
-    from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
+    from tvmmobile.virtual.board import load_board
     from tvmmobile.virtual.calibration.fit import calibrated_boards
 
-    if profile.origin.modelled:
-        return None
-    boards = [board for name in sorted(calibrated_boards()) if (board := load_board(name)).mcpu == profile.mcpu]
-    if not boards:
-        return None
-    nearest = min(boards, key=lambda board: (bool(board.assumed), abs(board.clock_hz - profile.clock_hz), board.name))
-    return Identity.of(find_device(nearest.name + VIRTUAL_SUFFIX).profile)
+    def differs(board: Board) -> tuple[bool, bool, float, str]:
+        other = not profile.board.startswith(board.board.split(",")[0])
+        return other, bool(board.assumed), abs(board.clock_hz - profile.clock_hz), board.name
+
+    return min((board for name in calibrated_boards() if (board := load_board(name)).mcpu == profile.mcpu), key=differs, default=None)
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
