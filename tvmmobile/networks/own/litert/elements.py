@@ -118,6 +118,25 @@ def gather(into: Translation, operator: LiteRtOperator, data: str, places: str) 
     return into.emit("Gather", [data, places], axis=0 if operator.options is None else int(operator.options.axis))
 
 
+def conversion(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `CAST`, which takes the real parts of complex numbers, `REAL` or `IMAG`."""
+    read, made = into.tensor(operator.inputs[0]), into.tensor(operator.outputs[0])
+    if made.dtype == np.complex64:
+        raise UserError("the network has CAST to complex numbers, which is not supported.", SIMPLER)
+    if read.dtype == np.complex64:
+        data = into.emit("Gather", [data, into.constant(np.array(int(operator.kind == "IMAG")))], axis=-1)
+    return into.cast(data, made.dtype)
+
+
+def real_transform(into: Translation, operator: LiteRtOperator, data: str) -> str:
+    """Append `RFFT2D` as transforms along the last dimension and, where there is more than one row, along the one before."""
+    height, width = into.value(operator.inputs[1]).tolist()
+    shape = into.tensor(operator.inputs[0]).shape
+    real, rank = into.emit("Reshape", [data, into.integers(*shape, 1)]), len(shape)
+    made = into.emit("DFT", [real, into.constant(np.array(width))], axis=rank - 1, onesided=1)
+    return made if shape[-2] == height == 1 else into.emit("DFT", [made, into.constant(np.array(height))], axis=rank - 2)
+
+
 def shape(into: Translation, operator: LiteRtOperator) -> str:
     """Return the constant of `SHAPE`: the file has the shapes of all tensors."""
     return into.constant(np.array(into.tensor(operator.inputs[0]).shape, into.tensor(operator.outputs[0]).dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,9 +43,19 @@ def _border(into: Translation, data: int, widths: int) -> tuple[list[int], bool]
 
 
 def reshape(into: Translation, operator: LiteRtOperator) -> None:
-    """`RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make."""
-    data, out = operator.inputs[0], into.tensor(operator.outputs[0]).shape
-    into.write(operator.outputs[0], into.emit("Reshape", [into.in_order(data), into.integers(*out)]), False, data)
+    """`RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make, unless it leaves extents open."""
+    data, out, options = operator.inputs[0], into.tensor(operator.outputs[0]).shape, operator.options
+    shape = into.tensor(data).shape
+    if into.is_open and math.prod(shape) != math.prod(out):
+        places = np.broadcast_to(0, shape)
+        if operator.kind == "RESHAPE":
+            out = into.value(operator.inputs[1]).tolist() if len(operator.inputs) > 1 else shape
+        elif operator.kind == "EXPAND_DIMS":
+            out = np.expand_dims(places, into.value(operator.inputs[1]).item()).shape
+        else:
+            out = np.squeeze(places, None if options.squeezeDims is None else tuple(options.squeezeDims)).shape
+    pair = [2] if into.tensor(data).dtype == np.complex64 else []
+    into.write(operator.outputs[0], into.emit("Reshape", [into.in_order(data), into.integers(*out, *pair)]), False, data)
 
 
 def concatenation(into: Translation, operator: LiteRtOperator) -> None:

@@ -13,6 +13,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.own.litert import elements, layers, moves
 from tvmmobile.networks.own.litert.detection import POSTPROCESS, detections
 from tvmmobile.networks.own.litert.elements import row
+from tvmmobile.networks.own.litert.extents import settle
 from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtOperator
 from tvmmobile.networks.own.litert.recurrent import sequence_lstm
 from tvmmobile.networks.own.litert.translation import SIMPLER, Translation, Translator
@@ -20,6 +21,8 @@ from tvmmobile.system.errors import UserError
 
 #: The version of ONNX's operators that are used.
 OPSET = 17
+#: Operators that may read or return complex numbers, except those of the network's own inputs and outputs, and constants.
+_COMPLEX = {"CAST", "COMPLEX_ABS", "EXPAND_DIMS", "IMAG", "REAL", "RESHAPE", "RFFT2D", "SQUEEZE"}
 #: By operator: the function that appends ONNX's nodes in its place.
 OPERATORS: Mapping[str, Translator] = {
     **{onnx.upper(): row(onnx) for onnx in ("Abs", "Add", "Ceil", "Cos", "Div", "Elu", "Equal", "Exp", "Floor", "Greater", "Less", "Log")},
@@ -30,7 +33,8 @@ OPERATORS: Mapping[str, Translator] = {
     "AVERAGE_POOL_2D": layers.pool,
     "BATCH_MATMUL": row(elements.products, front=False),
     "BROADCAST_TO": moves.repeated,
-    "CAST": row(lambda into, operator, data: into.cast(data, into.tensor(operator.outputs[0]).dtype)),
+    "CAST": row(elements.conversion),
+    "COMPLEX_ABS": row(lambda into, _, data: into.emit("Sqrt", [into.emit("ReduceSumSquare", [data], axes=[-1], keepdims=0)]), front=False),
     "CONCATENATION": moves.concatenation,
     "CONV_2D": layers.convolution,
     "CUMSUM": row("CumSum", front=False, exclusive="exclusive", reverse="reverse"),
@@ -47,6 +51,7 @@ OPERATORS: Mapping[str, Translator] = {
     "GELU": row(elements.gelu),
     "GREATER_EQUAL": row("GreaterOrEqual"),
     "HARD_SWISH": row("HardSwish"),
+    "IMAG": row(elements.conversion, front=False),
     "L2_NORMALIZATION": row(elements.unit_length, front=False),
     "LEAKY_RELU": row("LeakyRelu", alpha="alpha"),
     "LESS_EQUAL": row("LessOrEqual"),
@@ -67,6 +72,8 @@ OPERATORS: Mapping[str, Translator] = {
     "PAD": moves.pad,
     "PADV2": moves.pad,
     "QUANTIZE": row(lambda _into, _operator, data: data, is_exact=True),
+    "RANGE": row("Range", front=False),
+    "REAL": row(elements.conversion, front=False),
     "REDUCE_MAX": layers.reduction,
     "REDUCE_MIN": layers.reduction,
     "REDUCE_PROD": layers.reduction,
@@ -77,6 +84,7 @@ OPERATORS: Mapping[str, Translator] = {
     "RESIZE_BILINEAR": moves.resize,
     "RESIZE_NEAREST_NEIGHBOR": moves.resize,
     "REVERSE_V2": row(elements.reverse, front=False, is_exact=True, sources=1),
+    "RFFT2D": row(elements.real_transform, front=False, sources=1),
     "RSQRT": row(lambda into, _, data: into.emit("Reciprocal", [into.emit("Sqrt", [data])])),
     "SELECT": row(elements.select, front=False),
     "SELECT_V2": row("Where"),
@@ -111,16 +119,21 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     network = _with_whole_constants(network)
     into = Translation(network)
     inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
+    ends = {*inputs, *outputs, *(number for number, tensor in enumerate(network.tensors) if tensor.value is not None)}
     for number, name in inputs.items():
         _enter(into, number, name)
-    for operator in _read(network):
+    for operator in _read(network, into.is_open):
         translate = OPERATORS.get(operator.kind)
         if translate is None:
             raise UserError(f"the network has an operator that is not supported: {operator.kind}.", SIMPLER)
         for number in (*operator.inputs, *operator.outputs):
-            if number >= 0 and into.tensor(number).dtype is None:
+            dtype, inside = into.tensor(number).dtype, operator.kind in _COMPLEX and number not in ends
+            if number >= 0 and (dtype is None or (dtype == np.complex64 and not inside)):
                 raise UserError(f"the network has a tensor of a type that is not supported: {into.tensor(number).name}.", SIMPLER)
+        begin = len(into.nodes)
         translate(into, operator)
+        if into.is_open:
+            settle(into, operator, begin, OPSET)
     for number, name in outputs.items():
         _leave(into, number, name)
 
@@ -152,13 +165,13 @@ def _with_whole_constants(network: LiteRtNetwork) -> LiteRtNetwork:
     return replace(network, tensors=tensors, operators=operators)
 
 
-def _read(network: LiteRtNetwork) -> list[LiteRtOperator]:
+def _read(network: LiteRtNetwork, is_open: bool) -> list[LiteRtOperator]:
     """Return the operators whose results are read; those that compute known shapes are not."""
     wanted, found = set(network.outputs), []
     for operator in reversed(network.operators):
         if not wanted.isdisjoint(operator.outputs):
             found.append(operator)
-            wanted.update(operator.inputs[:1] if operator.kind == "RESHAPE" else operator.inputs)
+            wanted.update(operator.inputs[:1] if operator.kind == "RESHAPE" and not is_open else operator.inputs)
     return found[::-1]
 
 
@@ -169,7 +182,8 @@ def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[in
 
 def _enter(into: Translation, number: int, name: str) -> None:
     """An input; integers of a grid become real numbers, which the grid rounds to themselves."""
-    grid = into.tensor(number).grid
+    tensor, grid = into.tensor(number), into.tensor(number).grid
+    into.described[name] = helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(tensor.dtype or FLOAT32.numpy), tensor.shape)
     if grid is None:
         into.names[number] = name, False
         return

@@ -19,7 +19,7 @@ from tvmmobile.system.errors import UserError
 #: NumPy's types by LiteRT's names; others, such as strings and four-bit numbers, are not supported.
 _TYPES = {
     name: np.dtype(name.lower())
-    for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL")
+    for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL", "COMPLEX64")
 }
 #: The first bytes behind the root's offset.
 _MAGIC = b"TFL3"
@@ -44,7 +44,7 @@ class LiteRtTensor:
     Attributes:
         name: as the file has it.
         shape: dynamic dimensions have the size with which the file was converted, usually 1.
-        open: a dimension is dynamic.
+        open: a dimension behind the first is dynamic.
         dtype: `None` for a type that is not supported.
         value: of a constant.
         grid: of quantised tensors.
@@ -210,7 +210,7 @@ def _tensor(content: bytes, model: Any, given: Any) -> LiteRtTensor:
     if dtype is not None and data:
         value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
         value = value.reshape(shape) if tensor.sparsity is None else with_zeros(value, shape, tensor.sparsity)
-    is_open = any(extent < 0 for extent in _numbers(tensor.shapeSignature))
+    is_open = any(extent < 0 for extent in _numbers(tensor.shapeSignature)[1:])
     return LiteRtTensor((tensor.name or b"").decode(errors="replace"), shape, is_open, dtype, value, _grid(tensor.quantization))
 
 

@@ -40,12 +40,15 @@ class Translation(Nodes):
     def __init__(self, network: LiteRtNetwork) -> None:
         super().__init__()
         self.network = network
-        #: Names of the real numbers of a tensor, and whether channels are in front.
+        self.is_open = any(tensor.open for tensor in network.tensors)
+        #: Names of the real numbers of a tensor, and whether channels are in front; complex ones are pairs along one more dimension.
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
         self.padded: dict[int, tuple[int, list[int]]] = {}
         #: Tensors of which the file does not say what they are.
         self.known: dict[int, LiteRtTensor] = {}
+        #: Types and shapes of what nodes read and return, as far as they are known, where the file leaves extents open.
+        self.described: dict[str, Any] = {}
         self._kept: dict[tuple[object, ...], str] = {}
 
     def tensor(self, number: int) -> LiteRtTensor:
@@ -75,7 +78,8 @@ class Translation(Nodes):
         if grid is not None and grid.scales.size > 1:
             grid = replace(grid, axis=order.index((grid.axis - array.ndim) % rank))
         array = array.reshape((1,) * (rank - array.ndim) + array.shape)
-        return self._real_numbers(np.ascontiguousarray(array.transpose(order)), grid)
+        whole = array.dtype.kind in "iu" and grid is None  # such as a shape; others get a dimension if they have none
+        return self._real_numbers(np.array(array.transpose(order), order="C", ndmin=0 if whole else 1), grid)
 
     def _real_numbers(self, array: Array, grid: Grid | None) -> str:
         """The name of a constant in float32, or of its integers if it is on no grid."""
