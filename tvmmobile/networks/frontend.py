@@ -275,12 +275,8 @@ def count_macs(module: Any) -> int:
 def _macs(call: Any) -> int:
     name = operator_of(call)
     if name == "relax.matmul":
-        return _elements(call) * int(call.args[0].ty.shape[-1])
+        return math.prod(shape_of(call)) * int(call.args[0].ty.shape[-1])
     if not name.startswith("relax.nn.conv"):
         return recurrent_macs(call)
     image, weight = call.args[0], call.args[1]
-    return _elements(image if name.endswith("_transpose") else call) * math.prod(shape_of(weight)[1:])
-
-
-def _elements(tensor: Any) -> int:
-    return math.prod(shape_of(tensor))
+    return math.prod(shape_of(image if name.endswith("_transpose") else call)) * math.prod(shape_of(weight)[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.models.costs import ModelCost, count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES
@@ -100,18 +100,9 @@ def load(
         raise UserError(f"example and name are for PyTorch objects, not for {network}.", "Leave them out.")
     elif resolution is None and own_file(str(network)) is None:
         resolution = TRAITS[family(str(network)).name].native_side
-    (found,) = variants(
-        str(network),
-        [alpha],
-        [] if resolution is None else [resolution],
-        activation=activation,
-        classes=classes,
-        checkpoint=checkpoint,
-        seed=seed,
-        batch=batch,
-        shapes=shapes,
-        values=values,
-    )
+    of_files = {"batch": batch, "shapes": shapes, "values": values}
+    options: dict[str, Any] = {"activation": activation, "classes": classes, "checkpoint": checkpoint, "seed": seed, **of_files}
+    (found,) = variants(str(network), [alpha], [] if resolution is None else [resolution], **options)
     return found
 
 
@@ -149,11 +140,9 @@ def variants(
 
     extents = tuple((name, tuple(shape)) for name, shape in (shapes or {}).items())
     file = replace(file, shapes=extents, values=tuple((values or {}).items()))
-    for option, given in (
-        ("--alpha", any(alpha != 1.0 for alpha in alphas)),
-        ("--activation", activation is not None),
-        ("--classes", classes != IMAGENET_CLASSES),
-    ):
+    other_alpha = any(alpha != 1.0 for alpha in alphas)
+    changed = {"--alpha": other_alpha, "--activation": activation is not None, "--classes": classes != IMAGENET_CLASSES}
+    for option, given in changed.items():
         if given:
             raise UserError(f"{option} is for built-in networks and cannot change {file}.", f"Leave out {option}, or change the file.")
     return [Model(spec, weights, seed, file, quantised) for spec, quantised in own_specs(file, resolutions, weights, seed, batch)]

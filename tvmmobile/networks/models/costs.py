@@ -74,8 +74,7 @@ class ModelCost:
     def by_type(self) -> tuple[TypeCost, ...]:
         """Costs by layer type, most multiply-adds first."""
         labels = dict.fromkeys(cost.layer.type_label for cost in self.layers)
-        types = (self._of_type(label) for label in labels)
-        return tuple(sorted(types, key=lambda cost: -cost.macs))
+        return tuple(sorted(map(self._of_type, labels), key=lambda cost: -cost.macs))
 
     def _of_type(self, label: str) -> TypeCost:
         members = [cost for cost in self.layers if cost.layer.type_label == label]

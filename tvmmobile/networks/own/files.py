@@ -27,8 +27,6 @@ _MOST_CHARACTERS = 150
 #: Names that programs give to any network.
 _MEANINGLESS = {"", "model", "network", "graph", "main", "main_graph", "torch_jit", "torch-jit-export", "tf2onnx", "onnx_graph"}
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
-
-
 #: The side of a square input in pixels, or height and width.
 Side = int | tuple[int, int]
 
@@ -72,9 +70,7 @@ class OwnFile:
 
     @property
     def name(self) -> str:
-        """The network's name: the factory's or else the file's, with `own_` in front if a built-in network has that name; the beginning of
-        a long one.
-        """
+        """The network's name: the factory's or else the file's, cut if it is long; with `own_` in front if a built-in network has it."""
         return self.named("")
 
     def named(self, inside: str) -> str:

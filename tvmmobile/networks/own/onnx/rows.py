@@ -174,8 +174,7 @@ def _pad(into: Rewriting, node: Any) -> bool:
         return False
     of, times = into.multiples.get(rows.count, (rows.count, 1))
     number, whole = into.values.get(given[0]) if given and given[0] else 0.0, into.values[amounts]
-    grown = np.zeros_like(whole)
-    grown[len(into.shapes[data]) + rows.axis] = times
+    grown = times * (np.arange(len(whole)) == len(into.shapes[data]) + rows.axis)
     if number is None or less[1] != of or (whole < 0).any() or not np.array_equal(less[0] - whole, grown):
         return False
     node.input[0], node.input[1] = into.without_absent(data, float(number)), into.constant(whole)

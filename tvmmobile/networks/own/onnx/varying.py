@@ -331,8 +331,7 @@ class Rewriting(Nodes):
     def times(self, count: str, number: int) -> str:
         """A multiple of a count."""
         found = self.emit("Mul", [count, self.constant([number])])
-        of, already = self.multiples.get(count, (count, 1))
-        self.multiples[found] = of, already * number
+        self.multiples[found] = count, number
         return found
 
     def least(self, one: str, other: str) -> str:
