@@ -22,6 +22,7 @@ from PIL import Image
 from ssh_server import Home, Server, new_key, require_sshd
 from workflows import clone
 
+import tvmmobile as tm
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import connected, described
 from tvmmobile.devices.board.install import MARK, push_files, runtime_files
@@ -351,6 +352,8 @@ def test_deploy_to_another_folder_and_several_libraries(cli: CommandLine, tmp_pa
     assert done.code == 0, done.err
     assert (folder / one.name).read_bytes() == one.read_bytes() and (folder / four.name).read_bytes() == b"other"
     assert done.err == f"note: {four.name} was compiled for cortex-a76; mypi has cortex-a72.\n"
+    (again,) = tm.deploy([tm.open_libraries(one)[0], four], "mypi", to=str(folder))
+    assert [library.path for library in again.libraries] == [one, four] and again.pushed == ()
     assert not registered.directory.exists()
 
 

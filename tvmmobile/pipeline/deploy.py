@@ -28,6 +28,8 @@ from tvmmobile.running.networks import DISAGREES, checker
 from tvmmobile.system.errors import Disagreement, UserError
 
 _CHECK = f"{RUNTIME_FOLDER}/check"
+#: A library, its path, or that of a directory of them.
+Given = Library | str | Path
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ class Deployment:
 
 @takes(DeployOptions)
 def deploy(
-    paths: str | Path | Sequence[str | Path], device: str = "pi4", *, listener: Listener = QUIET, **options: Unpack[DeployArguments]
+    libraries: Given | Sequence[Given], device: str = "pi4", *, listener: Listener = QUIET, **options: Unpack[DeployArguments]
 ) -> list[Deployment]:
     """Copy compiled libraries to every board of a device; unchanged files are not sent again.
 
     Args:
-        paths: of libraries, or of directories of them; or one of these.
+        libraries: what `compile` or `open_libraries` returned, or paths of libraries or of directories of them; one or several.
         device: the name of a registered one.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
@@ -87,9 +89,9 @@ def deploy(
         )
     if how.to is not None and (not how.to.startswith("/") or len(how.to.rstrip("/")) == 0):
         raise UserError(f"--to {how.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
-    given = [paths] if isinstance(paths, str | Path) else paths
-    libraries = _found([Path(path) for path in given], file, listener)
-    files = _files(libraries, listener)
+    given = [libraries] if isinstance(libraries, Given) else libraries
+    found = _found([each.path if isinstance(each, Library) else Path(each) for each in given], file, listener)
+    files = _files(found, listener)
     deployed = []
     for place in file.boards:
         folder = (how.to or f"{place.directory}/models").rstrip("/")
@@ -98,12 +100,12 @@ def deploy(
                 make_directory(remote, place.directory)
             pushed = tuple(push_files(remote, folder, files))
             sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *program_words(folder))
-            done = Deployment(described(place.address), folder, tuple(libraries), pushed, sent, program)
-            for library in libraries if how.verify else ():
+            done = Deployment(described(place.address), folder, tuple(found), pushed, sent, program)
+            for library in found if how.verify else ():
                 if library.is_c:
                     _check_there(remote, done, library)
         if how.verify:
-            _check_through_agents(file, place, [library for library in libraries if not library.is_c])
+            _check_through_agents(file, place, [library for library in found if not library.is_c])
         deployed.append(done)
     return deployed
 
