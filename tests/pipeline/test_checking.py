@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import signal
 from collections.abc import Callable
@@ -250,7 +251,8 @@ def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypa
             return [(job, f"the first value that differs is that of {job.spec.name}") for job in jobs]
 
     job = job_of(two_convolutions(tmp_path))
-    wrong = Disagreement(f"{job.library.path.name} disagrees with PyTorch on pi4: error 1.", "Compile it again.")
+    name = job.library.path.name
+    wrong = pickle.loads(pickle.dumps(Disagreement(f"{name} disagrees with PyTorch on pi4: error 1.", "Compile it again.", name)))
     assert explained(wrong, Workers(), [job]).message == f"{wrong.message[:-1]}; the first value that differs is that of net."  # type: ignore[arg-type]
     other = Disagreement("another.so does not run on pi4: killed by SIGILL.")
     assert explained(other, Workers(), [job]) is other  # type: ignore[arg-type]

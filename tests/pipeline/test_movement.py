@@ -99,7 +99,7 @@ def test_on_a_device_a_tolerance_is_widened_once(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(explaining, "build_timeout_s", lambda _jobs: 1.0)
     workers: Any = Here()
     for name, wider in (("another.so", False), (path.name, True), (path.name, False)):
-        error = Disagreement(f"{name} disagrees with PyTorch on pi4: error 0.0003.")
+        error = Disagreement(f"{name} disagrees with PyTorch on pi4: error 0.0003.", library=name)
         assert explaining.rounded(error, workers, jobs, heard.append) == wider
     assert len(heard) == 1 and " is compared within 0.0004: " in heard[0]
 

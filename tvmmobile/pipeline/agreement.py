@@ -55,6 +55,7 @@ def disagreement(library: Library, place: str, how: str, remedy: str = "", first
     return Disagreement(
         f"{library.path.name} disagrees with {library.facts.reference} on {place}: {how}, more than {most:g}{_clause(first)}.",
         remedy or _remedy(library),
+        library.path.name,
     )
 
 

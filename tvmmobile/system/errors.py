@@ -68,10 +68,14 @@ class DeviceUnavailable(UserError):
 
 
 class Disagreement(UserError):
-    """A compiled library does not compute what PyTorch computes (exit 5)."""
+    """A compiled library does not compute what PyTorch computes (exit 5); `library` is the name of its file, "" for a kernel."""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", library: str = "") -> None:
         super().__init__(message, remedy, ExitCode.DISAGREES)
+        self.library = library
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (*self.as_typed, self.library)
 
 
 def shown(value: object) -> str:

@@ -32,4 +32,4 @@ def rounded(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob]
 
 def _blamed(error: Disagreement, jobs: Sequence[VariantJob]) -> list[VariantJob]:
     """Return the job whose library made an error, if one did."""
-    return [job for job in jobs if error.message.startswith(f"{job.library.path.name} disagrees ")][:1]
+    return [job for job in jobs if job.library.path.name == error.library][:1]
