@@ -11,13 +11,20 @@ import pytest
 import torch
 from quantised import decibels, digit_inputs, flow_from, rescaled, trained_flow
 from torch import nn
+from torch.nn import functional
 
 from tvmmobile.graph.integers import MOST_TOGETHER, is_depthwise, largest_sums, together
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.layers import Array, Conv2d
+from tvmmobile.graph.network import read_network
+from tvmmobile.graph.passes.pipeline import compose, finish_in_nhwc
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation import calibration
 from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, images_of, narrowed, quantise, quantised
+from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.quantisation.moves import joined_scales
 from tvmmobile.system.errors import UserError
 
 PLAIN = "minimum and maximum"
@@ -224,3 +231,29 @@ def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.Monke
 
     assert best_method(rescaled(trained_flow(), 0), Images(len(data), read)).equalise
     assert max(map(len, asked)) <= 10 and len({number for numbers in asked for number in numbers}) == 20
+
+
+class Parts(nn.Module):
+    """A split whose halves are joined with a convolution of one of them and its maxima; a transposed copy is not read as integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(32, 8, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        one, other = functional.silu(self.first(image)).chunk(2, 1)
+        inner = 3 * self.inner(other)
+        return self.last(torch.cat([one, other, inner, functional.max_pool2d(inner, 3, 1, 1)], 1)).transpose(2, 3)
+
+
+def test_tensors_that_are_joined_have_one_scale() -> None:
+    """That of all their values; what no integer layer reads, here behind a transpose, is not rounded."""
+    torch.manual_seed(0)
+    composed = compose(import_torch(Parts(), (1, 3, 6, 6)), lambda layer: isinstance(layer, Conv2d) and not layer.sources)
+    flow = flow_of(read_network(*finish_in_nhwc(composed)))
+    network = quantise(flow, images_of(np.random.default_rng(0).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)), Method())
+    first, inner, last = network.steps.values()
+    assert first.written == inner.read == inner.written == last.read and first.before is not None and last.written is None
+    assert inner.written is not None and joined_scales(flow).keys() >= {inner.step.number}
+    images = np.random.default_rng(1).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)
+    assert relative_error(network.outputs(images), flow.outputs(images)) < 0.1
