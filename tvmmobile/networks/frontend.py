@@ -267,7 +267,7 @@ def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
 def count_macs(module: Any) -> int:
     """Multiply-adds of convolutions and matrix products for one image, as `models.costs` counts them.
 
-    The module is as an importer returns it: NCHW, weights OIHW, or IOHW for transposed convolutions.
+    The module is as an importer returns it: NCHW, weights OIHW, or IOHW for transposed convolutions; Fourier transforms have HWIO.
     """
     return sum(_macs(binding.value) for binding in bindings_of(module["main"]) if operator_of(binding.value))
 
@@ -278,5 +278,6 @@ def _macs(call: Any) -> int:
         return math.prod(shape_of(call)) * int(call.args[0].ty.shape[-1])
     if not name.startswith("relax.nn.conv"):
         return recurrent_macs(call)
-    image, weight = call.args[0], call.args[1]
-    return math.prod(shape_of(image if name.endswith("_transpose") else call)) * math.prod(shape_of(weight)[1:])
+    transposed, weight = name.endswith("_transpose"), shape_of(call.args[1])
+    each = math.prod(weight) // max(weight[str(call.attrs.kernel_layout).index("I" if transposed else "O")], 1)
+    return math.prod(shape_of(call.args[0] if transposed else call)) * each
