@@ -248,7 +248,7 @@ def make():
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("board", ["pi4", "pi5"])
+@pytest.mark.parametrize("board", [pytest.param("pi4", marks=pytest.mark.long), "pi5"])
 def test_a_detector_in_integers(board: str, tmp_path: Path) -> None:
     """No kernel converts anything: curves are looked up, and integers are joined, cut, compared and repeated as they are."""
     library = compiled(tmp_path, BRANCHES, board, side=24, images=8, threads=2)
