@@ -18,7 +18,7 @@ from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.integers.image import is_image
 from tvmmobile.schedules.integers.integer import VECTOR, IntegerEnds, takes
 from tvmmobile.schedules.integers.long import LongProduct
-from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct
+from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct, is_product
 from tvmmobile.schedules.space import Knobs, round_up, up_to
 
 #: Vectors that a pass of a loop copies.
@@ -47,7 +47,7 @@ class IntegerWindow(IntegerProduct):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and takes(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
             return False
-        return layer.kernel != (1, 1) or any(layer.padding)
+        return not is_product(task, (DotProduct if self.dot else LongProduct).group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
         """Pixels, K and output channels; K is a window, filled up to a whole group."""

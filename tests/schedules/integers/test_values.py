@@ -116,11 +116,12 @@ WINDOW = Conv2d(6, 7, 16, 20, (3, 3), (1, 1), (1, 1, 1, 1))
         replace(WINDOW, writes="float32"),
         Conv2d(5, 4, 24, 12, padding=(1, 0, 0, 2), stride=(2, 1)),
         Conv2d(3, 4, 8, 12, (3, 3), (1, 1), (9, 1, 12, 20)),
+        Conv2d(3, 5, 6, 20, stride=(2, 1)),
     ],
     ids=lambda layer: layer.name,
 )
 def test_windows_of_other_kinds(layer: Conv2d, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
-    """Addends, results in float32, a 1×1 window that reaches into padding, windows of nothing but padding."""
+    """Addends, results in float32, 1×1 windows that reach into padding or have no fours of channels, windows of nothing but padding."""
     check(pi5, layer, "dot_window", tmp_path / "dot", threads=2)
     check(pi4, layer, "long_window", tmp_path / "long")
 
