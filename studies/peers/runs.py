@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -108,6 +109,8 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
     profile, maps, difference, ran = _counted(job)
     run = model_program(parse_profile(profile), maps, job.board, hottest=1, threads=job.threads)
     figures = Figures.of(run, difference, job.system.key)
+    if not math.isfinite(difference):
+        _checked(figures, job)
     write_text(known, json.dumps(asdict(figures), allow_nan=False))
     return _checked(figures, job), ran
 

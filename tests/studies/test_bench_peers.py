@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -270,6 +271,13 @@ def test_a_system_that_disagrees_has_no_figures(job: runs.PeerRun, counted: list
     for _ in range(2):  # also from the cache
         with pytest.raises(Disagreement, match=r"ncnn.s output is 1\.0e-05 of its largest magnitude off"):
             runs.figures_of(strict)
+
+
+def test_a_system_whose_output_is_no_number_has_no_figures(job: runs.PeerRun, counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_count", lambda _job: (b"\x00counted\xff", "maps", math.nan))
+    for _ in range(2):
+        with pytest.raises(Disagreement, match=r"ncnn.s output is nan of its largest magnitude off"):
+            runs.figures_of(job)
 
 
 def profiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
