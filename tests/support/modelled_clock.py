@@ -37,7 +37,9 @@ class ModelledClock(Agents):
     noise: float = 0.0
     seed: int = 0
 
-    def _timed(self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any]) -> Latency:
+    def _timed(
+        self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any], pool: int | None = None
+    ) -> Latency:
         answer = _evaluator(session, module, function, timing, "model")(*arguments)
         run = modelled_run(parse_profile(bytes(answer)), load_board(self.board), timing.threads)
         rng = random.Random(f"{self.seed} {run.core.cycles}")
