@@ -44,12 +44,14 @@ class BuiltVariant:
             which has another name where the job was done on another machine.
         outdated: how many records rest on another timing model.
         kept: layers that stay in float32 where the others do not.
+        rounding: as the manifest has it.
     """
 
     library: Library
     refused: tuple[RefusedLine, ...]
     outdated: int
     kept: tuple[KeptLayer, ...] = ()
+    rounding: float = 0.0
 
 
 def build_variant(job: VariantJob) -> Library:
@@ -67,7 +69,8 @@ def build(job: VariantJob) -> BuiltVariant:
         built = _built(unseen, planned)
         inputs = planned.prepared.reference.inputs
         check(built.library, lambda: first_difference(job, planned), lambda: rounding(job, import_variant(job), inputs))
-    return replace(built, library=job.library)
+        widened = built.library.facts.rounding
+    return replace(built, library=job.library, rounding=widened)
 
 
 def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:

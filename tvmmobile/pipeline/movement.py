@@ -48,10 +48,9 @@ def note_rounding(library: Library, most: float) -> bool:
     return True
 
 
-def rounding_sentence(library: Library) -> str:
-    """Return the remark on a library that is compared less strictly than others."""
-    most = library.facts.rounding
-    return f"{library.spec.variant} is compared within {most:g}: {moved(most)}, and the reference rounds too."
+def rounding_sentence(variant: str, most: float) -> str:
+    """Return the remark on a variant whose library is compared less strictly than others."""
+    return f"{variant} is compared within {most:g}: {moved(most)}, and the reference rounds too."
 
 
 def moved(most: float) -> str:

@@ -33,8 +33,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
         outdated = max(outdated, built.outdated)
         if said is not None and built.kept:
             said(kept_sentence(job.spec.variant, built.kept))
-        if said is not None and job.library.facts.rounding:
-            said(rounding_sentence(job.library))
+        if said is not None and built.rounding:
+            said(rounding_sentence(job.spec.variant, built.rounding))
     if said is not None and refused:
         said(passed_over(list(refused)))
     if said is not None and outdated:

@@ -25,7 +25,7 @@ def rounded(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob]
     """Return whether the library that made an error has a wider tolerance now, because roundings move its outputs; `said` hears of it."""
     for job, most in workers.run(rounding_of, _blamed(error, jobs), build_timeout_s(jobs) + MOST_CHECK_S):
         if isinstance(most, float) and note_rounding(job.library, most):
-            said(rounding_sentence(job.library))
+            said(rounding_sentence(job.library.spec.variant, most))
             return True
     return False
 
