@@ -13,11 +13,13 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from commands import Command, records
@@ -152,7 +154,8 @@ def finished(story: Story, killed: Run) -> Run:
     agents = command.agents()
     assert agents
     for agent in agents:
-        agent.kill()
+        with suppress(psutil.NoSuchProcess):  # a session's process ends with its agent, or by itself
+            agent.kill()
     return story.ended(command)
 
 
