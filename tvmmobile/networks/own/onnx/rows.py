@@ -178,8 +178,7 @@ def _pad(into: Rewriting, node: Any) -> bool:
     if number is None or less[1] != of or (whole < 0).any() or not np.array_equal(less[0] - whole, grown):
         return False
     node.input[0], node.input[1] = into.without_absent(data, float(number)), into.constant(whole)
-    into.append(node)
-    return True
+    return _passed_on(into, node, {})
 
 
 def differing(one: Sequence[int], other: Sequence[int]) -> list[int]:
