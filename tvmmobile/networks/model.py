@@ -140,7 +140,7 @@ def variants(
 
     extents = tuple((name, tuple(shape)) for name, shape in (shapes or {}).items())
     file = replace(file, shapes=extents, values=tuple((values or {}).items()))
-    changed = {"--alpha": set(alphas) - {1.0}, "--activation": activation is not None, "--classes": classes != IMAGENET_CLASSES}
+    changed = {"--alpha": bool(set(alphas) - {1.0}), "--activation": activation is not None, "--classes": classes != IMAGENET_CLASSES}
     for option, given in changed.items():
         if given:
             raise UserError(f"{option} is for built-in networks and cannot change {file}.", f"Leave out {option}, or change the file.")
