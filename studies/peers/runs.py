@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import os
 import re
 import signal
@@ -108,11 +107,9 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
         pass  # never made, or damaged
     profile, maps, difference, ran = _counted(job)
     run = model_program(parse_profile(profile), maps, job.board, hottest=1, threads=job.threads)
-    figures = Figures.of(run, difference, job.system.key)
-    if not math.isfinite(difference):
-        _checked(figures, job)
+    figures = _checked(Figures.of(run, difference, job.system.key), job)
     write_text(known, json.dumps(asdict(figures), allow_nan=False))
-    return _checked(figures, job), ran
+    return figures, ran
 
 
 def instructions_of(job: PeerRun) -> int:

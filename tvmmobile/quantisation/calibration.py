@@ -94,12 +94,13 @@ def images_of(array: Array) -> Images:
 @dataclass(frozen=True, eq=False)
 class Observed:
     """A network after calibration: equalised or not, with the values of its input and of each step's output, by number, and of what steps
-    with a `curve` look up.
+    with a `curve` look up; and the steps that are `read_as_integers`.
     """
 
     flow: Flow
     histograms: Mapping[int, Histogram]
     looked_up: Mapping[int, Histogram]
+    read_as_integers: Collection[int]
     some: Array
 
 
@@ -108,7 +109,7 @@ def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
     if equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
     measured = images.some(min(_MEASURED, max(1, _NUMBERS // largest_tensor(flow))))
-    return Observed(flow, *histograms_of(flow, images.batches()), measured.all())
+    return Observed(flow, *histograms_of(flow, images.batches()), read_as_integers(flow), measured.all())
 
 
 def largest_tensor(flow: Flow) -> int:
@@ -227,7 +228,7 @@ class _Quantisation:
 
     def __init__(self, observed: Observed, method: Method) -> None:
         self.flow, self.histograms, self.looked_up, self.method = observed.flow, observed.histograms, observed.looked_up, method
-        self.read_as_integers = read_as_integers(observed.flow)
+        self.read_as_integers = observed.read_as_integers
         self.scales: dict[int, Scale] = {}
         #: What each tensor that is still read holds in float32, and in the network of integers.
         self.exact: dict[int, Array] = {INPUT: observed.some}

@@ -68,7 +68,7 @@ class DeviceUnavailable(UserError):
 
 
 class Disagreement(UserError):
-    """A compiled library does not compute what PyTorch computes (exit 5); `library` is the name of its file, "" for a kernel."""
+    """A compiled library does not compute what PyTorch computes (exit 5); `library` is the name of its file whose outputs differ."""
 
     def __init__(self, message: str, remedy: str = "", library: str = "") -> None:
         super().__init__(message, remedy, ExitCode.DISAGREES)

@@ -17,7 +17,7 @@ def explained(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJo
     """Return the same error, which also names where the library's values differ first, if one of `jobs` made it."""
     for _, first in workers.run(explain, _blamed(error, jobs), build_timeout_s(jobs) + MOST_CHECK_S):
         if isinstance(first, str) and first:
-            return Disagreement(f"{error.as_typed[0].rstrip('.')}; {first}.", "Please report this with the network.")
+            return Disagreement(f"{error.as_typed[0].rstrip('.')}; {first}.", "Please report this with the network.", error.library)
     return error
 
 
