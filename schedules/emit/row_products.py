@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 from tvmmobile.graph.machine import Machine
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, vector_groups
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_groups
 from tvmmobile.schedules.space import Knobs, round_up
 
+#: Products for each thread, from which on they are shared whole: fewer than a fifth of the threads' time is lost then.
+_MANY = 4
 #: From the number of a row to the index of its first element.
 Row = Callable[[Expr], Expr]
+
+
+@dataclass(frozen=True)
+class RowShare:
+    """Rows of one of several products, which a thread computes.
+
+    Attributes:
+        number: of the product.
+        part, parts: which part of its rows, and how many parts there are.
+    """
+
+    number: Expr
+    part: Expr | None
+    parts: int
+
+    def emit(self, kernel: Kernel, rows: int, size: int, emit: Callable[[Expr, int], None]) -> None:
+        """Emit the part's rows, of `rows` in all, `size` at a time: `emit` gets the first and how many."""
+        whole, rest = divmod(rows, size)
+        with kernel.span(*share(self.part, self.parts, whole)) as block:
+            emit(block * size, size)
+        if rest:
+            with kernel.where(*([] if self.part is None else [self.part == self.parts - 1])):
+                emit(whole * size, rest)
+
+
+@contextmanager
+def row_shares(kernel: Kernel, thread: Expr, threads: int, count: int) -> Iterator[RowShare]:
+    """A loop over a thread's share of `count` products: of whole ones, or of parts of their rows where threads would go without."""
+    parts = threads // math.gcd(count, threads) if count < _MANY * threads else 1
+    with kernel.span(*share(thread, threads, count * parts)) as unit:
+        yield RowShare(unit, None, 1) if parts == 1 else RowShare(unit // parts, unit % parts, parts)
 
 
 def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int], target: Buffer) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Attention, HeadView, LayerParameters
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
-from tvmmobile.schedules.emit.row_products import Row, column_panels, holds_rows, row_products, turn_rows
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.row_products import Row, RowShare, column_panels, holds_rows, row_products, row_shares, turn_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import THREADS, Template, layer_of
 
 
 class HeadAttention(Template):
-    """Takes one attention in float32. Threads share the heads.
+    """Takes one attention in float32. Threads share the heads, or queries of few.
 
     Knobs:
         rows: queries at a time.
@@ -54,8 +54,8 @@ class HeadAttention(Template):
         shapes = {"data": layer.input_shape, **layer.side_shapes, **bias, "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             turned, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
-            with kernel.span(*share(thread, task.threads, layer.groups * layer.heads)) as head:
-                _Head(kernel, layer, knobs["vectors"], buffers, turned, scores, head).emit(knobs["rows"])
+            with row_shares(kernel, thread, task.threads, layer.groups * layer.heads) as queries:
+                _Head(kernel, layer, knobs["vectors"], buffers, turned, scores, queries).emit(knobs["rows"])
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -75,7 +75,7 @@ class _Head:
         buffers: by argument.
         turned: its keys, transposed: the first elements of all keys first.
         scores: of a few queries, one after another, each padded to a whole vector of keys.
-        head: its number, group by group.
+        share: its number, group by group, and which of its queries.
     """
 
     kernel: Kernel
@@ -84,7 +84,12 @@ class _Head:
     buffers: dict[str, Buffer]
     turned: Buffer
     scores: Buffer
-    head: Expr
+    share: RowShare
+
+    @property
+    def head(self) -> Expr:
+        """Its number."""
+        return self.share.number
 
     @property
     def pitch(self) -> int:
@@ -92,14 +97,10 @@ class _Head:
         return round_up(self.layer.keys, self.kernel.lanes)
 
     def emit(self, rows: int) -> None:
-        """All queries."""
+        """The share's queries."""
         extents = (self.layer.keys, self.layer.depth)
         turn_rows(self.kernel, self.buffers["key"], self._row(self.layer.key_place), extents, self.turned)
-        whole, rest = divmod(self.layer.queries, rows)
-        with self.kernel.loop(whole) as block:
-            self._queries(block * rows, rows)
-        if rest:
-            self._queries(whole * rows, rest)
+        self.share.emit(self.kernel, self.layer.queries, rows, self._queries)
 
     def _row(self, place: HeadView) -> Row:
         first, group, head, token = place

@@ -11,15 +11,16 @@ from typing import Any
 from tvmmobile.graph.layers import Array, LayerParameters, Product
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
-from tvmmobile.schedules.emit.row_products import Row, column_panels, holds_rows, row_products, turn_rows
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.row_products import Row, RowShare, column_panels, holds_rows, row_products, row_shares, turn_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class BatchedProduct(Template):
-    """Takes the products of activations. Threads share the products; sums of many terms in half precision are those of shorter ones
-    (`Precision.chain`), which are added in float32.
+    """Takes the products of activations. Threads share the products, or rows of few.
+
+    Sums of many terms in half precision are those of shorter ones (`Precision.chain`), which are added in float32.
 
     Knobs:
         rows: at a time.
@@ -56,8 +57,8 @@ class BatchedProduct(Template):
             chain = task.precision.chain or layer.terms
             tile = knobs["rows"] * knobs["vectors"] * kernel.lanes
             totals = kernel.scratch(tile, totals=True) if layer.terms > chain else None
-            with kernel.span(*share(thread, task.threads, layer.count)) as number:
-                _One(kernel, layer, knobs, buffers, left, right, totals, chain, number).emit()
+            with row_shares(kernel, thread, task.threads, layer.count) as rows:
+                _One(kernel, layer, knobs, buffers, left, right, totals, chain, rows).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -75,7 +76,7 @@ class _One:
         left, right: memory for a transposed matrix; `None` for one that is read as it is.
         totals: memory for the totals of a tile; `None` where a sum is one chain.
         chain: terms that are added one after another.
-        number: of the product.
+        share: the product, and which of its rows.
     """
 
     kernel: Kernel
@@ -86,22 +87,23 @@ class _One:
     right: Buffer | None
     totals: Buffer | None
     chain: int
-    number: Expr
+    share: RowShare
+
+    @property
+    def number(self) -> Expr:
+        """The product's."""
+        return self.share.number
 
     def emit(self) -> None:
-        """All rows."""
-        kernel, layer, rows = self.kernel, self.layer, self.knobs["rows"]
+        """The share's rows."""
+        kernel, layer = self.kernel, self.layer
         if self.left is not None:
             start = self.number * (layer.terms * layer.rows)
             turn_rows(kernel, self.buffers["data"], lambda row: start + row * layer.rows, (layer.terms, layer.rows), self.left)
         if self.right is not None:
             first = self.number * (layer.columns * layer.terms)
             turn_rows(kernel, self.buffers["other"], lambda row: first + row * layer.terms, (layer.columns, layer.terms), self.right)
-        whole, rest = divmod(layer.rows, rows)
-        with kernel.loop(whole) as block:
-            self._rows(block * rows, rows)
-        if rest:
-            self._rows(whole * rows, rest)
+        self.share.emit(kernel, layer.rows, self.knobs["rows"], self._rows)
 
     def _rows(self, first: Expr, rows: int) -> None:
         """A few rows from one on."""

@@ -8,6 +8,9 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
 
+#: The attribute of TIR functions that put the elements of a tensor in order and return where they are.
+ORDERS = "tvmmobile.orders"
+
 
 class Trait(Flag):
     """A property of an operator that passes rely on."""

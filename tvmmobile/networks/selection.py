@@ -13,6 +13,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
 from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.operators import ORDERS
 
 #: Meaning of a box's four numbers: two opposite corners in any order, the lower corner in front, or centre and size.
 Corners = Literal["any", "ordered", "centre"]
@@ -42,7 +43,8 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
                 places[row * count + place] = T.Cast(kind, heap.items[0])
                 heap.drop_first(before)
 
-    return builder.emit_te(lambda rows: _loops("order", [rows], [*outer, count], kind, body), data, primfunc_name_hint="order")
+    loops = partial(_loops, "order", shape=[*outer, count], kind=kind, body=body)
+    return builder.emit_te(lambda rows: loops([rows]), data, primfunc_name_hint="order", primfunc_attrs={ORDERS: True})
 
 
 def places_of_true(builder: Any, data: Any) -> Any:

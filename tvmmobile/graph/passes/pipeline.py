@@ -44,6 +44,7 @@ from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.scaled_layers import scaled_layers
+from tvmmobile.graph.passes.selected_scores import selected_scores
 from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
@@ -120,6 +121,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
+        ("selected_scores", selected_scores),
         ("channels_last", channels_last),
         ("flat_images", flat_images),
         ("linear_layers", linear_layers),
