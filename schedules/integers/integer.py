@@ -51,8 +51,6 @@ _ROUNDER_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = r
 _OFFSET_SIDE, _SCALE_SIDE, _SIXTH, _HALF, _WHOLE, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 6)
 _TYPES = {
     "weight": "int8",
-    "residual": "int8",
-    "gate": "int8",
     "bias": "int32",
     "multiplier": "float32",
     "origin": "float32",
@@ -239,7 +237,8 @@ class IntegerKernel(Kernel):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
-        self._types = {**_TYPES, "data": task.storage[0].name, "output": task.storage[1].name}
+        sides = {name: "int8" for layer in task.region for name in layer.side_shapes}
+        self._types = {**_TYPES, **sides, "data": task.storage[0].name, "output": task.storage[1].name}
         self._storage = {}
         self.in_order = task.machine.in_order
         self._again = _OVERWRITTEN if "matrix" in task.machine.has and not self.in_order else ()

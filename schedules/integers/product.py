@@ -6,20 +6,22 @@ import functools
 import itertools
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, input_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.floats.pointwise import pixels_of
 from tvmmobile.schedules.integers.blocks import Blocks
 from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import PIECES
 
 #: Bytes that a lane of SDOT multiplies and adds.
 WORD = 4
@@ -277,6 +279,10 @@ class IntegerProduct(IntegerMatrix):
             waste(channels, columns),
         ]
 
+    def pieces(self, layer: Layer, buffers: Mapping[str, Buffer]) -> tuple[Piece, ...]:
+        """The pieces that A consists of, counted in elements; none where it is one tensor."""
+        return ()
+
     @abstractmethod
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
         """A tile of the product; A is counted in elements, the depth in bytes, and the step in pixels."""
@@ -289,7 +295,7 @@ class IntegerProduct(IntegerMatrix):
         with integer_body(kernel, layer, weight, **tables) as ends:
             a = Activation(ends.buffers["data"], count, elements, elements)
             c = Activation(ends.buffers["output"], count, channels, channels)
-            tile = self.tile(ends, a, c, knobs, depth, pixels.step)
+            tile = replace(self.tile(ends, a, c, knobs, depth, pixels.step), pieces=self.pieces(layer, ends.buffers))
             self.nest(ends, tile, knobs, pixels, panels(channels, columns, LANES), task.threads).emit()
         return kernel.finish()
 
@@ -299,15 +305,31 @@ class IntegerProduct(IntegerMatrix):
 
 
 class DotProduct(IntegerProduct):
-    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 4."""
+    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels and their pieces divide by 4."""
 
     name = "dot_product"
+    handles = IntegerProduct.handles | PIECES
     dot, group, element, kernel = True, WORD, WORD, DotKernel
     rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
+
+    def covers(self, task: Task) -> bool:
+        """Return whether a task's layer has the shape that the template is for."""
+        layer = task.region[0]
+        channels = itertools.chain(layer.sources, *(piece[1:] for piece in layer.pieces)) if isinstance(layer, Conv2d) else ()
+        return super().covers(task) and not any(count % self.group for count in channels)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """The fewest vectors of a tile; one of sums has four channels."""
         return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
+
+    def pieces(self, layer: Layer, buffers: Mapping[str, Buffer]) -> tuple[Piece, ...]:
+        """The pieces in words."""
+
+        def in_words(piece: Piece) -> Piece:
+            a = piece.activation
+            return Piece(Activation(a.buffer, a.pixels, a.channels // WORD, a.block // WORD), piece.first // WORD, piece.count // WORD)
+
+        return tuple(map(in_words, input_of(layer, buffers)[1])) if isinstance(layer, Conv2d) else ()
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
         """Loops of 16 input channels, or of 32 for small tiles."""

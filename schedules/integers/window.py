@@ -75,6 +75,7 @@ class DotWindow(IntegerWindow, DotProduct):
     """Takes one integer convolution with windows on cores with SDOT."""
 
     name = "dot_window"
+    handles = IntegerWindow.handles
     group = VECTOR
 
 

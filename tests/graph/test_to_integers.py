@@ -69,6 +69,10 @@ def composes(layer: Layer) -> bool:
     return template_for(Task((layer,), "int8" if isinstance(layer, Gating) else "float32")) is not None
 
 
+def takes(layer: Layer) -> bool:
+    return template_for(Task((layer,), "int8")) is not None
+
+
 def quantised(refused: Refused = lambda layer: False, images: Array | None = None) -> tuple[IntegerNetwork, Network]:
     """A network in integers, and the same as the planner reads it."""
     composed = compose(import_torch(network(), SHAPE), composes)
@@ -77,7 +81,7 @@ def quantised(refused: Refused = lambda layer: False, images: Array | None = Non
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
     layers = named_layers(found, names_of(wide))
-    return found, read_network(*finish_integers(composed, layers.quantised, layers.floats))
+    return found, read_network(*finish_integers(composed, layers.quantised, layers.floats, takes))
 
 
 def is_gate(layer: Layer) -> bool:

@@ -179,6 +179,8 @@ def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, si
     """Compute an integer layer's output: int8, or float32 if the layer writes that; `side` holds the integers of `side_shapes` by name."""
     if reads := layer.reads:
         data = signed(data) if reads == UINT8.name else quantise(data, constants.per_scale_in, constants.zero_in)
+    if isinstance(layer, Conv2d):
+        data = layer.whole(data, side)
     sums = sums_of(layer, data, constants)
     if isinstance(layer, Gating):
         factors = side["gate"].astype(np.float32) - np.float32(constants.zero_side)

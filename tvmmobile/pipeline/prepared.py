@@ -155,7 +155,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     method = decision.method
     names = names_of(wide)
     layers = named_layers(integers, names)
-    network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
+    network = read_network(*finish_integers(composed, layers.quantised, layers.floats, accepts))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
 
     def why(name: str) -> str:
@@ -231,7 +231,7 @@ def _as_given(
     if not found.network.steps:
         return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
     lowered = named_layers(found.network, names)
-    network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats))
+    network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats, takes))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
     floats = tuple(
         KeptLayer(nodes[names[number]], flow.steps[number].layer.name, why)

@@ -15,7 +15,7 @@ from integer_kernels import check, check_extremes, space_of, window
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.integers import MOST_TOGETHER, together, with_facts
-from tvmmobile.graph.layers import Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
+from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
@@ -157,6 +157,20 @@ def test_whose_windows_are_whose() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, threads=1 + 2 * seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dot_product_of_pieces(seed: int, pi5: Agents, tmp_path: Path) -> None:
+    """Slices of several tensors, any of them more than once, whose channels divide by 4."""
+    rng = random.Random(seed)
+    sources = tuple(4 * rng.randint(1, 12) for _ in range(rng.randint(1, 3)))
+    cuts = [(source, first := 4 * rng.randrange(sources[source] // 4), 4 * rng.randint(1, (sources[source] - first) // 4))
+            for source in (*range(len(sources)), rng.randrange(len(sources)))]  # fmt: skip
+    size, depth = (rng.randint(1, 9), rng.randint(1, 9)), sum(count for *_, count in cuts)
+    layer = Conv2d(*size, depth, rng.choice((3, 8, 20)), clamp=rng.choice((NO_CLAMP, "lookup")), sources=sources, pieces=tuple(cuts))
+    check(pi5, layer, "dot_product", tmp_path, seed, 1 + seed)
+    uneven = replace(layer, in_channels=depth + 2, sources=(*sources, 2), pieces=(*cuts, (len(sources), 0, 2)))
+    assert not templates_for(Task((uneven,), "int8", machine=machine_of("cortex-a76")))
 
 
 @pytest.mark.parametrize("seed", range(2))

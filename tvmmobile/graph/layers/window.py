@@ -66,11 +66,16 @@ class WindowLayer(Layer):
         """Return the input, which may be composed of pieces, NCHW and with its padding, as a tensor of PyTorch."""
         import torch
 
-        if self.pieces:
-            sources = [data, *(side[name] for name in self._source_shapes)]
-            data = np.concatenate([sources[source][..., first : first + count] for source, first, count in self.pieces], -1)
         top, left, bottom, right = self.padding
-        return torch.nn.functional.pad(torch.from_numpy(to_nchw(data, layout)), (left, right, top, bottom), value=outside)
+        image = torch.from_numpy(to_nchw(self.whole(data, side), layout))
+        return torch.nn.functional.pad(image, (left, right, top, bottom), value=outside)
+
+    def whole(self, data: Array, side: Mapping[str, Array]) -> Array:
+        """Return the input as one tensor, which may be composed of pieces, NHWC then."""
+        if not self.pieces:
+            return data
+        sources = [data, *(side[name] for name in self._source_shapes)]
+        return np.concatenate([sources[source][..., first : first + count] for source, first, count in self.pieces], -1)
 
 
 #: Largest window; no network has larger ones, but a file may.

@@ -28,6 +28,7 @@ from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.given_resizes import given_resizes
 from tvmmobile.graph.passes.group_norms import group_norms
 from tvmmobile.graph.passes.input_steps import input_steps
+from tvmmobile.graph.passes.integer_pieces import integer_pieces
 from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
@@ -149,12 +150,12 @@ def _images_in_nhwc(module: Any) -> Any:
     return relax.transform.ConvertLayout(layouts)(module)
 
 
-def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
-    """List the passes from layers to one call per kernel; `convert` brings the network to another precision."""
+def _finishing(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
+    """List the passes from layers to one call per kernel; `convert` bring the network to another precision."""
     transform = relax.transform
     return [
         ("joined_views", joined_views),
-        *([convert] if convert else []),
+        *convert,
         ("copied_outputs", copied_outputs),
         ("given_resizes", given_resizes),
         ("legalize_rest", transform.LegalizeOps()),
@@ -195,27 +196,33 @@ def finish(
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
     layers = dict(composed.layers)
-    convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
+    to_other = to_precision(precision, layers, composed.accepts, kept, outside)
+    convert = [("to_precision", to_other)] if precision != FLOAT32 else []
     views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
     # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.
     found = composed.accepts, layers
     joined = [("joined_copies", joined_copies(*found)), ("resized_pieces", resized_pieces(*found)), ("split_steps", split_steps(*found))]
     scaled = [("scaled_layers", scaled_layers(*found))]
-    passes = [*scaled, *(joined if precision.chain else []), *views, *_finishing(convert)]
+    passes = [*scaled, *(joined if precision.chain else []), *views, *_finishing(*convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
 def finish_in_nhwc(composed: Composed) -> tuple[Any, dict[str, ComposedLayer]]:
     """Finish in float32 with all images in NHWC, in which integer layers are known."""
-    return _run(composed.module, _finishing(None), composed.passes, composed.dump_dir), dict(composed.layers)
+    return _run(composed.module, _finishing(), composed.passes, composed.dump_dir), dict(composed.layers)
 
 
 def finish_integers(
-    composed: Composed, quantised: Mapping[str, QuantisedLayer], floats: Mapping[str, ComposedLayer]
+    composed: Composed, quantised: Mapping[str, QuantisedLayer], floats: Mapping[str, ComposedLayer], accepts: Callable[[Layer], bool]
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Finish with the layers in `quantised` in integers, and those in `floats` in place of the network's, by external function."""
+    """Finish with the layers in `quantised` in integers, and those in `floats` in place of the network's, by external function.
+
+    Args:
+        accepts: whether some template takes an integer layer.
+    """
     layers = {**composed.layers, **floats}
-    passes = _finishing(("to_integers", to_integers(layers, quantised, composed.accepts)))
+    convert = [("to_integers", to_integers(layers, quantised, composed.accepts)), ("integer_pieces", integer_pieces(accepts, layers))]
+    passes = _finishing(*convert)
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
