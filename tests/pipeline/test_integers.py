@@ -250,7 +250,7 @@ def make():
 @pytest.mark.virtual
 @pytest.mark.parametrize("board", [pytest.param("pi4", marks=pytest.mark.long), "pi5"])
 def test_a_detector_in_integers(board: str, tmp_path: Path) -> None:
-    """No kernel converts anything: curves are looked up, and integers are joined, cut, compared and repeated as they are; on cores with SDOT
+    """No kernel converts anything: curves are looked up, integers are joined, cut, compared and repeated as they are; on cores with SDOT
     what is joined is read where it is.
     """
     library = compiled(tmp_path, BRANCHES, board, side=24, images=8, threads=2)
@@ -262,6 +262,28 @@ def test_a_detector_in_integers(board: str, tmp_path: Path) -> None:
     output = library.run(library.reference().inputs, board)
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
     assert relative_error(output, library.reference().outputs[0]) < 0.1
+
+
+#: Numbers around 0, and whether they are above it.
+DECISIONS = """
+from torch import nn
+
+class Network(nn.Sequential):
+    def forward(self, image):
+        return (super().forward(image) > 0).float()
+
+def make():
+    return Network(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 8, 1, bias=False))
+"""
+
+
+def test_decisions_are_compared_with_exact_integers(tmp_path: Path) -> None:
+    """A few of them differ from those in float32, which is no error of the library."""
+    library = compiled(tmp_path, DECISIONS, "pi5", side=16)
+    manifest, reference = library.manifest(), library.reference()
+    assert manifest["loss"] == 1.0 and manifest["reference"].startswith("its exact integers, which are 1 off PyTorch")
+    assert np.array_equal(reference.outputs[0], np.load(library.reference_path)["integers"])
+    assert manifest["check"]["error"] == 0.0 and library.tolerance < 0.1
 
 
 #: A basic block of a ResNet with a stride, and a dilated one without.

@@ -44,7 +44,7 @@ class BuiltVariant:
             which has another name where the job was done on another machine.
         outdated: how many records rest on another timing model.
         kept: layers that stay in float32 where the others do not.
-        rounding: as the manifest has it.
+        rounding, loss: as the manifest has them.
     """
 
     library: Library
@@ -52,6 +52,7 @@ class BuiltVariant:
     outdated: int
     kept: tuple[KeptLayer, ...] = ()
     rounding: float = 0.0
+    loss: float | None = None
 
 
 def build_variant(job: VariantJob) -> Library:
@@ -92,7 +93,7 @@ def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
     write_manifest(job, planned.prepared.origin, kernels, details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
     read = [database] if basis is database else [database, basis]
     refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
-    return BuiltVariant(library, refused, database.outdated, planned.network.kept)
+    return BuiltVariant(library, refused, database.outdated, planned.network.kept, loss=planned.prepared.origin.loss)
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:

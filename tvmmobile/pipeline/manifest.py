@@ -40,6 +40,7 @@ def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]
         **_tensors(OUTPUT_NAME, library.spec.returns, job.options.io_precision),
         "dtype": job.options.precision.name,
         **({"quantised": True} if origin.quantised else {}),
+        **({} if origin.loss is None else {"loss": origin.loss}),
         "threads": job.options.threads,
         "device": job.identity.device,
         "timing_model": job.identity.origin.written,

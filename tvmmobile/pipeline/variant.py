@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,9 @@ from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
+from tvmmobile.graph.precision import INT8
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import network_error
 from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.models.registry import build_torch_model
@@ -37,6 +40,7 @@ class Origin:
         weights, macs, parameters: see `Imported`.
         judge: the program that computed the reference outputs.
         quantised: whether the network's file has its weights in integers.
+        loss: error of the network in integers, if it is too large for a library to be compared with anything but these; else `None`.
     """
 
     weights: str
@@ -44,6 +48,7 @@ class Origin:
     macs: int | None
     parameters: int | None
     quantised: bool
+    loss: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +83,23 @@ def prepare_variant(job: VariantJob) -> PreparedVariant:
     outputs = imported.compute(ready.inputs)
     origin = Origin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
     integers = None if ready.integers is None else ready.integers.results(ready.inputs)
+    if integers is not None and not origin.quantised:
+        origin, outputs = _judged(origin, outputs, integers)
     variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, ready.details)
     if file is not None:
         with suppress(OSError):  # where the disk is full, each stage prepares the network
             _write(file, variant)
     return variant
+
+
+def _judged(origin: Origin, outputs: tuple[Array, ...], integers: tuple[Array, ...]) -> tuple[Origin, tuple[Array, ...]]:
+    """Return the origin and outputs to compare a library in integers with: exact integers where quantisation moves the outputs too far,
+    such as those of a detector that chooses other boxes.
+    """
+    loss = network_error(integers, outputs)
+    if not INT8.network_tolerance < loss < math.inf:
+        return origin, outputs
+    return replace(origin, judge=f"its exact integers, which are {loss:.2g} off {origin.judge}", loss=float(f"{loss:.2g}")), integers
 
 
 def import_variant(job: VariantJob) -> Imported:

@@ -16,7 +16,7 @@ from tvmmobile.graph.precision import precision_named
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import C
-from tvmmobile.running.manifest import Manifest, read_manifest
+from tvmmobile.running.manifest import MOST_ROUNDING, Manifest, read_manifest
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
@@ -88,6 +88,8 @@ class Library:
     def tolerance(self) -> float:
         """Largest error of its outputs, relative to the largest magnitude of their references."""
         facts = self.facts
+        if facts.loss is not None:
+            return MOST_ROUNDING
         return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding)
 
     def reference(self) -> Reference:

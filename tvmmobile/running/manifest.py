@@ -194,7 +194,11 @@ _Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MO
 
 
 class Manifest(_Entry):
-    """A library's manifest. Entries stand in the order in which they are written; those that came later have defaults."""
+    """A library's manifest. Entries stand in the order in which they are written; those that came later have defaults.
+
+    Attributes:
+        loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
+    """
 
     version: Annotated[int, AfterValidator(_ours)]
     library: Annotated[str, AfterValidator(_beside)]
@@ -217,6 +221,7 @@ class Manifest(_Entry):
     outputs: _Several | None = None
     dtype: str
     quantised: bool = False
+    loss: Annotated[float, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)]
     device: str
     timing_model: str | None = None

@@ -35,8 +35,18 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
             said(kept_sentence(job.spec.variant, built.kept))
         if said is not None and built.rounding:
             said(rounding_sentence(job.spec.variant, built.rounding))
+        if said is not None and built.loss is not None:
+            said(_loss_sentence(job.spec.variant, built.loss))
     if said is not None and refused:
         said(passed_over(list(refused)))
     if said is not None and outdated:
         said(outdated_sentence(outdated))
     return [job.library for job in jobs]
+
+
+def _loss_sentence(variant: str, loss: float) -> str:
+    """Return the remark on a variant whose library is compared with exact integers."""
+    return (
+        f"{variant}: integers move its outputs by up to {loss:.2g} of their largest magnitude, so its library is compared with exact "
+        "integers. Look at its accuracy: tvmmobile evaluate."
+    )
