@@ -35,8 +35,10 @@ from tvmmobile.pipeline.build import build_variant
 from tvmmobile.pipeline.checking import check
 from tvmmobile.pipeline.diagnosis import _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.pipeline.movement import rounding_of
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.stages.explaining import explained
+from tvmmobile.pipeline.stages import explaining
+from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM
@@ -194,7 +196,7 @@ def test_without_qemu_the_manifest_says_why_it_was_not_run(tmp_path: Path, monke
     monkeypatch.setattr(emulation, "installed", lambda name: False)
     manifest = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
     library = Library(manifest.spec, manifest.dtype, 1, path)
-    check(library, str)
+    check(library, float, str)
     found = check_of(library.facts)
     assert found == Check(False, why="qemu-aarch64 was not found; apt-get install -y qemu-user")
     assert check_lines([found, found]) == ["not checked: qemu-aarch64 was not found; apt-get install -y qemu-user."]
@@ -208,7 +210,7 @@ def test_a_crash_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(checking, "run_here", crashes)
     manifest = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
     with pytest.raises(Disagreement, match=r"\.so does not run once it is compiled: killed by SIGSEGV\.") as wrong:
-        check(Library(manifest.spec, manifest.dtype, 1, path), str)
+        check(Library(manifest.spec, manifest.dtype, 1, path), float, str)
     assert "check=False" in wrong.value.remedy
 
 
@@ -247,15 +249,22 @@ def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypa
 
     class Workers:
         def run(self, function: Any, jobs: Any, _timeout_s: float) -> Any:
-            assert function is explain
+            if function is rounding_of:
+                return [(job, 3e-4) for job in jobs]
+            assert function.func is explain and function.keywords == {"moves": 3e-4 if jobs else 0.0}
             return [(job, f"the first value that differs is that of {job.spec.name}") for job in jobs]
 
     job = job_of(two_convolutions(tmp_path))
     name = job.library.path.name
     wrong = pickle.loads(pickle.dumps(Disagreement(f"{name} disagrees with PyTorch on pi4: error 1.", "Compile it again.", name)))
-    assert explained(wrong, Workers(), [job]).message == f"{wrong.message[:-1]}; the first value that differs is that of net."  # type: ignore[arg-type]
+    monkeypatch.setattr(explaining, "note_rounding", lambda *_given: False)
+    with pytest.raises(Disagreement) as raised:
+        accept_roundings(wrong, Workers(), [job], print)  # type: ignore[arg-type]
+    assert raised.value.message == f"{wrong.message[:-1]}; the first value that differs is that of net."
     other = Disagreement("another.so does not run on pi4: killed by SIGILL.")
-    assert explained(other, Workers(), [job]) is other  # type: ignore[arg-type]
+    with pytest.raises(Disagreement) as raised:
+        accept_roundings(other, Workers(), [job], print)  # type: ignore[arg-type]
+    assert raised.value is other
 
 
 def test_a_library_on_disk_that_turns_out_wrong(tmp_path: Path) -> None:

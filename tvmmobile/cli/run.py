@@ -14,6 +14,7 @@ from tvmmobile.pipeline.options.compiled import TimingOptions
 
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
+    from tvmmobile.networks.preprocessing import Preprocessing
     from tvmmobile.pipeline.run import Given, LibraryRun
     from tvmmobile.running.library import Library
 
@@ -43,49 +44,72 @@ def run(
     """
     from tvmmobile.accuracy.classes import most_likely, read_labels
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.networks.images import read_arrays, read_input
     from tvmmobile.pipeline.run import run as run_library
-    from tvmmobile.system.errors import UserError
-    from tvmmobile.system.files import check_file_writable, replacing, write_bytes
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)
     preprocessing = preprocessing_for(found, mean, std, no_resize)
     names = read_labels(labels, found.spec.classes) if labels else None
-    takes, returns = found.spec.takes, found.spec.returns
-    suffix = ".npy" if len(returns) == 1 else ".npz"
-    if output is not None and output.suffix != suffix:
-        raise UserError(f"--output {output} does not end in {suffix}.", "Outputs are saved as NumPy saves arrays.")
-    one_real = len(takes) == 1 and takes[0].is_float
-    if save_input is not None and not one_real:
-        raise UserError("--save-input writes one input of float32.", f"The library takes {', '.join(map(str, takes))}.")
-    for option, file in (("--output", output), ("--save-input", save_input)):
-        if file is not None:
-            check_file_writable(file, option)
-    if one_real:
-        image = read_input(input_file, preprocessing)
-        given: Given = image.array
-        origin = image.origin
-        if save_input is not None:
-            write_bytes(save_input, image.array.astype("<f4").tobytes())
-    else:
-        read = read_arrays(input_file, takes)
-        given, origin = read.arrays, read.origin
+    _check_files(found, output, save_input)
+    given, origin = _read(found, input_file, preprocessing, save_input)
     done = run_library(found, given, board, repeat=repeat)
+    returns = found.spec.returns
     # Only a vector of classes is ranked.
     scores = len(returns) == 1 and returns[0].is_float and done.output.ndim == 2 and done.output.shape[0] == 1
     ranked = most_likely(done.output, min(top, found.spec.classes), names) if scores else []
     if output is not None:
-        import numpy as np
-
-        with replacing(output) as temporary, temporary.open("wb") as stream:
-            if len(returns) == 1:
-                np.save(stream, done.output)
-            else:
-                arrays: dict[str, Any] = {port.name: array for port, array in zip(returns, done.network.outputs, strict=True)}
-                np.savez(stream, **arrays)
+        _save(output, found, done)
     report = _report(found, origin, done, ranked, output)
     _print_json(report) if json else _print(report)
+
+
+def _takes_image(library: Library) -> bool:
+    takes = library.spec.takes
+    return len(takes) == 1 and takes[0].is_float
+
+
+def _check_files(library: Library, output: Path | None, save_input: Path | None) -> None:
+    """Raises `UserError` for files that cannot hold the library's outputs and input, or cannot be written."""
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.system.files import check_file_writable
+
+    suffix = ".npy" if len(library.spec.returns) == 1 else ".npz"
+    if output is not None and output.suffix != suffix:
+        raise UserError(f"--output {output} does not end in {suffix}.", "Outputs are saved as NumPy saves arrays.")
+    if save_input is not None and not _takes_image(library):
+        takes = ", ".join(map(str, library.spec.takes))
+        raise UserError("--save-input writes one input of float32.", f"The library takes {takes}.")
+    for option, file in (("--output", output), ("--save-input", save_input)):
+        if file is not None:
+            check_file_writable(file, option)
+
+
+def _read(library: Library, input_file: Path, preprocessing: Preprocessing, save_input: Path | None) -> tuple[Given, str]:
+    """Read the library's inputs, and say where they are from; a single one is saved where that is asked for."""
+    from tvmmobile.networks.images import read_arrays, read_input
+    from tvmmobile.system.files import write_bytes
+
+    if not _takes_image(library):
+        arrays = read_arrays(input_file, library.spec.takes)
+        return arrays.arrays, arrays.origin
+    image = read_input(input_file, preprocessing)
+    if save_input is not None:
+        write_bytes(save_input, image.array.astype("<f4").tobytes())
+    return image.array, image.origin
+
+
+def _save(path: Path, library: Library, done: LibraryRun) -> None:
+    import numpy as np
+
+    from tvmmobile.system.files import replacing
+
+    names = [port.name for port in library.spec.returns]
+    arrays: dict[str, Any] = dict(zip(names, done.network.outputs, strict=True))
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        if len(names) == 1:
+            np.save(stream, done.output)
+        else:
+            np.savez(stream, **arrays)
 
 
 def _report(library: Library, origin: str, done: LibraryRun, ranked: list[Ranked], output: Path | None) -> dict[str, Any]:

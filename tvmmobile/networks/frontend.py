@@ -29,6 +29,7 @@ from tvmmobile.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+keep_torch_cache()  # before PyTorch is imported, which creates its folder
 Array = npt.NDArray[Any]
 #: A network on the host.
 Compute = Callable[[Sequence[Array]], tuple[Array, ...]]
@@ -128,7 +129,6 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
     """Export an eval-mode module for inputs like these; raises `UserError` if it cannot be traced."""
     import torch
 
-    keep_torch_cache()
     with refusing("the network cannot be exported", "It must export with torch.export at a static shape."), quiet(), torch.no_grad():
         return torch.export.export(module, tuple(inputs))
 

@@ -69,7 +69,7 @@ def build(job: VariantJob) -> BuiltVariant:
         planned = plan_variant(unseen)
         built = _built(unseen, planned)
         inputs = planned.prepared.reference.inputs
-        check(built.library, lambda: first_difference(job, planned), lambda: rounding(job, import_variant(job), inputs))
+        check(built.library, lambda: rounding(job, import_variant(job), inputs), lambda moves: first_difference(job, planned, moves))
         widened = built.library.facts.rounding
     return replace(built, library=job.library, rounding=widened)
 

@@ -32,13 +32,13 @@ def unchecked(why: str) -> dict[str, Any]:
     return {"checked": False, "check": {"why": why}}
 
 
-def check(library: Library, explain: Callable[[], str], rounding: Callable[[], float] = lambda: 0.0) -> None:
+def check(library: Library, rounding: Callable[[], float], explain: Callable[[float], str]) -> None:
     """Run a library once on its reference input, compare its outputs, and note it in the manifest.
 
     Args:
         library: with its manifest and reference.
-        explain: says of one that disagrees where its values differ first, as the end of a sentence; "" where that cannot be said.
         rounding: measures the error that roundings explain, where there is more than the tolerance.
+        explain: says, given that error, where the values differ first, as the end of a sentence; "" where that cannot be said.
 
     Raises:
         Disagreement: it does not run, or returns something else.
@@ -51,9 +51,9 @@ def check(library: Library, explain: Callable[[], str], rounding: Callable[[], f
     except MeasureError as error:
         raise _failure(library, error) from error
     if not agrees(library, done.error):
-        note_rounding(library, rounding())
-    if not agrees(library, done.error):
-        raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain())
+        note_rounding(library, moves := rounding())
+        if not agrees(library, done.error):
+            raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain(moves))
     return note_check(library.manifest_path, checked(done.error, done.place))
 
 

@@ -24,7 +24,8 @@ from tvmmobile.tuning.logs.directories import log_dirs
 @overload
 def compile_models(
     models: Model, device: str | Device = ..., *, listener: Listener = ..., **options: Unpack[CompileArguments]
-) -> CompiledLibrary: ...
+) -> CompiledLibrary:
+    """Compile one network."""
 
 
 @overload
@@ -34,7 +35,8 @@ def compile_models(
     *,
     listener: Listener = ...,
     **options: Unpack[CompileArguments],
-) -> list[CompiledLibrary]: ...
+) -> list[CompiledLibrary]:
+    """Compile several networks."""
 
 
 @takes(LibraryOptions, CompileOptions)

@@ -21,7 +21,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.host import run_on_host, values_on_host
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.movement import moved, rounding
+from tvmmobile.pipeline.movement import moved
 from tvmmobile.pipeline.plan import PlannedVariant, parameters_of, plan_variant
 from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.emulation import outputs_here
@@ -34,25 +34,28 @@ from tvmmobile.tuning.plan import Step
 _MOST_S = 1800.0
 
 
-def explain(job: VariantJob) -> str:
+def explain(job: VariantJob, moves: float) -> str:
     """Return the first difference of a library that an earlier stage built; see `first_difference`."""
-    return first_difference(job, plan_variant(replace(job, dump_dir=None)))
+    return first_difference(job, plan_variant(replace(job, dump_dir=None)), moves)
 
 
-def first_difference(job: VariantJob, planned: PlannedVariant) -> str:
+def first_difference(job: VariantJob, planned: PlannedVariant, moves: float) -> str:
     """Name the first operator, kernel or layer with a wrong value, as the end of a sentence; "" where none can be found.
 
     Where too many of the rows expected tie, any of them may come out, and nothing can be told. Else the network is computed on this
     machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong. If not, the module is at
     fault that the passes began with, or one of these.
+
+    Args:
+        moves: the error that roundings explain, see `rounding_of`.
     """
     try:
-        return _first_difference(job, planned, planned.prepared.reference)
+        return _first_difference(job, planned, planned.prepared.reference, moves)
     except Exception:  # compilers and frameworks raise anything; the disagreement matters more than its cause
         return ""
 
 
-def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference) -> str:
+def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference, moves: float) -> str:
     ranking = ranking_of(reference.outputs)
     if ranking is not None and ranking.tied > ranking.scores.shape[1] - LEAST:
         rows = f"{ranking.tied} of the {ranking.scores.shape[1]} rows expected have the score of the last one"
@@ -60,7 +63,6 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
     computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
     imported = import_variant(job)
-    moves = rounding(job, imported, reference.inputs)
     own = job.options.precision.tolerance_of(quantised=planned.prepared.origin.quantised)
     plain, most = (max(tolerance, min(moves, MOST_ROUNDING)) for tolerance in (FLOAT32.network_tolerance, own))
     if network_error(outputs, reference.outputs) <= most:

@@ -21,7 +21,7 @@ from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.remeasure import doubted, measure_again
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
 from tvmmobile.pipeline.stages.building import build_libraries
-from tvmmobile.pipeline.stages.explaining import explained, rounded
+from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
@@ -135,8 +135,7 @@ def _verified(workers: WorkerPool, jobs: Sequence[VariantJob], libraries: Sequen
         with listener.stage("verifying", len(jobs)) as done:
             return bench_libraries(bench, libraries, done)
     except Disagreement as error:
-        if not rounded(error, workers, jobs, listener.said):
-            raise explained(error, workers, jobs) from None
+        accept_roundings(error, workers, jobs, listener.said)
     return _verified(workers, jobs, libraries, bench, listener)
 
 

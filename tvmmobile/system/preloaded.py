@@ -10,11 +10,12 @@ import gc
 import importlib
 
 from tvmmobile.system.collector import collect_rarely
-from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.streams import silenced
 
-#: Includes what `torch.export` imports on its first call. PyTorch's internal modules may disappear in a later version.
+#: The frontend says where PyTorch's cache is. Includes what `torch.export` imports on its first call. PyTorch's internal modules may
+#: disappear in a later version.
 _MODULES = (
+    "tvmmobile.networks.frontend",
     *("torch", "torch.export", "torch._dynamo", "torch._functorch.aot_autograd", "torch.export._trace", "networkx"),
     *("tvm.relax.frontend.torch", "tvm.s_tir.meta_schedule"),
     *("tvmmobile.pipeline.build", "tvmmobile.pipeline.prepared", "tvmmobile.pipeline.stages.timing", "tvmmobile.tuning.search.trial"),
@@ -31,7 +32,6 @@ def _quietly() -> None:
 
 
 collect_rarely()
-keep_torch_cache()  # PyTorch creates its folder on import
 _quietly()
 gc.collect()
 gc.freeze()  # the collector writes to every object it visits, which would copy its page in each worker

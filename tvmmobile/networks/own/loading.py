@@ -12,7 +12,6 @@ from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import ALONE, Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
-from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted
 
@@ -55,7 +54,6 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
 
 
 def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
-    keep_torch_cache()  # before PyTorch is imported, which creates its folder
     if file.factory:
         from tvmmobile.networks.own.python_file import load_python
 

@@ -1,8 +1,9 @@
-"""A disagreement → the same, with the first value that differs, unless roundings explain it."""
+"""Explains a disagreement by roundings, or by the first value that differs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from tvmmobile.pipeline.checking import MOST_CHECK_S
 from tvmmobile.pipeline.diagnosis import explain
@@ -13,23 +14,21 @@ from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.workers import WorkerPool
 
 
-def explained(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob]) -> Disagreement:
-    """Return the same error, which also names where the library's values differ first, if one of `jobs` made it."""
-    for _, first in workers.run(explain, _blamed(error, jobs), build_timeout_s(jobs) + MOST_CHECK_S):
+def accept_roundings(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob], said: Progress) -> None:
+    """Widen the tolerance of the library that made an error, because roundings move its outputs that far; `said` hears of it.
+
+    Raises:
+        Disagreement: roundings do not explain the error. It names where the values differ first, if one of `jobs` made the library.
+    """
+    blamed, timeout_s = [job for job in jobs if job.library.path.name == error.library][:1], build_timeout_s(jobs) + MOST_CHECK_S
+    moves = 0.0
+    for job, most in workers.run(rounding_of, blamed, timeout_s):
+        moves = most if isinstance(most, float) else 0.0
+        if note_rounding(job.library, moves):
+            said(rounding_sentence(job.library.spec.variant, moves))
+            return
+    for _, first in workers.run(partial(explain, moves=moves), blamed, timeout_s):
         if isinstance(first, str) and first:
-            return Disagreement(f"{error.as_typed[0].rstrip('.')}; {first}.", "Please report this with the network.", error.library)
-    return error
-
-
-def rounded(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob], said: Progress) -> bool:
-    """Return whether the library that made an error has a wider tolerance now, because roundings move its outputs; `said` hears of it."""
-    for job, most in workers.run(rounding_of, _blamed(error, jobs), build_timeout_s(jobs) + MOST_CHECK_S):
-        if isinstance(most, float) and note_rounding(job.library, most):
-            said(rounding_sentence(job.library.spec.variant, most))
-            return True
-    return False
-
-
-def _blamed(error: Disagreement, jobs: Sequence[VariantJob]) -> list[VariantJob]:
-    """Return the job whose library made an error, if one did."""
-    return [job for job in jobs if job.library.path.name == error.library][:1]
+            text = f"{error.as_typed[0].rstrip('.')}; {first}."
+            raise Disagreement(text, "Please report this with the network.", error.library) from None
+    raise error

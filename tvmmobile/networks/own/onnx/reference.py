@@ -72,6 +72,8 @@ class Softmax(OpRun):  # type: ignore[misc]
 
 
 class LogSoftmax(Softmax):
+    """Computes the logarithm over the same axes."""
+
     compute = staticmethod(special.log_softmax)
 
 
