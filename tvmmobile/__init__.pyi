@@ -11,8 +11,6 @@ from tvmmobile.gate.baselines import save_baselines as save_baselines
 from tvmmobile.gate.comparison import Comparison as Comparison
 from tvmmobile.gate.comparison import compare as compare
 from tvmmobile.networks.model import Model as Model
-from tvmmobile.networks.model import load as load
-from tvmmobile.networks.model import variants as variants
 from tvmmobile.networks.preprocessing import Normalisation as Normalisation
 from tvmmobile.networks.preprocessing import Preprocessing as Preprocessing
 from tvmmobile.pipeline.bench import bench as bench
@@ -23,6 +21,8 @@ from tvmmobile.pipeline.library import CompiledLibrary as CompiledLibrary
 from tvmmobile.pipeline.library import open_libraries as open_libraries
 from tvmmobile.pipeline.listener import Listener as Listener
 from tvmmobile.pipeline.listener import TuningPlan as TuningPlan
+from tvmmobile.pipeline.load import load as load
+from tvmmobile.pipeline.load import variants as variants
 from tvmmobile.pipeline.regression import regress as regress
 from tvmmobile.pipeline.rescore import rescore_logs as rescore_logs
 from tvmmobile.pipeline.run import LibraryRun as LibraryRun

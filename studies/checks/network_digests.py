@@ -22,8 +22,9 @@ import numpy as np
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.network import Node, results_from, sources_of
 from tvmmobile.kernels.serial import TraceSchedule
-from tvmmobile.networks.model import Model, load
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import FAMILIES, grid
+from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
 from tvmmobile.pipeline.request import jobs_of

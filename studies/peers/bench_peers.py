@@ -57,7 +57,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.model import variants as all_variants
+from tvmmobile.pipeline.load import variants as all_variants
 from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import Library
 from tvmmobile.system.doctor import diagnose, require

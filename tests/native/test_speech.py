@@ -19,8 +19,9 @@ from studies.networks.zoo import extracted, published, wheel_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.native.source import FUNCTIONS, STATE_FUNCTIONS
 from tvmmobile.networks.frontend import Imported
-from tvmmobile.networks.own.files import OwnFile, shape_from, value_from
+from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import load_own
+from tvmmobile.pipeline.options.network import shape_from, value_from
 
 PROGRAM = Path(__file__).with_name("speech.c")
 RATE, SECONDS = 16000, 10

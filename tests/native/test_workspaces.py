@@ -8,9 +8,9 @@ import pytest
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.native.library import laid_out
-from tvmmobile.networks.model import variants
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.system.environment import SHIPPED_LOGS
 

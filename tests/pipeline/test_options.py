@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import tvmmobile as tm
-from tvmmobile.cli.network import NetworkOptions
+from tvmmobile.cli.network import Variants
 from tvmmobile.gate import DEFAULT_THRESHOLD
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
 from tvmmobile.pipeline.options.compiled import (
@@ -26,13 +26,14 @@ from tvmmobile.pipeline.options.compiled import (
     TimingOptions,
 )
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
 from tvmmobile.pipeline.options.option import Option, Options, as_given, options_of
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions, RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.system.errors import UserError
 
 CALLS = (LibraryOptions, RunOptions, SearchOptions)
-KINDS = (*CALLS, CompileOptions, BenchOptions, ComparisonOptions, EvaluateOptions, DeployOptions)
+KINDS = (*CALLS, CompileOptions, BenchOptions, ComparisonOptions, EvaluateOptions, DeployOptions, NetworkOptions)
 EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(kind)]
 
 
@@ -45,6 +46,7 @@ EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(k
         (RegressArguments, (ComparisonOptions, TimingOptions)),
         (EvaluateArguments, (EvaluateOptions,)),
         (DeployArguments, (DeployOptions,)),
+        (NetworkArguments, (NetworkOptions,)),
     ],
 )
 def test_type_checkers_see_the_keywords_that_there_are(arguments: type[Any], kinds: tuple[type[Options], ...]) -> None:
@@ -66,7 +68,7 @@ def test_options_are_read_as_they_are_given() -> None:
     assert LibraryOptions.of(given) == LibraryOptions(precision=FLOAT16, io_precision=FLOAT32, keep=("a", "b"), calibrate="photos")
     assert RunOptions.of(given) == RunOptions(logs=Path("logs")) and SearchOptions.of(given) == SearchOptions(trials=3)
     assert pickle.loads(pickle.dumps(LibraryOptions.of(given))) == LibraryOptions.of(given)
-    assert NetworkOptions.of(given) == NetworkOptions()
+    assert NetworkOptions.of(given) == NetworkOptions() and Variants.of(given) == Variants()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ def test_options_are_read_as_they_are_given() -> None:
         (tm.regress, RegressArguments),
         (tm.evaluate, EvaluateArguments),
         (tm.deploy, DeployArguments),
+        (tm.load, NetworkArguments),
+        (tm.variants, NetworkArguments),
     ],
 )
 def test_signatures_list_options_and_nothing_else_is_taken(call: Any, arguments: type[Any]) -> None:

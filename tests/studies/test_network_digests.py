@@ -7,7 +7,8 @@ import pytest
 
 from studies.checks.network_digests import digest_of, digests
 from tvmmobile.graph.layers import LayerParameters
-from tvmmobile.networks.model import Model, load
+from tvmmobile.networks.model import Model
+from tvmmobile.pipeline.load import load
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from studies.formats import export_models
 from studies.peers import bench_peers
 from studies.peers.models import exported, model_files
 from studies.peers.systems import chosen_systems
-from tvmmobile.networks.model import Model, load
+from tvmmobile.networks.model import Model
+from tvmmobile.pipeline.load import load
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 

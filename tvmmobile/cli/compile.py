@@ -6,16 +6,18 @@ from typing import Any
 
 from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
-from tvmmobile.cli.network import NetworkOptions
+from tvmmobile.cli.network import Variants
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.network import NetworkOptions
 from tvmmobile.pipeline.options.run import CompileOptions
 
 
-@takes(LibraryOptions, CompileOptions, network=NetworkOptions)
+@takes(LibraryOptions, CompileOptions, variants=Variants, network=NetworkOptions)
 def compile_libraries(
     target: options.Target = "arm",
     device: options.Device = "pi4",
     *,
+    variants: Variants,
     network: NetworkOptions,
     **chosen: Any,
 ) -> None:
@@ -31,7 +33,7 @@ def compile_libraries(
     from tvmmobile.system.console import output
 
     options.check_target(target)
-    libraries = compile_models(network.models(), device, **chosen, listener=Shown())
+    libraries = compile_models(variants.models(network), device, **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
     for line in check_lines([check_of(library.facts) for library in libraries]):

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmmobile.pipeline.options.option import HelpOrder, Options, option
+from tvmmobile.pipeline.options.option import Options, option
 
 if TYPE_CHECKING:
     from tvmmobile.networks.model import Model
-
-#: What PyTorch's generator takes.
-_MOST_SEED = 2**63 - 1
+    from tvmmobile.pipeline.options.network import NetworkOptions
 
 
 @dataclass(frozen=True)
-class NetworkOptions(Options):
-    """A network, the variants of it, and its weights."""
+class Variants(Options):
+    """A network by name, and the sizes of it; `NetworkOptions` has the rest."""
 
     model: str = option(
         "mobilenet_v1",
@@ -32,40 +29,11 @@ class NetworkOptions(Options):
         "--resolution SIDE",
         "Input side in pixels, such as 160; for your own network also HxW, such as 96x128. May be given more than once.",
     )
-    activation: str | None = option(None, "--activation NAME", "Activation of MobileNet v1: relu6 (default) or relu.")
-    batch: int | None = option(
-        None, "--batch N", "Images at a time, for your own file with a dynamic batch dimension; default: 1.", settings={"min": 1}
-    )
-    shape: list[str] | None = option(
-        None,
-        "--shape INPUT=DIMS",
-        "Shape of one input of your own file, for dynamic dimensions, such as audio=1x16000; may be given more than once.",
-    )
-    value: list[str] | None = option(
-        None, "--value INPUT=NUMBER", "Value that an input of your own ONNX file always has, such as sr=16000; may be given more than once."
-    )
-    classes: int = option(1000, "--classes N", "Number of classes.")
-    checkpoint: Path | None = option(
-        None, "--checkpoint FILE", "State dict to load weights from; default: weights generated from --seed.", order=HelpOrder.WEIGHTS
-    )
-    seed: int = option(0, "--seed N", "Seed for generated weights and for the search.", settings={"min": 0, "max": _MOST_SEED})
 
-    def models(self) -> Callable[[], Sequence[Model]]:
+    def models(self, options: NetworkOptions) -> Callable[[], Sequence[Model]]:
         """Return a function that loads the networks, for when everything else has been checked; a file may be executed."""
-        from tvmmobile.networks.model import variants
-        from tvmmobile.networks.own.files import own_file, shape_from, side_from, value_from
+        from tvmmobile.networks.own.files import own_file, side_from
+        from tvmmobile.pipeline.load import variants_of
 
         own_file(self.model)
-        return partial(
-            variants,
-            self.model,
-            self.alpha or (),
-            [side_from(text) for text in self.resolution or ()],
-            activation=self.activation,
-            classes=self.classes,
-            checkpoint=self.checkpoint,
-            seed=self.seed,
-            batch=self.batch,
-            shapes=dict(map(shape_from, self.shape or ())),
-            values=dict(map(value_from, self.value or ())),
-        )
+        return partial(variants_of, self.model, self.alpha or (), [side_from(text) for text in self.resolution or ()], options)

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.generated import word_of
-from tvmmobile.cli.network import NetworkOptions
+from tvmmobile.cli.network import Variants
 from tvmmobile.pipeline.options.option import HelpOrder
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.system.errors import UserError
 
 TARGETS = ("arm",)
 
-Alphas = Annotated[list[float] | None, word_of(NetworkOptions, "alpha")]
+Alphas = Annotated[list[float] | None, word_of(Variants, "alpha")]
 Resolutions = Annotated[
     list[int] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels, such as 160; may be given more than once.")
 ]

@@ -10,8 +10,9 @@ import typer
 
 from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
-from tvmmobile.cli.network import NetworkOptions
+from tvmmobile.cli.network import Variants
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.network import NetworkOptions
 from tvmmobile.pipeline.options.option import HelpOrder
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit."), HelpOrder.DEVICE]
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions, network=NetworkOptions)
+@takes(LibraryOptions, RunOptions, SearchOptions, variants=Variants, network=NetworkOptions)
 def tune(
     target: options.Target = "arm",
     device: options.Device = "pi4",
@@ -31,6 +32,7 @@ def tune(
     require_hardware: options.RequireHardware = False,
     pin: options.Pin = False,
     *,
+    variants: Variants,
     network: NetworkOptions,
     **chosen: Any,
 ) -> None:
@@ -46,7 +48,7 @@ def tune(
 
     board = find_device(device, require_hardware, pin)
     options.check_target(target)
-    models = network.models()
+    models = variants.models(network)
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
     else:

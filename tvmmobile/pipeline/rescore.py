@@ -10,12 +10,12 @@ from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task
-from tvmmobile.networks.model import variants
 from tvmmobile.networks.models.registry import FAMILIES
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
+from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages.preparing import collect_variants

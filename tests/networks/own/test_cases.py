@@ -16,10 +16,10 @@ from quantised_files import run_onnxruntime
 
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks import torch_operators
-from tvmmobile.networks.model import load as load_model
 from tvmmobile.networks.own.files import Side, own_file
 from tvmmobile.networks.own.loading import load_own
 from tvmmobile.networks.own.onnx import importer
+from tvmmobile.pipeline.load import load as load_model
 from tvmmobile.system.errors import UserError
 
 CASES = Path(__file__).with_name("cases")

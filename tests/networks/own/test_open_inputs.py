@@ -13,9 +13,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from tvmmobile.networks.model import load as load_model
-from tvmmobile.networks.own.files import shape_from, value_from
 from tvmmobile.networks.own.loading import load_again
+from tvmmobile.pipeline.load import load as load_model
+from tvmmobile.pipeline.options.network import shape_from, value_from
 from tvmmobile.system.errors import UserError
 
 

@@ -13,10 +13,10 @@ from onnx.helper import make_node as node
 from own_networks import HEAD, load, names_of
 from torch import nn
 
-from tvmmobile.networks.model import load as load_model
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.networks.signature import Port
+from tvmmobile.pipeline.load import load as load_model
 from tvmmobile.system.errors import UserError
 
 TWO = (

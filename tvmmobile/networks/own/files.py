@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import re
 import stat
@@ -119,26 +118,6 @@ def side_from(text: str) -> Side:
         raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
     height, width = int(match[1]), int(match[2] or match[1])
     return height if height == width else (height, width)
-
-
-def shape_from(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return an input's name and its shape from `audio=1x16000`; raises `UserError` for other texts."""
-    name, _, extents = text.rpartition("=")
-    if not name or not re.fullmatch(r"[1-9]\d{0,8}([x×,][1-9]\d{0,8})*", extents):
-        raise UserError(f"--shape {text} is not an input with its dimensions.", "Give both, such as --shape audio=1x16000.")
-    return name, tuple(int(extent) for extent in re.split("[x×,]", extents))
-
-
-def value_from(text: str) -> tuple[str, float]:
-    """Return an input's name and its value from `sr=16000`; raises `UserError` for other texts."""
-    name, _, number = text.rpartition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not name or not math.isfinite(value):
-        raise UserError(f"--value {text} is not an input with a number.", "Give both, such as --value sr=16000.")
-    return name, value
 
 
 def read_whole(path: Path) -> bytes:

@@ -26,9 +26,9 @@ def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
 
     def decorate(function: Call) -> Call:
         options = [each for _, each in options_of(*kinds)]
-        signature = inspect.signature(function, eval_str=True)
+        signature = inspect.signature(function)  # not evaluated: PyTorch's types are not imported
         *own, arguments = signature.parameters.values()
-        types = get_type_hints(*get_args(arguments.annotation))
+        types = get_type_hints(*get_args(eval(arguments.annotation, function.__globals__)))
         made = [_parameter(each, defaults.get(each.keyword, each.default), types[each.keyword]) for each in options]
         # A function's own keywords, such as a listener, come last.
         signature = signature.replace(parameters=sorted([*made, *own], key=lambda each: (each.kind, each in own)))
