@@ -13,7 +13,7 @@ Kind = Literal["modelled", "measured", "emulated"]
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of latencies.
+    """Says where latencies come from.
 
     Attributes:
         kind: a timing model, the board's clock, or the clock of a machine that emulates the board.
@@ -25,12 +25,12 @@ class Origin:
 
     @property
     def modelled(self) -> bool:
-        """True if they come from a model, not a clock."""
+        """Return whether they come from a model, not a clock."""
         return self.kind == "modelled"
 
     @property
     def written(self) -> str | None:
-        """The form in files that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
+        """Return the form in files that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
         return self.kind if self.kind == "emulated" else self.model
 
 
@@ -39,7 +39,7 @@ MEASURED, EMULATED = Origin("measured"), Origin("emulated")
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """Everything that the rest of the program needs to know about a board.
+    """Holds everything that the rest of the program needs to know about a board.
 
     Attributes:
         name: such as `pi4`, or `pi4-virtual` for the virtual board.
@@ -68,7 +68,7 @@ class DeviceProfile:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The tracker of a device's agents; it can be sent to another process on this machine.
+    """Says how to reach the tracker of a device's agents; it can be sent to another process on this machine.
 
     Attributes:
         host: the tracker's address.
@@ -104,15 +104,15 @@ class Watch(Protocol):
 
 
 class Device(Protocol):
-    """A board, real or virtual."""
+    """Starts agents on a board, real or virtual."""
 
     @property
     def profile(self) -> DeviceProfile:
-        """Description of the board."""
+        """Return the description of the board."""
 
     @property
     def boards(self) -> int | None:
-        """Number of boards that measure at the same time; `None` if it is the number of agents asked for."""
+        """Return the number of boards that measure at the same time; `None` if it is the number of agents asked for."""
 
     def started(self, agents: int = 1, timed: bool = True) -> AbstractContextManager[Endpoint]:
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
@@ -131,7 +131,7 @@ class Device(Protocol):
 
 
 class NotStored(OSError):
-    """The device cannot store a file of this `size`, in bytes."""
+    """Raised when the device cannot store a file of this `size`, in bytes."""
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__(f"the device cannot store {name} ({size} bytes)")

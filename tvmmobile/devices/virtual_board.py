@@ -34,7 +34,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class VirtualDevice:
-    """A modelled board.
+    """Starts agents under QEMU for a modelled board.
 
     Args:
         name: such as `pi4-virtual`.
@@ -49,7 +49,7 @@ class VirtualDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """Description of the board; its latencies are modelled."""
+        """Return the description of the board; its latencies are modelled."""
         board = self.board
         return DeviceProfile(
             name=self._name,
@@ -73,7 +73,7 @@ class VirtualDevice:
 
     @property
     def boards(self) -> None:
-        """`None`: as many as agents are asked for."""
+        """Return `None`: there are as many as agents are asked for."""
         return
 
     @contextlib.contextmanager

@@ -23,7 +23,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True)
 class Baseline:
-    """One variant on one device; `path` is its result file."""
+    """Names the result kept for one variant on one device; `path` is its result file."""
 
     path: Path
     context: Context
@@ -31,12 +31,12 @@ class Baseline:
 
     @property
     def name(self) -> str:
-        """The variant, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
+        """Return the variant, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
         return self.path.name.removesuffix(_SUFFIX)
 
     @property
     def library_path(self) -> Path:
-        """Path of the library, if it was kept."""
+        """Return the path of the library, if it was kept."""
         return self.path.with_name(f"{self.name}.so")
 
     def library(self) -> Library | None:

@@ -60,7 +60,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """A run of the old library and one of the new one: their samples, in order and of any unit, at least one each."""
+    """Holds the samples of a run of the old library and one of the new one, in order and of any unit, at least one each."""
 
     base: Samples
     new: Samples
@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of how much slower the new library is.
+    """Estimates how much slower the new library is.
 
     Attributes:
         log_ratio: logarithm of new over old latency.
@@ -86,7 +86,7 @@ class Estimate:
 
     @property
     def change(self) -> float:
-        """New over old latency, less 1."""
+        """Return the new latency over the old one, less 1."""
         return math.expm1(self.log_ratio)
 
     def p_value(self, sign: int) -> float:
@@ -122,7 +122,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with its evidence.
+    """Holds a verdict with its evidence.
 
     Attributes:
         change: new over old latency, less 1.

@@ -31,12 +31,12 @@ _NOT_FINITE = 1e300
 
 
 class NotRunnable(Exception):
-    """This machine cannot run the library; the message says why, without a full stop."""
+    """Raised when this machine cannot run the library; the message says why, without a full stop."""
 
 
 @dataclass(frozen=True)
 class RunHere:
-    """A library's run on its reference input.
+    """Holds the results of a library's run on its reference input.
 
     Attributes:
         error: of its outputs, see `network_error`.

@@ -32,7 +32,7 @@ def stem_of(variant: str, dtype: str, threads: int) -> str:
 
 
 class Reference(NamedTuple):
-    """Inputs of a network and its outputs for them, in the network's order."""
+    """Holds inputs of a network and its outputs for them, in the network's order."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
@@ -40,7 +40,7 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Library:
-    """A compiled variant: `path` is the `.so`; its manifest and `.reference.npz` lie beside it under the same stem."""
+    """Names the files of a compiled variant: `path` is the `.so`; its manifest and `.reference.npz` lie beside it under the same stem."""
 
     spec: ModelSpec
     dtype: str
@@ -66,7 +66,7 @@ class Library:
 
     @property
     def facts(self) -> Manifest:
-        """The manifest; raises `UserError` if it cannot be read."""
+        """Return the manifest; raises `UserError` if it cannot be read."""
         return read_manifest(self.manifest_path)
 
     @property
@@ -76,17 +76,17 @@ class Library:
 
     @property
     def is_c(self) -> bool:
-        """True for a C library, false for one of TVM's virtual machine."""
+        """Return true for a C library, false for one of TVM's virtual machine."""
         return self.format == C
 
     @property
     def weights(self) -> str:
-        """Source of the weights, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
+        """Return the source of the weights, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
         return self.facts.weights
 
     @property
     def tolerance(self) -> float:
-        """Largest error of its outputs, relative to the largest magnitude of their references."""
+        """Return the largest error of its outputs, relative to the largest magnitude of their references."""
         facts = self.facts
         if facts.loss is not None:
             return MOST_ROUNDING

@@ -41,7 +41,7 @@ class _Entry(BaseModel):
 
 
 class CheckEntry(_Entry):
-    """The run that compared a library with its reference output: its error and where it was, or why there was none."""
+    """Describes the run that compared a library with its reference output: its error and where it was, or why there was none."""
 
     error: float | None = None
     place: str = ""
@@ -49,7 +49,7 @@ class CheckEntry(_Entry):
 
 
 class ImageEntry(_Entry):
-    """Images that a C library takes."""
+    """Describes the images that a C library takes."""
 
     resampling: str = ""
     side: int = 0
@@ -59,7 +59,7 @@ class ImageEntry(_Entry):
 
     @property
     def normalisation(self) -> Normalisation:
-        """How pixels are normalised."""
+        """Return how pixels are normalised."""
         return Normalisation(self.mean, self.std)
 
     @model_validator(mode="after")
@@ -72,7 +72,7 @@ class ImageEntry(_Entry):
 
 
 class StateEntry(_Entry):
-    """A tensor that a C library keeps between calls: the network's `input` and the `output` that is the next one."""
+    """Names a tensor that a C library keeps between calls: the network's `input` and the `output` that is the next one."""
 
     input: str
     output: str
@@ -87,7 +87,7 @@ def _called(interface: int) -> int:
 
 
 class CEntry(_Entry):
-    """How a C library is called; manifests that do not name their interface have the first."""
+    """Says how a C library is called; manifests that do not name their interface have the first."""
 
     prefix: Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,999}$")]
     interface: Annotated[int, AfterValidator(_called), Field(validate_default=True)] = 1
@@ -99,7 +99,7 @@ class CEntry(_Entry):
 
 
 class ModelEntry(_Entry):
-    """A network: a variant of a family, or from a file, with its `contents`."""
+    """Describes a network: a variant of a family, or from a file, with its `contents`."""
 
     name: str
     alpha: float
@@ -111,7 +111,7 @@ class ModelEntry(_Entry):
 
 
 class TensorEntry(_Entry):
-    """An input or output of a library; it has a name where there are several."""
+    """Describes an input or output of a library; it has a name where there are several."""
 
     name: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     shape: Annotated[tuple[_Positive, ...], Field(min_length=1)]
@@ -148,7 +148,7 @@ def _readable(schedule: dict[str, Any]) -> dict[str, Any]:
 
 
 class KernelEntry(_Entry):
-    """A kernel: its layers, its schedule, and the record that this comes from."""
+    """Describes a kernel: its layers, its schedule, and the record that this comes from."""
 
     name: str
     kind: str
@@ -164,7 +164,7 @@ class KernelEntry(_Entry):
 
     @property
     def fallback(self) -> bool:
-        """True for a kernel that no template made."""
+        """Return whether no template made the kernel."""
         return "trace" in self.schedule
 
 
@@ -194,7 +194,7 @@ _Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MO
 
 
 class Manifest(_Entry):
-    """A library's manifest. Entries stand in the order in which they are written; those that came later have defaults.
+    """Holds a library's manifest. Entries stand in the order in which they are written; those that came later have defaults.
 
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
@@ -233,17 +233,17 @@ class Manifest(_Entry):
 
     @property
     def takes(self) -> tuple[TensorEntry, ...]:
-        """The library's inputs."""
+        """Return the library's inputs."""
         return self.inputs or (() if self.input is None else (self.input,))
 
     @property
     def returns(self) -> tuple[TensorEntry, ...]:
-        """The library's outputs."""
+        """Return the library's outputs."""
         return self.outputs or (() if self.output is None else (self.output,))
 
     @property
     def spec(self) -> ModelSpec:
-        """The network; raises `UserError` for a variant that a family does not have."""
+        """Return the network; raises `UserError` for a variant that a family does not have."""
         model = self.model
         if model.contents is None:
             return ModelSpec(model.name, model.alpha, model.resolution, model.activation, model.classes)
@@ -252,23 +252,23 @@ class Manifest(_Entry):
 
     @property
     def core(self) -> str:
-        """The core that the library was compiled for."""
+        """Return the core that the library was compiled for."""
         return str(self.target["mcpu"])
 
     @property
     def program(self) -> CEntry:
-        """How the library is called, which must be a C library."""
+        """Return how the library is called, which must be a C library."""
         assert self.c is not None
         return self.c
 
     @property
     def stateful(self) -> tuple[str, ...]:
-        """The inputs that the library keeps between calls, as `--stateful` takes them."""
+        """Return the inputs that the library keeps between calls, as `--stateful` takes them."""
         return tuple(f"{state.input}={state.output}" for state in self.c.states) if self.c else ()
 
     @property
     def normalisation(self) -> Normalisation | None:
-        """How a C library for images normalises pixels; `None` for others."""
+        """Return how a C library for images normalises pixels; `None` for others."""
         return self.c.image.normalisation if self.c and self.c.image else None
 
     def _tensors(self) -> tuple[tuple[str, tuple[TensorEntry, ...]], ...]:
@@ -316,7 +316,7 @@ def note_check(path: Path, entries: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """A manifest's entries on the run that compared its library with the reference output.
+    """Holds a manifest's entries on the run that compared its library with the reference output.
 
     Attributes:
         done: whether there was such a run. Manifests written before libraries were checked count as done, at no `place`.

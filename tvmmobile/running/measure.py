@@ -48,7 +48,7 @@ Found = TypeVar("Found")
 
 
 class MeasureError(Exception):
-    """A library could not be measured.
+    """Raised when a library cannot be measured.
 
     Attributes:
         reason: one line, such as `killed by SIGSEGV` or `did not finish within 10 s`.
@@ -67,7 +67,7 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """Settings for timing a run. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are for real ones.
+    """Says how a run is timed. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are for real ones.
 
     Attributes:
         warmup: runs before the timed ones.
@@ -99,7 +99,7 @@ ONCE, WARM = Timing(), Timing(warmup=1)
 
 @dataclass(frozen=True)
 class Latency:
-    """The latency of one run, and what it consists of.
+    """Holds the latency of one run, and what it consists of.
 
     Attributes:
         kind: of the device's `Origin`.
@@ -134,7 +134,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """One kernel's run: how long it took, and the arrays asked for, as the timed run left them."""
+    """Holds how long one kernel's run took, and the arrays asked for, as the timed run left them."""
 
     latency: Latency
     outputs: tuple[Array, ...]
@@ -142,7 +142,7 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One call of a kernel in its network: seconds modelled or the runs' median; misses and bytes as in `Latency`, `None` if measured."""
+    """Holds a kernel's call in its network: seconds modelled or the runs' median; misses and bytes as in `Latency`, `None` if measured."""
 
     symbol: str
     seconds: float
@@ -152,7 +152,7 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """One network's run.
+    """Holds the results of one network's run.
 
     Attributes:
         latency: how long it took.
@@ -170,7 +170,7 @@ class NetworkRun:
 
 @dataclass(frozen=True)
 class Startup:
-    """The start-up of a library on a board, measured by its clock; it is not modelled.
+    """Holds how long a library takes to start on a board, measured by its clock; it is not modelled.
 
     Attributes:
         init_seconds: from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's round
@@ -199,7 +199,7 @@ def _again_if_killed(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 
 @dataclass(frozen=True)
 class Agents:
-    """The agents of a started device, as any process of this machine reaches them; each verb opens a session of its own with a free one.
+    """Reaches the agents of a started device from any process of this machine; each verb opens a session of its own with a free one.
 
     Every verb takes `library`, a `.so` for the device, and `timeout_s`, how long the whole session may last, loading included; on a virtual
     board, time in which it waits for a processor of this machine does not count, up to `Endpoint.longest_s`. Every one

@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 
 
 class ReadyNetwork(Protocol):
-    """A network on a device.
+    """Runs and times a network that is ready on a device.
 
     Attributes:
         module, function, arguments: what runs it once.
@@ -46,7 +46,7 @@ class ReadyNetwork(Protocol):
 
     @property
     def observable(self) -> bool:
-        """True if the network can be timed kernel by kernel."""
+        """Return whether the network can be timed kernel by kernel."""
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
         """Set the inputs of further runs, reals in float32; they are converted to the type that the library takes."""
@@ -57,7 +57,7 @@ class ReadyNetwork(Protocol):
 
 @dataclass(frozen=True)
 class CProgram:
-    """A C library's data from its manifest, and `adapter.c`, compiled for devices."""
+    """Holds a C library's data from its manifest, and `adapter.c`, compiled for devices."""
 
     prefix: str
     workspace_bytes: int
@@ -67,7 +67,7 @@ class CProgram:
 
 @dataclass(frozen=True)
 class Calling:
-    """The calling convention of a network's library.
+    """Describes the calling convention of a network's library.
 
     Attributes:
         inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
@@ -105,7 +105,7 @@ def _widened(array: Array) -> Array:
 
 
 class VmNetwork:
-    """A library of TVM's virtual machine."""
+    """Runs a library of TVM's virtual machine."""
 
     observable = True
 
@@ -127,7 +127,7 @@ class VmNetwork:
 
 
 class CNetwork:
-    """A C library, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
+    """Runs a C library, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
 
     def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling) -> None:
         self._session, self._how = session, how
@@ -145,7 +145,7 @@ class CNetwork:
 
     @property
     def observable(self) -> bool:
-        """False for a library that was compiled before libraries had observers."""
+        """Return false for a library that was compiled before libraries had observers."""
         return bool(self.module["observable"]())
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:

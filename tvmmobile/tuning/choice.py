@@ -18,7 +18,7 @@ from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nea
 
 @dataclass(frozen=True)
 class Choice:
-    """A schedule and what it is expected to cost."""
+    """Holds a schedule and what it is expected to cost."""
 
     schedule: Schedule
     price: Price

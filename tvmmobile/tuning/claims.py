@@ -30,7 +30,7 @@ _AFTER_THE_END = 1.1
 
 @dataclass(frozen=True)
 class RecordFigures:
-    """The numbers of a record; see `records.Record`."""
+    """Holds the numbers of a record; see `records.Record`."""
 
     latency_us: float | None
     cycles: int | None
@@ -100,7 +100,7 @@ def short(text: str) -> str:
 
 @dataclass(frozen=True)
 class RefusedLine:
-    """A refused line of a log, and the reason."""
+    """Names a refused line of a log, and the reason."""
 
     path: Path
     number: int
@@ -127,7 +127,7 @@ def outdated_sentence(records: int) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits that no kernel on a device can beat.
+    """Holds the limits that no kernel on a device can beat.
 
     Attributes:
         clock_hz: of its cores; 0 where it is not known.

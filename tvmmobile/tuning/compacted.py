@@ -18,7 +18,7 @@ Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """A record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
+    """Holds a record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
     schedule: Schedule

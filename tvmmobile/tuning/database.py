@@ -58,7 +58,7 @@ class _Unread(NamedTuple):
 
 
 class Database:
-    """The records of one device, over all tasks.
+    """Holds the records of one device, over all tasks.
 
     Args:
         identity: which records count.

@@ -30,12 +30,12 @@ UNFINISHED = "the last line is unfinished"
 
 
 class MalformedRecord(ValueError):
-    """A line that is not a record; the message says why, in a few words."""
+    """Raised for a line that is not a record; the message says why, in a few words."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
+    """Holds the facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin
@@ -57,7 +57,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Record:
-    """One tried schedule.
+    """Holds one tried schedule and its outcome.
 
     Attributes:
         latency_us: microseconds; `None` where the candidate failed.
@@ -83,13 +83,13 @@ class Record:
 
     @property
     def figures(self) -> RecordFigures:
-        """The record's numbers."""
+        """Return the record's numbers."""
         return RecordFigures(self.latency_us, self.cycles, self.samples_us, self.terms_us)
 
 
 @dataclass(frozen=True)
 class Line:
-    """The content of a log's line: one record of a kernel or, in a compacted log, all its kept records, in the order they were made.
+    """Holds the content of a log's line: one record of a kernel or, in a compacted log, all its kept records, in the order they were made.
 
     `dropped` has digests of further schedules that were tried; `when` is the time of the last trial.
     """
@@ -176,7 +176,7 @@ def identity_in(value: dict[str, Any]) -> Identity:
 
 
 class KnownTasks:
-    """Tasks of a file's records, and the templates' spaces for them, each made once."""
+    """Finds the tasks of a file's records, and the templates' spaces for them; each is made once."""
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[str, str], Task] = {}

@@ -28,7 +28,7 @@ def digest(schedule: Schedule) -> str:
 
 
 class Trials:
-    """The schedules tried for one kernel, each once.
+    """Holds the schedules tried for one kernel, each once.
 
     Attributes:
         records: in the order they were made.

@@ -144,7 +144,7 @@ def _listed(text: str) -> set[int]:
 
 
 class AdbRemote:
-    """An open connection to a board behind adb (see `Remote`).
+    """Runs programs and copies files on a board behind adb (see `Remote`).
 
     The connection goes through adb's server, which may reconnect to the device by itself. Programs and ports are gone then, so this object
     stays lost once it has noticed.

@@ -25,20 +25,20 @@ _INSTALL = "Run: apt-get install -y adb"
 
 
 class AdbRefused(Exception):
-    """The server or a device refused; the message is its own."""
+    """Raised when the server or a device refuses; the message is its own."""
 
 
 class NoAnswer(Exception):
-    """No answer in time."""
+    """Raised when no answer comes in time."""
 
 
 class Gone(Exception):
-    """The connection ended, or there is no server any more."""
+    """Raised when the connection ends, or there is no server any more."""
 
 
 @dataclass(frozen=True)
 class AdbServer:
-    """A running server.
+    """Sends requests to a running server.
 
     Attributes:
         port: on this machine's 127.0.0.1.

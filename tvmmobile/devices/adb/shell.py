@@ -28,7 +28,7 @@ def service_of(words: Sequence[str]) -> str:
 
 
 class AdbProcess:
-    """A running program (`RemoteProcess`). A thread receives its output.
+    """Controls a running program (`RemoteProcess`). A thread receives its output.
 
     Args:
         connection: to the service; becomes this object's.

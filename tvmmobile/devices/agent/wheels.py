@@ -18,7 +18,7 @@ PLATFORM = "manylinux_2_28_aarch64"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel and the members to unpack.
+    """Names a wheel and the members to unpack.
 
     Attributes:
         requirement: as pip takes it.

@@ -37,7 +37,7 @@ BUNDLE = "bundle"
 
 @dataclass(frozen=True)
 class HostConfig:
-    """Configuration of a host process.
+    """Configures a host process.
 
     Attributes:
         command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, `{tracker}` for HOST:PORT.
@@ -65,7 +65,7 @@ class HostConfig:
 
 
 class StopRequested(Exception):
-    """SIGTERM, SIGINT or SIGHUP arrived."""
+    """Raised when SIGTERM, SIGINT or SIGHUP arrives."""
 
 
 class _Agents:
@@ -140,7 +140,7 @@ def say(message: dict[str, object]) -> None:
 
 
 class HostLoop:
-    """The event loop of a host process: its tracker, and one announcement of it to the process that started this one.
+    """Runs a host process: it keeps a tracker, and announces it once to the process that started this one.
 
     Attributes:
         tracker: the run's.

@@ -37,7 +37,7 @@ class _Stopped(Exception):
 
 
 class NotProven(Exception):
-    """The other end does not know this run's secret or the offer."""
+    """Raised when the other end does not know this run's secret or the offer."""
 
 
 def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> None:
@@ -81,7 +81,7 @@ def receive(sock: socket.socket, size: int, deadline: float) -> bytes:
 
 
 class Relay:
-    """A port for TVM's client in this process, which leads to an agent. A thread carries the greetings; then call `hand_over`.
+    """Opens a port for TVM's client in this process, which leads to an agent. A thread carries the greetings; then call `hand_over`.
 
     The thread cannot carry the session: TVM's destructors wait for answers without letting other threads of Python run.
 

@@ -26,11 +26,11 @@ DEFAULT_WAIT_S = 60.0
 
 
 class LinkError(Exception):
-    """The device could not be reached, or went away: it is unknown whether the work ran."""
+    """Raised when the device cannot be reached, or goes away: it is unknown whether the work ran."""
 
 
 class HostGone(LinkError):
-    """The process that leads to the device has ended, so the device cannot be reached any more."""
+    """Raised when the process that leads to the device has ended, so the device cannot be reached any more."""
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
 
 
 class TrackerLink:
-    """A connection to this run's tracker, which has proved that it is.
+    """Talks to this run's tracker, which has proved that it is.
 
     Args:
         endpoint: where it is, and the run's secret.

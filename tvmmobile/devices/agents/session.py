@@ -20,7 +20,7 @@ _FAILED = (1 << 64) - 1
 
 
 class AgentSession(RPCSession):  # type: ignore[misc]
-    """TVM's session, with transfers of arrays and files that do not take a function call per byte (see agent/stream.h).
+    """Extends TVM's session by transfers of arrays and files that do not take a function call per byte (see agent/stream.h).
 
     Args:
         module: the connected session as `rpc.Connect` returns it.

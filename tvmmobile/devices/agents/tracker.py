@@ -33,7 +33,7 @@ SUCCESS, PING, PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_MATCH_KEYS = 0, 1, 3,
 
 @dataclass(frozen=True, eq=False)
 class ForwardedPort:
-    """A port of the tracker for one board's agents, whose own ports are forwarded to other ports here.
+    """Leads to the tracker from one board's agents, whose own ports are forwarded to other ports here.
 
     Attributes:
         listener: where they register.
@@ -45,7 +45,7 @@ class ForwardedPort:
 
     @property
     def port(self) -> int:
-        """The tracker's port on 127.0.0.1."""
+        """Return the tracker's port on 127.0.0.1."""
         return int(self.listener.getsockname()[1])
 
 

@@ -26,7 +26,7 @@ CONTACT_S = 30.0
 
 
 class HardwareDevice:
-    """One or several boards of one name.
+    """Starts agents on one or several boards of one name.
 
     Args:
         file: as it was registered.
@@ -38,12 +38,12 @@ class HardwareDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """The profile of the first board; `kind` is `measured`, or `emulated` if the agent runs in an emulator."""
+        """Return the profile of the first board; `kind` is `measured`, or `emulated` if the agent runs in an emulator."""
         return profile_of(self.file.name, self.file.boards[0])
 
     @property
     def boards(self) -> int:
-        """Number of boards; each measures one candidate at a time."""
+        """Return the number of boards; each measures one candidate at a time."""
         return len(self.file.boards)
 
     @contextlib.contextmanager

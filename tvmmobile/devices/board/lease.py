@@ -24,12 +24,12 @@ _REMOVE = 'rm -f "$1" 2>/dev/null || true'
 
 
 class BoardBusy(Exception):
-    """Somebody else has the board; the message says who and for how long."""
+    """Raised when somebody else has the board; the message says who and for how long."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A note of who uses a board.
+    """Notes who uses a board.
 
     Attributes:
         owner: `user@host`.
@@ -50,7 +50,7 @@ class Lease:
 
 
 class BoardLease:
-    """A lease on one board, to be taken, renewed and released.
+    """Takes, renews and releases the lease on one board.
 
     Args:
         path: the lease's file on the board, the same for all its users.

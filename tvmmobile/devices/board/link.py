@@ -35,7 +35,7 @@ _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
 @dataclass(frozen=True)
 class AgentPlan:
-    """The agent that every board of a device runs.
+    """Describes the agent that every board of a device runs.
 
     Attributes:
         key: agents register under it.
@@ -54,7 +54,7 @@ class AgentPlan:
 
 
 class BoardLink:
-    """One board's agent, kept running by a thread of its own from `start` to `stop`.
+    """Keeps one board's agent running, with a thread of its own from `start` to `stop`.
 
     Attributes:
         gate: where its agent registers.
@@ -83,7 +83,7 @@ class BoardLink:
 
     @property
     def ready(self) -> bool:
-        """True while its agent is registered."""
+        """Return whether its agent is registered."""
         return self.problem is None and self.tracker.servers(self.gate) > 0
 
     def _place(self, port: int) -> int:

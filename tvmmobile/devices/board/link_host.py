@@ -23,7 +23,7 @@ _STOP_ALL_S = 2 * STOP_S
 
 
 class LinkConfig(BaseModel):
-    """Configuration of a link host; it ends with the process `parent`, and first contact may take `deadline_s`."""
+    """Configures a link host; it ends with the process `parent`, and first contact may take `deadline_s`."""
 
     plan: AgentPlan
     boards: tuple[RegisteredBoard, ...]

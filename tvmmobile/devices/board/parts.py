@@ -16,7 +16,7 @@ ARM = 0x41
 
 @dataclass(frozen=True)
 class CoreDesign:
-    """A core design.
+    """Describes a core design.
 
     Attributes:
         cpu: its name.

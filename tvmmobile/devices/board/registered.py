@@ -23,7 +23,7 @@ class _Strict(BaseModel):
 
 
 class SshAddress(_Strict):
-    """A board behind an SSH server.
+    """Says how to reach a board behind an SSH server.
 
     Attributes:
         destination: as the user gave it, `[user@]host`; `~/.ssh/config` is read again for every connection.
@@ -38,7 +38,7 @@ class SshAddress(_Strict):
 
 
 class AdbAddress(_Strict):
-    """A phone or tablet behind adb.
+    """Says how to reach a phone or tablet behind adb.
 
     Attributes:
         serial: as `adb devices` prints it; HOST:PORT for one on the network, which is connected to when needed.
@@ -49,7 +49,7 @@ class AdbAddress(_Strict):
 
 
 class LinuxCore(_Strict):
-    """One core, as Linux describes it.
+    """Describes one core, as Linux does.
 
     Attributes:
         implementer, part: MIDR fields, such as 0x41 and 0xd08.
@@ -62,7 +62,7 @@ class LinuxCore(_Strict):
 
 
 class Facts(_Strict):
-    """A board's description, read when it was added.
+    """Describes a board as it was when it was added.
 
     Attributes:
         architecture: `uname -m`.
@@ -93,7 +93,7 @@ class Facts(_Strict):
 
 
 class RegisteredBoard(_Strict):
-    """One board and how it is used.
+    """Says how to reach one board and how it is used.
 
     Attributes:
         directory: on the board, absolute, of the user's own; everything there is ours and removed with the board.
@@ -110,7 +110,7 @@ class RegisteredBoard(_Strict):
 
 
 class DeviceFile(_Strict):
-    """All boards of one name; they are alike and share the work."""
+    """Lists all boards of one name; they are alike and share the work."""
 
     version: Literal[1] = 1
     name: str

@@ -12,7 +12,7 @@ RUN_TIMEOUT_S = 30.0
 
 
 class LinkLost(Exception):
-    """The connection to the board is gone, or did not answer in time; it is unknown what ran there. The message says which.
+    """Raised when the connection to the board is gone, or does not answer in time; it is unknown what ran there. The message says which.
 
     All methods of `Remote` and `RemoteProcess` may raise it, except `poll`, `alive`, `stop` and `close`.
     """
@@ -20,7 +20,7 @@ class LinkLost(Exception):
 
 @dataclass(frozen=True)
 class Completed:
-    """The result of a program on the board.
+    """Holds the result of a program on the board.
 
     Attributes:
         status: its exit status.
@@ -33,7 +33,7 @@ class Completed:
 
 
 class RemoteProcess(Protocol):
-    """A running program on the board. It ends with the connection at the latest."""
+    """Controls a running program on the board. It ends with the connection at the latest."""
 
     def read_line(self, timeout_s: float) -> str:
         """Return the next line of its standard output, without the newline; "" once that has ended."""
@@ -52,7 +52,7 @@ class RemoteProcess(Protocol):
 
 
 class Remote(Protocol):
-    """An open connection to a board. Words of commands are passed on unchanged; no shell on the board interprets them.
+    """Runs programs and copies files on a board. Words of commands are passed on unchanged; no shell on the board interprets them.
 
     Usable from several threads.
     """

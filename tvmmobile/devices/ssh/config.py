@@ -26,7 +26,7 @@ _USER = re.compile(r"[\w.][\w.@+-]*")
 
 @dataclass(frozen=True)
 class Route:
-    """A resolved way to connect to a server.
+    """Holds a resolved way to connect to a server.
 
     Attributes:
         destination: as the user gave it.
@@ -56,13 +56,13 @@ class Route:
 
     @property
     def where(self) -> str:
-        """The server for messages, and the destination if it has a different name."""
+        """Return the server for messages, and the destination if it has a different name."""
         server = f"{self.host} port {self.port}"
         return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
 
     @property
     def ssh_arguments(self) -> str:
-        """Arguments of `ssh` for commands that the user is told to run."""
+        """Return the arguments of `ssh` for commands that the user is told to run."""
         port = ["-p", str(self.port)] if self.port != DEFAULT_PORT else []
         return shlex.join([*port, f"{self.user}@{self.host}"])
 

@@ -17,7 +17,7 @@ PACKET_BYTES = (1 << 15) - 64
 
 
 class Forwards:
-    """All forwarded ports of one connection; `close` ends them with their listeners, connections and threads.
+    """Keeps all forwarded ports of one connection; `close` ends them with their listeners, connections and threads.
 
     Args:
         transport: paramiko's, logged in.

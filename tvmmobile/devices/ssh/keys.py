@@ -20,7 +20,7 @@ Known = Literal["known", "unknown", "changed"]
 
 @dataclass(frozen=True)
 class HostKey:
-    """A server's public key.
+    """Holds a server's public key.
 
     Attributes:
         text: `<type> <base64>`, as in a known_hosts file.

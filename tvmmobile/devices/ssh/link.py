@@ -28,7 +28,7 @@ _JOIN_S = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """A process whose standard input and output lead to the server."""
+    """Runs a process whose standard input and output lead to the server."""
 
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
@@ -50,7 +50,7 @@ class Proxy:
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """A connection to a server.
+    """Keeps a connection to a server.
 
     Attributes:
         transport: paramiko's, negotiated.

@@ -26,7 +26,7 @@ _SETTLE_S = 0.2
 
 @dataclass(frozen=True)
 class Ended:
-    """The result of a program besides its output: exit status and standard error."""
+    """Holds a program's exit status and standard error."""
 
     status: int
     stderr: bytes
@@ -138,7 +138,7 @@ def execute(
 
 
 class SshProcess:
-    """A program left running (see `RemoteProcess`).
+    """Controls a program left running (see `RemoteProcess`).
 
     Raises:
         LinkLost: the connection is gone, or the server did not start it in time.

@@ -42,7 +42,7 @@ def connect_ssh(address: SshAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Ss
 
 
 class SshRemote:
-    """An open SSH connection to a board (see `Remote`).
+    """Runs programs and copies files on a board over SSH (see `Remote`).
 
     Args:
         link: logged in; closed with this.

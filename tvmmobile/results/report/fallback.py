@@ -33,7 +33,7 @@ _WHY = (
 
 @dataclass(frozen=True)
 class UsedKernel:
-    """A kernel where a network runs it.
+    """Describes a kernel where a network runs it.
 
     Attributes:
         name: of its task.

@@ -21,7 +21,7 @@ _CHARACTER, _LINE = 0.6, 1.0
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle; y grows downwards."""
+    """Describes a rectangle; y grows downwards."""
 
     left: float
     top: float
@@ -37,7 +37,7 @@ class Box:
 
 @dataclass(frozen=True)
 class PlacedLabel:
-    """A label's middle, on its baseline."""
+    """Holds the place of a label's middle, on its baseline."""
 
     x: float
     y: float
@@ -49,7 +49,7 @@ FRAME = Box(54, 12, WIDTH - 12, HEIGHT - 44)
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis.
+    """Maps a quantity to coordinates along one axis.
 
     Attributes:
         low, high: the values at its ends.
@@ -102,7 +102,7 @@ def axis_of(values: Sequence[float], start: float, end: float, *, logarithmic: b
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick at a coordinate, with its text."""
+    """Holds a tick's coordinate and its text."""
 
     at: float
     text: str
@@ -110,7 +110,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """One point of a plot.
+    """Describes one point of a plot.
 
     Attributes:
         style: of its series, from 0.
@@ -132,7 +132,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class PlotLine:
-    """A line through coordinates.
+    """Describes a line through coordinates.
 
     Attributes:
         name: its class in the page's style.
@@ -147,13 +147,13 @@ class PlotLine:
 
     @property
     def path(self) -> str:
-        """The points as SVG's `polyline` takes them."""
+        """Return the points as SVG's `polyline` takes them."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot: its axes and what is in it.
+    """Holds a plot's axes and what is drawn in it.
 
     Attributes:
         key: for ids in the page.

@@ -16,7 +16,7 @@ _OWN_STYLES = STYLES - 1
 
 @dataclass(frozen=True)
 class BarPart:
-    """A part of a bar, as shares of the whole bar: from where, how long."""
+    """Holds where a part of a bar begins and how long it is, as shares of the whole bar."""
 
     start: float
     length: float
@@ -26,7 +26,7 @@ class BarPart:
 
 @dataclass(frozen=True)
 class Bars:
-    """A variant's two bars."""
+    """Holds a variant's two bars."""
 
     row: VariantRow
     time: tuple[BarPart, ...]

@@ -21,7 +21,7 @@ _FAR_US = 5.0
 
 @dataclass(frozen=True)
 class Roof:
-    """The limits of cores and memory for a kernel (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
+    """Holds a kernel's limits by cores and memory (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
 
     Attributes:
         compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add.
@@ -33,7 +33,7 @@ class Roof:
 
     @property
     def ridge(self) -> float | None:
-        """Operations for each byte from which on memory is fast enough for the FMA units."""
+        """Return the operations per byte from which memory is fast enough for the FMA units."""
         return self.compute_gflops / self.memory_gb_per_s if self.memory_gb_per_s else None
 
     def attainable_gflops(self, intensity: float | None) -> float:
@@ -45,7 +45,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """One kernel; values that need its latency or its bytes are `None` where these are not known.
+    """Holds one kernel's figures; values that need its latency or its bytes are `None` where these are not known.
 
     Attributes:
         latency_us: within a run of the network, or as its record has it; see `KernelTable.within`.
@@ -71,7 +71,7 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class KernelTable:
-    """All kernels of a variant, in order of execution.
+    """Holds the figures of all kernels of a variant, in order of execution.
 
     Attributes:
         within: the latencies are those within a run of the network; otherwise the tuning records have them, each timed alone.
@@ -89,7 +89,7 @@ class KernelTable:
 
 @dataclass(frozen=True)
 class KindRow:
-    """All kernels of one layer type: how many, and their shares of multiply-adds and time, 1 is all."""
+    """Counts the kernels of one layer type, with their shares of multiply-adds and time, 1 is all."""
 
     kind: str
     kernels: int

@@ -27,7 +27,7 @@ MIN_FIT_POINTS = 3
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """latency_us ≈ factor · macs ^ exponent.
+    """Approximates latency_us as factor · macs ^ exponent.
 
     Attributes:
         r_squared: share of the logarithms' variance it explains.
@@ -57,7 +57,7 @@ def fit_power_law(macs: Sequence[float], latencies_us: Sequence[float]) -> Power
 
 @dataclass(frozen=True)
 class Departure:
-    """A variant beside the law.
+    """Compares a variant with the law.
 
     Attributes:
         law_us: what the law makes of the largest variant's latency.
@@ -83,7 +83,7 @@ class Departure:
 
     @property
     def departs(self) -> bool:
-        """Further from the law than `TOLERANCE`."""
+        """Return whether the variant is further from the law than `TOLERANCE`."""
         return abs(self.ratio - 1) > TOLERANCE
 
 

@@ -14,7 +14,7 @@ _MEASURED = "measured on "
 
 @dataclass(frozen=True)
 class MeasuredAccuracy:
-    """Top-1 of a library over labelled images.
+    """Holds the top-1 of a library over labelled images.
 
     Attributes:
         library, library_sha256: its file name, and the digest of the `.so`.

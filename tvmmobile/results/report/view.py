@@ -20,7 +20,7 @@ from tvmmobile.system.errors import some_of
 
 @dataclass(frozen=True)
 class VariantRow:
-    """One variant.
+    """Holds a variant's figures and notes, as every shape of report shows them.
 
     Attributes:
         index: its place in the report, from 0.
@@ -44,13 +44,13 @@ class VariantRow:
 
     @property
     def valid(self) -> bool:
-        """True if the latency counts; others are shown, and nothing is concluded from them."""
+        """Return whether the latency counts; others are shown, and nothing is concluded from them."""
         return not self.variant.invalid
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Latency over α and resolution for one network, dtype, thread count and format.
+    """Arranges latencies by α and resolution for one network, dtype, thread count and format.
 
     Attributes:
         title: e.g. `mobilenet_v1, float32, 1 thread, C library`.
@@ -64,7 +64,7 @@ class Grid:
 
     @property
     def rows(self) -> tuple[VariantRow, ...]:
-        """The grid's rows, α by α."""
+        """Return the grid's rows, α by α."""
         return tuple(row for _, cells in self.lines for row in cells if row)
 
     def heat(self, row: VariantRow) -> float:
@@ -75,7 +75,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class View:
-    """Everything a report shows.
+    """Holds everything that a report shows.
 
     Attributes:
         rows: by network, then α and resolution, largest first.
@@ -96,18 +96,18 @@ class View:
 
     @property
     def context(self) -> Context:
-        """The device, timing and versions that the numbers were obtained with."""
+        """Return the device, timing and versions that the numbers were obtained with."""
         return self.results.context
 
     @property
     def title(self) -> str:
-        """Heading of the report."""
+        """Return the heading of the report."""
         models = ", ".join(dict.fromkeys(row.variant.model for row in self.rows))
         return f"{models} on {self.context.device}"
 
     @property
     def accuracy_note(self) -> str:
-        """Description of top-1; "" where none is known."""
+        """Return a description of top-1; "" where none is known."""
         published = "Top-1 is as published, not that of the weights timed here."
         measured = "Top-1 that was measured is that of the libraries timed here."
         kinds = dict.fromkeys(map(is_measured, self.sources))
@@ -115,12 +115,12 @@ class View:
 
     @property
     def counted(self) -> bool:
-        """True if core cycles and misses are known for some variant."""
+        """Return whether core cycles and misses are known for some variant."""
         return any(row.variant.cycles is not None for row in self.rows)
 
     @property
     def sampled(self) -> bool:
-        """True if some variant was timed more than once."""
+        """Return whether some variant was timed more than once."""
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
 
 

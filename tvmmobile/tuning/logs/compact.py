@@ -23,7 +23,7 @@ KEPT, SLOWEST = 8, 1.1
 
 @dataclass(frozen=True)
 class CompactedLog:
-    """A log that was compacted, or would be: records, schedules without a record, and bytes, before and after.
+    """Counts what a log holds that was compacted, or would be: records, schedules without a record, and bytes, before and after.
 
     `found` is the log as it was. Nothing was written if the content is the same; otherwise the old log is in `backup`, `None` after a dry
     run.

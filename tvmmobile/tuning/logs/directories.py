@@ -17,14 +17,14 @@ Present = Callable[[str], Identity | None]
 
 @dataclass(frozen=True)
 class LogDirs:
-    """The directories from which tuning records are read, and to which new ones go."""
+    """Names the directories from which tuning records are read, and to which new ones go."""
 
     sources: tuple[Path, ...]
     target: Path
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Every directory that is read."""
+        """Return every directory that is read."""
         return tuple(dict.fromkeys((*self.sources, self.target)))
 
 

@@ -30,7 +30,7 @@ Key = tuple[Identity, Task, Schedule | tuple[str, str], bool]
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of a log.
+    """Holds a line of a log.
 
     Attributes:
         number: from 1.
@@ -49,7 +49,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Log:
-    """A log as it was found; `foreign` says why it is not one of ours and was not checked, else ""."""
+    """Holds a log as it was found; `foreign` says why it is not one of ours and was not checked, else ""."""
 
     path: Path
     lines: tuple[LogLine, ...]
@@ -57,12 +57,12 @@ class Log:
 
     @property
     def device(self) -> str:
-        """The device that its folder is called after."""
+        """Return the device that its folder is called after."""
         return self.path.parent.name
 
     @property
     def faults(self) -> list[LogLine]:
-        """The lines that do not belong in it."""
+        """Return the lines that do not belong in it."""
         return [line for line in self.lines if line.fault]
 
 
@@ -195,7 +195,7 @@ def model_name(identity: Identity) -> str:
 
 @dataclass(frozen=True)
 class Share:
-    """The records of a log that are comparable, of one device, timing model and TVM version: how many there are, failed ones included,
+    """Counts the comparable records of a log, of one device, timing model and TVM version: how many there are, failed ones included,
     of how many kernels, and the lowest latency in microseconds, `None` where every record failed.
     """
 

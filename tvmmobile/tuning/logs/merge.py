@@ -35,7 +35,7 @@ _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 @dataclass(frozen=True)
 class MergedLog:
-    """A target log: how many records are `new` to it, and how many were `known` before or given twice."""
+    """Counts a target log's records: how many are `new` to it, and how many were `known` before or given twice."""
 
     path: Path
     new: int
@@ -44,7 +44,7 @@ class MergedLog:
 
 @dataclass(frozen=True)
 class Merged:
-    """The result of a merge, log by log, and what it left out."""
+    """Holds the result of a merge, log by log, and what it left out."""
 
     joined: tuple[MergedLog, ...]
     refused: tuple[RefusedLine, ...]

@@ -54,7 +54,7 @@ class CostModel:
 
     @property
     def trained(self) -> bool:
-        """True once there are enough records to predict from."""
+        """Return whether there are enough records to predict from."""
         return sum(1 for target in self._targets if not math.isnan(target)) >= MIN_RECORDS
 
     def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
@@ -89,7 +89,7 @@ class CostModel:
 
 
 class CostModels:
-    """One for each template, shared by all tasks; each begins with the records of a database when it is first asked for."""
+    """Holds a cost model for each template, shared by all tasks; each begins with the records of a database when it is first asked for."""
 
     def __init__(self, database: Database, machine: Machine = BASELINE) -> None:
         self.database, self._machine = database, machine

@@ -50,7 +50,7 @@ def _callers(context: int = 1) -> list[inspect.FrameInfo]:
 
 
 class FallbackSpace:
-    """The space MetaSchedule's ARM rules span for one opaque task, from its TIR function as Relax fused it."""
+    """Samples the space that MetaSchedule's ARM rules span for one opaque task, from its TIR function as Relax fused it."""
 
     def __init__(self, task: Task, source: Any, target: Mapping[str, Any]) -> None:
         import tvm

@@ -22,7 +22,7 @@ from tvmmobile.tuning.trials import Trials, family
 
 @dataclass(frozen=True)
 class Ranking:
-    """A kernel's best schedules by an earlier model.
+    """Lists a kernel's best schedules by an earlier model.
 
     Attributes:
         task: the kernel.
@@ -39,29 +39,29 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Rescored:
-    """A ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
+    """Holds a ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
 
     ranking: Ranking
     new: tuple[Record, ...]
 
     @property
     def old_best_us(self) -> float | None:
-        """The earlier model's lowest latency in microseconds."""
+        """Return the earlier model's lowest latency in microseconds."""
         return self.ranking.old[0].latency_us
 
     @property
     def new_best_us(self) -> float | None:
-        """The present model's lowest latency in microseconds; `None` where every schedule failed."""
+        """Return the present model's lowest latency in microseconds; `None` where every schedule failed."""
         return min((record.latency_us for record in self.new if record.latency_us is not None), default=None)
 
     @property
     def best_is_another(self) -> bool:
-        """True if a different schedule is the fastest now."""
+        """Return whether a different schedule is the fastest now."""
         return self._order()[0] != 0
 
     @property
     def ranks_changed(self) -> int:
-        """Number of schedules whose place in the order has changed; equal ones keep theirs."""
+        """Return the number of schedules whose place in the order has changed; equal ones keep theirs."""
         return sum(place != rank for rank, place in enumerate(self._order()))
 
     def _order(self) -> list[int]:

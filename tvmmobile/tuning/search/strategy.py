@@ -61,14 +61,14 @@ class Strategy(ABC):
 
 
 class RandomSampling(Strategy):
-    """Uniform over untried schedules."""
+    """Proposes untried schedules, all with the same probability."""
 
     def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
         return self._random(count, taken)
 
 
 class HillClimbing(Strategy):
-    """Neighbours of the best schedule so far, one knob changed; random if none is left, and for the first batch."""
+    """Proposes neighbours of the best schedule so far, one knob changed; random if none is left, and for the first batch."""
 
     def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
         chosen: list[KnobSchedule] = []
@@ -85,7 +85,7 @@ class HillClimbing(Strategy):
 
 
 class GuidedEvolution(Strategy):
-    """Mutations and crossovers of the best schedules, and random ones, ranked by a cost model that its owner trains; some stay unranked."""
+    """Proposes variations of the best schedules and random ones, ranked by a cost model that its owner trains; some stay unranked."""
 
     #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
     POOL, PARENTS, BLIND = 256, 8, 0.125

@@ -26,7 +26,7 @@ from tvmmobile.system.workers import processor_limit
 
 @dataclass(frozen=True)
 class TrialJob:
-    """The input of one trial in a worker.
+    """Holds the input of one trial in a worker.
 
     Attributes:
         source: an opaque task's TIR function as JSON text, else `None`.
@@ -44,7 +44,7 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a trial.
+    """Holds the outcome of a trial.
 
     Attributes:
         latency_us: microseconds; `None` where it failed.
@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate, perhaps built on another machine: the library's content or, if it could not be built, the error for the log."""
+    """Holds a candidate, perhaps built on another machine: the library's content or, if it could not be built, the error for the log."""
 
     job: TrialJob
     result: bytes | Outcome = field(repr=False)

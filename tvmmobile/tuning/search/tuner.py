@@ -53,7 +53,7 @@ DEADLINES = Deadlines()
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task with the number of trials it still lacks; one for each template that takes it.
+    """Says how many trials a task still lacks; one for each template that takes it.
 
     Attributes:
         template: whose schedules are tried, `None` where no template takes the task.
@@ -72,14 +72,14 @@ class Assignment:
 
     @property
     def title(self) -> str:
-        """The task's name, and the template's where it is not the first that takes the task."""
+        """Return the task's name, and the template's where it is not the first that takes the task."""
         first = template_for(self.task)
         return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
 
 
 @dataclass(frozen=True)
 class Search:
-    """Options of a search for schedules.
+    """Holds the options of a search for schedules.
 
     Attributes:
         strategy: `evolution`, `random` or `climb`.
