@@ -177,7 +177,8 @@ def test_class_folders_of_calibration_data_are_labels(part: str, labelled: bool,
     data = calibration_data(str(seen / part), Preprocessing(32), generated=True)
     job = variant_job(model, device_of("pi5").profile, (), tmp_path, LibraryOptions(precision=INT8, max_drop="1%"), calibration=data)
     details = prepared(load_again(model.own, model.spec, None, 0), job, None).details
-    assert details["quantisation"]["labelled"] == labelled
+    found = details["quantisation"]
+    assert found["labelled"] == labelled and found["corrected"]
     assert given == [tuple(sorted([*range(10)] * 2)) if labelled else ()]
 
 

@@ -20,7 +20,7 @@ from tvmmobile.graph.passes.pipeline import compose, finish_in_nhwc
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation import calibration
-from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, images_of, narrowed, quantise, quantised
+from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, images_of, narrowed, quantise, quantised, share_lost
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
@@ -231,6 +231,54 @@ def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.Monke
 
     assert best_method(rescaled(trained_flow(), 0), Images(len(data), read)).equalise
     assert max(map(len, asked)) <= 10 and len({number for numbers in asked for number in numbers}) == 20
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Method]:
+    """The methods that are tried from now on."""
+    tried = list[Method]()
+
+    def recording(observed: Observed, method: Method, *others: Any) -> IntegerNetwork:
+        tried.append(method)
+        return quantised(observed, method, *others)
+
+    monkeypatch.setattr(calibration, "quantised", recording)
+    return tried
+
+
+@pytest.mark.parametrize("moved", [0, 800])
+def test_biases_are_corrected_unless_the_output_is_clearly_better_without(moved: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A correction that moves each bias too far is dropped."""
+    corrected = calibration._Quantisation._corrected
+
+    def too_far(self: Any, found: Any) -> Any:
+        right = corrected(self, found)
+        return replace(right, parameters=replace(right.parameters, bias=right.parameters.bias + moved))
+
+    monkeypatch.setattr(calibration._Quantisation, "_corrected", too_far)
+    tried = watched(monkeypatch)
+    found = best_method(trained_flow(), images_of(digit_inputs(8, 2)))
+    assert found.correct == (moved == 0)
+    assert [method.correct for method in tried] == [True] * 6 + [False] and replace(tried[-1], correct=True) in tried[:-1]
+
+
+def test_networks_without_channels_to_equalise_are_not_equalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    flow = flow_from(nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1)).eval(), (1, 3, 6, 6))
+    tried = watched(monkeypatch)
+    best_method(flow, images_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32)))
+    assert [(method.ranges, method.equalise) for method in tried[:-1]] == [(ranges, False) for ranges in RANGES]
+
+
+def test_scores_count_as_much_as_coordinates_beside_them() -> None:
+    """Whichever axis they are along; what is lost entirely is lost once, and what is nothing cannot be."""
+    random = np.random.default_rng(4)
+    expected = np.concatenate([random.uniform(0, 300, (2, 4, 50)), random.random((2, 2, 50)), np.zeros((2, 2, 50))], 1).astype(np.float32)
+    pixels, scores = expected.copy(), expected.copy()
+    pixels[:, :4] *= 1.1
+    scores[:, 4:6] *= 3
+    assert share_lost(pixels, expected) == pytest.approx(0.1**2, rel=0.01) and share_lost(scores, expected) == pytest.approx(2 / 8)
+    assert share_lost(scores.swapaxes(1, 2), expected.swapaxes(1, 2)) == share_lost(scores, expected)
+    assert share_lost(scores[0, 4], expected[0, 4]) == 1.0 and share_lost(expected, expected) == 0.0
 
 
 class Parts(nn.Module):

@@ -169,6 +169,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
         "inputs": images.count,
         "ranges": method.ranges,
         "equalised": method.equalise,
+        "corrected": method.correct,
         "labelled": bool(images.labels),
         "layers": [
             {**_scales(step, nodes[names[number]], network), "narrow": number in method.narrow, **_quality(ratios[number])}

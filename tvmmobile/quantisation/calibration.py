@@ -12,7 +12,7 @@ from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.integers import INTEGER_CURVES, LOOKED_UP, is_depthwise
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.equalisation import ChannelRange, equalised
+from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_of
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
@@ -29,6 +29,8 @@ _BATCH = 8
 _MOST = 1e30
 #: Images on which methods are compared, at most; and of a network with large tensors.
 _TRIED, _LEAST_TRIED = 64, 16
+#: By how much the output must be better without corrected biases: those are computed from few inputs, and so is this.
+_CLEARLY_DB = 1.0
 #: What 7 bits for weights may cost the output's signal-to-noise ratio. The trained network of docs/quantisation.md loses 1.8, and no top-1.
 MOST_LOST_DB = 2.0
 
@@ -128,15 +130,41 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, kept: Collec
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
-    """Find the method with the least error in the network's output: each is calibrated on half of some images and tried on the others."""
+    """Find the method with the least error in the network's output: each is calibrated on half of some images and tried on the others.
+    Ranges and equalisation are chosen with corrected biases; then these are kept unless the output is clearly better without them.
+    """
     seen, unseen = _halves(flow, images)
-    last, found = flow.steps[-1].number, {}
-    for equalise in (False, True):
+    last, best, most = flow.steps[-1].number, None, -math.inf
+    for equalise in (False, True) if any(pairs_of(flow)) else (False,):
         observed = observe(flow, seen, equalise)
         for method in (Method(ranges, equalise) for ranges in RANGES):
             network = quantised(observed, method, accepts)
-            found[method] = network.signal_to_noise_db(unseen.batches(), flow)[last]
-    return max(found, key=found.__getitem__)
+            ratio = network.signal_to_noise_db(unseen.batches(), flow)[last]
+            if best is None or ratio > most:
+                best, most = (observed, method, network), ratio
+    assert best is not None
+    observed, method, network = best
+    plain, expected = replace(method, correct=False), _outputs(flow, unseen)
+    lost, lost_plain = (share_lost(_outputs(one, unseen), expected) for one in (network, quantised(observed, plain, accepts)))
+    return plain if lost_plain * 10 ** (_CLEARLY_DB / 10) < lost else method
+
+
+def share_lost(outputs: Array, expected: Array) -> float:
+    """Return the share of power that noise has, at most all of it, on average over the slices of an output; along the axis where that is
+    largest, the first of which is the batch. So scores count as much as coordinates in pixels beside them.
+    """
+    noise, power = (np.square(array, dtype=np.float64) for array in (outputs.astype(np.float64) - expected, expected))
+
+    def along(axis: int) -> float:
+        others = tuple(other for other in range(expected.ndim) if other != axis)
+        found = [array.sum(others) for array in (noise, power)]
+        return float(np.mean(np.minimum(found[0], found[1]) / np.maximum(found[1], np.finfo(np.float64).tiny)))
+
+    return max(map(along, range(min(1, expected.ndim - 1), expected.ndim)))
+
+
+def _outputs(network: Flow | IntegerNetwork, images: Images) -> Array:
+    return np.concatenate([network.outputs(batch) for batch in images.batches()])
 
 
 def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
