@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -215,6 +216,19 @@ def test_detours() -> None:
     costs = detours(4, regions, lambda task: prices.get(region_of(task)))
     found = {(region.first, region.last): detour for region, detour in costs.items()}
     assert found == pytest.approx({(0, 0): 0, (1, 1): 0, (2, 2): 1, (3, 3): 1, (0, 1): 2, (2, 3): 0})
+
+
+def test_nodes_without_a_region_cost_nothing() -> None:
+    """Four layers, and nodes that need no kernel in front of them, in the middle and behind them: the same plan and detours."""
+    prices = {**{(index, index): 5.0 for index in range(4)}, (0, 1): 12.0, (2, 3): 9.0}
+    moved = (1, 2, 4, 5)
+    regions = candidate_regions(network_of(4), lambda task: region_of(task) in prices, Task)
+    apart = {region: replace(region, first=moved[region.first], last=moved[region.last]) for region in regions}
+    plan = make_plan(7, list(apart.values()), lambda task: Price(prices[region_of(task)], "made up"))
+    assert spans(plan) == [(1, 1), (2, 2), (4, 5)]
+    found = detours(7, list(apart.values()), lambda task: prices[region_of(task)])
+    expected = detours(4, regions, lambda task: prices[region_of(task)])
+    assert found == {apart[region]: detour for region, detour in expected.items()}
 
 
 def squeeze_and_excite(channels: int) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvmmobile.graph.precision import FLOAT32
@@ -10,6 +11,11 @@ from tvmmobile.graph.precision import FLOAT32
 def shape_of(value: Any) -> list[int]:
     """The extents of a tensor whose shape is known; none of a scalar."""
     return [int(extent) for extent in value.ty.shape]
+
+
+def outermost_axis(shape: Sequence[int]) -> int:
+    """Return the first axis with more than one place, or the last one."""
+    return next((axis for axis, extent in enumerate(shape[:-1]) if extent > 1), len(shape) - 1)
 
 
 def is_float32(value: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.graph.expressions import constant, outermost_axis, shape_of
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.passes.canonical_names import block_names
@@ -178,7 +178,7 @@ def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Arra
 
 
 def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False) -> Any:
-    """The network's Relax module computed by these kernels, which cover every node once, in execution order.
+    """The network's Relax module computed by these kernels, in execution order, which cover every node once but placed concatenations.
 
     If it is `observed`, it also returns what each kernel writes, behind its own results.
     """
@@ -189,6 +189,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False
     index_of = {binding.var: index for index, binding in enumerate(bindings)}
     starts = {kernel.first: kernel for kernel in kernels}
     ends = {kernel.last: kernel for kernel in kernels}
+    covered = {node for kernel in kernels for node in range(kernel.first, kernel.last + 1)}
     main = module["main"]
     builder = relax.BlockBuilder()
     replaced: dict[Any, Any] = {}
@@ -206,6 +207,9 @@ def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False
                     replaced[binding.var] = builder.emit(view_of(binding.value, current(viewed(binding.value))))
                     continue
                 inputs = [current(argument) for argument in binding.value.args[1].fields]
+                if index not in covered:
+                    replaced[binding.var] = builder.emit(relax.op.concat(inputs, outermost_axis(shape_of(binding.value))))
+                    continue
                 if index in starts:
                     data.clear()
                     data.extend(inputs)

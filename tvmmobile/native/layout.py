@@ -20,7 +20,7 @@ class Layout:
 
     Attributes:
         constants: of each constant in `weights`.
-        tensors: of each tensor between kernels in the workspace.
+        tensors: of each tensor between kernels in the workspace, but those placed in another one.
         states: of each tensor that is kept between calls, in a memory of `state_bytes`.
         scratch: of each call's memory there: what threads share, then a piece for each.
         weights: all constants; equal ones are there once.
@@ -41,10 +41,12 @@ class Layout:
 def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int) -> Layout:
     """Return the layout of a program whose kernels are run by up to `threads` threads; inputs and outputs are the caller's."""
     constants, weights = _weights(program)
-    first = {call.result: time for time, call in enumerate(program.calls)}
-    last = dict(first)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
     for time, call in enumerate(program.calls):
-        last |= dict.fromkeys((value for value in call.arguments if value in first), time)
+        first.setdefault(program.place_of(call.result)[0], time)
+        used = {program.place_of(value)[0] for value in (*call.arguments, call.result)}
+        last |= dict.fromkeys(used & first.keys(), time)
     states, state_bytes = _in_sequence(program.values[value].bytes for value, _ in program.states)
     elsewhere = {*program.outputs, *(following for _, following in program.states)}
     tensors = [value for value in first if value not in elsewhere]

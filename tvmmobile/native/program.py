@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from tvm import relax
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.networks.states import State, inputs_but, outputs_but
 from tvmmobile.system.errors import UserError
 
@@ -53,17 +55,35 @@ class Program:
 
     Attributes:
         values: every tensor once; a reshaped one is the same.
+        placed: for each part of a placed concatenation the result that it lies in, and its offset there in bytes.
         inputs, outputs: numbers of the caller's tensors, in the caller's order.
         states: numbers of the tensors that are kept between calls: as a call finds it, and the next one that it writes.
         functions: a TIR function for every symbol that is called.
     """
 
     values: tuple[Value, ...]
+    placed: Mapping[int, tuple[int, int]]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     states: tuple[tuple[int, int], ...]
     calls: tuple[Call, ...]
     functions: Mapping[str, Any]
+
+    def place_of(self, value: int) -> tuple[int, int]:
+        """Return the value whose memory a value lies in, itself if it is not placed, and its offset there in bytes."""
+        offset = 0
+        while value in self.placed:
+            value, behind = self.placed[value]
+            offset += behind
+        return value, offset
+
+    def alignments(self) -> dict[str, int]:
+        """Return for each kernel the number of bytes that all its tensors begin at multiples of."""
+        found: dict[str, int] = {}
+        for call in self.calls:
+            offsets = (self.place_of(value)[1] for value in (*call.arguments, call.result))
+            found[call.symbol] = math.gcd(found.get(call.symbol, ALIGNMENT), *offsets)
+        return found
 
 
 def read_program(module: Any, states: Sequence[State] = ()) -> Program:
@@ -87,7 +107,7 @@ def read_program(module: Any, states: Sequence[State] = ()) -> Program:
     functions = {call.symbol: module[call.symbol] for call in reader.calls}
     kept = tuple((reader.inputs[state.input], outputs[state.output]) for state in states)
     ends = inputs_but(states, reader.inputs), outputs_but(states, outputs)
-    return Program(tuple(reader.values), *ends, kept, tuple(reader.calls), functions)
+    return Program(tuple(reader.values), reader.placed, *ends, kept, tuple(reader.calls), functions)
 
 
 class _Reader:
@@ -98,6 +118,7 @@ class _Reader:
         self.values: list[Value] = []
         self.inputs: list[int] = []
         self.calls: list[Call] = []
+        self.placed: dict[int, tuple[int, int]] = {}
         self._numbers: dict[Any, int] = {}
 
     def added(self, variable: Any, kind: Literal["input", "result"]) -> int:
@@ -116,14 +137,22 @@ class _Reader:
         return len(self.values) - 1
 
     def bind(self, variable: Any, value: Any) -> None:
-        """Read one binding: a kernel's call, a view, or another name."""
+        """Read one binding: a kernel's call, a placed concatenation, a view, or another name."""
         name = operator_of(value)
         if name == "relax.call_tir":
             arguments = tuple(self.number(argument) for argument in value.args[1].fields)
             self.calls.append(Call(value.args[0].name_hint, arguments, self.added(variable, "result")))
+        elif name == "relax.concat":
+            self._place(list(map(self.number, value.args[0].fields)), self.added(variable, "result"))
         elif name == "relax.reshape":
             self._numbers[variable] = self.number(value.args[0])
         elif isinstance(value, relax.Call):
             raise AssertionError(f"{name or value.op} is neither a kernel nor a view")
         else:
             self._numbers[variable] = self.number(value)
+
+    def _place(self, parts: Sequence[int], whole: int) -> None:
+        """Place the parts of a concatenation one behind the other in the result."""
+        assert all(self.values[part].kind == "result" and part not in self.placed for part in parts) and len({*parts}) == len(parts)
+        ends = accumulate((self.values[part].bytes for part in parts), initial=0)
+        self.placed.update((part, (whole, begin)) for part, begin in zip(parts, ends, strict=False))

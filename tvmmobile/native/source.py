@@ -260,19 +260,19 @@ def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:
 def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel: CutKernel) -> Iterator[str]:
     """Yield the places of a call's tensors and memory, as C."""
     before, after = ({pair[side]: place for pair, place in zip(program.states, layout.states, strict=True)} for side in (0, 1))
-    for value in (*call.arguments, call.result):
+    for value, offset in map(program.place_of, (*call.arguments, call.result)):
         if value in before:
             yield f"frame->before + {before[value]}"
         elif value in after:
-            yield f"frame->after + {after[value]}"
+            yield f"frame->after + {after[value] + offset}"
         elif value in program.inputs:
             yield f"frame->inputs[{program.inputs.index(value)}]"
         elif value in program.outputs:
-            yield f"frame->outputs[{program.outputs.index(value)}]"
+            yield f"(unsigned char *)frame->outputs[{program.outputs.index(value)}] + {offset}"
         elif program.values[value].kind == "constant":
             yield f"weights + {layout.constants[value]}"
         else:
-            yield f"frame->workspace + {layout.tensors[value]}"
+            yield f"frame->workspace + {layout.tensors[value] + offset}"
     shared = layout.scratch[number]
     yield f"frame->workspace + {shared}" if kernel.shared_bytes else "0"
     own = shared + kernel.shared_bytes

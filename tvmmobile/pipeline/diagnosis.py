@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,9 +118,8 @@ def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Referenc
     place = {step.last: number for number, step in enumerate(planned.steps)}
     for number in reversed(range(len(found))):
         if found[number]:
-            for source in _sources(planned, planned.steps[number]):
-                if isinstance(source, int) and source in place:
-                    found[place[source]] = True
+            for source in _kernels_behind(planned, place, _sources(planned, planned.steps[number])):
+                found[place[source]] = True
     for step, right in zip(planned.steps, found, strict=True):
         if not right:
             what = step.task.name
@@ -160,7 +159,7 @@ def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence
     """Compute each kernel of a plan from what the kernels before it have written in a library, or as they are computed here."""
     values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
     for number, step in enumerate(planned.steps):
-        read = [values[source] if isinstance(source, int) else source for source in _sources(planned, step)]
+        read = [_value(planned, values, source) for source in _sources(planned, step)]
         computed, tolerance = _computed(planned, step, read)
         actual = computed if written is None else written[number]
         values[step.last] = _stored(step, actual)
@@ -171,6 +170,24 @@ def _sources(planned: PlannedVariant, step: Step) -> list[int | Array]:
     """Return a kernel's inputs: all those of its first layer, and of the others those besides the layer before."""
     wired = sources_of(planned.network.module)
     return [*wired[step.first], *(source for node in range(step.first + 1, step.last + 1) for source in wired[node][1:])]
+
+
+def _value(planned: PlannedVariant, values: Mapping[int, Array], source: int | Array) -> Array:
+    """Return a constant, or a value by its number; that of a placed concatenation, which no kernel computes, from its parts."""
+    if not isinstance(source, int):
+        return source
+    if source in values:
+        return values[source]
+    return np.concatenate([_value(planned, values, part).reshape(-1) for part in sources_of(planned.network.module)[source]])
+
+
+def _kernels_behind(planned: PlannedVariant, steps: Collection[int], sources: Iterable[int | Array]) -> Iterator[int]:
+    """Yield the last nodes of the steps that compute some values, or parts of them."""
+    for source in sources:
+        if isinstance(source, int) and source in steps:
+            yield source
+        elif isinstance(source, int) and source >= 0:
+            yield from _kernels_behind(planned, steps, sources_of(planned.network.module)[source])
 
 
 def _computed(planned: PlannedVariant, step: Step, read: Sequence[Array]) -> tuple[Array, float]:
@@ -195,7 +212,7 @@ def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[
     """Return a network's outputs, given those of its kernels."""
     values = {INPUT - place: array for place, array in enumerate(inputs)}
     values |= {step.last: array for step, array in zip(planned.steps, computed, strict=True)}
-    found = (values[result] if isinstance(result, int) else result for result in results_from(planned.network.module))
+    found = (_value(planned, values, result) for result in results_from(planned.network.module))
     return [array.reshape(port.shape).astype(port.dtype) for array, port in zip(found, returns, strict=True)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import LayerParameters
 from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
@@ -15,11 +16,12 @@ from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.pipeline.job import VariantJob, taken
 from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
+from tvmmobile.running.formats import C
 from tvmmobile.schedules import template_named
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Step, VariantTasks, candidate_regions, make_plan
+from tvmmobile.tuning.plan import Region, Step, VariantTasks, candidate_regions, make_plan
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -27,7 +29,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     import tvm
 
     network = prepare_variant(job).network
-    regions = candidate_regions(network, taken, job.task)
+    regions = _regions(job, network)
     nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
     opaque = {task: node for task, node in nodes.items() if node.function is not None}
     sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
@@ -95,7 +97,7 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
     network = ready.network
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = candidate_regions(network, taken, job.task)
+    regions = _regions(job, network)
     basis = _basis(job, database, [region.task for region in regions])
     for region in regions:
         task = region.task
@@ -104,6 +106,12 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(len(network.nodes), regions, lambda task: choices[task].price)
     return PlannedVariant(ready, plan.steps, choices, database, basis)
+
+
+def _regions(job: VariantJob, network: Network) -> list[Region]:
+    """Return what may become a kernel: in C libraries, which lay their memory out themselves, no concatenation that can be placed."""
+    placed = placed_concatenations(network.module) if job.options.format == C else ()
+    return [region for region in candidate_regions(network, taken, job.task) if region.first not in placed]
 
 
 def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, Layer, Pool
 from tvmmobile.graph.layouts import Layout, blocked
@@ -57,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in execution order, covering every node once."""
+    """Steps in execution order, covering every node once but those without a kernel."""
 
     steps: tuple[Step, ...]
 
@@ -194,9 +195,9 @@ def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], 
     whose latency is `None` are left out, and in no plan.
     """
     known = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
-    before: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
-    after: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
-    before[0] = after[count] = {"NHWC": 0.0}
+    before: list[dict[Layout, float]] = _places(count, regions)
+    after: list[dict[Layout, float]] = _places(count, regions)
+    before[0]["NHWC"] = after[count]["NHWC"] = 0.0
     for region, latency in sorted(known, key=lambda one: one[0].last):
         reached = before[region.first].get(region.before, math.inf) + latency
         before[region.last + 1][region.after] = min(before[region.last + 1].get(region.after, math.inf), reached)
@@ -211,11 +212,19 @@ def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], 
     return found
 
 
+def _places(count: int, regions: Sequence[Region]) -> list[dict[Layout, Any]]:
+    """Return an empty table for each place between nodes; those around a node where no region begins, which costs nothing, are one."""
+    begun, places = {region.first for region in regions}, [dict[Layout, Any]()]
+    for node in range(count):
+        places.append({} if node in begun else places[-1])
+    return places
+
+
 def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
     """Choose regions and the layouts between a network's nodes so that the sum of their latencies is least.
 
     A region of several layers must have been measured; a single layer that nothing else covers is taken unmeasured, at no claimed cost and
-    in the first layout that `edge_layouts` names.
+    in the first layout that `edge_layouts` names. Nodes where no region begins have no kernel.
     """
     prices = {region.task: price(region.task) for region in regions}
     by_first: dict[int, list[Region]] = {}
@@ -223,8 +232,9 @@ def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Pri
         if region.first == region.last or prices[region.task].latency_us is not None:
             by_first.setdefault(region.first, []).append(region)
     #: By node and the layout of its input: unmeasured kernels and latency from there on, and the first region.
-    best: list[dict[Layout, tuple[int, float, Region | None]]] = [{} for _ in range(nodes)] + [{"NHWC": (0, 0.0, None)}]
-    for first in range(nodes - 1, -1, -1):
+    best: list[dict[Layout, tuple[int, float, Region | None]]] = _places(nodes, regions)
+    best[nodes]["NHWC"] = (0, 0.0, None)
+    for first in sorted(by_first, reverse=True):
         for region in by_first[first]:
             if region.after not in best[region.last + 1]:
                 continue
@@ -235,10 +245,8 @@ def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Pri
                 best[first][region.before] = option
     steps: list[Step] = []
     position, layout = 0, "NHWC"
-    while position < nodes:
-        chosen = best[position][layout][2]
-        assert chosen is not None
-        reason = _reason(chosen, by_first[position], prices)
+    while (chosen := best[position][layout][2]) is not None:
+        reason = _reason(chosen, by_first[chosen.first], prices)
         steps.append(Step(chosen.first, chosen.last, chosen.task, prices[chosen.task], reason))
         position, layout = chosen.last + 1, chosen.after
     return Plan(tuple(steps))
