@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.registered import DeviceFile, Facts, LinuxCore, RegisteredBoard, SshAddress, save_device
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS
+from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS, undisturbed
 from tvmmobile.pipeline.validation import validate
 from tvmmobile.pipeline.validation.model import model_for
 from tvmmobile.pipeline.validation.record import begun, point_of, with_point
@@ -25,7 +26,6 @@ from tvmmobile.pipeline.validation.refit import FEWEST_EACH, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import TimingJob, kernel_source
 from tvmmobile.results.validation import read_validation, write_validation
-from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents, Latency, MeasureError
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
 from tvmmobile.virtual.board import load_board
@@ -216,11 +216,13 @@ class Weather:
     def __init__(self, *reasons: str) -> None:
         self.reasons = list(reasons)
 
-    def wait_until_cool(self) -> None:
+    def wait_until_cool(self) -> tuple[()]:
         """At once."""
+        return ()
 
-    def read(self) -> None:
+    def read(self) -> tuple[()]:
         """Nothing to see."""
+        return ()
 
     def spoiled(self, before: Any, after: Any) -> str:
         """See `Watch`."""
@@ -231,7 +233,8 @@ def measured(answers: Answers, *reasons: str) -> tuple[Latency, str]:
     device = registered()
     agents = Agents(device.profile, Endpoint("127.0.0.1", 1, "desk"))
     source = kernel_source("dense", SUITE.kernels["dense 256>256"], device.profile, Path())
-    return validate._measured(TimingJob("dense", source, agents), Bench(agents, answers, Weather(*reasons)))
+    found, reason, _ = undisturbed(Weather(*reasons), partial(validate._timed, TimingJob("dense", source, agents), answers))
+    return found, reason
 
 
 GOOD, LINK = Latency("measured", 1e-3, samples_ns=(1e6,)), MeasureError("no answer", "link")

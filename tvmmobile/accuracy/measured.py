@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from tvmmobile.accuracy.evaluation_file import FORMAT, EvaluationFile
 from tvmmobile.accuracy.noise import is_noise
@@ -26,14 +23,9 @@ def read_accuracy(path: Path) -> MeasuredAccuracy:
     """
     text, content = read_json(path, _KIND)
     check_version(path, _KIND, content, (FORMAT,), ("context", "images"))
-    file = validated(path, _KIND, text, _reader())
+    file = validated(path, _KIND, text, EvaluationFile)
     context, top1 = file.context, file.library.top1_percent
     if is_noise(context.folder) or top1 is None:
         raise UserError(f"{path} has no accuracy: it is of {context.folder}.", "Evaluate the library over a folder of labelled images.")
     images = f"{plural(file.evaluated, 'image')} of {Path(context.folder).name or context.folder}"
     return MeasuredAccuracy(context.library, context.library_sha256, top1, images)
-
-
-@cache
-def _reader() -> TypeAdapter[EvaluationFile]:
-    return TypeAdapter(EvaluationFile)

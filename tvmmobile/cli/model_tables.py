@@ -70,37 +70,18 @@ class Column:
         return [] if found is None else [where | {"latency_us": found.latency_us}]
 
 
-@dataclass(frozen=True)
-class Latencies:
-    """The columns of latencies, if there are any."""
-
-    columns: tuple[Column, ...] = ()
-
-    @property
-    def headings(self) -> tuple[str, ...]:
-        """One a column."""
-        return tuple(column.heading for column in self.columns)
-
-    def cells(self, spec: ModelSpec) -> tuple[str, ...]:
-        """Return a variant's texts, one a column."""
-        return tuple(column.cell(spec) for column in self.columns)
-
-    def as_json(self, spec: ModelSpec) -> dict[str, Any]:
-        """Return the latencies in a variant's JSON."""
-        return {"latencies": [one for column in self.columns for one in column.as_json(spec)]} if self.columns else {}
-
-    def with_others(self, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-        """Add further variants that have latencies after the last one of each family."""
-        shown = {_key(spec) for spec in specs}
-        others = [ModelSpec(*key) for key in dict.fromkeys(key for column in self.columns for key in column.variants) if key not in shown]
-        last = {spec.name: place for place, spec in enumerate(specs)}
-        found: list[ModelSpec] = []
-        for place, spec in enumerate(specs):
-            found += [spec, *(other for other in others if last.get(other.name) == place)]
-        return found
+def with_others(specs: Sequence[ModelSpec], columns: Sequence[Column]) -> list[ModelSpec]:
+    """Add further variants that have latencies after the last one of each family."""
+    shown = {_key(spec) for spec in specs}
+    others = [ModelSpec(*key) for key in dict.fromkeys(key for column in columns for key in column.variants) if key not in shown]
+    last = {spec.name: place for place, spec in enumerate(specs)}
+    found: list[ModelSpec] = []
+    for place, spec in enumerate(specs):
+        found += [spec, *(other for other in others if last.get(other.name) == place)]
+    return found
 
 
-def latencies_of(paths: Sequence[Path]) -> Latencies:
+def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
     """Return the latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state
     spoiled.
 
@@ -124,13 +105,13 @@ def latencies_of(paths: Sequence[Path]) -> Latencies:
             "Give fewer kinds of --results.",
         )
     marks = [f" [{letter}]" for letter in "ab"] if len(found) > 1 else [""]
-    return Latencies(tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False)))
+    return tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False))
 
 
-def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
+def print_comparison(costs: Sequence[ModelCost], latencies: Sequence[Column]) -> None:
     """Print all networks in one table, with the first published figures of each; latencies take the place of published costs."""
-    printed = () if latencies.columns else ("printed",)
-    headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *latencies.headings)
+    printed = () if latencies else ("printed",)
+    headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *(column.heading for column in latencies))
     table = table_of(("network", "α-side"), headings)
     sources: list[str] = []
     for cost in costs:
@@ -145,7 +126,7 @@ def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
             _params(cost),
             *(_printed(first.params_m if first else None) for _ in printed),
             f"{_top1(first)} [{sources.index(first.source) + 1}]" if first else UNKNOWN,
-            *latencies.cells(cost.spec),
+            *(column.cell(cost.spec) for column in latencies),
         )
     console = output()
     console.print(table)
@@ -156,14 +137,14 @@ def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
     _print_end({cost.spec.name for cost in costs}, latencies)
 
 
-def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
+def print_variants(costs: Sequence[ModelCost], latencies: Sequence[Column]) -> None:
     """Print the variants of one family beside published figures; latencies take the place of published costs."""
     sources = _main_sources(costs)
     labels = [label for label, _ in sources]
-    printed = [] if latencies.columns else labels
+    printed = [] if latencies else labels
     headings = ["α", "side", "MACs\ncounted", *printed, "params\ncounted", *printed]
     headings += [f"top-1, %\n{labels[0]}", *labels[1:]] if labels else []
-    table = table_of((), (*headings, *latencies.headings))
+    table = table_of((), (*headings, *(column.heading for column in latencies)))
     alphas = [cost.spec.alpha for cost in costs]
     for number, cost in enumerate(costs):
         by_source = {found.source: found for found in figures(*_key(cost.spec))}
@@ -176,7 +157,7 @@ def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
             _params(cost),
             *(_printed(found.params_m if found else None) for found in published[: len(printed)]),
             *map(_top1, published),
-            *latencies.cells(cost.spec),
+            *(column.cell(cost.spec) for column in latencies),
             end_section=len(set(alphas)) < len(alphas) and alphas[number : number + 2] != alphas[number : number + 1] * 2,
         )
     console = output()
@@ -237,9 +218,9 @@ def _main_sources(costs: Sequence[ModelCost]) -> list[tuple[str, str]]:
     return sorted(most, key=lambda source: list(counts).index(source))
 
 
-def _print_end(names: set[str], latencies: Latencies) -> None:
+def _print_end(names: set[str], latencies: Sequence[Column]) -> None:
     console = output()
-    for column in latencies.columns:
+    for column in latencies:
         console.print(column.caption())
     for name in FAMILIES:
         if name in names and name in NOTES:

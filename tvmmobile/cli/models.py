@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +18,9 @@ from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    from tvmmobile.cli.model_tables import Column
 
 _DEFAULT = "list"
 #: What --alpha and --resolution alone are about.
@@ -66,21 +70,21 @@ def list_models(
 
     Without --alpha and --resolution: the variants that `tvmmobile tune` takes.
     """
-    from tvmmobile.cli.model_tables import latencies_of, print_comparison, print_variants
+    from tvmmobile.cli.model_tables import latencies_of, print_comparison, print_variants, with_others
 
     if name and model and name != model:
         raise UserError(f"{name} and --model {model} are two families.", "Give one of them.")
     chosen = name or model or (_DEFAULT_FAMILY if alpha or resolution else None)
     latencies = latencies_of(results or [])
     if chosen is None:
-        specs = latencies.with_others(COMPARED)
+        specs = with_others(COMPARED, latencies)
     elif alpha or resolution:
         specs = list(grid(chosen, alpha or (), resolution or ()))
     else:
-        specs = latencies.with_others([ModelSpec(chosen, *listed) for listed in TRAITS[family(chosen).name].listed])
+        specs = with_others([ModelSpec(chosen, *listed) for listed in TRAITS[family(chosen).name].listed], latencies)
     costs = [count(spec) for spec in specs]
     if as_json:
-        _print_json([_as_json(cost) | latencies.as_json(cost.spec) for cost in costs])
+        _print_json([_as_json(cost) | _latencies_as_json(cost.spec, latencies) for cost in costs])
     elif chosen:
         print_variants(costs, latencies)
     else:
@@ -156,6 +160,10 @@ def _as_json(cost: ModelCost) -> dict[str, Any]:
             asdict(item) | {"paper_percent": asdict(shares[item.label]) if item.label in shares else None} for item in cost.by_type()
         ],
     }
+
+
+def _latencies_as_json(spec: ModelSpec, columns: Sequence[Column]) -> dict[str, Any]:
+    return {"latencies": [one for column in columns for one in column.as_json(spec)]} if columns else {}
 
 
 def _layers_as_json(cost: ModelCost) -> list[dict[str, Any]]:

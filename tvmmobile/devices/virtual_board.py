@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tvmmobile.devices.agent.build import agent_command, build_bundle
+from tvmmobile.devices.agent.build import agent_words, build_bundle
 from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.proof import new_secret
@@ -118,7 +118,7 @@ def _without_sve(board: Board) -> dict[str, list[str]]:
 
 def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
     # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
-    agent = [*agent_command(Path("/proc/self/cwd", BUNDLE)), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "."]
+    agent = [*agent_words(f"/proc/self/cwd/{BUNDLE}"), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "."]
     agent += ["--stretch", str(STRETCH)]
     if not timed:
         return (*plain_qemu_words(board), *agent)

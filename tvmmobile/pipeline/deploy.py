@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from tvmmobile.devices.agent.build import build_bundle
+from tvmmobile.devices.agent.build import build_bundle, loader_words
 from tvmmobile.devices.board.connect import connected, described
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
-from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, program_words, push_files, runtime_files
+from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, push_files, runtime_files
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.graph.precision import FLOAT32
@@ -99,7 +99,7 @@ def deploy(
             if how.to is None:
                 make_directory(remote, place.directory)
             pushed = tuple(push_files(remote, folder, files))
-            sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *program_words(folder))
+            sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *loader_words(f"{folder}/{RUNTIME_FOLDER}"))
             done = Deployment(described(place.address), folder, tuple(found), pushed, sent, program)
             for library in found if how.verify else ():
                 if library.is_c:

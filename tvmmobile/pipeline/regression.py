@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -24,37 +23,6 @@ from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import Workers, worker_count
-
-
-@dataclass(frozen=True)
-class Regression:
-    """Libraries and the baselines they are compared with; `threshold` is the change that counts, as a fraction."""
-
-    libraries: Sequence[Library]
-    baselines: Sequence[Baseline]
-    threshold: float
-
-    def compare(self, bench: Bench, new: Results, progress: Progress) -> Comparison:
-        """Compare the libraries' times with their baselines, reporting each repeated run to `progress`; raises like `regress`."""
-        kept = {baseline.name: baseline.library() for baseline in self.baselines}
-        now: Mapping[str, Library] = {_identity(library): library for library in self.libraries}
-
-        def samples(library: Library) -> Samples | None:
-            (result,) = bench_libraries(bench, [library], progress).variants
-            return None if result.invalid else result.samples_us
-
-        def measure(pairing: Pairing, base_first: bool) -> Pair | None:
-            name = baseline_name(pairing.either)
-            old = kept[name]
-            if old is None:
-                return None
-            first, second = (samples(library) for library in ((old, now[name]) if base_first else (now[name], old)))
-            if first is None or second is None:
-                return None
-            return Pair(first, second) if base_first else Pair(second, first)
-
-        base = Results(self.baselines[0].context, tuple(baseline.variant for baseline in self.baselines))
-        return compare_results(base, new, self.threshold, measure)
 
 
 @takes(ComparisonOptions, TimingOptions)
@@ -82,16 +50,41 @@ def regress(
     how, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
     check_libraries(found, board.profile, listener)
-    regression = regression_of(found, board.profile, Path(baselines), threshold)
+    check_threshold(threshold)
+    kept = _baselines_of(found, board.profile, Path(baselines))
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, how.repeat, how.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        return results, regression.compare(started, results, lambda variant: listener.said(f"timed again: {variant}"))
+        return results, _compared(started, results, found, kept, threshold, lambda variant: listener.said(f"timed again: {variant}"))
 
 
-def regression_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> Regression:
+def _compared(
+    bench: Bench, new: Results, libraries: Sequence[Library], baselines: Sequence[Baseline], threshold: float, progress: Progress
+) -> Comparison:
+    """Compare the libraries' times with their baselines, reporting each repeated run to `progress`."""
+    kept = {baseline.name: baseline.library() for baseline in baselines}
+    now = {_identity(library): library for library in libraries}
+
+    def samples(library: Library) -> Samples | None:
+        (result,) = bench_libraries(bench, [library], progress).variants
+        return None if result.invalid else result.samples_us
+
+    def measure(pairing: Pairing, base_first: bool) -> Pair | None:
+        name = baseline_name(pairing.either)
+        old = kept[name]
+        if old is None:
+            return None
+        first, second = (samples(library) for library in ((old, now[name]) if base_first else (now[name], old)))
+        if first is None or second is None:
+            return None
+        return Pair(first, second) if base_first else Pair(second, first)
+
+    base = Results(baselines[0].context, tuple(baseline.variant for baseline in baselines))
+    return compare_results(base, new, threshold, measure)
+
+
+def _baselines_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path) -> list[Baseline]:
     """Return the baselines of these libraries, checked before anything is timed; raises `UserError` if one is unsuitable."""
-    check_threshold(threshold)
     if len({library.threads for library in libraries}) > 1:
         raise UserError("libraries for several thread counts cannot share a report.", "Compare them one thread count at a time.")
     wanted = {_identity(library) for library in libraries}
@@ -104,7 +97,7 @@ def regression_of(libraries: Sequence[Library], profile: DeviceProfile, director
         check_comparable(baseline.context, context_of(profile, libraries[0].threads))
         _check_format(baseline, next(library for library in libraries if _identity(library) == baseline.name))
         baseline.library()
-    return Regression(libraries, found, threshold)
+    return found
 
 
 def _check_format(baseline: Baseline, library: Library) -> None:

@@ -11,11 +11,10 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.machine import machine_of
@@ -331,7 +330,7 @@ def read_results(path: str | Path) -> Results:
     if isinstance(content, dict) and "version" not in content and {"context", "benchmarks"} <= content.keys():
         raise _KIND.refusal(path, "it is another program's, shaped like Google Benchmark's; version is missing")
     check_version(path, _KIND, content, READABLE, ("context", "benchmarks"))
-    file = validated(path, _KIND, text, _file_reader())
+    file = validated(path, _KIND, text, ResultFile)
     names: dict[str, int] = {}
     for index, entry in enumerate(file.benchmarks):
         first = names.setdefault(entry.name, index)
@@ -352,8 +351,3 @@ def _check_median(path: Path, index: int, entry: Benchmark) -> None:
             raise _KIND.refusal(path, found)
     if entry.iterations != len(entry.samples_us):
         raise _KIND.refusal(path, f"benchmarks[{index}].iterations is {entry.iterations}, and it has {len(entry.samples_us)} samples")
-
-
-@cache
-def _file_reader() -> TypeAdapter[ResultFile]:
-    return TypeAdapter(ResultFile)

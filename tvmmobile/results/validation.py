@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 
 from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
 from tvmmobile.system.files import write_text
@@ -201,7 +200,7 @@ def read_validation(path: Path) -> Validation:
     """
     text, content = read_json(path, _KIND)
     check_version(path, _KIND, content, (FORMAT,), ())
-    validation = validated(path, _KIND, text, _reader())
+    validation = validated(path, _KIND, text, Validation)
     kinds = {field.name for field in fields(MissCounts)}
     for index, point in enumerate(validation.points):
         counted = {f"points[{index}]": point.misses}
@@ -219,8 +218,3 @@ def _check_names(path: Path, points: Sequence[ValidationPoint]) -> None:
     names = [point.name for point in points]
     if len(set(names)) < len(names):
         raise _KIND.refusal(path, "a point is there twice")
-
-
-@cache
-def _reader() -> TypeAdapter[Validation]:
-    return TypeAdapter(Validation)

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.devices.agent.build import LOADER, SYSROOT_LIBRARIES, build_bundle, bundle_path
+from tvmmobile.devices.agent.build import LOADER, SYSROOT_LIBRARIES, build_bundle, bundle_path, loader_words
 from tvmmobile.devices.virtual_board import VirtualDevice
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.running.bench import started_agents
@@ -95,7 +95,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
     except UserError as error:
         message, remedy = error.as_typed
         raise NotRunnable(f"{message.rstrip('.')}; {remedy}") from error
-    command = [*emulator, str(folder / LOADER), "--library-path", str(folder), str(program), f"--tolerance={library.tolerance:g}"]
+    command = [*emulator, *loader_words(str(folder)), str(program), f"--tolerance={library.tolerance:g}"]
     command += [str(library.path.absolute()), library.facts.program.prefix, str(library.threads), "0"]
     try:
         done = subprocess.run(

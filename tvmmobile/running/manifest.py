@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import FLOAT32, is_precision
@@ -21,7 +20,7 @@ from tvmmobile.networks.signature import CHANNELS_LAST, INPUT_NAME, INTEGERS, MO
 from tvmmobile.running.formats import REFERENCE, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
-from tvmmobile.system.json_files import FileKind, read_json, validated
+from tvmmobile.system.json_files import FileKind, read_json, reader_of, validated
 
 MANIFEST_VERSION = 1
 #: Inputs or outputs of a network.
@@ -290,21 +289,16 @@ class Manifest(_Entry):
         return self
 
 
-@cache
-def _reader() -> TypeAdapter[Manifest]:
-    return TypeAdapter(Manifest)
-
-
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest; raises `UserError` for anything else, and for a library that cannot be what it says."""
     text, _ = read_json(path, _KIND)
-    return validated(path, _KIND, text, _reader())
+    return validated(path, _KIND, text, Manifest)
 
 
 def write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
     """Write a manifest, whose entries are checked, and put in order, by its type."""
     text = json.dumps(entries)
-    written = _reader().validate_json(text).model_dump(mode="json", exclude_unset=True)
+    written = reader_of(Manifest).validate_json(text).model_dump(mode="json", exclude_unset=True)
     assert written == json.loads(text)  # the type knows every entry
     write_text(path, json.dumps(written, indent=1) + "\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,10 +85,15 @@ def check_version(path: Path, kind: FileKind, content: Any, readable: Sequence[i
         )
 
 
-def validated(path: Path, kind: FileKind, text: str, adapter: TypeAdapter[Value]) -> Value:
-    """Read the text of `path` with `adapter`; raises `UserError` with the first field that is missing, unknown or wrong."""
+#: Returns pydantic's reader of a type, which takes long to make.
+reader_of = cache(TypeAdapter[Any])
+
+
+def validated(path: Path, kind: FileKind, text: str, form: type[Value]) -> Value:
+    """Read the text of `path` as a `form`; raises `UserError` with the first field that is missing, unknown or wrong."""
     try:
-        return adapter.validate_json(text)
+        value: Value = reader_of(form).validate_json(text)  # type: ignore[arg-type]  # every type is hashable
+        return value
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
         more = f" (and {len(others)} more)" if others else ""

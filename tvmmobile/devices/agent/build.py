@@ -50,9 +50,14 @@ def bundle_path() -> Path:
     return cache_dir() / f"agent-{digest.hexdigest()[:16]}"
 
 
-def agent_command(bundle: Path) -> list[str]:
-    """Return the start of the command line that runs the bundle's agent, on AArch64 or after an emulator's name."""
-    return [str(bundle / LOADER), "--library-path", str(bundle), str(bundle / AGENT)]
+def loader_words(folder: str) -> list[str]:
+    """Return words before a program's path, so that it finds the loader and the libraries in `folder`."""
+    return [f"{folder}/{LOADER}", "--library-path", folder]
+
+
+def agent_words(folder: str) -> list[str]:
+    """Return the start of the command line that runs the agent in `folder`, on AArch64 or after an emulator's name."""
+    return [*loader_words(folder), f"{folder}/{AGENT}"]
 
 
 def build_bundle(progress: Progress | None = None) -> Path:

@@ -20,11 +20,6 @@ _NOT_EXECUTABLE = 126
 MARK = ".tvmmobile"
 
 
-def agent_words(folder: str) -> list[str]:
-    """Return the start of the command line that runs the agent installed in `folder`."""
-    return [f"{folder}/{LOADER}", "--library-path", folder, f"{folder}/{AGENT}"]
-
-
 def home_directory(remote: Remote) -> str:
     """Return the user's own folder for this program on a board; raises `DeviceUnavailable` where none can be written."""
     script = (
@@ -108,11 +103,6 @@ def runtime_files(bundle: Path, tvm: bool = True) -> dict[str, Path]:
     return {f"{RUNTIME_FOLDER}/{name}": bundle / name for name in names}
 
 
-def program_words(folder: str) -> list[str]:
-    """Return words before a program's path on the board, so that it finds the runtime in `folder`."""
-    return [f"{folder}/{RUNTIME_FOLDER}/{LOADER}", "--library-path", f"{folder}/{RUNTIME_FOLDER}"]
-
-
 def push_files(
     remote: Remote, folder: str, files: Mapping[str, Path], option: str = "--to", prepare: Callable[[list[str]], object] | None = None
 ) -> list[str]:
@@ -134,7 +124,12 @@ def push_files(
     if prepare:
         prepare(missing)
     else:
-        _make_folders(remote, sorted({str(Path(folder, name).parent) for name in missing}))
+        folders = sorted({str(Path(folder, name).parent) for name in missing})
+        done = remote.run(["mkdir", "-p", "--", *folders])
+        if done.status != 0:
+            raise DeviceUnavailable(
+                f"{folders[0]} cannot be created on the board: {done.stderr.strip()}.", "Name another folder with --to."
+            )
     for name in missing:
         try:
             remote.push(files[name], f"{folder}/{name}")
@@ -151,12 +146,6 @@ def push_files(
             f"{folder}/{wrong} on the board differs from what was sent.", "Its storage may be failing; check with df -h."
         )
     return missing
-
-
-def _make_folders(remote: Remote, folders: list[str]) -> None:
-    done = remote.run(["mkdir", "-p", "--", *folders])
-    if done.status != 0:
-        raise DeviceUnavailable(f"{folders[0]} cannot be created on the board: {done.stderr.strip()}.", "Name another folder with --to.")
 
 
 def _hashes(remote: Remote, folder: str, names: list[str]) -> dict[str, str]:

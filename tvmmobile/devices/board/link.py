@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tvmmobile.devices.agent.build import agent_words
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
 from tvmmobile.devices.board.connect import connect, described
 from tvmmobile.devices.board.cores import fast_core_words
-from tvmmobile.devices.board.install import agent_words, install_agent
+from tvmmobile.devices.board.install import install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.registered import RegisteredBoard, SshAddress

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tvmmobile.devices.protocol import Watch
 from tvmmobile.pipeline.agreement import LEAST_SESSION_S, agreement, device_gone, failure_of, session_timeout_s
@@ -18,6 +19,8 @@ from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerPool
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
+
+Value = TypeVar("Value")
 
 #: How often a library is timed whose run was spoiled by the board's state, or cut off.
 MOST_ATTEMPTS = 3
@@ -96,20 +99,33 @@ def _memory(agents: Agents, threads: int) -> tuple[float, str]:
 
 
 def _watched(workers: WorkerPool, job: BenchJob, watch: Watch, timeout_s: float) -> VariantResult:
-    """Time a library, again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
+    """Time a library, see `undisturbed`."""
+
+    def once() -> VariantResult:
+        ((_, answer),) = workers.run(bench_library, [job], timeout_s)
+        result: VariantResult = succeeded(answer, f"running {job.library.path.name}")
+        return result
+
+    result, reason, states = undisturbed(watch, once)
+    return replace(result, invalid=reason, conditions={**result.conditions, **states})
+
+
+def undisturbed(watch: Watch | None, run: Callable[[], Value]) -> tuple[Value, str, dict[str, Any]]:
+    """Run something again while the board's state spoils it or the link breaks; the last attempt counts as it is.
+
+    Returns:
+        Its result, why that does not count, "" if it does, and the boards' states `before` and `after`.
+    """
     for attempt in range(1, MOST_ATTEMPTS + 1):
-        before = watch.wait_until_cool()
+        before = watch.wait_until_cool() if watch else ()
         try:
-            ((_, answer),) = workers.run(bench_library, [job], timeout_s)
-            result: VariantResult = succeeded(answer, f"running {job.library.path.name}")
+            found = run()
         except DeviceUnavailable:
             if attempt == MOST_ATTEMPTS:
                 raise
             continue
-        after = watch.read()
-        reason = watch.spoiled(before, after)
-        conditions = {**result.conditions, "before": [asdict(state) for state in before], "after": [asdict(state) for state in after]}
-        result = replace(result, invalid=reason, conditions=conditions)
+        after = watch.read() if watch else ()
+        reason = watch.spoiled(before, after) if watch else ""
         if not reason:
             break
-    return result
+    return found, reason, {"before": [asdict(state) for state in before], "after": [asdict(state) for state in after]}

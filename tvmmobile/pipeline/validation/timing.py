@@ -61,18 +61,9 @@ def kernel_source(name: str, layer: Layer, profile: DeviceProfile, folder: Path)
     return KernelSource(name, task, space.default, folder / f"{task.symbol}.so")
 
 
-@dataclass(frozen=True)
-class BuildJob:
-    """A kernel to build, and TVM's target."""
-
-    source: KernelSource
-    target: dict[str, object]
-
-
-def build_kernel(job: BuildJob) -> None:
-    """Write a kernel's library."""
-    source = job.source
-    compile_kernel(kernel_function(source.task, source.schedule, None), job.target, source.path)
+def build_kernel(source: KernelSource, target: dict[str, object]) -> None:
+    """Write a kernel's library for TVM's target."""
+    compile_kernel(kernel_function(source.task, source.schedule, None), target, source.path)
 
 
 def time_point(job: TimingJob) -> Latency:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.manage import registered
 from tvmmobile.devices.board.registered import load_device
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.jobs import succeeded
-from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS
+from tvmmobile.pipeline.stages.timing import undisturbed
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for
 from tvmmobile.pipeline.validation.record import begun, point_of, with_point
 from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
-from tvmmobile.pipeline.validation.timing import BuildJob, KernelSource, TimingJob, build_kernel, kernel_source, time_point
+from tvmmobile.pipeline.validation.timing import KernelSource, TimingJob, build_kernel, kernel_source, time_point
 from tvmmobile.results.report.wording import plural
 from tvmmobile.results.validation import Validation, write_validation
-from tvmmobile.running.bench import Bench, started_agents, started_bench
+from tvmmobile.running.bench import started_agents, started_bench
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Latency, MeasureError
@@ -94,9 +96,21 @@ def validate_device(
     listener.said(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
     listener.said(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
     if missing:
-        run = _Run(device, compared, suite, file, listener)
         with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
-            validation = run.measured(validation, run.built(missing, folder, workers), workers)
+            built = _built(missing, suite, device.profile, folder, workers, listener)
+            with (
+                started_bench(device, workers) as bench,
+                started_agents(compared.device) as virtual,
+                listener.stage("measuring", len(built)) as done,
+            ):
+                for each, what in built.items():
+                    kind = "kernel" if isinstance(what, KernelSource) else "network"
+                    measured, invalid, _ = undisturbed(bench.watch, partial(_timed, TimingJob(each, what, bench.agents), workers))
+                    modelled = _timed(TimingJob(each, what, virtual), workers)
+                    point = point_of(each, kind, measured, invalid, modelled, sha256_of(what.path), compared)
+                    validation = with_point(validation, point, suite, compared)
+                    write_validation(validation, file)
+                    done(each)
     fitted = None if refit is None else refit_board(validation, compared, Path(refit))
     return Validated(validation, compared, fitted)
 
@@ -109,62 +123,20 @@ def _registered_device(name: str, pin: bool) -> HardwareDevice:
     return HardwareDevice(registered(name), pin)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Everything that a measurement needs."""
-
-    device: HardwareDevice
-    model: ComparedModel
-    suite: Suite
-    out: Path
-    listener: Listener
-
-    def built(self, names: Sequence[str], folder: Path, workers: WorkerPool) -> dict[str, KernelSource | Library]:
-        """Build the libraries of some of the suite's points; return them by name."""
-        profile = self.device.profile
-        sources = [kernel_source(name, layer, profile, folder) for name, layer in self.suite.kernels.items() if name in names]
-        networks = [network for network in self.suite.networks if network.name in names]
-        models = [load("mobilenet_v1", alpha=net.alpha, resolution=net.resolution, classes=net.classes) for net in networks]
-        with self.listener.stage("compiling", len(names)) as done:
-            for job, built in workers.run(build_kernel, [BuildJob(source, profile.target) for source in sources], _BUILD_TIMEOUT_S):
-                succeeded(built, f"building {job.source.name}")
-                done(job.source.name)
-            jobs = [variant_job(model, profile, log_dirs(None).all, folder, LibraryOptions(format=VM)) for model in models]
-            libraries = build_libraries(workers, jobs, done, self.listener.said)
-        return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
-
-    def measured(self, validation: Validation, built: Mapping[str, KernelSource | Library], workers: WorkerPool) -> Validation:
-        """Measure these points too; each is written as soon as it is known. Return the validation with them."""
-        with (
-            started_bench(self.device, workers) as bench,
-            started_agents(self.model.device) as virtual,
-            self.listener.stage("measuring", len(built)) as done,
-        ):
-            for name, what in built.items():
-                kind = "kernel" if isinstance(what, KernelSource) else "network"
-                measured, invalid = _measured(TimingJob(name, what, bench.agents), bench)
-                modelled = _timed(TimingJob(name, what, virtual), workers)
-                point = point_of(name, kind, measured, invalid, modelled, sha256_of(what.path), self.model)
-                validation = with_point(validation, point, self.suite, self.model)
-                write_validation(validation, self.out)
-                done(name)
-        return validation
-
-
-def _measured(job: TimingJob, bench: Bench) -> tuple[Latency, str]:
-    """Measure a point on the board, again while the board's state spoils it or the link breaks; also return why the last did not count."""
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        before = bench.watch.wait_until_cool() if bench.watch else None
-        try:
-            latency = _timed(job, bench.workers)
-        except DeviceUnavailable:
-            if attempt == MOST_ATTEMPTS:
-                raise
-            continue
-        invalid = bench.watch.spoiled(before, bench.watch.read()) if bench.watch else ""
-        if not invalid:
-            break
-    return latency, invalid
+def _built(
+    names: Sequence[str], suite: Suite, profile: DeviceProfile, folder: Path, workers: WorkerPool, listener: Listener
+) -> dict[str, KernelSource | Library]:
+    """Build the libraries of some of the suite's points; return them by name."""
+    sources = [kernel_source(name, layer, profile, folder) for name, layer in suite.kernels.items() if name in names]
+    networks = [network for network in suite.networks if network.name in names]
+    models = [load("mobilenet_v1", alpha=net.alpha, resolution=net.resolution, classes=net.classes) for net in networks]
+    with listener.stage("compiling", len(names)) as done:
+        for source, built in workers.run(partial(build_kernel, target=profile.target), sources, _BUILD_TIMEOUT_S):
+            succeeded(built, f"building {source.name}")
+            done(source.name)
+        jobs = [variant_job(model, profile, log_dirs(None).all, folder, LibraryOptions(format=VM)) for model in models]
+        libraries = build_libraries(workers, jobs, done, listener.said)
+    return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 
 
 def _timed(job: TimingJob, workers: WorkerPool) -> Latency:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 
 from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.files import write_bytes
@@ -303,18 +303,13 @@ def read_fit(path: Path) -> Fit:
         UserError: it is something else.
     """
     text, _ = read_json(path, _KIND)
-    fit = validated(path, _KIND, text, _fit_reader())
+    fit = validated(path, _KIND, text, Fit)
     times = [fit.modelled_ms, fit.left_out_ms, *([fit.board_left_out_ms] if fit.board_left_out_ms else [])]
     if any(len(one) != len(fit.observations) for one in times):
         raise _KIND.refusal(path, "modelled_ms, left_out_ms and board_left_out_ms do not have a value for each of the observations")
     if any(seen.board not in fit.board_names for seen in fit.observations):
         raise _KIND.refusal(path, "observations are of a board that is not among its boards")
     return fit
-
-
-@functools.cache
-def _fit_reader() -> TypeAdapter[Fit]:
-    return TypeAdapter(Fit)
 
 
 def write_fit(fit: Fit, path: Path) -> None:

@@ -148,11 +148,6 @@ def zeros(into: Translation, operator: LiteRtOperator) -> str:
     return into.constant(np.zeros(made.shape, made.dtype))
 
 
-def transpose(into: Translation, operator: LiteRtOperator, data: str) -> str:
-    """Append `TRANSPOSE`."""
-    return into.emit("Transpose", [data], perm=[int(axis) for axis in into.value(operator.inputs[1])])
-
-
 def select(into: Translation, operator: LiteRtOperator, chosen: str, *others: str) -> str:
     """Append `SELECT`, where a vector chooses along the first dimension."""
     rank = len(into.tensor(operator.outputs[0]).shape)

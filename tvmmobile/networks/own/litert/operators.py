@@ -102,7 +102,9 @@ OPERATORS: Mapping[str, Translator] = {
     POSTPROCESS: detections,
     "TILE": moves.repeated,
     "TOPK_V2": moves.top_k,
-    "TRANSPOSE": row(elements.transpose, front=False, is_exact=True, sources=1),
+    "TRANSPOSE": row(
+        lambda into, by, data: into.emit("Transpose", [data], perm=into.value(by.inputs[1]).tolist()), front=False, is_exact=True, sources=1
+    ),
     "TRANSPOSE_CONV": layers.transposed_convolution,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": sequence_lstm,
     "UNPACK": moves.unpack,
