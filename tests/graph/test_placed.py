@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.c_libraries import OK, CLibrary, Options, write_host_library
+from support.c_libraries import OK, CLibrary, Options, unplaced, write_host_library
 from support.host_kernels import examples
-from support.small_networks import kernels_of
 from tvm import relax
 from tvm.relax import op
 
@@ -76,11 +75,6 @@ def network_of(steps: Sequence[Step], outputs: Sequence[int]) -> Network:
     return read_network(relax.transform.RewriteDataflowReshape()(relax.transform.LegalizeOps()(module)), {})
 
 
-def lowered(network: Network, placed: frozenset[int]) -> Any:
-    """The network's module without kernels of the nodes that are placed."""
-    return lower(network, tuple(kernel for kernel in kernels_of(network, 0, THREADS) if kernel.first not in placed))
-
-
 FIVE = step("double", 0)
 TWO = step("first", 0, rows=2)
 
@@ -110,7 +104,7 @@ def test_what_is_placed(steps: list[Step], outputs: list[int], placed: int) -> N
 def test_kernels_know_how_their_tensors_are_aligned() -> None:
     """Two rows of three numbers lie in front of what `double` writes."""
     network = network_of([FIVE, TWO, step("join", 2, 1), step("tanh", 3)], [4])
-    program = read_program(lowered(network, placed_concatenations(network.module)))
+    program = read_program(lower(network, unplaced(network)))
     first = {call.symbol.split("_")[0]: program.alignments()[call.symbol] for call in program.calls}
     assert first == {"multiply": 8, "strided": 64, "tir": 64}
 
@@ -144,9 +138,8 @@ def test_libraries_compute_what_numpy_does(steps: list[Step]) -> None:
     image = np.random.default_rng(2).normal(size=(1, ROWS, COLUMNS)).astype(np.float32)
     expected = value_of(steps, image)
     network = network_of(steps, [len(steps)])
-    placed = placed_concatenations(network.module)
-    module = lowered(network, placed)
-    assert len(read_program(module).calls) == len(network.nodes) - len(placed)
+    module = lower(network, unplaced(network, THREADS))
+    assert len(read_program(module).calls) == len(network.nodes) - len(placed_concatenations(network.module))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.so"
         write_host_library(module, path, THREADS)

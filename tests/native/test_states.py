@@ -11,11 +11,12 @@ import pytest
 from network_files import Graph, write_model
 from onnx import TensorProto, helper
 from support.c_libraries import ALIGNMENT, NULL, OK, UNREADY, WORKSPACE, CLibrary, Options, aligned, write_own_library
-from support.own_networks import load
+from support.own_networks import load, network_of
 
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
@@ -98,6 +99,28 @@ def test_bad_calls(recurrent: tuple[Imported, Path]) -> None:
     assert library.reset(instance, aligned(size + 64)[1 : size + 1]) == ALIGNMENT
     assert library.reset(instance, aligned(size - 1)) == WORKSPACE
     assert library.reset((ctypes.c_uint64 * 128)(), aligned(size)) == UNREADY
+
+
+def test_a_state_is_placed(tmp_path: Path) -> None:
+    """Kernels write a row that they compute of the input and one of the old state where the next call reads them."""
+    random, shape = np.random.default_rng(3), (1, 2, 4, 4)
+    nodes = [
+        *[node("Conv", [read, f"{read}w"], [f"{read}c"], strides=[4, 1]) for read in "xh"],
+        *[node("Transpose", [f"{read}c"], [f"{read}t"], perm=[0, 2, 3, 1]) for read in "xh"],
+        node("Concat", ["xt", "ht"], ["hN"], axis=1),
+        node("Softmax", ["hN"], ["y"], axis=3),
+    ]
+    graph = Graph(nodes, {f"{read}w": random.normal(0, 0.5, (4, 2, 1, 1)).astype(np.float32) for read in "xh"})
+    imported = load(write_model(tmp_path / "net.onnx", graph, shape, inputs=["h"], outputs=["hN"]))
+    assert len(placed_concatenations(network_of(imported).module)) == 1
+    write_own_library(imported, tmp_path / "net.so", ["h=hN"], THREADS)
+    library = CLibrary(tmp_path / "net.so")
+    instance, memory = library.started()
+    state = np.zeros(shape, np.float32)
+    for image in random.normal(size=(4, *shape)).astype(np.float32):
+        expected, state = imported.compute([image, state])
+        np.testing.assert_allclose(library.run(instance, [image])[0], expected, atol=2e-5)
+    assert library.c.net_free(instance) == OK and memory.size >= 2 * state.nbytes
 
 
 @pytest.mark.virtual

@@ -16,8 +16,9 @@ from support.own_networks import network_of
 from support.small_networks import HOST, kernels_of, prepared, two_blocks
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.network import Lowered, Network, lower
 from tvmmobile.graph.passes.rewriting import results_of
+from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description
 from tvmmobile.networks.frontend import Imported
@@ -185,10 +186,16 @@ def write_host_library(
     return write_library(module, HOST, describe(module, threads, image), path, archive, separate)
 
 
+def unplaced(network: Network, threads: int = 1) -> tuple[Lowered, ...]:
+    """Kernels of a network's nodes, but those that C libraries place."""
+    placed = placed_concatenations(network.module)
+    return tuple(kernel for kernel in kernels_of(network, threads=threads) if kernel.first not in placed)
+
+
 def write_own_library(imported: Imported, path: Path, stateful: Sequence[str] = (), threads: int = 1) -> None:
     """Write the library of a network of the user's own for this machine."""
     network, states = network_of(imported), states_of(imported.spec, stateful)
-    kernels, seen = kernels_of(network, threads=threads), without_states(imported.spec, states)
+    kernels, seen = unplaced(network, threads), without_states(imported.spec, states)
     about = Description(PREFIX, "net", "0", "host", threads, seen.takes, seen.returns, states=states)
     write_library(lower(network, kernels), HOST, about, path, separate=frozenset(kernel.task.symbol for kernel in kernels))
 
