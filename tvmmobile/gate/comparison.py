@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tvmmobile.gate import DEFAULT_THRESHOLD
 from tvmmobile.gate.statistics import ALPHA, Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
-from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, read_results
+from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, changed_versions, read_results
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
 
@@ -173,7 +173,8 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
         judged = judge([estimates[index] for index in open_ones], threshold)
     judgements = dict(zip(open_ones, judged, strict=True))
     variants = [_compared(pairing, judgements.get(index), repeats.get(index, [])) for index, pairing in enumerate(pairings)]
-    notes = (*_version_notes(base.context, new.context), *_network_notes(pairings))
+    versions = changed_versions(base.context, new.context)
+    notes = (*(f"The version of {name} was {old}, now {now}." for name, old, now in versions), *_network_notes(pairings))
     verdicts = [one.verdict for one in variants]
     summary = _summary(verdicts, threshold)
     return Comparison(FORMAT, _exit_code(verdicts), threshold, summary, notes, base.context, new.context, tuple(variants))
@@ -374,14 +375,6 @@ def _differs(base: KernelResult, new: KernelResult, whole_us: float) -> bool:
         return False  # the same schedule; only its record was added or removed
     change = abs(new.latency_us - base.latency_us)
     return change > _SAME_KERNEL * base.latency_us and change > _SHOWS * whole_us
-
-
-def _version_notes(base: Context, new: Context) -> tuple[str, ...]:
-    return tuple(
-        f"The version of {name} was {base.versions.get(name, 'not stated')}, now {new.versions.get(name, 'not stated')}."
-        for name in dict.fromkeys((*base.versions, *new.versions))
-        if base.versions.get(name) != new.versions.get(name)
-    )
 
 
 def _network_notes(pairings: Iterable[Pairing]) -> tuple[str, ...]:

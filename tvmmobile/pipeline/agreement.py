@@ -51,9 +51,9 @@ def error_of(difference: float) -> str:
 
 def disagreement(library: Library, place: str, how: str, remedy: str = "", first: str = "") -> Disagreement:
     """Return the error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
-    most = library.tolerance
+    most, where = library.tolerance, f"; {first}" if first else ""
     return Disagreement(
-        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {how}, more than {most:g}{_clause(first)}.",
+        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {how}, more than {most:g}{where}.",
         remedy or _remedy(library),
         library.path.name,
     )
@@ -67,10 +67,6 @@ def _remedy(library: Library) -> str:
             f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there; please report this with the manifest."
         )
     return "Compile it again: tvmmobile compile checks it, and names the first operator, kernel or layer whose values differ."
-
-
-def _clause(text: str) -> str:
-    return f"; {text}" if text else ""
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:

@@ -293,6 +293,13 @@ class ResultFile:
     benchmarks: tuple[Benchmark, ...]
 
 
+def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:
+    """Return the versions that differ: of what, and the old and the new one."""
+    names = dict.fromkeys((*base.versions, *new.versions))
+    pairs = [(name, base.versions.get(name, "not stated"), new.versions.get(name, "not stated")) for name in names]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
 def write_results(results: Results, path: Path) -> None:
     """Write `report.json` whole; raises `ValueError`, and writes nothing, if a number is not finite: JSON has no such numbers."""
     benchmarks = []

@@ -103,12 +103,8 @@ def open_link(route: Route, deadline: float, key_types: Sequence[str]) -> Link:
 
 def _prefer(transport: Any, key_types: Sequence[str]) -> None:
     options = transport.get_security_options()
-    wanted = {name for key_type in key_types for name in _algorithms(key_type)}
+    wanted = {*key_types, "rsa-sha2-512", "rsa-sha2-256"} - {"ssh-rsa"} if "ssh-rsa" in key_types else {*key_types}
     options.key_types = sorted(options.key_types, key=lambda name: name not in wanted)
-
-
-def _algorithms(key_type: str) -> tuple[str, ...]:
-    return ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)
 
 
 def _over_tcp(route: Route, deadline: float) -> socket.socket:

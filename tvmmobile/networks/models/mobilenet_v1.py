@@ -30,22 +30,19 @@ def channels(base: int, alpha: float) -> int:
     return max(int(base * alpha), MIN_CHANNELS)
 
 
-def body(spec: ModelSpec) -> Sequential:
+def _separable(path: str, stride: int, inputs: int, outputs: int, activation: str) -> Sequential:
+    depthwise = Convolution(f"{path}.conv_dw", inputs, 3, stride, groups=inputs)
+    pointwise = Convolution(f"{path}.conv_pw", outputs)
+    return chain(unit(depthwise, f"{path}.bn1", f"{path}.act1", activation), unit(pointwise, f"{path}.bn2", f"{path}.act2", activation))
+
+
+def full(path: str, stride: int, _inputs: int, outputs: int, activation: str) -> Sequential:
+    """A 3×3 convolution, in place of a depthwise separable one (section 4.1, table 4)."""
+    return unit(Convolution(f"{path}.conv", outputs, 3, stride), f"{path}.bn1", f"{path}.act1", activation)
+
+
+def body(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...] = STAGES, block_of: _Block = _separable) -> Sequential:
     """The network: 28 layers with weights, named as in timm's `mobilenetv1_100`."""
-    return _network(spec, STAGES, _separable)
-
-
-def full_body(spec: ModelSpec) -> Sequential:
-    """The network with a 3×3 convolution in place of every depthwise separable one (section 4.1, table 4)."""
-    return _network(spec, STAGES, _full)
-
-
-def shallow_body(spec: ModelSpec) -> Sequential:
-    """The network without the five blocks 14×14×512 (section 4.1, table 5)."""
-    return _network(spec, SHALLOW_STAGES, _separable)
-
-
-def _network(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...], block_of: _Block) -> Sequential:
     width = channels(STEM_CHANNELS, spec.alpha)
     parts: list[Part] = [unit(Convolution("conv_stem", width, 3, 2), "bn1", "act1", spec.activation)]
     for stage, (blocks, first_stride, base) in enumerate(stages):
@@ -54,13 +51,3 @@ def _network(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...], block_of
             parts.append(block_of(f"blocks.{stage}.{block}", first_stride if block == 0 else 1, width, outputs, spec.activation))
             width = outputs
     return classified(parts, "pool", Linear("classifier", spec.classes))
-
-
-def _separable(path: str, stride: int, inputs: int, outputs: int, activation: str) -> Sequential:
-    depthwise = Convolution(f"{path}.conv_dw", inputs, 3, stride, groups=inputs)
-    pointwise = Convolution(f"{path}.conv_pw", outputs)
-    return chain(unit(depthwise, f"{path}.bn1", f"{path}.act1", activation), unit(pointwise, f"{path}.bn2", f"{path}.act2", activation))
-
-
-def _full(path: str, stride: int, _inputs: int, outputs: int, activation: str) -> Sequential:
-    return unit(Convolution(f"{path}.conv", outputs, 3, stride), f"{path}.bn1", f"{path}.act1", activation)

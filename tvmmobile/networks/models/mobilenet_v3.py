@@ -69,17 +69,8 @@ SMALL = (
 LARGE_HEAD, SMALL_HEAD = 1280, 1024
 
 
-def large_body(spec: ModelSpec) -> Part:
-    """MobileNet v3 Large."""
-    return _network(spec, LARGE, LARGE_HEAD)
-
-
-def small_body(spec: ModelSpec) -> Part:
-    """MobileNet v3 Small."""
-    return _network(spec, SMALL, SMALL_HEAD)
-
-
-def _network(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head: int) -> Part:
+def body(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head: int) -> Part:
+    """MobileNet v3 with these stages, and this many features before the classifier."""
     alpha = spec.alpha
     width = STEM_CHANNELS if alpha < STEM_ALPHA else make_divisible(STEM_CHANNELS * alpha)
     parts: list[Part] = [_unit(Convolution("features.0.0", width, 3, 2, timm="conv_stem"), "features.0", SWISH, "bn1")]

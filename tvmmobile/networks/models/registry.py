@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,13 +57,13 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("mobilenet_v1", mobilenet_v1.body),
-        Family("mobilenet_v1_full", mobilenet_v1.full_body),
-        Family("mobilenet_v1_shallow", mobilenet_v1.shallow_body),
+        Family("mobilenet_v1_full", partial(mobilenet_v1.body, block_of=mobilenet_v1.full)),
+        Family("mobilenet_v1_shallow", partial(mobilenet_v1.body, stages=mobilenet_v1.SHALLOW_STAGES)),
         Family("mobilenet_v2", mobilenet_v2.body),
-        Family("mobilenet_v3_large", mobilenet_v3.large_body),
-        Family("mobilenet_v3_small", mobilenet_v3.small_body),
-        Family("squeezenet1_0", squeezenet.body_1_0),
-        Family("squeezenet1_1", squeezenet.body_1_1),
+        Family("mobilenet_v3_large", partial(mobilenet_v3.body, stages=mobilenet_v3.LARGE, head=mobilenet_v3.LARGE_HEAD)),
+        Family("mobilenet_v3_small", partial(mobilenet_v3.body, stages=mobilenet_v3.SMALL, head=mobilenet_v3.SMALL_HEAD)),
+        Family("squeezenet1_0", partial(squeezenet.body, channels=96, kernel=7, table=squeezenet.V1_0)),
+        Family("squeezenet1_1", partial(squeezenet.body, channels=64, kernel=3, table=squeezenet.V1_1)),
         Family("shufflenet_v1", shufflenet_v1.body),
         Family("shufflenet_v2", shufflenet_v2.body),
         Family("xception", xception.body),

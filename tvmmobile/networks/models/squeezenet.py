@@ -15,18 +15,9 @@ V1_1 = (None, (16, 64), (16, 64), None, (32, 128), (32, 128), None, (48, 192), (
 _Table = tuple[tuple[int, int] | None, ...]
 
 
-def body_1_0(spec: ModelSpec) -> Part:
-    """SqueezeNet 1.0."""
-    return _network(spec, Convolution("features.0", 96, 7, 2, padding=0, bias=True), V1_0)
-
-
-def body_1_1(spec: ModelSpec) -> Part:
-    """SqueezeNet 1.1: as accurate, with less than half of the multiply-adds."""
-    return _network(spec, Convolution("features.0", 64, 3, 2, padding=0, bias=True), V1_1)
-
-
-def _network(spec: ModelSpec, stem: Convolution, table: _Table) -> Part:
-    parts: list[Part] = [stem, relu("features.1")]
+def body(spec: ModelSpec, channels: int, kernel: int, table: _Table) -> Part:
+    """SqueezeNet with this first convolution; 1.1 is as accurate as 1.0, with less than half of the multiply-adds."""
+    parts: list[Part] = [Convolution("features.0", channels, kernel, 2, padding=0, bias=True), relu("features.1")]
     for row in table:
         path = f"features.{len(parts)}"
         parts.append(Pooling(path, 3, 2, ceil=True) if row is None else _fire(path, *row))

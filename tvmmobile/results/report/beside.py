@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.results.file import Context, Results, VariantResult
+from tvmmobile.results.file import Context, Results, VariantResult, changed_versions
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import clean, label_of
 from tvmmobile.system.errors import UserError
@@ -111,7 +111,8 @@ def join(results: Sequence[Results]) -> Joined:
         for key, when in dates.items()
         if len(when) > 1
     ]
-    versions = {name: _versions_of(ordered, name) for one in ordered for name in one.context.versions}
+    each = [one.context.versions for one in ordered]
+    versions = {name: ", ".join(dict.fromkeys(one[name] for one in each if name in one)) for known in each for name in known}
     remarks += [f"The version of {name} differs: {text}." for name, text in versions.items() if ", " in text]
     known = [one.context for one in ordered if one.context.memory_bytes_per_s is not None] or [latest]
     context = replace(latest, versions=versions, memory_bytes_per_s=known[-1].memory_bytes_per_s, memory_source=known[-1].memory_source)
@@ -131,18 +132,15 @@ def side_by_side(old: View, new: View) -> Beside:
         assert either is not None
         pairs.append(VariantPair(_name(either), before, after, change))
     apart = differences(old.context, new.context)
-    versions = _versions(old, new)
+    versions = ", ".join(f"{name} {before} and {now}" for name, before, now in changed_versions(old.context, new.context))
     remarks = [f"They differ in {'; '.join(apart)} (old and new)."] if apart else []
     remarks += [f"Versions: {versions}."] if versions else []
     remarks += [] if same_kind else ["Modelled and measured latencies are not compared with one another."]
     if same_kind and not apart:
         remarks.append("Run tvmmobile compare to tell changes from noise.")
-    return Beside(old, new, _headings(old.context, new.context), tuple(pairs), tuple(remarks))
-
-
-def _headings(old: Context, new: Context) -> tuple[str, str]:
-    names = ("old", "new") if old.device == new.device else (old.device, new.device)
-    return f"{names[0]}, ms {old.kind}", f"{names[1]}, ms {new.kind}"
+    names = ("old", "new") if old.context.device == new.context.device else (old.context.device, new.context.device)
+    headings = f"{names[0]}, ms {old.context.kind}", f"{names[1]}, ms {new.context.kind}"
+    return Beside(old, new, headings, tuple(pairs), tuple(remarks))
 
 
 def _key(variant: VariantResult) -> tuple[object, ...]:
@@ -152,16 +150,3 @@ def _key(variant: VariantResult) -> tuple[object, ...]:
 def _name(row: VariantRow) -> str:
     variant = row.variant
     return f"{variant.model} {label_of(variant)} {variant.dtype} t{variant.threads} {variant.format}"
-
-
-def _versions(old: View, new: View) -> str:
-    mine, theirs = old.context.versions, new.context.versions
-    return ", ".join(
-        f"{name} {mine.get(name, 'not stated')} and {theirs.get(name, 'not stated')}"
-        for name in dict.fromkeys((*mine, *theirs))
-        if mine.get(name) != theirs.get(name)
-    )
-
-
-def _versions_of(results: Sequence[Results], name: str) -> str:
-    return ", ".join(dict.fromkeys(one.context.versions[name] for one in results if name in one.context.versions))
