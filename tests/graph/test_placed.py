@@ -101,14 +101,6 @@ def test_what_is_placed(steps: list[Step], outputs: list[int], placed: int) -> N
     assert len(placed_concatenations(network_of(steps, outputs).module)) == placed
 
 
-def test_kernels_know_how_their_tensors_are_aligned() -> None:
-    """Two rows of three numbers lie in front of what `double` writes."""
-    network = network_of([FIVE, TWO, step("join", 2, 1), step("tanh", 3)], [4])
-    program = read_program(lower(network, unplaced(network)))
-    first = {call.symbol.split("_")[0]: program.alignments()[call.symbol] for call in program.calls}
-    assert first == {"multiply": 8, "strided": 64, "tir": 64}
-
-
 @st.composite
 def graphs(draw: st.DrawFn) -> list[Step]:
     """Steps that read one of the last values, half of them concatenations; the last one depends on all of them."""

@@ -97,7 +97,7 @@ def laid_out(
     """Lay out a library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
     program = read_program(module, states)
     with pass_context():
-        kernels, parts = cut_parts(program.functions, target, program.alignments())
+        kernels, parts = cut_parts(program.functions, target)
     return program, kernels, parts, make_layout(program, kernels, threads)
 
 

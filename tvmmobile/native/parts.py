@@ -60,17 +60,15 @@ class CutKernel:
     own_bytes: int
 
 
-def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], alignments: Mapping[str, int]) -> tuple[dict[str, CutKernel], Any]:
-    """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_objects`; `alignments` are those
-    of its arguments, in bytes.
-    """
+def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, CutKernel], Any]:
+    """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_objects`."""
     bound = make_target(target)
     module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
     pipeline, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
     lowered = pipeline(module)
     kernels, parts = {}, {}
     for symbol, function in functions.items():
-        cut = _Cut(symbol, function.params, lowered[symbol], alignments[symbol])
+        cut = _Cut(symbol, function.params, lowered[symbol])
         kernels[symbol] = CutKernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
         parts.update(cut.functions)
     return kernels, tvm.IRModule(parts)
@@ -110,11 +108,11 @@ class _Memory:
 class _Cut:
     """Cuts one lowered function, as `MakePackedAPI` left it, into `parts` and their `functions`."""
 
-    def __init__(self, symbol: str, parameters: Sequence[Any], packed: Any, alignment: int) -> None:
+    def __init__(self, symbol: str, parameters: Sequence[Any], packed: Any) -> None:
         self.parts: list[Part] = []
         self.functions: dict[str, Any] = {}
         self.shared, self.own = _Memory("shared"), _Memory("own")
-        self._symbol, self._parameters, self._packed, self._alignment = symbol, _as_read(parameters, packed.body), packed, alignment
+        self._symbol, self._parameters, self._packed = symbol, _as_read(parameters, packed.body), packed
         wrappers, statements = _unwrapped(_compute_body(packed.body))
         own = _own_names(statements) if any(map(_is_parallel, statements)) else None
         if own is not None:
@@ -161,9 +159,9 @@ class _Cut:
         # The buffers of operators that TVM writes as loops, such as a scatter, begin at any element of an argument: here its first.
         starts = [buffer.ty.elem_offset for buffer in self._parameters if isinstance(buffer.ty.elem_offset, tirx.Var)]
         whole = _sequence([*(tirx.Bind(start, tirx.IntImm(str(start.ty.dtype), 0)) for start in starts), *arguments, *declared, body])
-        own = (*self.shared.buffers, *self.own.buffers)
-        for buffer, alignment in (*zip(self._parameters, repeat(self._alignment)), *zip(own, repeat(ALIGNMENT))):
-            whole = tirx.AttrStmt(buffer, "storage_alignment", tirx.IntImm("int32", alignment), whole)
+        # Arguments may begin at any element: they may be placed in another tensor.
+        for buffer in (*self.shared.buffers, *self.own.buffers):
+            whole = tirx.AttrStmt(buffer, "storage_alignment", tirx.IntImm("int32", ALIGNMENT), whole)
         bounds = span or [tirx.Var(name, "int32") for name in ("begin", "end")]
         function = tirx.PrimFunc([*pointers, self.shared.pointer, self.own.pointer, *bounds], whole)
         attributes = {"global_symbol": symbol, "target": self._packed.attrs["target"], "tirx.noalias": True, "calling_conv": 0}

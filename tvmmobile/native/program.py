@@ -14,7 +14,6 @@ from tvm import relax
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import bindings_of
-from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.networks.states import State, inputs_but, outputs_but
 from tvmmobile.system.errors import UserError
 
@@ -76,14 +75,6 @@ class Program:
             value, behind = self.placed[value]
             offset += behind
         return value, offset
-
-    def alignments(self) -> dict[str, int]:
-        """Return for each kernel the number of bytes that all its tensors begin at multiples of."""
-        found: dict[str, int] = {}
-        for call in self.calls:
-            offsets = (self.place_of(value)[1] for value in (*call.arguments, call.result))
-            found[call.symbol] = math.gcd(found.get(call.symbol, ALIGNMENT), *offsets)
-        return found
 
 
 def read_program(module: Any, states: Sequence[State] = ()) -> Program:
