@@ -92,14 +92,17 @@ def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.fl
     return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
 
 
-def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> float:
+def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], quantised: bool = False) -> float:
     """Return the largest error of a network's outputs: `relative_error`, or for integers, such as classes, the share that differs.
 
     Rows in order of a score may be in another order, see `rows_error`.
+
+    Args:
+        quantised: bytes are steps of a scale in the network's file, so that those one apart agree.
     """
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         return float("inf")
-    errors = list(map(_tensor_error, outputs, expected))
+    errors = [_tensor_error(*pair, quantised) for pair in zip(outputs, expected, strict=True)]
     largest = max(errors, default=0.0)
     ranking = ranking_of(expected) if largest > 0 else None
     if ranking is None:
@@ -108,9 +111,11 @@ def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.ND
     return min(largest, max([rows_error(outputs, expected, ranking), *others]))
 
 
-def _tensor_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+def _tensor_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any], quantised: bool) -> float:
     if expected.dtype.kind == "f":
         return relative_error(actual, expected)
+    if quantised and expected.dtype in (np.int8, np.uint8):
+        return float(np.mean(np.abs(actual.astype(np.int32) - expected) > 1))
     return float(np.mean(actual != expected))
 
 

@@ -21,6 +21,7 @@ from tvmmobile.pipeline.options.compiled import DeployArguments, DeployOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_agents
+from tvmmobile.running.emulation import check_options
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.running.manifest import unchecked_note
 from tvmmobile.running.measure import MeasureError
@@ -56,9 +57,8 @@ class Deployment:
         """Return the command that runs a library on the board: C libraries on the reference input, others with the user's `classify`."""
         place = f"{self.folder}/{library.path.name}"
         if library.is_c:
-            most = library.tolerance
-            tolerance = [] if most == FLOAT32.network_tolerance else [f"--tolerance={most:g}"]
-            return [*self.program, f"{self.folder}/{_CHECK}", *tolerance, place, library.facts.program.prefix]
+            options = [] if library.tolerance == FLOAT32.network_tolerance else check_options(library)
+            return [*self.program, f"{self.folder}/{_CHECK}", *options, place, library.facts.program.prefix]
         return [*self.program, "./classify", place, "INPUT.f32"]
 
 

@@ -63,12 +63,13 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
     computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
     imported = import_variant(job)
-    own = job.options.precision.tolerance_of(quantised=planned.prepared.origin.quantised)
+    quantised = planned.prepared.origin.quantised
+    own = job.options.precision.tolerance_of(quantised)
     plain, most = (max(tolerance, min(moves, MOST_ROUNDING)) for tolerance in (FLOAT32.network_tolerance, own))
-    if network_error(outputs, reference.outputs) <= most:
+    if network_error(outputs, reference.outputs, quantised) <= most:
         right, conclusion = "each of its kernels is right by itself", "the library puts them together wrongly"
         found = _wrong_kernel(job, planned, reference)
-    elif network_error(run_on_host(imported.module, reference.inputs), reference.outputs) <= plain:
+    elif network_error(run_on_host(imported.module, reference.inputs), reference.outputs, quantised) <= plain:
         right = "each of its layers has a value of the imported network"
         conclusion = "a graph pass returns the wrong ones" if own <= FLOAT32.network_tolerance else "what the precision loses adds up"
         found = _wrong_layer(imported, planned, reference, computed, most)

@@ -1,8 +1,9 @@
-/* Runs a C library on its reference inputs and compares: check [--tolerance=SHARE] LIBRARY.so PREFIX [THREADS [RUNS]]
+/* Runs a C library on its reference inputs and compares: check [--tolerance=SHARE] [--quantised] LIBRARY.so PREFIX [THREADS [RUNS]]
  *
  * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
  * unless given. Ends with 5 where an output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, or where
- * more than that share of its integers differ; with 6 where the CPU lacks instructions that the library uses; with 1 where nothing ran.
+ * more than that share of its integers differ (with --quantised, bytes by more than one step); with 6 where the CPU lacks
+ * instructions that the library uses; with 1 where nothing ran.
  * A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32; one that keeps tensors between
  * calls is reset before each.
  */
@@ -133,21 +134,28 @@ static double error_of(const float *output, const float *expected, size_t count)
   return most / (scale > 0 ? scale : 1);
 }
 
-/* The share of elements that differ. */
-static double share_of(const unsigned char *output, const unsigned char *expected, size_t count, size_t bytes) {
-  size_t differ = 0;
-  for (size_t i = 0; i < count; ++i) differ += memcmp(output + i * bytes, expected + i * bytes, bytes) != 0;
+/* The share of elements that differ; of steps, which are bytes, those by more than one. */
+static double share_of(const unsigned char *output, const unsigned char *expected, size_t count, const struct Type *type, int steps) {
+  size_t differ = 0, bytes = type->bytes;
+  int is_signed = !strcmp(type->name, "int8");
+  for (size_t i = 0; i < count; ++i) {
+    int off = is_signed ? (signed char)output[i] - (signed char)expected[i] : output[i] - expected[i];
+    differ += steps && bytes == 1 ? off < -1 || off > 1 : memcmp(output + i * bytes, expected + i * bytes, bytes) != 0;
+  }
   return (double)differ / (double)count;
 }
 
 int main(int count, char **words) {
   static const char option[] = "--tolerance=";
   double tolerance = TOLERANCE;
-  if (count > 1 && !strncmp(words[1], option, sizeof option - 1)) {
-    tolerance = atof(words[1] + sizeof option - 1);
-    words[1] = words[0], ++words, --count;
+  int steps = 0;
+  for (; count > 1 && !strncmp(words[1], "--", 2); ++words, --count) {
+    if (!strcmp(words[1], "--quantised")) steps = 1;
+    if (!strncmp(words[1], option, sizeof option - 1)) tolerance = atof(words[1] + sizeof option - 1);
+    words[1] = words[0];
   }
-  if (count < 3 || count > 5) return fprintf(stderr, "usage: %s [--tolerance=SHARE] LIBRARY.so PREFIX [THREADS [RUNS]]\n", words[0]), 1;
+  static const char usage[] = "usage: %s [--tolerance=SHARE] [--quantised] LIBRARY.so PREFIX [THREADS [RUNS]]\n";
+  if (count < 3 || count > 5) return fprintf(stderr, usage, words[0]), 1;
   const char *path = words[1], *prefix = words[2];
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) fail(path, dlerror());
@@ -199,7 +207,7 @@ int main(int count, char **words) {
     const tvmmobile_tensor *tensor = &net->outputs[i];
     size_t count = elements_of(tensor);
     double off = is_real(tensor) ? error_of(as_returned(tensor, outputs[i]), expected[i], count)
-                                 : share_of(outputs[i], expected[i], count, type_of(tensor)->bytes);
+                                 : share_of(outputs[i], expected[i], count, type_of(tensor), steps);
     if (off > error) error = off;
   }
   printf("%s, threads: %u\nerror %.2g of the reference's largest magnitude\n", net->name, options.threads ? options.threads : 1, error);

@@ -68,7 +68,8 @@ def run_here(library: Library, timeout_s: float) -> RunHere:
     if library.is_c:
         return RunHere(_check(library, (str(require(_QEMU)), "-cpu", board.qemu_cpu), timeout_s), place)
     inputs, expected = library.reference()
-    return RunHere(network_error(outputs_here(library.path, inputs, library.threads, core, timeout_s), expected), place)
+    outputs = outputs_here(library.path, inputs, library.threads, core, timeout_s)
+    return RunHere(network_error(outputs, expected, library.facts.quantised), place)
 
 
 def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str, timeout_s: float) -> tuple[Array, ...]:
@@ -88,6 +89,11 @@ def board_with(core: str) -> Board:
     return boards.get(core) or next(iter(boards.values())).model_copy(update={"qemu_cpu": _ANY_CORE})
 
 
+def check_options(library: Library) -> list[str]:
+    """Return the options of `check.c` for a library."""
+    return [f"--tolerance={library.tolerance:g}", *["--quantised"] * library.facts.quantised]
+
+
 def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> float:
     """Return the error that `check.c` finds; raises like `run_here`."""
     try:
@@ -95,7 +101,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> flo
     except UserError as error:
         message, remedy = error.as_typed
         raise NotRunnable(f"{message.rstrip('.')}; {remedy}") from error
-    command = [*emulator, *loader_words(str(folder)), str(program), f"--tolerance={library.tolerance:g}"]
+    command = [*emulator, *loader_words(str(folder)), str(program), *check_options(library)]
     command += [str(library.path.absolute()), library.facts.program.prefix, str(library.threads), "0"]
     try:
         done = subprocess.run(

@@ -13,8 +13,11 @@ from quantised_files import in_integers
 
 import tvmmobile
 from tvmmobile.graph.layers import Conv2d, Gating, Opaque
+from tvmmobile.kernels.reference import network_error
 from tvmmobile.networks.own.litert.reader import read_litert
 from tvmmobile.networks.signature import CHANNELS_LAST
+from tvmmobile.running.emulation import run_here
+from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 
 
@@ -192,6 +195,17 @@ def test_activations_of_more_bits_than_weights_are_in_float32(tmp_path: Path, ki
     assert np.abs(run(ready.network, image) - exact).max() <= (1e-5 * np.abs(exact).max() if most is None else most)
 
 
+def error_when_off(library: Library, steps: int) -> float:
+    """The error that a check finds where each byte of the reference is some steps further from the library's."""
+    with np.load(library.reference_path) as held:
+        arrays = dict(held)
+    right = arrays["integers"]
+    np.savez(library.reference_path, **arrays | {"output": np.where(right > 0, right - steps, right + steps).astype(right.dtype)})
+    of_agent = network_error(library.reference()[1], [right], library.facts.quantised)
+    assert of_agent == run_here(library, 120).error
+    return of_agent
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize(
     ("dtype", "full", "board"),
@@ -213,6 +227,7 @@ def test_a_library(tmp_path: Path, dtype: str, full: bool, board: str) -> None:
         assert integers is not None
         output = library.run(image, board)
         assert np.array_equal(output, integers.outputs(image)) and output.std() > 10
+        assert [error_when_off(library, steps) for steps in (0, 1, 2)] == [0.0, 0.0, 1.0]
     (theirs,) = by_litert(path.read_bytes(), [image])
     assert (np.abs(output - theirs.astype(float)) / (1 if full else np.float32(30 / 255))).max() < 1.01
 
