@@ -232,13 +232,14 @@ class Network(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.spread, self.inner = conv(3, 16, 3, 2), conv(16, 32), nn.Sequential(conv(16, 8, 3), conv(8, 16, 3))
-        self.joined, self.lower, self.pool = conv(48, 24), conv(24, 24, 3, 2, nn.Tanh), nn.MaxPool2d(5, 1, 2)
+        self.joined, self.lower, self.pool = conv(56, 24), conv(24, 24, 3, 2, nn.Tanh), nn.MaxPool2d(5, 1, 2)
+        self.narrow = conv(16, 8)
         self.pooled, self.up, self.last = conv(48, 24), nn.Upsample(scale_factor=2), conv(48, 16, curve=nn.GELU)
         self.head = nn.Conv2d(16, 8, 1)
 
     def forward(self, image):
         one, other = self.spread(self.first(image)).chunk(2, 1)
-        large = self.joined(torch.cat((one, other, other + self.inner(other)), 1))
+        large = self.joined(torch.cat((one, other, other + self.inner(other), self.narrow(other)), 1))
         small = self.lower(large)
         small = self.pooled(torch.cat((small, self.pool(small)), 1))
         return self.head(self.last(torch.cat((self.up(small), large), 1)))

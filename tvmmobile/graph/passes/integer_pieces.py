@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.graph.passes.compose_layers import layer_call
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
 from tvmmobile.graph.passes.input_pieces import channel_slice, with_pieces
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import INT8
@@ -20,12 +20,12 @@ def integer_pieces(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     value = graph.values[variable]
     if operator_of(value) != "relax.concat" and channel_slice(value) is None:
         return {}
-    calls = {reader: _reading(graph, reader, variable) for reader in graph.readers[variable]}
-    return {} if None in calls.values() else calls
+    found = {reader: _reading(graph, reader, variable) for reader in graph.readers[variable]}
+    return {} if None in found.values() else {reader: _call(graph, reader, *one) for reader, one in found.items() if one}
 
 
-def _reading(graph: LayerGraph, variable: Any, data: Any) -> Any:
-    """The call of a layer that reads the pieces of its input; `None` if there is no such layer."""
+def _reading(graph: LayerGraph, variable: Any, data: Any) -> tuple[ComposedLayer, list[Any]] | None:
+    """The layer that reads the pieces of its input, and all that it reads; `None` if there is no such layer."""
     found = graph.layer(variable)
     if found is None or found.dtype != INT8.name or not isinstance(found.layer, Conv2d) or found.layer.pieces:
         return None
@@ -33,5 +33,8 @@ def _reading(graph: LayerGraph, variable: Any, data: Any) -> Any:
     joined = with_pieces(found.layer, data, graph.values) if first.same_as(data) and data not in others else None
     if joined is None or not graph.accepts(joined[0]):
         return None
-    composed, inputs = replace(found, layer=joined[0]), (*joined[1], *others)
+    return replace(found, layer=joined[0]), [*joined[1], *others]
+
+
+def _call(graph: LayerGraph, variable: Any, composed: ComposedLayer, inputs: list[Any]) -> Any:
     return layer_call(graph.layers, composed, inputs, graph.values[variable].ty, graph.name(variable))
