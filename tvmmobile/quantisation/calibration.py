@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.integers import INTEGER_CURVES, LOOKED_UP, is_depthwise
+from tvmmobile.graph.integers import is_depthwise
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_of
@@ -268,7 +268,7 @@ class _Quantisation:
         for step in self.flow.steps:
             number = step.number
             self.exact[number] = step.output(step.read(self.exact))
-            tried = self._tried(step) if number not in kept and has_integers(step, INTEGER_CURVES | LOOKED_UP) else ()
+            tried = self._tried(step) if number not in kept and has_integers(step) else ()
             found = next((one for one in tried if accepts(one.layer)), None)
             if found is not None:
                 network.steps[number] = found

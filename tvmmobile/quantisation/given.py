@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.integers import HIGHEST, INTEGER_CURVES, LOWEST
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Rounding
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.quantisation.calibration import Accepts
@@ -94,7 +94,7 @@ class _Reading:
     def _integer(self, step: Step) -> IntegerStep | str:
         """Return a layer in integers, or the reason why it stays in float32."""
         read = [self._rounding(source) for source in step.sources if isinstance(source, int)]
-        if not has_integers(step):
+        if not has_integers(step, INTEGER_CURVES):
             return "no integer form"
         if not all(read):
             return "reads a tensor that is not quantised"

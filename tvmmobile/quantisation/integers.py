@@ -13,6 +13,7 @@ from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.integers import (
     HIGHEST,
     INTEGER_CURVES,
+    LOOKED_UP,
     LOWEST,
     MOST_TOGETHER,
     NARROW_TERMS,
@@ -98,7 +99,7 @@ class IntegerStep:
         return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in arrays]
 
 
-def has_integers(step: Step, curves: Collection[str] = INTEGER_CURVES) -> bool:
+def has_integers(step: Step, curves: Collection[str] = INTEGER_CURVES | LOOKED_UP) -> bool:
     """Return whether a step has an int8 kernel, with one of some curves if it has any."""
     layer = step.layer
     if not all(isinstance(source, int) for source in step.sources):

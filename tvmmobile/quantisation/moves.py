@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmmobile.graph.integers import INTEGER_CURVES, LOOKED_UP
 from tvmmobile.graph.stages import stages_of
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.integers import has_integers
@@ -13,7 +12,7 @@ from tvmmobile.quantisation.integers import has_integers
 def read_as_integers(flow: Flow) -> set[int]:
     """Return the numbers of steps that a layer reads which `has_integers`, perhaps behind moves."""
     found: set[int] = set()
-    integers = {step.number for step in flow.steps if has_integers(step, INTEGER_CURVES | LOOKED_UP)}
+    integers = {step.number for step in flow.steps if has_integers(step)}
     moving = {step.number for step in flow.steps if only_moves(step)}
     for step in reversed(flow.steps):
         if any(reader in integers or (reader in moving and reader in found) for reader in flow.readers.get(step.number, ())):
