@@ -88,7 +88,7 @@ class Library:
     def tolerance(self) -> float:
         """Return the largest error of its outputs, relative to the largest magnitude of their references."""
         facts = self.facts
-        if facts.loss is not None:
+        if facts.loss is not None and not facts.float32_layers:  # else integers are rounded from floats, to one side or the other
             return MOST_ROUNDING
         return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding)
 
