@@ -397,7 +397,7 @@ class IntegerEnds:
         return T.Cast("float32x4", value) if self._converts else self.kernel.as_type("float32x4", value) - self.kernel.rounder()
 
     def _results(self, vectors: Sequence[Sequence[tuple[Expr, Expr, int]]], channel: Expr, count: int) -> Iterator[Expr]:
-        """What is stored of up to four vectors of sums each, with `_store`'s arguments, in one vector: where it is looked up, of all."""
+        """Yield one vector of results for up to four vectors of sums each, with `_store`'s arguments; all are looked up together."""
         narrowed = (self._narrowed(sums, channel, count) for sums in vectors)
         return iter(self._looked_up(list(narrowed), list(map(bytes_of, vectors)))) if looks_up(self.layer) else narrowed
 
@@ -436,7 +436,7 @@ class IntegerEnds:
         return T.bind(narrowed)
 
     def _looked_up(self, stored: Sequence[Expr], lanes: Sequence[int]) -> list[Expr]:
-        """What the table has for vectors of so many bytes."""
+        """Look vectors of so many bytes up in the table."""
         kernel, T, found = self.kernel, self.kernel.T, list[Expr]()  # noqa: N806
         for first in range(0, len(stored), MOST_TOGETHER):
             some = range(first, min(first + MOST_TOGETHER, len(stored)))

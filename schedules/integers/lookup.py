@@ -15,7 +15,7 @@ _QUARTER, _REGISTERS = 64, tuple(f"v{number}" for number in range(16, 20))
 
 
 def symbol_of(vectors: int) -> str:
-    """The function's name."""
+    """Return the name of the function that looks up so many vectors."""
     return f"tvmmobile_lookup_{vectors}"
 
 

@@ -15,7 +15,7 @@ from tvmmobile.virtual.program import profile_program
 
 
 def skips_start(threads: int) -> bool:
-    """Whether a run on so many threads is simulated from its warm-up on: several threads keep pace from the start."""
+    """Return whether a run on so many threads is simulated from its warm-up on: several threads keep pace from the start."""
     return threads == 1
 
 

@@ -46,5 +46,5 @@ def pictures(labels: npt.NDArray[np.integer[Any]], side: int, drawn: Pixels, gen
 
 
 def inputs_of(pixels: Pixels) -> npt.NDArray[np.float32]:
-    """What a network gets of pictures, NCHW, as `evaluate` prepares them: minus 0.5, over 0.5."""
+    """Prepare pictures for a network, NCHW, as `evaluate` does: minus 0.5, over 0.5."""
     return np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.5, np.float32)

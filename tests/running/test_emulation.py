@@ -13,8 +13,9 @@ from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 
 
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
 @pytest.mark.parametrize("ranked", [True, False])
-def test_rows_that_nearly_tie_may_be_in_another_order(ranked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_nearly_tie_may_be_in_another_order(ranked: bool, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The C program compares place by place; a detector's rows are compared as such then."""
     generator = np.random.default_rng(0)
     boxes, scores = generator.uniform(0, 100, (1, 12, 4)), np.linspace(0.9, 0.5, 12)
@@ -25,6 +26,7 @@ def test_rows_that_nearly_tie_may_be_in_another_order(ranked: bool, monkeypatch:
     facts = SimpleNamespace(core="cortex-a76", quantised=False)
     library: Any = SimpleNamespace(facts=facts, is_c=True, tolerance=1e-4, threads=1, path=Path("net.so"))
     library.reference = lambda: ((), (expected,))
+    monkeypatch.setattr(emulation.platform, "machine", lambda: machine)
     monkeypatch.setattr(emulation, "installed", lambda name: True)
     monkeypatch.setattr(emulation, "require", lambda name: Path(name))
     monkeypatch.setattr(emulation, "_check", lambda *given: 0.5)
