@@ -81,3 +81,49 @@ def test_between_convolutions(tmp_path: Path, between: nn.Module, expected: list
     if expected is not None:
         assert kinds(network) == ["conv", *expected, "conv", "pool"]
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE
+
+
+COLUMN = (1, 3, 24, 1)
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        pytest.param(nn.GELU("tanh"), None, id="GELU"),
+        pytest.param(nn.PReLU(6), [], id="slopes"),
+        pytest.param(nn.BatchNorm2d(6), [], id="batch norm"),
+        pytest.param(Lambda(lambda x: x + torch.arange(6.0)[:, None, None]), None, id="summands of channels"),
+        pytest.param(Lambda(lambda x: x * torch.arange(24.0)[:, None]), None, id="factors of places"),
+        pytest.param(Lambda(lambda x: x * x.mean((2, 3), keepdim=True)), None, id="gated"),
+        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 2)[:, :, 3:27]), None, id="joined and cut"),
+        pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 3).mean(3, keepdim=True)), None, id="two columns"),
+        pytest.param(Lambda(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), None, id="halves swapped"),
+        pytest.param(Lambda(lambda x: F.relu(x.squeeze(3) + 1).unsqueeze(3)), [], id="squeezed between"),
+        pytest.param(
+            nn.Sequential(nn.MaxPool2d((3, 1), (2, 1), (1, 0)), nn.ConvTranspose2d(6, 6, (4, 1), (2, 1), (1, 0))), None, id="up again"
+        ),
+        pytest.param(
+            nn.Sequential(nn.AvgPool2d((2, 1)), nn.Conv2d(6, 6, (3, 1), groups=6, padding=(2, 0), dilation=(2, 1))), None, id="by channel"
+        ),
+        pytest.param(nn.Conv2d(6, 6, 3, padding=1), None, id="a window beside the column"),
+        pytest.param(Lambda(lambda x: F.pad(x, (1, 1, 2, 0))[..., 1:2]), None, id="padded"),
+    ],
+)
+def test_columns(tmp_path: Path, between: nn.Module, expected: list[str] | None) -> None:
+    """Images of one column are laid out in a row."""
+    network = seeded(
+        nn.Conv2d(3, 6, (3, 1), padding=(1, 0)), between, nn.Conv2d(6, 6, 1), nn.Conv2d(6, 4, (3, 1), (2, 1)), nn.AdaptiveAvgPool2d(1)
+    )
+    nodes = prepared(network, COLUMN).nodes
+    if expected is not None:
+        assert kinds(network, COLUMN) == ["conv", *expected, "pw", "conv", "pool"]
+    first, *_, last = (node.layer for node in nodes if node.layer.name.startswith("conv"))
+    assert (first.kernel, last.kernel) == ((1, 3), (1, 3))
+    assert error_against_torch(network, COLUMN, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_images_with_columns_beside_each_other_stay(tmp_path: Path) -> None:
+    """A kernel of one column, where the image has several, is none of a sequence."""
+    network = seeded(nn.Conv2d(3, 6, (3, 1)), nn.Conv2d(6, 4, (1, 2)), nn.AdaptiveAvgPool2d(1))
+    assert [node.layer.kernel for node in prepared(network, (1, 3, 24, 2)).nodes[:2]] == [(3, 1), (1, 2)]
+    assert error_against_torch(network, (1, 3, 24, 2), tmp_path / "net.so") <= TOLERANCE
