@@ -88,11 +88,18 @@ class Tensor:
         name: as the file has it.
         shape: a dimension that is not a number has its name in the file, or ""; `None` for an unknown rank.
         dtype: NumPy's name of it.
+        operator: the name of the one that computes an output, or reads an input; empty where it is not known.
     """
 
     name: str
     shape: tuple[int | str, ...] | None
     dtype: str
+    operator: str = ""
+
+    @property
+    def called(self) -> str:
+        """The name, with the operator, as messages have it."""
+        return f"{self.name!r} (of {self.operator})" if self.operator else repr(self.name)
 
 
 def own_file(model: str) -> OwnFile | None:
@@ -204,12 +211,12 @@ def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
 def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
     """The tensors under their names in the file, or `only` one."""
     found = tuple(Port(tensor.name, _static(file, tensor, kind, fix), tensor.dtype) for tensor in tensors)
-    for port in found:
+    for tensor, port in zip(tensors, found, strict=True):
         check_elements(f"{file}: the {kind} {ascii(port.name)[:60]}", port.shape)
         if not port.elements or not port.shape:
             what = "which is empty" if port.shape else "a number without dimensions"
             raise UserError(
-                f"{file}: the {kind} {port.name!r} is {words(port.shape)}, {what}.", "Have it hold an element in each dimension."
+                f"{file}: the {kind} {tensor.called} is {words(port.shape)}, {what}.", "Have it hold an element in each dimension."
             )
         if not port.name.isprintable() or not 0 < len(port.name) <= MOST_NAME or sum(other.name == port.name for other in found) > 1:
             raise UserError(f"{file}: {ascii(port.name)[:60]} does not name one {kind}.", "Give each a short name of its own.")
@@ -219,8 +226,8 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
 def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
     if tensor.dtype not in (FLOAT32.name, *INTEGERS):
         known = ", ".join((FLOAT32.name, *INTEGERS))
-        raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")
+        raise UserError(f"{file}: the {kind} {tensor.called} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")
     if tensor.shape is None:
-        raise UserError(f"{file}: the {kind} {tensor.name!r} has no shape.", fix)
+        raise UserError(f"{file}: the {kind} {tensor.called} has no shape.", fix)
     refuse_dynamic(file, tensor, kind, fix)
     return tuple(extent for extent in tensor.shape if isinstance(extent, int))

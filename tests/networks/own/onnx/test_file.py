@@ -77,7 +77,7 @@ def test_an_onnx_model_of_another_dtype(tmp_path: Path) -> None:
     made = convolution()
     nodes = [node("Cast", "x", "real", to=TensorProto.FLOAT), helper.make_node("Conv", ["real", "w", "b"], ["y"], pads=[1, 1, 1, 1])]
     path = write_model(tmp_path / "net.onnx", Graph(nodes, made.constants), types={"x": TensorProto.BOOL})
-    with pytest.raises(UserError, match="the input 'x' is bool, not one of float32, uint8"):
+    with pytest.raises(UserError, match=r"the input 'x' \(of Cast\) is bool, not one of float32, uint8"):
         load(path)
 
 

@@ -83,12 +83,13 @@ def imported_onnx(
     if scales is not None:
         parameters = scales.parameters or parameters  # only activations may be quantised
     refuse_operators(unknown_operators(model))
-    inputs = [_tensor(value) for value in _inputs(model.graph)]
+    inputs = _tensors(given.graph, _inputs(model.graph))
     for tensor in inputs:
         refuse_dynamic(file, tensor, "input", fix)
     with importing():
         module = import_onnx(model, opset)
-    spec = spec_of(file, contents, inputs, _outputs(model.graph, module), wanted, fix, model.graph.name)
+    outputs = _with_known_shapes(_tensors(given.graph, model.graph.output), module)
+    spec = spec_of(file, contents, inputs, outputs, wanted, fix, model.graph.name)
     judged = model if computes_in_integers(given.graph) else given
     reference = _reference(file, judged, judged if filled else model, [tensor.name for tensor in inputs], programs)
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
@@ -236,9 +237,9 @@ def _inputs(graph: Any) -> list[Any]:
 
 def _check_dimensions(file: OwnFile, graph: Any) -> None:
     """Raise `UserError` for an input's dimension without a number and for a number without dimensions, with an option that gives it one."""
-    for tensor in map(_tensor, _inputs(graph)):
+    for tensor in _tensors(graph, _inputs(graph)):
         if tensor.shape == ():
-            what = f"{file}: the input {tensor.name!r} is a number without dimensions."
+            what = f"{file}: the input {tensor.called} is a number without dimensions."
             raise UserError(what, f"Give it the value that it always has: --value {tensor.name}=NUMBER.")
         shape = tensor.shape or ()
         images = len(shape) == 4 and all(isinstance(extent, int) for extent in shape[:2])
@@ -246,15 +247,20 @@ def _check_dimensions(file: OwnFile, graph: Any) -> None:
         refuse_dynamic(file, tensor, "input", _FIX if images else f"Give its shape, such as --shape {tensor.name}={example}.")
 
 
-def _outputs(graph: Any, module: Any) -> list[Tensor]:
-    """Return the outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
+def _with_known_shapes(found: Sequence[Tensor], module: Any) -> list[Tensor]:
+    """Return outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
     returned = module["main"].ret_ty
     known = [getattr(part.shape, "values", ()) for part in getattr(returned, "fields", [returned])]
-    found = [_tensor(value) for value in graph.output]
     return [
         replace(tensor, shape=tuple(map(int, extents))) if all(isinstance(extent, IntImm) for extent in extents) and extents else tensor
         for tensor, extents in zip(found, known, strict=True)
     ]
+
+
+def _tensors(graph: Any, values: Sequence[Any]) -> list[Tensor]:
+    """Return inputs or outputs, with the operators of the graph that read or compute them."""
+    operators = {name: node.op_type for node in reversed(graph.node) for name in (*node.input, *node.output)}
+    return [replace(_tensor(value), operator=operators.get(value.name, "")) for value in values]
 
 
 def _tensor(value: Any) -> Tensor:

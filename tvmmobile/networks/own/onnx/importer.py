@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, helper
+from onnx import AttributeProto, TensorProto, helper
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, _get_convert_map
 
@@ -25,6 +25,9 @@ from tvmmobile.networks.sorting import without_sorting
 
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
+
+#: Types of constants with several elements to a byte.
+_PACKED = {"INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"}
 
 
 def known_operators() -> set[str]:
@@ -51,6 +54,17 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
         for node in graph.node:
             with importing(named_node(node, self.opset)):
                 super()._construct_nodes(SimpleNamespace(node=[node]))
+
+    def _parse_graph_initializers(self, graph: Any) -> None:
+        readers = {name: node for node in reversed(graph.node) for name in node.input}
+        for tensor in graph.initializer:
+            if (reader := readers.get(tensor.name)) is None:
+                self._nodes[tensor.name] = None  # else it would be taken for an input
+                continue
+            with importing(named_node(reader, self.opset)):
+                if (kind := TensorProto.DataType.Name(tensor.data_type)) in _PACKED:
+                    raise ValueError(f"its constant {tensor.name!r} is {kind}, which is not supported")
+                super()._parse_graph_initializers(SimpleNamespace(initializer=[tensor]))
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """Do nothing: `unknown_operators` has found them, and TVM does not know those that only we convert."""
@@ -195,6 +209,7 @@ CONVERTERS: dict[str, Converter] = {
     "EyeLike": elementwise.eye_like,
     "GRU": partial(recurrent, "GRU"),
     "Gather": _gather,
+    "BatchNormalization": norms.batch_norm,
     "InstanceNormalization": norms.instance_norm,
     "IsInf": elementwise.is_inf,
     "LSTM": partial(recurrent, "LSTM"),

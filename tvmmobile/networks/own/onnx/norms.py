@@ -12,6 +12,12 @@ from tvm import relax
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
+def batch_norm(_inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> None:
+    """Refuse `BatchNormalization` in training mode; TVM's converter takes the others."""
+    if attrs.get("training_mode"):
+        raise ValueError("BatchNormalization in training mode is not supported")
+
+
 def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     """A group norm with a group for each channel; TVM's converter would spell it out."""
     data, weight, bias = inputs
