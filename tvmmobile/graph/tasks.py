@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from tvmmobile.graph.integers import HIGHEST
-from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.layers import Layer, Opaque
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import SHAPE, needs_of
 from tvmmobile.graph.precision import FLOAT32, UINT8, Precision, is_precision, precision_named, storage_named
@@ -69,8 +69,11 @@ class Task:
     @property
     def tolerance(self) -> float:
         """Largest error of a kernel, relative to the largest magnitude of its reference output, which has not been rounded to what the
-        kernel stores: where that has fewer digits than it computes with, half a step is added.
+        kernel stores: where that has fewer digits than it computes with, half a step is added. Operators that no template takes compute
+        with floats in networks of integers, too; that much is less than a step of a byte.
         """
+        if self.precision.is_integer and isinstance(self.region[0], Opaque):
+            return FLOAT32.tolerance
         if self.rounds:
             return self.precision.tolerance + 0.5 / HIGHEST
         return self.precision.tolerance + (0.0 if self.keeps_sums else self.storage[1].half_step)
