@@ -14,6 +14,7 @@ MODULES = (
     "networks.compare_networks",
     "networks.survey_networks",
     "networks.zoo",
+    "networks.detectors",
     "errors.half_errors",
     "errors.integer_losses",
     "errors.trained_losses",
