@@ -18,6 +18,8 @@ import pytest
 from conftest import REPOSITORY, CommandLine
 from deployed import make_library
 from guest_python import board_python
+from network_files import write_python
+from own_networks import module_text
 from PIL import Image
 from ssh_server import Home, Server, new_key, require_sshd
 from workflows import clone
@@ -308,6 +310,23 @@ def test_a_c_library_that_is_wrong_there(cli: CommandLine, walk: Walk, registere
     again = cli("deploy", str(walk.c_library), "--device", "mypi", "--verify")
     assert again.code == 0 and there.read_bytes() == walk.c_library.read_bytes(), again.err
     assert not [path.name for path in there.parent.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.mark.virtual
+def test_rows_in_order_of_a_score_are_compared_whatever_their_order(cli: CommandLine, registered: Registered, tmp_path: Path) -> None:
+    """Two rows of the reference that nearly tie change places."""
+    scores = "(1 - 0.01 * torch.arange(12.0) + 0.00999 * (torch.arange(12) == 3))"
+    forward = f"y = self.conv(x).mean(3)[..., :3].flatten(1); return torch.stack([{scores}.expand_as(y), y], 2)"
+    made = cli("compile", "--model", f"{write_python(tmp_path, module_text(forward))}:small", "--resolution", "8", "--out", str(tmp_path))
+    assert made.code == 0, made.err
+    (library,) = tmp_path.glob("*.so")
+    reference = library.with_suffix(".reference.npz")
+    with np.load(reference) as arrays:
+        data, output = arrays["input"], arrays["output"]
+    for changed, code in ((output[:, [0, 1, 3, 2, *range(4, 12)]] * [0, 1] + output * [1, 0], 0), (output * [1, 2], 5)):
+        np.savez(reference, input=data, output=changed.astype(np.float32))
+        done = cli("deploy", str(library), "--device", "mypi", "--verify")
+        assert done.code == code and ("disagrees with" in done.err) == (code == 5), done
 
 
 @pytest.mark.virtual

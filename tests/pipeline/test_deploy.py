@@ -10,7 +10,7 @@ from deployed import write_manifest
 
 from tvmmobile.devices.board.remote import Completed, Remote
 from tvmmobile.networks.models.registry import grid
-from tvmmobile.pipeline.deploy import Deployment, _check_there
+from tvmmobile.pipeline.deploy import Deployment, _agrees_there
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import Disagreement, ExitCode
 
@@ -45,5 +45,5 @@ def test_whatever_a_check_leaves_is_told(tmp_path: Path, done: Completed, said: 
     write_manifest(library.path, format="c", c={"prefix": "net", "workspace_bytes": 0}, reference="PyTorch")
     deployed = Deployment("pi@board", "/models", (library,), (), 0, ("/models/runtime/ld.so",))
     with pytest.raises(Disagreement) as raised:
-        _check_there(cast(Remote, Board(done)), deployed, library)
+        _agrees_there(cast(Remote, Board(done)), deployed, library)
     assert said in str(raised.value) and raised.value.exit_code == ExitCode.DISAGREES

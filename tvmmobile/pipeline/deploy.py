@@ -14,6 +14,7 @@ from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, push
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.kernels.ranked import ranking_of
 from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.options.call import takes
@@ -101,11 +102,8 @@ def deploy(
             pushed = tuple(push_files(remote, folder, files))
             sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *loader_words(f"{folder}/{RUNTIME_FOLDER}"))
             done = Deployment(described(place.address), folder, tuple(found), pushed, sent, program)
-            for library in found if how.verify else ():
-                if library.is_c:
-                    _check_there(remote, done, library)
-        if how.verify:
-            _check_through_agents(file, place, [library for library in found if not library.is_c])
+            unsure = [library for library in found if not (library.is_c and _agrees_there(remote, done, library))] if how.verify else []
+        _check_through_agents(file, place, unsure)
         deployed.append(done)
     return deployed
 
@@ -122,14 +120,21 @@ def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
     return files
 
 
-def _check_there(remote: Remote, deployment: Deployment, library: Library) -> None:
-    """Run a C library where it was deployed, with what was deployed; raises `Disagreement`."""
+def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> bool:
+    """Run a C library where it was deployed, with what was deployed; raises `Disagreement`.
+
+    Returns:
+        False where rows in order of a score are not those of the reference place by place, which this machine has to judge.
+    """
     done = remote.run([*deployment.words(library), str(library.threads), "0"], timeout_s=session_timeout_s(library))
+    if done.status == DISAGREES and library.reference_path.is_file() and ranking_of(library.reference()[1]) is not None:
+        return False
     if done.status == DISAGREES:
         raise disagreement(library, deployment.board, _line(done.stdout, "error ") or "check does not say how far")
     if done.status != 0:
         said, core = _line(done.stderr) or f"status {done.status}", library.facts.core
         raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {said}.", f"It was compiled for {core}.")
+    return True
 
 
 def _line(text: str, begin: str = "") -> str:
@@ -138,7 +143,7 @@ def _line(text: str, begin: str = "") -> str:
 
 
 def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: Sequence[Library]) -> None:
-    """Run libraries of TVM's virtual machine on a board, in sessions of its agent; raises `Disagreement`."""
+    """Run libraries on a board in sessions of its agent, and compare their outputs here; raises `Disagreement`."""
     if not libraries:
         return
     with started_agents(HardwareDevice(file.model_copy(update={"boards": (place,)})), timed=False) as agents:
