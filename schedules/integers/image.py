@@ -24,6 +24,8 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import layer_of
 
 MAX_INPUT_CHANNELS = 4
+#: Vectors of a row of a window: 11 × 11 over three channels, AlexNet's first, takes three.
+MOST_VECTORS = 3
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ class _Shape:
 
 
 def is_image(layer: Conv2d) -> bool:
-    """Return whether a layer reads few channels of wide rows: a row of its window fits in a vector, and a vector in a row of its input."""
-    return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= VECTOR <= layer.width
+    """Return whether a layer reads few channels of wide rows: a row of its window fits in a few vectors, and a vector in a row of its
+    input.
+    """
+    return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= MOST_VECTORS * VECTOR and VECTOR <= layer.width
 
 
 class IntegerImage(IntegerMatrix):
@@ -213,15 +217,16 @@ class _Nest:
         return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR)))
 
     def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
-        """The windows of a row of the output: each row of a window is stored with what follows it, which the next one overwrites; beyond
-        the last one weights are zero.
+        """The windows of a row of the output: each row of a window is stored in whole vectors, with what follows it, which the next one
+        overwrites; beyond the last one weights are zero.
         """
         T, shape = self.kernel.T, self.shape  # noqa: N806
         with self.kernel.loop(self.layer.out_width) as pixel:
             for y in range(self.layer.kernel[0]):
                 source = (line + y) * shape.line + pixel * (self.layer.stride[1] * self.layer.in_channels)
-                row = T.bind(self.kernel.bytes_at(lines, source))
-                T.buffer_store(windows, row, [T.Ramp(pixel * shape.pitch + y * shape.taps, 1, VECTOR)])
+                for part in range(0, shape.taps, VECTOR):
+                    some = T.bind(self.kernel.bytes_at(lines, source + part))
+                    T.buffer_store(windows, some, [T.Ramp(pixel * shape.pitch + y * shape.taps + part, 1, VECTOR)])
 
     def _multiply(self, windows: Buffer, row: Expr) -> None:
         """A row of the output."""

@@ -83,7 +83,7 @@ def depthwise(rng: random.Random) -> Conv2d:
 
 def image(rng: random.Random) -> Conv2d:
     """An image's convolution: one to four channels, any width from 16 on, any padding of less than a window."""
-    kernel, stride = (rng.randint(1, 3), rng.randint(1, 4)), (rng.choice((1, 2)), rng.choice((1, 2)))
+    kernel, stride = (rng.randint(1, 3), rng.choice((1, 2, 3, 4, 7, 11))), (rng.choice((1, 2)), rng.choice((1, 2)))
     edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
     height, width, channels = rng.randint(3, 9), rng.randint(16, 40), rng.randint(1, 4)
     layout, reads = rng.choice(("NCHW", "NCHW", "NHWC")), rng.choice(("float32", "float32", "uint8", ""))
@@ -273,7 +273,14 @@ def test_depthwise_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "layer", [image(random.Random(0)), Conv2d(8, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW", reads="float32")]
+    "layer",
+    [
+        image(random.Random(0)),
+        Conv2d(8, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW", reads="float32"),
+        Conv2d(9, 17, 3, 16, (7, 7), (2, 2), (3, 3, 3, 3), in_layout="NCHW", reads="float32"),
+        Conv2d(15, 16, 4, 12, (11, 11), (4, 4), (2, 2, 2, 2), in_layout="NHWC", reads="uint8"),
+    ],
+    ids=lambda layer: layer.name,
 )
 def test_image(layer: Conv2d, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, layer, "dot_image", tmp_path / "dot")
