@@ -121,12 +121,14 @@ def modelled_us(agents: Agents, layer: Layer, dtype: str, folder: Path) -> float
     ("board", "layer"),
     [
         ("pi4-virtual", Conv2d(32, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW")),
+        ("pi4-virtual", Conv2d(32, 32, 3, 32, (7, 7), (2, 2), (3, 3, 3, 3), in_layout="NCHW")),
+        ("pi3bplus-virtual", Conv2d(32, 32, 3, 32, (7, 7), (2, 2), (3, 3, 3, 3), in_layout="NCHW")),
         ("pi5-virtual", Conv2d(14, 14, 48, 48, (5, 5), (1, 1), (2, 2, 2, 2), 48)),
         pytest.param("pi5-virtual", Conv2d(56, 56, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1)), marks=pytest.mark.long),
         pytest.param("pi5-virtual", Conv2d(28, 28, 128, 128, (3, 3), (1, 1), (1, 1, 1, 1)), marks=pytest.mark.long),
         ("pi4-virtual", Conv2d(56, 56, 64, 128, (3, 3), (2, 2), (1, 1, 1, 1))),
     ],
-    ids=["first convolution", "depthwise", "3x3 of 64", "3x3 of 128", "3x3 with a stride"],
+    ids=["first convolution", "first of 7x7", "first of 7x7, in order", "depthwise", "3x3 of 64", "3x3 of 128", "3x3 with a stride"],
 )
 def test_what_gains_least_is_no_slower_than_in_float32(board: str, layer: Conv2d, tmp_path: Path) -> None:
     """Of layers of every kind, on the Pi 4, 5 and 3B+, these gained least: a twentieth. The first convolution converts the image itself."""
