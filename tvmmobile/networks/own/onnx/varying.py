@@ -1,8 +1,6 @@
-"""Gives tensors of an ONNX network whose number of rows is known only at run time, as that of selected boxes, their greatest number.
+"""Gives tensors of an ONNX network with missing rows (`own/missing_rows.py`) their greatest number.
 
-Rows that are there come first; those behind hold anything, and are never read but by operators that work row by row. The number of rows is
-a tensor of its own. Where an operator takes rows together, such as `TopK`, those behind are first replaced by what changes nothing.
-Outputs are filled up, and each gets a second output with its number of rows.
+ONNX's shape inference finds where the results of an operator have such rows: along the axis that changes with one row less of its operands.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.own.missing_rows import unsupported_rows
 from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.rows import RULES, Rows, differing
@@ -181,10 +180,7 @@ class Rewriting(Nodes):
             raise self._refused(node)
 
     def _refused(self, node: Any) -> UserError:
-        return UserError(
-            f"{named_node(node, self.opset)} reads boxes or places whose number is known only at run time, in a way that is not supported.",
-            "Leave it out of the network, and what follows it.",
-        )
+        return unsupported_rows(named_node(node, self.opset))
 
     def append(self, node: Any) -> None:
         """Append a node, and infer the shapes of its results."""

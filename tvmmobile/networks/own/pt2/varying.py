@@ -1,9 +1,7 @@
-"""Gives tensors of a `.pt2` whose number of rows values decide, as that of boxes that `nms` selects, their greatest number.
+"""Gives tensors of a `.pt2` with missing rows (`own/missing_rows.py`) their greatest number.
 
 `torch.export` writes such an extent as an expression of a symbol that no input has, such as `Min(Integer(100), Symbol('u0'))`. Here each
-such symbol becomes its greatest value. Rows that are there come first, those behind hold anything, and the expression, computed from the
-numbers of selected rows, says how many are there. As in `onnx/varying.py`, operators must work row by row; where one takes rows together,
-those that are not there are filled first; and outputs are filled up and get a second output with their number of rows.
+such symbol becomes its greatest value, and the expression, computed from the numbers of selected rows, counts those that are there.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten, treespec_loads
 
 from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.missing_rows import unsupported_rows
 from tvmmobile.networks.own.pt2.arguments import signature
 from tvmmobile.networks.own.pt2.dimensions import UnknownExtentError, entries, evaluated, tensors_in, unknown_extent
 from tvmmobile.networks.signature import COUNT, OUTPUT_NAME
@@ -147,11 +146,7 @@ class _Rewriting:
             raise self._refused(node)
 
     def _refused(self, node: Any) -> UserError:
-        what = f"{node['target'].removeprefix('torch.ops.')} (node {node.get('name')!r})"
-        return UserError(
-            f"{self.file}: {what} reads boxes or places whose number is known only at run time, in a way that is not supported.",
-            "Leave it out of the network, and what follows it.",
-        )
+        return unsupported_rows(f"{self.file}: {node['target'].removeprefix('torch.ops.')} (node {node.get('name')!r})")
 
     def _varies(self, text: str) -> bool:
         return any(symbol in self.counts for symbol in re.findall(_SYMBOL, text))
@@ -304,10 +299,10 @@ class _Rewriting:
         there = self._present(self._sizes(name)[axis], extents, axis)
         if kind == _BOOL:
             return self._emit("logical_and", [there, name], [extents], kind)[0]
+        value: Any = {"as_float": f"{'-' * (number < 0)}Infinity" if math.isinf(number) else float(number)}
         if kind in _INTEGERS:
             limits = torch.iinfo(_SERIALIZE_TO_TORCH_DTYPE[kind])
-            return self._emit("where.ScalarOther", [there, name, int(min(max(number, limits.min), limits.max))], [extents], kind)[0]
-        value = {"as_float": f"{'-' * (number < 0)}Infinity" if math.isinf(number) else float(number)}
+            value = int(min(max(number, limits.min), limits.max))
         return self._emit("where.ScalarOther", [there, name, value], [extents], kind)[0]
 
     def _present(self, rows: str, extents: Sequence[int], axis: int) -> str:
