@@ -34,31 +34,30 @@ class Rows:
 Rule = Callable[["Rewriting", Any], bool]
 
 
-def _follow(into: Rewriting, node: Any, names: Sequence[str]) -> dict[str, Rows | None] | None:
-    """Where results have missing rows: along the axis that changes with one row less of these operands; `None` if that is not known."""
-    counts = {into.rows[name].count for name in names if name in into.rows} | {into.fewer[name][1] for name in names if name in into.fewer}
+def _follow(into: Rewriting, node: Any, names: Sequence[str]) -> dict[str, Rows] | None:
+    """Find results with missing rows: along the axis that changes with one row less of these operands; `None` if that is not known."""
+    counts, values, shapes = into.with_one_less(names)
     if len(counts) > 1:
         return None
-    values = into.values | {name: into.fewer[name][0] for name in names if name in into.fewer}
-    shapes = into.shapes | {name: into.shape_of_fewer(name) for name in names if name in into.rows}
-    found: dict[str, Rows | None] = {}
-    for (name, (_, whole)), (_, less) in zip(
-        into.inferred(node, into.values, into.shapes).items(), into.inferred(node, values, shapes).values(), strict=True
-    ):
+    found = {}
+    fewer = into.inferred(node, values, shapes)
+    for name, (_, whole) in into.inferred(node, into.values, into.shapes).items():
+        _, less = fewer[name]
         if whole is None or less is None or len(whole) != len(less):
             return None
         axes = differing(whole, less)
         if len(axes) > 1:
             return None
-        found[name] = Rows(axes[0], *counts) if axes else None
+        if axes:
+            found[name] = Rows(axes[0], *counts)
     return found
 
 
-def _passed_on(into: Rewriting, node: Any, found: Mapping[str, Rows | None] | None) -> bool:
+def _passed_on(into: Rewriting, node: Any, found: Mapping[str, Rows] | None) -> bool:
     if found is None:
         return False
     into.append(node)
-    into.rows.update({name: rows for name, rows in found.items() if rows is not None})
+    into.rows.update(found)
     return True
 
 
@@ -76,7 +75,7 @@ def _together(into: Rewriting, node: Any, number: float | None) -> bool:
     """Append a node that may take the rows of its first operand together, where a number in place of the missing ones changes nothing."""
     data = node.input[0]
     found = _follow(into, node, [data]) if data in into.rows else None
-    if found is not None and None in found.values():
+    if found == {}:
         if number is None:
             return False
         node.input[0] = into.without_absent(data, number)

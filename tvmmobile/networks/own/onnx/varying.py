@@ -138,45 +138,44 @@ class Rewriting(Nodes):
 
     def _known(self, node: Any) -> bool:
         """Compute a node whose inputs are known, or that only reads a shape."""
-        counts = {self.fewer[name][1] for name in node.input if name in self.fewer}
-        counts |= {self.rows[name].count for name in node.input if name in self.rows}
         joins = node.op_type == "Concat" and any(name in self.rows for name in node.input)
-        if joins or len(counts) > 1 or any(output.name in node.output for output in self.model.graph.output):
+        if joins or any(output.name in node.output for output in self.model.graph.output):
             return False
         found = values_of(self.model, node, self.values, self.shapes)
         if found is None:
             return False
+        counts, values, shapes = self.with_one_less(node.input)
+        if len(counts) > 1:
+            return False
         for name, value in zip(node.output, found, strict=False):
             self._know(name, value)
         for count in counts:
-            fewer = {name: value for name, (value, _) in self.fewer.items()}
-            shapes = {name: self.shape_of_fewer(name) for name in node.input if name in self.rows}
-            other = values_of(self.model, node, {**self.values, **fewer}, {**self.shapes, **shapes}) or []
-            for name, value, less in zip(node.output, found, other, strict=False):
+            for name, value, less in zip(node.output, found, values_of(self.model, node, values, shapes) or [], strict=False):
                 if value.shape != less.shape:
                     self.rows[name] = Rows(differing(value.shape, less.shape)[0], count)
                 if not np.array_equal(value, less):
                     self.fewer[name] = less, count
         return True
 
-    def shape_of_fewer(self, name: str) -> list[int]:
-        """A tensor's shape with one row less."""
-        axis = self.rows[name].axis
-        return [extent - (place == axis) for place, extent in enumerate(self.shapes[name])]
+    def with_one_less(self, names: Sequence[str]) -> tuple[set[str], dict[str, Array], dict[str, list[int]]]:
+        """Return what counts the rows of these tensors, and all known values and shapes as if these tensors had one row less."""
+        fewer = {name: self.fewer[name] for name in names if name in self.fewer}
+        rows = {name: self.rows[name] for name in names if name in self.rows}
+        counts = {count for _, count in fewer.values()} | {one.count for one in rows.values()}
+        shapes = {name: [extent - (place == one.axis) for place, extent in enumerate(self.shapes[name])] for name, one in rows.items()}
+        return counts, self.values | {name: value for name, (value, _) in fewer.items()}, self.shapes | shapes
 
     def _convert(self, node: Any) -> None:
-        if node.op_type in SOURCES and node.domain in STANDARD:
-            (self._compressed if node.op_type == "Compress" else self.source)(node)
-            return
-        if node.op_type == "TopK" and node.domain in STANDARD and not self.values.keys() >= set(node.input[1:]):
+        kind = node.op_type if node.domain in STANDARD else ""
+        if kind == "Compress":
+            self._compressed(node)
+        elif kind in SOURCES:
+            self.source(node)
+        elif kind == "TopK" and not self.values.keys() >= set(node.input[1:]):
             self._all_in_order(node)
-            return
-        read = [name for name in node.input if name in self.rows or name in self.fewer]
-        if not read:
+        elif not any(name in self.rows or name in self.fewer for name in node.input):
             self.append(node)
-            return
-        rule = RULES.get(node.op_type) if node.domain in STANDARD else None
-        if rule is None or not rule(self, node):
+        elif kind not in RULES or not RULES[kind](self, node):
             raise self._refused(node)
 
     def _refused(self, node: Any) -> UserError:
