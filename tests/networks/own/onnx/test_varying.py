@@ -308,7 +308,7 @@ def test_suppression_agrees(given: int, centre: int) -> None:
             wanted, found = imported.compute(arrays), run(machine, f"main_{place}", arrays)
             assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True)), (arrays, wanted, found)
             rows.add(int(wanted[1][0]))
-    assert 0 in rows and len(rows) > 15
+    assert 0 in rows and len(rows) > 10
 
 
 @pytest.mark.long
@@ -341,6 +341,8 @@ REFUSED: dict[str, Sequence[Any]] = {
     "Gemm with a bias for each row": [*CHOSEN, node("Squeeze", ["c", "zero"], ["d"]), node("Gemm", ["d", "kernel", "weights"], ["y"])],
     "Gemm over rows": [*CHOSEN, node("Squeeze", ["c", "zero"], ["d"]), node("Gemm", ["d", "weights"], ["y"], transA=1)],
     "MatMul over rows": [*CHOSEN, node("Transpose", ["c"], ["d"], perm=[0, 2, 1]), node("MatMul", ["d", "weights"], ["y"])],
+    "GatherND from the last row": [*CHOSEN, node("GatherND", ["c", "last"], ["y"])],
+    "GatherElements from the last row": [*CHOSEN, node("GatherElements", ["c", "ends"], ["y"], axis=1)],
     "Slice": [*COLUMN, node("Slice", ["i", "one", "two", "zero"], ["y"])],
     "Add": [
         *COLUMN,
@@ -354,7 +356,7 @@ REFUSED: dict[str, Sequence[Any]] = {
 @pytest.mark.parametrize("operator", list(REFUSED))
 def test_others_are_refused_by_name(tmp_path: Path, operator: str) -> None:
     constants = {"flat": ints(-1), "eight": np.ones((1, 8, 1), np.float32), "weights": np.ones((8, 3), np.float32), "kernel": MATRICES[0]}
-    constants["amounts"] = ints(0, 0, 0, 0, 2, 0)
+    constants |= {"amounts": ints(0, 0, 0, 0, 2, 0), "last": np.array([[0, -1]]), "ends": np.full((1, 1, 4), -1)}
     where = rf"{operator.split()[0]} \(node 'y', opset 17\)"
     with pytest.raises(UserError, match=f"{where} reads boxes or places whose number is known only at run time"):
         network(tmp_path / "net.onnx", REFUSED[operator], constants, ["y"])

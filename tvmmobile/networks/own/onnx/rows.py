@@ -82,12 +82,17 @@ def _together(into: Rewriting, node: Any, number: float | None) -> bool:
     return _passed_on(into, node, found)
 
 
+def _from_the_end(into: Rewriting, places: str, column: int | None = None) -> bool:
+    """Whether constant places, or those in one column of them, are negative: rows are counted from the last one that is there."""
+    known = into.values.get(places)
+    return known is not None and bool(((known if column is None else known[..., column]) < 0).any())
+
+
 def _gather(into: Rewriting, node: Any) -> bool:
     data, places = node.input
     own = into.rows.get(data)
     if own is not None and own.axis == attribute(node, "axis", 0) % len(into.shapes[data]):
-        from_the_end = places in into.values and (into.values[places] < 0).any()  # from the last row that is there
-        return not from_the_end and _by_row(into, node, [places])
+        return not _from_the_end(into, places) and _by_row(into, node, [places])
     return (own is None or places not in into.rows) and _by_row(into, node)
 
 
@@ -97,13 +102,16 @@ def _gather_nd(into: Rewriting, node: Any) -> bool:
     if attribute(node, "batch_dims", 0) or (chosen is not None and chosen.axis == len(into.shapes[places]) - 1):
         return False
     inside = own is None or own.axis < depth
+    if inside and own is not None and _from_the_end(into, places, own.axis):
+        return False
     return (inside or chosen is None) and _by_row(into, node, [places if inside else data])
 
 
 def _gather_elements(into: Rewriting, node: Any) -> bool:
     data, places = node.input
     own, chosen = into.rows.get(data), into.rows.get(places)
-    if own is not None and own != chosen and own.axis != attribute(node, "axis", 0) % len(into.shapes[data]):
+    along = own is not None and own.axis == attribute(node, "axis", 0) % len(into.shapes[data])
+    if (own is not None and own != chosen and not along) or (along and _from_the_end(into, places)):
         return False
     return _by_row(into, node, [places])
 
