@@ -89,19 +89,14 @@ class _One:
     chain: int
     share: RowShare
 
-    @property
-    def number(self) -> Expr:
-        """The product's."""
-        return self.share.number
-
     def emit(self) -> None:
         """The share's rows."""
         kernel, layer = self.kernel, self.layer
         if self.left is not None:
-            start = self.number * (layer.terms * layer.rows)
+            start = self.share.number * (layer.terms * layer.rows)
             turn_rows(kernel, self.buffers["data"], lambda row: start + row * layer.rows, (layer.terms, layer.rows), self.left)
         if self.right is not None:
-            first = self.number * (layer.columns * layer.terms)
+            first = self.share.number * (layer.columns * layer.terms)
             turn_rows(kernel, self.buffers["other"], lambda row: first + row * layer.terms, (layer.columns, layer.terms), self.right)
         self.share.emit(kernel, layer.rows, self.knobs["rows"], self._rows)
 
@@ -114,7 +109,7 @@ class _One:
                 right = partial(self._right, columns=[(column + j * lanes, part) for j, part in enumerate(parts)])
                 for place, value in enumerate(self._sums(self._left(first), right, rows, vectors)):
                     row, j = divmod(place, vectors)
-                    target = (self.number * layer.rows + first + row) * layer.columns + column + j * lanes
+                    target = (self.share.number * layer.rows + first + row) * layer.columns + column + j * lanes
                     kernel.store_part(self.buffers["output"], value, target, parts[j])
 
     def _sums(self, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], rows: int, vectors: int) -> list[Expr]:
@@ -143,7 +138,7 @@ class _One:
         """The buffer with the first matrix, and where each row begins, counted from `first`."""
         layer = self.layer
         if self.left is None:
-            return self.buffers["data"], lambda row: (self.number * layer.rows + first + row) * layer.terms
+            return self.buffers["data"], lambda row: (self.share.number * layer.rows + first + row) * layer.terms
         pitch = round_up(layer.terms, self.kernel.lanes)
         return self.left, lambda row: (first + row) * pitch
 
@@ -151,5 +146,5 @@ class _One:
         """A vector of the second matrix, of which `columns` has the first column and the number of columns; those beyond are zeros."""
         kernel, layer, (column, count) = self.kernel, self.layer, columns[vector]
         if self.right is None:
-            return kernel.load_part(self.buffers["other"], (self.number * layer.terms + term) * layer.columns + column, count)
+            return kernel.load_part(self.buffers["other"], (self.share.number * layer.terms + term) * layer.columns + column, count)
         return kernel.load(self.right, term * round_up(layer.columns, kernel.lanes) + column)

@@ -66,10 +66,6 @@ class PairKernel(IntegerKernel):
 class PairEnds(IntegerEnds):
     """The ends of sums of which a vector has two pixels' of two channels."""
 
-    def begin_pair(self, channel: Expr) -> Expr:
-        """The start of two channels' sums, for two pixels."""
-        return self.begin(2 * channel)
-
     def store_pair(self, sums: Sequence[Expr], targets: Sequence[Expr], channel: Expr, count: int) -> None:
         """Store vectors of complete sums, from a channel on, of which `count` exist: where the first pixel's are stored, and the other's if
         there is one.
@@ -122,7 +118,7 @@ class PairTile(IntegerTile):
         kernel = self.kernel
         if ends_in_pairs(self.epilogue.layer):
             for pair, j in itertools.product(range(0, rows, 2), range(0, width, 2)):
-                kernel.store(sums, self.epilogue.begin_pair(channel + j), self._sums_at(pair, j, width), LANES)
+                kernel.store(sums, self.epilogue.begin(2 * (channel + j)), self._sums_at(pair, j, width), LANES)
             return
         for j in range(0, width, LANES):
             start = kernel.T.bind(self.epilogue.begin(channel + j))

@@ -66,7 +66,7 @@ def stages_of(function: Any) -> tuple[Stage, ...] | None:
     structural_walk(function.body, [(s_tir.SBlockRealize, realized.append), (tirx.BufferStore, stores.append)])
     blocks = [one.block for one in realized if one.block.iter_vars or isinstance(one.block.body, tirx.BufferStore)]
     known = len(stores) == sum(1 + (block.init is not None) for block in blocks)
-    if not known or not blocks or not all(_is_always(one.predicate) for one in realized):
+    if not known or not blocks or not all(getattr(one.predicate, "value", False) for one in realized):
         return None
     found: list[Stage] = []
     inside: dict[Any, Stage] = {}
@@ -112,10 +112,6 @@ def replaced(value: Expr, variables: dict[Any, Expr]) -> Expr:
     from tvm_ffi import structural_map
 
     return structural_map(value, (tvm.ir.Var, lambda variable: variables.get(variable, variable)))
-
-
-def _is_always(condition: Expr) -> bool:
-    return bool(getattr(condition, "value", False))
 
 
 def _calls(value: Expr) -> bool:

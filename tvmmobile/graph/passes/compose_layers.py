@@ -11,7 +11,7 @@ from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import KINDS, Conv2d, Layer, LayerParameters, WindowPool
 from tvmmobile.graph.layers.kind import Form
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.products import swaps_beside_products
+from tvmmobile.graph.passes.products import beside_product
 from tvmmobile.graph.passes.rewriting import readers_of, replace_values, values_of
 from tvmmobile.graph.precision import FLOAT32
 
@@ -94,7 +94,7 @@ class LayerComposer:
 
         forms = {f"tvmmobile.{number}": form for number, form in enumerate(form for kind in KINDS.values() for form in kind.forms())}
         patterns = [(name, form.pattern, form.parts, partial(check, form=form)) for name, form in forms.items()]
-        module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(swaps_beside_products(module))
+        module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(replace_values(module, beside_product))
         return self._externalize(module, forms)
 
     def _externalize(self, module: Any, forms: Mapping[str, Form]) -> Any:

@@ -43,14 +43,6 @@ def _known(argument: Any) -> Any:
     return [int(extent) for extent in argument.values] if isinstance(argument, relax.ShapeExpr) else None
 
 
-def _axes(attrs: Any) -> list[int] | None:
-    return None if attrs.axes is None else [int(axis) for axis in attrs.axes]
-
-
-def _expand(data: np.ndarray[Any, Any], attrs: Any) -> np.ndarray[Any, Any]:
-    return np.expand_dims(data, tuple(int(axis) for axis in attrs.axis))
-
-
 _EVALUATORS: dict[str, Callable[[list[Any], Any], np.ndarray[Any, Any]]] = {
     "relax.arange": lambda a, attrs: np.arange(*a, dtype=str(attrs.dtype)),
     "relax.add": lambda a, _: a[0] + a[1],
@@ -64,6 +56,6 @@ _EVALUATORS: dict[str, Callable[[list[Any], Any], np.ndarray[Any, Any]]] = {
     "relax.sqrt": lambda a, _: np.sqrt(a[0]),
     "relax.rsqrt": lambda a, _: 1 / np.sqrt(a[0]),
     "relax.reshape": lambda a, _: a[0].reshape(a[1]),
-    "relax.permute_dims": lambda a, attrs: np.transpose(a[0], _axes(attrs)),
-    "relax.expand_dims": lambda a, attrs: _expand(a[0], attrs),
+    "relax.permute_dims": lambda a, attrs: np.transpose(a[0], None if attrs.axes is None else [int(axis) for axis in attrs.axes]),
+    "relax.expand_dims": lambda a, attrs: np.expand_dims(a[0], tuple(int(axis) for axis in attrs.axis)),
 }

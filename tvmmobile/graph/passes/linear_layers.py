@@ -84,9 +84,6 @@ class _Rewriting(MainRewriter):
             same = operator_of(before) in _VIEWS and shape_of(before) == shape_of(before.args[0])
             source = before.args[0] if same else None
 
-    def _leaf(self, part: Any) -> Any:
-        return self.replaced.get(part, part)
-
     def _seen(self, value: Any) -> _Seen | None:
         """The image that an expression shows; `None` for one that is to stay as it is."""
         if isinstance(value, relax.Var):
@@ -102,7 +99,7 @@ class _Rewriting(MainRewriter):
         if has(value, Trait.ARITHMETIC):
             return self._binary(value)
         if _norms_channels(value):
-            attrs, operands = value.attrs, (self._image(value.args[0]), *map(self._leaf, value.args[1:]), [-1], value.attrs.epsilon)
+            attrs, operands = value.attrs, (self._image(value.args[0]), *map(self.output, value.args[1:]), [-1], value.attrs.epsilon)
             if name == "relax.nn.rms_norm":
                 return self._made(relax.op.nn.rms_norm(*operands))
             return self._made(relax.op.nn.layer_norm(*operands, attrs.center, attrs.scale))
@@ -116,7 +113,7 @@ class _Rewriting(MainRewriter):
             return self._pool(value, shown.image)
         if not has(value, Trait.UNARY):
             return None
-        return self._made(relax.Call(value.op, [shown.image, *map(self._leaf, value.args[1:])], value.attrs), shown.first)
+        return self._made(relax.Call(value.op, [shown.image, *map(self.output, value.args[1:])], value.attrs), shown.first)
 
     def _made(self, value: Any, first: bool = False) -> _Seen:
         image = self.builder.emit(value)
@@ -147,7 +144,7 @@ class _Rewriting(MainRewriter):
             self._show_first(value.args[0], image)
         attrs = value.attrs
         numbers = int(attrs.num_groups), 3, [1, 2], float(attrs.epsilon), bool(attrs.center), bool(attrs.scale)
-        return self._made(relax.op.nn.group_norm(image, *map(self._leaf, value.args[1:]), *numbers), first=True)
+        return self._made(relax.op.nn.group_norm(image, *map(self.output, value.args[1:]), *numbers), first=True)
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
         """A product of rows with a constant matrix as a convolution."""

@@ -24,14 +24,10 @@ def plain_views(module: Any) -> Any:
     """Rewrite `squeeze`, `reshape` to the same shape, `scatter_nd`, the parts of `split`, and `take` of one place or at negative ones."""
     data, places = wildcard(), is_const()
     split = is_op("relax.split")(data)
-    module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
+    module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: relax.op.reshape(matched[data], call.ty.shape))
     module = replace_values(module, lambda value, _: _shown(value) if operator_of(value) == VIEW else _guarded(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
     return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
-
-
-def _reshaped(call: Any, data: Any) -> Any:
-    return relax.op.reshape(data, call.ty.shape)
 
 
 def _guarded(value: Any) -> Any:

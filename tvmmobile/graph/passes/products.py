@@ -13,16 +13,10 @@ from typing import Any, cast
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import replace_values
 
 
-def swaps_beside_products(module: Any) -> Any:
-    """Make permutations and views that swap the last two dimensions a single swap, where a `matmul` reads the result."""
-    return replace_values(module, _beside_product)
-
-
-def _beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
-    """A product of activations with such swaps; `None` for other values."""
+def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Make permutations and views that swap the last two dimensions of a product's operand a single swap; `None` for other values."""
     import tvm
     from tvm import relax
 

@@ -84,11 +84,7 @@ class _Split:
             self.waiting.append((variable, arguments, call))
             self.split.add(variable)
         else:
-            self.wholes[variable] = self.builder.emit(self._rebuilt(value))
-
-    def _rebuilt(self, value: Any) -> Any:
-        """Rebuild an expression from the new variables."""
-        return rebuilt(value, self._whole)
+            self.wholes[variable] = self.builder.emit(rebuilt(value, self._whole))
 
     def _whole(self, variable: Any) -> Any:
         """A variable or constant, of all images."""
