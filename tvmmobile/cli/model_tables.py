@@ -33,10 +33,6 @@ _MOST_COLUMNS = 2
 _Key = tuple[str, float, int]
 
 
-def _key(spec: ModelSpec) -> _Key:
-    return spec.name, spec.alpha, spec.resolution
-
-
 @dataclass(frozen=True)
 class Column:
     """Latencies of variants, all of the same origin; `mark` tells it from other columns, such as ` [a]`, "" for the only one."""
@@ -54,7 +50,7 @@ class Column:
         """Return the text for a variant."""
         from tvmmobile.results.report.wording import latency_ms
 
-        found = self.variants.get(_key(spec))
+        found = self.variants.get(spec.key)
         return latency_ms(found.latency_us if found else None)
 
     def caption(self) -> str:
@@ -65,14 +61,14 @@ class Column:
 
     def as_json(self, spec: ModelSpec) -> list[dict[str, Any]]:
         """Return the latency of a variant and its origin."""
-        found = self.variants.get(_key(spec))
+        found = self.variants.get(spec.key)
         where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
         return [] if found is None else [where | {"latency_us": found.latency_us}]
 
 
 def with_others(specs: Sequence[ModelSpec], columns: Sequence[Column]) -> list[ModelSpec]:
     """Add further variants that have latencies after the last one of each family."""
-    shown = {_key(spec) for spec in specs}
+    shown = {spec.key for spec in specs}
     others = [ModelSpec(*key) for key in dict.fromkeys(key for column in columns for key in column.variants) if key not in shown]
     last = {spec.name: place for place, spec in enumerate(specs)}
     found: list[ModelSpec] = []
@@ -115,7 +111,7 @@ def print_comparison(costs: Sequence[ModelCost], latencies: Sequence[Column]) ->
     table = table_of(("network", "α-side"), headings)
     sources: list[str] = []
     for cost in costs:
-        first = next(iter(figures(*_key(cost.spec))), None)
+        first = next(iter(figures(*cost.spec.key)), None)
         if first and first.source not in sources:
             sources.append(first.source)
         table.add_row(
@@ -147,7 +143,7 @@ def print_variants(costs: Sequence[ModelCost], latencies: Sequence[Column]) -> N
     table = table_of((), (*headings, *(column.heading for column in latencies)))
     alphas = [cost.spec.alpha for cost in costs]
     for number, cost in enumerate(costs):
-        by_source = {found.source: found for found in figures(*_key(cost.spec))}
+        by_source = {found.source: found for found in figures(*cost.spec.key)}
         published = [by_source.get(source) for _, source in sources]
         table.add_row(
             str(cost.spec.alpha),
@@ -183,7 +179,7 @@ def print_layers(costs: Sequence[ModelCost]) -> None:
         )
         console.print(_layer_table(cost))
         console.print(_type_table(cost))
-        if paper_type_shares(*_key(spec)):
+        if paper_type_shares(*spec.key):
             console.print(
                 f"paper: {PAPER}, table 2. It prints 1.19 for the 3×3 convolution;\nits column then sums to 99.29, and a count gives 1.91."
             )
@@ -212,7 +208,7 @@ def _main_sources(costs: Sequence[ModelCost]) -> list[tuple[str, str]]:
     """Return (label, source) of those that published most of these variants, in the order of preference."""
     counts: dict[tuple[str, str], int] = {}
     for cost in costs:
-        for found in figures(*_key(cost.spec)):
+        for found in figures(*cost.spec.key):
             counts[found.label, found.source] = counts.get((found.label, found.source), 0) + 1
     most = sorted(counts, key=lambda source: -counts[source])[:_MOST_SOURCES]
     return sorted(most, key=lambda source: list(counts).index(source))
@@ -259,7 +255,7 @@ def _layer_table(cost: ModelCost) -> Table:
 
 
 def _type_table(cost: ModelCost) -> Table:
-    shares = paper_type_shares(*_key(cost.spec))
+    shares = paper_type_shares(*cost.spec.key)
     paper = ("paper",) if shares else ()
     table = table_of(("layer type",), ("layers", "MACs, M", "share, %", *paper, "weights, k", "share, %", *paper))
     for item in cost.by_type():

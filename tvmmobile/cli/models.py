@@ -141,12 +141,8 @@ def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def _key(spec: ModelSpec) -> tuple[str, float, int]:
-    return spec.name, spec.alpha, spec.resolution
-
-
 def _as_json(cost: ModelCost) -> dict[str, Any]:
-    shares = paper_type_shares(*_key(cost.spec))
+    shares = paper_type_shares(*cost.spec.key)
     return {
         "model": cost.spec.name,
         "alpha": cost.spec.alpha,
@@ -154,7 +150,7 @@ def _as_json(cost: ModelCost) -> dict[str, Any]:
         "macs": cost.macs,
         "parameters": cost.parameters,
         "weights": cost.weights,
-        "published": [asdict(found) for found in figures(*_key(cost.spec))],
+        "published": [asdict(found) for found in figures(*cost.spec.key)],
         "note": NOTES.get(cost.spec.name),
         "by_type": [
             asdict(item) | {"paper_percent": asdict(shares[item.label]) if item.label in shares else None} for item in cost.by_type()

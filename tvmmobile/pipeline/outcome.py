@@ -94,8 +94,7 @@ def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
     """Return a network's published accuracy in floating point; `None` where there is none, and for integers."""
     if isinstance(spec, OwnSpec) or spec.classes != IMAGENET_CLASSES or precision_named(dtype).is_integer:
         return None
-    key = (spec.name, spec.alpha, spec.resolution)
-    return slim_figures(*key) or paper_figures(*key)
+    return slim_figures(*spec.key) or paper_figures(*spec.key)
 
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:

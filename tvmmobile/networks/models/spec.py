@@ -87,6 +87,11 @@ class ModelSpec:
             )
 
     @property
+    def key(self) -> tuple[str, float, int]:
+        """Name, width multiplier and resolution, by which published figures are found."""
+        return self.name, self.alpha, self.resolution
+
+    @property
     def takes(self) -> tuple[Port, ...]:
         """The network's inputs, in order."""
         return (Port(INPUT_NAME, (1, 3, self.resolution, self.resolution)),)
@@ -168,6 +173,11 @@ class OwnSpec(ModelSpec):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", self.outputs[0].elements)
+
+    @property
+    def key(self) -> tuple[str, float, int]:
+        """Name, width multiplier and resolution, by which published figures are found."""
+        return self.name, self.alpha, self.resolution
 
     @property
     def takes(self) -> tuple[Port, ...]:
