@@ -84,7 +84,7 @@ def read_program(module: Any, states: Sequence[State] = ()) -> Program:
         module: the network.
         states: what its library keeps between calls.
     """
-    reader = _Reader(module)
+    reader = _Reader()
     main = module["main"]
     reader.inputs.extend(reader.added(parameter, "input") for parameter in main.params)
     for binding in bindings_of(main):
@@ -104,8 +104,7 @@ def read_program(module: Any, states: Sequence[State] = ()) -> Program:
 class _Reader:
     """Numbers the values of `main` while its bindings are read."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
+    def __init__(self) -> None:
         self.values: list[Value] = []
         self.inputs: list[int] = []
         self.calls: list[Call] = []

@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -280,12 +280,10 @@ class _Fixing:
     Attributes:
         values: of symbols.
         graph: of the program.
-        named: the numbers that operators computed, by kind and name.
     """
 
     values: Mapping[str, Fraction]
     graph: Any
-    named: dict[str, Any] = field(default_factory=dict)
 
     def fixed(self, value: Any) -> Any:
         """Replace expressions by numbers, and leave out the operators that compute them."""
