@@ -45,11 +45,8 @@ class Strategy(ABC):
             members = (schedule for schedule in (*self._members, *self._queue) if schedule not in self.tried)
             self.tried.update({schedule: float("inf") for schedule in members if trials.has(schedule)})
 
-    def _fresh(self, taken: set[KnobSchedule]) -> list[KnobSchedule]:
-        return [schedule for schedule in self._members if schedule not in self.tried and schedule not in taken]
-
     def _random(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
-        fresh = self._fresh(taken)
+        fresh = [schedule for schedule in self._members if schedule not in self.tried and schedule not in taken]
         return self.rng.sample(fresh, min(count, len(fresh)))
 
     def _best(self, count: int) -> list[KnobSchedule]:
