@@ -175,11 +175,6 @@ class OwnSpec(ModelSpec):
         object.__setattr__(self, "classes", self.outputs[0].elements)
 
     @property
-    def key(self) -> tuple[str, float, int]:
-        """Name, width multiplier and resolution, by which published figures are found."""
-        return self.name, self.alpha, self.resolution
-
-    @property
     def takes(self) -> tuple[Port, ...]:
         return self.inputs
 
