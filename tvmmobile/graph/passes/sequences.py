@@ -40,16 +40,18 @@ def _is_sequence(shape: Sequence[int]) -> bool:
 
 def _forms_of(image: Any) -> list[list[int]]:
     """The shapes under which an image of one row is known: its own, a sequence's and a column's."""
-    batch, channels, height, length = shape_of(image)
-    return [[batch, channels, height, length], *([[batch, channels, length], [batch, channels, length, 1]] if height == 1 else [])]
+    batch, channels, _, length = shape_of(image)
+    return [[batch, channels, 1, length], [batch, channels, length], [batch, channels, length, 1]]
 
 
 def _window_of_column(value: Any) -> int:
     """The pixels of a window along a column, of a convolution or pool; 0 for all else."""
     if not any(has(value, kind) for kind in _WINDOWS) or not _is_column(shape_of(value)) or not _is_column(shape_of(value.args[0])):
         return 0
-    attrs = value.attrs
-    height, width = attrs.pool_size if "pool" in value.op.name else shape_of(value.args[1])[2:]
+    attrs, pools = value.attrs, "pool" in value.op.name
+    if (attrs.layout if pools else attrs.data_layout) != "NCHW":
+        return 0
+    height, width = attrs.pool_size if pools else shape_of(value.args[1])[2:]
     left, right = attrs.padding[1::2]
     return 0 if int(width) > 1 or int(left) or int(right) else int(height)
 

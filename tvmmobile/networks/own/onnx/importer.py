@@ -58,11 +58,12 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
     def _parse_graph_initializers(self, graph: Any) -> None:
         readers = {name: node for node in reversed(graph.node) for name in node.input}
         for tensor in graph.initializer:
-            if (reader := readers.get(tensor.name)) is None:
+            kind, reader = TensorProto.DataType.Name(tensor.data_type), readers.get(tensor.name)
+            if reader is None and kind in _PACKED:
                 self._nodes[tensor.name] = None  # else it would be taken for an input
                 continue
-            with importing(named_node(reader, self.opset)):
-                if (kind := TensorProto.DataType.Name(tensor.data_type)) in _PACKED:
+            with importing(named_node(reader, self.opset) if reader is not None else ""):
+                if kind in _PACKED:
                     raise ValueError(f"its constant {tensor.name!r} is {kind}, which is not supported")
                 super()._parse_graph_initializers(SimpleNamespace(initializer=[tensor]))
 
