@@ -168,7 +168,7 @@ class _Box:
         elif not self.stage.join:
             with self._nest(outer, self.threads) as at:
                 self._across(inner, 1 if outer else self.threads, lambda *part: self._elements(inner, at, *part))
-        elif self._lanes(inner) > 1 and {*self._steps(inner)} <= {0, 1}:
+        elif self._lanes(inner) > 1 and self._is_dense(inner):
             with self._nest(outer, self.threads) as at:
                 self._across(inner, 1 if outer else self.threads, lambda *part: self._columns(inner, at, *part))
         else:
@@ -354,6 +354,10 @@ class _Box:
         """Lanes of a vector along an axis; 1 if elements do not lie evenly there, or are too few."""
         lanes = max(1, self.function.task.machine.vector_bytes // max(map(_bytes, (self.value, *loads_of(self.value)))))
         return lanes if axis.extent >= lanes and None not in self._steps(axis) else 1
+
+    def _is_dense(self, axis: _Axis) -> bool:
+        """Return whether neighbours along an axis are neighbours, or the same, in all tensors that are read."""
+        return {*self._steps(axis)} <= {0, 1}
 
     def _steps(self, axis: _Axis) -> list[int | None]:
         """The distance of neighbours along an axis in each tensor; `None` where it varies."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import GraphProto, NodeProto, TensorProto
+from onnx import TensorProto
 from own_networks import network_of
 from random_onnx import Array, Case
 from small_networks import HOST, kernels_of
@@ -24,6 +24,7 @@ from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import load_own
+from tvmmobile.networks.own.onnx.tensors import graphs_of
 from tvmmobile.system.errors import UserError
 
 #: Largest difference from ONNX Runtime, relative to the largest magnitude.
@@ -82,17 +83,8 @@ def outcomes(
 
 def named_in(message: str, case: Case) -> bool:
     """Whether a message has the name of one of the model's operators."""
-    operators = {case.operator, *(node.op_type for node in nodes_of(case.model.graph))}
+    operators = {case.operator, *(node.op_type for graph in graphs_of(case.model.graph) for node in graph.node)}
     return not operators.isdisjoint(re.findall(r"\w+", message))
-
-
-def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
-    """Yield a graph's nodes, with those of their branches and bodies."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from nodes_of(attribute.g)
 
 
 def by_runtime(case: Case) -> list[Array]:

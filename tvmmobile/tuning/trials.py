@@ -65,6 +65,10 @@ class Trials:
             return True
         return bool(self.dropped) and digest(schedule) in self.dropped.get(family(schedule), ())
 
+    def dropped_of(self, template: str, version: int) -> int:
+        """Return how many schedules of a template were tried and no longer have a record."""
+        return len(self.dropped.get(f"{template}@{version}", ()))
+
     def told_dropped(self) -> Dropped:
         """Return `dropped` as lines of logs have it."""
         return _told(self.dropped)

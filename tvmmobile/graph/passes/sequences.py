@@ -30,11 +30,12 @@ def sequences(module: Any) -> Any:
 
 
 def _is_column(shape: Sequence[int]) -> bool:
-    """Whether images of this shape have one column of several pixels."""
+    """Return whether images of this shape have one column of several pixels."""
     return len(shape) == 4 and shape[2] > 1 == shape[3]
 
 
 def _is_sequence(shape: Sequence[int]) -> bool:
+    """Return whether a tensor of this shape may be a sequence, or is a column."""
     return len(shape) == 3 or _is_column(shape)
 
 

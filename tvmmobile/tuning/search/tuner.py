@@ -116,7 +116,7 @@ def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, ta
         for template in templates:
             space = template.space(task)
             assert space is not None
-            done = sum(record.schedule in space for record in made.records) + len(made.dropped.get(f"{space.template}@{space.version}", ()))
+            done = sum(record.schedule in space for record in made.records) + made.dropped_of(space.template, space.version)
             wanted = min(trials, template.enough_trials or trials)
             missing = max(0, space.size(wanted) - done) if done < wanted else 0
             assignments.append(Assignment(task, source, (), done, missing, template))

@@ -200,6 +200,7 @@ def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.attention,
     "AveragePool": partial(pools.pool, "AveragePool"),
+    "BatchNormalization": norms.batch_norm,
     "Cast": _bounded_cast,
     "Celu": elementwise.celu,
     "Clip": _clip,
@@ -210,7 +211,6 @@ CONVERTERS: dict[str, Converter] = {
     "EyeLike": elementwise.eye_like,
     "GRU": partial(recurrent, "GRU"),
     "Gather": _gather,
-    "BatchNormalization": norms.batch_norm,
     "InstanceNormalization": norms.instance_norm,
     "IsInf": elementwise.is_inf,
     "LSTM": partial(recurrent, "LSTM"),

@@ -83,7 +83,7 @@ def _together(into: Rewriting, node: Any, number: float | None) -> bool:
 
 
 def _from_the_end(into: Rewriting, places: str, column: int | None = None) -> bool:
-    """Whether constant places, or those in one column of them, are negative: rows are counted from the last one that is there."""
+    """Return whether constant places, or those in one column of them, are negative: rows are counted from the last one that is there."""
     known = into.values.get(places)
     return known is not None and bool(((known if column is None else known[..., column]) < 0).any())
 
