@@ -267,8 +267,9 @@ class _Block:
     def _keep(self, buffer: Buffer, value: Expr, row: Expr, unit: Expr) -> None:
         """Set a vector of a state."""
         kernel = self.kernel
-        own = Vectors(str(buffer.dtype), kernel.lanes, kernel.T.bind, False)
-        kernel.store(buffer, own.cast(value), self._place(row, unit))
+        if not kernel.is_narrow(buffer):  # which `store` narrows
+            value = Vectors(str(buffer.dtype), kernel.lanes, kernel.T.bind, False).cast(value)
+        kernel.store(buffer, value, self._place(row, unit))
 
     def _write(self, value: Expr, place: Expr, row: Expr, unit: Expr, have: int) -> None:
         """Write a vector of states to a step of the output."""

@@ -9,6 +9,7 @@
     ./studies/run bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later
     ./studies/run bench_peers --models ours.pt2 theirs.onnx --threads 1    # your own networks
     ./studies/run bench_peers --dtype float16 --boards pi5 --name benchmarks-half   # the others run in float32 too
+    ./studies/run bench_peers --dtype bfloat16 --boards cobalt100 --name benchmarks-bfloat   # and in half precision
     ./studies/run bench_peers --dtype int8 --boards pi4 pi5 --name benchmarks-int8   # all calibrated with the same inputs
     ./studies/run bench_peers --dtype int8 --weights trained --name benchmarks-int8-trained   # on drawn digits, two minutes a network
 
@@ -317,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
     models_help = f"networks, or files with your own: .pt2 or .onnx (default: {NETWORK})"
     parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=models_help)
-    dtype_help = "what ours computes in (default: float32); with float16 the others run in half precision and in float32, with int8 in that"
+    dtype_help = "what ours computes in (default: float32); with float16 and bfloat16 the others run in wider floats too, with int8 in that"
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=dtype_help)
     weights_help = f"{GENERATED}, or {TRAINED} for some minutes on drawn digits (default: {GENERATED})"
     parser.add_argument("--weights", choices=(GENERATED, TRAINED), default=GENERATED, help=weights_help)

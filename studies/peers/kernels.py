@@ -20,10 +20,12 @@ from tvmmobile.virtual.program import ProgramRun
 
 _SYMBOL = re.compile(r"\((\S+)\+0x[0-9a-f]+\)$")
 _FUSED = re.compile(r"^fml[as]\t(v\d+)\.(\d?[sdh]), .*?(\.[sdh]\[\d\])?$")
-#: Eight lanes of half precision.
-HALF_LANES = ".8h"
-#: Products of 8-bit integers, and sums of pairs of such products.
-_PRODUCT = re.compile(r"^([su](?:mull2?|mlal2?|dot|mmla|adalp))\tv\d+\.\d?[hs], v\d+\.(?:16b|8b|8h)(?:, v\d+\.(?:16b|8b|4b(\[\d\])?))?$")
+#: Eight lanes of half precision, and products in bfloat16.
+HALF_LANES, BFLOAT_PRODUCT = ".8h", "bfmmla"
+#: Products of 8-bit integers or in bfloat16, and sums of pairs of such products.
+_PRODUCT = re.compile(
+    r"^((?:[su](?:mull2?|mlal2?|dot|mmla|adalp)|bfmmla))\tv\d+\.\d?[hs], v\d+\.(?:16b|8b|8h)(?:, v\d+\.(?:16b|8b|8h|4b(\[\d\])?))?$"
+)
 #: Products of 16-bit integers.
 _WIDE_PRODUCT = re.compile(r"^([su]m[ul]a?l+2?)\tv\d+\.4s, v\d+\.[48]h, v\d+\.(?:[48]h|h(\[\d\]))$")
 _LOAD = re.compile(r"^(ld\w+)\t(\{[^}]*\}|([qdsxwv])\d+)")
@@ -108,8 +110,9 @@ MAKERS: Mapping[str, KernelChoice] = {
 }
 
 
-#: In half precision; the keys are those of `systems("float16")`, and `looks_at` is how each is asked for it.
+#: In half precision; the keys are those of `systems("bfloat16")`, and `looks_at` is how each is asked for it.
 HALF_MAKERS: Mapping[str, KernelChoice] = {
+    "ncnn-bfloat16": KernelChoice("`use_bf16_packed` and `use_bf16_storage`, off by default; HWCAP2: bfloat16", {"": ""}, {}),
     "ncnn-float16": KernelChoice(
         "`use_fp16_packed`, `use_fp16_storage` and `use_fp16_arithmetic`, on by default; HWCAP: half precision",
         {"": _NCNN_HALF},

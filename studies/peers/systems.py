@@ -10,7 +10,7 @@ from pathlib import Path
 from studies.formats import iree_compiler
 from studies.harness import ROOT
 from tvmmobile import __version__
-from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, precision_named
+from tvmmobile.graph.precision import BFLOAT16, FLOAT16, FLOAT32, INT8, precision_named
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 
@@ -20,11 +20,11 @@ EXAMPLES = ROOT / "examples/virtual-run"
 OURS, OURS_C = "ours", "ours-c"
 #: Our systems: "ours" in a ratio is the first of these that ran there.
 OURS_KEYS = (OURS_C, OURS)
-#: What can be compared: in half precision a peer takes part with its float32 as well, because its best may be either.
-DTYPES = (FLOAT32.name, FLOAT16.name, INT8.name)
+#: What can be compared: in half precision and bfloat16 a peer takes part with its wider floats as well, because any may be its best.
+DTYPES = (FLOAT32.name, FLOAT16.name, BFLOAT16.name, INT8.name)
 #: ONNX Runtime once more, with unsigned activations: which is faster depends on the core.
 UNSIGNED = "onnxruntime-u8"
-_PEER_TOLERANCE = {FLOAT32.name: 1e-3, FLOAT16.name: 2e-1, INT8.name: 5e-1}
+_PEER_TOLERANCE = {FLOAT32.name: 1e-3, FLOAT16.name: 2e-1, BFLOAT16.name: 2e-1, INT8.name: 5e-1}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class System:
 def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
     """Return all systems, peers first, with the versions that examples/virtual-run/wheels.txt pins.
 
-    IREE is there in float32 alone. In half precision the others are there twice.
+    IREE is there in float32 alone. In half precision the others are there twice, and ncnn a third time with bfloat16, the only one whose
+    wheel has such convolutions: MNN's lacks them, and ONNX Runtime's fast mode serves matrix products alone.
     """
     wheels = tuple((EXAMPLES / "wheels.txt").read_text(encoding="utf-8").split())
     versions = dict(wheel.split("==") for wheel in wheels)
@@ -79,13 +80,15 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
         return (*found, _iree(), _ours(), _ours_c())
     ours = (_ours(), _ours_c())
     bound = precision_named(dtype).network_tolerance
-    coarser = [_in(dtype, peer) for peer in found]
+    coarser = [_in(FLOAT16.name if dtype == BFLOAT16.name else dtype, peer) for peer in found]
     if dtype == INT8.name:
         signed = coarser[-1]
         unsigned = replace(signed, key=f"{UNSIGNED}-{dtype}", title=signed.title.replace(dtype, "uint8"), model=("model.u8.onnx",))
         others = [*(replace(one, model=one.model[:1]) for one in coarser), unsigned]
     else:
         others = [*coarser, *found]
+    if dtype == BFLOAT16.name:
+        others.insert(0, replace(_in(dtype, found[0]), program=Path(__file__).with_name("run_ncnn_bfloat16.py")))
     return (
         *others,
         *(replace(one, title=f"{one.title}, {dtype}", tolerance=bound, dtype=dtype) for one in ours),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from studies.peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
+from studies.peers.kernels import BFLOAT_PRODUCT, HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
 from studies.peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
 from studies.peers.shortcuts import section
 from studies.peers.systems import OURS_KEYS, peer_tolerance
@@ -55,7 +55,7 @@ _ASKED = """\
 Each of the others runs in float32 and in half precision, and *best peer* is the fastest of all these: half precision is not always
 faster. The caller's arrays are float32, and their conversion counts. Half precision is enabled as each library's documentation says;
 weights are converted when the network is loaded. QEMU runs the programs on its Cortex-A76, which reports half precision in HWCAP. IREE is
-left out. A hottest block that computes in half precision has `fmla` with eight lanes (`.8h`).
+left out. A hottest block that computes in half precision has `fmla` with eight lanes (`.8h`), one in bfloat16 `bfmmla`.
 """
 _QUANTISED = """\
 All networks are quantised from the same float32 weights with the same {data}: symmetric
@@ -190,11 +190,15 @@ def _half_kernels(comparison: Comparison) -> Iterator[str]:
     rows = [
         (
             *(one.cpu, titles[one.system], f"`{one.kernel.name or f'unknown: {one.kernel.loop}'}`"),
-            *("yes" if HALF_LANES in one.kernel.loop else "no", f"{one.board}, {one.variant}", f"{one.kernel.share * 100:.0f} %"),
+            *(
+                "yes" if HALF_LANES in one.kernel.loop or BFLOAT_PRODUCT in one.kernel.loop else "no",
+                f"{one.board}, {one.variant}",
+                f"{one.kernel.share * 100:.0f} %",
+            ),
         )
         for one in chosen
     ]
-    headings = "core", "library", "hottest kernel", "in half precision", "seen on", "share of core cycles"
+    headings = "core", "library", "hottest kernel", "in 16 bits", "seen on", "share of core cycles"
     yield from markdown_table(headings, rows, 5)
     yield ""
 

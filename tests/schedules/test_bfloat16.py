@@ -14,7 +14,8 @@ from integer_kernels import output_on
 from template_regions import PADDED, REGIONS, RELU6
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, Product, Recurrent, Softmax
+from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import BFLOAT16, FLOAT16
 from tvmmobile.graph.tasks import Task
@@ -39,8 +40,8 @@ def board() -> Iterator[Agents]:
         yield found
 
 
-def _check(agents: Agents, region: tuple[Layer, ...], name: str, folder: Path, choice: int) -> None:
-    task = Task(region, BFLOAT16.name, machine=machine_of(CORE))
+def _check(agents: Agents, region: tuple[Layer, ...], name: str, folder: Path, choice: int, threads: int = 1) -> None:
+    task = Task(region, BFLOAT16.name, threads, machine_of(CORE))
     template = next(template for template in TEMPLATES if template.name == name)
     space = template.space(task)
     assert space is not None
@@ -84,6 +85,39 @@ def test_every_template(name: str, board: Agents, tmp_path: Path) -> None:
     for number, region in enumerate(REGIONS[name]):
         if (name, number) != ("chain", 0):  # channels that do not fill vectors
             _check(board, region, name, tmp_path, number)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "pointwise" else pytest.mark.long) for name in TAKING])
+def test_several_threads(name: str, board: Agents, tmp_path: Path) -> None:
+    _check(board, REGIONS[name][-1:][0], name, tmp_path, 1, threads=3)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("stored", [("", ""), ("float32", ""), ("", "float32")])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Product((2,), 7, 64, 21, (False, True)),
+        Recurrent("lstm", 4, 3, 9, "both", initial=True, memory=True),
+        Recurrent("gru_reset_first", 5, 2, 8, "reverse"),
+        Softmax((3, 5), 21),
+        Softmax((4,), 13, (6,), logarithm=True),
+    ],
+    ids=lambda layer: f"{layer.kind}{'' if layer.kind != 'recurrent' else '_' + layer.cell}",
+)
+def test_layers_of_a_template_each(layer: ConvertingLayer, stored: tuple[str, str], board: Agents, tmp_path: Path) -> None:
+    """What a template without register tiles or with rows of its own reads and writes, bfloat16 on either side or on one."""
+    layer = replace(layer, reads=stored[0], writes=stored[1])
+    for threads in (1, 2):
+        task = Task((layer,), BFLOAT16.name, threads, machine_of(CORE))
+        template = templates_for(task)[0]
+        space = template.space(task)
+        assert space is not None and template.name in OTHERS
+        inputs, parameters = make_inputs(task), make_parameters(task)
+        folder = tmp_path / str(threads)
+        actual = output_on(board, task, space.default, parameters, inputs, folder).astype(np.float32)
+        assert relative_error(actual, expected_output(task, inputs, parameters)) <= task.tolerance, f"{task.name} {space.default}"
 
 
 @pytest.mark.virtual

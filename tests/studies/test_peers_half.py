@@ -49,6 +49,15 @@ def row(system: str, ms: float, loop: str = "") -> PeerRow:
     return PeerRow(CELL, system, (Figures(ms, {"core": ms}, 1000, 1000, 1000, 100, 10, 640, 0, 1e-2, hottest),))
 
 
+def test_in_bfloat16_one_peer_computes_in_it_and_all_in_wider_floats() -> None:
+    found = {one.key: one for one in systems("bfloat16")}
+    halves = [key for key, one in found.items() if one.dtype == "float16"]
+    assert [key for key, one in found.items() if one.dtype == "bfloat16"] == ["ncnn-bfloat16", OURS, OURS_C]
+    assert halves == [f"{peer}-float16" for peer in MAKERS] and set(MAKERS) < set(found) and set(HALF_MAKERS) < set(found)
+    assert found["ncnn-bfloat16"].program.is_file() and found["ncnn-bfloat16"].name == "ncnn"
+    assert loop_of(["bfmmla\tv31.4s, v23.8h, v7.8h", "ldp\tq23, q24, [x20]"]) == "1 bfmmla; 1 ldp q"
+
+
 def test_peers_take_part_in_both_precisions_and_ours_in_half() -> None:
     found = {one.key: one for one in systems("float16")}
     halves = [key for key, one in found.items() if one.dtype == "float16"]
@@ -170,7 +179,7 @@ def test_each_peers_half_precision_runs_in_the_committed_figures() -> None:
     found = from_json(RESULTS / "benchmarks-half.json")
     assert found.context.dtype == "float16"
     kernels = {(one.system, one.cpu): one.kernel for one in found.kernels}
-    assert {system for system, _ in kernels} >= {*HALF_MAKERS, *MAKERS}
+    assert {system for system, _ in kernels} >= {one.key for one in systems("float16") if one.name in MAKERS}
     for (system, cpu), kernel in kernels.items():
         choice = HALF_MAKERS.get(system) or MAKERS[system]
         assert kernel.name == choice.kernel(cpu) and (HALF_LANES in kernel.loop) == (system in HALF_MAKERS), system
