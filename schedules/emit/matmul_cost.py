@@ -21,6 +21,8 @@ PER_K_BLOCK, PER_TILE = 3.5, 20.0
 LATENCY_BOUND = 8
 
 
+#: Time to join a vector of two pixels' values in a buffer.
+PER_JOINED_VECTOR = 2.0
 #: Time to multiply a vector of weights by its gate, which is that of storing it.
 PER_SCALED_VECTOR = 2.0
 
@@ -55,14 +57,18 @@ class MatrixProduct:
 
     def cycles(self, knobs: Knobs) -> float:
         """Estimated time with `Pointwise`'s knobs, on one thread."""
-        return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"]) + self.moving(knobs)
+        return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"], knobs.get("joined", 0)) + self.moving(knobs)
 
     @property
     def least(self) -> float:
         """Time of the multiplications alone."""
         return self.pixels * self.depth * self.channels / (self.lanes * self.group)
 
-    def multiplying(self, rows: int, columns: int, k_block: int) -> float:
+    def may_join(self, knobs: Knobs) -> bool:
+        """Return whether a block's pixels stay in the first-level cache once they are joined."""
+        return self._stay(min((knobs["m_block"] * knobs["rows"]) or self.pixels, self.pixels) * self.depth)
+
+    def multiplying(self, rows: int, columns: int, k_block: int, joined: int = 0) -> float:
         """Time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
         tiles, rest = divmod(self.pixels, rows)
         panels, narrow = divmod(self.channels, columns)
@@ -75,10 +81,10 @@ class MatrixProduct:
                 step = TileShape(height, width // self.lanes, order == 2).cycles / STEPS if order else accumulators
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
                 if self.group > 1:  # an instruction joins the values of two pixels; sums change places, and are narrowed
-                    step, partial = round_up(height, 2) * width / self.lanes + height / 2, 3.0 * accumulators
+                    step, partial = round_up(height, 2) * width / self.lanes + (0 if joined else height / 2), 3.0 * accumulators
                 tile = max(step, LATENCY_BOUND) * self.depth / self.group + steps * partial + PER_TILE
                 cycles += tile * row_tiles * column_tiles
-        return cycles
+        return cycles + (PER_JOINED_VECTOR * self.pixels * self.depth / (2 * self.group) if joined else 0)
 
     def moving(self, knobs: Knobs) -> float:
         """Time for the lines of A, W and C that come and go.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
-from tvmmobile.schedules.emit.pairs import GROUP, PairTile
-from tvmmobile.schedules.space import Knobs
+from tvmmobile.schedules.emit.pairs import GROUP, JoinedTile, PairTile, join_pixels
+from tvmmobile.schedules.space import Knobs, round_up
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,16 @@ class MatmulNest:
     def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
         """Blocks of pixels and of panels, in either order."""
         if self.knobs["outer"] == 0:
-            with self._blocks(tiles, self.knobs["m_block"]) as rows, self._blocks(panels, self.knobs["n_block"]) as columns:
+            with self._pixel_blocks(tiles, thread) as rows, self._blocks(panels, self.knobs["n_block"]) as columns:
                 self._depth(panel, columns, rows, self._ends(rows, tiles, thread))
         else:
             with self._blocks(panels, self.knobs["n_block"]) as columns, self._blocks(tiles, self.knobs["m_block"]) as rows:
                 self._depth(panel, columns, rows, self._ends(rows, tiles, thread))
+
+    def _pixel_blocks(self, tiles: Span, thread: Expr) -> AbstractContextManager[Span]:
+        """Blocks of pixels outside those of panels."""
+        del thread
+        return self._blocks(tiles, self.knobs["m_block"])
 
     def _depth(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr]) -> None:
         """K blocks of one block of C."""
@@ -193,3 +198,43 @@ class ScaledNest(MatmulNest):
         for column in range(0, width, self.kernel.lanes):
             place = row * width + column
             self.kernel.store(self.tile.w, self.kernel.load(self.packed, source + place) * factor, target + place)
+
+
+class JoinedNest(MatmulNest):
+    """`MatmulNest`'s loops over a line of pixels, with products in bfloat16: each two pixels of a block are joined once for all panels."""
+
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
+        super().__init__(tile, {**knobs, "outer": 0}, pixels, widths, threads)
+        self.source, self.tile_rows = tile.a, round_up(knobs["rows"], 2)
+
+    def _panels(self, thread: Expr) -> None:
+        """A thread's share, with a buffer of its own."""
+        depth, most = self.source.channels, self.tiles + bool(self.rest)
+        rows = self.tile_rows * (min(self.knobs["m_block"] + bool(self.rest), most) if self.knobs["m_block"] else most)
+        joined = Activation(self.kernel.scratch(rows * depth), rows // 2, 2 * depth, 2 * depth)
+        self.tile = JoinedTile(**{**vars(self.tile), "a": joined})
+        super()._panels(thread)
+
+    @contextmanager
+    def _pixel_blocks(self, tiles: Span, thread: Expr) -> Iterator[Span]:
+        """Blocks of pixels, joined."""
+        with super()._pixel_blocks(tiles, thread) as rows:
+            self.first = rows[0]
+            if self.tiles:
+                with self.kernel.span(*rows) as tile:
+                    self._join(tile, self.knobs["rows"])
+            if self.rest:
+                with self.kernel.where(*self._ends(rows, tiles, thread)):
+                    self._join(self.tiles, self.rest)
+            yield rows
+
+    def _join(self, tile: Expr, count: int) -> None:
+        for row in range(0, count, 2):
+            pixel, place = tile * self.knobs["rows"] + row, (tile - self.first) * self.tile_rows + row
+            pair = pixel, pixel + min(1, count - 1 - row)
+            join_pixels(self.kernel, self.source, pair, self.tile.a.buffer, place * self.source.channels)
+
+    def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
+        weights = self._weights(panel, columns, index, part)
+        joined = (pixel // self.knobs["rows"] - self.first) * self.tile_rows
+        self.tile.emit(joined, self.pixels.origin + pixel, rows, panel, index, part, weights)

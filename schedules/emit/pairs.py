@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.bfloats import bits_at, multiply_pairs
-from tvmmobile.schedules.emit.kernel import Buffer, Expr
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, _Place
 
 #: Input channels that an instruction multiplies: half a vector.
@@ -79,14 +80,51 @@ class PairTile(MatmulTile):
     def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
         """Add the products of four or eight steps; A is read that many K values at a time."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
-        origins = [place.origin + i * (self.step * self.a.block) + step for i in range(rows)]
-        pixels = [T.bind(bits_at(kernel, self.a.buffer, origin, count)) for origin in origins]
-        for group in range(count // GROUP):
-            lanes = lanes_of_pair(GROUP, group, count // GROUP)
-            values = [T.bind(T.Shuffle([pixels[i], pixels[min(i + 1, rows - 1)]], lanes)) for i in range(0, rows, 2)]
+        for group, values in enumerate(self._values(place, rows, step, count)):
             weights = place.weights + (place.done + step + group * GROUP) * width
             for j in range(0, width, 2):
                 weight = T.bind(bits_at(kernel, self.w, weights + j * GROUP, 2 * GROUP))
                 for number, value in enumerate(values):
                     position = 2 * number * width + 2 * j
                     kernel.store(acc, multiply_pairs(kernel, kernel.load(acc, position), value, weight), position)
+
+    def _values(self, place: _Place, rows: int, step: Expr, count: int) -> Iterator[list[Expr]]:
+        """Yield the values of each two pixels, one group of K after another."""
+        kernel, T = self.kernel, self.kernel.T  # noqa: N806
+        origins = [place.origin + i * (self.step * self.a.block) + step for i in range(rows)]
+        pixels = [T.bind(bits_at(kernel, self.a.buffer, origin, count)) for origin in origins]
+        for group in range(count // GROUP):
+            lanes = lanes_of_pair(GROUP, group, count // GROUP)
+            yield [T.bind(T.Shuffle([pixels[i], pixels[min(i + 1, rows - 1)]], lanes)) for i in range(0, rows, 2)]
+
+
+@dataclass(frozen=True)
+class JoinedTile(PairTile):
+    """Tiles of an A that `join_pixels` has laid out: each two pixels' values as instructions take them. Tiles begin with an even pixel."""
+
+    @property
+    def depth(self) -> int:
+        return self.a.channels // 2
+
+    def _place(self, row: Expr, weights: Expr, part: Extent, first: int, block: int, number: Expr) -> _Place:
+        return _Place(self.a.at(row // 2, 2 * (part.start + number * block)), weights, number * block, first)
+
+    def _values(self, place: _Place, rows: int, step: Expr, count: int) -> Iterator[list[Expr]]:
+        kernel = self.kernel
+        for group in range(0, count, GROUP):
+            origins = [place.origin + pair * self.a.channels + 2 * (step + group) for pair in range(-(-rows // 2))]
+            yield [kernel.T.bind(bits_at(kernel, self.a.buffer, origin, 2 * GROUP)) for origin in origins]
+
+
+def join_pixels(kernel: Kernel, source: Activation, pixels: tuple[Expr, Expr], target: Buffer, place: Expr) -> None:
+    """Store two pixels' values for all K as `JoinedTile` reads them, from a place of the target on."""
+    block = source.block if source.block % (2 * GROUP) == 0 else GROUP
+    size = min(block, 2 * GROUP)
+    with kernel.loop(source.channels // block) as number, kernel.loop(block // size) as step:
+        first = number * block + step * size
+        rows = [kernel.T.bind(bits_at(kernel, source.buffer, source.at(pixel, first), size)) for pixel in pixels]
+        for group in range(size // GROUP):
+            joined = kernel.T.Shuffle(rows, lanes_of_pair(GROUP, group, size // GROUP))
+            kernel.T.buffer_store(
+                target, kernel.T.reinterpret("bfloat16x8", joined), [kernel.at(place + 2 * (first + group * GROUP), 2 * GROUP)]
+            )

@@ -14,7 +14,7 @@ from tvmmobile.schedules.emit.epilogue import k_blocks, layer_body, pack_constan
 from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
 from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
-from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, ScaledNest
+from tvmmobile.schedules.emit.matmul_nest import JoinedNest, MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
@@ -32,6 +32,7 @@ class Pointwise(Template):
         k_block: K per cache block, 0 for all of it; partial sums stay in the output.
         m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
         outer: the outermost blocks: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
+        joined: in bfloat16 alone, 1 joins each two pixels of a block in a buffer for all panels; 0 joins them where they are multiplied.
         axis: what threads share: 0 pixel tiles, 1 panels.
     """
 
@@ -50,6 +51,8 @@ class Pointwise(Template):
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
         # With a shuffled output, every vector's place is computed anyway.
         out_block = channel_block("NHWC" if shuffle_of(layer.out_layout) else layer.out_layout, channels)
+        rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
+        may_join = conv_group(layer, task) > 1 and layer.stride == (1, 1) and not (layer.scaled or layer.pieces)
         options = {
             "rows": up_to(tile_rows(task.machine, (1, 2, 3, 4, 5, 6, 7, 8)), pixels),
             "columns": up_to((1, 2, 3, 4, 6), round_up(channels, task.lanes), task.lanes),
@@ -57,10 +60,19 @@ class Pointwise(Template):
             "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
             "n_block": (0, *(n for n in (1, 2, 4, 8, 16) if n * 8 < channels)),
             "outer": (0, 1),
+            **({"joined": (0, 1)} if may_join else {}),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
-        usual = {"rows": rows, "columns": vectors * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
+        usual = {
+            "rows": rows,
+            "columns": vectors * task.lanes,
+            "k_block": 64,
+            "m_block": 7,
+            "n_block": 8,
+            "outer": 1,
+            "joined": 0,
+            "axis": 0,
+        }
 
         @functools.cache
         def likely() -> frozenset[tuple[int, ...]]:
@@ -101,7 +113,8 @@ class Pointwise(Template):
             c = output_of(layer, buffers["output"])
             tile = tile_of(group)(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
-            (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
+            nest = JoinedNest if knobs.get("joined") else MatmulNest
+            (ScaledNest(*loops, buffers["gate"]) if layer.scaled else nest(*loops)).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -136,7 +149,9 @@ def _likely(product: MatrixProduct, out_block: int, options: tuple[tuple[str, tu
     found = []
     for (rows, columns), values in itertools.product(tiles or [(1, product.lanes)], itertools.product(*(choices[name] for name in others))):
         knobs = {"rows": rows, "columns": columns, **dict(zip(others, values, strict=True))}
-        # Without blocks of both kinds, the order of loops does not matter.
-        if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
-            found.append((multiplying(rows, columns, knobs["k_block"]) + product.moving(knobs), tuple(knobs.values())))
+        joined = knobs.get("joined", 0)
+        # Without blocks of both kinds, the order of loops does not matter, but pixels are joined outside all panels.
+        if knobs["outer"] == 0 and product.may_join(knobs) if joined else knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
+            cost = multiplying(rows, columns, knobs["k_block"], joined) + product.moving(knobs)
+            found.append((cost, tuple(knobs.values())))
     return frozenset((*values, axis) for _, values in sorted(found)[:MEMBERS] for axis in choices["axis"])

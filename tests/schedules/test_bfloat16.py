@@ -40,12 +40,12 @@ def board() -> Iterator[Agents]:
         yield found
 
 
-def _check(agents: Agents, region: tuple[Layer, ...], name: str, folder: Path, choice: int, threads: int = 1) -> None:
+def _check(agents: Agents, region: tuple[Layer, ...], name: str, folder: Path, choice: int, threads: int = 1, **knobs: int) -> None:
     task = Task(region, BFLOAT16.name, threads, machine_of(CORE))
     template = next(template for template in TEMPLATES if template.name == name)
     space = template.space(task)
     assert space is not None
-    schedule = random.Random(choice).choice(list(space.unpruned()))
+    schedule = random.Random(choice).choice([one for one in space.unpruned() if knobs.items() <= one.values.items()])
     inputs = make_inputs(task)
     parameters = tuple(replace(given, weight=given.weight.astype(BFLOAT16.numpy).astype(np.float32)) for given in make_parameters(task))
     actual = output_on(agents, task, schedule, parameters, inputs, folder).astype(np.float32)
@@ -85,6 +85,16 @@ def test_every_template(name: str, board: Agents, tmp_path: Path) -> None:
     for number, region in enumerate(REGIONS[name]):
         if (name, number) != ("chain", 0):  # channels that do not fill vectors
             _check(board, region, name, tmp_path, number)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 40))])
+def test_pixels_that_are_joined_once_for_all_channels(seed: int, board: Agents, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    depth, channels = rng.choice((4, 12, 20, 32, 64, 136)), rng.choice((5, 20, 33, 64))
+    block = f"NCHW{depth // 2}c" if depth % 8 == 0 and rng.random() < 0.5 else "NHWC"
+    layer = Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, clamp=RELU6, residual=rng.random() < 0.3, in_layout=block)
+    _check(board, (layer,), "pointwise", tmp_path, seed, threads=rng.choice((1, 1, 3)), joined=1)
 
 
 @pytest.mark.virtual
@@ -132,17 +142,21 @@ def test_half_precision_between_layers_in_bfloat16(board: Agents, tmp_path: Path
     assert actual.dtype == BFLOAT16.numpy and relative_error(actual, expected_output(task, inputs, parameters)) <= task.tolerance
 
 
-def test_pairs_in_the_loop() -> None:
-    """An instruction multiplies 16 numbers by as many; values are joined once for all channels, and nothing leaves the registers."""
+@pytest.mark.parametrize("joined", [0, 1])
+def test_pairs_in_the_loop(joined: int) -> None:
+    """An instruction multiplies 16 numbers by as many; pixels are joined once for all channels of a tile, or before, and nothing leaves the
+    registers.
+    """
     task = Task((Conv2d(14, 14, 512, 512, clamp=RELU6),), BFLOAT16.name, machine=machine_of(CORE))
     template = templates_for(task)[0]
     space = template.space(task)
     assert space is not None
-    text = assembly_of(task, space.default.values, template, CORE)
-    rows, columns = space.default.values["rows"], space.default.values["columns"]
+    knobs = {**space.default.values, "joined": joined}
+    text = assembly_of(task, knobs, template, CORE)
     loop = next(loop for loop in innermost_loops(text) if any(one.startswith("bfmmla") for one in loop.instructions))
     joining = [one for one in loop.instructions if one.startswith(("zip1", "zip2", "mov\tv"))]
-    assert sum(one.startswith("bfmmla") for one in loop.instructions) == rows * columns // 2 and len(joining) == rows
+    products = sum(one.startswith("bfmmla") for one in loop.instructions)
+    assert products == knobs["rows"] * knobs["columns"] // 2 and len(joining) == (0 if joined else knobs["rows"])
     assert not loop.stack_accesses and "bfcvtn" in text
 
 
