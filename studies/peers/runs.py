@@ -99,7 +99,7 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
         Disagreement: its output is not PyTorch's.
     """
     place = _place(job)
-    models = f"{run_hash(job.board)}-{model_hash(job.board)}-{_FIGURES}"
+    models = f"{run_hash(job.board, job.threads)}-{model_hash(job.board)}-{_FIGURES}"
     known = place.with_name(f"{place.name}-{models}.json")
     try:
         return _checked(Figures.read(json.loads(known.read_text(encoding="utf-8"))), job), False

@@ -17,6 +17,8 @@ from tvmmobile.pipeline.outcome import context_of
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.virtual import sysroot
 from tvmmobile.virtual.board import BOARDS, CORES, board_names, core_values, is_board, load_board, read_board
+from tvmmobile.virtual.calibration.fit import run_hash
+from tvmmobile.virtual.own_board import write_own_board
 from tvmmobile.virtual.summary import trust
 from tvmmobile.virtual.sysroot import core_files, cpuinfo
 
@@ -139,6 +141,29 @@ def test_what_programs_are_told_of_cores_caches_and_clocks() -> None:
     assert pi5[f"{cpus}/cpu1/cache/index2/shared_cpu_list"] == "1\n" and pi5[f"{cpus}/cpu1/cache/index3/size"] == "2048K\n"
 
 
+def test_what_programs_are_told_of_cores_at_two_clocks() -> None:
+    """As Linux on a phone: a policy for the cores of each clock, and the capacity of each core."""
+    board = load_board("d9300")
+    files, cpus = core_files(board), "sys/devices/system/cpu"
+    assert [files[f"{cpus}/cpu{core}/cpufreq/cpuinfo_max_freq"] for core in range(4)] == ["3250000\n"] + ["2850000\n"] * 3
+    assert [files[f"{cpus}/cpu{core}/cpu_capacity"] for core in range(4)] == ["1024\n"] + ["897\n"] * 3
+    assert [files[f"{cpus}/cpufreq/policy{core}/affected_cpus"] for core in (0, 1)] == ["0\n", "1 2 3\n"]
+    alike = core_files(board.model_copy(update={"clocks_hz": ()}))
+    assert not any("policy1" in name or "cpu_capacity" in name for name in alike)
+
+
+def test_clocks_of_cores_are_part_of_what_several_threads_take_alone(tmp_path: Path) -> None:
+    board = load_board("d9300")
+    alike = board.model_copy(update={"clocks_hz": ()})
+    assert board.clocks_hz == (3.25e9, 2.85e9, 2.85e9, 2.85e9) and board.clock_hz == 3.25e9
+    assert board.digest == alike.digest and run_hash(board) == run_hash(alike) == run_hash(alike, 4) != run_hash(board, 4)
+    slower = board.clocked_at(3.0e9)
+    assert slower.clock_hz == slower.clocks_hz[0] == 3.0e9 and slower.clocks_hz[3] == pytest.approx(3.0e9 * 2.85 / 3.25)
+    assert board.clocked_at(board.clock_hz) == board and load_board("pi4").clocked_at(1.5e9).clocks_hz == ()
+    assert write_own_board(board, tmp_path / "mine.toml").clocks_hz == board.clocks_hz
+    assert find_device("d9300").profile.cpus == 0b1111 << 59 and find_device("pi4").profile.cpus == 0
+
+
 def test_sysroots_of_boards_share_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unpack(_scratch: Path, root: Path, *_requirements: object) -> None:
         (root / "usr/bin").mkdir(parents=True, exist_ok=True)
@@ -182,6 +207,16 @@ def test_boards_that_differ_in_their_clock() -> None:
         ("clock_hz = 1.8e9", "clock_hz = nan", "clock_hz: input should be"),
         ("clock_hz = 1.8e9", "clock_hz = inf", "clock_hz: input should be less"),
         ("clock_hz = 1.8e9", 'clock_hz = "fast"', "clock_hz: input should be a valid number (it is 'fast')"),
+        *(
+            ("clock_hz = 1.8e9", f"clock_hz = 1.8e9\nclocks_hz = {clocks}", complaint)
+            for clocks, complaint in (
+                ("[1.8e9, 1.5e9]", "clocks_hz has 2 clocks for 4 cores"),
+                ("[2.0e9, 1.8e9, 1.5e9, 1.5e9]", "clocks_hz does not begin with clock_hz = 1.8e+09, the fastest"),
+                ("[1.8e9, 1.5e9, 1.6e9, 1.5e9]", "clocks_hz does not begin with clock_hz = 1.8e+09, the fastest, and fall from there"),
+                ("[1.8e9, 1.5e9, 1500, 1500]", "clocks_hz[2]: input should be greater than or equal to 100000000 (it is 1500)"),
+                ('"1.8e9, 1.5e9"', "clocks_hz: input should be a valid tuple"),
+            )
+        ),
         ("cores = 4", "cores = 0", "cores: input should be greater than 0 (it is 0)"),
         ("cores = 4", "cores = true", "cores: input should be a valid integer"),
         ("cores = 4", "cores = 4.5", "cores: input should be a valid integer (it is 4.5)"),

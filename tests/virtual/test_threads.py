@@ -7,6 +7,8 @@ from conftest import CommandLine
 from region_programs import build_program
 
 from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.calibration.terms import Parameter
+from tvmmobile.virtual.modelled import modelled_course
 from tvmmobile.virtual.profile import MissCounts, Profile, Segment, parse_profile
 from tvmmobile.virtual.program import ProgramRun, run_program
 from tvmmobile.virtual.timeline import course_of
@@ -44,6 +46,16 @@ def test_the_longest_chain_counts_and_waiting_does_not(program: str, board: str,
     assert len(run.modelled.busy_ms) == TEAM
     assert run.modelled.term_ms["handover"] < 0.01 * run.modelled.modelled_ms
     assert run.other_instructions == 0
+
+
+@pytest.mark.virtual
+def test_a_slower_core_takes_longer(program: str) -> None:
+    """On one core of 3.25 GHz and three of 2.85, work that is shared equally lasts as on four of 2.85."""
+    board = load_board("d9300")
+    own, alike = (run_program(one, [program, "team-even", str(TRIPS)], threads=TEAM).modelled for one in (board, board.at_clock_of(0)))
+    core_ms = [run.term_ms["core"] for run in (own, alike)]
+    assert core_ms[0] / core_ms[1] == pytest.approx(3.25 / 2.85, rel=0.002)
+    assert own.busy_ms[0] / own.busy_ms[-1] == pytest.approx(3.25 / 2.85, rel=0.002)
 
 
 @pytest.mark.virtual
@@ -106,6 +118,23 @@ def test_what_was_there_in_time_is_not_waited_for() -> None:
         "handover": 0.0,
         "bandwidth": 0.0,
     }
+
+
+def test_threads_are_on_cores_by_their_number_after_the_one_that_opens_the_region() -> None:
+    """A cache's cycles are the core's, and memory's time is not."""
+    board = load_board("d9300")
+    shares = {"cache_hits": 0.5, "lines_read": 1.0, "stores": 0.0}
+    parameters = [Parameter(name, "", share, 0, 1, "", "", share) for name, share in shares.items()]
+    hits, lines = MissCounts(loads_from_l2=3_000_000, loads_from_l3=5_000_000), MissCounts(loads_from_memory=7_000_000, fills=7_000_000)
+    by_core, by_memory = (
+        modelled_course(
+            Profile("", 1, 5, 0, tuple(Segment(1, thread, 0, misses, {}) for thread in (7, 2, 5, 9)), ()), board, parameters
+        ).busy_ms
+        for misses in (hits, lines)
+    )
+    cycles = 0.5 * (3e6 * board.caches.l2_cycles + 5e6 * board.caches.l3_cycles)
+    assert by_core == pytest.approx([cycles / 2.85e6] * 3 + [cycles / 3.25e6])
+    assert len(set(by_memory)) == 1 and by_memory[0] > 0
 
 
 def test_regions_follow_each_other() -> None:

@@ -26,6 +26,8 @@ VIRTUAL_SUFFIX = "-virtual"
 _REPAIR = "docs/virtual-boards.md says what a board's file holds; tvmmobile/virtual/boards has examples."
 #: Most figures in a board's file; a file with more is of another kind.
 _MOST_COMPLAINTS = 30
+#: Most threads of a C library.
+_MOST_CLOCKS = 32
 #: One access, of at most 16 bytes, touches at most two lines.
 _LEAST_LINE_BYTES = 16
 
@@ -132,6 +134,10 @@ def _items(table: object) -> object:
     return tuple(sorted(table.items())) if isinstance(table, dict) else table
 
 
+def _tuple(array: object) -> object:
+    return tuple(array) if isinstance(array, list) else array
+
+
 class OwnCalibration(_Strict):
     """The cost of waiting on this board, in place of its core's calibration; `calibration_of` checks it.
 
@@ -156,6 +162,8 @@ class Board(_Strict):
         midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
             what `digest` identifies: no modelled time follows from it.
         features: of the core, as /proc/cpuinfo lists them.
+        clocks_hz: each core's clock, fastest first, where they differ; `clock_hz` is the first one. Only times of several threads follow
+            from it, so it is part of their `run_hash` alone.
         assumed: which figures nobody published, and what they were assumed to be; empty if there are none.
         calibration: of this board itself, if it has one; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
     """
@@ -173,8 +181,30 @@ class Board(_Strict):
     core: Core
     midr: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(default=0, exclude=True)
     features: str = Field(default="fp asimd", exclude=True)
+    clocks_hz: Annotated[tuple[_Clock, ...], BeforeValidator(_tuple)] = Field(default=(), exclude=True, max_length=_MOST_CLOCKS)
     assumed: str = Field(default="", exclude=True)
     calibration: OwnCalibration | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _clocks_are_the_cores(self) -> Board:
+        if not self.clocks_hz:
+            return self
+        if len(self.clocks_hz) != self.cores:
+            raise ValueError(f"clocks_hz has {len(self.clocks_hz)} clocks for {self.cores} cores")
+        if self.clocks_hz[0] != self.clock_hz or list(self.clocks_hz) != sorted(self.clocks_hz, reverse=True):
+            raise ValueError(f"clocks_hz does not begin with clock_hz = {self.clock_hz:g}, the fastest, and fall from there")
+        return self
+
+    def at_clock_of(self, core: int) -> Board:
+        """Return the board as if all its cores had this one's clock; cores beyond the last one are like that."""
+        if not self.clocks_hz:
+            return self
+        return self.model_copy(update={"clock_hz": self.clocks_hz[min(core, self.cores - 1)], "clocks_hz": ()})
+
+    def clocked_at(self, clock_hz: float) -> Board:
+        """Return the board with another clock; those of its cores keep their ratios."""
+        clocks_hz = tuple(one * (clock_hz / self.clock_hz) for one in self.clocks_hz[1:])
+        return self.model_copy(update={"clock_hz": clock_hz, "clocks_hz": (clock_hz, *clocks_hz) if self.clocks_hz else ()})
 
     @property
     def line_copy_ns(self) -> float:

@@ -62,7 +62,7 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
     """Model a region, with the calibration `fit` in place of the core's, if given.
 
     The board's caches must be those that the plugin simulated. With `threads=1` the thread that opened the region is modelled, with more
-    all of them, each on a core of its own.
+    all of them, each on a core of its own: that thread on the first one, which is the fastest, the others by their number on the next ones.
     """
     fit = fit or calibration_of(board)
     parameters = fit.parameters if fit else ()
@@ -139,4 +139,9 @@ def _worked(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> 
 
 
 def _terms(profile: Profile, board: Board, parameters: Sequence[Parameter], core_cycles: Sequence[float]) -> list[dict[str, float]]:
-    return [term_ms(board, core, segment.misses, parameters) for core, segment in zip(core_cycles, profile.segments, strict=True)]
+    order = sorted({segment.thread for segment in profile.segments}, key=lambda thread: (thread != profile.thread, thread))
+    seen_by = {thread: board.at_clock_of(core) for core, thread in enumerate(order)}
+    return [
+        term_ms(seen_by[segment.thread], core, segment.misses, parameters)
+        for core, segment in zip(core_cycles, profile.segments, strict=True)
+    ]

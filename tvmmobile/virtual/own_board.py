@@ -30,6 +30,8 @@ def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Bo
     """Write a board under the file's name, with `remarks` as comments at the top; returns it as the file has it now."""
     named = board.model_copy(update={"name": path.stem})
     values = named.model_dump() | {name: getattr(named, name) for name in ("midr", "features", "assumed")}
+    if named.clocks_hz:
+        values["clocks_hz"] = named.clocks_hz
     if named.calibration is not None:
         own = named.calibration.model_dump()
         values["calibration"] = own | {"parameters": dict(own["parameters"])}

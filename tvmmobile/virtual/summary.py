@@ -40,7 +40,7 @@ def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
         "other_threads_instructions": done.other_instructions,
         "unknown_instructions": done.core.unknown_instructions,
         "core_model": model_hash(board),
-        "timing_model": run_hash(board),
+        "timing_model": run_hash(board, done.modelled.threads),
     }
 
 

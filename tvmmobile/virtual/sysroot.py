@@ -36,6 +36,8 @@ MIRROR, KEYRING = "http://deb.debian.org/debian", "/usr/share/keyrings/debian-ar
 #: The folder for wheels, on the default path of Debian's Python.
 SITE = "usr/local/lib/python{version}/dist-packages"
 DOWNLOAD_TIMEOUT_S = 1200
+#: Linux's capacity of the fastest core.
+MOST_CAPACITY = 1024
 _NO_MIRROR = "Check that this machine's apt-get reaches a Debian mirror that has arm64."
 
 
@@ -70,7 +72,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
 
 
 def programs_digest(board: Board, requirements: Sequence[str]) -> str:
-    """Return a digest (16 hex digits) of a board's `python_sysroot` but for the clock, which no program decides by."""
+    """Return a digest (16 hex digits) of a board's `python_sysroot` but for the clock: programs decide by ratios of clocks alone."""
     files = {name: text for name, text in core_files(board).items() if not name.endswith("_freq")}
     return _digest([_wheels_digest(requirements), files])
 
@@ -105,20 +107,23 @@ def core_files(board: Board) -> dict[str, str]:
     """Return the files of /proc and /sys by which libraries choose kernels, blocks or thread counts, by path.
 
     ncnn and XNNPACK size their blocks by `cache`, ncnn reads `regs` and `topology`, MNN groups cores by `cpufreq`. A file missing here
-    would be found on this machine, which has other cores; an empty one counts as missing.
+    would be found on this machine, which has other cores; an empty one counts as missing. `cpu_capacity` is there where clocks differ.
 
     Raises:
         UserError: the core's ID register is not known.
     """
     everyone = f"{_list_of(range(board.cores))}\n"
-    clock_khz = f"{round(board.clock_hz / 1000)}\n"
+    clocks_khz = [round(board.at_clock_of(number).clock_hz / 1000) for number in range(board.cores)]
     cpus = Path("sys/devices/system/cpu")
     files = {"proc/cpuinfo": cpuinfo(board)} | {f"{cpus}/{name}": everyone for name in ("possible", "present", "online")}
-    clocks = dict.fromkeys(("cpuinfo_max_freq", "cpuinfo_min_freq"), clock_khz)
-    policy = clocks | {name: f"{' '.join(map(str, range(board.cores)))}\n" for name in ("affected_cpus", "related_cpus")}
-    files |= {f"{cpus}/cpufreq/policy0/{name}": text for name, text in policy.items()}
+    for clock_khz in dict.fromkeys(clocks_khz):
+        members = [number for number in range(board.cores) if clocks_khz[number] == clock_khz]
+        policy = _clock_files(clock_khz) | dict.fromkeys(("affected_cpus", "related_cpus"), f"{' '.join(map(str, members))}\n")
+        files |= {f"{cpus}/cpufreq/policy{members[0]}/{name}": text for name, text in policy.items()}
+    files |= capacity_files(board)
     for number in range(board.cores):
         alone = f"{number}\n"
+        clocks = _clock_files(clocks_khz[number])
         core = {"regs/identification/midr_el1": f"{board.midr:#018x}\n"} | {f"cpufreq/{name}": text for name, text in clocks.items()}
         core |= {f"topology/{name}": f"{1 << number:x}\n" for name in ("thread_siblings", "core_cpus")}
         core |= {f"topology/{name}": alone for name in ("thread_siblings_list", "core_cpus_list", "core_id")}
@@ -127,6 +132,16 @@ def core_files(board: Board) -> dict[str, str]:
         core |= {f"cache/{name}": text for name, text in _cache_files(board, number).items()}
         files |= {f"{cpus}/cpu{number}/{name}": text for name, text in core.items()}
     return files
+
+
+def capacity_files(board: Board, first: int = 0) -> dict[str, str]:
+    """Return `cpu_capacity` of each core by path, numbered from `first`: 1024 for the fastest; nothing where all have one clock."""
+    capacities = [int(MOST_CAPACITY * clock_hz / board.clock_hz) for clock_hz in board.clocks_hz]
+    return {f"sys/devices/system/cpu/cpu{first + number}/cpu_capacity": f"{one}\n" for number, one in enumerate(capacities)}
+
+
+def _clock_files(clock_khz: int) -> dict[str, str]:
+    return dict.fromkeys(("cpuinfo_max_freq", "cpuinfo_min_freq"), f"{clock_khz}\n")
 
 
 def _cache_files(board: Board, number: int) -> dict[str, str]:

@@ -62,7 +62,7 @@ def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedMode
     fit = calibration_of(board)
     if fit is None:
         raise UserError(f"The model of {board.cpu} is not calibrated, so there is nothing to validate.", _CALIBRATED)
-    clocked = board.model_copy(update={"clock_hz": profile.clock_hz}) if profile.clock_hz else board
+    clocked = board.clocked_at(profile.clock_hz) if profile.clock_hz else board
     source = chosen if chosen and chosen.endswith(".toml") else board.name
     return ComparedModel(source, board, clocked, fit.parameters)
 

@@ -274,10 +274,15 @@ def calibrated_boards() -> frozenset[str]:
     return frozenset(name for name in board_names() if load_board(name).mcpu in cores)
 
 
-def run_hash(board: Board) -> str:
-    """Return a hash (16 hex digits) of everything that a modelled time depends on."""
+def run_hash(board: Board, threads: int = 1) -> str:
+    """Return a hash (16 hex digits) of everything that a modelled time of this many threads depends on.
+
+    A device's profile, and so its tuning records, have the hash of one thread.
+    """
     fit = calibration_of(board)
-    return hashlib.sha256(f"{versions(board.mcpu)}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
+    clocks = f"\0{board.clocks_hz}" if board.clocks_hz and threads > 1 else ""
+    text = f"{versions(board.mcpu)}\0{corrected_hash(board)}\0{fit.digest if fit else ''}{clocks}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def versions(mcpu: str) -> tuple[int, ...]:
