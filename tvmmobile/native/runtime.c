@@ -52,6 +52,8 @@ typedef struct State {
 #define MAGIC UINT64_C(0x74766d6d6f62696c)
 #define MOST_THREADS 32
 #define MOST_CPUS 64
+#define MOST_DIGITS 9
+#define MOST_SPEED 1024 /* of a thread; so that products with it fit */
 #define DEFAULT_SPINS 20000
 #define LINE 64
 #define FLAGS (TVMMOBILE_BIG_CORES | TVMMOBILE_ANY_CPU)
@@ -107,6 +109,7 @@ typedef struct Instance {
   void *pool;
   tvmmobile_join join;
   uint64_t cpus;
+  uint32_t speeds[MOST_THREADS]; /* of each thread's CPU, from 1 to MOST_SPEED; zeros if they are not known */
   uint32_t threads, spins;
   uint32_t started;
   Observer observer;
@@ -190,15 +193,52 @@ static const char *image_message(int code);
 #define STATE_WORDS(words)
 #endif
 
-/* What one of `lanes` threads does of a step. */
-static void do_share(const Step *step, const Frame *frame, uint32_t lane, uint32_t lanes) {
-  if (!step->extent) {
-    if (lane == (step->by_last ? lanes - 1 : 0)) step->body(frame, lane, 0, 0);
-    return;
+/* Among how many threads iterations are shared, and by which speeds; those are null if they are equal or not known. */
+typedef struct Sharing {
+  uint32_t lanes;
+  const uint32_t *speeds;
+  uint64_t unit; /* one over their sum, times 2^32 */
+} Sharing;
+
+static Sharing sharing_of(const Instance *self, uint32_t lanes) {
+  uint64_t total = 0;
+  bool differ = false;
+  for (uint32_t i = 0; i < lanes; ++i) {
+    total += self->speeds[i];
+    differ |= self->speeds[i] != self->speeds[0];
   }
-  int32_t share = (step->extent + (int32_t)lanes - 1) / (int32_t)lanes, begin = (int32_t)lane * share;
-  int32_t end = begin + share < step->extent ? begin + share : step->extent;
-  if (begin < end) step->body(frame, lane, begin, end);
+  return differ ? (Sharing){lanes, self->speeds, (UINT64_C(1) << 32) / total} : (Sharing){lanes, 0, 0};
+}
+
+/* What a thread does of a step, so that the last one to finish does so as early as possible: iterations that are left when each has what its
+ * speed gives it go, one by one, to the thread that finishes first with one more. */
+static void do_share_by_speed(const Step *step, const Frame *frame, uint32_t lane, const Sharing *sharing) {
+  const uint32_t *speeds = sharing->speeds;
+  uint64_t extent = (uint64_t)step->extent, left = extent, counts[MOST_THREADS];
+  for (uint32_t i = 0; i < sharing->lanes; ++i) left -= counts[i] = extent * speeds[i] * sharing->unit >> 32;
+  for (; left; --left) {
+    uint32_t soonest = 0;
+    for (uint32_t i = 1; i < sharing->lanes; ++i)
+      if ((counts[i] + 1) * speeds[soonest] < (counts[soonest] + 1) * speeds[i]) soonest = i;
+    ++counts[soonest];
+  }
+  int32_t begin = 0;
+  for (uint32_t i = 0; i < lane; ++i) begin += (int32_t)counts[i];
+  if (counts[lane]) step->body(frame, lane, begin, begin + (int32_t)counts[lane]);
+}
+
+/* What a thread does of a step. */
+static void do_share(const Step *step, const Frame *frame, uint32_t lane, const Sharing *sharing) {
+  int32_t lanes = (int32_t)sharing->lanes;
+  if (!step->extent) {
+    if (lane == (step->by_last ? sharing->lanes - 1 : 0)) step->body(frame, lane, 0, 0);
+  } else if (sharing->speeds) {
+    do_share_by_speed(step, frame, lane, sharing);
+  } else {
+    int32_t share = (step->extent + lanes - 1) / lanes, begin = (int32_t)lane * share;
+    int32_t end = begin + share < step->extent ? begin + share : step->extent;
+    if (begin < end) step->body(frame, lane, begin, end);
+  }
 }
 
 static bool begins(const Frame *frame, uint32_t i) { return i == first_step(frame) || steps[i].kernel != steps[i - 1].kernel; }
@@ -208,13 +248,14 @@ static void tell(const Instance *self, uint32_t i, uint32_t done) { self->observ
 /* One of `lanes` threads that run all steps side by side. */
 static void run_lane(Instance *self, uint32_t lane, uint32_t lanes) {
   const Frame *frame = self->frame;
+  const Sharing sharing = sharing_of(self, lanes);
   bool observed = self->observer != 0;
   for (uint32_t i = first_step(frame); i < STEPS; ++i) {
     if (observed && begins(frame, i)) {
       if (lane == 0) tell(self, i, 0);
       barrier(self, lanes, true); /* none of it is done before */
     }
-    do_share(&steps[i], frame, lane, lanes);
+    do_share(&steps[i], frame, lane, &sharing);
     if (steps[i].finishes) barrier(self, lanes, lane == 0 || i + 1 < STEPS);
     if (observed && lane == 0 && ends(i)) tell(self, i, 1);
   }
@@ -233,7 +274,7 @@ static void run_alone(const Instance *self, const Frame *frame) {
 typedef struct Shared {
   const Step *step;
   const Frame *frame;
-  uint32_t lanes;
+  Sharing sharing;
   uint64_t mode;
 } Shared;
 
@@ -241,14 +282,14 @@ static void do_shared(void *data, uint32_t lane) {
   const Shared *shared = data;
   uint64_t own = float_mode();
   take_float_mode(shared->mode);
-  do_share(shared->step, shared->frame, lane, shared->lanes);
+  do_share(shared->step, shared->frame, lane, &shared->sharing);
   take_float_mode(own);
 }
 
 static void run_in_pool(Instance *self, const Frame *frame, uint32_t lanes) {
   uint64_t mode = float_mode();
   for (uint32_t i = first_step(frame); i < STEPS; ++i) {
-    Shared shared = {&steps[i], frame, lanes, mode};
+    Shared shared = {&steps[i], frame, {lanes, 0, 0}, mode};
     if (self->observer && begins(frame, i)) tell(self, i, 0);
     if (steps[i].extent)
       self->parallel(self->pool, do_shared, &shared, lanes);
@@ -292,29 +333,51 @@ static void *work(void *argument) {
 }
 
 #if defined(__linux__)
-/* The number in /sys/devices/system/cpu/cpuN/cpu_capacity, 0 if there is none. */
-static long capacity_of(uint32_t cpu) {
-  static const char before[] = "/sys/devices/system/cpu/cpu", after[] = "/cpu_capacity";
-  char path[sizeof before + sizeof after + 2], text[16];
+#define CAPACITY "/cpu_capacity"
+#define FASTEST_CLOCK "/cpufreq/cpuinfo_max_freq"
+
+/* The number in /sys/devices/system/cpu/cpuN followed by `name`, 0 if there is none. */
+static uint32_t number_of(uint32_t cpu, const char *name) {
+  static const char before[] = "/sys/devices/system/cpu/cpu";
+  char path[sizeof before + sizeof FASTEST_CLOCK + 2], text[16];
   size_t length = 0;
   for (const char *from = before; *from; ++from) path[length++] = *from;
   if (cpu >= 10) path[length++] = (char)('0' + cpu / 10);
   path[length++] = (char)('0' + cpu % 10);
-  for (const char *from = after; *from; ++from) path[length++] = *from;
+  for (const char *from = name; *from; ++from) path[length++] = *from;
   path[length] = 0;
   size_t read = read_file(path, text, sizeof text);
-  long value = 0;
-  for (size_t i = 0; i < read && text[i] >= '0' && text[i] <= '9'; ++i) value = 10 * value + (text[i] - '0');
+  uint32_t value = 0;
+  for (size_t i = 0; i < read && i < MOST_DIGITS && text[i] >= '0' && text[i] <= '9'; ++i) value = 10 * value + (uint32_t)(text[i] - '0');
   return value;
 }
+
+/* Reads the speeds of the CPUs that the threads are pinned to, the caller's that of the first one; returns whether all are known. */
+static bool read_speeds(Instance *self, const char *name) {
+  uint32_t lane = 0;
+  for (uint32_t cpu = 0; cpu < MOST_CPUS && lane < self->threads; ++cpu)
+    if (self->cpus >> cpu & 1 && !(self->speeds[lane++] = number_of(cpu, name))) return false;
+  return lane == self->threads;
+}
+
+static void find_speeds(Instance *self) {
+  if (self->threads == 1 || !self->cpus || self->parallel) return;
+  bool known = read_speeds(self, CAPACITY) || read_speeds(self, FASTEST_CLOCK);
+  uint64_t fastest = 1;
+  for (uint32_t i = 0; i < self->threads; ++i) fastest = self->speeds[i] > fastest ? self->speeds[i] : fastest;
+  for (uint32_t i = 0; i < self->threads; ++i)
+    self->speeds[i] = known ? (uint32_t)((self->speeds[i] * MOST_SPEED + fastest - 1) / fastest) : 0;
+}
+#else
+static void find_speeds(Instance *self) { (void)self; }
 #endif
 
 /* The `count` CPUs of the largest capacity; 0 where the system does not say which those are. */
 static uint64_t big_cores(uint32_t count) {
   uint64_t found = 0;
 #if defined(__linux__)
-  long capacities[MOST_CPUS];
-  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) capacities[cpu] = capacity_of(cpu);
+  uint32_t capacities[MOST_CPUS];
+  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) capacities[cpu] = number_of(cpu, CAPACITY);
   for (; count; --count) {
     uint32_t best = 0;
     for (uint32_t cpu = 1; cpu < MOST_CPUS; ++cpu)
@@ -367,6 +430,7 @@ PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvm
   self->parallel = options->parallel;
   self->pool = options->pool;
   self->cpus = options->cpus || !(options->flags & TVMMOBILE_BIG_CORES) ? options->cpus : big_cores(threads);
+  find_speeds(self);
   self->self = memory;
   int code = threads > 1 && !self->parallel ? start(self, options) : TVMMOBILE_OK;
   if (code) return stop(self, code);
