@@ -52,6 +52,7 @@ class DeviceProfile:
         machine: what a core offers a kernel.
         origin: where its latencies come from.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
+        cpus: option `cpus` of C libraries in several threads; 0 to leave them where the system puts them.
     """
 
     name: str
@@ -64,6 +65,7 @@ class DeviceProfile:
     machine: Machine
     origin: Origin
     board_file: str = ""
+    cpus: int = 0
 
 
 @dataclass(frozen=True)

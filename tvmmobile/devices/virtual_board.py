@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.program import plain_qemu_words, qemu_words
+from tvmmobile.virtual.sysroot import capacity_files
 
 START_DEADLINE_S = 60.0
 #: Time limit of a network whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
@@ -30,6 +31,8 @@ HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices
 #: Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
 #: everywhere, and as long as when models were calibrated, because it is part of a process's memory, and thus of what is modelled.
 _AGENT_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1", "TVMMOBILE_SAME_MEMORY": "0" * 32}
+#: The last of the CPUs that C libraries take a board's cores for, where clocks differ: hardly a machine has them, so pinning does nothing.
+_LAST_CPU = 62
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -69,6 +72,7 @@ class VirtualDevice:
             ),
             origin=Origin("modelled", run_hash(board)),
             board_file=self._board_file,
+            cpus=sum(1 << cpu for cpu in _cpus(board)),
         )
 
     @property
@@ -93,7 +97,7 @@ class VirtualDevice:
         words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]
         with scratch("board") as root:
             config = HostConfig(
-                command=_qemu_command(self.board, timed),
+                command=_qemu_command(self.board, timed, _write_system(self.board, root / "system")),
                 bundle=str(bundle),
                 environment=_AGENT_ENVIRONMENT,
                 secret=secret,
@@ -116,10 +120,25 @@ def _without_sve(board: Board) -> dict[str, list[str]]:
     return {"mattr": ["-sve"]} if "sve=off" in board.qemu_cpu else {}
 
 
-def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
+def _cpus(board: Board) -> range:
+    """Return the CPUs that C libraries take a board's cores for; none where all have one clock."""
+    return range(_LAST_CPU + 1 - board.cores, _LAST_CPU + 1) if board.clocks_hz else range(0)
+
+
+def _write_system(board: Board, folder: Path) -> list[str]:
+    """Write the files that tell C libraries the speeds of `_cpus`; returns QEMU's words for them."""
+    if not board.clocks_hz:
+        return []
+    for name, text in capacity_files(board, _cpus(board).start).items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text, encoding="ascii")
+    return ["-L", str(folder)]
+
+
+def _qemu_command(board: Board, timed: bool, system: Sequence[str]) -> tuple[str, ...]:
     # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
     agent = [*agent_words(f"/proc/self/cwd/{BUNDLE}"), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "."]
     agent += ["--stretch", str(STRETCH)]
     if not timed:
-        return (*plain_qemu_words(board), *agent)
-    return (*qemu_words(board, "{work}"), *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")
+        return (*plain_qemu_words(board), *system, *agent)
+    return (*qemu_words(board, "{work}"), *system, *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")

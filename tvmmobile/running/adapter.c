@@ -70,7 +70,7 @@ static int answer(Any *result, int64_t number) {
   return 0;
 }
 
-/* open(path, prefix, threads) */
+/* open(path, prefix, threads, cpus) */
 int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result) {
   (void)self, (void)count;
   void *library = dlopen(tensor(&arguments[0])->data, RTLD_NOW | RTLD_LOCAL);
@@ -86,12 +86,12 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
   state_bytes = bytes_of ? bytes_of() : 0;
   state = bytes_of ? aligned_alloc(64, state_bytes) : NULL;
   description = describe();
-  tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number};
+  tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number, .cpus = (uint64_t)arguments[3].value.number};
   return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
 }
 
-/* run(inputs…, outputs…, workspace) */
-int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) {
+/* run(inputs…, outputs…, workspace). It is part of what is modelled: how the compiler aligns its loops must not depend on what precedes it. */
+__attribute__((aligned(64))) int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) {
   (void)self;
   static const void *inputs[MOST_TENSORS];
   static void *outputs[MOST_TENSORS];

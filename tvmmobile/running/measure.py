@@ -232,7 +232,7 @@ class Agents:
         activations."""
         how = calling(library)
         with self._session(timeout_s) as session:
-            network = _network(session, library, how, timing.threads)
+            network = _network(session, library, how, timing.threads, self.profile.cpus)
             network.set_inputs(inputs)
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
             outputs = network.outputs()
@@ -245,7 +245,7 @@ class Agents:
         with self._session(timeout_s) as session:
             _upload_network(session, library, how)
             begin = time.monotonic()
-            network = _ready(session, library, how, threads)
+            network = _ready(session, library, how, threads, self.profile.cpus)
             init_seconds = time.monotonic() - begin
             network.set_inputs(inputs)
             answer = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
@@ -257,7 +257,7 @@ class Agents:
         """Return a network's outputs for each set of inputs; no latency, so a virtual board need not model one."""
         found, how = [], calling(library)
         with self._session(timeout_s) as session:
-            network = _network(session, library, how, threads)
+            network = _network(session, library, how, threads, self.profile.cpus)
             run = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
             for arrays in inputs:
                 network.set_inputs(arrays)
@@ -385,10 +385,10 @@ def _upload(session: Any, library: Path) -> None:
     session.upload_file(library)
 
 
-def _network(session: Any, library: Path, how: Calling, threads: int) -> ReadyNetwork:
+def _network(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
     """Upload and load a network's library; raises a `load` `MeasureError` if the device's loader refuses it."""
     _upload_network(session, library, how)
-    return _ready(session, library, how, threads)
+    return _ready(session, library, how, threads, cpus)
 
 
 def _upload_network(session: Any, library: Path, how: Calling) -> None:
@@ -398,12 +398,12 @@ def _upload_network(session: Any, library: Path, how: Calling) -> None:
         session.upload_file(how.c.adapter)
 
 
-def _ready(session: Any, library: Path, how: Calling, threads: int) -> ReadyNetwork:
+def _ready(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
     """Return an uploaded network's library, ready to be run."""
     with _loading(library.name):
         if how.c is None:
             return VmNetwork(session, session.load_module(library.name), threads, how)
-        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how)
+        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how, cpus)
 
 
 def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

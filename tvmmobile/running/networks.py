@@ -127,16 +127,19 @@ class VmNetwork:
 
 
 class CNetwork:
-    """Runs a C library, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
+    """Runs a C library, which is in the session's folder on the device; raises `ValueError` if it cannot start.
 
-    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling) -> None:
+    `cpus` is the library's option of that name.
+    """
+
+    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling, cpus: int = 0) -> None:
         self._session, self._how = session, how
         self.module, self.function, self.threads = module, "run", 1
         self._outputs = [session.put(np.zeros(*each)) for each in zip(program.output_shapes, how.outputs, strict=True)]
         self._workspace = session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))
         self.arguments: list[Any] = []
         place = session.get_function("tvm.rpc.server.workpath")(name)
-        code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads))
+        code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads, cpus))
         if code:
             raise ValueError(_refusal(code))
 
