@@ -11,16 +11,15 @@ without it would be. Ends with 5 if a library disagrees with PyTorch.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -28,13 +27,13 @@ from tvmmobile import schedules
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.codegen import PASS_CONFIG
+from tvmmobile.kernels.serial import Schedule
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline import plan
-from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
 from tvmmobile.pipeline.stages.timing import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
@@ -50,12 +49,13 @@ from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
-from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, candidate_regions
 from tvmmobile.tuning.records import Record
 
 DEVICE = "pi4-virtual"
+#: Plans a job's library.
+Planner = Callable[[VariantJob], PlannedVariant]
 
 
 class UnpackedTile(MatmulTile):
@@ -97,31 +97,46 @@ def single_layers(*arguments: Any) -> list[Region]:
     return [region for region in candidate_regions(*arguments) if region.first == region.last]
 
 
-def without_blocks(*arguments: Any) -> list[Region]:
-    """Return `candidate_regions` with no blocks of channels anywhere."""
-    with mock.patch("tvmmobile.tuning.plan.edge_layouts", return_value=("NHWC",)):
-        return candidate_regions(*arguments)
+def without_strassen(job: VariantJob) -> PlannedVariant:
+    """Plan without Strassen's algorithm."""
+    return plan_variant(job, WithoutStrassen(job.identity, job.logs, None))
 
 
-def without_memory_plan() -> Any:
-    """Return `pass_context` without TVM's pass that lets activations share memory."""
-    import tvm
-
-    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=["StaticPlanBlockMemory"])
+def without_fusion(job: VariantJob) -> PlannedVariant:
+    """Plan kernels of single layers."""
+    return plan_variant(job, candidates=single_layers)
 
 
-def rescheduled(template: str, other: str = "", **knobs: int) -> Callable[..., Choice]:
-    """Return a `choose` that sets these knobs in a template's schedules, or takes another template for them."""
+def direct(job: VariantJob) -> PlannedVariant:
+    """Plan kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone."""
+    return plan_variant(job, WithoutStrassen(job.identity, job.logs, None), single_layers)
 
-    def chosen(*arguments: Any) -> Choice:
-        choice = choose(*arguments)
-        schedule = choice.schedule
+
+def without_blocks(job: VariantJob) -> PlannedVariant:
+    """Plan with no blocks of channels anywhere."""
+    return plan_variant(job, candidates=partial(candidate_regions, layouts=lambda *_: ("NHWC",)))
+
+
+def without_memory_plan(job: VariantJob) -> PlannedVariant:
+    """Plan without TVM's pass that lets activations share memory."""
+    return replace(plan_variant(job), left_out=("StaticPlanBlockMemory",))
+
+
+def rescheduled(plan: Planner, template: str, other: str = "", **knobs: int) -> Planner:
+    """Return a planner that sets these knobs in a template's schedules, or takes another template for them."""
+
+    def changed(schedule: Schedule) -> Schedule:
         if not isinstance(schedule, KnobSchedule) or schedule.template != template:
-            return choice
+            return schedule
         own = {name: value for name, value in knobs.items() if name in schedule.values}
-        return replace(choice, schedule=replace(schedule, template=other or template, knobs=tuple((schedule.values | own).items())))
+        return replace(schedule, template=other or template, knobs=tuple((schedule.values | own).items()))
 
-    return chosen
+    def planned(job: VariantJob) -> PlannedVariant:
+        found = plan(job)
+        choices = {task: replace(choice, schedule=changed(choice.schedule)) for task, choice in found.choices.items()}
+        return replace(found, choices=choices)
+
+    return planned
 
 
 @dataclass(frozen=True)
@@ -131,48 +146,40 @@ class AblationRow:
     Attributes:
         left_out: the step, as the table names it.
         what: what takes its place.
-        changes: what `pipeline.plan` calls instead of the functions and classes of these names.
+        plan: plans the library without the step.
         against: the row whose library it is, but for this step; "" for a row that others are compared with.
     """
 
     left_out: str
     what: str
-    changes: Mapping[str, Any]
+    plan: Planner = plan_variant
     against: str = "nothing"
 
 
-#: Kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone.
-DIRECT = {"candidate_regions": single_layers, "Database": WithoutStrassen}
 ROWS = (
-    AblationRow("nothing", "as tuned", {}, ""),
-    AblationRow("Strassen", "every product multiplied directly", {"Database": WithoutStrassen}),
-    AblationRow("fusion", "every layer a kernel of its own", {"candidate_regions": single_layers}),
-    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", {"candidate_regions": without_blocks}),
-    AblationRow("depthwise window", "1 output at a time, in kernels of one layer", {"choose": rescheduled("depthwise", rows=1, columns=1)}),
-    AblationRow("memory plan", "every activation in memory of its own", {"pass_context": without_memory_plan}),
-    AblationRow("both", "every layer a kernel of its own, multiplied directly", DIRECT, ""),
+    AblationRow("nothing", "as tuned", against=""),
+    AblationRow("Strassen", "every product multiplied directly", without_strassen),
+    AblationRow("fusion", "every layer a kernel of its own", without_fusion),
+    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", without_blocks),
+    AblationRow(
+        "depthwise window", "1 output at a time, in kernels of one layer", rescheduled(plan_variant, "depthwise", rows=1, columns=1)
+    ),
+    AblationRow("memory plan", "every activation in memory of its own", without_memory_plan),
+    AblationRow("both", "every layer a kernel of its own, multiplied directly", direct, ""),
     AblationRow(
         "cache blocks",
         "all of K, all panels for each pixel tile",
-        DIRECT | {"choose": rescheduled("pointwise", k_block=0, m_block=0, n_block=0)},
+        rescheduled(direct, "pointwise", k_block=0, m_block=0, n_block=0),
         "both",
     ),
-    AblationRow(
-        "packed weights", "1×1 weights as the model has them", DIRECT | {"choose": rescheduled("pointwise", "pointwise_unpacked")}, "both"
-    ),
-    AblationRow(
-        "register tile", "1 pixel × 8 channels at a time", DIRECT | {"choose": rescheduled("pointwise", rows=1, columns=8)}, "both"
-    ),
+    AblationRow("packed weights", "1×1 weights as the model has them", rescheduled(direct, "pointwise", "pointwise_unpacked"), "both"),
+    AblationRow("register tile", "1 pixel × 8 channels at a time", rescheduled(direct, "pointwise", rows=1, columns=8), "both"),
 )
 
 
-def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> VariantResult:
+def measured(job: VariantJob, plan: Planner, agents: Agents) -> VariantResult:
     """Build a library and run it."""
-    with contextlib.ExitStack() as stack:
-        for name, other in changes.items():
-            stack.enter_context(mock.patch.object(plan, name, other))
-        library = build_variant(job)
-    return bench_library(BenchJob(library, agents, agents.network_timing(job.options.threads, 1, 1)))
+    return bench_library(BenchJob(build(job, plan).library, agents, agents.network_timing(job.options.threads, 1, 1)))
 
 
 def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
@@ -187,11 +194,11 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
     found = []
     with started_agents(board) as agents:
         for row in ROWS:
-            found.append(entry(row, measured(job, row.changes, agents)))
+            found.append(entry(row, measured(job, row.plan, agents)))
             progress(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled")
         if threads > 1:
-            last = AblationRow("one thread", f"{threads} threads", {})
-            found.append(entry(last, measured(replace(job, options=replace(job.options, threads=threads)), {}, agents)))
+            last = AblationRow("one thread", f"{threads} threads")
+            found.append(entry(last, measured(replace(job, options=replace(job.options, threads=threads)), last.plan, agents)))
     return found
 
 

@@ -20,7 +20,7 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.stages.timing import BenchJob, bench_library
@@ -61,7 +61,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
     """Compile the variant into `folder`, check it against PyTorch on the virtual board, and time it."""
     device = find_device(DEVICE)
     profile = device.profile
-    library = build_variant(variant_job(Model(spec), profile, (logs,), folder, LibraryOptions(format=VM)))
+    library = build(variant_job(Model(spec), profile, (logs,), folder, LibraryOptions(format=VM))).library
     with started_agents(device) as agents:
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 

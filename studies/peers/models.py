@@ -25,7 +25,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import SUFFIXES, OwnFile
 from tvmmobile.networks.own.loading import files_of, load_own
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
@@ -143,7 +143,7 @@ def compiled(
     with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
-            build_variant(replace(job, out=made))
+            build(replace(job, out=made))
             copy_image(models, made)
     return job.library
 

@@ -19,7 +19,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.running.library import Library
 from tvmmobile.schedules import KnobSchedule
@@ -82,7 +82,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     for name, chosen in (("old", choose), ("rebuilt", choose), ("slow", worse)):
         job = variant_job(Model(spec), profile, (SHIPPED_LOGS,), folder / name)
         with mock.patch("tvmmobile.pipeline.plan.choose", chosen):
-            libraries[name] = build_variant(job)
+            libraries[name] = build(job).library
     libraries["padded"] = padded(libraries["old"], folder / "padded")
     made = Built(folder, libraries)
     bench = Command(folder, "bench", str(libraries["old"].path), "--out", str(folder / "old"))

@@ -31,7 +31,7 @@ from tvmmobile.networks.own.onnx import importer
 from tvmmobile.pipeline import build as building
 from tvmmobile.pipeline import checking, plan
 from tvmmobile.pipeline.agreement import agreement
-from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.checking import check
 from tvmmobile.pipeline.diagnosis import _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
@@ -78,7 +78,7 @@ def refused(job: VariantJob) -> str:
     """The message of a build whose library is wrong; nothing of it is left."""
     job.out.mkdir(exist_ok=True)
     with pytest.raises(Disagreement) as wrong:
-        build_variant(job)
+        build(job)
     assert wrong.value.exit_code == 5 and "Nothing was written" in wrong.value.remedy
     assert list(job.out.iterdir()) == []
     return wrong.value.message
@@ -86,7 +86,7 @@ def refused(job: VariantJob) -> str:
 
 @pytest.mark.parametrize(("form", "threads"), [("c", 4), pytest.param(VM, 1, marks=pytest.mark.long)])
 def test_a_right_library_is_run_and_the_manifest_says_so(tmp_path: Path, form: str, threads: int) -> None:
-    library = build_variant(job_of(two_convolutions(tmp_path), format=form, threads=threads))
+    library = build(job_of(two_convolutions(tmp_path), format=form, threads=threads)).library
     found = check_of(read_manifest(library.manifest_path))
     assert found.done and found.place == "QEMU's cortex-a72" and found.error is not None and 0 < found.error < 1e-5
     assert unchecked_note(library.path.name, library.facts) == ""
@@ -178,7 +178,7 @@ def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path
     job.out.mkdir()
     job.library.path.write_bytes(b"old")
     with pytest.raises(Disagreement, match=r"error 0\.5 of the output's largest magnitude, more than 0\.0001\."):
-        build_variant(job)
+        build(job)
     assert {path: path.read_bytes() for path in job.out.iterdir()} == {job.library.path: b"old"}
 
 

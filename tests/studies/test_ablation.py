@@ -1,15 +1,62 @@
-"""The study ablation: what it replaces is there to be replaced."""
+"""The study ablation: each row's plan lacks its step, and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
 from studies.kernels import ablation
-from tvmmobile.pipeline import plan
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.plan import PlannedVariant
+from tvmmobile.running.formats import VM
+from tvmmobile.schedules import KnobSchedule
+from tvmmobile.system.environment import SHIPPED_LOGS
 
 
-def test_what_is_left_out_is_part_of_the_pipeline() -> None:
-    assert {name for row in ablation.ROWS for name in row.changes if not hasattr(plan, name)} == set()
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, PlannedVariant]:
+    folder = tmp_path_factory.mktemp("ablation")
+    profile = find_device(ablation.DEVICE).profile
+    job = variant_job(Model(ModelSpec("mobilenet_v1", 1.0, 224)), profile, (SHIPPED_LOGS,), folder, LibraryOptions(format=VM))
+    job = replace(job, prepared=folder / "prepared")
+    return {row.left_out: row.plan(job) for row in ablation.ROWS}
 
 
-def test_a_row_is_compared_with_one_above_it() -> None:
-    names = [row.left_out for row in ablation.ROWS]
-    assert all(not row.against or row.against in names[:place] for place, row in enumerate(ablation.ROWS))
+def schedules(planned: PlannedVariant) -> list[KnobSchedule]:
+    found = [planned.choices[step.task].schedule for step in planned.steps]
+    return [schedule for schedule in found if isinstance(schedule, KnobSchedule)]
+
+
+def templates(planned: PlannedVariant) -> set[str]:
+    return {schedule.template for schedule in schedules(planned)}
+
+
+def in_blocks(planned: PlannedVariant) -> bool:
+    convolutions = [layer for step in planned.steps for layer in step.task.region if isinstance(layer, Conv2d)]
+    return any(layout.endswith("c") for layer in convolutions for layout in (layer.in_layout, layer.out_layout))
+
+
+def test_every_row_leaves_its_step_out(plans: Mapping[str, PlannedVariant]) -> None:
+    whole = plans["nothing"]
+    assert "strassen" in templates(whole) and "strassen" not in templates(plans["Strassen"]) | templates(plans["both"])
+    assert any(step.last > step.first for step in whole.steps)
+    assert all(step.last == step.first for row in ("fusion", "both") for step in plans[row].steps)
+    assert in_blocks(whole) and not in_blocks(plans["channel blocks"])
+    assert plans["memory plan"].left_out and not whole.left_out
+
+
+def test_rows_within_the_product_change_knobs_alone(plans: Mapping[str, PlannedVariant]) -> None:
+    for row in ("cache blocks", "packed weights", "register tile"):
+        assert plans[row].steps == plans["both"].steps
+    assert {schedule.values["k_block"] for schedule in schedules(plans["cache blocks"]) if schedule.template == "pointwise"} == {0}
+    assert "pointwise" in templates(plans["both"]) and "pointwise" not in templates(plans["packed weights"])
+    assert {schedule.values["columns"] for schedule in schedules(plans["register tile"]) if schedule.template == "pointwise"} == {8}
+    windows = [schedule.values for schedule in schedules(plans["depthwise window"]) if schedule.template == "depthwise"]
+    assert windows and all(values["rows"] == values["columns"] == 1 for values in windows)

@@ -13,7 +13,7 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -60,8 +60,8 @@ def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) 
     job = variant_job(Model(spec), BOARD, (), tmp_path / "board")
     assert job.twin == twin_identity(BOARD)
     virtual = replace(variant_job(Model(spec), VIRTUAL, (SHIPPED_LOGS,), tmp_path), target=BOARD.target)
-    kernels = build_variant(job).manifest()["kernels"]
-    twins = build_variant(virtual).manifest()["kernels"]
+    kernels = build(job).library.manifest()["kernels"]
+    twins = build(virtual).library.manifest()["kernels"]
     assert [(kernel["name"], kernel["schedule"]) for kernel in kernels] == [(kernel["name"], kernel["schedule"]) for kernel in twins]
     assert all(kernel["latency_us"] is None and "modelled on pi4-virtual; never measured here" in kernel["record"] for kernel in kernels)
 

@@ -24,13 +24,16 @@ _FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-t
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 
 
-def pass_context() -> Any:
-    """Return the PassContext for every kernel and network, built through `lowering.PIPELINE`, so that a kernel is the same code in both."""
+def pass_context(left_out: Sequence[str] = ()) -> Any:
+    """Return the PassContext for every kernel and network, built through `lowering.PIPELINE`, so that a kernel is the same code in both.
+
+    `left_out` names passes of TVM's that do not run.
+    """
     import tvm
 
     elementary.register()
     lowering.register()
-    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG)
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=list(left_out))
 
 
 def make_target(target: Mapping[str, Any]) -> Any:

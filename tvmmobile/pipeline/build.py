@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,16 @@ class BuiltVariant:
     loss: float | None = None
 
 
-def build_variant(job: VariantJob) -> Library:
-    """Compile a variant; write library, manifest and reference, each whole. Raises `UserError` where network or toolchain rule it out."""
-    return build(job).library
+def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_variant) -> BuiltVariant:
+    """Compile a variant; write library, manifest and reference, each whole; return the library and remarks on the logs.
 
-
-def build(job: VariantJob) -> BuiltVariant:
-    """Build a variant; returns the library and remarks on the logs. Raises `Disagreement` where it is checked and does not agree."""
+    Raises `UserError` where network or toolchain rule it out, `Disagreement` where the library is checked and does not agree.
+    """
     if job.unchecked:
-        return _built(job, plan_variant(job))
+        return _built(job, plan(job))
     with handed_over(job.out) as folder:
         unseen = replace(job, out=folder)
-        planned = plan_variant(unseen)
+        planned = plan(unseen)
         built = _built(unseen, planned)
         inputs = planned.prepared.reference.inputs
         check(built.library, lambda: rounding(job, import_variant(job), inputs), lambda moves: first_difference(job, planned, moves))

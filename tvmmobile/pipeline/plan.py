@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class PlannedVariant:
         steps: the plan's.
         database: the device's records.
         basis: whose records decided, see `_basis`.
+        left_out: TVM's passes that do not run when the network is built.
     """
 
     prepared: PreparedVariant
@@ -52,6 +53,7 @@ class PlannedVariant:
     choices: Mapping[Task, Choice]
     database: Database
     basis: Database
+    left_out: tuple[str, ...] = ()
 
     @property
     def network(self) -> Network:
@@ -60,14 +62,14 @@ class PlannedVariant:
 
     def lowered(self) -> Any:
         """Return the network's Relax module, with every distinct kernel once."""
-        with pass_context():
+        with pass_context(self.left_out):
             return _lowered(self.network, self.steps, self.choices)
 
     def compiled(self, target: Mapping[str, Any], observed: bool = False) -> Any:
         """Return the network built for TVM's virtual machine; `observed`, it also returns each kernel's output, in order."""
         from tvm import relax
 
-        with pass_context():
+        with pass_context(self.left_out):
             lowered = _lowered(self.network, self.steps, self.choices, observed)
             return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
 
@@ -91,13 +93,22 @@ class PlannedVariant:
         return frozenset(step.task.symbol for step in self.steps if self.network.nodes[step.first].function is None)
 
 
-def plan_variant(job: VariantJob) -> PlannedVariant:
-    """Plan a job's network; compiles only what the fallback needs."""
+def plan_variant(
+    job: VariantJob, database: Database | None = None, candidates: Callable[..., list[Region]] = candidate_regions
+) -> PlannedVariant:
+    """Plan a job's network; compiles only what the fallback needs.
+
+    Args:
+        job: the library to make.
+        database: the device's records; those in the job's logs if `None`.
+        candidates: like `candidate_regions`, of whose regions it may leave some out.
+    """
     ready = prepare_variant(job)
     network = ready.network
-    database = Database(job.identity, job.logs, None)
+    if database is None:
+        database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = _regions(job, network)
+    regions = _regions(job, network, candidates)
     basis = _basis(job, database, [region.task for region in regions])
     for region in regions:
         task = region.task
@@ -108,10 +119,10 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
     return PlannedVariant(ready, plan.steps, choices, database, basis)
 
 
-def _regions(job: VariantJob, network: Network) -> list[Region]:
+def _regions(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:
     """Return what may become a kernel: in C libraries, which lay their memory out themselves, no concatenation that can be placed."""
     placed = placed_concatenations(network.module) if job.options.format == C else ()
-    return [region for region in candidate_regions(network, taken, job.task) if region.first not in placed]
+    return [region for region in candidates(network, taken, job.task) if region.first not in placed]
 
 
 def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:

@@ -113,12 +113,18 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
 
 
-def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: Callable[[tuple[Layer, ...]], Task]) -> list[Region]:
+def candidate_regions(
+    network: Network,
+    takes: Callable[[Task], bool],
+    task_of: Callable[[tuple[Layer, ...]], Task],
+    layouts: Callable[[Layer, Layer, int], tuple[Layout, ...]] = edge_layouts,
+) -> list[Region]:
     """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
         takes: whether some template takes a task of several layers, or with channels in blocks.
         task_of: the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
+        layouts: those worth trying between two layers.
 
     Returns the regions in order.
     """
@@ -135,7 +141,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
     for index, node in enumerate(nodes[:-1]):
         readers = () if index + 1 in kept else tuple(nodes[reader] for reader in _readers(network, index))
         if readers:
-            tried = edge_layouts(node.layer, readers[0].layer, _lanes(task_in, (node, *readers)))
+            tried = layouts(node.layer, readers[0].layer, _lanes(task_in, (node, *readers)))
             known = tuple(layout for layout in tried if _all_take(node, readers, layout, lambda *region: takes(task_in(*region))))
             known = known or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
