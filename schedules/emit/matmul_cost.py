@@ -19,12 +19,18 @@ LINE_BYTES = 64
 PER_K_BLOCK, PER_TILE = 3.5, 20.0
 #: With fewer independent accumulators, a step of K waits for the one before.
 LATENCY_BOUND = 8
-
-
 #: Time to join a vector of two pixels' values in a buffer.
 PER_JOINED_VECTOR = 2.0
 #: Time to multiply a vector of weights by its gate, which is that of storing it.
 PER_SCALED_VECTOR = 2.0
+
+
+def reading(machine: Machine, size: int, again: float, blocks: float, passes: bool) -> float:
+    """Return the time to read a matrix of `size` bytes for each of the other's `blocks`, `again` times in each.
+
+    Where all of it `passes` between one block and the next, it comes from memory again if it exceeds the caches.
+    """
+    return size / LINE_BYTES * again * blocks * (machine.line_again(size) if passes and blocks > 1 else machine.line_read)
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,12 @@ class MatrixProduct:
             blocks_a = 1.0
         if knobs["outer"] == 1 and self._stay(n * self.depth, m * k, m * n):
             blocks_w = 1.0
-        read_a = self.pixels * self.depth / self.line * again_a * blocks_a * self._line(self.pixels, knobs["outer"] == 1, blocks_a)
-        read_w = self.channels * self.depth / self.line * again_w * blocks_w * self._line(self.channels, knobs["outer"] == 0, blocks_w)
+        size_a, size_w = self.pixels * self.depth * self.bytes, self.channels * self.depth * self.bytes
         written = self.pixels * self.channels / self.line
         again_c = 0.0 if self._stay(m * n, m * k, k * n) else self.depth / k - 1
         return (
-            read_a
-            + read_w
+            reading(self.machine, size_a, again_a, blocks_a, knobs["outer"] == 1)
+            + reading(self.machine, size_w, again_w, blocks_w, knobs["outer"] == 0)
             + written * (again_c * self.machine.line_read + self.machine.line_written)
             + (self._scaling(k * n, self.pixels / m) if self.scaled else 0)
         )
@@ -120,11 +125,6 @@ class MatrixProduct:
         weights = self.depth * self.channels
         missed = 0.0 if self._stay(block, block) else weights / self.line * self.machine.line_written
         return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)
-
-    def _line(self, extent: int, passes: bool, times: float) -> float:
-        """Time to read a line of A or W: from memory again if all of it passes several times and exceeds the caches."""
-        again = passes and times > 1 and extent * self.depth * self.bytes > self.machine.cached_bytes
-        return self.machine.line_from_memory if again else self.machine.line_read
 
     def _stay(self, *elements: float) -> bool:
         """Return whether that many elements stay in the first-level cache together."""

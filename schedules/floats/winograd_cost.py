@@ -27,7 +27,7 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     transforms_out = grid.tiles * channels / task.lanes * (side + knobs["size"]) * _OUTPUT_OPERATIONS[knobs["size"]]
 
     buffers = points * block * (depth + part) * size
-    read = machine.line_read if buffers <= machine.cached_bytes else machine.line_from_memory
+    read = machine.line_again(buffers)
     written = machine.line_written if buffers > machine.resident_bytes else 0.0
     k_block = min(knobs["k_block"] or depth, depth)
     stays = (block * k_block + k_block * knobs["columns"]) * size <= machine.resident_bytes // 2
@@ -37,7 +37,7 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     moving_in = lines_in * written
     moving_out = lines_in * read * parts * again_in + lines_out * (written + read * (1 + again_out))
     weights = points * depth * channels / line
-    later = machine.line_read if points * depth * channels * size + buffers <= machine.cached_bytes else machine.line_from_memory
+    later = machine.line_again(points * depth * channels * size + buffers)
     weights_moved = weights * (machine.line_from_memory + (grid.blocks - 1) * later)
 
     shared = multiplying + transforms_out + moving_out + weights_moved

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from tvmmobile.graph.machine import Machine
-from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES, reading
 from tvmmobile.schedules.space import Knobs
 
 #: To begin and end an innermost loop.
@@ -45,9 +45,8 @@ class Blocks:
             blocks_a = 1.0
         if knobs["outer"] == 1 and self._stay(n * depth, m * depth):
             blocks_w = 1.0
-        passing = knobs["outer"] == 1
-        read_a = self.pixels * depth / LINE_BYTES * again_a * blocks_a * self._line(self.pixels, passing and blocks_a > 1)
-        read_w = self.channels * depth / LINE_BYTES * again_w * blocks_w * self._line(self.channels, not passing and blocks_w > 1)
+        read_a = reading(self.machine, self.pixels * depth, again_a, blocks_a, knobs["outer"] == 1)
+        read_w = reading(self.machine, self.channels * depth, again_w, blocks_w, knobs["outer"] == 0)
         inner = self.pixels / rows * self.channels / n if knobs["order"] == 0 else self.pixels / m * self.channels / columns
         return read_a + read_w + self._written(knobs, m, n) + PER_LOOP * inner
 
@@ -72,10 +71,6 @@ class Blocks:
         sets = self.machine.l1d_bytes // (LINE_BYTES * self.machine.l1d_ways)
         reached = sets // math.gcd(sets, max(self.channels // LINE_BYTES, 1))
         return pixels < reached * self.machine.l1d_ways and self._stay(pixels * LINE_BYTES, pixels * self.depth, 2 * channels * self.depth)
-
-    def _line(self, extent: int, again: bool) -> float:
-        """Time to read a line of A or W: from memory if all of it passes several times and exceeds the caches."""
-        return self.machine.line_from_memory if again and extent * self.depth > self.machine.cached_bytes else self.machine.line_read
 
     def _stay(self, *sizes: float) -> bool:
         """Return whether that many bytes stay in the first level together."""

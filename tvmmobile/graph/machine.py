@@ -69,6 +69,10 @@ class Machine:
         """Bytes that stay in some level while other data passes."""
         return self.largest_cache_bytes * 3 // 4
 
+    def line_again(self, passed: float) -> float:
+        """Return the cost of a line that is read again after this many bytes."""
+        return self.line_read if passed <= self.cached_bytes else self.line_from_memory
+
 
 #: Thresholds for all cores, which were found on a Pi 4. Channels below which blocked layouts were never faster, and from which on they
 #: always were (MobileNet v1, modelled).
