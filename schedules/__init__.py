@@ -110,15 +110,15 @@ def all_templates() -> Iterator[Template]:
 
 
 def templates_for(task: Task) -> list[Template]:
-    """The templates that take `task`, in the order in which they are tried; none if only the fallback does."""
+    """Return the templates that take `task`, in the order in which they are tried; none if only the fallback does."""
     return [template for template in all_templates() if template.space(task) is not None]
 
 
 def template_for(task: Task) -> Template | None:
-    """The first template that takes `task`, or `None` if only the fallback does."""
+    """Return the first template that takes `task`, or `None` if only the fallback does."""
     return next((template for template in all_templates() if template.space(task) is not None), None)
 
 
 def template_named(name: str, version: int) -> Template | None:
-    """The template a record was made with, or `None` if this version of tvmmobile lacks it."""
+    """Return the template a record was made with, or `None` if this version of tvmmobile lacks it."""
     return next((found for found in all_templates() if (found.name, found.version) == (name, version)), None)

@@ -10,17 +10,17 @@ from functools import cached_property
 
 
 def round_up(value: int, step: int) -> int:
-    """`value` raised to a multiple of `step`."""
+    """Return `value` raised to a multiple of `step`."""
     return -(-value // step) * step
 
 
 def up_to(options: tuple[int, ...], limit: int, each: int = 1) -> tuple[int, ...]:
-    """The options, each times `each`, that are not above `limit`, or the smallest one if all are."""
+    """Return the options, each times `each`, that are not above `limit`, or the smallest one if all are."""
     return tuple(option * each for option in options if option * each <= limit) or (options[0] * each,)
 
 
 def waste(extent: int, tile: int) -> float:
-    """Share of the last tile that is not used: 0 where the tile divides the extent."""
+    """Return the share of the last tile that is not used: 0 where the tile divides the extent."""
     return (round_up(extent, tile) - extent) / round_up(extent, tile)
 
 
@@ -76,14 +76,14 @@ class Space:
     elsewhere: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[KnobSchedule]:
-        """Every combination that fits; all combinations if none does."""
+        """Return every combination that fits; all combinations if none does."""
         return iter(self._pruned or list(self.unpruned()))
 
     def __len__(self) -> int:
         return len(self._pruned) or sum(1 for _ in self.unpruned())
 
     def size(self, most: int) -> int:
-        """The number of members, counted up to `most`: much faster than counting all if there are thousands."""
+        """Return the number of members, counted up to `most`: much faster than counting all if there are thousands."""
         fitting = (knobs for knobs in self._combinations() if self.fits(knobs))
         return sum(1 for _ in itertools.islice(fitting, most)) or min(len(self), most)
 
@@ -99,7 +99,7 @@ class Space:
         return [self.schedule(knobs) for knobs in self._combinations() if self.fits(knobs)]
 
     def unpruned(self) -> Iterator[KnobSchedule]:
-        """Every combination, whether it fits or not."""
+        """Return every combination, whether it fits or not."""
         return map(self.schedule, self._combinations())
 
     def _combinations(self) -> Iterator[dict[str, int]]:
@@ -107,7 +107,7 @@ class Space:
             yield dict(zip(self.options, values, strict=True))
 
     def schedule(self, knobs: Knobs) -> KnobSchedule:
-        """The schedule with these knob values."""
+        """Return the schedule with these knob values."""
         return KnobSchedule(self.template, self.version, tuple((name, knobs[name]) for name in self.options))
 
     @property
@@ -118,14 +118,14 @@ class Space:
         return found
 
     def nearest(self, schedule: KnobSchedule) -> KnobSchedule | None:
-        """The member closest to a schedule made for another shape: fewest steps along the knobs' options."""
+        """Return the member closest to a schedule made for another shape: fewest steps along the knobs' options."""
         if (schedule.template, schedule.version) != (self.template, self.version):
             return None
         steps = {name: _steps_from(schedule.values.get(name), choices) for name, choices in self.options.items()}
         return min(self, key=lambda member: sum(steps[name][value] for name, value in member.knobs), default=None)
 
     def mutate(self, schedule: KnobSchedule, rng: random.Random) -> KnobSchedule:
-        """One knob moved to another value so that the result still fits; the schedule itself if no move does."""
+        """Return the schedule with one knob moved to another value that still fits; itself if no move does."""
         names = [name for name, choices in self.options.items() if len(choices) > 1]
         rng.shuffle(names)
         for name in names:

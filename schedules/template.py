@@ -37,25 +37,25 @@ SPACES_KEPT = 128
 
 
 def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
-    """The only layer of a task, of the kind that the template's space has checked."""
+    """Return the only layer of a task, of the kind that the template's space has checked."""
     assert isinstance(task.layer, kind)
     return task.layer
 
 
 def layers_of(task: Task, kind: type[_Kind]) -> tuple[_Kind, ...]:
-    """The layers of a task, all of the kind that the template's space has checked."""
+    """Return the layers of a task, all of the kind that the template's space has checked."""
     layers = tuple(layer for layer in task.region if isinstance(layer, kind))
     assert len(layers) == len(task.region)
     return layers
 
 
 def _steps() -> frozenset[str]:
-    """The needs that `EPILOGUE` stands for."""
+    """Return the needs that `EPILOGUE` stands for."""
     return frozenset(f"{field}{step}" for field in ("clamp", "then") for step in ("", *(f"={curve}" for curve in CURVES)))
 
 
 def with_inner(space: Space, task: Task) -> Space:
-    """The space with the knob `inner`: who orders the instructions of a register tile's loop.
+    """Return the space with the knob `inner`: whether LLVM or tvmmobile orders the instructions of a register tile's loop.
 
     Its values are those of `inner_order`; without it, LLVM orders. Only cores that issue in order have it.
     """
@@ -67,7 +67,7 @@ def with_inner(space: Space, task: Task) -> Space:
 
 @functools.lru_cache(maxsize=SPACES_KEPT)
 def _space_of(template: Template, task: Task, machine: Machine) -> Space | None:
-    """A template's space for `task` on `machine`, which equal tasks may differ in."""
+    """Return a template's space for `task` on `machine`, which equal tasks may differ in."""
     space = template._space(task)
     # Not `if space`: its length is that of the whole space, counted.
     return space if space is None or not template.multiplies else with_inner(space, task)
@@ -94,24 +94,24 @@ class Template(ABC):
     multiplies: bool = False
 
     def space(self, task: Task) -> Space | None:
-        """The schedules for `task`, or `None` if the template does not take it."""
+        """Return the schedules for `task`, or `None` if the template does not take it."""
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
         return _space_of(self, task, task.machine) if task.needs <= self.handles | steps else None
 
     def emit(self, task: Task, knobs: Knobs, source: PrimFunc | None = None) -> PrimFunc:
-        """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs. An opaque layer's `source` is
-        its unscheduled function.
+        """Return the kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs. An opaque layer's
+        `source` is its unscheduled function.
         """
         self._check(task, knobs)
         return self._emit(task, knobs)
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The region's constants in the order and layout the kernel reads them; `ValueError` for another's task or knobs."""
+        """Return the region's constants in the order and layout the kernel reads them; `ValueError` for another's task or knobs."""
         self._check(task, knobs)
         return self._pack(task, knobs, parameters)
 
     def executed_macs(self, task: Task) -> float:
-        """The fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer overrides it."""
+        """Return the fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer overrides it."""
         return task.least_macs
 
     def promises(self, task: Task) -> bool:
@@ -142,11 +142,11 @@ class Template(ABC):
 
     @abstractmethod
     def _space(self, task: Task) -> Space | None:
-        """`space`, for tasks whose needs are all handled."""
+        """Return `space`, for tasks whose needs are all handled."""
 
     @abstractmethod
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Inputs of the cost model besides the knobs, for tasks of any size; always the same number of values."""
+        """Return the inputs of the cost model besides the knobs, for tasks of any size; always the same number of values."""
 
     @abstractmethod
     def _emit(self, task: Task, knobs: Knobs) -> PrimFunc:

@@ -91,7 +91,7 @@ def stage_prebuilt(folder: Path, say: Callable[[str], None]) -> None:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="where the wheel goes (default: dist)")
     os.umask(0o022)

@@ -55,7 +55,7 @@ def told(finding: Finding, seed: int) -> str:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000, metavar="N", help="inputs of all readers together; slow ones get fewer")
     parser.add_argument("--reader", action="append", default=[], metavar="NAME", help="fuzz this reader only; may be repeated")

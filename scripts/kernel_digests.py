@@ -46,7 +46,7 @@ def _latency(record: Record) -> float:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=7, metavar="N", help="one kernel in N (default: 7, about a minute)")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="tuning logs (default: the shipped ones)")

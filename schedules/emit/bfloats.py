@@ -25,7 +25,7 @@ define internal <4 x float> @tvmmobile_bfmmla(<4 x float> %sums, <8 x i16> %a, <
 
 
 def _narrowing(lanes: int) -> str:
-    """LLVM's text that rounds so many float32, ties to even."""
+    """Return the LLVM text that rounds `lanes` float32 numbers, ties to even."""
     wide, narrow, bits = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in ("float", "bfloat", "i16"))
     return f"""define internal {bits} @tvmmobile_bfloats_{lanes}({wide} %x) alwaysinline nounwind {{
   %y = fptrunc {wide} %x to {narrow}
@@ -40,7 +40,7 @@ def _kind(name: str, lanes: int) -> str:
 
 
 def widened(value: Expr, lanes: int) -> Expr:
-    """Numbers as float32."""
+    """Return numbers as float32."""
     from tvm.tirx.script import builder as T  # noqa: N812
 
     bits = T.Cast(_kind("uint32", lanes), T.reinterpret(_kind("uint16", lanes), value))
@@ -49,7 +49,7 @@ def widened(value: Expr, lanes: int) -> Expr:
 
 
 def narrowed(kernel: Kernel, value: Expr, lanes: int) -> Expr:
-    """The nearest numbers of float32 or float16 ones."""
+    """Return the nearest numbers of float32 or float16 ones."""
     return kernel.T.reinterpret(_kind("bfloat16", lanes), _narrowed_bits(kernel, kernel.T.Cast(_kind("float32", lanes), value), lanes))
 
 
@@ -58,11 +58,11 @@ def _narrowed_bits(kernel: Kernel, value: Expr, lanes: int) -> Expr:
 
 
 def bits_at(kernel: Kernel, buffer: Buffer, index: Expr, lanes: int) -> Expr:
-    """The bits of several numbers that follow each other, perhaps in float32."""
+    """Return the bits of several numbers that follow each other, perhaps in float32."""
     value = buffer[kernel.at(index, lanes)]
     return kernel.T.reinterpret(f"uint16x{lanes}", value) if kernel.is_narrow(buffer) else _narrowed_bits(kernel, value, lanes)
 
 
 def multiply_pairs(kernel: Kernel, sums: Expr, pixels: Expr, channels: Expr) -> Expr:
-    """Sums with the products of two pixels' four terms and two channels' four weights, given as bits."""
+    """Return sums with the products of two pixels' four terms and two channels' four weights, given as bits."""
     return kernel.result_of("float32x4", "tvmmobile_bfmmla", lambda: _PAIRS, sums, pixels, channels)

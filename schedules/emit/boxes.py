@@ -40,7 +40,7 @@ def _spans(variable: Any, extent: int, value: Expr) -> list[Span]:
 
 
 def _conditions(value: Expr) -> list[Expr]:
-    """Return comparisons of places in an expression; that of two of which one is the larger, or the smaller, as well."""
+    """Return an expression's comparisons of places; minima and maxima compare two."""
     from tvm import tirx
     from tvm_ffi import structural_walk
 

@@ -53,17 +53,17 @@ class Spot:
 
 
 def scattered(output: Activation, pixel: Expr, channel: Expr, lanes: int) -> Callable[[int], Expr] | None:
-    """The element for each lane, as `Spot.lane`, unless the lanes are consecutive."""
+    """Return the element for each lane, as `Spot.lane`, unless the lanes are consecutive."""
     return None if output.holds_whole(lanes) else lambda lane: output.at(pixel, channel + lane)
 
 
 def spot_at(target: Expr, pixel: Expr, channel: Expr, lanes: int, count: int) -> Spot:
-    """The spot of a pixel's channels."""
+    """Return the spot of a pixel's channels."""
     return Spot(channel, target, lambda tensor: tensor.at(pixel, channel), lanes, count)
 
 
 def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, columns: int, lanes: int) -> list[Spot]:
-    """The vectors of `columns` channels, the last one perhaps in part, pixel after pixel."""
+    """Return the vectors of `columns` channels, the last one perhaps in part, pixel after pixel."""
     spots = []
     for pixel, j in itertools.product(pixels, range(0, columns, lanes)):
         target = output.at(pixel, channel) + j if output.block == output.channels else output.at(pixel, channel + j)
@@ -73,7 +73,7 @@ def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, colum
 
 
 def k_blocks(layer: Conv2d, task: Task, depth: int, channels: int) -> tuple[int, ...]:
-    """Choices for the input channels of a cache block, all of them or fewer: partial sums are stored and loaded as whole vectors."""
+    """Return choices for the input channels of a cache block, all of them or fewer: partial sums are stored and loaded as whole vectors."""
     in_block, shuffle = channel_block(layer.in_layout, layer.in_channels), shuffle_of(layer.out_layout)
     if channels % task.lanes or layer.pieces or not task.keeps_sums or (shuffle and shuffle[1] % task.lanes):
         return (0,)
@@ -81,13 +81,13 @@ def k_blocks(layer: Conv2d, task: Task, depth: int, channels: int) -> tuple[int,
 
 
 def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
-    """Shapes of what `pack_constants` returns, by the kernel's argument."""
+    """Return the shapes of what `pack_constants` returns, by the kernel's argument."""
     names = ["bias", *(f"constant{number}" for number in range(layer.operands.count(CHANNEL)))]
     return dict.fromkeys(names, (round_up(layer.weight_shape[-1], lanes),))
 
 
 def pack_constants(parameters: LayerParameters, lanes: int = 1) -> list[Array]:
-    """Per-channel constants, padded with zeros to whole vectors."""
+    """Return per-channel constants, padded with zeros to whole vectors."""
     arrays = (parameters.bias, *parameters.operands)
     return [np.pad(array, (0, round_up(len(array), lanes) - len(array))) for array in arrays]
 
@@ -105,14 +105,14 @@ class Ends(ABC):
 
     @abstractmethod
     def begin(self, spot: Spot) -> Expr:
-        """The start value of an accumulator."""
+        """Return the start value of an accumulator."""
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
-        """The value to store for a complete result: the result itself, unless steps follow."""
+        """Return the value to store for a complete result: the result itself, unless steps follow."""
         return value
 
     def finished(self, _accumulators: Buffer, _spots: Sequence[Spot]) -> Buffer | None:
-        """The values to store, one after another, unless they are computed one by one while they are stored."""
+        """Return the values to store, one after another, unless they are computed one by one while they are stored."""
         return None
 
     def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
@@ -153,12 +153,12 @@ class Epilogue(Ends):
         return "residual" not in self.buffers
 
     def begin(self, spot: Spot) -> Expr:
-        """The bias, plus the residual if there is one."""
+        """Return the bias, plus the residual if there is one."""
         bias = self._constant("bias", spot)
         return bias + self._tensor("residual", spot) if "residual" in self.buffers else bias
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
-        """The sum through all steps."""
+        """Return the sum through all steps."""
         tensors = itertools.count()
         numbers = {CHANNEL: itertools.count(), TENSOR: tensors, GATE: tensors}
         long = [isinstance(step, str) and CURVES[step].long for step in self.layer.steps]
@@ -205,12 +205,12 @@ class Epilogue(Ends):
         return self._tensor(name, spot) if kind == TENSOR else self._load(self.buffers[name], spot.channel, spot.count, spot.lanes)
 
     def _constant(self, name: str, spot: Spot) -> Expr:
-        """The constants of the vector's channels: padded to whole vectors, unless groups follow each other."""
+        """Return the constants of the vector's channels: padded to whole vectors, unless groups follow each other."""
         grouped = isinstance(self.layer, Conv2d) and self.layer.groups > 1
         return self._load(self.buffers[name], spot.channel, spot.count if grouped else spot.lanes, spot.lanes)
 
     def _tensor(self, name: str, spot: Spot) -> Expr:
-        """The spot's vector in a tensor with the output's extents, or in a slice."""
+        """Return the spot's vector in a tensor with the output's extents, or in a slice."""
         *pixels, channels = self.layer.plain_shape
         whole, first = self.layer.added or (channels, 0)
         tensor = Activation(self.buffers[name], math.prod(pixels), whole, whole)
@@ -223,7 +223,7 @@ class Epilogue(Ends):
 
 @contextmanager
 def layer_body(kernel: Kernel, layer: Conv2d | Dense, weight: int, lanes: int = 1) -> Iterator[tuple[dict[str, Buffer], Epilogue]]:
-    """The body of a kernel for one layer with so many elements of weights: its arguments as flat buffers, and its epilogue."""
+    """Emit the body of a kernel for one layer with so many elements of weights: its arguments as flat buffers, and its epilogue."""
     packed = {"weight": (weight,), **constant_shapes(layer, lanes)}
     with kernel.named_body(data=layer.input_shape, **layer.side_shapes, **packed, output=layer.output_shape) as buffers:
         yield buffers, Epilogue(kernel, layer, buffers)

@@ -46,7 +46,7 @@ def add_plane(
 
 
 def _multiplications(kernel: Kernel, layer: Conv2d, tile: ImageTile, low: int, high: int) -> Iterator[Multiplication]:
-    """The products as vectors in the tile's lines, from a column on, and in the weights."""
+    """Yield the products as vectors in the tile's lines, from a column on, and in the weights."""
     (taps_y, taps_x, width), lanes, size = tile, kernel.lanes, kernel.bytes
     for y, tap_x, j in itertools.product(range(len(taps_y)), range(layer.kernel[1]), range(width // lanes)):
         for x, (first, end) in enumerate(taps_x):

@@ -118,7 +118,7 @@ class InOrderBlock:
         return 1 + max(register for register, _ in self._registers)
 
     def llvm(self) -> str:
-        """The function `symbol`(accumulators, base 0, base 1, …), all pointers, as LLVM's text."""
+        """Return the function `symbol`(accumulators, base 0, base 1, …), all pointers, as LLVM's text."""
         scratch = self._scratch
         kinds = ["<4 x float>"] * (self.accumulators + scratch) + ["i64"] * TEMPORARIES
         constraints = ["=w"] * self.accumulators + ["=&w"] * scratch + ["=&r"] * TEMPORARIES
@@ -128,7 +128,7 @@ class InOrderBlock:
         return inline_function(f"@{self.symbol}({parameters})", self.assembly(), kinds, constraints, inputs, *[self.accumulators] * 2)
 
     def assembly(self) -> list[str]:
-        """The instructions. Registers are numbered: accumulators, vectors, temporary ones, and, after as many inputs, the pointers."""
+        """Return the instructions. Registers are numbered: accumulators, vectors, temporary ones and, after as many inputs, pointers."""
         assert self._registers is not None
         numbers = {place: number for number, place in enumerate(self._vectors)}
         waiting, multiplies = [], []

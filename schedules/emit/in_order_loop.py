@@ -54,7 +54,7 @@ class InOrderLoop:
         return "tvmmobile_in_order_" + "_".join(str(number) for number in numbers)
 
     def inputs(self) -> dict[int, str | int]:
-        """Initial values of the registers besides accumulators, by number: `a`, `w`, numbers."""
+        """Return initial values of the registers besides accumulators, by number: `a`, `w`, numbers."""
         general = _General(self.shape, self.block)
         found: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": self.passes - 1}
         if self.block:
@@ -62,7 +62,7 @@ class InOrderLoop:
         return {general[name]: value for name, value in found.items()}
 
     def llvm(self) -> str:
-        """The function `symbol`(accumulators, A, W), all pointers, as LLVM's text."""
+        """Return the function `symbol`(accumulators, A, W), all pointers, as LLVM's text."""
         count, scratch = self.shape.rows * self.shape.vectors, self.shape.rows + self.shape.weights
         general, given = _General(self.shape, self.block), self.inputs()
         kinds = ["<4 x float>"] * (count + scratch) + ["ptr"] * 3 + ["i64"] * (general.count - 3)
@@ -76,7 +76,7 @@ class InOrderLoop:
         return inline_function(head, self.assembly(), kinds, constraints, inputs, count, len(begun))
 
     def assembly(self) -> list[str]:
-        """The instructions, registers as `$0`, `$1` and so on: accumulators, A, W, then what `_General` has."""
+        """Return the instructions, registers as `$0`, `$1` and so on: accumulators, A, W, then what `_General` has."""
         writer = _Writer(self)
         advance, finish = len(writer.advance), len(writer.finish)
         loop = pass_order(self.shape, last=False, advance=advance, finish=finish)
@@ -94,7 +94,7 @@ def inline_function(
     accumulators: int,
     begun: int,
 ) -> str:
-    """An LLVM function that loads accumulators from `%acc` as `%v0`, `%v1` and so on, executes the assembly, and stores its first results.
+    """Return an LLVM function that loads accumulators from `%acc` as `%v0`, `%v1`, …, executes the assembly, and stores its first results.
 
     Args:
         head: its name and parameters.
@@ -116,7 +116,7 @@ def inline_function(
 
 
 def lower_half(register: str) -> str:
-    """An operand as the lower 8 bytes of its register."""
+    """Return an operand as the lower 8 bytes of its register."""
     return register.replace("}", ":d}")
 
 
@@ -160,7 +160,7 @@ class _Writer:
         ]
 
     def line(self, action: LoopAction) -> str:
-        """One instruction."""
+        """Return one instruction."""
         shape = self.shape
         if action.name == "multiply":
             k, j, i = action.place
@@ -179,7 +179,7 @@ class _Writer:
         return self._load(temporary, half.of, half.index, half.high, half.following)
 
     def before(self) -> Iterator[str]:
-        """The instructions that load what the first pass expects in registers."""
+        """Yield the instructions that load what the first pass expects in registers."""
         halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
         halves += [("a", row, False) for row in range(self.shape.rows)]
         vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0

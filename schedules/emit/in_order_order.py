@@ -65,7 +65,7 @@ _LATER = tuple(Policy(14, single, False, start) for single in (99, 6) for start 
 
 
 def inner_order(machine: Machine, lanes: int) -> int:
-    """The order of a register tile's loop on a core, for vectors with that many lanes.
+    """Return the order of a register tile's loop on a core, for vectors with that many lanes.
 
     0 means LLVM's, 1 and 2 this module's; 2 if an insertion starts beside an FMLA.
     """
@@ -159,7 +159,7 @@ Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
 
 
 def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
-    """The halves that a pass reads, most urgent first; the `last` pass reads none for a next one."""
+    """Return the halves that a pass reads, most urgent first; the `last` pass reads none for a next one."""
     rows, vectors = shape.rows, STEPS * shape.vectors
     total, found = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
@@ -184,7 +184,7 @@ def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
 
 @functools.cache
 def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
-    """The instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
+    """Return the instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
     multiplies = []
     for k, j, i in itertools.product(range(STEPS), range(shape.vectors), range(shape.rows)):
         w = (VectorHalf("w", k * shape.vectors + j, high, False) for high in (False, True))
@@ -195,7 +195,7 @@ def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple
 def shortest(
     multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int | None = None
 ) -> tuple[LoopAction, ...]:
-    """The instructions that start these FMLAs in order, in the fewest cycles of all policies; `waiting` begins with the most
+    """Return the instructions that start these FMLAs in order, in the fewest cycles of all policies; `waiting` begins with the most
     urgent half."""
     if beside:
         return tuple(_BesidePass(multiplies, waiting, advance, finish).actions)
@@ -261,7 +261,7 @@ class _Pass(_Cycles):
         return bool(soon) and soon[0].need - self.done <= self.policy.train
 
     def _insertable(self) -> list[HalfNeed]:
-        """Halves of different registers whose register is free and whose value has arrived."""
+        """Return the halves of different registers whose register is free and whose value has arrived."""
         found: dict[tuple[str, int], HalfNeed] = {}
         # An insertion into what the next FMLA reads the other half of would hold it up.
         read = {(half.of, half.index) for _, halves in self.multiplies[self.done : self.done + 1] for half in halves}
@@ -281,7 +281,7 @@ class _Pass(_Cycles):
         return LoopAction("insert", half=need.half, temporary=temporary)
 
     def _general(self, loads: bool = True) -> LoopAction | None:
-        """The next instruction on general registers, if there is one."""
+        """Return the next instruction on general registers, if there is one."""
         if self.advanced < self.advance:
             self.advanced += 1
             self.advanced_at = self.cycle
@@ -307,7 +307,7 @@ class _Pass(_Cycles):
         self.cycle += 1
 
     def _quiet(self, actions: list[LoopAction]) -> None:
-        """A cycle without an FMLA: insertions, or other instructions."""
+        """Fill a cycle without an FMLA: insertions, or other instructions."""
         loads = True
         while len(actions) < 2:
             other = self._general(loads)
@@ -342,7 +342,7 @@ class _BesidePass(_Cycles):
         self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, finish)]
 
     def _other(self) -> LoopAction | None:
-        """The next instruction beside an FMLA."""
+        """Return the next instruction beside an FMLA."""
         if self.advanced < self.advance:
             self.advanced, self.advanced_at = self.advanced + 1, self.cycle
             return LoopAction(f"advance{self.advanced - 1}")

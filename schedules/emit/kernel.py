@@ -50,7 +50,7 @@ class Run:
 
 
 def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
-    """For each output row (axis 0) or column (1) its taps [low, high) that fall inside the input."""
+    """Return for each output row (axis 0) or column (1) its taps [low, high) that fall inside the input."""
     outputs, inputs = ((layer.out_height, layer.height), (layer.out_width, layer.width))[axis]
     kernel, step = layer.kernel[axis], layer.dilation[axis]
     origins = [output * layer.stride[axis] - layer.padding[axis] for output in range(outputs)]
@@ -58,7 +58,7 @@ def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
 
 
 def partition(layer: WindowLayer, axis: int, tile: int) -> list[Run]:
-    """A layer's output rows or columns in tiles, joined where neighbours need the same taps; border tiles stand alone."""
+    """Return a layer's output rows or columns in tiles, joined where neighbours need the same taps; border tiles stand alone."""
     return cut(taps_along(layer, axis), tile)
 
 
@@ -92,7 +92,7 @@ class Activation:
     origin: Expr = 0
 
     def at(self, pixel: Expr, channel: Expr) -> Expr:
-        """Index of an element."""
+        """Return the index of an element."""
         if self.block == self.channels:
             index = pixel * self.channels + channel
         else:
@@ -127,7 +127,7 @@ class ShuffledActivation(Activation):
         return False
 
     def at(self, pixel: Expr, channel: Expr) -> Expr:
-        """Index of an element."""
+        """Return the index of an element."""
         line, column = pixel // self.width, pixel % self.width
         block, lane = channel // self.block, channel % self.block
         row = (block // self.rows * (self.pixels // self.width) + line) * self.rows + block % self.rows
@@ -149,7 +149,7 @@ class Piece:
 
 
 def share(thread: Expr, threads: int, count: int) -> Span:
-    """A thread's share of `count` equal pieces; all of them if the thread is `None`, the only one."""
+    """Return a thread's share of `count` equal pieces; all of them if the thread is `None`, the only one."""
     return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
 
 
@@ -241,17 +241,17 @@ class Kernel:
             yield flat
 
     def type_of(self, argument: str) -> str:
-        """TVM's name of the type of an argument's elements."""
+        """Return TVM's name of the type of an argument's elements."""
         return self._storage.get(argument, self._precision).name
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
-        """`body`; yields the buffers by name."""
+        """Emit `body`; yields the buffers by name."""
         with self.body(**shapes) as flat:
             yield dict(zip(shapes, flat, strict=True))
 
     def finish(self) -> Any:
-        """The finished function."""
+        """Return the finished function."""
         from tvm.ir import StringImm
         from tvm.tirx import AttrStmt, IntImm
 
@@ -267,14 +267,14 @@ class Kernel:
         self.T.evaluate(self.result_of("void", symbol, llvm, *pointers))
 
     def result_of(self, kind: str, symbol: str, llvm: Callable[[], str], *arguments: Expr) -> Expr:
-        """The result of such a function of any arguments."""
+        """Return the result of such a function of any arguments."""
         if symbol not in self._imported:
             self._imported[symbol] = llvm()
         return self.T.call_extern(kind, symbol, *arguments)
 
     @contextmanager
     def loop(self, count: Expr) -> Iterator[Expr]:
-        """A loop, unless it would run once; yields the iteration's number."""
+        """Emit a loop, unless it would run once; yields the iteration's number."""
         if isinstance(count, int) and count == 1:
             yield 0
             return
@@ -283,23 +283,23 @@ class Kernel:
 
     @contextmanager
     def span(self, start: Expr, end: Expr) -> Iterator[Expr]:
-        """A loop from `start` to `end`, unless it would run once."""
+        """Emit a loop from `start` to `end`, unless it would run once."""
         with self.loop(end - start) as index:
             yield start + index
 
     @contextmanager
     def pieces(self, first: Expr, count: Expr, size: int) -> Iterator[Expr]:
-        """A loop over `count` pieces that follow each other, unless there is only one; yields where each begins."""
+        """Emit a loop over `count` pieces that follow each other, unless there is only one; yields where each begins."""
         with self.loop(count) as index:
             yield first + index * size
 
     def tiles(self, run: Run) -> AbstractContextManager[Expr]:
-        """A loop over the tiles of a run; yields the tile's first output index."""
+        """Return a loop over the tiles of a run; yields the tile's first output index."""
         return self.pieces(run.start, run.count, run.size)
 
     @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:
-        """A loop whose iterations are threads; yields the thread's number, `None` if there is only one.
+        """Emit a loop whose iterations are threads; yields the thread's number, `None` if there is only one.
 
         Loops of one kernel write different outputs, and none reads what another writes: in a C library they do not wait for each other.
         """
@@ -322,18 +322,18 @@ class Kernel:
             yield
 
     def accumulators(self, elements: int) -> Buffer:
-        """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
+        """Return a buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
         return self._in_registers(elements, self._precision.accumulator)
 
     def totals(self, elements: int) -> Buffer:
-        """Like `accumulators`, for sums that grow with every term, see `Precision.total`."""
+        """Return a buffer as `accumulators` does, for sums that grow with every term, see `Precision.total`."""
         return self._in_registers(elements, self._precision.total)
 
     def _in_registers(self, elements: int, dtype: str) -> Buffer:
         return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
 
     def reduced(self, first: Expr, count: int, value_of: Callable[[Expr, int], Expr], join: Callable[[Expr, Expr], Expr]) -> Expr:
-        """One number of `count` values from an index on, vector by vector, in the type of `totals`.
+        """Return one number of `count` values from an index on, vector by vector, in the type of `totals`.
 
         Args:
             value_of: maps an index and lanes to the values there.
@@ -351,11 +351,11 @@ class Kernel:
         return self.T.bind(reduce(join, found))
 
     def widened(self, value: Expr, lanes: int) -> Expr:
-        """Numbers in the type of `totals`; unchanged if that is not wider."""
+        """Return numbers in the type of `totals`; unchanged if that is not wider."""
         return self._cast(value, lanes, self._precision.total)
 
     def narrowed(self, value: Expr, lanes: int) -> Expr:
-        """Totals in the type that is stored; `store` converts them for an output in another precision."""
+        """Return totals in the type that is stored; `store` converts them for an output in another precision."""
         return value if "output" in self._storage else self._cast(value, lanes, self._precision.name)
 
     def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
@@ -364,7 +364,7 @@ class Kernel:
         return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
 
     def vectors_of_totals(self, lanes: int) -> Vectors:
-        """Arithmetic on vectors of so many `totals`."""
+        """Return arithmetic on vectors of `lanes` totals."""
         return Vectors(self._precision.total, lanes, self.T.bind, bool(self._precision.bits))
 
     def is_converted(self, buffer: Buffer) -> bool:
@@ -377,15 +377,15 @@ class Kernel:
         return str(buffer.dtype) == BFLOAT16.name
 
     def scratch(self, elements: int, totals: bool = False) -> Buffer:
-        """A buffer in memory, perhaps of `totals`: one allocation at this point, in the workspace of the executing thread."""
+        """Return a buffer in memory, perhaps of `totals`: one allocation at this point, in the workspace of the executing thread."""
         return self.T.alloc_buffer((elements,), self._precision.total if totals else self._stored_as.name)
 
     def number(self, value: float) -> Expr:
-        """A constant."""
+        """Return a constant."""
         return getattr(self.T, self._precision.accumulator)(value)
 
     def total(self, value: float) -> Expr:
-        """A constant of the type of `totals`."""
+        """Return a constant of the type of `totals`."""
         return getattr(self.T, self._precision.total)(value)
 
     def fill(self, buffer: Buffer, number: Expr, vectors: int, lanes: int = 0) -> None:
@@ -395,12 +395,12 @@ class Kernel:
             self.store(buffer, self.splat(number, lanes), place, lanes)
 
     def at(self, index: Expr, lanes: int = 0) -> Expr:
-        """Index of `lanes` consecutive elements; 0 means a whole vector, here and below."""
+        """Return the index of `lanes` consecutive elements; 0 means a whole vector, here and below."""
         lanes = lanes or self.lanes
         return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
-        """`lanes` consecutive elements, in the kernel's precision."""
+        """Return `lanes` consecutive elements, in the kernel's precision."""
         value = buffer[self.at(index, lanes)]
         if self.is_narrow(buffer):
             value = widened(value, lanes or self.lanes)
@@ -414,7 +414,7 @@ class Kernel:
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 
     def _stored(self, dtype: str, value: Expr, lanes: int) -> Expr:
-        """Values in another precision; real numbers are rounded to integers."""
+        """Return values in another precision; real numbers are rounded to integers."""
         if storage_named(dtype).is_integer:
             return self.vectors(lanes).rounded(value)
         if dtype == BFLOAT16.name:
@@ -422,7 +422,7 @@ class Kernel:
         return Vectors(dtype, lanes, self.T.bind, False).cast(value)
 
     def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
-        """A whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
+        """Return a whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
         if lanes == self.lanes:
             return self.load(buffer, index)
         elements = [self.load(buffer, index + lane, 1) if lane < lanes else self.number(0.0) for lane in range(self.lanes)]
@@ -437,33 +437,33 @@ class Kernel:
             self.store(buffer, self.T.Shuffle([vector], [lane]), index + lane, 1)
 
     def lane(self, vector: Expr, lane: int) -> Expr:
-        """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
+        """Return one lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
         return self.T.Broadcast(self.T.Shuffle([vector], [lane]), self.lanes)
 
     def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
-        """A vector of sums with one more product."""
+        """Return a vector of sums with one more product."""
         return so_far + weight * value
 
     def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
-        """The element at `line + offset` in all lanes, from vectors that stay within [low, high) of the line."""
+        """Return the element at `line + offset` in all lanes, from vectors that stay within [low, high) of the line."""
         if high - low < self.lanes:
             return self.splat(self.load(buffer, line + offset, 1))
         vector = min(low + (offset - low) // self.lanes * self.lanes, high - self.lanes)
         return self.lane(self.load(buffer, line + vector), offset - vector)
 
     def splat(self, scalar: Expr, lanes: int = 0) -> Expr:
-        """A scalar in all lanes."""
+        """Return a scalar in all lanes."""
         lanes = lanes or self.lanes
         return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
     def vectors(self, lanes: int = 0) -> Vectors:
-        """Arithmetic on vectors with that many lanes."""
+        """Return arithmetic on vectors with that many lanes."""
         own = self._precision
         return Vectors(own.accumulator, lanes or self.lanes, self.T.bind, bool(own.bits), own.total)
 
 
 def input_of(layer: Conv2d | WindowPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:
-    """A layer's input and pieces, in the buffers `data`, `source1` and so on: none where it is one tensor, else `data` stands for it."""
+    """Return a layer's input and pieces, in the buffers `data`, `source1` and so on: none for one tensor, which `data` stands for."""
     pixels = layer.height * layer.width
     if not layer.pieces:
         return Activation(buffers["data"], pixels, layer.in_channels, channel_block(layer.in_layout, layer.in_channels)), ()
@@ -473,7 +473,7 @@ def input_of(layer: Conv2d | WindowPool, buffers: Mapping[str, Buffer]) -> tuple
 
 
 def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
-    """A layer's output, in its layout."""
+    """Return a layer's output, in its layout."""
     pixels, channels = layer.out_height * layer.out_width, layer.out_channels
     block, shuffle = channel_block(layer.out_layout, channels), shuffle_of(layer.out_layout)
     if shuffle is None:
@@ -482,7 +482,7 @@ def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
 
 
 def pieces_of_group(pieces: tuple[Piece, ...], group: int, depth: int) -> tuple[Piece, ...]:
-    """The pieces of the input channels `group * depth` to `(group + 1) * depth`, cut at the group's ends."""
+    """Return the pieces of the input channels `group * depth` to `(group + 1) * depth`, cut at the group's ends."""
     found = []
     start = 0
     for piece in pieces:

@@ -37,7 +37,7 @@ class Panel:
 
 
 def panels(channels: int, width: int, lanes: int) -> list[Panel]:
-    """Panels of `width` channels, whole vectors of `lanes`, then a narrower one for what remains."""
+    """Return the panels of `width` channels, whole vectors of `lanes`, then a narrower one for what remains."""
     whole, rest = divmod(channels, width)
     found = [Panel(whole, width, 0, width)] if whole else []
     if rest:
@@ -46,7 +46,7 @@ def panels(channels: int, width: int, lanes: int) -> list[Panel]:
 
 
 def packed_elements(channels: int, width: int, depth: int, lanes: int) -> int:
-    """Elements of (depth, channels) weights in panels of `width` channels."""
+    """Return the elements of (depth, channels) weights in panels of `width` channels."""
     return depth * sum(panel.count * panel.width for panel in panels(channels, width, lanes))
 
 
@@ -95,7 +95,7 @@ TALL = (8, 9)
 
 
 def tile_rows(machine: Machine, rows: tuple[int, ...]) -> tuple[int, ...]:
-    """Pixels of register tiles of two vectors on a core; all cores have `rows`."""
+    """Return the pixels of register tiles of two vectors on a core; all cores have `rows`."""
     return tuple(sorted({*rows, *TALL})) if machine.in_order else rows
 
 
@@ -120,7 +120,7 @@ class Extent:
 
 
 def depth_blocks(kernel: Kernel, depth: int, block: int) -> Iterator[AbstractContextManager[Extent]]:
-    """Blocks of K that need different code, the last one perhaps shorter: the first, those between in a loop, the last."""
+    """Yield the blocks of K that need different code, the last one perhaps shorter: the first, those between in a loop, the last."""
     count = -(-depth // block)
     yield _depth_block(kernel, 0, 1, block if count > 1 else depth, True, count == 1)
     if count > 2:
@@ -164,7 +164,7 @@ class MatmulTile:
         return sum(piece.count for piece in self.pieces) if self.pieces else self.a.channels
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """One tile.
+        """Emit one tile.
 
         Args:
             row, target, rows: first pixel of A, first pixel of C, and number of pixels.
@@ -180,7 +180,7 @@ class MatmulTile:
         self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
     def _spot(self, target: Expr, i: int, panel: Panel, channel: Expr, j: int) -> Spot:
-        """A vector of the tile."""
+        """Return a vector of the tile."""
 
         def place(c: Activation, first: Expr) -> Expr:
             if c.in_line and c.block % panel.width == 0 and panel.channel % panel.width == 0:
@@ -204,7 +204,7 @@ class MatmulTile:
         alike: bool = False,
         blank: bool = False,
     ) -> None:
-        """acc[first .. first + rows] += A[row .. row + rows, part] · W[part]; = where `acc` is blank.
+        """Emit acc[first .. first + rows] += A[row .. row + rows, part] · W[part]; = where `acc` is blank.
 
         If A consists of pieces, the part must be all of K.
 
@@ -219,7 +219,7 @@ class MatmulTile:
     def _sum(
         self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
     ) -> None:
-        """`accumulate` where A is in one piece."""
+        """Emit the terms of `accumulate` where A is in one piece."""
         if 0 < self.kernel.chain < part.count:
             self._in_chains(acc, row, rows, width, weights, part, first)
             return
@@ -238,11 +238,11 @@ class MatmulTile:
             self._blocks(acc, places, rows, width, block, part.count // block, blank)
 
     def _place(self, row: Expr, weights: Expr, part: Extent, first: int, block: int, number: Expr) -> _Place:
-        """The place of a block of A."""
+        """Return the place of a block of A."""
         return _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
 
     def _one_block(self, acc: Buffer, place: _Place, rows: int, width: int, block: int, blank: bool) -> None:
-        """`accumulate` with all of K in one block of A."""
+        """Emit the terms of `accumulate` with all of K in one block of A."""
         if self.kernel.chain and block <= FEW * self.unroll:
             if blank and block > self.unroll:
                 self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
@@ -255,7 +255,7 @@ class MatmulTile:
         self._steps(acc, place, rows, width, max(block - rest, ends), block)
 
     def _blocks(self, acc: Buffer, places: Callable[[Expr], _Place], rows: int, width: int, block: int, blocks: int, blank: bool) -> None:
-        """`accumulate` block by block of A."""
+        """Emit the terms of `accumulate` block by block of A."""
         self._steps(acc, places(0), rows, width, 0, min(self.unroll, block), blank)
         self._steps(acc, places(0), rows, width, min(self.unroll, block), block)
         if blocks > 2:
@@ -265,7 +265,7 @@ class MatmulTile:
         self._steps(acc, places(blocks - 1), rows, width, max(block - self.unroll, 0), block)
 
     def _in_pieces(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool) -> None:
-        """`accumulate` piece by piece of A."""
+        """Emit the terms of `accumulate` piece by piece of A."""
         for piece in self.pieces:
             alone = replace(self, a=piece.activation, pieces=())
             own = replace(part, start=piece.first, count=piece.count)
@@ -273,7 +273,7 @@ class MatmulTile:
             weights = weights + piece.count * self.pitch(width)
 
     def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
-        """`accumulate` in separate sums of `Kernel.chain` terms, or of whole blocks of A; the last one may be shorter."""
+        """Emit the terms of `accumulate` in separate sums of `Kernel.chain` terms, or of whole blocks of A; the last one may be shorter."""
         kernel, lanes = self.kernel, self.kernel.lanes
         chain = kernel.chain if self.a.block >= part.count else max(kernel.chain // self.a.block, 1) * self.a.block
         whole, rest = divmod(part.count, chain)
@@ -292,7 +292,7 @@ class MatmulTile:
             add(whole, rest)
 
     def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
-        """The loop over `count` steps of K, in blocks of A, in our own instruction order; `None` if it has no such form."""
+        """Return the loop over `count` steps of K, in blocks of A, in our own instruction order; `None` if it has no such form."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
         if (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
             return None
@@ -304,7 +304,7 @@ class MatmulTile:
         return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:
-        """Steps `first` to `last` of a block of A; of a blank `acc` no more than are unrolled."""
+        """Emit steps `first` to `last` of a block of A; of a blank `acc` no more than are unrolled."""
         whole, rest = divmod(max(last - first, 0), self.unroll)
         if whole > 1:
             with self.kernel.T.serial(0, whole) as step:
@@ -315,7 +315,7 @@ class MatmulTile:
             self._multiply(acc, place, rows, width, first + whole * self.unroll, rest, blank and not whole)
 
     def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
-        """`count` steps, unrolled; A is read a vector of K values at a time. The first one of a blank `acc` adds to nothing."""
+        """Emit `count` steps, unrolled; A is read a vector of K values at a time. The first one of a blank `acc` adds to nothing."""
         load, data, vector = self.kernel.load, self.a.buffer, self.kernel.lanes
         for begin in range(0, count, vector):
             lanes = min(vector, count - begin)
@@ -338,7 +338,7 @@ class MatmulTile:
         return False
 
     def pitch(self, width: int) -> int:
-        """Elements of W from one step of K to the next, in a panel of `width` channels."""
+        """Return the elements of W from one step of K to the next, in a panel of `width` channels."""
         return width
 
 

@@ -51,7 +51,7 @@ class MatrixProduct:
 
     @classmethod
     def of(cls, layer: Conv2d, task: Task) -> MatrixProduct:
-        """A 1×1 convolution's."""
+        """Return a 1×1 convolution's."""
         pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
         group = conv_group(layer, task)
         return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine, group)
@@ -62,7 +62,7 @@ class MatrixProduct:
         return LINE_BYTES // self.bytes
 
     def cycles(self, knobs: Knobs) -> float:
-        """Estimated time with `Pointwise`'s knobs, on one thread."""
+        """Return the estimated time with `Pointwise`'s knobs, on one thread."""
         return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"], knobs.get("joined", 0)) + self.moving(knobs)
 
     @property
@@ -75,7 +75,7 @@ class MatrixProduct:
         return self._stay(min((knobs["m_block"] * knobs["rows"]) or self.pixels, self.pixels) * self.depth)
 
     def multiplying(self, rows: int, columns: int, k_block: int, joined: int = 0) -> float:
-        """Time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
+        """Return the time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
         tiles, rest = divmod(self.pixels, rows)
         panels, narrow = divmod(self.channels, columns)
         steps = -(-self.depth // (k_block or self.depth))
@@ -93,7 +93,7 @@ class MatrixProduct:
         return cycles + (PER_JOINED_VECTOR * self.pixels * self.depth / (2 * self.group) if joined else 0)
 
     def moving(self, knobs: Knobs) -> float:
-        """Time for the lines of A, W and C that come and go.
+        """Return the time for the lines of A, W and C that come and go.
 
         Reused data is still in the first-level cache if it fits there together with the data touched in between.
         """
@@ -121,7 +121,7 @@ class MatrixProduct:
         )
 
     def _scaling(self, block: float, times: float) -> float:
-        """Time to multiply all weights by their gate that many times, block by block into a buffer."""
+        """Return the time to multiply all weights by their gate that many times, block by block into a buffer."""
         weights = self.depth * self.channels
         missed = 0.0 if self._stay(block, block) else weights / self.line * self.machine.line_written
         return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)

@@ -45,12 +45,12 @@ class MatmulNest:
         self.tiles, self.rest = divmod(pixels.count, self.knobs["rows"])
 
     def emit(self) -> None:
-        """The whole nest."""
+        """Emit the whole nest."""
         with self.kernel.team(self.threads) as thread:
             self._panels(thread)
 
     def _panels(self, thread: Expr) -> None:
-        """A thread's share: some of the tiles, or some of the panels; the last thread gets the remainder."""
+        """Emit a thread's share: some of the tiles, or some of the panels; the last thread gets the remainder."""
         by_pixels = self.knobs["axis"] == 0
         tiles = share(thread if by_pixels else None, self.threads, self.tiles)
         for panel in self.widths:
@@ -66,7 +66,7 @@ class MatmulNest:
                     self._outer(panel, (0, 1), tiles, None)
 
     def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
-        """Blocks of pixels and of panels, in either order."""
+        """Emit blocks of pixels and of panels, in either order."""
         if self.knobs["outer"] == 0:
             with self._pixel_blocks(tiles, thread) as rows, self._blocks(panels, self.knobs["n_block"]) as columns:
                 self._depth(panel, columns, rows, self._ends(rows, tiles, thread))
@@ -80,7 +80,7 @@ class MatmulNest:
         return self._blocks(tiles, self.knobs["m_block"])
 
     def _depth(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr]) -> None:
-        """K blocks of one block of C."""
+        """Emit K blocks of one block of C."""
         depth, block = self.tile.depth, self.knobs["k_block"]
         if not block or block >= depth:
             self._block(panel, columns, rows, ends, Extent(0, depth, True, True))
@@ -94,7 +94,7 @@ class MatmulNest:
         self._block(panel, columns, rows, ends, Extent(done, depth - done, False, True))
 
     def _block(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr], part: Extent) -> None:
-        """Tiles of one block, and the shorter one at the end of a line where the block has it."""
+        """Emit tiles of one block, and the shorter one at the end of a line where the block has it."""
         height, lines = self.knobs["rows"], self.pixels.lines
         if self.tiles:
             if self.knobs["order"] == 0:
@@ -108,13 +108,13 @@ class MatmulNest:
                 self._tile(line, self.tiles * height, self.rest, panel, columns, n, part)
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
-        """`rows` pixels of a line, from `pixel` on, × one panel of a block."""
+        """Emit `rows` pixels of a line, from `pixel` on, × one panel of a block."""
         pixels, weights = self.pixels, self._weights(panel, columns, index, part)
         target = pixels.origin + line * pixels.pitch + pixel
         self.tile.emit(line * pixels.source_pitch + pixel * pixels.step, target, rows, panel, index, part, weights)
 
     def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
-        """First element of a part of a panel in the packed weights."""
+        """Return the first element of a part of a panel in the packed weights."""
         depth = self.tile.depth
         if part.count == depth:
             return (panel.channel + index * panel.width) * depth
@@ -123,13 +123,13 @@ class MatmulNest:
         return block + (index - first) * panel.width * part.count
 
     def _ends(self, rows: Span, tiles: Span, thread: Expr) -> list[Expr]:
-        """The conditions under which a block of tiles is a line's last."""
+        """Return the conditions under which a block of tiles is a line's last."""
         last_block = [] if rows is tiles else [rows[1] == tiles[1]]
         return last_block + ([] if thread is None else [thread == self.threads - 1])
 
     @contextmanager
     def _blocks(self, pieces: Span, size: int) -> Iterator[Span]:
-        """A loop over blocks of `size` pieces, 0 for all of them at once; the last block may be shorter."""
+        """Emit a loop over blocks of `size` pieces, 0 for all of them at once; the last block may be shorter."""
         start, end = pieces
         known = isinstance(start, int) and isinstance(end, int)
         if not size or (known and size >= end - start):
@@ -153,7 +153,7 @@ class ScaledNest(MatmulNest):
         self.gate, self.packed = gate, tile.w
 
     def _panels(self, thread: Expr) -> None:
-        """A thread's share, with a buffer of its own."""
+        """Emit a thread's share, with a buffer of its own."""
         depth, columns = self.tile.depth, self.knobs["n_block"]
         widest = max(min(columns or panel.count, panel.count) * panel.width for panel in self.widths)
         self.tile = replace(self.tile, w=self.kernel.scratch(widest * min(self.knobs["k_block"] or depth, depth)))
@@ -166,7 +166,7 @@ class ScaledNest(MatmulNest):
         super()._block(panel, columns, rows, ends, part)
 
     def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
-        """First element of a part of a panel in the block's buffer."""
+        """Return the first element of a part of a panel in the block's buffer."""
         return (index - columns[0]) * (panel.width * part.count)
 
     def _scale(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
@@ -194,7 +194,7 @@ class ScaledNest(MatmulNest):
                 kernel.store(self.tile.w, kernel.load(self.packed, source + place, GROUP) * gate, target + place, GROUP)
 
     def _scale_row(self, source: Expr, target: Expr, width: int, row: Expr, factor: Expr) -> None:
-        """One step of K."""
+        """Emit one step of K."""
         for column in range(0, width, self.kernel.lanes):
             place = row * width + column
             self.kernel.store(self.tile.w, self.kernel.load(self.packed, source + place) * factor, target + place)

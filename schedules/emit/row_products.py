@@ -42,7 +42,7 @@ class RowShare:
 
 @contextmanager
 def row_shares(kernel: Kernel, thread: Expr, threads: int, count: int) -> Iterator[RowShare]:
-    """A loop over a thread's share of `count` products: of whole ones, or of parts of their rows where threads would go without."""
+    """Emit a loop over a thread's share of `count` products: of whole ones, or of parts of their rows where threads would go without."""
     parts = threads // math.gcd(count, threads) if count < _MANY * threads else 1
     with kernel.span(*share(thread, threads, count * parts)) as unit:
         yield RowShare(unit, None, 1) if parts == 1 else RowShare(unit // parts, unit % parts, parts)
@@ -71,7 +71,7 @@ def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int]
 
 
 def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[AbstractContextManager[Expr], list[int]]]:
-    """Loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and how many each vector has."""
+    """Yield loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and how many each vector has."""
     for group in vector_groups(extent, kernel.lanes, most):
         parts = [group.lanes] * group.vectors if group.lanes > 1 else [group.vectors]
         yield kernel.pieces(group.first, group.count, group.size), parts
@@ -83,7 +83,7 @@ def holds_rows(machine: Machine, knobs: Knobs, rows: tuple[int, ...]) -> bool:
 
 
 def row_products(kernel: Kernel, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], extents: tuple[int, int, int]) -> Buffer:
-    """Sums of products of rows of a buffer and vectors, row by row.
+    """Return the sums of products of rows of a buffer and vectors, row by row.
 
     Args:
         right: the vector of a term, by its number and the vector's.

@@ -56,7 +56,7 @@ class Vectors:
         self._mantissa, self._bias, self._integer = kind.nmant, kind.maxexp - 1, f"int{kind.bits}"
 
     def number(self, value: float) -> Expr:
-        """A number in all lanes."""
+        """Return a number in all lanes."""
         return self._splat(value, self.dtype)
 
     def cast(self, x: Expr) -> Expr:
@@ -64,18 +64,18 @@ class Vectors:
         return self.T.Cast(self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}", x)
 
     def rounded(self, x: Expr) -> Expr:
-        """The nearest int8, ties to even."""
+        """Return the nearest int8, ties to even."""
         # A sum of this size has no fraction, and the integer in its low bits.
         moved = self._bits(self.limited(x, LOWEST, HIGHEST) + self.number(1.5 * 2.0**self._mantissa), self._integer)
         return self.T.Cast("int8" if self.lanes == 1 else f"int8x{self.lanes}", moved)
 
     def limited(self, x: Expr, low: float | None, high: float | None) -> Expr:
-        """x limited to the given bounds; a NaN remains one."""
+        """Return x limited to the given bounds; a NaN remains one."""
         x = x if low is None else self.T.max(x, self.number(low))
         return x if high is None else self.T.min(x, self.number(high))
 
     def bounded(self, x: Expr, low: float | None, high: float | None) -> Expr:
-        """`limited`, comparing integers if 0 is the lower bound and vectors can: half the cost of comparing floats.
+        """Return `limited`, comparing integers if 0 is the lower bound and vectors can: half the cost of comparing floats.
 
         Non-negative floats sort like their bits, and negative ones are negative integers. A NaN may become one of the bounds: only for
         factors and terms of what is a NaN without them.
@@ -86,32 +86,32 @@ class Vectors:
         return self._from(bits if high is None else self.T.min(bits, self._splat(self._pattern(high), self._integer)))
 
     def at_most(self, x: Expr, bound: float) -> Expr:
-        """The smaller of x and a positive bound, for what `bounded` is for: the bits of negative numbers are less than those of others."""
+        """Return the smaller of x and a positive bound, for `bounded`: the bits of negative numbers are less than those of others."""
         return self._from(self.T.min(self._bits(x, self._integer), self._splat(self._pattern(bound), self._integer)))
 
     def at_least(self, x: Expr, bound: float) -> Expr:
-        """The larger of x and a negative bound, for what `bounded` is for: what lies below it has larger bits as an unsigned integer, and
-        nothing above it has.
+        """Return the larger of x and a negative bound, for what `bounded` is for: what lies below it has larger bits as an unsigned
+        integer, and nothing above it has.
         """
         kind = f"u{self._integer}"
         return self._from(self.T.min(self._bits(x, kind), self._splat(self._pattern(bound), kind)))
 
     def sigmoid(self, x: Expr) -> Expr:
-        """1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that; a NaN remains one."""
+        """Return 1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that; a NaN remains one."""
         if self.wide != self.dtype:  # too few digits for the steps below, and exp(85) is infinite
             wide = self._wider()
             return self.cast(wide.sigmoid(wide.cast(x)))
         return self._logistic(self.limited(x, -_MOST, _MOST), keeps_nan=True)
 
     def sigmoid_from(self, x: Expr) -> Expr:
-        """`sigmoid` of an x from -85 up; any value for a NaN, so for factors of what is one."""
+        """Return `sigmoid` of an x from -85 up; any value for a NaN, so only for factors of x."""
         if self.wide != self.dtype:
             wide = self._wider()
             return self.cast(wide.sigmoid_from(wide.cast(x)))
         return self._logistic(self.at_most(x, _MOST), keeps_nan=False)
 
     def silu(self, x: Expr) -> Expr:
-        """x · sigmoid(x). Below the lower bound the other factor no longer shrinks, so that x must not grow."""
+        """Return x · sigmoid(x). Below the lower bound the other factor no longer shrinks, so that x must not grow."""
         if self.wide == self.dtype:
             x = self.bind(self.limited(x, -_MOST, None))
             return x * self.sigmoid_from(x)
@@ -119,15 +119,15 @@ class Vectors:
         return x * self._half_logistic(self.bind(self.at_most(x, _HALF_MOST)))
 
     def exp_negative(self, x: Expr) -> Expr:
-        """exp(x) for x up to 0, relative error at most 2e-7; exp(-85) below -85, any value for a NaN."""
+        """Return exp(x) for x up to 0, relative error at most 2e-7; exp(-85) below -85, any value for a NaN."""
         return self._exp(self.bind(self.at_least(x, -_MOST)), _LOG2_E)
 
     def spoiled(self, x: Expr, other: Expr) -> Expr:
-        """x, or NaN where the other number is a NaN or infinite."""
+        """Return x, or NaN where the other number is a NaN or infinite."""
         return x + (self._kept(other) - other)
 
     def normal_cdf_from(self, x: Expr) -> Expr:
-        """The share of a normal distribution below an x from -5.5 up, absolute error at most 2e-7; any value for a NaN."""
+        """Return the share of a normal distribution below an x from -5.5 up, absolute error at most 2e-7; any value for a NaN."""
         if self.wide != self.dtype:
             wide = self._wider()
             return self.cast(wide.normal_cdf_from(wide.cast(x)))
@@ -139,11 +139,11 @@ class Vectors:
         return self.number(0.5) + self.number(0.5) * x * power
 
     def _logistic(self, x: Expr, keeps_nan: bool) -> Expr:
-        """`sigmoid` within ±85."""
+        """Return `sigmoid` within ±85."""
         return self._reciprocal(self.number(_SCALE) + self._exp(self.bind(x), -_LOG2_E, _SCALE, keeps_nan))
 
     def _half_logistic(self, x: Expr) -> Expr:
-        """The sigmoid within the bounds of half precision: 16 instructions for eight numbers, where `_logistic` takes 50."""
+        """Return the sigmoid within the bounds of half precision: 16 instructions for eight numbers, where `_logistic` takes 50."""
         factor, rounder = self.number(-_LOG2_E), self.number(1.5 * 2.0**self._mantissa)
         shifted = self.bind(x * factor + rounder)
         rest = self.bind(x * factor + self._kept(rounder - self._kept(shifted)))
@@ -195,5 +195,5 @@ class Vectors:
         return self._from(self._bits(x, self._integer))
 
     def _pattern(self, value: float) -> int:
-        """The bits of a number."""
+        """Return the bits of a number."""
         return int(np.dtype(self.dtype).type(value).view(f"u{self._integer}"))

@@ -32,17 +32,16 @@ class Weighted:
     weight: Buffer
 
     def __call__(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        """The sum with one more value."""
+        """Return the sum with one more value."""
         return so_far + value * self.kernel.load(self.weight, self.first(channel) + tap * lanes, lanes)
 
     def first(self, channel: Expr) -> Expr:
-        """First element of the weights of a vector of channels."""
+        """Return the first element of the weights of a vector of channels."""
         return channel * math.prod(self.layer.kernel)
 
 
 def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
-    """The knobs `rows`, `columns`, `channels` and `axis`: tiles whose results fit in registers, with a row of the window they read and
-    `constants` registers that it needs besides."""
+    """Return the knobs of tiles whose results fit in registers, with a row of the window they read and `constants` registers besides."""
     block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
     options = {
         "rows": up_to((1, 2, 3, 4), layer.out_height),
@@ -60,13 +59,13 @@ def window_space(template: str, version: int, layer: Windowed, task: Task, const
 
 
 def window_width(layer: Windowed, knobs: Knobs) -> int:
-    """Columns of the input that a row of a tile reads."""
+    """Return the columns of the input that a row of a tile reads."""
     columns, taps, step = knobs["columns"], layer.kernel[1], layer.dilation[1]
     return min((columns - 1) * layer.stride[1] + (taps - 1) * step + 1, columns * taps)
 
 
 def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: Mapping[str, Buffer], threads: int) -> None:
-    """The whole layer, piece by piece if its input has pieces; buffers are by the kernel's argument, see `input_of`, and `output`."""
+    """Emit the whole layer, piece by piece if its input has pieces; buffers are by the kernel's argument, see `input_of`, and `output`."""
     channels = layer.in_channels
     source, pieces = input_of(layer, buffers)
     target = Activation(buffers["output"], layer.out_height * layer.out_width, channels, channel_block(layer.out_layout, channels))
@@ -147,7 +146,7 @@ class WindowNest:
         return self.ends.kernel
 
     def emit(self, threads: int, span: Span | None = None) -> None:
-        """The whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
+        """Emit the whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
         T = self.kernel.T  # noqa: N806
         span = span or Span(0, self.layer.in_channels, 0)
         if threads == 1 or self.knobs["axis"] == 1:
@@ -164,7 +163,7 @@ class WindowNest:
                             self._row(run, run.start + index * run.size, group)
 
     def _groups(self, loop: Callable[[int, int], Any], span: Span) -> Iterator[AbstractContextManager[Channels]]:
-        """The channels in groups: those of equal size in a loop, then what remains, then single ones."""
+        """Yield the channels in groups: those of equal size in a loop, then what remains, then single ones."""
         most = min(self.knobs["channels"] or span.count, span.count) // self.kernel.lanes
         for group in vector_groups(span.count, self.kernel.lanes, max(most, 1)):
             channels = Channels(group.lanes, group.vectors, span.first + group.first, span.first - span.source)
@@ -172,7 +171,7 @@ class WindowNest:
 
     @contextmanager
     def _group(self, loop: Callable[[int, int], Any], groups: int, channels: Channels) -> Iterator[Channels]:
-        """A loop over `groups` groups of so many vectors, from these on."""
+        """Emit a loop over `groups` groups of so many vectors, from these on."""
         if groups == 1:
             yield channels
             return
@@ -180,7 +179,7 @@ class WindowNest:
             yield replace(channels, first=channels.first + index * (channels.lanes * channels.count))
 
     def _row(self, run: Run, row: Expr, channels: Channels) -> None:
-        """One row of tiles, channels innermost."""
+        """Emit one row of tiles, channels innermost."""
         for column_run in self.part.columns:
             with self.kernel.tiles(column_run) as column:
                 if channels.count == 1:
@@ -190,7 +189,7 @@ class WindowNest:
                     self._tile(run, row, column_run, column, channels, index)
 
     def _tile(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> None:
-        """One tile: `row_run.size` × `column_run.size` outputs of one vector of channels."""
+        """Emit one tile: `row_run.size` × `column_run.size` outputs of one vector of channels."""
         layer, load, store, lanes = self.layer, self.kernel.load, self.kernel.store, channels.lanes
         height, width = row_run.size, column_run.size
         channel = channels.first + index * lanes
@@ -217,7 +216,7 @@ class WindowNest:
         return multiply_window(self.kernel, acc, window_products(self.layer, row_run.taps, column_run.taps), rows, weights)
 
     def _spots(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> Iterator[Spot]:
-        """The outputs of a tile, row by row."""
+        """Yield the outputs of a tile, row by row."""
         part, lanes, channel = self.part, channels.lanes, channels.first + index * channels.lanes
         target = first_of(self.output, row * part.width + column, channels, index)
         for (y, tall), (x, wide) in itertools.product(*(enumerate(high - low for low, high in run.taps) for run in (row_run, column_run))):
@@ -241,7 +240,7 @@ def window_products(layer: Windowed, taps_y: Taps, taps_x: Taps) -> Iterator[tup
 
 
 def first_of(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:
-    """Index of a vector's first channel; the block is worked out once for all vectors of a group that lies in one."""
+    """Return the index of a vector's first channel; the block is worked out once for all vectors of a group that lies in one."""
     if activation.block % (channels.lanes * channels.count) == 0:
         return activation.at(pixel, channels.first) + index * channels.lanes
     return activation.at(pixel, channels.first + index * channels.lanes)

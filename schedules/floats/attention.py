@@ -41,7 +41,7 @@ class HeadAttention(Template):
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Extents, and what the last tiles waste."""
+        """Return extents, and what the last tiles waste."""
         layer = layer_of(task, Attention)
         extents = (layer.groups * layer.heads, layer.queries, layer.keys, layer.depth, layer.width)
         columns = knobs["vectors"] * task.lanes
@@ -59,7 +59,7 @@ class HeadAttention(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The bias of a query and head for all keys, up to a whole vector."""
+        """Return the bias of a query and head for all keys, up to a whole vector."""
         layer = layer_of(task, Attention)
         if not layer.constants:
             return []
@@ -97,7 +97,7 @@ class _Head:
         return round_up(self.layer.keys, self.kernel.lanes)
 
     def emit(self, rows: int) -> None:
-        """The share's queries."""
+        """Emit the share's queries."""
         extents = (self.layer.keys, self.layer.depth)
         turn_rows(self.kernel, self.buffers["key"], self._row(self.layer.key_place), extents, self.turned)
         self.share.emit(self.kernel, self.layer.queries, rows, self._queries)
@@ -108,7 +108,7 @@ class _Head:
         return lambda row: start + row * token
 
     def _bias_row(self) -> Row | None:
-        """The first bias of each query, as a function of its row; `None` without any."""
+        """Return the first bias of each query, as a function of its row; `None` without any."""
         layer = self.layer
         if not layer.constants:
             return None
@@ -117,7 +117,7 @@ class _Head:
         return lambda row: (matrix * layer.queries + row) * self.pitch
 
     def _queries(self, first: Expr, rows: int) -> None:
-        """A few queries from one on."""
+        """Emit a few queries from one on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         query, value = self._row(layer.query_place), self._row(layer.value_place)
         scale, bias = kernel.splat(kernel.number(layer.scale)), self._bias_row()

@@ -41,7 +41,7 @@ class BatchedProduct(Template):
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Extents, which matrices are transposed, and what the last tiles waste."""
+        """Return extents, which matrices are transposed, and what the last tiles waste."""
         layer = layer_of(task, Product)
         extents = (layer.count, layer.rows, layer.terms, layer.columns)
         wasted = [waste(layer.rows, knobs["rows"]), waste(layer.columns, knobs["vectors"] * task.lanes)]
@@ -90,7 +90,7 @@ class _One:
     share: RowShare
 
     def emit(self) -> None:
-        """The share's rows."""
+        """Emit the share's rows."""
         kernel, layer = self.kernel, self.layer
         if self.left is not None:
             start = self.share.number * (layer.terms * layer.rows)
@@ -101,7 +101,7 @@ class _One:
         self.share.emit(kernel, layer.rows, self.knobs["rows"], self._rows)
 
     def _rows(self, first: Expr, rows: int) -> None:
-        """A few rows from one on."""
+        """Emit a few rows from one on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         for columns, parts in column_panels(kernel, layer.columns, self.knobs["vectors"]):
             vectors = len(parts)
@@ -113,7 +113,7 @@ class _One:
                     kernel.store_part(self.buffers["output"], value, target, parts[j])
 
     def _sums(self, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], rows: int, vectors: int) -> list[Expr]:
-        """Vectors of complete sums, row by row."""
+        """Return the vectors of complete sums, row by row."""
         kernel, lanes, terms, totals = self.kernel, self.kernel.lanes, self.layer.terms, self.totals
         places = range(0, rows * vectors * lanes, lanes)
         if totals is None:
@@ -135,7 +135,7 @@ class _One:
         return [kernel.narrowed(kernel.load(totals, place), lanes) for place in places]
 
     def _left(self, first: Expr) -> tuple[Buffer, Any]:
-        """The buffer with the first matrix, and where each row begins, counted from `first`."""
+        """Return the buffer with the first matrix, and where each row begins, counted from `first`."""
         layer = self.layer
         if self.left is None:
             return self.buffers["data"], lambda row: (self.share.number * layer.rows + first + row) * layer.terms
@@ -143,7 +143,7 @@ class _One:
         return self.left, lambda row: (first + row) * pitch
 
     def _right(self, term: Expr, vector: int, columns: list[tuple[Expr, int]]) -> Expr:
-        """A vector of the second matrix, of which `columns` has the first column and the number of columns; those beyond are zeros."""
+        """Return a vector of the second matrix, of which `columns` has the first column and their number; those beyond are zeros."""
         kernel, layer, (column, count) = self.kernel, self.layer, columns[vector]
         if self.right is None:
             return kernel.load_part(self.buffers["other"], (self.share.number * layer.terms + term) * layer.columns + column, count)

@@ -39,7 +39,7 @@ class LayerNorm(Norm):
         return Space(self.name, self.version, options, lambda knobs: True, {"pixels": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Pixels, channels, and what the last step wastes."""
+        """Return pixels, channels, and what the last step wastes."""
         layer = layer_of(task, ChannelNorm)
         pixels = layer.height * layer.width
         return [math.log2(pixels), math.log2(layer.channels), waste(pixels, knobs["pixels"])]
@@ -73,7 +73,7 @@ class _Pixels:
     count: int
 
     def emit(self) -> None:
-        """All passes: three, or two without means."""
+        """Emit all passes: three, or two without means."""
         kernel, bind, channels = self.kernel, self.kernel.T.bind, self.layer.channels
         share = kernel.widened(kernel.number(1 / channels), 1)
         means = [bind(total * share) for total in self._totals(lambda value, pixel, lanes: value)] if self.layer.centred else []
@@ -101,7 +101,7 @@ class _Pixels:
                     kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(pixel, channel), lanes)
 
     def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:
-        """For each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
+        """Return for each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
         kernel, channels, found = self.kernel, self.layer.channels, []
         sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in parts_of(channels, kernel.lanes, 1)]
         for lanes, steps, start, buffer in sums:
@@ -122,5 +122,5 @@ class _Pixels:
         return (self.first + pixel) * self.layer.channels + channel
 
     def _value(self, pixel: int, channel: Expr, lanes: int) -> Expr:
-        """A pixel's channels, in the type of sums."""
+        """Return a pixel's channels, in the type of sums."""
         return self.kernel.widened(self.kernel.load(self.buffers["data"], self._place(pixel, channel), lanes), lanes)

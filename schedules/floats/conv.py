@@ -69,7 +69,7 @@ class Conv(Template):
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
+        """Return the size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
         layer = layer_of(task, Conv2d)
         depth, taps = layer.in_channels // layer.groups, sum(map(_tap_count, layer.part_windows)) / len(layer.part_windows)
         vectors = knobs["columns"] // task.lanes
@@ -97,7 +97,7 @@ class Conv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [group or window][panel][K block][tap][K][channel]."""
+        """Return weights as [group or window][panel][K block][tap][K][channel]."""
         layer = layer_of(task, Conv2d)
         depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
         weight = parameters[0].weight.reshape(*layer.kernel, depth, -1, channels)
@@ -124,18 +124,18 @@ def _is_streamed(task: Task, layer: Conv2d) -> bool:
 
 
 def _part_channels(layer: Conv2d) -> int:
-    """Output channels that have the same input channels and the same taps."""
+    """Return the output channels that have the same input channels and the same taps."""
     return layer.part_channels // layer.groups
 
 
 def _tap_count(window: TapWindow) -> int:
-    """Number of taps of a window."""
+    """Return the number of taps of a window."""
     top, bottom, left, right = window
     return (bottom - top) * (right - left)
 
 
 def _elements(layer: Conv2d, knobs: Knobs, lanes: int) -> list[int]:
-    """Elements of the packed weights of each window, of one group."""
+    """Return the elements of the packed weights of each window, of one group."""
     depth, channels = layer.weight_shape[2], _part_channels(layer)
     return [packed_elements(channels, knobs["columns"], _tap_count(window) * depth, lanes) for window in layer.part_windows]
 
@@ -170,7 +170,7 @@ class _Nest:
         self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:
-        """The whole nest. Threads share rows, or panels; a single panel goes to the last thread."""
+        """Emit the whole nest. Threads share rows, or panels; a single panel goes to the last thread."""
         by_rows = self.knobs["axis"] == 0
         with self.kernel.team(threads) as thread:
             rows = share(thread if by_rows else None, threads, self.layer.out_height)
@@ -184,7 +184,7 @@ class _Nest:
                             self._panels(panel, columns, rows, part)
 
     def _parts(self) -> Iterator[AbstractContextManager[_Part]]:
-        """The groups in a loop, or one after another if each has its own pieces; windows one after another."""
+        """Yield the groups in a loop, or one after another if each has its own pieces; windows one after another."""
         elements = _elements(self.layer, self.knobs, self.kernel.lanes)
         if self.layer.windows:
             self.tile = replace(self.tile, pieces=self.pieces)
@@ -206,7 +206,7 @@ class _Nest:
             yield _Part(group, group * size, group * self.depth, window)
 
     def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], part: _Part) -> None:
-        """Panels of equal width."""
+        """Emit panels of equal width."""
         if self.knobs["order"] == 1:
             with self.kernel.span(*span) as index:
                 for blocks in depth_blocks(self.kernel, self.depth, self.knobs["k_block"] or self.depth):
@@ -219,7 +219,7 @@ class _Nest:
                         self._row(panel, index, row, part, extent)
 
     def _row(self, panel: Panel, index: Expr, row: Expr, part: _Part, extent: Extent) -> None:
-        """One row of the output × one panel × one block of K."""
+        """Emit one row of the output × one panel × one block of K."""
         for run in self.columns:
             with self.kernel.tiles(run) as column:
                 self._tile(panel, index, row, run, column, part, extent)
@@ -247,7 +247,7 @@ class _Nest:
         self.epilogue.drain(acc, spots, self.c.buffer, extent.last)
 
     def _columns_inside(self, run: Run, window: TapWindow) -> Iterator[tuple[int | None, int, int]]:
-        """(tap, first pixel of the tile that it reaches, how many); tap `None` stands for all of them where each reaches the whole tile."""
+        """Yield (tap, first pixel of the tile that it reaches, how many); tap `None` stands for all where each reaches the whole tile."""
         _, _, start, end = window
         if all(low <= start and end <= high for low, high in run.taps):
             yield None, 0, run.size
@@ -259,7 +259,7 @@ class _Nest:
 
     @contextmanager
     def _rows_inside(self, top: Expr, window: TapWindow) -> Iterator[Expr]:
-        """A loop over the taps of a column that fall inside the image."""
+        """Emit a loop over the taps of a column that fall inside the image."""
         start, end, _, _ = window
         height, step = self.layer.height, self.layer.dilation[0]
         highest, lowest = -self.layer.padding[0], (self.layer.out_height - 1) * self.layer.stride[0] - self.layer.padding[0]

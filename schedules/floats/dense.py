@@ -44,7 +44,7 @@ class DenseVector(Template):
         return Space(self.name, self.version, options, fits, {"columns": 10 * lanes, "unroll": lanes})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size and the waste of the last panel."""
+        """Return the size and the waste of the last panel."""
         layer = layer_of(task, Dense)
         return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
 
@@ -60,7 +60,7 @@ class DenseVector(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`."""
+        """Return weights in panels of `columns`."""
         weight = parameters[0].weight
         packed = pack_panels(weight, knobs["columns"], task.lanes, group=group_of(task.precision.group, len(weight)))
         return [packed, *pack_constants(parameters[0], task.lanes)]

@@ -42,7 +42,7 @@ class Depthwise(Template):
         return window_space(self.name, self.version, layer, task, constants=layer.kernel[1])
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, stride, tile, registers used, loads per output, and the tile's waste at the edges."""
+        """Return the size, stride, tile, registers used, loads per output, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         kernel, stride = layer.kernel[1], layer.stride[1]
         outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)
@@ -65,7 +65,7 @@ class Depthwise(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece."""
+        """Return weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece."""
         layer = layer_of(task, Conv2d)
         taps, channels = layer.kernel[0] * layer.kernel[1], layer.in_channels
         weight = parameters[0].weight.reshape(taps, channels)

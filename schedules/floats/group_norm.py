@@ -39,7 +39,7 @@ class GroupStatistics(Norm):
         return Space(self.name, self.version, options, lambda knobs: True, {"vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Pixels, channels, groups, and what the last vectors waste."""
+        """Return pixels, channels, groups, and what the last vectors waste."""
         layer = layer_of(task, GroupNorm)
         extents = (layer.height * layer.width, layer.channels, layer.groups)
         return [*map(math.log2, extents), waste(layer.channels, knobs["vectors"] * task.lanes)]
@@ -73,12 +73,12 @@ class _Image:
     factors: Buffer
 
     def find_means(self) -> None:
-        """The first pass."""
+        """Emit the first pass."""
         self._sum(self.means, lambda channel, lanes: lambda value: value)
         self._per_group(self.means, lambda mean: mean)
 
     def find_factors(self) -> None:
-        """The second pass."""
+        """Emit the second pass."""
         kernel = self.kernel
 
         def term(channel: Expr, lanes: int) -> _Term:
@@ -97,7 +97,7 @@ class _Image:
         self._per_group(self.factors, factor)
 
     def emit(self, first: Expr, last: Expr) -> None:
-        """The result of some pixels."""
+        """Emit the result of some pixels."""
         kernel = self.kernel
         for group in vector_groups(self.layer.channels, kernel.lanes, self.vectors):
             lanes = group.lanes
@@ -118,7 +118,7 @@ class _Image:
                         kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), place, lanes)
 
     def _sum(self, target: Buffer, term_of: Callable[[Expr, int], _Term]) -> None:
-        """For each channel the sum of a term over all pixels, row by row first: one long sum would lose digits.
+        """Emit for each channel the sum of a term over all pixels, row by row first: one long sum would lose digits.
 
         Args:
             term_of: maps the first channel of a vector and its number of lanes to the term.
@@ -158,5 +158,5 @@ class _Image:
                     kernel.store(buffer, kernel.splat(found, lanes), group * channels + start + step * lanes, lanes)
 
     def _value(self, pixel: Expr, channel: Expr, lanes: int) -> Expr:
-        """Channels of a pixel, in the type of sums."""
+        """Return the channels of a pixel, in the type of sums."""
         return self.kernel.widened(self.kernel.load(self.buffers["data"], pixel * self.layer.channels + channel, lanes), lanes)

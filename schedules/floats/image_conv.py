@@ -57,7 +57,7 @@ class ImageConv(Template):
         return Space(self.name, self.version, options, fits, {"pixels": 4, "columns": 4 * lanes, "loop": 1, "order": 1})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, registers used, and what the tile wastes at the edges."""
+        """Return the size, tile, registers used, and what the tile wastes at the edges."""
         layer = layer_of(task, Conv2d)
         vectors = knobs["columns"] // task.lanes
         return [
@@ -78,7 +78,7 @@ class ImageConv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [panel][input channel][tap][column]."""
+        """Return weights as [panel][input channel][tap][column]."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
         return [pack_panels(weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]
@@ -100,7 +100,7 @@ class _Nest:
         self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
 
     def emit(self) -> None:
-        """The whole nest."""
+        """Emit the whole nest."""
         for run in self.rows:
             if self.threads > 1 and run.count > 1:
                 with self.kernel.T.parallel(0, run.count) as index:
@@ -112,12 +112,12 @@ class _Nest:
                     self._row(run, row)
 
     def _lines(self) -> Buffer | None:
-        """A buffer for converted rows, each plane's one after another; `None` where the image is read as it is."""
+        """Return a buffer for converted rows, each plane's one after another; `None` where the image is read as it is."""
         layer = self.layer
         return self.kernel.scratch(layer.in_channels * layer.kernel[0] * layer.width) if self.kernel.is_converted(self.data) else None
 
     def _convert(self, lines: Buffer, row_run: Run, row: Expr) -> None:
-        """Fills the buffer for a row of the output."""
+        """Fill the buffer for a row of the output."""
         kernel, (height, width), taps = self.kernel, (self.layer.height, self.layer.width), self.layer.kernel[0]
         first, last = row_run.taps[0]
         top = row * self.layer.stride[0] - self.layer.padding[0]
@@ -144,7 +144,7 @@ class _Nest:
                         self._tile(row_run, row, pixel_run, pixel, panel, index)
 
     def _tile(self, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, panel: Panel, index: Expr) -> None:
-        """`pixel_run.size` output pixels of one row × one panel of output channels."""
+        """Emit `pixel_run.size` output pixels of one row × one panel of output channels."""
         layer, lanes, T = self.layer, self.kernel.lanes, self.kernel.T  # noqa: N806
         width, taps_y, taps_x = panel.width, *layer.kernel
         depth = layer.in_channels * taps_y * taps_x

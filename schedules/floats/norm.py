@@ -14,7 +14,7 @@ class Norm(Template):
     handles = THREADS | STORAGE
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights, and biases if there are any."""
+        """Return weights, and biases if there are any."""
         assert isinstance(task.layer, ChannelNorm | GroupNorm)
         return [getattr(parameters[0], name) for name in norm_constants(task.layer)]
 
@@ -25,5 +25,5 @@ def norm_constants(layer: ChannelNorm | GroupNorm) -> tuple[str, ...]:
 
 
 def norm_shapes(layer: ChannelNorm | GroupNorm) -> dict[str, tuple[int, ...]]:
-    """Shapes of a norm kernel's arguments, by name."""
+    """Return the shapes of a norm kernel's arguments, by name."""
     return {"data": layer.input_shape, **dict.fromkeys(norm_constants(layer), (layer.channels,)), "output": layer.output_shape}

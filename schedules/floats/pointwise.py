@@ -84,7 +84,7 @@ class Pointwise(Template):
         return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, registers used, and the tile's waste at the edges."""
+        """Return the size, tile, registers used, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         pixels, product = layer.out_height * layer.out_width, MatrixProduct.of(layer, task)
         vectors = knobs["columns"] // task.lanes
@@ -118,7 +118,7 @@ class Pointwise(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`."""
+        """Return weights in panels of `columns`."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
         packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"], conv_group(layer, task))
@@ -126,7 +126,7 @@ class Pointwise(Template):
 
 
 def pixels_of(layer: Conv2d) -> Pixels:
-    """All pixels as one line, or, if a stride leaves pixels out, line by line."""
+    """Return all pixels as one line, or, if a stride leaves pixels out, line by line."""
     if layer.stride == (1, 1):
         return Pixels(layer.height * layer.width)
     width = layer.out_width
@@ -135,7 +135,7 @@ def pixels_of(layer: Conv2d) -> Pixels:
 
 @functools.lru_cache(maxsize=256)
 def _likely(product: MatrixProduct, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
-    """The combinations with the lowest estimated cost."""
+    """Return the combinations with the lowest estimated cost."""
     choices = dict(options)
     tiles = [
         (rows, columns)

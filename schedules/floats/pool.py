@@ -52,7 +52,7 @@ class PoolMean(Template):
         return Space(self.name, self.version, options, fits, {"vectors": 4, "pixels": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, block of channels, sums, and what the last group of vectors and the last step of pixels waste."""
+        """Return the size, block of channels, sums, and what the last group of vectors and the last step of pixels waste."""
         layer = layer_of(task, Pool)
         pixels, block = layer.height * layer.width, channel_block(layer.in_layout, layer.channels)
         return [
@@ -74,7 +74,7 @@ class PoolMean(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """A pixel's share of the mean. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
+        """Return a pixel's share of the mean. (Relax checks whether a kernel of one argument is a reshape; it fails without blocks.)"""
         layer = layer_of(task, Pool)
         return [np.array([1 / (layer.height * layer.width)], task.precision.arithmetic.numpy)]
 
@@ -97,13 +97,13 @@ class _Means:
     output: Buffer
 
     def emit(self, threads: int) -> None:
-        """All groups of this size, shared by `threads`."""
+        """Emit all groups of this size, shared by `threads`."""
         total = self.source.channels // self.source.block * self.group.count
         with self.kernel.T.parallel(0, total) if threads > 1 and total > 1 else self.kernel.loop(total) as index:
             self._emit_group(index)
 
     def _emit_group(self, index: Expr) -> None:
-        """The means of one group: sums begin with the first pixels, and are added up in the end."""
+        """Emit the means of one group: sums begin with the first pixels, and are added up in the end."""
         kernel, group, pixels = self.kernel, self.group, self.pixels
         size = group.size
         channel = index // group.count * self.source.block + group.first + index % group.count * size
@@ -131,7 +131,7 @@ class _Means:
 
 
 def _sum(terms: list[Expr]) -> Expr:
-    """The sum of the accumulators, added in pairs."""
+    """Return the sum of the accumulators, added in pairs."""
     if len(terms) == 1:
         return terms[0]
     return _sum(terms[: len(terms) // 2]) + _sum(terms[len(terms) // 2 :])

@@ -58,7 +58,7 @@ class Sequences(Template):
         return Space(self.name, self.version, options, fits, {"rows": 4, "columns": 8 * lanes, "unroll": lanes, "vectors": 1})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Extents, and the waste of the last panel."""
+        """Return extents, and the waste of the last panel."""
         layer = layer_of(task, Recurrent)
         extents = (layer.steps, layer.sequences, layer.units, layer.directions, layer.gates)
         return [*map(math.log2, extents), waste(layer.gates * round_up(layer.units, task.lanes), knobs["columns"])]
@@ -78,7 +78,7 @@ class Sequences(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights of each direction and product in panels of `columns`, and biases, both with zeros for the units of the padding."""
+        """Return the weights of each direction and product in panels of `columns`, and biases, both padded with zeros."""
         layer, (given,) = layer_of(task, Recurrent), parameters
         beyond = round_up(layer.units, task.lanes) - layer.units
         weight = given.weight.reshape(layer.directions, layer.units, layer.gates, layer.units)
@@ -92,7 +92,7 @@ class Sequences(Template):
 
 
 def products_of(layer: Recurrent) -> tuple[int, ...]:
-    """Numbers of gates that a step computes in a product each, one after another."""
+    """Return the numbers of gates that a step computes in a product each, one after another."""
     return (2, 1) if layer.cell == "gru_reset_first" else (layer.gates,)
 
 
@@ -135,7 +135,7 @@ class _Block:
         return round_up(self.layer.units, self.kernel.lanes)
 
     def emit(self) -> None:
-        """The states of the beginning, all steps, the memories of the end."""
+        """Emit the states of the beginning, all steps, the memories of the end."""
         layer, kernel, last = self.layer, self.kernel, self.layer.steps - 1
         for row, unit, have in self._vectors():
             self._begin(row, unit, have)
@@ -153,7 +153,7 @@ class _Block:
                 self._write(kernel.load(self.other, self._place(row, unit)), layer.steps, row, unit, have)
 
     def _vectors(self) -> Iterator[tuple[Expr, Expr, int]]:
-        """Vectors of all states: row, first unit, and how many units exist. Those yielded without a loop in between are independent."""
+        """Yield the vectors of all states: row, first unit, number of units. Those yielded without a loop in between are independent."""
         kernel, lanes, count = self.kernel, self.kernel.lanes, self.knobs["vectors"]
         whole, rest = divmod(self.layer.units, lanes)
         with kernel.loop(self.knobs["rows"]) as row:
@@ -226,7 +226,7 @@ class _Block:
         self._write(hidden, place, row, unit, have)
 
     def _computed(self, value: Expr) -> Expr:
-        """A value that is computed here: TVM would compute one that only has a name wherever it is read."""
+        """Return a value that is computed here: TVM would compute one that only has a name wherever it is read."""
         kernel = self.kernel
         registers = kernel.totals(kernel.lanes)
         kernel.store(registers, value, 0)
@@ -237,31 +237,31 @@ class _Block:
         return self.kernel.vectors_of_totals(self.kernel.lanes)
 
     def _place(self, row: Expr, unit: Expr) -> Expr:
-        """Index of a state."""
+        """Return the index of a state."""
         return row * self.units + unit
 
     def _gate_place(self, number: int, gate: int, row: Expr, unit: Expr) -> Expr:
-        """Index of a gate's sum in one of the products."""
+        """Return the index of a gate's sum in one of the products."""
         return (row * products_of(self.layer)[number] + gate) * self.units + unit
 
     def _wide(self, buffer: Buffer, place: Expr) -> Expr:
         return self.kernel.widened(self.kernel.load(buffer, place), self.kernel.lanes)
 
     def _product(self, gate: int, row: Expr, unit: Expr) -> Expr:
-        """A gate's sum of the states."""
+        """Return a gate's sum of the states."""
         first = products_of(self.layer)[0]
         number = int(gate >= first)
         return self._wide(self.products[number], self._gate_place(number, gate - number * first, row, unit))
 
     def _given(self, gate: int, place: Expr, row: Expr, unit: Expr, have: int) -> Expr:
-        """A gate's sum of the input."""
+        """Return a gate's sum of the input."""
         layer, kernel = self.layer, self.kernel
         sequence = place * layer.sequences + self.first + row
         channel = ((sequence * layer.directions + self.direction) * layer.gates + gate) * layer.units + unit
         return kernel.widened(kernel.T.bind(kernel.load_part(self.buffers["data"], channel, have)), kernel.lanes)
 
     def _gate(self, gate: int, place: Expr, row: Expr, unit: Expr, have: int) -> Expr:
-        """A gate's argument."""
+        """Return a gate's argument."""
         return self._given(gate, place, row, unit, have) + self._product(gate, row, unit)
 
     def _keep(self, buffer: Buffer, value: Expr, row: Expr, unit: Expr) -> None:

@@ -45,7 +45,7 @@ class Resample(Template):
         return Space(self.name, self.version, options, lambda knobs: True, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size of the output, its ratio to the input's, and channels."""
+        """Return the size of the output, its ratio to the input's, and channels."""
         layer = layer_of(task, Resize)
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -71,21 +71,21 @@ class Resample(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The tables of `_tables`, shares in the task's precision."""
+        """Return the tables of `_tables`, shares in the task's precision."""
         tables = _tables(layer_of(task, Resize), parameters[0])
         return [array.astype(task.precision.arithmetic.numpy) if name in _SHARES else array for name, array in tables.items()]
 
 
 def _table_shapes(layer: Resize) -> dict[str, tuple[int, ...]]:
-    """The tables' shapes, by argument."""
+    """Return the tables' shapes, by argument."""
     outputs = layer.out_height, layer.out_width
     shapes: dict[str, tuple[int, ...]] = {name: (2 * count,) for name, count in zip(_PLACES, outputs, strict=True)}
     return shapes | ({name: (count,) for name, count in zip(_SHARES, outputs, strict=True)} if layer.method == "linear" else {})
 
 
 def _tables(layer: Resize, parameters: LayerParameters) -> dict[str, Array]:
-    """By argument: for each output row and column, where the first input line begins, followed by where the last one does; and, where
-    values between pixels are wanted, the last one's weight.
+    """Return the tables by argument: for each output row and column, where the first input line begins, followed by where the last one
+    does; and, where values between pixels are wanted, the last one's weight.
     """
     found, shares = {}, {}
     pitches = layer.width * layer.channels, layer.channels
@@ -99,7 +99,7 @@ class _TableKernel(Kernel):
     """A kernel with tables of positions."""
 
     def type_of(self, argument: str) -> str:
-        """Type of an argument's elements: int32 for tables of positions."""
+        """Return the type of an argument's elements: int32 for tables of positions."""
         return "int32" if argument in _PLACES else super().type_of(argument)
 
 
@@ -138,7 +138,7 @@ class _Nest:
                     kernel.store(line, kernel.load(data, source + first, lanes), target + first, lanes)
 
     def between_four(self, rows: tuple[Expr, Expr]) -> None:
-        """Values between four pixels."""
+        """Emit values between four pixels."""
         with self._pixels(rows) as (row, column, line, target):
             above, beside = self._between(0, row), self._between(1, column)
             for channel, lanes in self._channels(self.layer.channels):
@@ -147,7 +147,7 @@ class _Nest:
                     self.kernel.store(line, self._mixed(left, right, beside.ratio, lanes), target + first, lanes)
 
     def rows_first(self, rows: tuple[Expr, Expr]) -> None:
-        """Values between two rows, then between columns of them."""
+        """Emit values between two rows, then between columns of them."""
         kernel, layer = self.kernel, self.layer
         between = kernel.scratch(layer.width * layer.channels)
         with kernel.span(*rows) as row:
@@ -163,13 +163,13 @@ class _Nest:
 
     @contextmanager
     def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Buffer, Expr]]:
-        """Loops over the output's pixels: row, column, and the buffer that the pixel is stored in, and where it begins."""
+        """Emit loops over the output's pixels: row, column, and the buffer that the pixel is stored in, and where it begins."""
         with self.kernel.span(*rows) as row, self._columns(row) as (column, line, target):
             yield row, column, line, target
 
     @contextmanager
     def _columns(self, row: Expr) -> Iterator[tuple[Expr, Buffer, Expr]]:
-        """Loops over the pixels of a row: column, buffer and where the pixel begins there; the row is then moved to its place."""
+        """Emit loops over the pixels of a row: column, buffer and where the pixel begins there; the row is then moved to its place."""
         kernel, layer, output = self.kernel, self.layer, self.buffers["output"]
         line, first = (output, row * layer.out_width) if self.line is None else (self.line, 0)
         with kernel.loop(layer.out_width) as column:
@@ -180,17 +180,17 @@ class _Nest:
                 kernel.store(output, kernel.load(line, column * layer.channels + channel, 1), place, 1)
 
     def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
-        """Loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""
+        """Yield loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""
         for lanes, steps, first in parts_of(count, self.vectors * self.kernel.lanes, self.kernel.lanes, 1):
             yield self.kernel.pieces(first, steps, lanes), lanes
 
     def _between(self, axis: int, place: Expr) -> _Between:
-        """The lines that an output row (axis 0) or column lies between."""
+        """Return the lines that an output row (axis 0) or column lies between."""
         lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
         return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
 
     def _middle(self, buffer: Buffer, ends: _Between, offset: Expr, lanes: int) -> Expr:
-        """Values between elements of a buffer."""
+        """Return values between elements of a buffer."""
         first, last = (self.kernel.load(buffer, end + offset, lanes) for end in (ends.first, ends.last))
         return self._mixed(first, last, ends.ratio, lanes)
 

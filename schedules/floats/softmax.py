@@ -39,7 +39,7 @@ class AxisSoftmax(Template):
         return Space(self.name, self.version, {"vectors": up_to((1, 2, 4), most)}, lambda knobs: True, {"vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Extents, and what the last step wastes."""
+        """Return extents, and what the last step wastes."""
         layer = layer_of(task, Softmax)
         places, step = (layer.before, 1) if layer.behind == 1 else (layer.behind, task.lanes)
         return [*map(math.log2, (layer.before, layer.channels, layer.behind)), waste(places, knobs["vectors"] * step)]
@@ -66,7 +66,7 @@ class AxisSoftmax(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Minus infinity. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
+        """Return minus infinity. (Relax checks whether a kernel of one argument is a reshape; it fails without blocks.)"""
         return [np.array([-np.inf], task.precision.arithmetic.numpy)]
 
 
@@ -120,7 +120,7 @@ class _Rows(_Softmax):
     count: int
 
     def emit(self) -> None:
-        """All passes."""
+        """Emit all passes."""
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.kernel.lanes
         least = kernel.widened(self.buffers["least"][0], 1)
         sums = kernel.totals(self.count * lanes)
@@ -143,7 +143,7 @@ class _Rows(_Softmax):
             kernel.store_part(self.buffers["output"], value if have == lanes else bind(value), self._place(row, start), have)
 
     def _vectors(self) -> Iterator[tuple[int, Expr, int]]:
-        """Vectors of every row, the last ones perhaps in part: the row, where the vector begins, and how many elements there are."""
+        """Yield the vectors of every row, the last ones perhaps in part: the row, where the vector begins, and its number of elements."""
         kernel, lanes = self.kernel, self.kernel.lanes
         whole, rest = divmod(self.layer.channels, lanes)
         if whole:
@@ -158,7 +158,7 @@ class _Rows(_Softmax):
         return (self.first + row) * self.layer.channels + channel
 
     def _value(self, row: int, start: Expr, have: int) -> Expr:
-        """A vector of a row, filled up with minus infinity: in masked rows all numbers may be the smallest finite one."""
+        """Return a vector of a row, filled up with minus infinity: in masked rows all numbers may be the smallest finite one."""
         kernel, data, place = self.kernel, self.buffers["data"], self._place(row, start)
         if have == kernel.lanes:
             return kernel.T.bind(kernel.widened(kernel.load(data, place), have))
@@ -167,7 +167,7 @@ class _Rows(_Softmax):
         return kernel.T.bind(kernel.widened(kernel.T.Shuffle(elements, list(range(kernel.lanes))), kernel.lanes))
 
     def _joined(self, sums: Buffer, row: int, join: Any) -> Expr:
-        """One number of a row's vector."""
+        """Return one number of a row's vector."""
         lanes = self.kernel.lanes
         return self.kernel.T.bind(reduce(join, [self.kernel.load(sums, row * lanes + lane, 1) for lane in range(lanes)]))
 
@@ -186,7 +186,7 @@ class _Columns(_Softmax):
     count: int
 
     def emit(self) -> None:
-        """All passes."""
+        """Emit all passes."""
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.lanes
         places = range(0, self.count * lanes, lanes)
         largest, sums = (kernel.totals(self.count * lanes) for _ in range(2))

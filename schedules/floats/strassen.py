@@ -121,11 +121,11 @@ class Strassen(Template):
         return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def executed_macs(self, task: Task) -> float:
-        """Seven of the direct product's eight products."""
+        """Return the seven of the direct product's eight products."""
         return task.least_macs * len(STEPS) / 8
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
+        """Return the size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
         layer = layer_of(task, Conv2d)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         vectors, half = knobs["columns"] // task.lanes, _half(pixels, knobs)
@@ -151,7 +151,7 @@ class Strassen(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]."""
+        """Return the sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]."""
         layer = layer_of(task, Conv2d)
         depth, channels, width = layer.in_channels // 2, layer.out_channels // 2, knobs["columns"]
         weight = parameters[0].weight.reshape(2, depth, 2, channels).astype(np.float64)
@@ -167,13 +167,13 @@ class Strassen(Template):
 
 
 def _usual_rows(task: Task, half: int) -> int:
-    """The tile's pixels to begin with: on an in-order core those with the fewest cycles, else those that waste least."""
+    """Return the tile's pixels to begin with: on an in-order core those with the fewest cycles, else those that waste least."""
     order = inner_order(task.machine, task.lanes)
     if not order:
         return min((7, 8, 6), key=lambda height: waste(half, height))
 
     def cycles(height: int) -> float:
-        """Cycles of a step of K for all tiles of two vectors."""
+        """Return the cycles of a step of K for all tiles of two vectors."""
         whole, rest = divmod(half, height)
         return sum(count * TileShape(rows, 2, order == 2).cycles for count, rows in ((whole, height), (1, rest)) if rows)
 
@@ -181,19 +181,19 @@ def _usual_rows(task: Task, half: int) -> int:
 
 
 def _half(pixels: int, knobs: Knobs) -> int:
-    """Rows of the longer half of a part."""
+    """Return the rows of the longer half of a part."""
     part = -(-pixels // knobs["parts"])
     return part - part // 2
 
 
 def _sum_bytes(task: Task, half: int, depth: int, knobs: Knobs) -> int:
-    """Bytes of a sum of blocks of A, for one block of pixels and K."""
+    """Return the bytes of a sum of blocks of A, for one block of pixels and K."""
     rows = min(knobs["m_block"] * knobs["rows"] or half, half)
     return rows * min(knobs["k_block"] or depth, depth) * task.precision.bytes
 
 
 def _tail(task: Task, half: int, knobs: Knobs) -> float:
-    """Share of the time wasted by the last, incomplete tile, which has too few accumulators."""
+    """Return the share of the time wasted by the last, incomplete tile, which has too few accumulators."""
     rest = half % knobs["rows"]
     idle = task.machine.accumulators - rest * knobs["columns"] // task.lanes
     return max(idle, 0) * task.lanes / (half * knobs["columns"]) if rest else 0.0

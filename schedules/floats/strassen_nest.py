@@ -102,7 +102,7 @@ class _Product:
 
 
 def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
-    """The whole product, from the tile's `a` to its `c`, with `Strassen`'s knobs. Threads share parts, or panels of each."""
+    """Emit the whole product, from the tile's `a` to its `c`, with `Strassen`'s knobs. Threads share parts, or panels of each."""
     size = -(-tile.a.pixels // knobs["parts"])
     whole, rest = divmod(tile.a.pixels, size)
     by_parts = knobs["axis"] == 1
@@ -142,7 +142,7 @@ class StrassenNest:
         self.origin: Expr = 0
 
     def emit(self, origin: Expr, panels: Span, scratch: Buffer) -> None:
-        """All seven products for some of the panels, from the pixel `origin` on."""
+        """Emit all seven products for some of the panels, from the pixel `origin` on."""
         self.origin = origin
         weights: Expr = 0
         known: set[Block] = set()
@@ -158,7 +158,7 @@ class StrassenNest:
             weights += len(group) * self.depth * self.channels
 
     def _pixels(self, products: list[_Product], panels: Span, scratch: Buffer) -> None:
-        """Pixel blocks of some products: for each the sum of A, then all panels."""
+        """Emit pixel blocks of some products: for each the sum of A, then all panels."""
         blocks = max(-(-self.tiles // (self.m_block or 1)), 1)
         with self.kernel.loop(blocks) as block:
             first = block * self.m_block
@@ -181,7 +181,7 @@ class StrassenNest:
                             self._tile(product, a, tail, group * self.n_block + j)
 
     def _operand(self, product: _Product, scratch: Buffer) -> Activation:
-        """The tiles' operand: the input itself if the sum is one block of it with rows close together, else the scratch buffer."""
+        """Return the tiles' operand: the input itself if the sum is one block of it with rows close together, else the scratch buffer."""
         a, count = self.tile.a, product.part.count
         alone = len(product.step.a) == 1 and not product.step.previous and self.short == self.rows
         close = a.block <= 2 * count and self.depth % a.block == 0
@@ -190,7 +190,7 @@ class StrassenNest:
         return Activation(scratch, self.m_block * self.height + self.rest, count, count)
 
     def _sum_tail(self, product: _Product, sums: Activation, rows: _Rows) -> None:
-        """The rows after the whole tiles."""
+        """Emit the rows after the whole tiles."""
         whole = rows.count - rows.short
         if whole:
             self._sum(product, sums, _Rows(rows.start, whole, rows.place))
@@ -198,7 +198,7 @@ class StrassenNest:
             self._sum(product, sums, _Rows(rows.start + whole, 1, rows.place + whole, True))
 
     def _sum(self, product: _Product, sums: Activation, rows: _Rows) -> None:
-        """The sum of blocks of A that a step needs, in the scratch buffer, one block after another.
+        """Emit the sum of blocks of A that a step needs, in the scratch buffer, one block after another.
 
         Several blocks at once would evict the buffer's lines before they are written, and a store that misses costs far more than a load.
         """
@@ -211,7 +211,7 @@ class StrassenNest:
             self._add(product, sums, rows, None, (0, 0))
 
     def _add(self, product: _Product, sums: Activation, rows: _Rows, block: Block | None, signs: tuple[int, int]) -> None:
-        """Scratch buffer = signs[0] · scratch buffer + signs[1] · block of A."""
+        """Emit scratch buffer = signs[0] · scratch buffer + signs[1] · block of A."""
         kernel, a = self.kernel, self.tile.a
         # Within a block of A, regardless of where the part of K begins.
         chunk = gcd(sums.channels, self.k_block, self.depth, a.block, CHUNK)
@@ -224,14 +224,14 @@ class StrassenNest:
                 kernel.store(sums.buffer, self._signed_sum(parts), place + k)
 
     def _signed_sum(self, parts: list[tuple[Any, int]]) -> Any:
-        """Sum of vectors with their signs, positive ones first."""
+        """Return the sum of vectors with their signs, positive ones first."""
         total: Any = self.kernel.splat(self.kernel.number(0))
         for number, (value, sign) in enumerate(sorted(parts, key=lambda part: -part[1])):
             total = total - value if sign < 0 else total + value if number else value
         return total
 
     def _tile(self, product: _Product, a: Activation, rows: _Rows, panel: Expr) -> None:
-        """One register tile of a product, added to its blocks of C."""
+        """Emit one register tile of a product, added to its blocks of C."""
         kernel, part, width, step = self.kernel, product.part, self.width, product.step
         acc = kernel.accumulators(rows.count * width)
         vectors = [(i, j) for i in range(rows.count) for j in range(0, width, kernel.lanes)]
@@ -255,7 +255,7 @@ class StrassenNest:
                 self._store(product, block, value if before is None else before + value, rows, panel, i, j)
 
     def _before(self, product: _Product, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Any:
-        """The start value of a vector of C: its current value, if any, and the epilogue's start value if the product is the last."""
+        """Return the start value of a vector of C: its current value, if any, and the epilogue's start value if the product is the last."""
         kernel, parts = self.kernel, []
         if block in product.known and self._exists(block, rows, i):
             parts.append(kernel.load(self.tile.c.buffer, self._spot(block, rows, panel, i, j).target))
@@ -276,7 +276,7 @@ class StrassenNest:
         return product.part.last and finishes(product.step, block)
 
     def _spot(self, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Spot:
-        """A vector of the tile."""
+        """Return a vector of the tile."""
         pixel, channel = self._pixel(block, rows.start), block[1] * self.channels + panel * self.width
 
         def place(c: Activation) -> Expr:
@@ -285,11 +285,11 @@ class StrassenNest:
         return Spot(channel + j, place(self.tile.c), place, self.kernel.lanes, self.kernel.lanes)
 
     def _pixel(self, block: Block, row: Expr) -> Expr:
-        """A row of a half as a pixel."""
+        """Return a row of a half as a pixel."""
         return self.origin + row + block[0] * self.short
 
     def _depth(self, block: Block, product: _Product) -> Expr:
-        """First channel of a block of A in the product's part of K."""
+        """Return the first channel of a block of A in the product's part of K."""
         return block[1] * self.depth + product.part.start
 
     def _exists(self, block: Block, rows: _Rows, i: int) -> bool:

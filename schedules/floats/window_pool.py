@@ -61,7 +61,7 @@ class WindowPooling(Template):
         return window_space(self.name, self.version, layer, task, constants=0)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
+        """Return the size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
         layer = layer_of(task, WindowPool)
         kernel, stride = layer.kernel[0], layer.stride[0]
         outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)

@@ -90,24 +90,24 @@ class Winograd(Template):
         return Space(self.name, self.version, options, fits, usual())
 
     def executed_macs(self, task: Task) -> float:
-        """Multiply-adds with the tile size that needs the fewest."""
+        """Return multiply-adds with the tile size that needs the fewest."""
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
         return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)
 
     def promises(self, task: Task) -> bool:
-        """Compares the estimate with the multiply-adds of a direct sum."""
+        """Return whether the estimate is below the multiply-adds of a direct sum."""
         return self.share(task) < CLEARLY
 
     def share(self, task: Task) -> float:
-        """Estimated time of a first schedule, as a share of a direct sum's multiply-adds; infinite if the template takes no such task."""
+        """Return a first schedule's estimated time as a share of a direct sum's multiply-adds; infinite for tasks not taken."""
         space = self.space(task)
         if space is None:
             return math.inf
         return cycles(task, _grid(layer_of(task, Conv2d), space.usual), space.usual) / (task.least_macs / task.lanes / task.threads)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""
+        """Return the size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""
         layer = layer_of(task, Conv2d)
         grid, vectors = _grid(layer, knobs), knobs["columns"] // task.lanes
         return [
@@ -132,7 +132,7 @@ class Winograd(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Transformed weights as [part][point][panel][K][column], see `pack_panels`."""
+        """Return transformed weights as [part][point][panel][K][column], see `pack_panels`."""
         points = transformed(parameters[0].weight, knobs["size"])
         parts = np.split(points, knobs["parts"], axis=2)
         packed = [pack_panels(point, knobs["columns"], task.lanes, knobs["k_block"]) for part in parts for point in part]
@@ -146,7 +146,7 @@ def _grid(layer: Conv2d, knobs: Knobs) -> TileGrid:
 
 @functools.lru_cache(maxsize=256)
 def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, ...], float]:
-    """The combinations with the lowest estimated cost, and that. Equal tasks may be for different machines: the machine is a key."""
+    """Return the combinations with the lowest estimated cost, and that. Equal tasks may be for different machines: the machine is a key."""
     choices, lanes = dict(options), task.lanes
     grids = {(size, tiles): TileGrid(layer, size, tiles) for size in choices["size"] for tiles in choices["tiles"]}
     found: dict[int, list[tuple[float, tuple[int, ...]]]] = {}

@@ -14,7 +14,7 @@ _OUTPUT_OPERATIONS = {2: 8, 4: 15, 6: 27}
 
 
 def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
-    """Estimated time with `Winograd`'s knobs, whose tiles are `grid`, until the last thread is done, in vector multiply-adds."""
+    """Return the estimated time with `Winograd`'s knobs, whose tiles are `grid`, until the last thread is done, in vector multiply-adds."""
     layer, machine = grid.layer, task.machine
     side = knobs["size"] + TAPS - 1
     points, line = side * side, LINE_BYTES // task.precision.bytes

@@ -70,7 +70,7 @@ class _Products(Ends):
     """Sums that start at zero."""
 
     def begin(self, spot: Spot) -> Expr:
-        """Zeros."""
+        """Return zeros."""
         return self.kernel.splat(self.kernel.number(0.0), spot.lanes)
 
 
@@ -119,7 +119,7 @@ class WinogradNest:
         self.out_pitch = round_up(self.grid.block * self.channels, line) + line
 
     def emit(self, threads: int) -> None:
-        """The whole nest. Threads share blocks of tiles, or parts of the output channels; the last thread gets the remaining tiles."""
+        """Emit the whole nest. Threads share blocks of tiles, or parts of the output channels; the last thread gets the remaining tiles."""
         points, size = self.filtering.values**2, self.grid.block
         with self.kernel.team(threads) as thread:
             self.inputs = self.kernel.scratch(points * self.in_pitch)
@@ -136,7 +136,7 @@ class WinogradNest:
                     self._block(whole * size, rest, parts)
 
     def _block(self, first: Expr, count: int, parts: Span) -> None:
-        """`count` tiles from `first` on, for some of the parts."""
+        """Emit `count` tiles from `first` on, for some of the parts."""
         with self._tiles(first, count) as tile:
             channel = 0
             for piece, chunk in zip(self.pieces, self.in_chunks, strict=True):
@@ -152,13 +152,13 @@ class WinogradNest:
 
     @contextmanager
     def _tiles(self, first: Expr, count: int) -> Iterator[_Tile]:
-        """A loop over tiles."""
+        """Emit a loop over tiles."""
         with self.kernel.loop(count) as number:
             place = first + number
             yield _Tile(number, place // self.grid.columns, place % self.grid.columns)
 
     def _multiply(self, point: Expr, part: Expr, count: int) -> None:
-        """The product at one point, for one part."""
+        """Emit the product at one point, for one part."""
         a = Activation(self.inputs, count, self.layer.in_channels, self.layer.in_channels, point * self.in_pitch)
         c = Activation(self.products, count, self.channels, self.channels, point * self.out_pitch)
         tile = MatmulTile(self.kernel, a, self.weight, c, self.kernel.lanes, _Products(self.kernel))
@@ -167,7 +167,7 @@ class WinogradNest:
         _PointNest(tile, knobs, Pixels(count), self.panels, origin).emit()
 
     def _transform_input(self, tile: _Tile, piece: Piece, channel: Expr) -> None:
-        """A tile's values of a few channels, `piece`: line by line into a small buffer, from there column by column."""
+        """Emit a tile's values of a few channels, `piece`: line by line into a small buffer, from there column by column."""
         kernel, count, lanes, chunk, a = self.kernel, self.filtering.values, self.kernel.lanes, piece.count, piece.activation
         top = tile.row * self.grid.outputs - self.layer.padding[0]
         begin, end = self._lines_inside(top)
@@ -192,7 +192,7 @@ class WinogradNest:
                     kernel.store(self.inputs, value, target + (y * (count * self.in_pitch) + vector))
 
     def _transform_output(self, tile: _Tile, start: Expr, channel: Expr) -> None:
-        """A tile's outputs of a few channels: column by column into a small buffer, from there line by line."""
+        """Emit a tile's outputs of a few channels: column by column into a small buffer, from there line by line."""
         kernel, count, lanes, chunk = self.kernel, self.filtering.values, self.kernel.lanes, self.out_chunk
         size = self.grid.outputs
         with kernel.loop(count) as column:
@@ -223,7 +223,7 @@ class WinogradNest:
             yield kind, after + ([tile.column <= run[-1]] if run[-1] < columns[-1] else [])
 
     def _lines_inside(self, top: Expr) -> Span:
-        """The lines of a tile's input that the image has."""
+        """Return the lines of a tile's input that the image has."""
         count = self.filtering.values
         if not any(self.layer.padding[::2]) and not self._beyond:
             return 0, count
@@ -236,10 +236,10 @@ class WinogradNest:
         return self.grid.rows * self.grid.outputs + self.filtering.values - self.grid.outputs - self.layer.padding[0] > self.layer.height
 
     def _columns_inside(self, column: int) -> tuple[int, int]:
-        """The columns of a tile's input that the image has."""
+        """Return the columns of a tile's input that the image has."""
         left = column * self.grid.outputs - self.layer.padding[1]
         return max(0, -left), min(self.filtering.values, self.layer.width - left)
 
     def _columns_written(self, column: int) -> int:
-        """The columns of a tile that the output has."""
+        """Return the columns of a tile that the output has."""
         return min(self.grid.outputs, self.layer.out_width - column * self.grid.outputs)

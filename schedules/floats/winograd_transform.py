@@ -48,7 +48,7 @@ class Filtering:
         return _PAIRS[self.outputs]
 
     def input(self, kernel: Kernel, data: Sequence[Expr | None]) -> list[Expr]:
-        """Vectors of inputs at the points; `None` stands for zeros."""
+        """Return the vectors of inputs at the points; `None` stands for zeros."""
         whole = _monic(self._pairs)
         found = [_sum(kernel, zip(whole, data[::2], strict=True))]
         for a in self._pairs:
@@ -59,7 +59,7 @@ class Filtering:
         return [*found, _sum(kernel, zip(whole, data[1::2], strict=True))]
 
     def output(self, kernel: Kernel, products: Sequence[Expr]) -> list[Expr]:
-        """Outputs from the vectors of products at the points."""
+        """Return outputs from the vectors of products at the points."""
         pairs = [(products[1 + 2 * place], products[2 + 2 * place]) for place in range(len(self._pairs))]
         even = [kernel.T.bind(one + other) for one, other in pairs]
         odd = [kernel.T.bind(one - other) for one, other in pairs]
@@ -83,14 +83,14 @@ class Filtering:
 
 
 def transformed(weight: Array, outputs: int) -> Array:
-    """(3, 3, K, N) weights as (values², K, N), computed in float64, in the type of the weights."""
+    """Return (3, 3, K, N) weights as (values², K, N), computed in float64, in the type of the weights."""
     matrix = Filtering(outputs).weights
     found = np.einsum("pi,qj,ijkn->pqkn", matrix, matrix, weight.astype(np.float64))
     return np.ascontiguousarray(found.reshape(-1, *weight.shape[2:]), weight.dtype)
 
 
 def _monic(pairs: tuple[Fraction, ...]) -> list[float]:
-    """Coefficients of Π (x² - a²) by powers of x², the lowest first; the last one is 1."""
+    """Return the coefficients of Π (x² - a²) by powers of x², the lowest first; the last one is 1."""
     found = [Fraction(1)]
     for a in pairs:
         found = [higher - a * a * same for higher, same in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
@@ -98,7 +98,7 @@ def _monic(pairs: tuple[Fraction, ...]) -> list[float]:
 
 
 def _sum(kernel: Kernel, terms: Any) -> Expr:
-    """Σ coefficient · vector, as multiply-adds; the coefficient of one term is 1."""
+    """Return Σ coefficient · vector, as multiply-adds; the coefficient of one term is 1."""
     known = sorted(((factor, value) for factor, value in terms if value is not None), key=lambda term: term[0] != 1.0)
     total: Expr = None
     for factor, value in known:

@@ -98,7 +98,7 @@ class Chain(Template):
         return Space(self.name, self.version, options, _Fits(layers, task, options), usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, kinds of layers, bytes that the cache has to hold, waste of tiles, and reads and work done twice."""
+        """Return the size, kinds of layers, bytes that the cache has to hold, waste of tiles, and reads and work done twice."""
         layers = layers_of(task, Conv2d)
         memory = arrange(layers, knobs, task)
         last, dearest = memory.stages[-1], max(layers, key=lambda layer: layer.macs)
@@ -135,7 +135,7 @@ class Chain(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights and constants of every layer in order."""
+        """Return weights and constants of every layer in order."""
         layers = layers_of(task, Conv2d)
         packed = []
         for layer, own in zip(layers, parameters, strict=True):
@@ -144,7 +144,7 @@ class Chain(Template):
 
 
 def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
-    """The region's layers, if they are a chain that is worth one kernel."""
+    """Return the region's layers, if they are a chain that is worth one kernel."""
     layers = tuple(layer for layer in task.region if isinstance(layer, Conv2d))
     if len(layers) != len(task.region) or not 2 <= len(layers) <= MOST_LAYERS:
         return None
@@ -163,7 +163,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
 
 
 def _kind(layer: Conv2d, lanes: int) -> str:
-    """The function that emits the layer."""
+    """Return the function that emits the layer."""
     if layer.out_channels % lanes:
         return "none"
     if layer.is_pointwise:
@@ -187,12 +187,12 @@ def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
 
 
 def _blocks(layers: Sequence[Conv2d], task: Task) -> tuple[int, ...]:
-    """`_blocks_within`, for every core: a log does not say which one it is of."""
+    """Return `_blocks_within`, for every core: a log does not say which one it is of."""
     return tuple(sorted({blocks for size in FIRST_LEVELS for blocks in _blocks_within(layers, task, int(WEIGHT_SHARE * size))}))
 
 
 def _blocks_within(layers: Sequence[Conv2d], task: Task, most: int) -> tuple[int, ...]:
-    """Numbers of channel blocks, in pairs of vectors, whose weights fill the first-level cache well; 1 if none do."""
+    """Return the numbers of channel blocks, in pairs of vectors, whose weights fill the first-level cache well; 1 if none do."""
     product = layers[0]
     depth, channels = product.in_channels, product.out_channels
     found = []
@@ -204,7 +204,7 @@ def _blocks_within(layers: Sequence[Conv2d], task: Task, most: int) -> tuple[int
 
 
 def _small_bytes(task: Task) -> int:
-    """Weights that stay in the first-level cache beside rings."""
+    """Return weights that stay in the first-level cache beside rings."""
     return int(WEIGHT_SHARE * task.machine.l1d_bytes)
 
 
@@ -213,7 +213,7 @@ def _ring_bytes(memory: ChainMemory, task: Task) -> int:
 
 
 def _waste(axis: ChainAxis, wanted: int) -> float:
-    """Outputs computed along a row over outputs needed."""
+    """Return outputs computed along a row over outputs needed."""
     tile = tile_for(axis, wanted)
     return sum(-(-length // tile) * tile for length in axis.lengths) / axis.size
 
@@ -230,7 +230,7 @@ class _Fits:
         return self._tiles(knobs) and self._memory(knobs) and self._wastes_little(knobs)
 
     def _tiles(self, knobs: Knobs) -> bool:
-        """Tiles fill the registers, and knobs that change nothing have their first value."""
+        """Return whether tiles fill the registers, and knobs that change nothing have their first value."""
         blocks, columns, lanes = knobs["blocks"], knobs["columns"], self.task.lanes
         for layer in self.layers:
             if not layer.is_pointwise:
@@ -247,7 +247,7 @@ class _Fits:
         return knobs["dw_columns"] in ((5, 7, 8) if knobs["dw_rows"] == 1 else (4, 5))
 
     def _memory(self, knobs: Knobs) -> bool:
-        """The data that steps reuse stays in the cache."""
+        """Return whether the data that steps reuse stays in the cache."""
         memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
         rings = _ring_bytes(memory, self.task)
         weights = self.task.precision.bytes * sum(stage.weight_elements for stage in memory.stages)
@@ -263,12 +263,12 @@ class _Fits:
         return rings <= RING_SHARE * most and not knobs["gather"]
 
     def _wastes_little(self, knobs: Knobs) -> bool:
-        """Tiles divide the columns as far as possible."""
+        """Return whether tiles divide the columns as far as possible."""
         found = self.wastes(knobs["strip"], knobs["parts"], knobs["blocks"])
         return all(wastes[knobs[name]] <= max(MOST_WASTE, min(wastes.values())) for name, wastes in found.items())
 
     def _wastes(self, strip: int, parts: int, blocks: int) -> dict[str, dict[int, float]]:
-        """For every knob that is a tile along a row, the excess outputs of each value."""
+        """Return for every knob that is a tile along a row the excess outputs of each value."""
         found = {}
         for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
             stages = [stage for stage in self.arranged(strip, parts, blocks).stages if _kind(stage.layer, self.task.lanes) == kind]
@@ -284,7 +284,7 @@ def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, bl
 
 
 def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array, task: Task) -> Array:
-    """Depthwise: [vector of channels][tap][lane]; others in panels of channels."""
+    """Pack a layer's weights. Depthwise: [vector of channels][tap][lane]; others in panels of channels."""
     channels, lanes = layer.out_channels, task.lanes
     if layer.is_depthwise:
         return weight.reshape(-1, channels // lanes, lanes).transpose(1, 0, 2).ravel()

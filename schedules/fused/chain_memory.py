@@ -76,7 +76,7 @@ class ChainAxis:
         return longest
 
     def begin(self, piece: int) -> int:
-        """First output of a piece."""
+        """Return the first output of a piece."""
         return max(0, min(self.size, piece * self.step + self.offset)) if piece > 0 else 0
 
     def end(self, piece: int) -> int:
@@ -84,7 +84,7 @@ class ChainAxis:
         return max(0, min(self.size, (piece + 1) * self.step + self.offset)) if piece + 1 < self.pieces else self.size
 
     def base(self, piece: int) -> int:
-        """First output, or padding, that the next layer's buffer holds in a piece."""
+        """Return the first output, or padding, that the next layer's buffer holds in a piece."""
         return piece * self.step + self.offset - self.halo if piece > 0 else -self.padding
 
     def needed(self, piece: int) -> int:
@@ -95,7 +95,7 @@ class ChainAxis:
 
 
 def axes(readers: Sequence[Reader], step: int, aligned: int | None = None) -> list[ChainAxis]:
-    """One axis per layer; `step` outputs of the last layer per piece; so that tiles divide them, pieces of layer `aligned` begin at
+    """Return one axis per layer; `step` outputs of the last layer per piece; so that tiles divide them, pieces of layer `aligned` begin at
     multiples of their length, as far as strides allow."""
     found = _axes(readers, step, 0)
     if aligned is None or found[aligned].offset == 0:
@@ -119,7 +119,7 @@ def _axes(readers: Sequence[Reader], step: int, offset: int) -> list[ChainAxis]:
 
 
 def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
-    """The longest tile up to `wanted` that fits every piece; with `borders`, which need tiles of their own, one tile or at least two."""
+    """Return the longest tile up to `wanted` that fits every piece; with `borders`, which need own tiles, one tile or at least two."""
     lengths = [length for length in axis.lengths if length]
     for tile in range(min(wanted, *lengths), 1, -1):
         if not borders or all(length == tile or length >= 2 * tile for length in lengths):
@@ -128,7 +128,7 @@ def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
 
 
 def readers_along(layers: Sequence[Conv2d], axis: int) -> list[Reader]:
-    """Readers for the layers along rows (axis 0) or columns (1)."""
+    """Return readers for the layers along rows (axis 0) or columns (1)."""
     sizes = [(layer.out_height, layer.out_width)[axis] for layer in layers]
     return [Reader(size, layer.kernel[axis], layer.stride[axis], layer.padding[axis]) for layer, size in zip(layers, sizes, strict=True)]
 

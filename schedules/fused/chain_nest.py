@@ -22,14 +22,14 @@ from tvmmobile.schedules.space import Knobs
 
 
 def panel_width(channels: int, blocks: int, wanted: int, lanes: int) -> int:
-    """Channels per panel: as wanted, or where channels come in blocks the most up to it that divide a block."""
+    """Return channels per panel: as wanted, or where channels come in blocks the most up to it that divide a block."""
     if blocks == 1:
         return wanted
     return next(width for width in range(wanted, 0, -lanes) if channels // blocks % width == 0)
 
 
 def emit_product(place: Place) -> None:
-    """All rows of a step that lie inside the image."""
+    """Emit all rows of a step that lie inside the image."""
     width = panel_width(place.layer.out_channels, place.knobs["blocks"], place.knobs["columns"], place.kernel.lanes)
     widths = panels(place.stage.channels, width, place.kernel.lanes)
     if place.knobs["order"] == 1:
@@ -42,7 +42,7 @@ def emit_product(place: Place) -> None:
 
 
 def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None:
-    """One row: (panel, how many, number of the first one) for each kind of panel."""
+    """Emit one row: (panel, how many, number of the first one) for each kind of panel."""
     rows, layer = place.stage.rows, place.layer
     always = rows.offset == 0 and rows.lead == 0 and rows.size % rows.step == 0
     inside = [] if always else [row >= 0, row < rows.size]
@@ -64,7 +64,7 @@ def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]])
 
 
 def emit_image(place: Place) -> None:
-    """All rows of a step that lie inside the image."""
+    """Emit all rows of a step that lie inside the image."""
     layer = place.layer
     kinds = itertools.groupby(enumerate(taps_along(layer, 0)), lambda item: item[1])
     runs = [(tap, [index for index, _ in group]) for tap, group in kinds]
@@ -79,7 +79,7 @@ def emit_image(place: Place) -> None:
 
 
 def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel: Panel, index: Expr) -> None:
-    """Pixels of a row × a panel of channels."""
+    """Emit pixels of a row × a panel of channels."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     width, pixels = panel.width, len(taps_x)
     channel = panel.channel + index * width
@@ -106,7 +106,7 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
 
 
 def emit_depthwise(place: Place) -> None:
-    """All rows of a step; steps whose rows need different taps are told apart at run time."""
+    """Emit all rows of a step; steps whose rows need different taps are told apart at run time."""
     rows, step = place.stage.rows, place.moment.step
     position = -rows.lead
     for kind, group in itertools.groupby(_row_kinds(place)):
@@ -127,7 +127,7 @@ def emit_depthwise(place: Place) -> None:
 
 
 def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
-    """For every step the taps of its rows, `None` for rows outside the image."""
+    """Return for every step the taps of its rows, `None` for rows outside the image."""
     rows, layer = place.stage.rows, place.layer
     whole = (0, layer.kernel[0])
     if place.source is not None and not place.last:
@@ -139,7 +139,7 @@ def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
 
 
 def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
-    """A row of tiles."""
+    """Emit a row of tiles."""
     T, layer, lanes = place.kernel.T, place.layer, place.kernel.lanes  # noqa: N806
     top = row * layer.stride[0] - layer.padding[0]
     height = (len(taps_y) - 1) * layer.stride[0] + layer.kernel[0]
@@ -172,7 +172,7 @@ def _depthwise_tile(
     taps: tuple[Taps, Taps],
     channel: Expr,
 ) -> None:
-    """One tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
+    """Emit one tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     buffer, weights = place.weights
     lanes = kernel.lanes
@@ -202,7 +202,7 @@ def emit_borders(place: Place) -> None:
 
 
 def _sides(place: Place, row: Expr, start: Expr) -> None:
-    """Columns before and behind those that were computed."""
+    """Emit columns before and behind those that were computed."""
     stage, axis, part = place.stage, place.stage.columns, place.moment.part
     if axis.padding:
         with place.kernel.where(*([part == 0] if axis.pieces > 1 else [])):
@@ -250,7 +250,7 @@ class ChainNest:
         self.stages = self.memory.stages
 
     def emit(self) -> None:
-        """The whole nest. A thread's steps come after those that their halos need."""
+        """Emit the whole nest. A thread's steps come after those that their halos need."""
         lead = self.stages[0].rows.lead
         with self.kernel.team(self.threads) as thread:
             begin, end = share(thread, self.threads, self.stages[-1].rows.pieces)
@@ -267,7 +267,7 @@ class ChainNest:
                         self._layer(index, scratch, moment, count)
 
     def _layer(self, index: int, scratch: Buffer, moment: Moment, count: Expr) -> None:
-        """A layer in a step, unless no later one needs it there."""
+        """Emit a layer in a step, unless no later one needs it there."""
         stage = self.stages[index]
         source = self.stages[index - 1] if index else None
         last = stage is self.stages[-1]

@@ -75,23 +75,23 @@ class Place:
         return self.scratch, self.stage.weights - self.moment.block * self.stage.weight_elements
 
     def row_in_step(self, stage: Stage) -> Expr:
-        """First row of the step in another stage."""
+        """Return the first row of the step in another stage."""
         return self.moment.step * stage.rows.step + stage.rows.offset
 
     def input(self, row: Expr) -> tuple[Activation, Expr]:
-        """The buffer with an input row, and the pixel of column 0 in it."""
+        """Return the buffer with an input row, and the pixel of column 0 in it."""
         if self.source is None:
             return input_of(self.layer, {"data": self.data})[0], row * self.layer.width
         return self._buffered(self.source, row, 0), 0
 
     def target(self, row: Expr) -> tuple[Activation, Expr]:
-        """The buffer for an output row, its channels counted over all blocks, and the pixel of column 0 in it."""
+        """Return the buffer for an output row, its channels counted over all blocks, and the pixel of column 0 in it."""
         if self.last:
             return output_of(self.layer, self.output), row * self.layer.out_width
         return self._buffered(self.stage, row, self.first_channel), 0
 
     def spot(self, target: Expr, row: Expr, column: Expr, channel: Expr) -> Spot:
-        """A vector of the output, which is stored at `target`."""
+        """Return a vector of the output, which is stored at `target`."""
         T = self.kernel.T  # noqa: N806
         # Rows of a step may lie outside the image, where they are never read.
         place = lambda tensor: tensor.at(T.max(T.min(row, self.layer.out_height - 1), 0) * self.layer.out_width + column, channel)  # noqa: E731
@@ -102,7 +102,7 @@ class Place:
         return Activation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
 
     def row_at(self, stage: Stage, row: Expr) -> Expr:
-        """Element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
+        """Return the element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
         if not stage.padded:
             return stage.buffer + (row - self.row_in_step(stage)) * stage.row
         T = self.kernel.T  # noqa: N806
@@ -112,7 +112,7 @@ class Place:
     # Columns of the part.
 
     def begin(self, axis: ChainAxis) -> Expr:
-        """`ChainAxis.begin` of the part."""
+        """Return `ChainAxis.begin` of the part."""
         T, part = self.kernel.T, self.moment.part  # noqa: N806
         if isinstance(part, int):
             return axis.begin(part)
@@ -124,7 +124,7 @@ class Place:
         return T.min(begin, T.int32(axis.size)) if (axis.pieces - 1) * axis.step + axis.offset > axis.size else begin
 
     def end(self, axis: ChainAxis) -> Expr:
-        """`ChainAxis.end` of the part."""
+        """Return `ChainAxis.end` of the part."""
         T, part = self.kernel.T, self.moment.part  # noqa: N806
         if isinstance(part, int):
             return axis.end(part)
@@ -136,7 +136,7 @@ class Place:
         return T.max(end, T.int32(0)) if axis.step + axis.offset < 0 else end
 
     def base(self, axis: ChainAxis) -> Expr:
-        """`ChainAxis.base` of the part."""
+        """Return `ChainAxis.base` of the part."""
         part = self.moment.part
         if isinstance(part, int):
             return axis.base(part)
@@ -146,13 +146,13 @@ class Place:
         return self.kernel.T.Select(part == 0, self.kernel.T.int32(-axis.padding), base)
 
     def tiles(self, wanted: int) -> tuple[int, AbstractContextManager[Expr]]:
-        """The tile and a loop over the part's columns, if all columns are alike."""
+        """Return the tile and a loop over the part's columns, if all columns are alike."""
         axis = self.stage.columns
         tile = tile_for(axis, wanted)
         return tile, self._tiles(self.begin(axis), self.end(axis), tile, axis.lengths)
 
     def bordered_tiles(self, wanted: int) -> Iterator[tuple[Taps, Callable[[], AbstractContextManager[Expr]]]]:
-        """Taps of a tile and a loop over such tiles: those at the left border, in the middle, and at the right border."""
+        """Yield the taps of a tile and a loop over such tiles: those at the left border, in the middle, and at the right border."""
         axis, T = self.stage.columns, self.kernel.T  # noqa: N806
         taps = taps_along(self.layer, 1)
         if axis.pieces == 1:
@@ -176,7 +176,7 @@ class Place:
 
     @contextmanager
     def _tiles(self, begin: Expr, end: Expr, tile: int, lengths: list[int]) -> Iterator[Expr]:
-        """A loop from `begin` to `end`, of these lengths in the parts; the last tile begins earlier where tiles do not divide it."""
+        """Emit a loop from `begin` to `end`, of these lengths in the parts; the last tile begins earlier where tiles do not divide it."""
         T = self.kernel.T  # noqa: N806
         exact = all(length % tile == 0 for length in lengths)
         counts = {-(-max(length, 0) // tile) for length in lengths}

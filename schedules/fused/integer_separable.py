@@ -88,7 +88,7 @@ class LongSeparable(IntegerTemplate):
         return Space(self.name, self.version, options, fits, {**usual, **tiles})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """The single templates' features, the strip's size, and what it wastes."""
+        """Return the single templates' features, the strip's size, and what it wastes."""
         first, second = layers_of(task, Conv2d)
         pixels = knobs["strip"] * -(-first.out_width // knobs["parts"])
         return [
@@ -112,7 +112,7 @@ class LongSeparable(IntegerTemplate):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Both layers' constants as the single templates pack them."""
+        """Return both layers' constants as the single templates pack them."""
         first, second = alone(task)
         return [*_DEPTHWISE._pack(first, knobs, parameters[:1]), *_PRODUCT._pack(second, knobs, parameters[1:])]
 
@@ -127,7 +127,7 @@ class _Kernel(WindowKernel):
     """The depthwise convolution's constants have the types of the same ones without its prefix."""
 
     def type_of(self, argument: str) -> str:
-        """Type of an argument's elements, the same with and without the prefix."""
+        """Return the type of an argument's elements, the same with and without the prefix."""
         name = argument.removeprefix(_FIRST)
         return super().type_of(name if name in self._types else name.rstrip("0123456789"))
 

@@ -97,7 +97,7 @@ class Separable(Template):
         return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """The single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
+        """Return the single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
         first, second = layers_of(task, Conv2d)
         width = -(-first.out_width // knobs["parts"])
         pixels = knobs["strip"] * width
@@ -130,7 +130,7 @@ class Separable(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Both layers' constants as the single templates pack them."""
+        """Return both layers' constants as the single templates pack them."""
         own = (depthwise_knobs(knobs), _pointwise_knobs(knobs))
         return [
             array
@@ -143,7 +143,7 @@ _SINGLE: tuple[Template, Template] = (Depthwise(), Pointwise())
 
 
 def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
-    """Both layers, if the second reads what the first writes."""
+    """Return both layers, if the second reads what the first writes."""
     if len(task.region) != 2:
         return None
     first, second = task.region
@@ -153,12 +153,12 @@ def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
 
 
 def alone(task: Task) -> tuple[Task, Task]:
-    """Each layer as a separate task, on a strip's single thread."""
+    """Return each layer as a separate task, on a strip's single thread."""
     return replace(task, region=task.region[:1], threads=1), replace(task, region=task.region[1:], threads=1)
 
 
 def nearest(options: tuple[int, ...], wanted: float) -> int:
-    """The option closest to `wanted`, which is below 1 if one is more than enough."""
+    """Return the option closest to `wanted`, which is below 1 if one is more than enough."""
     return min(options, key=lambda option: abs(option - wanted))
 
 
@@ -216,14 +216,14 @@ class StripNest(ABC):
 
     @abstractmethod
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
-        """The depthwise convolution of a part of a strip."""
+        """Emit the depthwise convolution of a part of a strip."""
 
     @abstractmethod
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        """A tile of the product."""
+        """Return a tile of the product."""
 
     def emit(self) -> None:
-        """The whole nest; a thread's strips have a scratch buffer of their own."""
+        """Emit the whole nest; a thread's strips have a scratch buffer of their own."""
         with self.kernel.team(self.threads) as thread:
             scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
             for rows, columns in itertools.product(self.rows, self.columns):
@@ -234,7 +234,7 @@ class StripNest(ABC):
                     self._strip(rows, row, columns, column, scratch)
 
     def _strip(self, rows: _Strips, row: Expr, columns: _Strips, column: Expr, scratch: Buffer) -> None:
-        """The strip with these numbers among those of its size."""
+        """Emit the strip with these numbers among those of its size."""
         top, left = rows.start + row * rows.size, columns.start + column * columns.size
         channels, (source, _) = self.first.in_channels, input_of(self.first, self.buffers)
         between = Activation(scratch, rows.size * columns.size, channels, channels)

@@ -41,14 +41,14 @@ class Stages(Template):
     name, version = "stages", 1
 
     def space(self, task: Task) -> Space | None:
-        """The schedules for `task`; what it needs is in the function itself."""
+        """Return the schedules for `task`; its needs are in the function itself."""
         layer = task.region[0]
         if len(task.region) > 1 or not isinstance(layer, Opaque) or not layer.staged:
             return None
         return self._space(task)
 
     def emit(self, task: Task, knobs: Knobs, source: Any = None) -> Any:
-        """The kernel of the unscheduled function `source`."""
+        """Return the kernel of the unscheduled function `source`."""
         self._check(task, knobs)
         found = stages_of(source)
         assert found is not None, task.name
@@ -58,7 +58,7 @@ class Stages(Template):
         return Space(self.name, self.version, {"vectors": (1, 2, 4)}, lambda knobs: True, {"vectors": 2})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Elements of the output and of the first input."""
+        """Return the elements of the output and of the first input."""
         layer = layer_of(task, Opaque)
         return [math.log2(1 + math.prod(shape)) for shape in (layer.output_shape, layer.input_shape)]
 
@@ -94,7 +94,7 @@ class _Function:
         self.buffers: dict[Any, Buffer] = {}
 
     def of(self, stages: Sequence[Stage]) -> Any:
-        """The finished function."""
+        """Return the finished function."""
         symbol = self.task.symbol
         with self._builder, self.T.prim_func(is_private=False, s_tir=True):
             self.T.func_name(symbol)
@@ -158,7 +158,7 @@ class _Box:
         self.axes, self.over = map(self._joined, axes)
 
     def emit(self) -> None:
-        """All loops."""
+        """Emit all loops."""
         *outer, inner = self.axes or [self._axis(1)]
         columns = None if self.stage.join else self._columns_of_tiles(inner, outer)
         if columns:
@@ -282,7 +282,7 @@ class _Box:
 
     @contextmanager
     def _nest(self, axes: Sequence[_Axis], threads: int = 1) -> Iterator[Places]:
-        """Loops over axes; yields their variables' values. Threads share the outermost."""
+        """Emit loops over axes; yields their variables' values. Threads share the outermost."""
         if not axes:
             yield {}
             return
@@ -316,12 +316,12 @@ class _Box:
             self.analyzer.bind(axis.variable, ir.Range.from_min_extent(self.number(0), self.number(axis.extent)))
 
     def _flat(self, value: Expr) -> Expr:
-        """An expression with loads from flat buffers."""
+        """Return an expression with loads from flat buffers."""
         buffers = self.function.buffers
         return mapped_loads(self.analyzer.simplify(value), lambda load: buffers[load.source][self._place(load.source, load.indices)])
 
     def _place(self, buffer: Any, indices: Sequence[Expr]) -> Expr:
-        """The index of an element in the flat buffer."""
+        """Return the index of an element in the flat buffer."""
         from tvm import tirx
 
         place = self.number(0)
@@ -331,7 +331,7 @@ class _Box:
         return self.analyzer.simplify(place)
 
     def _joined(self, axes: Sequence[_Axis]) -> list[_Axis]:
-        """Axes, each joined with those behind it that follow it in all tensors."""
+        """Return axes, each joined with those behind it that follow it in all tensors."""
         found: list[_Axis] = []
         for axis in reversed(axes):
             if found:
@@ -346,12 +346,12 @@ class _Box:
         return found
 
     def _simple(self, value: Expr) -> Expr:
-        """An expression of flat buffers simplified, with the places that it reads."""
+        """Return an expression of flat buffers simplified, with the places that it reads."""
         buffers = self.function.buffers
         return self.analyzer.simplify(mapped_loads(value, lambda load: buffers[load.source][self.analyzer.simplify(load.indices[0])]))
 
     def _lanes(self, axis: _Axis) -> int:
-        """Lanes of a vector along an axis; 1 if elements do not lie evenly there, or are too few."""
+        """Return the lanes of a vector along an axis; 1 if elements do not lie evenly there, or are too few."""
         lanes = max(1, self.function.task.machine.vector_bytes // max(map(_bytes, (self.value, *loads_of(self.value)))))
         return lanes if axis.extent >= lanes and None not in self._steps(axis) else 1
 
@@ -360,7 +360,7 @@ class _Box:
         return {*self._steps(axis)} <= {0, 1}
 
     def _steps(self, axis: _Axis) -> list[int | None]:
-        """The distance of neighbours along an axis in each tensor; `None` where it varies."""
+        """Return the distance of neighbours along an axis in each tensor; `None` where it varies."""
         from tvm import tirx
 
         at = {axis.variable: axis.variable + 1}
@@ -371,7 +371,7 @@ class _Box:
 
 @contextmanager
 def _loop(T: Any, number: Callable[[int], Expr], count: int, threads: int) -> Iterator[Expr]:  # noqa: N803
-    """A loop, which threads share, unless it would run once; yields the iteration's number."""
+    """Emit a loop, which threads share, unless it would run once; yields the iteration's number."""
     if count == 1:
         yield number(0)
     elif threads == 1:
@@ -383,14 +383,14 @@ def _loop(T: Any, number: Callable[[int], Expr], count: int, threads: int) -> It
 
 
 def _in_root(function: Any) -> Any:
-    """A function whose body is a block, which TVM expects of one with no more than an input and an output."""
+    """Return a function whose body is a block, which TVM expects of one with no more than an input and an output."""
     from tvm import s_tir, tirx
 
     return function.with_body(s_tir.SBlockRealize([], tirx.const(True), s_tir.SBlock([], [], [], "root", function.body)))
 
 
 def _transposed(vectors: Sequence[Expr], shuffle: Callable[..., Expr]) -> list[Expr]:
-    """The columns of a square of rows, whose number is a power of two: as often as two halve it, the lanes of its halves in turn."""
+    """Return the columns of a square of rows, whose number is a power of two: as often as two halve it, the lanes of its halves in turn."""
     lanes, half = len(vectors), len(vectors) // 2
     low, high = ([place for lane in range(first, first + half) for place in (lane, lane + lanes)] for first in (0, half))
     for _ in range(lanes.bit_length() - 1):
@@ -400,7 +400,7 @@ def _transposed(vectors: Sequence[Expr], shuffle: Callable[..., Expr]) -> list[E
 
 
 def _instead(places: Sequence[tuple[Any, Expr]], load: Any) -> Expr:
-    """The expression in place of a load, if there is one."""
+    """Return the expression in place of a load, if there is one."""
     return next((other for old, other in places if old.same_as(load)), load)
 
 

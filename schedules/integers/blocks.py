@@ -28,7 +28,7 @@ class Blocks:
     machine: Machine
 
     def moving(self, knobs: Knobs) -> float:
-        """Time for the lines of A, W and C that come and go, in those of a vector's multiply-add, with `IntegerProduct`'s knobs."""
+        """Return the time for the lines of A, W and C that move, in those of a vector's multiply-add, with `IntegerProduct`'s knobs."""
         rows, columns, depth = knobs["rows"], knobs["columns"], self.depth
         m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
         n = min((knobs["n_block"] * columns) or self.channels, self.channels)
@@ -51,7 +51,7 @@ class Blocks:
         return read_a + read_w + self._written(knobs, m, n) + PER_LOOP * inner
 
     def _written(self, knobs: Knobs, m: int, n: int) -> float:
-        """Time for the lines of C, which are written in parts: by the panels of a block if these are outside, and by blocks of panels."""
+        """Return the time for the lines of C, written in parts: by the panels of a block if these are outside, and by blocks of panels."""
         parts = min(n, LINE_BYTES) / knobs["columns"] if knobs["order"] else 1.0
         blocks = max(LINE_BYTES / n, 1.0) if n < self.channels else 1.0
         panels_held, blocks_held = self._held(m, knobs["columns"]), self._held(self.pixels if knobs["outer"] else m, n)

@@ -82,11 +82,11 @@ class IntegerNest(WindowNest, ABC):
 
     @abstractmethod
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
-        """A tile of so many rows and columns, from bytes of the window, for eight channels; the first ones are stored at a target."""
+        """Emit a tile of so many rows and columns, from bytes of the window, for eight channels; the first ones are stored at a target."""
 
     @contextmanager
     def _summed(self, size: tuple[int, int], channel: Expr, target: Expr) -> Iterator[Buffer]:
-        """A tile's sums from their start, which are stored in the end."""
+        """Emit a tile's sums from their start, which are stored in the end."""
         acc = self.ends.kernel.sums(2 * size[0] * size[1])
         self.ends.fill(acc, size[0] * size[1], channel, EIGHT)
         yield acc
@@ -152,7 +152,7 @@ class DotNest(IntegerNest):
                         kernel.store(acc, kernel.dot(kernel.load(acc, place, LANES), words[half], weights), place, LANES)
 
     def _words(self, rows: list[Expr]) -> list[Expr]:
-        """For each of eight channels the bytes of four rows together, in two vectors."""
+        """Return for each of eight channels the bytes of four rows together, in two vectors."""
         kernel, T = self.ends.kernel, self.ends.kernel.T  # noqa: N806
         zipped = [place for lane in range(EIGHT) for place in (lane, EIGHT + lane)]
         pairs = [T.bind(kernel.as_type("int16x8", T.Shuffle(rows[first : first + 2], zipped))) for first in (0, 2)]
@@ -193,7 +193,7 @@ class IntegerDepthwise(IntegerTemplate):
         return Space(self.name, self.version, options, tiles.fits, dict(zip(options, (*self.tiles[0], 0, 0), strict=True)))
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, stride, tile, window per output, and the tile's waste at the edges."""
+        """Return the size, stride, tile, window per output, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         outputs = knobs["rows"] * knobs["columns"]
         return [
@@ -218,11 +218,11 @@ class IntegerDepthwise(IntegerTemplate):
         return kernel.finish()
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
-        """Bytes of the packed weights per channel."""
+        """Return the bytes of the packed weights per channel."""
         return math.prod(layer.kernel)
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a kernel reads besides, by argument."""
+        """Return the shapes of a kernel's further arguments, by name."""
         return {}
 
 
@@ -234,11 +234,11 @@ class LongDepthwise(IntegerDepthwise):
     tiles = ((2, 3), (2, 4), (2, 2), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
-        """Shape of the flags that say which eights of channels take three products at a time."""
+        """Return the shape of the flags that say which eights of channels take three products at a time."""
         return {"steps": (layer.in_channels // EIGHT,)}
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [eight channels][tap][channel]; constants; and whether threes of taps fit."""
+        """Return weights as [eight channels][tap][channel]; constants; and whether threes of taps fit."""
         layer, weight = layer_of(task, Conv2d), parameters[0].weight
         packed = weight.reshape(-1, layer.in_channels // EIGHT, EIGHT).transpose(1, 0, 2)
         return [packed.ravel(), *pack_constants(layer, parameters[0]), three_fit(weight).astype(np.int32)]
@@ -265,11 +265,11 @@ class DotDepthwise(IntegerDepthwise):
     tiles = ((2, 4), (2, 2), (2, 3), (1, 2), (1, 3), (1, 4), (1, 6), (2, 6))
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
-        """The words of each column of the window, for either row of outputs."""
+        """Return the words of each column of the window, for either row of outputs."""
         return 8 * words_of(layer) * layer.kernel[1]
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [eight channels][from row 0 or 1 of the words on][word][column of the window][channel][row of the word]."""
+        """Return weights as [eight channels][from row 0 or 1 of the words on][word][column of the window][channel][row of the word]."""
         layer = layer_of(task, Conv2d)
         (height, taps), count = layer.kernel, words_of(layer)
         weight = parameters[0].weight[:, :, 0].reshape(height, taps, -1, EIGHT)
@@ -279,5 +279,5 @@ class DotDepthwise(IntegerDepthwise):
 
 
 def words_of(layer: WindowLayer) -> int:
-    """Words that the rows of a window and one more take."""
+    """Return words that the rows of a window and one more take."""
     return layer.kernel[0] // WORD + 1

@@ -24,7 +24,7 @@ class _GateEnds(IntegerEnds):
     factors: tuple[Expr, ...] = ()
 
     def factor(self, channel: Expr, place: int) -> Expr:
-        """The multipliers of a vector of four: the gate's."""
+        """Return the multipliers of a vector of four: the gate's."""
         return self.factors[place]
 
 

@@ -104,7 +104,7 @@ class IntegerImage(IntegerMatrix):
         return Space(self.name, self.version, options, tiles.fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, and what the tile wastes at the edges."""
+        """Return the size, tile, and what the tile wastes at the edges."""
         layer = layer_of(task, Conv2d)
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -116,13 +116,13 @@ class IntegerImage(IntegerMatrix):
         ]
 
     def depth_of(self, layer: Layer) -> int:
-        """Bytes of a window, up to a whole element."""
+        """Return the bytes of a window, up to a whole element."""
         assert isinstance(layer, Conv2d)
         return round_up(_Shape(layer, self.element).depth, self.element)
 
     @abstractmethod
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
-        """A tile of the product of windows and weights."""
+        """Return a tile of the product of windows and weights."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
@@ -138,7 +138,7 @@ class IntegerImage(IntegerMatrix):
 
 
 def _shares(kernel: IntegerKernel, runs: Sequence[Run], thread: Expr, threads: int) -> Iterator[tuple[Run, Span]]:
-    """A thread's share of the tiles of all runs together, by run."""
+    """Yield a thread's share of the tiles of all runs together, by run."""
     first, last = share(thread, threads, sum(run.count for run in runs))
     before = 0
     for run in runs:
@@ -157,7 +157,7 @@ class _Nest:
         self.template, self.ends, self.kernel, self.shape, self.layer, self.knobs = template, ends, ends.kernel, shape, shape.layer, knobs
 
     def emit(self, run: Run, row: Expr) -> None:
-        """`run.size` rows of the output, from a row on."""
+        """Emit `run.size` rows of the output, from a row on."""
         layer, stride = self.layer, self.layer.stride[0]
         height = (run.size - 1) * stride + layer.kernel[0]
         lines, windows = self.kernel.scratch(height * self.shape.line), self.kernel.scratch(layer.out_width * self.shape.pitch + VECTOR)
@@ -179,7 +179,7 @@ class _Nest:
             T.buffer_store(lines, self.ends.zero_in(VECTOR), [T.Ramp(start + vector * VECTOR, 1, VECTOR)])
 
     def _row(self, lines: Buffer, line: Expr, row: Expr) -> None:
-        """A row of the image between its padding; the last vector begins where it still lies in the row."""
+        """Emit a row of the image between its padding; the last vector begins where it still lies in the row."""
         layer, channels = self.layer, self.layer.in_channels
         start = line * self.shape.line
         self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR))
@@ -193,7 +193,7 @@ class _Nest:
         self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR))
 
     def _sixteen(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
-        """Sixteen pixels, channels together."""
+        """Emit sixteen pixels, channels together."""
         layer, T = self.layer, self.kernel.T  # noqa: N806
         channels, planes = layer.in_channels, []
         for plane in range(channels):
@@ -204,13 +204,13 @@ class _Nest:
         T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR * channels)])
 
     def _together(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
-        """Sixteen numbers of a row whose channels are together already."""
+        """Emit sixteen numbers of a row whose channels are together already."""
         layer, T = self.layer, self.kernel.T  # noqa: N806
         some = self._bytes(row * (layer.width * layer.in_channels) + place)
         T.buffer_store(lines, some, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR)])
 
     def _bytes(self, place: Expr) -> Expr:
-        """Sixteen numbers of the image as int8."""
+        """Return sixteen numbers of the image as int8."""
         T, data = self.kernel.T, self.ends.buffers["data"]  # noqa: N806
         if self.layer.reads == FLOAT32.name:
             return self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR, LANES)])
@@ -220,8 +220,8 @@ class _Nest:
         return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR)))
 
     def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
-        """The windows of a row of the output: each row of a window is stored in whole vectors, with what follows it, which the next one
-        overwrites; beyond the last one weights are zero.
+        """Emit the windows of a row of the output: each row of a window is stored in whole vectors, with what follows it, which the next
+        one overwrites; beyond the last one weights are zero.
         """
         T, shape = self.kernel.T, self.shape  # noqa: N806
         with self.kernel.loop(self.layer.out_width) as pixel:
@@ -232,7 +232,7 @@ class _Nest:
                     T.buffer_store(windows, some, [T.Ramp(pixel * shape.pitch + y * shape.taps + part, 1, VECTOR)])
 
     def _multiply(self, windows: Buffer, row: Expr) -> None:
-        """A row of the output."""
+        """Emit a row of the output."""
         layer = self.layer
         output = Activation(self.ends.buffers["output"], layer.out_height * layer.out_width, layer.out_channels, layer.out_channels)
         tile = self.template.tile(self.shape, windows, self.ends, output, self.knobs["columns"])
@@ -248,7 +248,7 @@ class DotImage(IntegerImage):
     tiles = ((3, 16), (4, 16), (8, 8), (6, 8), (5, 16))
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
-        """K in words, in a loop of all of it."""
+        """Return K in words, in a loop of all of it."""
         pitch = shape.pitch // WORD
         words = Activation(windows, shape.layer.out_width, pitch, pitch)
         return DotTile(ends.kernel, words, ends.buffers["weight"], output, 2 * LANES, ends, words=shape.elements)
@@ -261,7 +261,7 @@ class LongImage(LongMatrix, IntegerImage):
     tiles = ((4, 16), (5, 12), (6, 8), (3, 16))
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
-        """K in sixteens."""
+        """Return K in sixteens."""
         sixteens = Activation(windows, shape.layer.out_width, shape.elements, shape.elements)
         return long_tile(ends, sixteens, output, shape.pitch, columns)
 

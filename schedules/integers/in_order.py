@@ -81,7 +81,7 @@ def with_loads(
     load: Callable[[Half, int], str],
     insert: Callable[[Half, int], str],
 ) -> Iterator[str]:
-    """The text of a pass: its vector instructions, and beside them the loads of what they insert.
+    """Yield the text of a pass: its vector instructions, with the loads of what they insert between them.
 
     Args:
         early, late: instructions on general registers that come before all loads of what follows, and after all loads.

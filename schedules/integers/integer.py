@@ -90,7 +90,7 @@ def has_steps(layer: Layer) -> bool:
 
 
 def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
-    """Shapes of what `pack_constants` returns, by the kernel's argument."""
+    """Return the shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
     added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if layer.integers.addend else {}
     table = {"table": (TABLE,)} if looks_up(layer) else {}
@@ -108,8 +108,8 @@ def _has_more(layer: Layer) -> bool:
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
-    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
-    of sums with these bits, where a layer has such; `numbers`; and the table of a layer that looks up.
+    """Return biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to
+    products of sums with these bits, where a layer has such; `numbers`; and the table of a layer that looks up.
     """
     assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.integers.bounded
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
@@ -134,7 +134,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
 
 
 def _bits(number: float | np.floating[Any]) -> np.int32:
-    """The bits of a float32 number."""
+    """Return the bits of a float32 number."""
     return np.float32(number).view(np.int32)
 
 
@@ -220,7 +220,7 @@ class IntegerChannels(IntegerTemplate):
         return Space(self.name, self.version, options, lambda knobs: True, {"vectors": self.usual})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Pixels, channels, and how many of these are computed together."""
+        """Return pixels, channels, and how many of these are computed together."""
         layer = layer_of(task, self.kind)
         return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["vectors"]]
 
@@ -252,18 +252,18 @@ class IntegerKernel(Kernel):
             yield buffers
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
-        """Consecutive elements."""
+        """Return consecutive elements."""
         if not any(buffer.same_as(other) for other in self._loaded_again):
             return super().load(buffer, index, lanes)
         self._imported[_RELOAD] = _RELOADED
         return self.as_type(f"{buffer.dtype}x4", self.T.call_extern("int32x4", _RELOAD, buffer.access_ptr("r", offset=index)))
 
     def type_of(self, argument: str) -> str:
-        """Type of an argument's elements."""
+        """Return the type of an argument's elements."""
         return self._types[argument]
 
     def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
-        """A call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
+        """Return a call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
         return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
 
     def sums(self, vectors: int) -> Buffer:
@@ -271,11 +271,11 @@ class IntegerKernel(Kernel):
         return self.accumulators(vectors * LANES)
 
     def bytes_at(self, buffer: Buffer, index: Expr, count: int = 16) -> Expr:
-        """Consecutive bytes."""
+        """Return consecutive bytes."""
         return buffer[self.T.Ramp(index, 1, count)] if count > 1 else buffer[index]
 
     def joined(self, *vectors: Expr, lanes: int) -> Expr:
-        """Vectors of equal length, one after another, as one."""
+        """Return the vectors of equal length, one after another, as one."""
         return vectors[0] if len(vectors) == 1 else self.T.Shuffle(list(vectors), list(range(len(vectors) * lanes)))
 
     def as_type(self, kind: str, value: Expr) -> Expr:
@@ -283,34 +283,34 @@ class IntegerKernel(Kernel):
         return self.T.reinterpret(kind, value)
 
     def long_product(self, one: Expr, other: Expr) -> Expr:
-        """Eight products of 16 bits."""
+        """Return eight products of 16 bits."""
         return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", one, other)
 
     def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
-        """Four sums, each with the products of four bytes."""
+        """Return four sums, each with the products of four bytes."""
         return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
 
     def pairs(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
-        """Sums of each of two rows of eight bytes times each of another two: first with first, first with second, and so on."""
+        """Return the sums of each of two rows of eight bytes times each of another two: first with first, first with second, and so on."""
         return self.intrinsic("int32x4", "aarch64.neon.smmla.v4i32.v16i8", so_far, one, other)
 
     def rounder(self, overwritten: bool = False) -> Expr:
-        """`ROUNDER` in four lanes; an instruction overwrites it or not."""
+        """Return `ROUNDER` in four lanes; an instruction overwrites it or not."""
         if not (overwritten and self._again):
             return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
         self._imported[_RELOAD_ROUNDER] = _RELOADED_ROUNDER
         return self.T.call_extern("float32x4", _RELOAD_ROUNDER)
 
     def fused(self, one: Expr, other: Expr, added: Expr) -> Expr:
-        """one · other + added of four floats, rounded once."""
+        """Return one · other + added of four floats, rounded once."""
         return self.intrinsic("float32x4", "fma.v4f32", one, other, added)
 
     def scaled(self, values: Expr, scale: Expr) -> Expr:
-        """Four floats times a scale, rounded once: as int32, which are their sums with the bits of `ROUNDER`."""
+        """Return four floats times a scale, rounded once: as int32, which are their sums with the bits of `ROUNDER`."""
         return self.as_type("int32x4", self.fused(values, scale, self.rounder(True)))
 
     def saturated(self, scaled: Sequence[Expr], offset: Expr) -> Expr:
-        """Up to four vectors of `scaled` numbers of any size, less an offset, as int8 in one vector; an odd one is followed by itself."""
+        """Return up to four vectors of `scaled` numbers of any size, less an offset, as int8 in one vector; an odd one comes twice."""
         less = [self.intrinsic("int32x4", "aarch64.neon.sqsub.v4i32", vector, offset) for vector in _even(scaled)]
         halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in less]
         return self._as_bytes([self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)])
@@ -322,17 +322,17 @@ class IntegerKernel(Kernel):
         return self._as_bytes(shorts if offset is None else [short - offset for short in shorts])
 
     def _as_bytes(self, shorts: Sequence[Expr]) -> Expr:
-        """One or two vectors of int16 as int8, saturated, in one vector."""
+        """Return one or two vectors of int16 as int8, saturated, in one vector."""
         return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", short) for short in shorts), lanes=8)
 
 
 def bytes_of(sums: Sequence[Any]) -> int:
-    """Bytes of the vector that up to four vectors of sums become."""
+    """Return the bytes of the vector that up to four vectors of sums become."""
     return VECTOR if len(sums) > 2 else EIGHT
 
 
 def _even(vectors: Sequence[Expr]) -> Sequence[Expr]:
-    """The vectors, the last one twice if they are odd in number."""
+    """Return the vectors, the last one twice if they are odd in number."""
     return [*vectors, vectors[-1]] if len(vectors) % 2 else vectors
 
 
@@ -353,20 +353,20 @@ class IntegerEnds:
         return converts_sums(self.layer)
 
     def number(self, place: int, lanes: int, kind: str = "int32") -> Expr:
-        """One of `numbers` in all lanes, as another type of integer if need be."""
+        """Return one of `numbers` in all lanes, as another type of integer if need be."""
         value = self.buffers["numbers"][place]
         return self.kernel.T.Broadcast(value if kind == "int32" else self.kernel.T.Cast(kind, value), lanes)
 
     def zero_in(self, lanes: int) -> Expr:
-        """The zero point of the input, in bytes."""
+        """Return the zero point of the input, in bytes."""
         return self.number(_ZERO_IN, lanes, "int8")
 
     def begin(self, channel: Expr) -> Expr:
-        """The start of four channels' sums."""
+        """Return the start of four channels' sums."""
         return self.kernel.load(self.buffers["bias"], channel, LANES)
 
     def factor(self, channel: Expr, place: int) -> Expr:
-        """The multipliers of a vector of four, counted from a channel on."""
+        """Return the multipliers of a vector of four, counted from a channel on."""
         return self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
 
     def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int) -> None:
@@ -375,7 +375,7 @@ class IntegerEnds:
             self.kernel.store(sums, self.begin(channel + j), place * count + j, LANES)
 
     def complete(self, sums: Buffer, pixel: int, count: int) -> list[Expr]:
-        """A pixel's sums in the order of `fill`, in vectors of four."""
+        """Return a pixel's sums in the order of `fill`, in vectors of four."""
         return [self.kernel.load(sums, pixel * count + j, LANES) for j in range(0, count, LANES)]
 
     def store(self, pixels: Sequence[tuple[Sequence[Expr], Expr]], channel: Expr, count: int) -> None:
@@ -392,7 +392,7 @@ class IntegerEnds:
             self._store(sums, stored, count)
 
     def _float(self, value: Expr) -> Expr:
-        """Four sums as floats."""
+        """Return four sums as floats."""
         T = self.kernel.T  # noqa: N806
         return T.Cast("float32x4", value) if self._converts else self.kernel.as_type("float32x4", value) - self.kernel.rounder()
 
@@ -402,7 +402,7 @@ class IntegerEnds:
         return iter(self._looked_up(list(narrowed), list(map(bytes_of, vectors)))) if looks_up(self.layer) else narrowed
 
     def _store(self, sums: Sequence[tuple[Expr, Expr, int]], stored: Expr, count: int) -> None:
-        """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
+        """Emit up to four vectors of sums as bytes, each with its pixel's target and its place there; a pixel's follow each other."""
         first = 0
         for number, (_, target, place) in enumerate(sums):
             if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
@@ -412,7 +412,7 @@ class IntegerEnds:
             first = number + 1
 
     def _narrowed(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> Expr:
-        """Up to four vectors of sums as bytes in one vector, with `_store`'s arguments."""
+        """Return up to four vectors of sums as bytes in one vector, with `_store`'s arguments."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         scaled = []
         for value, target, place in sums:
@@ -436,7 +436,7 @@ class IntegerEnds:
         return T.bind(narrowed)
 
     def _looked_up(self, stored: Sequence[Expr], lanes: Sequence[int]) -> list[Expr]:
-        """Look vectors of so many bytes up in the table."""
+        """Look up vectors of bytes in the table."""
         kernel, T, found = self.kernel, self.kernel.T, list[Expr]()  # noqa: N806
         for first in range(0, len(stored), MOST_TOGETHER):
             some = range(first, min(first + MOST_TOGETHER, len(stored)))
@@ -451,27 +451,27 @@ class IntegerEnds:
         return found
 
     def _rounder(self, overwritten: bool = False) -> Expr:
-        """The number that rounds another one when added to it: with the zero point, unless that is in `_OFFSET`."""
+        """Return the number that rounds another one when added to it: with the zero point, unless that is in `_OFFSET`."""
         return self.kernel.rounder(overwritten) if self._converts or self.layer.integers.addend else self._real(_ROUNDER_OUT)
 
     def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:
-        """Four floats times a factor, rounded once: as int32, which are their sums with the bits of `ROUNDER`, or of what is added."""
+        """Return four floats times a factor, rounded once, as int32: their sums with the bits of `ROUNDER`, or of what is added."""
         return self.kernel.as_type("int32x4", self.kernel.fused(values, factor, self._rounder(True) if added is None else added))
 
     def _real_result(self, value: Expr, channel: Expr, place: int) -> Expr:
-        """Four sums of `factor`'s channels as floats, scaled, and with their addends if there are any."""
+        """Return four sums of `factor`'s channels as floats, scaled, plus their addends, if any."""
         factor = self.factor(channel, place)
         if not self.layer.integers.addend:
             return self._float(value) * factor
         return self.kernel.fused(self._float(value), factor, self._addend(channel, place))
 
     def _addend(self, channel: Expr, place: int) -> Expr:
-        """The addends of `factor`'s channels."""
+        """Return the addends of `factor`'s channels."""
         return self.kernel.load(self.buffers["addend"], channel + LANES * place, LANES)
 
     def _stepped(self, value: Expr, channel: Expr, place: int, target: Expr, count: int) -> Expr:
-        """Four sums of `factor`'s channels, of which so many are stored at a target, through residual and curve: scaled as `_rounded` has
-        them.
+        """Return four sums of `factor`'s channels, of which so many are stored at a target, through residual and curve: scaled as
+        `_rounded` has them.
         """
         kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
         if adds(self.layer):
@@ -489,7 +489,7 @@ class IntegerEnds:
         return self._rounded(x, inside) if curve == "hswish" else kernel.as_type("int32x4", inside + self._rounder())
 
     def _other(self, target: Expr, count: int, addend: Expr) -> Expr:
-        """Four of the residual, of which so many exist, with their addends if there are any: what is added to products."""
+        """Return the four of the residual, of which so many exist, with their addends if there are any: what is added to products."""
         kernel, T, residual = self.kernel, self.kernel.T, self.buffers["residual"]  # noqa: N806
         if count < LANES:
             lanes = [residual[target + lane] if lane < count else T.int8(0) for lane in range(LANES)]
@@ -500,16 +500,16 @@ class IntegerEnds:
         return side * scale if addend is None else kernel.fused(side, scale, addend)
 
     def side(self, stored: Expr) -> Expr:
-        """Four integers of the residual or gate less their zero point, as floats."""
+        """Return four integers of the residual or gate less their zero point, as floats."""
         bits = self.kernel.T.Cast("int32x4", stored) + self.kernel.T.Broadcast(self.kernel.T.int32(ROUNDER_BITS), LANES)
         return self.kernel.as_type("float32x4", bits) - self._real(_OFFSET_SIDE)
 
     def _real(self, place: int) -> Expr:
-        """One of `numbers` that is a float, in all lanes."""
+        """Return one of `numbers` that is a float, in all lanes."""
         return self.kernel.as_type("float32x4", self.number(place, LANES))
 
     def _store_lanes(self, stored: Expr, lanes: int, first: int, size: int, target: Expr, count: int) -> None:
-        """Some fours of a vector of bytes, of which `count` or all exist."""
+        """Store some groups of four bytes of a vector; `count` of them exist, or all."""
         kernel, T, output = self.kernel, self.kernel.T, self.buffers["output"]  # noqa: N806
         if count < LANES * size:
             for lane in range(count):
@@ -522,7 +522,7 @@ class IntegerEnds:
             T.buffer_store(output, part, [T.Ramp(target, 1, LANES * size)])
 
     def quantise(self, floats: Sequence[Expr]) -> Expr:
-        """Vectors of four floats of the input as bytes."""
+        """Return the vectors of four floats of the input as bytes."""
         kernel = self.kernel
         scale = self._real(_PER_SCALE)
         return kernel.saturated([kernel.scaled(value, scale) for value in floats], self.number(_OFFSET_IN, LANES))
@@ -530,8 +530,8 @@ class IntegerEnds:
 
 @contextmanager
 def integer_body(kernel: IntegerKernel, layer: Layer, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
-    """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes of
-    what else it reads.
+    """Emit the body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes
+    of what else it reads.
     """
     packed = {"weight": (weight,)} if weight else {}
     shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, **constant_shapes(layer), **tables, "output": layer.output_shape}

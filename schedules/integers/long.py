@@ -44,7 +44,7 @@ class LongTile(IntegerTile):
     table: Buffer = None
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """One loop over all of K."""
+        """Return one loop over all of K."""
         kernel, width = self.kernel, panel.width
         acc = kernel.sums(rows * width // LANES)
         self.epilogue.fill(acc, 1, panel.channel + index * width, width)  # of the other pixels, they begin as the first one's
@@ -56,18 +56,18 @@ class LongTile(IntegerTile):
 
 
 def long_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, columns: int, step: int = 1) -> LongTile:
-    """A tile of a product with so many bytes of K in panels of `columns`; the step is in pixels of A."""
+    """Return a tile of a product with so many bytes of K in panels of `columns`; the step is in pixels of A."""
     table = ends.buffers.get("steps")
     return LongTile(ends.kernel, a, ends.buffers["weight"], c, 1, ends, step, bytes=depth, columns=columns, table=table)
 
 
 def steps_loop(rows: int, width: int, row_bytes: int, depth: int, in_order: bool) -> StepsLoop:
-    """The loop over K, of so many bytes, of a tile of pixels that are `row_bytes` apart."""
+    """Return the loop over K, of so many bytes, of a tile of pixels that are `row_bytes` apart."""
     return StepsLoop(rows, width, row_bytes, depth // STEP, depth % STEP > 0, in_order)
 
 
 def table_size(depth: int) -> int:
-    """Numbers in a panel's table; 0 where there is none."""
+    """Return numbers in a panel's table; 0 where there is none."""
     steps, half = depth // STEP, depth % STEP > 0
     return 2 + steps + half if steps + half > 1 else 0
 
@@ -78,11 +78,11 @@ class LongMatrix(IntegerMatrix):
     dot, element = False, STEP
 
     def tables(self, depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
-        """The steps' order."""
+        """Return the steps' order."""
         return tables_of(depth, channels, columns)
 
     def pack_weights(self, weight: Array, depth: int, columns: int) -> list[Array]:
-        """Weights in panels of `columns`, a step's channels together, in the steps' order; and that order."""
+        """Return weights in panels of `columns`, a step's channels together, in the steps' order; and that order."""
         return pack_steps(weight, depth, columns)
 
     def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
@@ -102,27 +102,27 @@ class LongProduct(LongMatrix, IntegerProduct):
     rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 16)
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
-        """Rows of tiles that loads reach."""
+        """Return the rows of tiles that loads reach."""
         return tuple(rows for rows in self.rows if steps_loop(rows, LANES, depth, depth, False).fits)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """The fewest vectors of a tile; one of sums has four channels."""
+        """Return the fewest vectors of a tile; one of sums has four channels."""
         sums = rows * columns // LANES
         return sums, steps_loop(rows, columns, depth, depth, False).vectors - sums
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """One loop over all of K."""
+        """Return one loop over all of K."""
         return long_tile(ends, a, c, depth, knobs["columns"], step)
 
 
 def tables_of(depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
-    """The argument with the tables of all panels, where loops have one."""
+    """Return the argument with the tables of all panels, where loops have one."""
     size = table_size(depth)
     return {"steps": (-(-channels // columns) * size,)} if size else {}
 
 
 def pack_steps(weight: Array, depth: int, columns: int) -> list[Array]:
-    """Weights (K, N), with zeros up to `depth`, as loops of tiles of so many channels read them; and the tables of their order, if any."""
+    """Return weights (K, N), zeros up to `depth`, as loops of tiles of so many channels read them; and tables of their order, if any."""
     found, table = [], list[int]()
     for _, steps in _panels_of_steps(weight, depth, columns):
         if len(steps) > 1:
@@ -133,7 +133,7 @@ def pack_steps(weight: Array, depth: int, columns: int) -> list[Array]:
 
 
 def share_by_fours(weight: Array, depth: int, columns: int) -> float:
-    """Share of all products of weights (K, N) that loops of tiles of so many channels add by fours, from 0 to 1; see `pack_steps`."""
+    """Return the share (0 to 1) of all products of weights (K, N) that loops of such tiles add by fours; see `pack_steps`."""
     added = 0
     for channels, steps in _panels_of_steps(weight, depth, columns):
         if len(steps) > 1:
@@ -142,7 +142,7 @@ def share_by_fours(weight: Array, depth: int, columns: int) -> float:
 
 
 def _panels_of_steps(weight: Array, depth: int, columns: int) -> Iterator[tuple[int, list[Array]]]:
-    """The steps of each panel of weights (K, N), with zeros up to `depth` and to whole panels; and how many channels there are."""
+    """Yield the steps of each panel of weights (K, N), with zeros up to `depth` and to whole panels; and how many channels there are."""
     rows = np.pad(weight, ((0, depth - len(weight)), (0, 0))).T
     for panel in panels(len(rows), columns, LANES):
         for index in range(panel.count):
@@ -163,7 +163,7 @@ def has_few_pairs(weight: Array, depth: int) -> bool:
 
 
 def order_steps(weight: Sequence[Array]) -> tuple[list[int], list[int]]:
-    """An order of the steps of a panel's weights, each (channel, 16), or (channel, 8) of the last one, and its table.
+    """Return an order of the steps of a panel's weights, each (channel, 16), or (channel, 8) of the last one, and its table.
 
     Pairs of which every lane of 16 bits, which has up to four products, holds whatever data there is; then single steps; last half a step,
     with the one that is its partner before it. The table has the numbers of pairs and of single steps, the places of the data of all of
@@ -180,7 +180,7 @@ def order_steps(weight: Sequence[Array]) -> tuple[list[int], list[int]]:
 
 
 def _partners(weight: Sequence[Array]) -> list[tuple[int, int]]:
-    """Pairs of steps that fit. Those that fit with few others choose first."""
+    """Return the pairs of steps that fit. Those that fit with few others choose first."""
     magnitudes = [np.abs(step.astype(np.int32)) for step in weight]
     lanes = np.stack([(one[:, :HALF] + one[:, HALF:] if one.shape[1] > HALF else one).ravel() for one in magnitudes])
     fits = np.array([(lanes + own <= MOST_TOGETHER).all(1) for own in lanes])

@@ -15,12 +15,12 @@ _QUARTER, _REGISTERS = 64, tuple(f"v{number}" for number in range(16, 20))
 
 
 def symbol_of(vectors: int) -> str:
-    """Return the name of the function that looks up so many vectors."""
+    """Return the name of the function that looks up this many vectors."""
     return f"tvmmobile_lookup_{vectors}"
 
 
 def lookup(vectors: int) -> str:
-    """The function `symbol_of`(bytes, table), both pointers, as LLVM's text: it replaces so many vectors of bytes."""
+    """Return the function `symbol_of`(bytes, table), both pointers, as LLVM's text: it replaces this many vectors of bytes."""
     numbers = range(3 * vectors + 1)
     kinds, constraints = ["<4 x float>"] * len(numbers), ["=&w"] * len(numbers)
     told = [*constraints, *(str(vectors + n) for n in range(vectors)), "r", *(f"~{{{register}}}" for register in _REGISTERS)]
@@ -30,7 +30,7 @@ def lookup(vectors: int) -> str:
 
 
 def _assembly(vectors: int, table: str) -> list[str]:
-    """The instructions; of the operands, results come first, then bytes, places in a quarter, and what makes them of bytes."""
+    """Return the instructions; of the operands, results come first, then bytes, places in a quarter, and what makes them of bytes."""
 
     def operand(kind: int, vector: int) -> str:
         return f"${{{kind * vectors + vector}}}.16b"

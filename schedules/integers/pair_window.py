@@ -37,11 +37,11 @@ class PairWindow(IntegerWindow, PairMatrix):
         return pairs * columns // 2, pairs + 2
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Loops of 16 terms."""
+        """Return the loops of 16 terms."""
         return pair_tile(ends, a, c, depth, laid_out=True)
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """The loops around a tile, which lay windows out first."""
+        """Return the loops around a tile, which lay windows out first."""
         assert isinstance(ends.layer, Conv2d)
         return PairNest(ends, ends.layer, self.depth_of(ends.layer), tile, knobs, pixels, widths, threads)
 
@@ -52,7 +52,7 @@ class PairNest(WindowNest):
     together = 2
 
     def _lay_out(self, first: Expr, last: Expr) -> None:
-        """The windows of some pixels; those of 1×1 convolutions that are pixels are read two at a time."""
+        """Emit the windows of some pixels; those of 1×1 convolutions that are pixels are read two at a time."""
         layer = self.layer
         if layer.in_channels % GROUP or layer.kernel != (1, 1) or layer.stride != (1, 1) or any(layer.padding):
             super()._lay_out(first, last)
@@ -66,7 +66,7 @@ class PairNest(WindowNest):
                         self._pair(sources, pair * (2 * self.pitch), start + part * groups + place, min(groups, 2))
 
     def _pair(self, sources: Sequence[Expr], target: Expr, first: Expr, groups: int) -> None:
-        """One or two groups of K of two pixels that begin at these bytes of the input."""
+        """Emit one or two groups of K of two pixels that begin at these bytes of the input."""
         kernel = self.ends.kernel
         values = [self.T.bind(kernel.bytes_at(self.ends.buffers["data"], source + first * GROUP, groups * GROUP)) for source in sources]
         for group in range(groups):
@@ -74,11 +74,11 @@ class PairNest(WindowNest):
             kernel.store(self.windows, joined_pair(kernel, values, group, groups), place, 2 * GROUP)
 
     def _lanes(self, count: int) -> int:
-        """Bytes of one group that are stored at once, wherever channels of a window begin."""
+        """Return the bytes of one group that are stored at once, wherever channels of a window begin."""
         return math.gcd(self.layer.in_channels, GROUP)
 
     def _at(self, target: Place, place: Expr) -> Expr:
-        """Index of a byte in the buffer."""
+        """Return the index of a byte in the buffer."""
         pixel, *offsets = target
         offset = sum(offsets, place)
         window = pixel // 2 * (2 * self.pitch) + pixel % 2 * GROUP

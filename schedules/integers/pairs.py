@@ -43,7 +43,7 @@ def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
 
 
 def joined_pair(kernel: IntegerKernel, pair: Sequence[Expr], group: int, groups: int) -> Expr:
-    """A group of K of two pixels, from vectors of so many groups of each."""
+    """Return a group of K of two pixels, from vectors of so many groups of each."""
     return kernel.T.Shuffle(list(pair), lanes_of_pair(GROUP, group, groups))
 
 
@@ -107,7 +107,7 @@ class PairTile(IntegerTile):
             self.epilogue.store_pair(vectors, targets, channel, panel.columns)
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """Loops over two groups at a time."""
+        """Return loops over two groups at a time."""
         sums = self.kernel.sums(-(-rows // 2) * panel.width // 2)
         self._fill(sums, rows, panel.channel + index * panel.width, panel.width)
         self._accumulate(sums, row * self.bytes, rows, panel.width, weights * GROUP)
@@ -127,7 +127,7 @@ class PairTile(IntegerTile):
                 kernel.store(sums, half, self._sums_at(pair, j, width) + LANES * number, LANES)
 
     def _sums_at(self, pixel: int, channel: int, width: int) -> int:
-        """Index of the sums of a pixel's pair and a channel's pair."""
+        """Return the index of the sums of a pixel's pair and a channel's pair."""
         return pixel // 2 * 2 * width + channel // 2 * LANES
 
     def _accumulate(self, sums: Buffer, origin: Expr, rows: int, width: int, weights: Expr) -> None:
@@ -152,7 +152,7 @@ class PairTile(IntegerTile):
                     kernel.store(sums, kernel.pairs(kernel.load(sums, place, LANES), value, weight), place, LANES)
 
     def _values(self, origin: Expr, depth: Expr, rows: int, groups: int) -> Iterator[list[Expr]]:
-        """For each group of K the vectors of all pairs of pixels."""
+        """Yield for each group of K the vectors of all pairs of pixels."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         if self.laid_out:
             places = [origin + pair * self.bytes + 2 * depth for pair in range(0, rows, 2)]
@@ -166,7 +166,7 @@ class PairTile(IntegerTile):
             yield [T.bind(joined_pair(kernel, pair, group, groups)) for pair in pairs]
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
-        """A pixel's sums, in vectors of four channels."""
+        """Return a pixel's sums, in vectors of four channels."""
         kernel, first = self.kernel, 2 * (pixel % 2)
         lanes = [first, first + 1, first + LANES, first + LANES + 1]
         places = [self._sums_at(pixel, j, width) for j in range(0, width, LANES)]
@@ -203,11 +203,11 @@ class PairProduct(PairMatrix):
     rows, columns, usual = (1, 2, 4, 6, 8), (4, 8, 12, 16, 24, 32), (4, 16)
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Loops of 16 input channels."""
+        """Return the loops of 16 input channels."""
         return pair_tile(ends, a, c, depth, step)
 
 
 def pair_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, step: int = 1, laid_out: bool = False) -> PairTile:
-    """A tile of a product with so many bytes of K; the step is in pixels of A."""
+    """Return a tile of a product with so many bytes of K; the step is in pixels of A."""
     both = PairEnds(ends.kernel, ends.layer, ends.buffers)
     return PairTile(ends.kernel, a, ends.buffers["weight"], c, 1, both, step, bytes=depth, laid_out=laid_out)

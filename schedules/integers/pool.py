@@ -33,7 +33,7 @@ class IntegerPool(IntegerChannels):
 
 
 def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vectors: int) -> None:
-    """The means of one group of channels."""
+    """Emit the means of one group of channels."""
     kernel, T, pixels = ends.kernel, ends.kernel.T, layer.height * layer.width  # noqa: N806
     sums = kernel.sums(vectors * lanes // LANES)
     ends.fill(sums, 1, channel, vectors * lanes)

@@ -39,14 +39,14 @@ class DotKernel(IntegerKernel):
         self.lanes = LANES
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
-        """Words, or sums."""
+        """Return words, or sums."""
         if str(buffer.dtype) != "int8":
             return super().load(buffer, index, lanes)
         lanes = lanes or LANES
         return self.as_type("int32x4" if lanes > 1 else "int32", self.bytes_at(buffer, index * WORD, lanes * WORD))
 
     def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
-        """Four sums, each with the products of a word."""
+        """Return four sums, each with the products of a word."""
         return self.dot(so_far, self.as_type("int8x16", weight), self.as_type("int8x16", value))
 
 
@@ -67,10 +67,10 @@ class IntegerTile(MatmulTile):
 
     @abstractmethod
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """The complete sums, with `emit`'s arguments."""
+        """Return the complete sums, with `emit`'s arguments."""
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
-        """A pixel's sums, in vectors of four channels."""
+        """Return a pixel's sums, in vectors of four channels."""
         return self.epilogue.complete(sums, pixel, width)
 
 
@@ -95,7 +95,7 @@ class DotTile(IntegerTile):
         return self.words > 0
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """Loops over words."""
+        """Return loops over words."""
         acc = self.kernel.accumulators(rows * panel.width)
         self.epilogue.fill(acc, rows, panel.channel + index * panel.width, panel.width)
         self.accumulate(acc, row, rows, panel.width, weights, part)
@@ -103,7 +103,7 @@ class DotTile(IntegerTile):
 
 
 def extents(layer: Layer) -> tuple[Pixels, int, int]:
-    """Pixels, K and output channels of the product that a layer is."""
+    """Return pixels, K and output channels of the product that a layer is."""
     if isinstance(layer, Dense):
         return Pixels(1), layer.in_features, layer.out_features
     assert isinstance(layer, Conv2d)
@@ -121,7 +121,7 @@ def is_product(task: Task, group: int) -> bool:
 
 
 def pack_elements(weight: Array, element: int, columns: int) -> Array:
-    """Weights (K, N) in panels of `columns`, with so many bytes of K together, padded with zeros."""
+    """Return weights (K, N) in panels of `columns`, with so many bytes of K together, padded with zeros."""
     depth, channels = weight.shape
     whole = np.pad(weight, ((0, -depth % element), (0, 0)))
     elements = np.ascontiguousarray(whole.reshape(-1, element, channels).transpose(0, 2, 1)).view(f"V{element}")[..., 0]
@@ -141,28 +141,28 @@ class IntegerMatrix(IntegerTemplate):
 
     @abstractmethod
     def depth_of(self, layer: Layer) -> int:
-        """Bytes of K as it is multiplied, with zeros behind a window."""
+        """Return the bytes of K as it is multiplied, with zeros behind a window."""
 
     def packed_bytes(self, depth: int, channels: int, columns: int) -> int:
-        """Bytes of the packed weights."""
+        """Return the bytes of the packed weights."""
         return packed_elements(channels, columns, -(-depth // self.element), LANES) * self.element
 
     def tables(self, depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a kernel reads besides, by argument."""
+        """Return the shapes of a kernel's further arguments, by name."""
         return {}
 
     def pack_weights(self, weight: Array, depth: int, columns: int) -> list[Array]:
-        """Weights (K, N) in panels of so many channels, an element's bytes of K together, and what `tables` names."""
+        """Return weights (K, N) in panels of so many channels, an element's bytes of K together, and what `tables` names."""
         return [pack_elements(np.pad(weight, ((0, depth - len(weight)), (0, 0))), self.element, columns)]
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`, a window row by row, its channels together; constants; and tables."""
+        """Return weights in panels of `columns`, a window row by row, its channels together; constants; and tables."""
         weight, *tables = self.pack_weights(matrix_of(parameters[0].weight), self.depth_of(task.layer), knobs["columns"])
         return [weight, *pack_constants(task.layer, parameters[0]), *tables]
 
 
 def matrix_of(weight: Array) -> Array:
-    """Weights as (K, N)."""
+    """Return weights as (K, N)."""
     return weight.reshape(-1, weight.shape[-1])
 
 
@@ -189,19 +189,19 @@ class IntegerProduct(IntegerMatrix):
         return is_product(task, self.group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
-        """Pixels, K as it is multiplied, and output channels."""
+        """Return pixels, K as it is multiplied, and output channels."""
         return extents(layer)
 
     def depth_of(self, layer: Layer) -> int:
-        """Bytes of K as it is multiplied."""
+        """Return the bytes of K as it is multiplied."""
         return self.extents(layer)[1]
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
-        """Pixels of tiles whose loop over so large a K can be written; none where there is no such loop."""
+        """Return the pixels of tiles whose loop over so large a K can be written; none where there is no such loop."""
         return self.rows
 
     def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
-        """Values of the knobs of cache blocks."""
+        """Return the values of the knobs of cache blocks."""
         pixels, _, channels = self.extents(layer)
         return {
             "m_block": (0, *(tiles for tiles in (2, 4, 8, 16, 32) if tiles * 4 < pixels.count)),
@@ -210,12 +210,12 @@ class IntegerProduct(IntegerMatrix):
         }
 
     def first_order(self, depth: int) -> int:
-        """The `order` that a search begins with."""
+        """Return the `order` that a search begins with."""
         return int(depth <= FEW)
 
     @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """The fewest vectors of a tile: of sums, and of other operands."""
+        """Return the fewest vectors of a tile: of sums, and of other operands."""
 
     def _space(self, task: Task) -> Space | None:
         if not (self.covers(task) and self.suits(task)):
@@ -245,7 +245,7 @@ class IntegerProduct(IntegerMatrix):
         return Space(self.name, self.version, options, fits, usual)
 
     def _likely(self, task: Task, layer: Layer, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """Tiles that fit the registers, each with the orders of blocks that move the least data."""
+        """Return tiles that fit the registers, each with the orders of blocks that move the least data."""
         pixels, depth, channels = self.extents(layer)
         product = Blocks(pixels.count * pixels.lines, depth, channels, task.machine)
         most, _ = self.registers(max(options["rows"]), max(options["columns"]), depth)
@@ -266,7 +266,7 @@ class IntegerProduct(IntegerMatrix):
         return found
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, and the tile's waste at the edges."""
+        """Return the size, tile, and the tile's waste at the edges."""
         pixels, depth, channels = self.extents(task.layer)
         rows, columns = knobs["rows"], knobs["columns"]
         return [
@@ -280,12 +280,12 @@ class IntegerProduct(IntegerMatrix):
         ]
 
     def pieces(self, layer: Layer, buffers: Mapping[str, Buffer]) -> tuple[Piece, ...]:
-        """The pieces that A consists of, counted in elements; none where it is one tensor."""
+        """Return the pieces that A consists of, counted in elements; none where it is one tensor."""
         return ()
 
     @abstractmethod
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """A tile of the product; A is counted in elements, the depth in bytes, and the step in pixels."""
+        """Return a tile of the product; A is counted in elements, the depth in bytes, and the step in pixels."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel, columns = task.layer, self.kernel(task), knobs["columns"]
@@ -300,7 +300,7 @@ class IntegerProduct(IntegerMatrix):
         return kernel.finish()
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """The loops around a tile."""
+        """Return the loops around a tile."""
         return MatmulNest(tile, knobs, pixels, widths, threads)
 
 
@@ -319,11 +319,11 @@ class DotProduct(IntegerProduct):
         return super().covers(task) and not any(count % self.group for count in channels)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """The fewest vectors of a tile; one of sums has four channels."""
+        """Return the fewest vectors of a tile; one of sums has four channels."""
         return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
 
     def pieces(self, layer: Layer, buffers: Mapping[str, Buffer]) -> tuple[Piece, ...]:
-        """The pieces in words."""
+        """Return the pieces in words."""
 
         def in_words(piece: Piece) -> Piece:
             a = piece.activation
@@ -332,6 +332,6 @@ class DotProduct(IntegerProduct):
         return tuple(map(in_words, input_of(layer, buffers)[1])) if isinstance(layer, Conv2d) else ()
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Loops of 16 input channels, or of 32 for small tiles."""
+        """Return the loops of 16 input channels, or of 32 for small tiles."""
         unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
         return DotTile(ends.kernel, a, ends.buffers["weight"], c, unroll, ends, step)

@@ -37,7 +37,7 @@ _GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "h0", "h1")
 
 
 def turned(weight: Array) -> Array:
-    """Weights of a step or of half a step, (channel, 16 or 8), in the order in which a loop reads them, flat; half a step is padded."""
+    """Return the weights of a step or half a step, (channel, 16 or 8), flat, in a loop's order; half a step is padded."""
     channels, count = weight.shape
     pairs = count // 2
     lane, turn = np.arange(FOUR), np.arange(FOUR)[:, None]
@@ -118,7 +118,7 @@ class StepsLoop:
         return self._sums + _PRODUCTS + self.rows * (2 if self.ordered else 1) + _WEIGHTS
 
     def llvm(self) -> str:
-        """The function `symbol`(sums, A, W), or (sums, A, W, table), all pointers, as LLVM's text; all sums begin as the first pixel's."""
+        """Return the function `symbol`(sums, A, W[, table]), all pointers, as LLVM's text; all sums begin as the first pixel's."""
         pointers, general = _GENERAL[: 2 + self.ordered], len(_GENERAL) + (TEMPORARIES if self.in_order else 0)
         kinds = ["<4 x float>"] * self.vectors + ["ptr"] * len(pointers) + ["i64"] * (general - len(pointers))
         constraints = ["=w" if n < self.groups else "=&w" for n in range(self.vectors)] + ["=&r"] * general
@@ -128,7 +128,7 @@ class StepsLoop:
         return inline_function(head, self.assembly(), kinds, constraints, inputs, self._sums, self.groups)
 
     def assembly(self) -> list[str]:
-        """The instructions, registers as `$0`, `$1` and so on: vectors, those of `_GENERAL`, temporary ones."""
+        """Return the instructions, registers as `$0`, `$1` and so on: vectors, those of `_GENERAL`, temporary ones."""
         copies = [f"mov ${{{n}}}.16b, ${{{n % self.groups}}}.16b" for n in range(self.groups, self._sums)]
         if not self.ordered:
             begin = [] if self.half else [f"mov {self._general('p0')}, {self._general('a')}"]
@@ -153,7 +153,7 @@ class StepsLoop:
         return [*self._advance(*places), *self._begin(one), *loop, *self._pass(one)]
 
     def _last_half(self) -> list[str]:
-        """Half a step, with a whole one if the table has one for it."""
+        """Return half a step, with a whole one if the table has one for it."""
         joined, alone = self._general("pairs"), self._only(Pass(1, True))
         both = [*self._advance("p0"), *self._only(Pass(2, True))]
         return [f"ldrsw {joined}, [{self._general('table')}], #{_WORD}", f"cbz {joined}, 8f", *both, "b 9f", "8:", *alone, "9:"]
@@ -185,7 +185,7 @@ class StepsLoop:
         return ([] if self.ordered or one.half or not self._odd else [f"add {self._general('h0')}, {self._general('p0')}, #{HALF}"]) + found
 
     def _data(self, one: Pass, step: int, row: int) -> tuple[str, int]:
-        """Base register and offset of a row's data."""
+        """Return the base register and offset of a row's data."""
         return ("a", row * self.row_bytes + self.steps * STEP) if one.is_half(step) else (f"p{step}", row * self.row_bytes)
 
     def _fetch(self, register: int, base: str, offset: int, half: bool) -> str:
@@ -196,7 +196,7 @@ class StepsLoop:
         return f"ldr ${{{register}:q}}, [{self._general(base)}, #{offset}]"
 
     def _block_bytes(self, step: int, block: int) -> int:
-        """From a pass's first weights to those of a step's block: four channels for each group at each turn."""
+        """Return the bytes from a pass's first weights to those of a step's block: four channels for each group at each turn."""
         return (step * FOUR * self.groups + block) * VECTOR_BYTES
 
     def _general(self, name: str) -> str:
@@ -212,7 +212,7 @@ class StepsLoop:
         return self._sums + _PRODUCTS + (block * one.steps + step) % _WEIGHTS
 
     def _refills(self, one: Pass) -> Iterator[Refill]:
-        """The loads of a pass: weights, and if there are `more` of its kind, the first operands of the next one."""
+        """Yield the loads of a pass: weights, and if there are `more` of its kind, the first operands of the next one."""
         blocks, rows = FOUR * self.groups, self.rows
         ahead = _WEIGHTS // one.steps if self.in_order else 2
         for block, step in itertools.product(range(1, blocks + one.more), range(one.steps)):
@@ -223,7 +223,7 @@ class StepsLoop:
             yield Refill(self._a(step, row), *self._data(one, step, row), (blocks - 1) * rows + row + 1, blocks * rows, True)
 
     def _pass(self, one: Pass) -> list[str]:
-        """One pass of the tile; if there are `more` of its kind, it loads what the next one begins with, and sets flags."""
+        """Return one pass of the tile; if there are `more` of its kind, it loads what the next one begins with, and sets flags."""
         refills, w = sorted(self._refills(one), key=lambda refill: refill.need), self._general("w")
         early = self._advance(*(f"p{step}" for step in range(one.steps))) if one.more else []
         left = self._general("pairs" if one.steps == 2 else "singles")
@@ -238,7 +238,7 @@ class StepsLoop:
         return list(with_loads(stream, early, late, self._load, self._insert))
 
     def _renamed(self, one: Pass, refills: list[Refill], early: list[str]) -> Iterator[str]:
-        """A pass on a core that renames registers: they are loaded as soon as what was there has been used."""
+        """Yield a pass on a core that renames registers: they are loaded as soon as what was there has been used."""
         first = FOUR * self._sums - self.rows
         for unit, lines in enumerate(self._units(one)):
             yield from early if unit == first else ()
@@ -246,7 +246,7 @@ class StepsLoop:
             yield from lines
 
     def _units(self, one: Pass) -> Iterator[list[str]]:
-        """The vector instructions of each unit: the sum of the one before the last, and its products; two more have sums alone."""
+        """Yield the vector instructions of each unit: the sum of the one before the last, and its products; two more have sums alone."""
         units = [(turn, group, row) for turn in range(FOUR) for group in range(self.groups) for row in range(self.rows)]
         for number in range(len(units) + 2):
             product, lines = self._sums + number % _PRODUCTS, []
@@ -261,7 +261,7 @@ class StepsLoop:
             yield lines
 
     def _products(self, one: Pass, product: int, row: int, block: int) -> Iterator[str]:
-        """A pixel's products with a block of weights; the first ones begin a sum of 16 bits."""
+        """Yield a pixel's products with a block of weights; the first ones begin a sum of 16 bits."""
         for step, upper in itertools.product(range(one.steps), (False, True)):
             if upper and one.is_half(step):
                 continue

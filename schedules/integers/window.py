@@ -50,13 +50,13 @@ class IntegerWindow(IntegerProduct):
         return not is_product(task, (DotProduct if self.dot else LongProduct).group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
-        """Pixels, K and output channels; K is a window, filled up to a whole group."""
+        """Return pixels, K and output channels; K is a window, filled up to a whole group."""
         assert isinstance(layer, Conv2d)
         terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels
         return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels
 
     def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
-        """Values of the knobs of cache blocks: windows take up to half of the second-level cache."""
+        """Return the values of the knobs of cache blocks: windows take up to half of the second-level cache."""
         _, depth, _ = self.extents(layer)
         return {"m_block": up_to(_TILES, task.machine.l2_bytes // 2 // (max(self.rows) * depth)), "n_block": (0,), "outer": (0,)}
 
@@ -65,7 +65,7 @@ class IntegerWindow(IntegerProduct):
         return 1
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """The loops around a tile, which lay windows out first."""
+        """Return the loops around a tile, which lay windows out first."""
         assert isinstance(ends.layer, Conv2d)
         depth = self.extents(ends.layer)[1]
         return WindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
@@ -123,14 +123,14 @@ class WindowNest(MatmulNest):
         self.windows: Buffer = None
 
     def _panels(self, thread: Expr) -> None:
-        """A thread's share, with a buffer of its own."""
+        """Emit a thread's share, with a buffer of its own."""
         most = min(self.knobs["m_block"], self.tiles) * self.knobs["rows"] + self.rest
         self.windows = self.kernel.scratch(round_up(most, self.together) * self.pitch)
         self.tile = replace(self.tile, a=replace(self.tile.a, buffer=self.windows))
         super()._panels(thread)
 
     def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
-        """Blocks of pixels, and all panels."""
+        """Emit blocks of pixels, and all panels."""
         with self._blocks(tiles, self.knobs["m_block"]) as rows:
             height = self.knobs["rows"]
             self.first, last = rows[0] * height, rows[1] * height
@@ -140,11 +140,11 @@ class WindowNest(MatmulNest):
             self._depth(panel, panels, rows, self._ends(rows, tiles, thread))
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
-        """`rows` pixels, from `pixel` on, × one panel."""
+        """Emit `rows` pixels, from `pixel` on, × one panel."""
         self.tile.emit(pixel - self.first, pixel, rows, panel, index, part, self._weights(panel, columns, index, part))
 
     def _lay_out(self, first: Expr, last: Expr) -> None:
-        """The windows of the pixels `first` to `last`: row after row of the output, and in it row after row of the windows."""
+        """Emit the windows of the pixels `first` to `last`: row after row of the output, and in it row after row of the windows."""
         layer, width = self.layer, self.layer.out_width
         with self.kernel.span(first // width, (last + width - 1) // width) as y, self.kernel.loop(layer.kernel[0]) as tap:
             line = y * layer.stride[0] - layer.padding[0] + tap * layer.dilation[0]
@@ -159,7 +159,7 @@ class WindowNest(MatmulNest):
                 self._row(y, tap, line, pixels)
 
     def _row(self, y: Expr, tap: Expr, line: Expr, pixels: Span) -> None:
-        """One row of the windows of a row's pixels, from a line of the input, or from padding."""
+        """Emit one row of the windows of a row's pixels, from a line of the input, or from padding."""
         layer, taps = self.layer, self.layer.kernel[1]
         size = layer.in_channels
         runs = partition(layer, 1, 1) if line is not None else [Run(0, layer.out_width, 1, ((0, 0),))]
@@ -184,11 +184,11 @@ class WindowNest(MatmulNest):
         self._vectors(target, count, lambda place, lanes: self._zeros(lanes))
 
     def _zeros(self, lanes: int) -> Expr:
-        """Zero points; a single one is taken out of a vector."""
+        """Return the zero points; a single one is taken out of a vector."""
         return self.ends.zero_in(lanes) if lanes > 1 else self.T.Shuffle([self.ends.zero_in(VECTOR)], [0])
 
     def _vectors(self, target: Place, count: int, value: Callable[[Expr, int], Expr]) -> None:
-        """Store so many bytes from a place on: whole vectors, of which the last one begins where it still lies within."""
+        """Store `count` bytes from a place on in whole vectors; the last one begins early enough to fit."""
         step, lanes = _UNROLLED * VECTOR, self._lanes(count)
         whole = count // step * step
         if whole:
@@ -199,7 +199,7 @@ class WindowNest(MatmulNest):
             self._vector(target, min(place, count - lanes), lanes, value)
 
     def _lanes(self, count: int) -> int:
-        """Bytes that are stored at once, of so many."""
+        """Return the number of bytes, of `count`, that one store writes."""
         return max(lanes for lanes in _LANES if lanes <= max(count, 1))
 
     def _vector(self, target: Place, place: Expr, lanes: int, value: Callable[[Expr, int], Expr]) -> None:
@@ -208,6 +208,6 @@ class WindowNest(MatmulNest):
         self.T.buffer_store(self.windows, value(place, lanes), [self.T.Ramp(at, 1, lanes) if lanes > 1 else at])
 
     def _at(self, target: Place, place: Expr) -> Expr:
-        """Index of a byte in the buffer."""
+        """Return the index of a byte in the buffer."""
         pixel, *offsets = target
         return sum(offsets, pixel * self.pitch) + place

@@ -38,7 +38,7 @@ SETTINGS = (("pi4-virtual", "float32"), ("pi5-virtual", "float16"), ("pi5-virtua
 
 
 def digest_of(value: Any) -> str:
-    """12 hexadecimal digits that change with any array, function or field of a value."""
+    """Return 12 hexadecimal digits that change with any array, function or field of a value."""
     digest = hashlib.sha256()
     for part in _parts(value):
         digest.update(part + b"\0")
@@ -100,7 +100,7 @@ def digests(models: Iterable[Model], device: str, dtype: str) -> Iterator[str]:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="built-in families, or files (default: all families)")
     parser.add_argument("--models", type=Path, metavar="DIR", help="a folder whose .pt2, .onnx and .tflite files are read as well")

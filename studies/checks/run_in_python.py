@@ -16,7 +16,7 @@ from tvm import relax
 
 
 def difference(library: str) -> float:
-    """The library's error on the reference input beside it, relative to the output's largest magnitude."""
+    """Return the library's error on the reference input beside it, relative to the output's largest magnitude."""
     with np.load(library.removesuffix(".so") + ".reference.npz", allow_pickle=False) as reference:
         data, expected = reference["input"], reference["output"]
     machine = relax.VirtualMachine(tvm.runtime.load_module(library), tvm.cpu())

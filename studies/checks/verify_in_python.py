@@ -65,7 +65,7 @@ def _text(output: str | bytes | None) -> str:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("libraries", nargs="+", type=Path, metavar="LIBRARY", help="compiled libraries, or directories of them")
     libraries = find_libraries(parser.parse_args().libraries)

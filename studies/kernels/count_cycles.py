@@ -68,7 +68,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--resolution", type=int, default=224)

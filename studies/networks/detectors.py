@@ -71,7 +71,7 @@ def write(name: str, side: int, best: bool, folder: Path) -> Path:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", help="ultralytics' name of a detector")
     parser.add_argument("folder", type=Path, metavar="DIR", help="for the files")

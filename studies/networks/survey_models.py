@@ -82,7 +82,7 @@ NETWORKS: Mapping[str, Surveyed] = {
 
 
 def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> torch.nn.Module:
-    """A convolution with batch norm and ReLU."""
+    """Return a convolution with batch norm and ReLU."""
     from torch import nn
 
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -96,7 +96,7 @@ def _separable(inputs: int, outputs: int, stride: int = 1) -> torch.nn.Module:
 
 
 def espcn() -> torch.nn.Module:
-    """Three times as many pixels a side (arXiv 1609.05158)."""
+    """Return three times as many pixels a side (arXiv 1609.05158)."""
     from torch import nn
 
     layers = nn.Conv2d(1, 64, 5, 1, 2), nn.Tanh(), nn.Conv2d(64, 32, 3, 1, 1), nn.Tanh(), nn.Conv2d(32, 9, 3, 1, 1)
@@ -104,7 +104,7 @@ def espcn() -> torch.nn.Module:
 
 
 def fsrcnn() -> torch.nn.Module:
-    """Twice as many pixels a side, by a transposed convolution (arXiv 1608.00367)."""
+    """Return twice as many pixels a side, by a transposed convolution (arXiv 1608.00367)."""
     from torch import nn
 
     layers: list[nn.Module] = [nn.Conv2d(1, 56, 5, 1, 2), nn.PReLU(56), nn.Conv2d(56, 12, 1), nn.PReLU(12)]
@@ -115,7 +115,7 @@ def fsrcnn() -> torch.nn.Module:
 
 
 def unet() -> torch.nn.Module:
-    """Three levels with joins (arXiv 1505.04597), padded so that sizes stay."""
+    """Return three levels with joins (arXiv 1505.04597), padded so that sizes stay."""
     import torch
     from torch import nn
 
@@ -143,7 +143,7 @@ def unet() -> torch.nn.Module:
 
 
 def single_scale_detector() -> torch.nn.Module:
-    """Scores and boxes of 16 × 16 places in one tensor: a backbone and a head of separable convolutions, as face detectors have."""
+    """Return scores and boxes of 16 × 16 places in one tensor: a backbone and a head of separable convolutions, as face detectors have."""
     from torch import nn
 
     widths = 16, 32, 64, 96
@@ -152,7 +152,7 @@ def single_scale_detector() -> torch.nn.Module:
 
 
 def pose() -> torch.nn.Module:
-    """Heat maps of 17 joints: a small backbone and two transposed convolutions (arXiv 1804.06208)."""
+    """Return heat maps of 17 joints: a small backbone and two transposed convolutions (arXiv 1804.06208)."""
     from torch import nn
 
     backbone = _unit(3, 16, 3, 2), _separable(16, 32, 2), _separable(32, 64, 2), _separable(64, 128, 2), _separable(128, 256, 2)
@@ -162,7 +162,7 @@ def pose() -> torch.nn.Module:
 
 
 def landmarks() -> torch.nn.Module:
-    """98 points of a face: a small MobileNet whose classifier is a regression (arXiv 1902.10859)."""
+    """Return 98 points of a face: a small MobileNet whose classifier is a regression (arXiv 1902.10859)."""
     from torch import nn
 
     widths = 32, 64, 64, 128, 128, 128
@@ -171,7 +171,7 @@ def landmarks() -> torch.nn.Module:
 
 
 def keyword_spotting() -> torch.nn.Module:
-    """Twelve words from 49 × 10 spectral coefficients (DS-CNN of arXiv 1711.07128, the small one)."""
+    """Return twelve words from 49 × 10 spectral coefficients (DS-CNN of arXiv 1711.07128, the small one)."""
     from torch import nn
 
     first = [nn.Conv2d(1, 64, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(64), nn.ReLU()]
@@ -179,7 +179,7 @@ def keyword_spotting() -> torch.nn.Module:
 
 
 def build(name: str, surveyed: Surveyed) -> torch.nn.Module:
-    """The network with one output, in eval mode, with the weights its package starts it with."""
+    """Return the network with one output, in eval mode, with the weights its package starts it with."""
     if surveyed.source == "timm":
         import timm
 

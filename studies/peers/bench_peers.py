@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     options = _parser().parse_args()
     try:

@@ -105,7 +105,7 @@ def draw_board(comparison: Comparison, board: str, path: Path) -> None:
 
 @contextmanager
 def _figure(path: Path, size: tuple[float, float], panels: int, widths: Sequence[int] | None = None) -> Iterator[tuple[Any, list[Axes]]]:
-    """A figure with panels beside each other, which becomes the file when the body has drawn it."""
+    """Open a figure with panels in a row; write the file when the body has drawn it."""
     import matplotlib
 
     matplotlib.use("Agg")

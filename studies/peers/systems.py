@@ -96,7 +96,7 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
 
 
 def peer_tolerance(dtype: str) -> float:
-    """Tolerance of a peer's output, enough to show that it computed the network. Our own bound, which we promise, is stricter.
+    """Return a peer's tolerance, enough to show that it computed the network. Our own bound, which we promise, is stricter.
 
     With generated weights, for MobileNet v1 1.0-224, ncnn is 7 % off in half precision, and its latency counts all the same. In integers
     all libraries are some 15 % off.

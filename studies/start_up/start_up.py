@@ -73,7 +73,7 @@ def report_of(place: ReadyBoard, systems: Sequence[System], logs: Path) -> Start
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--board", default="pi4", metavar="NAME", help="virtual board (default: pi4)")
     parser.add_argument("--only", default=SYSTEMS, metavar="SYSTEMS", help=f"of {SYSTEMS},iree (default: all but iree)")

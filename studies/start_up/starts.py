@@ -151,7 +151,7 @@ def count_pages(job: PeerRun) -> Pages:
 
 
 def plugin() -> Path:
-    """`pages.c` for QEMU, compiled if it is not there yet."""
+    """Return `pages.c` for QEMU, compiled if it is not there yet."""
     return _compiled("cc", HOST_FLAGS, _PAGES, ".so", _PLUGIN_API)
 
 

@@ -134,7 +134,7 @@ def _storage_of(job: BatchJob) -> tuple[int, tuple[StoredLayer, ...]]:
 
 
 def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder, chosen: int) -> EvaluationContext:
-    """Return what is evaluated, where, on which images and how; `chosen` is how many of the folder's images are."""
+    """Return the evaluated library, device, images and method; `chosen` counts the folder's images that are used."""
     library, spec = subject.library, subject.library.spec
     return EvaluationContext(
         library=library.path.name,

@@ -86,7 +86,7 @@ def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]
 
 
 def baselines_named(name: str, directory: Path, device: str | None = None) -> list[Baseline]:
-    """Return the baselines of this name, else those whose name begins so; raises `UserError` where there are none."""
+    """Return the baselines of this name, else those whose name begins with it; raises `UserError` if none match."""
     found = find_baselines(directory, device)
     matching = [one for one in found if one.name == name] or [one for one in found if one.name.startswith(name)]
     if not matching:

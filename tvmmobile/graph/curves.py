@@ -96,7 +96,7 @@ def _product_with_itself(v: Any, x: Any) -> Any:
 
 
 def _clipped(x: Any, number: Callable[[float], Any]) -> Any:
-    """clip(x + 3, 0, 6)."""
+    """Return clip(x + 3, 0, 6)."""
     return _op("minimum")(_op("maximum")(_op("add")(x, number(3.0)), number(0.0)), number(6.0))
 
 

@@ -9,7 +9,7 @@ from tvmmobile.graph.precision import FLOAT32
 
 
 def shape_of(value: Any) -> list[int]:
-    """The extents of a tensor whose shape is known; none of a scalar."""
+    """Return the extents of a tensor whose shape is known; none of a scalar."""
     return [int(extent) for extent in value.ty.shape]
 
 
@@ -30,7 +30,7 @@ def image_of(value: Any) -> tuple[int, int, int] | None:
 
 
 def operator_of(value: Any) -> str:
-    """The name of a call's operator, such as `relax.add`; empty for other expressions."""
+    """Return the name of a call's operator, such as `relax.add`; empty for other expressions."""
     return str(getattr(getattr(value, "op", None), "name", ""))
 
 
@@ -42,7 +42,7 @@ def numbers_of(value: Any) -> Any:
 
 
 def constant(array: Any) -> Any:
-    """An array as a constant of its own type; Relax would make int32 of int64."""
+    """Return an array as a constant of its own type; Relax would make int32 of int64."""
     from tvm import relax
 
     return relax.const(array, str(array.dtype))

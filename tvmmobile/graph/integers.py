@@ -122,7 +122,7 @@ class IntegerParameters(LayerParameters):
 
 
 def terms(layer: Layer) -> int:
-    """Products, or pixels of a pool, that each sum of a layer has."""
+    """Return products, or pixels of a pool, that each sum of a layer has."""
     if isinstance(layer, Pool):
         return layer.height * layer.width
     if isinstance(layer, Gating):
@@ -131,7 +131,7 @@ def terms(layer: Layer) -> int:
 
 
 def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
-    """A bound of each channel's |sum|, int64 per output channel: over all inputs, and attained but for the sign of zero."""
+    """Return a bound of each channel's |sum|, int64 per output channel: over all inputs, and attained but for the sign of zero."""
     if isinstance(layer, Pool | Gating):
         products = np.full(layer.channels, terms(layer), np.int64)
     else:
@@ -183,19 +183,19 @@ def is_depthwise(layer: Layer) -> bool:
 
 
 def together(weight: Array) -> Array:
-    """Magnitudes of a depthwise layer's weights, HWIO, integers or not, added up by threes of taps: (threes, channels)."""
+    """Return the magnitudes of a depthwise layer's weights, HWIO, integers or not, added up by threes of taps: (threes, channels)."""
     taps = np.abs(weight.reshape(-1, weight.shape[-1]), dtype=np.float64)
     return np.asarray(np.add.reduceat(taps, range(0, len(taps), THREE)))
 
 
 def short_multipliers(multiplier: Array) -> Array:
-    """The nearest multipliers that are multiples of 1 / `PARTS`, float32, from -1/3 to 1: others are not exact where they are used."""
+    """Return the nearest multipliers that are multiples of 1 / `PARTS`, float32, from -1/3 to 1: others are inexact where they are used."""
     parts = np.clip(np.rint(multiplier.astype(np.float64) * PARTS), 128 - PARTS // 3, PARTS)
     return np.asarray((parts / PARTS).astype(np.float32))
 
 
 def curve_of(layer: Layer) -> str:
-    """The curve that an integer layer computes; "" for none."""
+    """Return the curve that an integer layer computes; "" for none."""
     clamp = layer.clamp if isinstance(layer, SumLayer) else ""
     return clamp if isinstance(clamp, str) and clamp != LOOKUP else ""
 
@@ -206,7 +206,7 @@ def looks_up(layer: Layer) -> bool:
 
 
 def integer_clamp(clamp: Clamp) -> Clamp:
-    """The clamp of a layer in integers whose clamp in float32 this is: bounds are values."""
+    """Return the clamp of a layer in integers whose clamp in float32 this is: bounds are values."""
     return LOOKUP if clamp in LOOKED_UP else clamp if isinstance(clamp, str) else NO_CLAMP
 
 
@@ -216,7 +216,7 @@ def adds(layer: Layer) -> bool:
 
 
 def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
-    """A bound of each channel's |q|, float64 per output channel."""
+    """Return a bound of each channel's |q|, float64 per output channel."""
     x = largest_sums(layer, parameters) * np.abs(parameters.multiplier.astype(np.float64))
     x = x * (HIGHEST - LOWEST) if isinstance(layer, Gating) else x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
     x = x + np.abs(parameters.addend) if layer.integers.addend else x

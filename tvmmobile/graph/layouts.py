@@ -16,25 +16,25 @@ _SHUFFLED = re.compile(r"NCH([1-9][0-9]*)cW([1-9][0-9]*)c")
 
 
 def blocked(channels: int) -> Layout:
-    """The layout with channels in blocks of that size."""
+    """Return the layout with channels in blocks of that size."""
     return f"NCHW{channels}c"
 
 
 def shuffled(rows: int, block: int) -> Layout:
-    """The layout in which a pixel's channels belong to several pixels of a larger image (pixel shuffle, arXiv 1609.05158): blocks of
+    """Return the layout in which a pixel's channels belong to several pixels of a larger image (pixel shuffle, arXiv 1609.05158): blocks of
     `block` adjacent channels, so many of them one row below the other, and these for each group of channels.
     """
     return f"NCH{rows}cW{block}c"
 
 
 def shuffle_of(layout: Layout) -> tuple[int, int] | None:
-    """Rows and adjacent channels of a `shuffled` layout; `None` for others."""
+    """Return rows and adjacent channels of a `shuffled` layout; `None` for others."""
     found = _SHUFFLED.fullmatch(layout)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def channel_block(layout: Layout, channels: int) -> int:
-    """The number of adjacent channels of a pixel, out of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
+    """Return the number of adjacent channels of a pixel; `ValueError` for other layouts, or blocks that do not divide them."""
     if layout in ("NHWC", "NCHW"):
         return channels if layout == "NHWC" else 1
     if (shuffle := shuffle_of(layout)) and channels % math.prod(shuffle) == 0:
@@ -46,7 +46,7 @@ def channel_block(layout: Layout, channels: int) -> int:
 
 
 def activation_shape(layout: Layout, height: int, width: int, channels: int) -> tuple[int, ...]:
-    """Shape of the tensor that holds an activation, with the batch of 1."""
+    """Return the shape of the tensor that holds an activation, with the batch of 1."""
     if layout == "NHWC":
         return (1, height, width, channels)
     if layout == "NCHW":
@@ -58,7 +58,7 @@ def activation_shape(layout: Layout, height: int, width: int, channels: int) -> 
 
 
 def short_name(layout: Layout) -> str:
-    """`32c` for `NCHW32c`, `nchw` for `NCHW` and for its shuffled form."""
+    """Return `32c` for `NCHW32c`, `nchw` for `NCHW` and for its shuffled form."""
     if shuffle_of(layout) == (1, 1):
         return "nchw"
     return layout.removeprefix("NCHW") or layout.lower()

@@ -139,7 +139,7 @@ ANY = Machine(has=_V9)
 
 
 def machine_of(mcpu: str) -> Machine:
-    """The core with LLVM's name `mcpu`; the baseline if it is unknown."""
+    """Return the core with LLVM's name `mcpu`; the baseline if it is unknown."""
     return _MACHINES.get(mcpu, BASELINE)
 
 

@@ -27,7 +27,7 @@ STORAGE = frozenset({"reads", "writes"})
 
 
 def needs_of(value: Any) -> frozenset[str]:
-    """The needs of a layer or task: one for each field that is not shape and has no default, or a value other than its default.
+    """Return the needs of a layer or task: one for each field that is not shape and has no default, or a value other than its default.
 
     A need is named after the field and, if the value is one choice or several, that too: `residual`, `in_layout=blocked`, `clamp=hswish`,
     `clamp` (bounds). A field of facts, such as `integers`, has their needs.
@@ -69,7 +69,7 @@ def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def _definitions(kind: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The dataclasses that a class consists of, bases first, each with the fields that it defines itself."""
+    """Yield the dataclasses that a class consists of, bases first, each with the fields that it defines itself."""
     known: set[int] = set()
     for owner in reversed(kind.__mro__):
         own = dataclasses.fields(owner) if "__dataclass_fields__" in vars(owner) else ()

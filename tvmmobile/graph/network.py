@@ -122,12 +122,12 @@ def _is_another_image(one: Any, other: Any) -> bool:
 
 
 def names_of(network: Network) -> list[str]:
-    """For each node the name of its external function; "" for an opaque one."""
+    """Return for each node the name of its external function; "" for an opaque one."""
     return [external_name(binding.value) or "" for binding in kernel_bindings(network.module)]
 
 
 def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
-    """A command's message on layers that stay in float32; "" if there are none. Neighbours with the same reason are named together."""
+    """Return a command's message on layers that stay in float32; "" if there are none. Neighbours with one reason are named together."""
     if not kept:
         return ""
     groups = []
@@ -149,7 +149,7 @@ def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, 
 
 
 def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
-    """Everything that each kernel reads, behind views: the number of the kernel that computes it or of an input, or a constant."""
+    """Return everything that each kernel reads, behind views: the number of the kernel that computes it or of an input, or a constant."""
     return _wiring(module)[0]
 
 
@@ -178,7 +178,7 @@ def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Arra
 
 
 def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False) -> Any:
-    """The network's Relax module computed by these kernels, in execution order, which cover every node once but placed concatenations.
+    """Return the network's Relax module with these kernels, in execution order, which cover every node once but placed concatenations.
 
     If it is `observed`, it also returns what each kernel writes, behind its own results.
     """
@@ -231,7 +231,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False
 
 
 def kernel_bindings(module: Any) -> list[Any]:
-    """Bindings of `main` that run a kernel: external layers and TIR functions. Views such as reshape are not among them."""
+    """Return the bindings of `main` that run a kernel: external layers and TIR functions. Views such as reshape are not among them."""
     from tvm import relax
 
     def is_kernel(value: Any) -> bool:

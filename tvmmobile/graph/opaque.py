@@ -11,7 +11,7 @@ _COUNTED = re.compile(r"conv|matmul")
 
 
 def multiply_adds(operator: str, function: Any) -> int:
-    """Multiply-adds of convolutions and matrix products in a TIR function; for other operators 0.
+    """Return the multiply-adds of convolutions and matrix products in a TIR function; for other operators 0.
 
     A transposed convolution multiplies the zeros between its input's pixels too.
 

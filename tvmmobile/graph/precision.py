@@ -95,16 +95,15 @@ class Precision:
         return np.dtype(self.total).itemsize // self.bytes
 
     def tolerance_of(self, quantised: bool) -> float:
-        """Largest error of a network in this precision, which its file has `quantised` or not; see `network_tolerance`."""
+        """Return the largest error of a network in this precision, which its file has `quantised` or not; see `network_tolerance`."""
         return max(self.network_tolerance, _ROUNDED_TOLERANCE) if quantised else self.network_tolerance
 
     def needs_on(self, machine: Machine) -> frozenset[str]:
-        """`needs`, plus features that the core lacks, which no template handles."""
+        """Return `needs`, plus features that the core lacks, which no template handles."""
         return self.needs | ({f"core with {self.requires}"} if self.requires and self.requires not in machine.has else set())
 
     def rate_on(self, machine: Machine) -> float:
-        """`fma_rate` on a core. Of integers: `SMULL` multiplies eight bytes at a time, twice as many as floats, `SDOT` four times, `SMMLA`
-        eight times."""
+        """Return `fma_rate` on a core. `SMULL` multiplies eight bytes at a time, twice as many as floats, `SDOT` 16, `SMMLA` 32."""
         if not self.is_integer:
             return self.fma_rate
         return next((rate for feature, rate in _INTEGER_RATES.items() if feature in machine.has), self.fma_rate)
@@ -172,7 +171,7 @@ def is_precision(name: str) -> bool:
 
 
 def precision_named(name: str) -> Precision:
-    """The precision that a task, a log or a library names; `UserError` if this version has none of that name."""
+    """Return the precision that a task, a log or a library names; `UserError` if this version has none of that name."""
     if name not in _KNOWN:
         raise UserError(f"precision {name!r} is not known.", f"Known: {', '.join(sorted(_KNOWN))}.")
     return _KNOWN[name]

@@ -43,7 +43,7 @@ GIVEN, COPIES = "given", "nearest"
 
 
 def pixels_along(inputs: int, outputs: int, method: str, places: str) -> tuple[Array, Array, Array]:
-    """For each output pixel the first and the last pixel of the input that it is made of, int64, and the share of the last, float32."""
+    """Return for each output pixel the first and last input pixel that it is made of, int64, and the share of the last, float32."""
     found = PLACES[places](np.arange(outputs, dtype=np.float32), inputs, outputs)
     if method != "linear":
         chosen = np.clip(ROUNDINGS[method](found), 0, inputs - 1).astype(np.int64)

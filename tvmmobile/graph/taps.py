@@ -75,7 +75,7 @@ class Taps:
         return Taps(self.pixels[:, used], self.weights[:, used]) if used.any() else self
 
     def matrix(self, inputs: int) -> Array:
-        """Weights of all input pixels, float32, (outputs, inputs)."""
+        """Return the weights of all input pixels, float32, (outputs, inputs)."""
         made = np.zeros((self.outputs, inputs), np.float32)
         np.add.at(made, (np.arange(self.outputs)[:, None], self.pixels), self.weights)
         return made
@@ -87,7 +87,7 @@ def copied(pixels: Array) -> Taps:
 
 
 def between(first: Array, share: Array, inputs: int) -> Taps:
-    """Values between pixels and the next ones, where there are any."""
+    """Return values between pixels and the next ones, where there are any."""
     first = np.asarray(first, np.int64)
     if not share.any():
         return copied(first)
@@ -96,7 +96,7 @@ def between(first: Array, share: Array, inputs: int) -> Taps:
 
 
 def of_matrix(matrix: Array) -> Taps:
-    """The pixels with weights in a matrix of (outputs, inputs); two neighbours where no output has more."""
+    """Return the pixels with weights in a matrix of (outputs, inputs); two neighbours where no output has more."""
     outputs, inputs = matrix.shape
     used = matrix != 0
     counts = used.sum(1)
@@ -110,7 +110,7 @@ def of_matrix(matrix: Array) -> Taps:
 
 
 def attributes_of(rows: Taps, columns: Taps) -> dict[str, Any]:
-    """Attributes of a `relax.image.resize2d` of these pixels."""
+    """Return the attributes of a `relax.image.resize2d` of these pixels."""
     _keep_from_tvm()
     numbers = [part for taps in (rows, columns) for part in ([float(taps.count)], *map(_numbers, (taps.pixels, taps.weights)))]
     method = "nearest_neighbor" if rows.copies and columns.copies else "linear" if rows.is_linear and columns.is_linear else "cubic"
@@ -139,7 +139,7 @@ def _numbers(array: Array) -> list[float]:
 
 
 def taps_of(call: Any) -> tuple[Taps, Taps]:
-    """Rows and columns of a call that `attributes_of` describes."""
+    """Return rows and columns of a call that `attributes_of` describes."""
     height, width = (int(extent) for extent in call.args[1].values)
     numbers = np.array([number.value for number in call.attrs.roi])
     rows, columns = _decoded(numbers, (height, width))

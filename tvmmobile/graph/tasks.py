@@ -134,10 +134,10 @@ class Task:
 
 
 def in_place(name: str, place: int) -> str:
-    """The name of an argument of the layer at that position in a region."""
+    """Return the name of an argument of the layer at that position in a region."""
     return f"{name}{'_' * name[-1].isdigit()}{place}"
 
 
 def symbol_of(name: str) -> str:
-    """The symbol of a task's function in a library, from the task's name."""
+    """Return the symbol of a task's function in a library, from the task's name."""
     return "".join(c if c.isalnum() else "_" for c in name)

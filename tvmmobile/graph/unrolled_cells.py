@@ -83,7 +83,7 @@ class Cell:
         return [_emit("multiply", self._curve(seen(out, 2, memory), 0), self._curve(memory, 2, clipped=False)), memory]
 
     def _product(self, state: Any, first: int = 0, last: int | None = None) -> Any:
-        """The product of a state for some gates, with their biases."""
+        """Return the product of a state for some gates, with their biases."""
         last = GATES[self.kind] if last is None else last
         return _emit("add", _emit("matmul", state, _gates(self.weight, state, first, last)), _gates(self.bias, state, first, last))
 

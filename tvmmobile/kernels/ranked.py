@@ -79,7 +79,7 @@ def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: R
 
 
 def _rows(outputs: Sequence[Values], shape: tuple[int, ...]) -> Values:
-    """All numbers of rows, `[lists, rows, numbers]`."""
+    """Return all numbers of rows, `[lists, rows, numbers]`."""
     return np.concatenate(
         [output.reshape(-1, shape[-1], int(np.prod(output.shape[len(shape) :]))) for output in outputs], 2, dtype=np.float64
     )
@@ -94,7 +94,7 @@ def _list_error(found: Values, wanted: Values, scores: Values, expected: Values,
 
 
 def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
-    """The largest error of rows from those most like them, or the distance of their scores from the last, whichever is less."""
+    """Return the largest error of rows from those most like them, or the distance of their scores from the last, whichever is less."""
     errors, apart = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
     return float(np.minimum(errors, apart).max()) if np.count_nonzero(errors <= apart) >= LEAST else float("inf")
 

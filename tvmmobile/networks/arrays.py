@@ -28,7 +28,7 @@ def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
 
 
 def read_mapped(array: Array) -> Array:
-    """The numbers of a mapped file; any other array is returned as it is. Raises `UserError` if the file has gone or become shorter."""
+    """Return the numbers of a mapped file; any other array as it is. Raises `UserError` if the file has gone or become shorter."""
     return _read(array, array.shape, 0) if isinstance(array, np.memmap) else array
 
 

@@ -118,7 +118,7 @@ _LEAST = {"strides": 1, "dilation": 1, "pool_size": 1, "padding": 0, "output_pad
 
 
 def _shapes(kind: Any) -> list[list[int]]:
-    """The static shapes of a tensor's type, or of the tensors in a tuple's."""
+    """Return the static shapes of a tensor's type, or of the tensors in a tuple's."""
     import tvm
 
     if isinstance(kind, tvm.ir.TupleType):

@@ -14,7 +14,7 @@ _SMALLER = "Give a folder with the images alone."
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files with these suffixes at any depth below a folder, sorted; hidden ones are left alone, as are links to folders, pipes,
+    """Return the files with these suffixes at any depth below a folder, sorted; hidden ones are left alone, as are links to folders, pipes,
     sockets and devices.
 
     Raises:

@@ -91,7 +91,7 @@ class Imported:
 
 
 def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Imported:
-    """A built-in network, imported."""
+    """Return a built-in network, imported."""
     return Imported(spec, import_torch(module, spec.input_shape), weights, None, None, by_torch(module), torch_judge)
 
 
@@ -103,7 +103,7 @@ def torch_judge() -> str:
 
 
 def by_torch(module: Callable[..., Any]) -> Compute:
-    """A function that runs a PyTorch module on arrays and returns all tensors that it returns."""
+    """Return a function that runs a PyTorch module on arrays and returns all tensors that it returns."""
     import torch
 
     def compute(inputs: Sequence[Array]) -> tuple[Array, ...]:
@@ -134,7 +134,7 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
 
 
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program in PyTorch's core operators, none of which works in place."""
+    """Return the program in PyTorch's core operators, none of which works in place."""
     from tvmmobile.networks.torch_operators import decompositions
     from tvmmobile.networks.torch_recurrent import recurrent_operators
     from tvmmobile.networks.torch_resizes import keep_resizes
@@ -149,7 +149,7 @@ def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def without_assertions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without checks of values, which change nothing, and without computations that nothing else reads."""
+    """Return the program without checks of values, which change nothing, and without computations that nothing else reads."""
     for node in list(program.graph.nodes):
         if getattr(node.target, "__name__", "").startswith("_assert_"):
             program.graph.erase_node(node)
@@ -158,7 +158,7 @@ def without_assertions(program: torch.export.ExportedProgram) -> torch.export.Ex
 
 
 def import_program(program: torch.export.ExportedProgram) -> Any:
-    """A decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
+    """Return a decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     from tvmmobile.networks.sorting import without_sorting
@@ -174,7 +174,7 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
 
 
 def _naming(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """A converter whose errors name the node."""
+    """Return a converter whose errors name the node."""
 
     def converted(node: Any, *importer: Any) -> Any:
         with importing(f"{node.target} (node {node.name!r}){place_of(node)}"):
@@ -184,7 +184,7 @@ def _naming(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def place_of(node: Any) -> str:
-    """The user's source line of a node, as ` (net.py, line 12)`; "" if that was not recorded."""
+    """Return the user's source line of a node, as ` (net.py, line 12)`; "" if that was not recorded."""
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     return f" ({PurePath(lines[-1][0]).name}, line {lines[-1][1]})" if lines else ""
 
@@ -236,13 +236,13 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The type of an error and the first line of its message."""
+    """Return the type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
-    """The identity of an imported network whose inputs may have their channels last: all that reads such a one moves them to the front."""
+    """Return an imported network's identity, whose inputs may have channels last: all that reads them moves these to the front."""
     from tvm import relax
 
     main = module["main"]
@@ -265,7 +265,7 @@ def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
 
 
 def count_macs(module: Any) -> int:
-    """Multiply-adds of convolutions and matrix products for one image, as `models.costs` counts them.
+    """Return the multiply-adds of convolutions and matrix products for one image, as `models.costs` counts them.
 
     The module is as an importer returns it: NCHW, weights OIHW, or IOHW for transposed convolutions; Fourier transforms have HWIO.
     """

@@ -52,7 +52,7 @@ class Arrays:
 
 
 def read_input(path: Path, preprocessing: Preprocessing) -> Input:
-    """An image that Pillow reads, or a `.npy`: float32 `[1, 3, side, side]` is taken as it is, uint8 `[height, width, 3]` is an image.
+    """Return an image that Pillow reads, or a `.npy`: float32 `[1, 3, side, side]` as it is, uint8 `[height, width, 3]` as an image.
 
     Images are turned upright as their EXIF says; transparency is ignored.
 
@@ -85,7 +85,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
 
 
 def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
-    """A network's inputs that are not images: a `.npy`, or a `.npz` with an array for each name; shapes and types are not checked here.
+    """Return a network's inputs other than images: a `.npy`, or a `.npz` with an array for each name; shapes and types are not checked.
 
     Raises:
         UserError: the file is missing, damaged, or lacks an input.
@@ -110,13 +110,13 @@ def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
 
 
 def noise_count(source: str) -> int:
-    """N for `noise:N`; 0 for anything else."""
+    """Return N for `noise:N`; 0 for anything else."""
     found = _NOISE.fullmatch(source)
     return int(found[1]) if found else 0
 
 
 def noise_input(number: int, shape: tuple[int, ...]) -> Array:
-    """One input of noise: uniform with unit variance, as normalised photographs have, and the same each time."""
+    """Return one input of noise: uniform with unit variance, as normalised photographs have, and the same each time."""
     return np.random.default_rng(number).uniform(-(3**0.5), 3**0.5, shape).astype(np.float32)
 
 
@@ -141,7 +141,7 @@ def _load_array(path: Path) -> npt.NDArray[np.generic]:
 
 @contextmanager
 def _pillow_reads(path: Path) -> Iterator[Image.Image]:
-    """An image whose header has been read; Pillow's objections, then and within the context, become `UserError`s."""
+    """Open an image and read its header; Pillow's objections, then and within the context, become `UserError`s."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged tags; and photos of today are large: twice as much is refused
@@ -166,7 +166,7 @@ def _check_kind(image: Image.Image, source: str, preprocessing: Preprocessing) -
 
 
 def _scaled(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Width and height after scaling the shorter side."""
+    """Return the width and height after scaling the shorter side."""
     width, height = image.size
     shorter = preprocessing.shorter_side
     return int(shorter * width / min(width, height)), int(shorter * height / min(width, height))

@@ -67,7 +67,7 @@ class LabelledFolder:
 
 
 def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) -> LabelledFolder:
-    """The images of `folder` with their labels; no image is opened. Hidden files and folders are left alone.
+    """Return the images of `folder` with their labels; no image is opened. Hidden files and folders are left alone.
 
     Args:
         folder: with a folder for each class.
@@ -90,7 +90,7 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
 
 
 def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -> Classes:
-    """The classes of a folder's class folders; arguments and errors are those of `read_folder`, which looks for images too."""
+    """Return the classes of a folder's class folders; arguments and errors are those of `read_folder`, which looks for images too."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder.", _LAYOUT)
     found = sorted(path.name for path in _visible(folder) if os.path.isdir(path))
@@ -118,7 +118,7 @@ def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -
 
 
 def evenly_spaced(images: Sequence[LabelledImage], limit: int | None) -> tuple[LabelledImage, ...]:
-    """At most `limit` of `images`, at equal distances and beginning with the first."""
+    """Return at most `limit` of `images`, at equal distances and beginning with the first."""
     count = len(images) if limit is None else min(limit, len(images))
     return tuple(images[number * len(images) // count] for number in range(count))
 
@@ -164,5 +164,5 @@ def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text with a file's name, made encodable: a lone surrogate becomes a question mark."""
+    """Return the text with a file's name, made encodable: a lone surrogate becomes a question mark."""
     return text.encode("utf-8", "replace").decode()

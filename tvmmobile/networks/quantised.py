@@ -32,7 +32,7 @@ class WeightScales:
     parameters: int = 0
 
     def dequantise(self, integers: Array, scale: Array, zero: Array, axis: int) -> Array:
-        """The real values, float32, of constants with one scale or one for each place of an axis, and note the scale of each filter.
+        """Return the real values, float32, of constants with one scale or one for each place of an axis, and note the scale of each filter.
 
         Raises:
             UserError: a scale is negative or not finite, or there is another number of them.
@@ -55,7 +55,7 @@ class WeightScales:
         return real
 
     def of(self, weight: Array) -> Array | None:
-        """The scale of each output channel, the last axis of `weight`, float64; `None` if a filter is not from the file.
+        """Return the scale of each output channel, the last axis of `weight`, float64; `None` if a filter is not from the file.
 
         A filter whose weights are all the same, as an average's, is an integer of 1.
         """
@@ -71,7 +71,7 @@ class WeightScales:
         return np.array(found)
 
     def _fitting(self, values: Array) -> float | None:
-        """The largest scale of which a filter's values are multiples; `None` if no filter of the file has such a one.
+        """Return the largest scale of which a filter's values are multiples; `None` if no filter of the file has one.
 
         Graph passes cut filters into parts: those of a transposed convolution become filters for each pixel that a place makes.
         """
@@ -82,7 +82,7 @@ class WeightScales:
 
 
 def _common_step(values: Array) -> float | None:
-    """The largest number of which a filter's values are multiples, at most 128 times it; `None` if there is none.
+    """Return the largest number of which a filter's values are multiples, at most 128 times it; `None` if there is none.
 
     A batch norm behind a convolution scales its filters, each by a factor of its own.
     """
@@ -96,7 +96,7 @@ def _common_step(values: Array) -> float | None:
 
 
 def _dividing(values: Array, scales: Array) -> Array:
-    """The scales of which all values are multiples."""
+    """Return the scales of which all values are multiples."""
     steps = values.reshape(1, -1) / scales.reshape(-1, 1)
     found: Array = scales[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
     return found

@@ -50,7 +50,7 @@ class Rule:
 
 
 def resized(data: Any, shape: Sequence[int], axes: Mapping[int, Taps], kind: str, rule: Rule) -> Any:
-    """An expression for a tensor resized along axes.
+    """Return an expression for a tensor resized along axes.
 
     Args:
         shape: the tensor's.

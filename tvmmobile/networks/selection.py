@@ -162,7 +162,7 @@ def _select(boxes: Any, scores: Any, rows: Any, options: Suppression) -> None:
 
 
 class _Heap:
-    """Places in a row of which the first in order is on top, by R. W. Floyd, Algorithm 245 (1964). Emits TIR.
+    """A heap of places in a row, the first in order on top, by R. W. Floyd, Algorithm 245 (1964). Emits TIR.
 
     Attributes:
         items, size: buffers.
@@ -251,7 +251,7 @@ class _Overlap:
 
 
 def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], None]) -> Any:
-    """A tensor that loops compute from buffers of others; all are contiguous."""
+    """Return a tensor that loops compute from buffers of others; all are contiguous."""
 
     def made(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         with IRBuilder() as loops:
@@ -268,7 +268,7 @@ def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body
 
 
 def _memory(count: int, kind: str) -> Any:
-    """A buffer of numbers of 4 bytes: in registers or on the stack, or in the workspace if it is larger."""
+    """Return a buffer of numbers of 4 bytes: in registers or on the stack, or in the workspace if it is larger."""
     small = 4 * count <= _STACK_BYTES
     on_stack: dict[str, Any] = {"scope": "local", "annotations": {"disable_lower_builtin": True}} if small else {}
     return T.buffer_proxy(T.alloc_buffer((count,), kind, **on_stack))

@@ -66,11 +66,11 @@ class Port:
         return self.elements if self.elements == max(self.shape) > 1 else 0
 
     def stored(self, io_dtype: str) -> str:
-        """The type in which a library takes or returns it whose floats are stored as `io_dtype`."""
+        """Return the type in which a library takes or returns it whose floats are stored as `io_dtype`."""
         return io_dtype if self.is_float else self.dtype
 
     def noise(self, generator: np.random.Generator) -> npt.NDArray[Any]:
-        """White noise with the spread of normalised images; of integers 0 and 1, which may be indices, but all values of 8 bits."""
+        """Return white noise with the spread of normalised images; of integers 0 and 1, which may be indices, but all values of 8 bits."""
         import numpy as np
 
         if self.is_float:
@@ -83,12 +83,12 @@ class Port:
 
 
 def words(shape: Sequence[int]) -> str:
-    """A shape for people: `[1, 3, 224, 224]`."""
+    """Return a shape for people: `[1, 3, 224, 224]`."""
     return f"[{', '.join(map(str, shape))}]"
 
 
 def named(ports: tuple[Port, ...], only: str) -> tuple[Port, ...]:
-    """These tensors; a single one is called `only`."""
+    """Return these tensors; a single one is called `only`."""
     return ports if len(ports) > 1 else (replace(ports[0], name=only),)
 
 

@@ -33,7 +33,7 @@ class _Rewriter(PyExprMutator):  # type: ignore[misc]
 
 
 def _axis(attrs: Any, data: Any) -> int:
-    """The dimension along which elements are put in order; that of all elements has to be the only one."""
+    """Return the dimension along which elements are put in order; that of all elements has to be the only one."""
     return 0 if attrs.axis is None else int(attrs.axis) % len(data.ty.shape)
 
 
@@ -50,7 +50,7 @@ def _sorted(builder: Any, attrs: Any, data: Any) -> tuple[Any, Any]:
 
 
 def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kind: str = "int64") -> tuple[Any, Any]:
-    """The first `count` elements in order, and their places; of equal ones the first comes first."""
+    """Return the first `count` elements in order, and their places; of equal ones the first comes first."""
     rank = len(shape_of(data))
     last = [place for place in range(rank) if place != axis] + [axis]
     back = [int(place) for place in np.argsort(last)]
@@ -62,7 +62,7 @@ def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kin
 
 
 def _cumsum(_builder: Any, attrs: Any, data: Any) -> Any:
-    """A product with a triangle of ones; sums of integers are exact up to 2²⁴."""
+    """Return a product with a triangle of ones; sums of integers are exact up to 2²⁴."""
     op, axis, rank = relax.op, _axis(attrs, data), len(data.ty.shape)
     order = [place for place in range(rank) if place != axis] + [axis]
     triangle = np.triu(np.ones([int(data.ty.shape[axis])] * 2, np.float32), int(bool(attrs.exclusive)))

@@ -79,7 +79,7 @@ def outputs_but(states: Sequence[State], values: Sequence[_Any]) -> tuple[_Any, 
 
 
 def with_states(states: Sequence[State], given: Sequence[Array]) -> tuple[Array, ...]:
-    """Return all inputs of a network, for what callers pass to a library that was just reset."""
+    """Return all inputs of a network, given those that callers pass to a library just reset."""
     kept = {state.input: np.full(state.port.shape, state.port.zero, state.port.dtype) for state in states}
     rest = iter(given)
     return tuple(kept[number] if number in kept else next(rest) for number in range(len(given) + len(kept)))

@@ -21,7 +21,7 @@ Converter = Callable[[Any, Any], Any]
 
 
 def decompositions() -> Mapping[Any, Callable[..., Any]]:
-    """PyTorch's own decompositions to its core operators, and ours; one that returns `NotImplemented` keeps the operator."""
+    """Return PyTorch's own decompositions to its core operators, and ours; one that returns `NotImplemented` keeps the operator."""
     # PyTorch looks at every operator to collect its own, as a user's code may have registered more.
     return _decompositions(frozenset((name, len(getattr(space, "__dict__", ()))) for name, space in vars(torch.ops).items()))
 
@@ -63,13 +63,13 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
 
 
 def _quantised(x: Any, scale: float, zero: int, low: int, high: int, kind: Any) -> Any:
-    """Integers as floating-point numbers; those without sign are 128 lower."""
+    """Return integers as floating-point numbers; those without sign are 128 lower."""
     shift = _shift(kind)
     return torch.clamp(torch.round(x / scale) + (zero - shift), low - shift, high - shift)
 
 
 def _dequantised(x: Any, scale: float, zero: int, _low: int, _high: int, kind: Any, out_dtype: Any = None) -> Any:
-    """The real numbers that integers of `_quantised`, or of an input, stand for."""
+    """Return the real numbers that integers of `_quantised`, or of an input, stand for."""
     if not x.is_floating_point():
         return (x.float() - zero) * scale
     return (x - (zero - _shift(kind))) * scale
@@ -80,7 +80,7 @@ def _shift(kind: Any) -> int:
 
 
 def converters() -> dict[str, Converter]:
-    """Converters in place of TVM's, by the operator's name."""
+    """Return converters in place of TVM's, by the operator's name."""
     return {
         "amax.default": partial(_reduction, "max"),
         "amin.default": partial(_reduction, "min"),
@@ -137,7 +137,7 @@ def _average_pool(
 
 
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
-    """A slice for each place in the window; a permutation where windows lie side by side."""
+    """Return a slice for each place in the window; a permutation where windows lie side by side."""
     if _side_by_side(x.shape[-2:], kernel, dilation, padding, stride):
         rows, columns = (extent // taps for extent, taps in zip(x.shape[-2:], kernel, strict=True))
         parts = x.reshape(-1, x.shape[-3], rows, kernel[0], columns, kernel[1]).permute(0, 1, 3, 5, 2, 4)
@@ -155,7 +155,7 @@ def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], pad
 
 
 def _unfold(x: torch.Tensor, axis: int, size: int, step: int) -> Any:
-    """Windows along an axis, their places last: a slice for each window, or a view where they lie side by side."""
+    """Return windows along an axis, their places last: a slice for each window, or a view where they lie side by side."""
     axis %= x.dim()
     count = (x.shape[axis] - size) // step + 1
     if size == step:
@@ -166,7 +166,7 @@ def _unfold(x: torch.Tensor, axis: int, size: int, step: int) -> Any:
 
 
 def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
-    """A transposed convolution with one weight of 1 in each filter; a permutation where windows lie side by side."""
+    """Return a transposed convolution with one weight of 1 in each filter; a permutation where windows lie side by side."""
     window = math.prod(kernel)
     if _side_by_side(size, kernel, dilation, padding, stride):
         rows, columns = (extent // taps for extent, taps in zip(size, kernel, strict=True))
@@ -187,7 +187,7 @@ def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, pad
 
 
 def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
-    """The median: the lower one of the two in the middle."""
+    """Return the median: the lower one of the two in the middle."""
     found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
     return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, -1) for part in found)
 
@@ -279,7 +279,7 @@ def _instance_norm(node: Any, importer: Any) -> Any:
 
 
 def _normed(importer: Any, node: Any, groups: int, epsilon: float) -> Any:
-    """A group norm of a node's first argument; the next two are factors and summands, or `None`."""
+    """Return a group norm of a node's first argument; the next two are factors and summands, or `None`."""
     data = importer.env[node.args[0]]
     shape = shape_of(data)
     given = [

@@ -37,7 +37,7 @@ def recurrent_operators(program: Any) -> Iterator[Any]:
 
 
 def recurrent_converters() -> dict[str, Callable[[Any, Any], Any]]:
-    """Converters as in `torch_operators`, by the operator's name and overload."""
+    """Return converters as in `torch_operators`, by the operator's name and overload."""
     layers = {f"{cell}.input": partial(_layers, cell) for cell in _CELLS}
     return layers | {f"{cell}_cell.default": partial(_single, cell) for cell in _CELLS}
 

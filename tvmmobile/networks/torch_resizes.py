@@ -32,7 +32,7 @@ OPERATORS = {f"{name}{dimensions}d": dimensions for name in _NEAREST for dimensi
 
 
 def resize_converters() -> dict[str, Callable[[Any, Any], Any]]:
-    """Converters as in `torch_operators`, by the operator's name and overload."""
+    """Return converters as in `torch_operators`, by the operator's name and overload."""
     return {f"{name}.{overload}": partial(_convert, name) for name in OPERATORS for overload in ("default", "vec")}
 
 

@@ -59,7 +59,7 @@ def _filled(places: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def selection_converters() -> dict[str, Any]:
-    """Converters to Relax, by the operator's name."""
+    """Return converters to Relax, by the operator's name."""
     return {"suppression.default": _convert_suppression, "places.default": _convert_places}
 
 
@@ -83,7 +83,7 @@ def _convert_places(node: Any, importer: Any) -> Any:
 
 
 def _places_and_count(builder: Any, found: Any, most: int) -> Any:
-    """The results from places with -1 behind."""
+    """Return the results from places with -1 behind."""
     emit, op, zero = builder.emit, relax.op, relax.const(0, "int64")
     places = emit(op.reshape(found, (most,)))
     there = emit(op.astype(emit(op.greater_equal(places, zero)), "int64"))

@@ -30,7 +30,7 @@ def trace_program(program: torch.export.ExportedProgram, given: Sequence[Array])
 
 
 def _in_words(node: torch.fx.Node) -> str:
-    """The operator that computes a node's value, which may be one of several."""
+    """Return the operator that computes a node's value, which may be one of several."""
     name = getattr(node.target, "__name__", str(node.target))
     if name == "getitem":
         return _in_words(node.args[0])
@@ -52,7 +52,7 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
 
 
 def _values(program: torch.export.ExportedProgram, given: Sequence[Array]) -> Mapping[str, Array]:
-    """Every node's value by its name, as PyTorch computes the program operator by operator."""
+    """Return every node's value by its name, as PyTorch computes the program operator by operator."""
     found: dict[str, Array] = {}
 
     class Recorder(torch.fx.Interpreter):  # type: ignore[misc]

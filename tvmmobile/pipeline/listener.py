@@ -67,18 +67,18 @@ class Listener(SearchListener):
     """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """Hear of a stage (`importing`, `compiling` or `verifying`); what is yielded is called with each finished item's name."""
+        """Report a stage (`importing`, `compiling` or `verifying`); the yielded function takes each finished item's name."""
         return nullcontext(lambda _item: None)
 
     def planned(self, plan: TuningPlan) -> None:
-        """Hear the plan, once networks are imported and it is known what the logs lack."""
+        """Report the plan, once networks are imported and the logs' gaps are known."""
 
     def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
-        """Hear of a search for latencies of a kind, e.g. `modelled`; what is yielded hears of kernels and trials."""
+        """Report a search for latencies of a kind, e.g. `modelled`; the yielded listener reports kernels and trials."""
         return nullcontext(self)
 
     def said(self, remark: str) -> None:
-        """Hear a message about the run."""
+        """Report a message about the run."""
 
 
 #: Ignores all progress.

@@ -58,8 +58,8 @@ class CalibrationData:
         return self if self.place is None else replace(self, place=folder / self.place.name)
 
     def labels(self, classes: int) -> tuple[int, ...]:
-        """The class of each input of `images`, where they are in a folder for each class whose classes are certain (`networks.labelled`);
-        empty where they are not.
+        """Return the class of each input of `images`, where they are in a folder for each class whose classes are certain
+        (`networks.labelled`); empty where they are not.
 
         Args:
             classes: of the network.

@@ -51,7 +51,7 @@ class Step:
 
     @property
     def bounds(self) -> tuple[float, float | Array]:
-        """Lower and upper bound of a step that is `summing`; infinite where there is none."""
+        """The bounds of a `summing` step; infinite where it has none."""
         layer = self.layer
         assert isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple)
         low, high = layer.clamp

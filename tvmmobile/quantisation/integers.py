@@ -174,7 +174,7 @@ def integer_step(
 
 
 def _table(curve: str, before: Scale, written: Scale) -> Array:
-    """Return the integers of a curve's values for each byte of what it is a function of."""
+    """Return a curve's values in integers, for each byte that it may be given."""
     bytes_of_scale = np.arange(TABLE).astype(np.uint8).view(np.int8)
     return written.quantised(CURVES[curve].exact(before.real(bytes_of_scale).astype(np.float64)))
 

@@ -42,7 +42,7 @@ def deferred() -> Iterator[list[int]]:
 
 @contextmanager
 def insisted() -> Iterator[None]:
-    """Let these signals take effect at once, and again at the end if the exception they raised was swallowed.
+    """Handle these signals at once, and again at the end if the exception they raised was swallowed.
 
     For libraries that call back into Python where exceptions are swallowed, such as in weak references.
     """

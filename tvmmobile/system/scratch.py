@@ -38,7 +38,7 @@ def scratch(purpose: str, parent: Path | None = None) -> Iterator[Path]:
 
 
 def scratch_folder(purpose: str) -> Path:
-    """Make such a folder, which is removed when this process ends."""
+    """Make a scratch folder, which is removed when this process ends."""
     held = ExitStack()
     folder = held.enter_context(scratch(purpose))
     atexit.register(held.close)

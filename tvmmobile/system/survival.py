@@ -32,5 +32,5 @@ def survives(call: Callable[[], object]) -> bool:
 
 
 def die_with_parent() -> None:
-    """Let this process end with the one that started it, however that ends. Linux only."""
+    """End this process when the one that started it ends, for whatever reason. Linux only."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -301,7 +301,7 @@ class _Starts(ForkServerContext):
         return _Process(self, *args, **kwargs)
 
     def lost(self) -> bool:
-        """Return whether a process ended that was not told to. This does not read its exit code, which only the first reader gets."""
+        """Return whether a process ended unasked. This does not read its exit code, which only the first reader gets."""
         with self.lock:
             return bool(connection.wait([process.sentinel for process in self.started if not process.told], 0))
 

@@ -187,7 +187,7 @@ def _all_take(node: Node, readers: tuple[Node, ...], layout: Layout, takes: Call
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
-    """Return the layers, the first reading `before` and the last writing `after`; NHWC stands for what a layer has anyway."""
+    """Return the layers, the first reading `before` and the last writing `after`; NHWC stands for the layer's own layout."""
     ends = list(layers)
     if before != "NHWC" and isinstance(ends[0], Conv2d | Pool):
         ends[0] = replace(ends[0], in_layout=before)

@@ -52,7 +52,7 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
 
 
 def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
-    """Start the loader that was installed in `folder`; raises `DeviceUnavailable` where the board does not let this user execute it."""
+    """Start the loader that was installed in `folder`; raises `DeviceUnavailable` if this user may not execute it there."""
     done = remote.run([*runner, f"{folder}/{LOADER}", "--version"])
     if done.status == 0:
         return

@@ -24,7 +24,7 @@ _REMOVE = 'rm -f "$1" 2>/dev/null || true'
 
 
 class BoardBusy(Exception):
-    """Raised when somebody else has the board; the message says who and for how long."""
+    """Raised when somebody else uses the board; the message says who and for how long."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ CAP_S = 30.0
 
 
 class BoardWatch:
-    """Reads the state of all boards of a device, over connections of its own; a lost one is made again.
+    """Reads the state of all boards of a device, over separate connections; lost ones are made again.
 
     Args:
         reconnect_s: longest outage of a board.

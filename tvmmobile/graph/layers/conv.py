@@ -176,7 +176,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
 
     @classmethod
     def forms(cls) -> list[Form]:
-        """A convolution with its bias, and what stands before and behind."""
+        """Return a convolution with its bias, and what stands before and behind."""
         orders = "sum, residual", "residual, sum", "product, bias"
         places = itertools.product(("permuted", "scaled", ""), orders)
         return [form for before, order in places for form in sum_forms("nn.conv2d", before, order, cls._of)]

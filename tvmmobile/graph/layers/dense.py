@@ -54,7 +54,7 @@ class Dense(IntegerLayer, SumLayer):
 
     @classmethod
     def forms(cls) -> list[Form]:
-        """A matrix product with its bias; `torch.nn.Linear` is imported as bias + product."""
+        """Return a matrix product with its bias; `torch.nn.Linear` is imported as bias + product."""
         return [form for order in ("product, bias", "bias, product") for form in sum_forms("matmul", "", order, cls._of)]
 
     @classmethod

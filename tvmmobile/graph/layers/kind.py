@@ -129,7 +129,7 @@ class Layer(ABC):
 
     @classmethod
     def forms(cls) -> list[Form]:
-        """The forms in which networks have such layers, the most specific first; none where a pass finds the layers by itself."""
+        """Return the forms in which networks have such layers, the most specific first; none where a pass finds the layers by itself."""
         return []
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:

@@ -69,7 +69,7 @@ class Product(ConvertingLayer):
 
     @classmethod
     def forms(cls) -> list[Form]:
-        """A product of matrices, whose last dimensions may be swapped before."""
+        """Return a product of matrices, whose last dimensions may be swapped before."""
         from tvm.relax.dpl import is_op, wildcard
 
         found = []

@@ -115,7 +115,7 @@ class Recurrent(ConvertingLayer):
 
 
 def _next(cell: str, given: Any, states: Sequence[Any], weight: Any, bias: Any) -> list[Any]:
-    """The states after a step, from those before it."""
+    """Return the states after a step, from those before it."""
     hidden, units = states[0], weight.shape[0]
     if cell == "gru_reset_first":
         both = (given + hidden @ weight + bias)[:, : 2 * units].sigmoid()

@@ -50,7 +50,7 @@ class Rounding(Layer):
         return "_".join(["rounding", "x".join(map(str, self.shape[1:])), *numbers, *stored])
 
     def rounded(self, values: Array) -> Array:
-        """The numbers of a tensor, rounded, or those that its integers stand for."""
+        """Return the numbers of a tensor, rounded, or those that its integers stand for."""
         step = np.float32(self.step)
         if self.stored:
             integers = values.astype(np.float32) - np.float32(shift_of(self.stored))

@@ -37,12 +37,12 @@ def sum_forms(operator: str, before: str, order: str, layer: _Make) -> Iterator[
 
 
 def _form(pattern: Any, parts: Parts, layer: _Make, curve: str = "", numbers: Mapping[str, float] | None = None) -> Form:
-    """A form; `numbers` are the values of the curve's constants, by the name of their part."""
+    """Return a form; `numbers` are the values of the curve's constants, by the name of their part."""
     return Form(pattern, parts, partial(_layer, layer, curve, numbers or {}), partial(_reads, curve), partial(_constants, curve))
 
 
 def _operands(curve: str, *kinds: str) -> list[str]:
-    """The parts that are operands of a curve, of some kinds, in order: named after their kind, with a number among those of the kind."""
+    """Return the operands of a curve, of some kinds, in order: named after their kind and their number among its like."""
     found = CURVES[curve].operands if curve else ()
     return [f"{kind} {found[:place].count(kind)}" for place, kind in enumerate(found) if kind in kinds]
 
@@ -72,7 +72,7 @@ def _bounded(pattern: Any, parts: Parts, bounds: tuple[str, ...]) -> tuple[Any, 
 
 
 def _sum(operator: str, before: str, order: str) -> tuple[Any, Parts]:
-    """The pattern of a layer without its activation, and its annotated parts."""
+    """Return the pattern of a layer without its activation, and its annotated parts."""
     from tvm.relax.dpl import is_const, is_op, wildcard
 
     parts: Parts = {"weight": is_const(), "bias": is_const()}

@@ -21,7 +21,7 @@ _CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (
 
 
 def clamp_name(clamp: Clamp) -> str:
-    """`relu6` for (0, 6), `relu`, `linear`, the name of a curve, else both bounds."""
+    """Return `relu6` for (0, 6), `relu`, `linear`, the name of a curve, else both bounds."""
     if isinstance(clamp, str):
         return clamp
     known = _CLAMP_NAMES.get(clamp)

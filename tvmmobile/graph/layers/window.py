@@ -83,7 +83,7 @@ _MOST_TAPS = 256
 
 
 def pairs_inside(extent: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Along one axis, how many pairs of an output and a place of its window lie in the input, and not in the padding; at least, for a
+    """Count along one axis how many pairs of an output and a place of its window lie in the input, and not in the padding; at least, for a
     window that is absurdly large.
     """
     count = 0

@@ -26,7 +26,7 @@ def clamp_to_min_max(module: Any) -> Any:
 
 
 def _clamped(value: Any) -> Any:
-    """A clip or ReLU as maximum and minimum; `None` for other values."""
+    """Return a clip or ReLU as maximum and minimum; `None` for other values."""
     if operator_of(value) not in ("relax.clip", "relax.nn.relu"):
         return None
     data, low, high = (value.args[0], *map(_number, value.args[1:])) if operator_of(value) == "relax.clip" else (*value.args, 0.0, math.inf)
@@ -57,7 +57,7 @@ def one_form_of_hard_activations(module: Any) -> Any:
 
 
 def _rules() -> Iterator[_Rule]:
-    """The rules, in the order in which they are applied."""
+    """Yield the rules, in the order in which they are applied."""
     add, divide, minimum, maximum = (is_op(f"relax.{name}") for name in ("add", "divide", "minimum", "maximum"))
     image, low, high, shift, scale = wildcard(), is_const(), is_const(), is_const(), is_const()
 

@@ -66,7 +66,7 @@ def _views(reads: list[_Read]) -> int:
 
 
 def _attention(graph: LayerGraph, variable: Any) -> _Found | None:
-    """The attention that ends with this product of a softmax and values; `None` for other variables."""
+    """Return the attention that ends with this product of a softmax and values; `None` for other variables."""
     values, value = graph.values, graph.values[variable]
     if operator_of(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
         return None
@@ -112,8 +112,8 @@ def _attention(graph: LayerGraph, variable: Any) -> _Found | None:
 
 
 def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """The softmax over the last axis that a variable shows; PyTorch's exporter adds zeros for rows that are all masked, of which a product
-    has none.
+    """Return the softmax over the last axis that a variable shows; PyTorch's exporter adds zeros for rows that are all masked, of which a
+    product has none.
     """
     value: Any = values.get(_ordered(variable, values))
     if operator_of(value) == "relax.where":
@@ -153,7 +153,7 @@ def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array
 
 
 def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> _Read | None:
-    """The tensor farthest back in which an operand's elements are in place.
+    """Return the tensor farthest back in which an operand's elements are in place.
 
     Args:
         heads: groups, and heads of each.
@@ -178,7 +178,7 @@ def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], exten
 
 
 def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> HeadView | None:
-    """The place of an operand's elements in its source; `None` if they are not at equal distances."""
+    """Return the place of an operand's elements in its source; `None` if they are not at equal distances."""
     count = math.prod(access.shape) // math.prod(extents)
     if count not in (1, heads[0], math.prod(heads)):
         return None
@@ -192,7 +192,7 @@ def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], tur
 
 
 def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
-    """The last view of a result that has a token's heads one behind the other; the result itself if there is none."""
+    """Return the last view of a result that has a token's heads one behind the other; the result itself if there is none."""
     wanted = Access.of([*heads, queries, width]).permute([0, 2, 1, 3])
     access: Access | None = Access.of(shape_of(variable))
     at, best = variable, None
@@ -205,7 +205,7 @@ def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: i
 
 
 def _factor(value: Any) -> tuple[Any, float] | None:
-    """The other operand and the factor of a product or quotient with one number."""
+    """Return the other operand and the factor of a product or quotient with one number."""
     name = operator_of(value)
     if name not in ("relax.multiply", "relax.divide"):
         return None
@@ -219,7 +219,7 @@ def _factor(value: Any) -> tuple[Any, float] | None:
 
 
 def _summand(value: Any) -> tuple[Any, Array] | None:
-    """The other operand, of the sum's shape, and the constant of a sum with a constant."""
+    """Return the other operand, of the sum's shape, and the constant of a sum with a constant."""
     if operator_of(value) != "relax.add":
         return None
     for operand, constant in itertools.permutations(value.args):
@@ -233,7 +233,7 @@ def _summand(value: Any) -> tuple[Any, Array] | None:
 
 
 def _reduced(bias: Array) -> Array:
-    """Biases for each group, head, query and key, once where groups or heads have the same."""
+    """Return biases for each group, head, query and key, once where groups or heads have the same."""
     for axis in (0, 1):
         first = bias.take([0], axis)
         bias = first if (bias == first).all() else bias

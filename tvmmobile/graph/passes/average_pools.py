@@ -28,7 +28,7 @@ def average_pools(module: Any) -> Any:
 
 
 def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
-    """The pool that an adaptive one is, or the image that it leaves as it is; `None` for other values."""
+    """Return the pool that an adaptive one is, or the image that it leaves as it is; `None` for other values."""
     if operator_of(value) != "relax.nn.adaptive_avg_pool2d" or value.attrs.layout != "NCHW":
         return None
     data = value.args[0]
@@ -42,7 +42,7 @@ def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _as_mean(call: Any, _: Mapping[Any, Any]) -> Any:
-    """A sum over rows and columns of one image, channels first or last, as a multiple of their mean (arXiv 2301.00808 has such a norm)."""
+    """Return a sum over one image's rows and columns, channels first or last, as a multiple of their mean (as in arXiv 2301.00808)."""
     if operator_of(call) != "relax.sum":
         return None
     data = call.args[0]
@@ -54,7 +54,7 @@ def _as_mean(call: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _keeping_dimensions(call: Any, _: Mapping[Any, Any]) -> Any:
-    """A mean over all pixels, with the dimensions that it leaves out as a view."""
+    """Return a mean over all pixels, with the dimensions that it leaves out as a view."""
     if operator_of(call) != "relax.mean" or call.attrs.keepdims or len(shape_of(call.args[0])) != 4:
         return None
     if sorted(int(axis) % 4 for axis in call.attrs.axis or ()) != [2, 3]:
@@ -63,7 +63,7 @@ def _keeping_dimensions(call: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _as_layer(call: Any, _: Mapping[Any, Any]) -> Any:
-    """A pool whose windows all count the same number of pixels, as a mean or convolution; `None` for other values."""
+    """Return a pool whose windows all count the same number of pixels, as a mean or convolution; `None` for other values."""
     if operator_of(call) != "relax.nn.avg_pool2d":
         return None
     data, attrs = call.args[0], call.attrs

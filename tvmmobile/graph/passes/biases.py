@@ -97,7 +97,7 @@ def fold_factors(module: Any) -> Any:
 
 
 def _numbers_for_channels(module: Any) -> Any:
-    """The module in which one number that is added to a convolution's biased sums is one for each channel."""
+    """Return the module in which one number that is added to a convolution's biased sums is one for each channel."""
     values, readers, found = values_of(module["main"]), readers_of(module["main"]), {}
     for variable, value in values.items():
         number = next((one for one in getattr(value, "args", ()) if isinstance(one, tvm.ir.GenericConst)), None)
@@ -118,20 +118,20 @@ def _is_biased(value: Any, values: Mapping[Any, Any]) -> bool:
 
 
 def _by_channel(array: Array, channels: int) -> Array | None:
-    """The numbers of a constant, one for each channel; `None` if it is anything else."""
+    """Return the numbers of a constant, one for each channel; `None` if it is anything else."""
     if array.size == 1:
         return np.full(channels, array.item(), array.dtype)
     return array.reshape(-1) if array.size == channels == array.shape[-1] else None
 
 
 def _shared(main: Any) -> set[Any]:
-    """Variables that are read more than once."""
+    """Return variables that are read more than once."""
     values = values_of(main)
     return {variable for variable, found in readers_of(main).items() if variable in values and len(found) > 1}
 
 
 def _bias_shape(call: Any) -> tuple[int, ...]:
-    """Shape of the bias of a convolution or a product with constant weights; empty for anything else."""
+    """Return the shape of the bias of a convolution or a product with constant weights; empty for anything else."""
     name = operator_of(call)
     if name not in ("relax.nn.conv2d", "relax.matmul") or not isinstance(call.args[1], tvm.ir.GenericConst):
         return ()

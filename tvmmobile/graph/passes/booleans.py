@@ -18,7 +18,7 @@ def compare_booleans(module: Any) -> Any:
 
 
 def _compared(value: Any) -> Any:
-    """The comparison of the operands as integers; `None` for other values."""
+    """Return the comparison of the operands as integers; `None` for other values."""
     if operator_of(value) not in _COMPARISONS or str(value.args[0].ty.dtype) != "bool":
         return None
     return relax.Call(value.op, [relax.op.astype(operand, "int8") for operand in value.args], value.attrs)

@@ -15,7 +15,7 @@ _ROOT = "root"
 
 
 def canonical_names(module: Any) -> Any:
-    """The module with the blocks and buffers of its TIR functions called `block0`, `block1`, …, `buffer0`, …; a root block stays `root`."""
+    """Return the module with its TIR functions' blocks called `block0`, …, their buffers `buffer0`, …; a root block stays `root`."""
     import tvm
 
     functions = {}
@@ -45,7 +45,7 @@ def _renamed(function: Any) -> Any:
 
 
 def _graph(function: Any) -> Any:
-    """TVM's JSON form of a function: nodes that refer to each other by number, in order of occurrence; names are nodes too."""
+    """Return TVM's JSON form of a function: nodes that refer to each other by number, in order of occurrence; names are nodes too."""
     import tvm
 
     return json.loads(tvm.ir.save_json(function))

@@ -21,7 +21,7 @@ def channel_constants(module: Any) -> Any:
 
 
 def _rewritten(value: Any) -> Any:
-    """The operator with such a constant in another form; `None` for other values."""
+    """Return the operator with such a constant in another form; `None` for other values."""
     if not has(value, Trait.ARITHMETIC) or len(shape_of(value)) != 4:
         return None
     constants = [isinstance(operand, tvm.ir.GenericConst) for operand in value.args]

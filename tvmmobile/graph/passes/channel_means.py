@@ -20,7 +20,7 @@ def channel_means(module: Any) -> Any:
 
 
 def _as_convolution(value: Any) -> Any:
-    """Such a mean as a convolution; `None` for other values."""
+    """Return such a mean as a convolution; `None` for other values."""
     image = image_of(value.args[0]) if operator_of(value) == "relax.mean" else None
     if image is None or image[2] == 1 or [int(axis) for axis in value.attrs.axis or ()] not in ([3], [-1]) or not value.attrs.keepdims:
         return None

@@ -104,7 +104,7 @@ class _Graph:
         self.uses = readers_of(self.main)
 
     def families(self) -> list[_Family]:
-        """The families with shuffled channels."""
+        """Return the families with shuffled channels."""
         parent = list(range(len(self.trace.tensors)))
 
         def top(number: int) -> int:
@@ -126,7 +126,7 @@ class _Graph:
         ]
 
     def readers(self, family: _Family) -> list[_Reader] | None:
-        """All readers of moved channels, in order of execution; `None` if their order matters to one."""
+        """Return all readers of moved channels, in order of execution; `None` if their order matters to one."""
         found = []
         for variable in family.moved:
             for use in self.uses[variable]:
@@ -148,7 +148,7 @@ class _Graph:
         return _Reader(use, moved.origins, 1, followers, last) if last else None
 
     def _followers(self, variable: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """The channel-wise operators after a depthwise convolution, and the convolutions behind them; none if anything else follows."""
+        """Return the channel-wise operators after a depthwise convolution, and the convolutions behind them; none if others follow."""
         followers: list[Any] = []
         while len(self.uses[variable]) == 1 and self._channelwise_input(self.uses[variable][0]) is not None:
             variable = self.uses[variable][0]
@@ -162,7 +162,7 @@ class _Graph:
         return tuple(followers), last
 
     def makers(self, number: int) -> tuple[Any, ...]:
-        """The operators that compute a tensor's channels, back to the convolution that may reorder them; none if the order is fixed."""
+        """Return the operators that compute a tensor's channels, back to the convolution that may reorder them; none if order is fixed."""
         variable = self.trace.tensors[number]
         if not all(use in self.trace.moved for use in self.uses[variable]):
             return ()
@@ -177,7 +177,7 @@ class _Graph:
         return ()
 
     def _channelwise_input(self, variable: Any) -> Any:
-        """The data of an operator that computes every channel from the same one of its input; `None` for other operators."""
+        """Return the data of an operator that computes every channel from the same one of its input; `None` for other operators."""
         call: Any = self.bound.get(variable)
         name = operator_of(call)
         if name == "relax.nn.conv2d" and _is_conv(call) and _is_depthwise(call):
@@ -202,7 +202,7 @@ def _is_depthwise(call: Any) -> bool:
 
 
 def _edits(graph: _Graph, family: _Family) -> dict[Any, _Edit]:
-    """The edits that make the family's channel moves unnecessary; none if that is impossible."""
+    """Return the edits that make the family's channel moves unnecessary; none if that is impossible."""
     readers = graph.readers(family)
     if not readers:
         return {}
@@ -230,7 +230,7 @@ def _edits(graph: _Graph, family: _Family) -> dict[Any, _Edit]:
 
 
 def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Sequence[Any]) -> Order:
-    """A new order of a tensor's channels: those that the same convolutions read lie together, the first reader's first."""
+    """Return a new order of a tensor's channels: those that the same convolutions read lie together, the first reader's first."""
     channels = int(graph.trace.tensors[number].ty.shape[3])
     if not makers:
         return np.arange(channels)
@@ -244,7 +244,7 @@ def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Seque
 
 
 def _by_place(reader: _Reader, positions: dict[int, Order]) -> Order:
-    """A reader's input channels, those of each group by the tensor they are in and their place there."""
+    """Return a reader's input channels, those of each group by the tensor they are in and their place there."""
     depth = len(reader.origins) // reader.groups
 
     def place(index: int) -> tuple[int, int, int]:
@@ -255,7 +255,7 @@ def _by_place(reader: _Reader, positions: dict[int, Order]) -> Order:
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(tensor, first channel, channels) of consecutive channels."""
+    """Return (tensor, first channel, channels) of consecutive channels."""
     found: list[tuple[int, int, int]] = []
     for number, channel in places:
         if found and found[-1][0] == number and found[-1][1] + found[-1][2] == channel:
@@ -281,7 +281,7 @@ def _edited(call: Any, edit: _Edit) -> Any:
 
 
 def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) -> npt.NDArray[np.float32]:
-    """HWIO weights for input channels in another order; those of a group stay in it."""
+    """Return HWIO weights for input channels in another order; those of a group stay in it."""
     depth, channels = weight.shape[2], weight.shape[3] // groups
     parts = []
     for group in range(groups):
@@ -291,7 +291,7 @@ def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) ->
 
 
 def _put_together(pieces: Sequence[tuple[Any, int, int]]) -> Any:
-    """The concatenation of the pieces."""
+    """Return the concatenation of the pieces."""
     found = []
     for tensor, first, count in pieces:
         whole = count == int(tensor.ty.shape[3])

@@ -81,7 +81,7 @@ class Trace:
         return Moved(np.concatenate([part.origins for part in known]), known[0].axis, any(part.shuffled for part in known))
 
     def _of(self, variable: Any) -> Moved | None:
-        """The origins of a tensor's channels; a computed tensor is its own origin."""
+        """Return the origins of a tensor's channels; a computed tensor is its own origin."""
         if variable in self.moved:
             return self.moved[variable]
         shape = [int(extent) for extent in getattr(variable.ty, "shape", None) or ()]
@@ -95,7 +95,7 @@ class Trace:
 
 
 def slice_of(call: Any) -> tuple[int, int, int] | None:
-    """Axis, begin and end of a `relax.strided_slice` along one axis, step 1, all from the front and inside; `None` for other ones.
+    """Return the axis, begin and end of a `relax.strided_slice` along one axis, step 1, from the front and inside; `None` for others.
 
     PyTorch writes `x[:, 4:]` with an end of 2⁶³ - 1, and `x[:, -4:]` with a begin of -4.
     """
@@ -113,7 +113,7 @@ def _permuted(moved: Moved, axes: tuple[int, ...]) -> Moved | None:
 
 
 def _reshaped(moved: Moved, before: list[int], after: list[int]) -> Moved | None:
-    """Channels as groups of channels, or the other way round."""
+    """Return channels as groups of channels, or the other way round."""
     if moved.axis != NCHW or len(after) not in (4, 5) or after[0] != 1 or after[-2:] != before[-2:]:
         return None
     return replace(moved, origins=moved.origins.reshape((*after[1:-2], 2)))

@@ -50,7 +50,7 @@ class _Images:
         self.changed = False
 
     def value(self, builder: Any, binding: Any) -> Any:
-        """The new value of a binding."""
+        """Return the new value of a binding."""
         variable, value = binding.var, binding.value
         if (member := self._member(value)) in self.last:
             self.last[variable] = self.last[member]
@@ -72,7 +72,7 @@ class _Images:
         return builder.normalize(_first(self.last[variable]))
 
     def _part_of_heads(self, value: Any) -> Any:
-        """The image NHWC of the same slice of each head's channels, such as values of attention; `None` for other values."""
+        """Return the image NHWC of the same slice of each head's channels, such as values of attention; `None` for other values."""
         sliced: Any = self.values.get(value.args[0]) if operator_of(value) == VIEW else None
         found = slice_of(sliced) if operator_of(sliced) == "relax.strided_slice" else None
         heads: Any = self.values.get(sliced.args[0]) if found else None
@@ -88,12 +88,12 @@ class _Images:
         return relax.op.concat([relax.op.strided_slice(image, [3], [start], [start + size]) for start in starts], 3)
 
     def _member(self, value: Any) -> Any:
-        """The variable that a value takes out of a tuple, as of a max pool's values and indices; `None` for other values."""
+        """Return the variable that a value takes out of a tuple, as of a max pool's values and indices; `None` for other values."""
         source = self.values.get(value.tuple_value) if isinstance(value, relax.TupleGetItem) else None
         return source.fields[value.index] if isinstance(source, relax.Tuple) else None
 
     def _step(self, value: Any) -> Any:
-        """A step of images NHWC; `None` for other values."""
+        """Return a step of images NHWC; `None` for other values."""
         name = operator_of(value)
         if name == "relax.concat":
             parts = [self.last.get(part) for part in getattr(value.args[0], "fields", ())]
@@ -114,7 +114,7 @@ class _Images:
         return None if any(operand is None for operand in operands) else relax.Call(value.op, operands, value.attrs)
 
     def _operand(self, operand: Any) -> Any:
-        """The image or constant that a step reads in place of another one; `None` for what is neither."""
+        """Return the image or constant that a step reads in place of another one; `None` for what is neither."""
         if isinstance(operand, relax.Var):
             return self.last.get(operand)
         if not isinstance(operand, tvm.ir.GenericConst):
@@ -131,7 +131,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The image NHWC that a value shows NCHW; `None` for values that show none."""
+    """Return the image NHWC that a value shows NCHW; `None` for values that show none."""
     image = turned(value, TO_FIRST)
     if image is not None or operator_of(value) != VIEW:
         return image

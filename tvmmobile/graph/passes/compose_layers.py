@@ -38,7 +38,7 @@ class ComposedLayer:
 
 
 def external_name(value: Any) -> str | None:
-    """The name of the external function that a value calls for a layer; `None` for other values."""
+    """Return the name of the external function that a value calls for a layer; `None` for other values."""
     callee = value.args[0] if operator_of(value) == "relax.call_dps_packed" else None
     name = str(getattr(callee, "global_symbol", ""))
     return name if name.startswith(EXTERNAL_PREFIX) else None
@@ -125,8 +125,8 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | WindowPool]:
 
 
 def _composed_layer(function: Any, forms: Mapping[str, Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
-    """The layer that a composed function computes, and which arguments it reads: data, gate, residual, operands of its steps; `None` for
-    other functions.
+    """Return the layer that a composed function computes, and which arguments it reads: data, gate, residual, operands of its steps; `None`
+    for other functions.
     """
     form = forms.get(str((function.attrs or {}).get("Composite", "")))
     if form is None:
@@ -140,7 +140,7 @@ def _composed_layer(function: Any, forms: Mapping[str, Form]) -> tuple[ComposedL
 
 
 def _places(function: Any, read: Sequence[Any]) -> tuple[int, ...]:
-    """Positions of the function's parameters that are read."""
+    """Return the positions of the function's parameters that are read."""
     return tuple(next(place for place, parameter in enumerate(function.params) if parameter.same_as(one)) for one in read)
 
 

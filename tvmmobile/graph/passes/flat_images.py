@@ -22,7 +22,7 @@ def flat_images(module: Any) -> Any:
 
 
 def _rewritten(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The product in the image's own order; `None` for other values."""
+    """Return the product in the image's own order; `None` for other values."""
     if operator_of(value) != "relax.matmul" or not isinstance(value.args[1], tvm.ir.GenericConst):
         return None
     row: Any = values.get(value.args[0])

@@ -63,7 +63,7 @@ def _with_own_constants(module: Any) -> Any:
 
 
 def _of_channels(array: Array, shape: list[int]) -> Array | None:
-    """A constant's numbers, one for each channel of images of this shape; `None` for another constant."""
+    """Return a constant's numbers, one for each channel of images of this shape; `None` for another constant."""
     if array.size == 1:
         return np.broadcast_to(array.reshape(-1), shape[1])
     fits = array.size == shape[1] and array.shape[-len(shape) + 1 :] == (shape[1], *[1] * (len(shape) - 2))

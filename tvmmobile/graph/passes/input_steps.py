@@ -12,7 +12,7 @@ _STEPS = operators_with(Trait.ELEMENT_WISE) | operators_with(Trait.RESHAPE) | {"
 
 
 def input_steps(main: Any) -> set[Any]:
-    """The variables that are made of one of the inputs of `main` by steps and views alone.
+    """Return the variables that are made of one of the inputs of `main` by steps and views alone.
 
     They are best left as they are: an image has its channels first there, and in integers a layer would round what is not scaled yet.
     """

@@ -20,7 +20,7 @@ from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 
 def joined_copies(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """The pass, where a template takes the layers; it changes `layers`."""
+    """Return the pass, where a template takes the layers; it changes `layers`."""
     beside_copies, of_slices = _beside_copies(accepts, layers), _of_slices(accepts, layers)
     return lambda module: of_slices(beside_copies(module))
 
@@ -47,7 +47,7 @@ _Joined = tuple[str, Conv2d, tuple[Any, ...]]
 
 
 def _reading(graph: LayerGraph, variable: Any) -> _Joined | None:
-    """A convolution that reads the pieces which a copy for it alone puts together."""
+    """Return a convolution that reads the pieces which a copy for it alone puts together."""
     layer = _convolution(graph, variable)
     if layer is None or layer.scaled or layer.pieces or layer.in_layout != "NHWC":
         return None
@@ -59,7 +59,7 @@ def _reading(graph: LayerGraph, variable: Any) -> _Joined | None:
 
 
 def _summing(graph: LayerGraph, variable: Any) -> _Joined | None:
-    """The layer of one term of a sum that adds the other term behind its activation; without one, the other was its residual already."""
+    """Return one term's layer with the other term added behind its activation; without one, the other was its residual already."""
     copy = _copy(graph, variable)
     if copy is None or not copy.residual or copy.pieces:
         return None
@@ -72,7 +72,7 @@ def _summing(graph: LayerGraph, variable: Any) -> _Joined | None:
 
 
 def _reading_slice(graph: LayerGraph, variable: Any, sliced: Any) -> _Joined | None:
-    """A convolution that reads a slice as its input, or adds it, from the tensor that the slice is of."""
+    """Return a convolution that reads a slice as its input, or adds it, from the tensor that the slice is of."""
     layer, found = _convolution(graph, variable), channel_slice(graph.values[sliced])
     if layer is None or found is None:
         return None

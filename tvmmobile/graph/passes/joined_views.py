@@ -23,7 +23,7 @@ def joined_views(module: Any) -> Any:
 
 
 def _joined(value: Any, values: Mapping[Any, Any]) -> Any:
-    """One permutation between reshapes, or a reshape, in place of a permutation of another one; `None` for other values."""
+    """Return one permutation between reshapes, or a reshape, in place of a permutation of another one; `None` for other values."""
     if operator_of(value) != _PERMUTE:
         return None
     chain = [value]

@@ -25,15 +25,15 @@ class LayerGraph:
         self.accepts, self.layers = accepts, layers
 
     def name(self, variable: Any) -> str:
-        """The name of the layer that computes a variable; "" for other variables."""
+        """Return the name of the layer that computes a variable; "" for other variables."""
         return external_name(self.values.get(variable)) or ""
 
     def layer(self, variable: Any) -> ComposedLayer | None:
-        """The layer that computes a variable."""
+        """Return the layer that computes a variable."""
         return self.layers.get(self.name(variable))
 
     def inputs(self, variable: Any) -> tuple[Any, ...]:
-        """The tensors that this layer reads."""
+        """Return the tensors that this layer reads."""
         return tuple(self.values[variable].args[1].fields)
 
     def read_once(self, variable: Any) -> bool:
@@ -41,7 +41,7 @@ class LayerGraph:
         return len(self.readers[variable]) == 1
 
     def call(self, composed: ComposedLayer, inputs: Sequence[Any], name: str = "") -> Any:
-        """A call of a new layer, or of one in place of that with this name."""
+        """Return a call of a new layer, or of one in place of that with this name."""
         return layer_call(self.layers, composed, inputs, name=name)
 
 

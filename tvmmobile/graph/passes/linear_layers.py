@@ -59,7 +59,7 @@ class _Rewriting(MainRewriter):
         self.order: dict[Any, int] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The image that a variable shows, where one is known, or the old value."""
+        """Return the image that a variable shows, where one is known, or the old value."""
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
@@ -85,7 +85,7 @@ class _Rewriting(MainRewriter):
             source = before.args[0] if same else None
 
     def _seen(self, value: Any) -> _Seen | None:
-        """The image that an expression shows; `None` for one that is to stay as it is."""
+        """Return the image that an expression shows; `None` for one that is to stay as it is."""
         if isinstance(value, relax.Var):
             return self.seen.get(value)
         name = operator_of(value)
@@ -121,7 +121,7 @@ class _Rewriting(MainRewriter):
         return _Seen(image, first)
 
     def _pool(self, value: Any, image: Any) -> _Seen:
-        """A pool of windows of an image whose channels are first, on the image with its channels last."""
+        """Return a pool of windows of an image whose channels are first, on the image with its channels last."""
         attrs = value.attrs
         shape = [shape_of(value.args[0])[axis] for axis in TO_LAST]
         if shape_of(image) != shape:  # the image may be one of tokens, a row
@@ -132,7 +132,7 @@ class _Rewriting(MainRewriter):
         return self._made(pool(image, *window, *rounding, layout="NHWC"), first=True)
 
     def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
-        """A norm of images whose channels are first, on the image with its channels last."""
+        """Return a norm of images whose channels are first, on the image with its channels last."""
         if shown and shown.first and shape_of(shown.image)[-1] == shape_of(value)[1]:
             image = shown.image
         else:
@@ -147,7 +147,7 @@ class _Rewriting(MainRewriter):
         return self._made(relax.op.nn.group_norm(image, *map(self.output, value.args[1:]), *numbers), first=True)
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
-        """A product of rows with a constant matrix as a convolution."""
+        """Return a product of rows with a constant matrix as a convolution."""
         extents = _product_of(data, weight)
         if not extents:
             return None
@@ -155,14 +155,14 @@ class _Rewriting(MainRewriter):
         return self._made(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
 
     def _image(self, variable: Any) -> Any:
-        """A variable with channels last as an image: all other axes are pixels."""
+        """Return a variable with channels last as an image: all other axes are pixels."""
         shape, seen = shape_of(variable), self.seen.get(variable)
         if seen and not seen.first and shape_of(seen.image)[-1] == shape[-1]:
             return seen.image
         return self.builder.emit(relax.op.reshape(self.replaced[variable], [1, 1, math.prod(shape[:-1]), shape[-1]]))
 
     def _binary(self, value: Any) -> _Seen | None:
-        """An operator on two tensors of equal shape, one of which shows an image, or on one and a constant for each channel."""
+        """Return an operator on two tensors of equal shape, one of which shows an image, or on one and a constant for each channel."""
         shape = shape_of(value)
         shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
         shown = [seen for seen in shown if math.prod(_pixels(seen)) == math.prod(shape)]  # the others are repeated for all pixels
@@ -211,7 +211,7 @@ def _norms_groups(value: Any) -> bool:
 
 
 def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
-    """Input and output channels of a linear layer of several rows; empty for other products."""
+    """Return the input and output channels of a linear layer of several rows; empty for other products."""
     if not isinstance(data, relax.Var) or not isinstance(weight, tvm.ir.GenericConst):
         return ()
     rows, extents = shape_of(data)[:-1], shape_of(weight)[-2:]
@@ -228,7 +228,7 @@ def _is_over_pixels(mean: Any) -> bool:
 
 
 def _channel_axis(seen: _Seen, shape: list[int]) -> int | None:
-    """The axis that channels have to themselves in a tensor of this shape; `None` if there is none."""
+    """Return the axis that channels have to themselves in a tensor of this shape; `None` if there is none."""
     channels = shape_of(seen.image)[-1]
     if not seen.first:
         return len(shape) - 1 if shape[-1] == channels else None
@@ -240,7 +240,7 @@ def _is_image(variable: Any) -> bool:
 
 
 def _pixels(seen: _Seen) -> tuple[int, int]:
-    """Number of pixels and channels of the image that a variable shows."""
+    """Return the number of pixels and channels of the image that a variable shows."""
     *pixels, channels = shape_of(seen.image)
     return math.prod(pixels), channels
 

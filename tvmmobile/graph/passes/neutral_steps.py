@@ -21,7 +21,7 @@ def neutral_steps(module: Any) -> Any:
 
 
 def _operand(value: Any) -> Any:
-    """The operand that such a step returns; `None` for other values."""
+    """Return the operand that such a step returns; `None` for other values."""
     name = operator_of(value)
     if name not in _NEUTRAL:
         return None
@@ -35,7 +35,7 @@ def _operand(value: Any) -> Any:
 
 
 def _joined(value: Any) -> Any:
-    """A concatenation without the tensors that have no elements; `None` if all have some, or none."""
+    """Return a concatenation without the tensors that have no elements; `None` if all have some, or none."""
     if not isinstance(value.args[0], relax.Tuple) or value.attrs.axis is None:
         return None
     parts = list(value.args[0].fields)

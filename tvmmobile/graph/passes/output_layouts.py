@@ -40,7 +40,7 @@ def output_layouts(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
 
 
 def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[ComposedLayer, Any] | None:
-    """The layer with the layout that its output is brought to, and the variable with that; `None` without one."""
+    """Return the layer with the layout that its output is brought to, and the variable with that; `None` without one."""
     layer = composed.layer
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
@@ -86,7 +86,7 @@ def _is_nchw(access: Access, layer: Conv2d | Resize) -> bool:
 
 
 def _nchw(layer: Conv2d | Resize) -> tuple[Layout, Array]:
-    """The layout, and the order of channels."""
+    """Return the layout, and the order of channels."""
     return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
 
 

@@ -53,7 +53,7 @@ def copied_outputs(module: Any) -> Any:
 
 
 def _returning(module: Any, results: list[Any]) -> Any:
-    """The module with these expressions as results of `main`, computed behind all else; a tuple of them is left out."""
+    """Return the module with these expressions as results of `main`, computed behind all else; a tuple of them is left out."""
     main, builder = module["main"], relax.BlockBuilder()
     before = results_of(main)
     with builder.function("main", list(main.params)):

@@ -36,7 +36,7 @@ def _without_width(value: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The layer's call with the padding in front of it; `None` where there is none, or it is another one."""
+    """Return the layer's call with the padding in front of it; `None` where there is none, or it is another one."""
     of_most, of_mean = (has(value, kind) for kind in (Trait.MAX_POOL, Trait.AVERAGE_POOL))
     if not (of_most or of_mean or has(value, Trait.CONVOLUTION)):
         return None
@@ -63,7 +63,7 @@ def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _as_convolution(value: Any, _: Mapping[Any, Any]) -> Any:
-    """Zeros around an image; `None` for other values."""
+    """Return zeros around an image; `None` for other values."""
     widths = _widths(value)
     if widths is None or float(value.attrs.pad_value) or len(widths) != 8 or str(value.ty.dtype) != FLOAT32.name:
         return None
@@ -97,13 +97,13 @@ def _is_positive(value: Any) -> bool:
 
 
 def _convolution(call: Any, data: Any, padding: list[int]) -> Any:
-    """The call on other data with other padding."""
+    """Return the call on other data with other padding."""
     attrs = call.attrs
     return _operator(call)(data, call.args[1], attrs.strides, padding, attrs.dilation, int(attrs.groups))
 
 
 def _pool(call: Any, data: Any, padding: list[int]) -> Any:
-    """The pool on other data with other padding, which counts."""
+    """Return the pool on other data with other padding, which counts."""
     attrs = call.attrs
     return _operator(call)(data, attrs.pool_size, attrs.strides, padding, attrs.dilation, False, has(call, Trait.AVERAGE_POOL))
 

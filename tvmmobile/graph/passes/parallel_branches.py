@@ -63,25 +63,25 @@ class _Branch:
     is_scale: bool = False
 
     def times(self, factors: Array) -> _Branch:
-        """The branch multiplied by one number, or by one for each output channel."""
+        """Return the branch multiplied by one number, or by one for each output channel."""
         return replace(self, weight=self.weight * factors.reshape(-1, 1, 1, 1), bias=self.bias * factors)
 
     def in_groups(self, groups: int) -> _Branch:
-        """A factor for each channel as a convolution of so many groups."""
+        """Return a factor for each channel as a convolution of so many groups."""
         channels = len(self.bias)
         weight = np.zeros((channels, channels // groups, 1, 1), self.weight.dtype)
         weight[np.arange(channels), np.arange(channels) % (channels // groups)] = self.weight[:, 0]
         return replace(self, weight=weight, groups=groups, is_scale=False)
 
     def spread(self, top: int, left: int, kernel: tuple[int, int]) -> Array:
-        """The weights in a kernel that begins so many pixels before the image."""
+        """Return the weights in a kernel that begins so many pixels before the image."""
         y, x = top - self.padding[0], left - self.padding[1]
         wide = np.zeros((*self.weight.shape[:2], *kernel), self.weight.dtype)
         wide[..., y : y + self.weight.shape[2], x : x + self.weight.shape[3]] = self.weight
         return wide
 
     def expression(self) -> Any:
-        """The convolution and its bias."""
+        """Return the convolution and its bias."""
         weight, bias = (relax.const(array.astype(np.float32)) for array in (self.weight, self.bias.reshape(1, -1, 1, 1)))
         convolution = relax.op.nn.conv2d(self.source, weight, self.stride, self.padding, 1, self.groups)
         return relax.op.add(convolution, bias)
@@ -121,7 +121,7 @@ def _convolution(call: Any, values: Mapping[Any, Any]) -> _Branch | None:
 
 
 def _sum(one: _Branch, other: _Branch, shape: list[int]) -> _Branch | None:
-    """Two branches as one; `None` where they do not fit together, or neither kernel covers the other."""
+    """Return two branches as one; `None` where they do not fit together, or neither kernel covers the other."""
     if one.is_scale and other.is_scale:
         return replace(one, weight=one.weight + other.weight, bias=one.bias + other.bias) if one.source.same_as(other.source) else None
     if one.is_scale:

@@ -89,7 +89,7 @@ class Composed:
 
 
 def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tuple[str, Pass]]:
-    """Named passes from the imported network to its layers, in order; see `compose`."""
+    """Return named passes from the imported network to its layers, in order; see `compose`."""
     transform = relax.transform
     return [
         ("split_batch", split_batch),
@@ -140,8 +140,8 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
 
 
 def _images_in_nhwc(module: Any) -> Any:
-    """The pass that lays images out for the templates. Where an input is resized, resizes follow the layout they find: an input has its
-    channels first.
+    """Return the pass that lays images out for the templates. Where an input is resized, resizes follow the layout they find: an input has
+    its channels first.
     """
     main = module["main"]
     inputs = {*main.params} | input_steps(main)
@@ -229,7 +229,7 @@ def finish_integers(
 def prepare(
     module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """`compose` and `finish`: from the imported network to what the planner reads."""
+    """Return `compose` and `finish`: from the imported network to what the planner reads."""
     return finish(compose(module, accepts, dump_dir), precision)
 
 

@@ -31,7 +31,7 @@ def plain_views(module: Any) -> Any:
 
 
 def _guarded(value: Any) -> Any:
-    """Numbers written into a tensor, behind views, as layout inference would turn them without their places; `None` for other values."""
+    """Return numbers written into a tensor, behind views that layout inference would turn without their places; else `None`."""
     if operator_of(value) != "relax.scatter_nd":
         return None
     target, places, numbers = value.args
@@ -40,7 +40,7 @@ def _guarded(value: Any) -> Any:
 
 
 def _shown(view: Any) -> Any:
-    """The variable that a view shows as it is; `None` for other views."""
+    """Return the variable that a view shows as it is; `None` for other views."""
     return view.args[0] if isinstance(view.args[0], relax.Var) and shape_of(view.args[0]) == shape_of(view) else None
 
 
@@ -74,7 +74,7 @@ def unit_permute_to_reshape(module: Any) -> Any:
 
 
 def _shorter(value: Any, values: Mapping[Any, Any]) -> Any:
-    """A permutation or reshape with the one in front as its own, and without axes of length 1; `None` for other values."""
+    """Return a permutation or reshape with the one in front as its own, and without axes of length 1; `None` for other values."""
     if operator_of(value) == VIEW:
         inner: Any = values.get(value.args[0])
         return relax.op.reshape(inner.args[0], value.args[1]) if operator_of(inner) == VIEW else None

@@ -42,7 +42,7 @@ def spell_prelus(module: Any) -> Any:
 
 
 def _with_all_axes(slope: Any, rank: int) -> Any:
-    """The slope with as many axes as the data, which layout inference wants; a number as it is."""
+    """Return the slope with as many axes as the data, which layout inference wants; a number as it is."""
     extents = shape_of(slope)
     return relax.op.reshape(slope, [*[1] * (rank - len(extents)), *extents]) if 0 < len(extents) < rank else slope
 

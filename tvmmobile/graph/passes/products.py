@@ -28,7 +28,7 @@ def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _swap(operand: Any, values: Mapping[Any, Any]) -> Any:
-    """The swap that an operand is, of a tensor in front of more views; `None` for other operands."""
+    """Return the swap that an operand is, of a tensor in front of more views; `None` for other operands."""
     from tvm import relax
 
     chain: list[Any] = []

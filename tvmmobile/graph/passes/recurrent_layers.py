@@ -66,13 +66,13 @@ def last_hidden(outputs: Any, direction: str, units: int) -> Any:
 
 
 def recurrent_macs(value: Any) -> int:
-    """Multiply-adds of an importer's call; 0 for other values."""
+    """Return the multiply-adds of an importer's call; 0 for other values."""
     layer = _layer_of(value)
     return 0 if layer is None else layer.macs
 
 
 def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """The pass that replaces importers' calls by calls of layers that are accepted, which it adds to `layers`, and others by operators."""
+    """Return the pass that replaces importers' calls: by layers that are accepted, which it adds to `layers`, or by operators."""
 
     def compose(module: Any) -> Any:
         from tvm import relax
@@ -87,7 +87,7 @@ def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, Compose
 
 
 def _layer_of(value: Any) -> Recurrent | None:
-    """The layer of an importer's call, with states of the beginning if it has any, and without memories in its output."""
+    """Return the layer of an importer's call, with states of the beginning if it has any, and without memories in its output."""
     if operator_of(value) != "relax.call_dps_packed" or not str(getattr(value.args[0], "global_symbol", "")).startswith(_PREFIX):
         return None
     cell, direction = value.args[0].global_symbol.removeprefix(_PREFIX).split(".")
@@ -110,7 +110,7 @@ class _Rewriting(MainRewriter):
         self.results: dict[Any, tuple[Any, ...]] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A result of a layer, or the old value."""
+        """Return a result of a layer, or the old value."""
         from tvm import relax
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.results:
@@ -124,7 +124,7 @@ class _Rewriting(MainRewriter):
         return self.results[variable][0]
 
     def _known(self, value: Any) -> Any:
-        """The constant that a variable stands for, or the variable."""
+        """Return the constant that a variable stands for, or the variable."""
         import tvm
 
         bound = self.builder.lookup_binding(value) if isinstance(value, tvm.ir.Var) else None

@@ -60,7 +60,7 @@ def _is_enlarged(graph: LayerGraph, layer: Conv2d, piece: tuple[int, int, int], 
 
 
 def _without(layer: Conv2d, place: int) -> Conv2d:
-    """The layer without a piece and its source, and with a residual."""
+    """Return the layer without a piece and its source, and with a residual."""
     gone, _, count = layer.pieces[place]
     sources = tuple(channels for number, channels in enumerate(layer.sources) if number != gone)
     pieces = tuple((number - (number > gone), first, channels) for number, first, channels in layer.pieces if number != gone)

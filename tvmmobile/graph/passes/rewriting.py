@@ -16,17 +16,17 @@ VIEW = "relax.reshape"
 
 
 def bindings_of(function: Any) -> list[Any]:
-    """All bindings, in order of execution."""
+    """Return all bindings, in order of execution."""
     return [binding for block in function.body.blocks for binding in block.bindings]
 
 
 def values_of(function: Any) -> dict[Any, Any]:
-    """The value of each variable that a function binds, in order of execution."""
+    """Return the value of each variable that a function binds, in order of execution."""
     return {binding.var: binding.value for binding in bindings_of(function)}
 
 
 def readers_of(function: Any) -> dict[Any, list[Any]]:
-    """For each variable, the variables computed from it, once per read; `None` stands for the result of the function."""
+    """Return for each variable the variables computed from it, once per read; `None` stands for the result of the function."""
     readers: dict[Any, list[Any]] = defaultdict(list)
     for binding in bindings_of(function):
         for variable in variables_of(binding.value):
@@ -37,7 +37,7 @@ def readers_of(function: Any) -> dict[Any, list[Any]]:
 
 
 def results_of(function: Any) -> tuple[Any, ...]:
-    """The variables that a function returns, in order."""
+    """Return the variables that a function returns, in order."""
     from tvm import relax
 
     result = function.body.body
@@ -45,14 +45,14 @@ def results_of(function: Any) -> tuple[Any, ...]:
 
 
 def returned(results: Sequence[Any]) -> Any:
-    """The value of a function with these results."""
+    """Return the value of a function with these results."""
     from tvm import relax
 
     return results[0] if len(results) == 1 else relax.Tuple(list(results))
 
 
 def variables_of(value: Any) -> Iterator[Any]:
-    """Variables that an expression reads."""
+    """Yield variables that an expression reads."""
     from tvm import relax
 
     if isinstance(value, relax.Var):
@@ -65,7 +65,7 @@ def variables_of(value: Any) -> Iterator[Any]:
 
 
 def viewed(value: Any) -> Any:
-    """The variable or constant that a view or an alias shows; `None` for other values."""
+    """Return the variable or constant that a view or an alias shows; `None` for other values."""
     from tvm import relax
 
     if isinstance(value, relax.Var):
@@ -74,14 +74,14 @@ def viewed(value: Any) -> Any:
 
 
 def view_of(value: Any, source: Any) -> Any:
-    """A view or an alias, of another source."""
+    """Return a view or an alias, of another source."""
     from tvm import relax
 
     return source if isinstance(value, relax.Var) else relax.Call(value.op, [source, *value.args[1:]], value.attrs)
 
 
 def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], Any] = lambda attrs: attrs) -> Any:
-    """An expression with what `leaf` makes of its variables and constants, and `attributes` of its operators' attributes."""
+    """Return an expression with what `leaf` makes of its variables and constants, and `attributes` of its operators' attributes."""
     import tvm
     from tvm import relax
 
@@ -115,7 +115,7 @@ class MainRewriter(ABC):
         self.replaced: dict[Any, Any] = {}
 
     def rewritten(self) -> Any:
-        """The new `main`."""
+        """Return the new `main`."""
         parameters = list(map(self.parameter, self.main.params))
         with self.builder.function("main", parameters):
             with self.builder.dataflow():
@@ -127,16 +127,16 @@ class MainRewriter(ABC):
         return self.builder.get()["main"]
 
     def in_module(self, module: Any, *, canonical: bool = False) -> Any:
-        """The module with the new `main`; see `with_main`."""
+        """Return the module with the new `main`; see `with_main`."""
         return with_main(module, self.rewritten(), canonical=canonical)
 
     def parameter(self, given: Any) -> Any:
-        """The new parameter for an old one."""
+        """Return the new parameter for an old one."""
         return given
 
     @abstractmethod
     def value(self, variable: Any, value: Any) -> Any:
-        """The new value of an old variable."""
+        """Return the new value of an old variable."""
 
     def output(self, variable: Any) -> Any:
         """Return the variable to return in place of an old one."""
@@ -153,14 +153,14 @@ class _Naming(MainRewriter):
 
 
 def with_named_outputs(module: Any) -> Any:
-    """The module whose outputs are second names of variables: a view would not be one at run time if it were an output itself."""
+    """Return the module whose outputs are second names of variables: a view would not be one at run time if it were an output itself."""
     return _Naming(module["main"]).in_module(module)
 
 
 def rewrite_main(
     module: Any, pattern: Any, replacement: Callable[[Any, Any], Any], numbers: Mapping[Any, float] = MappingProxyType({})
 ) -> Any:
-    """The module with `main` rewritten.
+    """Return the module with `main` rewritten.
 
     TVM's matcher sees through a second name of a variable, such as that of an output, and would give it as a match.
 
@@ -182,15 +182,15 @@ def rewrite_main(
 
 
 def mutate_main(module: Any, mutator: Any) -> Any:
-    """The module with `main` rewritten by a `PyExprMutator` made for this module, and with the functions it added."""
+    """Return the module with `main` rewritten by a `PyExprMutator` made for this module, and with the functions it added."""
     name = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
     mutator.builder_.update_func(name, mutator.visit_expr(module[name]))
     return mutator.builder_.get()
 
 
 def rebound_main(main: Any, value_of: Callable[[Any, Any], Any]) -> Any:
-    """`main` with each variable bound to the result of `value_of(block builder, binding)`. Readers of a variable that another one replaces,
-    or a constant, read that; an output keeps its own name, so that it is not the name of a view.
+    """Return `main` with each variable bound to the result of `value_of(block builder, binding)`. Readers of a variable that another one
+    replaces, or a constant, read that; an output keeps its own name, so that it is not the name of a view.
     """
     import tvm
     from tvm import relax
@@ -215,8 +215,8 @@ def rebound_main(main: Any, value_of: Callable[[Any, Any], Any]) -> Any:
 
 
 def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
-    """The module with another `main`, and without what nobody reads then. If that is to be `canonical`, each variable has one name: layout
-    inference and patterns do not see through a second one.
+    """Return the module with another `main`, and without what nobody reads then. If that is to be `canonical`, each variable has one name:
+    layout inference and patterns do not see through a second one.
     """
     from tvm import relax
 
@@ -226,7 +226,7 @@ def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
 
 
 def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any], *, in_turn: bool = False) -> Any:
-    """The module with some values of `main` replaced, and without what nobody reads then.
+    """Return the module with some values of `main` replaced, and without what nobody reads then.
 
     Args:
         replacement: from a value, and all values by their variables, to the new value; `None` for one that stays.
@@ -243,7 +243,7 @@ def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], 
 
 
 def replace_variables(module: Any, found: Mapping[Any, Any]) -> Any:
-    """The module with new values of the same types for some variables of `main`, and without what nobody reads then.
+    """Return the module with new values of the same types for some variables of `main`, and without what nobody reads then.
 
     A new value may be an expression of several operators, a variable, or a constant.
     """

@@ -77,7 +77,7 @@ def _along_rows(module: Any) -> Any:
 
 
 def _axis_of(mean: Any) -> int | None:
-    """The only axis of a mean that keeps it, if that is the last one, or the channels of images with these in front."""
+    """Return the only axis of a mean that keeps it, if that is the last one, or the channels of images with these in front."""
     rank = mean.args[0].ty.ndim
     axes = [] if mean.attrs.axis is None else [int(axis) % rank for axis in mean.attrs.axis]
     known = axes == [rank - 1] or (axes == [1] and rank == 4)
@@ -85,7 +85,7 @@ def _axis_of(mean: Any) -> int | None:
 
 
 def _along(factors: Array, axis: int, shape: list[int]) -> Array | None:
-    """Factors that are the same but for their place along an axis, as many as that has; `None` for others."""
+    """Return factors that are the same but for their place along an axis, as many as that has; `None` for others."""
     extents = (1,) * (len(shape) - factors.ndim) + factors.shape
     if factors.ndim > len(shape) or any(extent != 1 for place, extent in enumerate(extents) if place != axis):
         return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def roundings_of_readers(main: Any, quantised: Mapping[str, QuantisedLayer]) -> dict[Any, tuple[float, int]]:
-    """For variables that only layers in `quantised` read, perhaps behind views, and in the same integers: see `QuantisedLayer.inputs`."""
+    """Return `QuantisedLayer.inputs` of variables that only layers in `quantised` read, perhaps behind views, in the same integers."""
     wanted: dict[Any, set[tuple[float, int] | None]] = defaultdict(set)
     for result in results_of(main):
         wanted[result].add(None)
@@ -40,8 +40,8 @@ def roundings_of_readers(main: Any, quantised: Mapping[str, QuantisedLayer]) -> 
 
 
 def rounded_output(layer: Layer, parameters: LayerParameters, per_step: float, zero: int) -> ComposedLayer | None:
-    """The layer with its output in int8: each number times `per_step`, rounded to the nearest integer, plus `zero`. What lies beyond int8
-    becomes one of its bounds.
+    """Return the layer with its output in int8: each number times `per_step`, rounded to the nearest integer, plus `zero`. What lies beyond
+    int8 becomes one of its bounds.
 
     Where nothing lies behind the sums but bounds that are those of int8, weights and bias are in steps of the output, and kernels only
     round. Others scale their results. `None` for a layer without sums.

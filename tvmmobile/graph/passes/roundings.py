@@ -38,7 +38,7 @@ class _Found:
 
 
 def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
-    """The module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
+    """Return the module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
 
     A clip right before a rounding becomes part of it, if nothing but roundings reads it; of two roundings to the same integers, one after
     the other, the second is left out, whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise
@@ -57,7 +57,7 @@ def _sum_layer(height: int, width: int, channels: int) -> Conv2d:
 
 
 def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple[Any, dict[str, ComposedLayer]]:
-    """The module whose layers are composed with roundings as calls of external functions too, and all layers by the name of theirs."""
+    """Return the module whose layers are composed with roundings as calls of external functions too, and all layers by their names."""
     composing = _Composing(module["main"], layers)
     return composing.in_module(module, canonical=True), composing.layers
 
@@ -74,7 +74,7 @@ class Recognising(MainRewriter):
         self.found: dict[Any, _Found] = {}
 
     def rounding(self, variable: Any, value: Any) -> _Found | None:
-        """The tensor that an expression rounds, or the parameter of integers that it dequantises; `None` for others."""
+        """Return the tensor that an expression rounds, or the parameter of integers that it dequantises; `None` for others."""
         product, step = self._operands(value, "multiply")
         if step is not None and (entered := self._entered(variable, product, step)) is not None:
             return entered
@@ -83,12 +83,12 @@ class Recognising(MainRewriter):
         return None if found is None or (step, zero) != (found.layer.step, found.layer.zero) else found
 
     def leaving(self, value: Any) -> _Found | None:
-        """The rounding whose integers an output of the network holds; `None` for other expressions. Its zero point is int8's."""
+        """Return the rounding whose integers an output of the network holds; `None` for other expressions. Its zero point is int8's."""
         stored = str(value.ty.dtype) if self._argument(value, "astype") is not None else ""
         return self._placed(value.args[0], shift_of(stored)) if stored in (INT8.name, UINT8.name) else None
 
     def _placed(self, variable: Any, above: int = 0) -> _Found | None:
-        """The rounding whose integers a variable holds in float32, all of them `above` those of int8; `None` for other variables."""
+        """Return the rounding whose integers a variable holds in float32, all of them `above` those of int8; `None` for other variables."""
         source, bounds = self.clipped(variable)
         rounded, shift = self._operands(source, "add")
         data, step = self._operands(self._argument(rounded, "round"), "divide")
@@ -100,7 +100,7 @@ class Recognising(MainRewriter):
         return _Found(data, Rounding(tuple(shape_of(variable)), step, int(zero), int(low), int(high)))
 
     def _entered(self, variable: Any, product: Any, step: float) -> _Found | None:
-        """A parameter of integers that is dequantised by a step."""
+        """Return a parameter of integers that is dequantised by a step."""
         integers, zero = self._operands(product, "subtract")
         parameter = self._argument(product if zero is None else integers, "astype")
         if parameter is None or not any(parameter.same_as(one) for one in self.main.params):
@@ -112,7 +112,7 @@ class Recognising(MainRewriter):
         return _Found(parameter, layer)
 
     def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
-        """The variable that a clip's result comes from, and the bounds; for others, itself and infinite bounds."""
+        """Return the variable that a clip's result comes from, and the bounds; for others, itself and infinite bounds."""
         low, high = -np.inf, np.inf
         while True:
             value: Any = self.values.get(variable)
@@ -129,12 +129,12 @@ class Recognising(MainRewriter):
                 return variable, (low, high)
 
     def _argument(self, value: Any, operator: str) -> Any:
-        """The first argument of an operator's call, or of the call that a variable holds; `None` for other values."""
+        """Return the first argument of an operator's call, or of the call that a variable holds; `None` for other values."""
         call = self.values.get(value, value)
         return call.args[0] if operator_of(call) == f"relax.{operator}" else None
 
     def _operands(self, value: Any, operator: str) -> tuple[Any, float | None]:
-        """A variable and a constant number that an operator takes; twice `None` for other values."""
+        """Return a variable and a constant number that an operator takes; twice `None` for other values."""
         import tvm
 
         value = self.values.get(value, value)
@@ -160,7 +160,7 @@ class _Simpler(Recognising):
         self.emitted: dict[tuple[Any, Rounding], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The rounding if it is needed, a sum as a convolution, or the old value."""
+        """Return the rounding if it is needed, a sum as a convolution, or the old value."""
         found = self.rounding(variable, value)
         if found is None:
             made = self._sum(variable, value)
@@ -183,7 +183,7 @@ class _Simpler(Recognising):
         return self._emitted(self.replaced[source], layer)
 
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
-        """The old value; if it joins or cuts tensors on one grid of integers, with their rounding behind it, so that its readers see it."""
+        """Return the old value, with its tensors' rounding behind it where it joins or cuts those of one grid, for its readers to see."""
         again = self.again(value)
         parts = list(map(self._moved, variables_of(value))) if operator_of(value) in PARTS else []
         grids = [part.layer for part in parts if part is not None]
@@ -195,7 +195,7 @@ class _Simpler(Recognising):
         return self._emitted(self.builder.emit(again), layer)
 
     def _moved(self, variable: Any) -> _Found | None:
-        """The rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
+        """Return the rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
         while variable not in self.found:
             value: Any = self.values.get(variable)
             if operator_of(value) not in _MOVING and viewed(value) is None and not _pads_zeros(value):
@@ -204,7 +204,7 @@ class _Simpler(Recognising):
         return self.found[variable]
 
     def _emitted(self, source: Any, layer: Rounding) -> Any:
-        """A new variable with rounded numbers."""
+        """Return a new variable with rounded numbers."""
         from tvm import relax
 
         key = (source, replace(layer, shape=()))
@@ -217,7 +217,7 @@ class _Simpler(Recognising):
         return self.emitted[key]
 
     def _sum(self, variable: Any, value: Any) -> Any:
-        """The convolution in place of a sum of two rounded tensors that is itself rounded; `None` for others."""
+        """Return the convolution in place of a sum of two rounded tensors that is itself rounded; `None` for others."""
         from tvm import relax
 
         if operator_of(value) != "relax.add" or not self._only_rounded(variable):
@@ -242,7 +242,7 @@ class _Simpler(Recognising):
 
 
 def _bounded(layer: Rounding, low: float, high: float) -> Rounding:
-    """A rounding behind a clip: rounding keeps order, so that bounds may be rounded too."""
+    """Return a rounding behind a clip: rounding keeps order, so that bounds may be rounded too."""
     bounds = [float(np.clip(np.rint(bound / np.float32(layer.step)) + layer.zero, layer.low, layer.high)) for bound in (low, high)]
     return replace(layer, low=int(bounds[0]), high=int(bounds[1]))
 
@@ -257,7 +257,7 @@ class _Composing(Recognising):
         self.layers = dict(layers)
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A call for a rounding, or the old value. The network's input is permuted before it is rounded, for a layer reads integers."""
+        """Return a call for a rounding, or the old value. The network's input is permuted before it is rounded: a layer reads integers."""
         found = self.rounding(variable, value)
         if found is not None:
             self.found[variable] = found

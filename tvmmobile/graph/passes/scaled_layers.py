@@ -39,7 +39,7 @@ def _is_affine(layer: Any) -> bool:
 
 
 def _scaled(before: ComposedLayer, affine: ComposedLayer) -> ComposedLayer | None:
-    """The layer with factors and shifts behind its steps, or, without any, in its weights and bias; `None` for other kinds of layers."""
+    """Return the layer with factors and shifts behind its steps or, without any, in its weights and bias; `None` for other layers."""
     layer, last, constants, given = before.layer, affine.layer, before.parameters, affine.parameters
     if not isinstance(layer, Conv2d | Dense) or layer.writes:
         return None

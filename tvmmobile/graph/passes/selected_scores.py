@@ -44,7 +44,7 @@ class _Selections:
         self.operands: dict[Any, Any] = {}
 
     def value_of(self, builder: Any, binding: Any) -> Any:
-        """The value of a variable, in front of the sigmoid if it has one."""
+        """Return the value of a variable, in front of the sigmoid if it has one."""
         value = binding.value
         if binding.var in self.selected:
             self.operands[binding.var] = value.args[0]

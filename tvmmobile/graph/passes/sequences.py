@@ -40,13 +40,13 @@ def _is_sequence(shape: Sequence[int]) -> bool:
 
 
 def _forms_of(image: Any) -> list[list[int]]:
-    """The shapes under which an image of one row is known: its own, a sequence's and a column's."""
+    """Return the shapes under which an image of one row is known: its own, a sequence's and a column's."""
     batch, channels, _, length = shape_of(image)
     return [[batch, channels, 1, length], [batch, channels, length], [batch, channels, length, 1]]
 
 
 def _window_of_column(value: Any) -> int:
-    """The pixels of a window along a column, of a convolution or pool; 0 for all else."""
+    """Return the pixels of a window along a column, of a convolution or pool; 0 for all else."""
     if not any(has(value, kind) for kind in _WINDOWS) or not _is_column(shape_of(value)) or not _is_column(shape_of(value.args[0])):
         return 0
     attrs, pools = value.attrs, "pool" in value.op.name
@@ -66,7 +66,7 @@ class _Rewriting(MainRewriter):
         self.images: dict[Any, Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The image as a sequence, or the old value."""
+        """Return the image as a sequence, or the old value."""
         found = self._image(variable, value)
         if found is None:
             return self.again(value)
@@ -76,7 +76,7 @@ class _Rewriting(MainRewriter):
         return image if shape_of(image) == shape_of(variable) else relax.op.reshape(image, shape_of(variable))
 
     def _image(self, variable: Any, value: Any) -> Any:
-        """An expression of the image that a variable shows; `None` where none is known."""
+        """Return an expression of the image that a variable shows; `None` where none is known."""
         if isinstance(value, relax.Var):
             return self.images.get(value)
         if isinstance(value, relax.TupleGetItem):
@@ -110,14 +110,14 @@ class _Rewriting(MainRewriter):
         return None
 
     def _image_of(self, variable: Any) -> Any:
-        """A sequence as an image."""
+        """Return a sequence as an image."""
         if variable in self.images:
             return self.images[variable]
         batch, channels, length, *_ = shape_of(variable)
         return self.builder.emit(relax.op.reshape(self.replaced.get(variable, variable), [batch, channels, 1, length]))
 
     def _seen(self, source: Any, variable: Any) -> Any:
-        """A tensor of four dimensions that a sequence is a view of, where it is an image of one row."""
+        """Return a tensor of four dimensions that a sequence is a view of, where it is an image of one row."""
         shape = shape_of(variable)
         seen = len(shape) == 3 and source in self.replaced and shape_of(source) == [*shape[:2], 1, shape[2]]
         return self.replaced[source] if seen else None
@@ -145,7 +145,7 @@ class _Rewriting(MainRewriter):
         return relax.op.concat([self._image_of(part) for part in parts], _axis(call.attrs.axis, len(shape_of(call)))) if known else None
 
     def _by_element(self, call: Any) -> Any:
-        """An operator by element on images and constants; `None` if an operand is neither."""
+        """Return an operator by element on images and constants; `None` if an operand is neither."""
         if not _is_sequence(shape_of(call)) or not any(operand in self.images for operand in call.args):
             return None
         operands = [self._operand(operand, shape_of(call)) for operand in call.args]
@@ -173,6 +173,6 @@ def _axis(axis: Any, rank: int) -> int:
 
 
 def _padding(attrs: Any) -> list[int]:
-    """The padding of an image, for a sequence's in front and behind."""
+    """Return the padding of an image, for a sequence's in front and behind."""
     widths = [int(width) for width in attrs.padding]
     return [0, widths[0], 0, widths[len(widths) // 2]]

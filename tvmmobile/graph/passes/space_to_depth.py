@@ -31,7 +31,7 @@ def space_to_depth(module: Any) -> Any:
 
 
 def _of_image(conv: Any, values: Mapping[Any, Any]) -> Any:
-    """The convolution of the image that a convolution's input shows; `None` where it is another one."""
+    """Return the convolution of the image that a convolution's input shows; `None` where it is another one."""
     if operator_of(conv) != "relax.nn.conv2d" or not isinstance(conv.args[1], tvm.ir.GenericConst):
         return None
     attrs, moved = conv.attrs, conv.args[0]
@@ -59,7 +59,7 @@ def _of_image(conv: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _sources(variable: Any, values: Mapping[Any, Any]) -> Iterator[Any]:
-    """Images that a variable may show, the nearest first."""
+    """Yield images that a variable may show, the nearest first."""
     while True:
         value: Any = values.get(variable)
         name = operator_of(value)
@@ -75,7 +75,7 @@ def _sources(variable: Any, values: Mapping[Any, Any]) -> Iterator[Any]:
 
 
 def _numbers(variable: Any, source: Any, values: Mapping[Any, Any]) -> Array | None:
-    """Which elements of a source a variable has; `None` if it has others."""
+    """Return the elements of a source that a variable has; `None` if it has others."""
     if variable.same_as(source):
         return np.arange(np.prod(shape_of(source))).reshape(shape_of(source))
     value: Any = values.get(variable)
@@ -89,7 +89,7 @@ def _numbers(variable: Any, source: Any, values: Mapping[Any, Any]) -> Array | N
 
 
 def _places(numbers: Array, image: list[int]) -> tuple[tuple[int, int], list[tuple[int, int, int]]] | None:
-    """Rows and columns of the image that a pixel has, and for each of its channels the image's, row and column there."""
+    """Return rows and columns of the image that a pixel has, and for each of its channels the image's, row and column there."""
     _, channels, height, width = image
     if numbers.ndim != 4 or numbers.shape[0] != 1 or height % numbers.shape[2] or width % numbers.shape[3]:
         return None

@@ -26,7 +26,7 @@ def split_batch(module: Any) -> Any:
 
 
 def batches_of(main: Any) -> list[int]:
-    """The batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
+    """Return the batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if _is_convolution(binding.value)}
     given = {extent for parameter in main.params for extent in _shape(parameter)[:1]}
     return sorted(size for size in sizes if size > 1 and (size in given or size <= _MOST_PARTS))
@@ -37,7 +37,7 @@ def _is_convolution(value: Any) -> bool:
 
 
 def _shape(value: Any) -> list[int]:
-    """Shape of a tensor with static extents; empty for other values."""
+    """Return the shape of a tensor with static extents; empty for other values."""
     from tvm import relax
 
     return shape_of(value) if isinstance(value.ty, relax.TensorType) and value.ty.ndim > 0 else []
@@ -67,7 +67,7 @@ class _Split:
         self.split: set[Any] = set()
 
     def rewritten(self) -> Any:
-        """The new `main`."""
+        """Return the new `main`."""
         with self.builder.function("main", list(self.main.params)):
             with self.builder.dataflow():
                 for binding in bindings_of(self.main):
@@ -87,7 +87,7 @@ class _Split:
             self.wholes[variable] = self.builder.emit(rebuilt(value, self._whole))
 
     def _whole(self, variable: Any) -> Any:
-        """A variable or constant, of all images."""
+        """Return a variable or constant, of all images."""
         from tvm import relax
 
         if not isinstance(variable, relax.Var):
@@ -116,7 +116,7 @@ class _Split:
                 self.parts.setdefault(variable, []).append(found)
 
     def _part(self, argument: Any, image: int) -> Any:
-        """The input that an operator of one image reads in place of an argument."""
+        """Return the input that an operator of one image reads in place of an argument."""
         from tvm import relax
 
         if isinstance(argument, _Same):
@@ -129,7 +129,7 @@ class _Split:
         return known[image]
 
     def _of_one(self, value: Any) -> tuple[Sequence[Any], Any]:
-        """The arguments of an operator that may be computed image by image, and its call for one; no call for another operator."""
+        """Return the arguments of an operator that may be computed image by image, and its call for one; no call for another operator."""
         from tvm import relax
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.split:
@@ -166,7 +166,7 @@ class _Split:
         return isinstance(value, relax.Var) and _shape(value)[:1] == [self.size]
 
     def _product(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
-        """A matrix product with images in front of its first operand, or of both."""
+        """Return a matrix product with images in front of its first operand, or of both."""
         data, other = value.args
         ranks = len(_shape(data)), len(_shape(other))
         if not self._is_batch(data) or ranks[0] < 2 or _shape(value)[:1] != [self.size]:
@@ -176,7 +176,7 @@ class _Split:
         return ([data, other], again) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
 
     def _by_element(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
-        """Operands that hold all images are split; others are the same for each."""
+        """Split an operator by element: operands that hold all images are split; others are the same for each."""
         shape = _shape(value)
         if shape[:1] != [self.size]:
             return (), None

@@ -31,7 +31,7 @@ def split_steps(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
 
 
 def _layer_of(graph: LayerGraph, part: Any) -> str:
-    """The layer whose output a part is; "" where there is none that can compute the step."""
+    """Return the layer whose output a part is; "" where there is none that can compute the step."""
     while graph.read_once(part) and has(graph.values.get(part), Trait.MOVE):
         part = graph.values[part].args[0]
     found = graph.layer(part)

@@ -35,7 +35,7 @@ _BINARY = operators_with(Trait.ARITHMETIC)
 
 
 def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
-    """The pass, behind that of the composer, as often as it composes more.
+    """Return the pass, behind that of the composer, as often as it composes more.
 
     Args:
         whole_rows: take steps that another one joins together or not at all, as in integers, where each layer rounds.
@@ -63,14 +63,14 @@ def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any
 
 
 def _spelled(module: Any) -> Any:
-    """The steps in forms that layers may have: differences of images as sums, and one number that is added as one for each channel."""
+    """Return the steps in forms that layers may have: differences of images as sums, and one added number as one for each channel."""
     made_of_input = input_steps(module["main"])
     steps = {variable: step for variable, step in values_of(module["main"]).items() if variable not in made_of_input}
     return replace_variables(module, {variable: spelled for variable, step in steps.items() if (spelled := _sum(step)) is not None})
 
 
 def _sum(step: Any) -> Any:
-    """A sum or difference as a sum; `None` for other steps."""
+    """Return a sum or difference as a sum; `None` for other steps."""
     if operator_of(step) not in ("relax.add", "relax.subtract") or not _tensors(step):
         return None
     one, other = (_for_channels(operand, shape_of(step)[3]) for operand in step.args)
@@ -80,7 +80,7 @@ def _sum(step: Any) -> Any:
 
 
 def _for_channels(operand: Any, channels: int) -> Any:
-    """A constant number as one for each channel; other operands as they are."""
+    """Return a constant number as one for each channel; other operands as they are."""
     array = constant_of(operand, {})
     if array is None or array.size > 1:
         return operand
@@ -105,8 +105,8 @@ def _is_concatenation(value: Any) -> bool:
 
 
 def _tensors(step: Any) -> list[Any]:
-    """The variables that a step of an image reads and that have its shape; none for other values. Of a product with one number for each
-    channel, it is the image.
+    """Return the variables that a step of an image reads and that have its shape; none for other values. Of a product with one number for
+    each channel, it is the image.
     """
     if operator_of(step) not in _UNARY | _BINARY or not _is_image(step):
         return []
@@ -125,7 +125,7 @@ def _count(module: Any) -> int:
 
 
 def _starts(module: Any, joined: bool) -> dict[Any, Any]:
-    """The concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all its readers.
+    """Return the concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all.
 
     Steps have the number of their row; those that another one joins are one row, if that is asked for.
     """
@@ -143,7 +143,7 @@ def _starts(module: Any, joined: bool) -> dict[Any, Any]:
 
 
 def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
-    """The number of each step's row; steps are given in order, with what they read."""
+    """Return the number of each step's row; steps are given in order, with what they read."""
     rows: dict[Any, int] = {}
     for number, (variable, tensors) in enumerate(steps.items()):
         joined = {rows[tensor] for tensor in tensors if tensor in rows}
@@ -161,7 +161,7 @@ class _Inserting(MainRewriter):
         self.copies: dict[tuple[Any, int | None], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """The old value, but of copies where it starts a row of steps or reads a concatenation."""
+        """Return the old value, but of copies where it starts a row of steps or reads a concatenation."""
 
         def leaf(part: Any) -> Any:
             steps = self.starts.get(part, {})
@@ -172,7 +172,7 @@ class _Inserting(MainRewriter):
         return rebuilt(value, leaf)
 
     def output(self, variable: Any) -> Any:
-        """The copy of a concatenation, or the new variable."""
+        """Return the copy of a concatenation, or the new variable."""
         return self._copy(variable) if self.starts.get(variable, ()) is None else self.replaced[variable]
 
     def _copy(self, variable: Any, row: int | None = None) -> Any:
@@ -186,7 +186,7 @@ class _Inserting(MainRewriter):
 
 
 def _copied(value: Any, layers: Mapping[str, ComposedLayer]) -> Any:
-    """The input of a layer that changes nothing; `None` for other values."""
+    """Return the input of a layer that changes nothing; `None` for other values."""
     found = layers.get(external_name(value) or "")
     copy = None if found is None else found.copy
     return value.args[1].fields[0] if copy is not None and not (copy.pieces or copy.residual) else None

@@ -22,7 +22,7 @@ from tvmmobile.graph.passes.rewriting import replace_variables, viewed, with_nam
 def steps_apart(
     module: Any, layers: Mapping[str, ComposedLayer], takes: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool]
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """The module of composed layers and roundings with such steps apart, and all layers by the name of their external function.
+    """Return the module of composed layers and roundings with such steps apart, and all layers by the name of their external function.
 
     Args:
         takes: whether an integer kernel takes a layer that returns float32, whose weights are integers.
@@ -34,7 +34,7 @@ def steps_apart(
 
 
 def _apart(graph: LayerGraph, variable: Any, takes: Callable[[ComposedLayer], bool]) -> Any:
-    """The steps of a layer whose sums are integers; `None` for other variables."""
+    """Return the steps of a layer whose sums are integers; `None` for other variables."""
     found = graph.layer(variable)
     if found is None or not isinstance(found.layer, Conv2d) or not _should_be_apart(graph, variable, found.layer):
         return None
@@ -78,7 +78,7 @@ def _is_read_by_one_rounding(graph: LayerGraph, variable: Any) -> bool:
 
 
 def _steps(found: ComposedLayer) -> ComposedLayer:
-    """The steps of a convolution as a layer of factors of one."""
+    """Return the steps of a convolution as a layer of factors of one."""
     layer, channels = found.layer, found.layer.output_shape[-1]
     assert isinstance(layer, Conv2d)
     alone = Conv2d(

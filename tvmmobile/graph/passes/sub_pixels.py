@@ -49,7 +49,7 @@ class _Shuffled:
     groups: int
 
     def expression(self) -> Any:
-        """The result. It is written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
+        """Return the result, written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
         _, _, height, width = shape_of(self.source)
         batch, channels, rows, columns = self.shape
         down, right = self.strides
@@ -62,7 +62,7 @@ class _Shuffled:
         return relax.op.strided_slice(image, [2, 3], [0, 0], [rows, columns])
 
     def spread(self, numbers: Array, axis: int) -> Array:
-        """Numbers for each channel of the result as those for each channel of the source."""
+        """Return numbers for each channel of the result as those for each channel of the source."""
         groups = numbers.reshape(self.groups, 1, -1)
         shape = [-1 if place == axis else 1 for place in range(numbers.ndim)]
         return np.tile(groups, (1, math.prod(self.strides), 1)).reshape(shape)
@@ -77,7 +77,7 @@ class _Unfolding(MainRewriter):
         self.shuffled: dict[Any, _Shuffled] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """A convolution, an operator on its channels before they are shuffled, or the old value."""
+        """Return a convolution, an operator on its channels before they are shuffled, or the old value."""
         found = _unfolded(value, self.again) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
         if found is None:
             return self.again(value)
@@ -87,7 +87,7 @@ class _Unfolding(MainRewriter):
         return self.again(value) if operator_of(value) == _NORM else found.expression()
 
     def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
-        """An operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
+        """Return an operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
         if isinstance(value, relax.TupleGetItem):
             before = self.shuffled.get(value.tuple_value)
             return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
@@ -101,7 +101,7 @@ class _Unfolding(MainRewriter):
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
 
     def _spread(self, operator: str, operand: Any, beside: _Shuffled) -> Any:
-        """An operand with numbers for each channel; one for all of them as it is, and `None` for what is computed or has pixels."""
+        """Return an operand with numbers for each channel; one for all of them as it is, and `None` for what is computed or has pixels."""
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
         numbers = constant_of(operand, self.values)
@@ -114,7 +114,7 @@ class _Unfolding(MainRewriter):
 
 
 def _unfolded(call: Any, new: Any) -> _Shuffled | None:
-    """A transposed convolution as a convolution whose result is still to be shuffled; `None` for other layouts and computed weights."""
+    """Return a transposed convolution as one whose result is still to be shuffled; `None` for other layouts or computed weights."""
     attrs, weight = call.attrs, call.args[1]
     strides = [int(step) for step in attrs.strides]
     plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")
@@ -149,7 +149,7 @@ class _Axis:
 
     @classmethod
     def of(cls, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> _Axis:
-        """Output stride · m + a is the sum over taps k of input m + (a + padding - k · dilation) / stride, where that is whole."""
+        """The output stride · m + a is the sum over taps k of input m + (a + padding - k · dilation) / stride, where that is whole."""
         offsets = [
             [
                 (tap, (output + padding - tap * dilation) // stride)
@@ -166,7 +166,7 @@ class _Axis:
 
 
 def _weights(weight: Array, axes: list[_Axis], groups: int) -> Array:
-    """IOHW weights of a transposed convolution as OIHW ones, of channels as `_Shuffled` has them."""
+    """Return IOHW weights of a transposed convolution as OIHW ones, of channels as `_Shuffled` has them."""
     inputs, channels = weight.shape[0] // groups, weight.shape[1]
     down, right = (len(axis.taps) for axis in axes)
     found = np.zeros((groups, down, right, channels, inputs, axes[0].count, axes[1].count), weight.dtype)

@@ -21,7 +21,7 @@ _MOST_PARTS = 16
 
 
 def tap_windows(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """The pass that tells composed layers their windows, where a template takes that; it changes `layers`, and no module."""
+    """Return the pass that tells composed layers their windows, where a template takes that; it changes `layers`, and no module."""
 
     def find(module: Any) -> Any:
         for name, composed in layers.items():
@@ -36,7 +36,7 @@ def tap_windows(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLaye
 
 
 def windows_of(weight: Array) -> tuple[TapWindow, ...]:
-    """The windows of HWIO weights, see `Conv2d.windows`: as few as leave out the most zeros; none if channels have all taps."""
+    """Return the windows of HWIO weights, see `Conv2d.windows`: as few as leave out the most zeros; none if channels have all taps."""
     rows, columns, _, channels = weight.shape
     used = (weight != 0).any(2)
     if used.all():
@@ -54,6 +54,6 @@ def windows_of(weight: Array) -> tuple[TapWindow, ...]:
 
 
 def _window(used: Array) -> TapWindow:
-    """The smallest window with all taps that are used, one at least."""
+    """Return the smallest window with all taps that are used, one at least."""
     rows, columns = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
     return (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1) if rows.size else (0, 1, 0, 1)

@@ -49,7 +49,7 @@ class QuantisedLayer:
 def to_integers(
     layers: dict[str, ComposedLayer], quantised: Mapping[str, QuantisedLayer], accepts: Callable[[Layer], bool]
 ) -> Callable[[Any], Any]:
-    """The pass: layers with an entry in `quantised`, by the name of their external function, compute in integers, all others in float32.
+    """Return the pass: layers named in `quantised`, by their external functions, compute in integers, all others in float32.
 
     Args:
         layers: changed along with `main`.
@@ -126,15 +126,15 @@ class _Rewriting(Recognising):
         return rebuilt(value, self._leaf) if rounded is None else self._storing(variable, value, rounded)
 
     def output(self, variable: Any) -> Any:
-        """The output in float32."""
+        """Return the output in float32."""
         return self._real(variable)
 
     def _leaf(self, part: Any) -> Any:
-        """A variable in float32, or a constant."""
+        """Return a variable in float32, or a constant."""
         return self._real(part) if part in self.replaced else part
 
     def _moved(self, variable: Any, value: Any) -> Any:
-        """A move of integers that are all on one grid; `None` for another expression.
+        """Return a move of integers that are all on one grid; `None` for another expression.
 
         Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
         """
@@ -150,7 +150,7 @@ class _Rewriting(Recognising):
         return rebuilt(value, lambda part: integers.get(part, part))
 
     def _leaving(self, value: Any) -> Any:
-        """The integers that an output of the network holds, where they are there already; `None` for another expression."""
+        """Return the integers that an output of the network holds, where they are there already; `None` for another expression."""
         from tvm import relax
 
         found = self.leaving(value)
@@ -164,7 +164,7 @@ class _Rewriting(Recognising):
         return op.astype(self.builder.emit(op.add(wide, relax.const(shift_of(value.ty.dtype), "int16"))), str(value.ty.dtype))
 
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
-        """The integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
+        """Return the integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
         stored = self.stored.get(source)
         if stored is not None and (source in self.of_layers or _holds(stored, layer)):
             self.stored[variable] = stored
@@ -177,7 +177,7 @@ class _Rewriting(Recognising):
         return self._real(source)
 
     def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
-        """The call of an integer layer."""
+        """Return the call of an integer layer."""
         from tvm import relax
 
         data, *others = call.args[1].fields
@@ -195,14 +195,14 @@ class _Rewriting(Recognising):
         return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
 
     def _rounded_output(self, variable: Any, name: str) -> ComposedLayer | None:
-        """A layer in float32 with what its readers want for an output; `None` where they want float32, or no kernel stores that."""
+        """Return a layer in float32 with what its readers want for an output; `None` where they want float32, or no kernel stores that."""
         if variable not in self.wanted or name not in self.layers:
             return None
         found = rounded_output(self.layers[name].layer, self.layers[name].parameters, *self.wanted[variable])
         return found if found is not None and self.accepts(found.layer) else None
 
     def _storing(self, variable: Any, call: Any, found: ComposedLayer) -> Any:
-        """The call of a layer in float32 that stores integers."""
+        """Return the call of a layer in float32 that stores integers."""
         from tvm import relax
 
         per_scale, zero = self.wanted[variable]
@@ -212,7 +212,7 @@ class _Rewriting(Recognising):
         return relax.call_dps_packed(external_name(call), arguments, out_ty=relax.TensorType(shape_of(call), INT8.name))
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
-        """A variable as the integers that a layer reads."""
+        """Return a variable as the integers that a layer reads."""
         wanted = _Stored(1 / per_scale, zero)
         if variable not in self.stored:
             return self._rounded(self.replaced[variable], per_scale, self.unrounded.get(variable, wanted))
@@ -221,7 +221,7 @@ class _Rewriting(Recognising):
         return self._rounded(self._real(variable), per_scale, wanted)
 
     def _rounded(self, source: Any, per_scale: float, stored: _Stored) -> Any:
-        """Integers made of a new variable in float32, or without sign."""
+        """Return integers made of a new variable in float32, or without sign."""
         from tvm import relax
 
         key = (source, stored)
@@ -238,7 +238,7 @@ class _Rewriting(Recognising):
         return self.made[key]
 
     def _real(self, variable: Any) -> Any:
-        """A variable in float32."""
+        """Return a variable in float32."""
         from tvm import relax
 
         stored = self.stored.get(variable) or self.unrounded.get(variable)
@@ -269,7 +269,7 @@ def _product(data: Any, gate: Any) -> Any:
 
 
 def _number(value: float) -> Any:
-    """A constant that is an argument of the kernel, not part of it: conversions of one shape are one task, whatever the scales."""
+    """Return a constant that is an argument of the kernel, not part of it: conversions of one shape are one task, whatever the scales."""
     from tvm import relax
 
     return relax.const(np.array([value], np.float32), FLOAT32.name)

@@ -27,7 +27,7 @@ def to_precision(
     kept: Mapping[str, Precision] = MappingProxyType({}),
     outside: Precision = FLOAT32,
 ) -> Callable[[Any], Any]:
-    """The pass: `main` and the layers, by the name of their external function, compute in `precision`; input and output are in `outside`.
+    """Return the pass: `main` and the layers, by their external functions, compute in `precision`; input and output are in `outside`.
 
     Args:
         layers: changed along with `main`.
@@ -59,7 +59,7 @@ class _Conversion(MainRewriter):
         self.others: dict[tuple[Any, str], Any] = {}
 
     def parameter(self, given: Any) -> Any:
-        """A parameter as the caller stores it."""
+        """Return a parameter as the caller stores it."""
         from tvm import relax
 
         floats = isinstance(given.ty, relax.TensorType) and given.ty.dtype == FLOAT32.name != self.outside.name
@@ -78,14 +78,14 @@ class _Conversion(MainRewriter):
         return self._expression(value, self.outside if variable in self.last else self.precision.arithmetic)
 
     def output(self, variable: Any) -> Any:
-        """The output in the caller's type, converted before views, where the conversion may be fused with an operator."""
+        """Return the output in the caller's type, converted before views, where the conversion may be fused with an operator."""
         base = viewed(self.values.get(variable))
         if base is None or self.replaced[variable].ty.dtype == self.outside.name:
             return self._as(variable, self.outside.name)
         return self.builder.emit(view_of(self.values[variable], self.output(base)))
 
     def _layer(self, variable: Any, call: Any, name: str) -> Any:
-        """A layer's call: its first input and its output in the types that they have, if a template takes that."""
+        """Return a layer's call: its first input and its output in the types that they have, if a template takes that."""
         from tvm import relax
 
         found, own = self.layers[name], self.kept.get(name, self.precision)
@@ -100,7 +100,7 @@ class _Conversion(MainRewriter):
         return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, last))
 
     def _stored(self, layer: Layer, own: Precision, end: str, name: str) -> Layer:
-        """The layer with its input or output stored so, if a template takes that."""
+        """Return the layer with its input or output stored so, if a template takes that."""
         if not isinstance(layer, ConvertingLayer):
             return layer
         given: Any = {end: "" if name == own.name else name}
@@ -108,7 +108,7 @@ class _Conversion(MainRewriter):
         return changed if self.accepts(changed) else layer
 
     def _read_as(self, variable: Any) -> Precision | None:
-        """The precision in which all readers of a variable, behind views, want it; `None` if they disagree."""
+        """Return the precision in which all readers of a variable, behind views, want it; `None` if they disagree."""
         wanted = {self._wanted_by(reader) for reader in self.readers[variable]}
         return wanted.pop() if len(wanted) == 1 else None
 
@@ -120,7 +120,7 @@ class _Conversion(MainRewriter):
         return self.kept.get(external_name(self.values[reader]) or "", self.precision)
 
     def _as(self, variable: Any, name: str) -> Any:
-        """A variable of floats converted to this type; others unchanged."""
+        """Return a variable of floats converted to this type; others unchanged."""
         from tvm import relax
 
         found = self.replaced[variable]
@@ -131,11 +131,11 @@ class _Conversion(MainRewriter):
         return self.others[variable, name]
 
     def _expression(self, value: Any, precision: Precision) -> Any:
-        """An expression of variables and constants in a precision."""
+        """Return an expression of variables and constants in a precision."""
         return rebuilt(value, lambda part: self._leaf(part, precision), lambda attrs: _attributes(attrs, precision))
 
     def _leaf(self, part: Any, precision: Precision) -> Any:
-        """A variable or constant in a precision."""
+        """Return a variable or constant in a precision."""
         from tvm import relax
 
         if isinstance(part, relax.Var):
@@ -145,8 +145,8 @@ class _Conversion(MainRewriter):
 
 
 def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]]) -> frozenset[Any]:
-    """The steps and concatenations behind the last layers, such as the decoding of boxes: pixels of a large image have too many digits for
-    half precision, and Relax makes one kernel of these and the conversion of what they read.
+    """Return the steps and concatenations behind the last layers, such as the decoding of boxes: pixels of a large image have too many
+    digits for half precision, and Relax makes one kernel of these and the conversion of what they read.
     """
     found: set[Any] = set()
     for variable in reversed(values):
@@ -163,7 +163,7 @@ def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]])
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
-    """The constants in what a precision computes in; integers, such as places, stay as they are."""
+    """Return the constants in what a precision computes in; integers, such as places, stay as they are."""
     weight, bias, *operands = (
         array.astype(precision.arithmetic.numpy) if array.dtype.kind == "f" else array
         for array in (given.weight, given.bias, *given.operands)
@@ -172,7 +172,7 @@ def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
 
 
 def _attributes(attrs: Any, precision: Precision) -> Any:
-    """An operator's attributes, with `precision` for float32 in those that name a type."""
+    """Return an operator's attributes, with `precision` for float32 in those that name a type."""
     import tvm
 
     types = {name: str(getattr(attrs, name, "")) for name in ("dtype", "out_dtype")}

@@ -23,7 +23,7 @@ def transposed_products(module: Any) -> Any:
 
 
 def _turned(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The product turned; `None` for other values."""
+    """Return the product turned; `None` for other values."""
     swap = _swap_of_softmax(value, values)
     if swap is None:
         return None
@@ -34,7 +34,7 @@ def _turned(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The permutation of a softmax that the second operand of a product shows; `None` for other values."""
+    """Return the permutation of a softmax that the second operand of a product shows; `None` for other values."""
     if operator_of(value) != "relax.matmul" or len(shape_of(value.args[0])) != len(shape_of(value.args[1])):
         return None
     swap = _behind_views(values.get(value.args[1]), values)
@@ -44,7 +44,7 @@ def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _behind_views(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The value that views of the same elements in the same order show."""
+    """Return the value that views of the same elements in the same order show."""
     while has(value, Trait.RESHAPE) and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
         value = values.get(value.args[0])
     return value

@@ -52,7 +52,7 @@ def _has_pixels(value: Any) -> bool:
 
 
 def _turned(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """The transpose of a variable, the parts of concatenations turned one by one."""
+    """Return the transpose of a variable, the parts of concatenations turned one by one."""
     value: Any = values.get(variable)
     if has(value, Trait.UNARY):
         return relax.Call(value.op, [_turned(value.args[0], values)], value.attrs)
@@ -63,7 +63,7 @@ def _turned(variable: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _part(value: Any, values: Mapping[Any, Any]) -> Any:
-    """The part of a concatenation that a slice shows; `None` for other values."""
+    """Return the part of a concatenation that a slice shows; `None` for other values."""
     found = slice_of(value) if operator_of(value) == "relax.strided_slice" else None
     joined: Any = values.get(value.args[0]) if found else None
     if found is None or not _is_joined(joined) or int(joined.attrs.axis) % len(shape_of(value)) != found[0]:

@@ -16,14 +16,14 @@ TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def turned(value: Any, axes: Sequence[int]) -> Any:
-    """The variable that a permutation with these axes reads; `None` for other values."""
+    """Return the variable that a permutation with these axes reads; `None` for other values."""
     if operator_of(value) != "relax.permute_dims" or value.attrs.axes is None:
         return None
     return value.args[0] if tuple(map(int, value.attrs.axes)) == tuple(axes) else None
 
 
 def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
-    """The numbers of a constant or of a view of one; `None` for what is computed.
+    """Return the numbers of a constant or of a view of one; `None` for what is computed.
 
     Args:
         values: of variables.

@@ -242,30 +242,30 @@ class PlacedLeaf:
 
 
 def chain(*parts: Part) -> Sequential:
-    """These parts one after another."""
+    """Return these parts one after another."""
     return Sequential(parts)
 
 
 def relu(name: str) -> ActivationFunction:
-    """A ReLU of that name."""
+    """Return a ReLU of that name."""
     return ActivationFunction(name, "relu")
 
 
 def classified(parts: Iterable[Part], pool: str, classifier: Linear) -> Sequential:
-    """Parts, then the mean of every channel, called `pool`, and a fully connected layer."""
+    """Return parts, then the mean of every channel, called `pool`, and a fully connected layer."""
     return chain(*parts, GlobalPool(pool), Flatten("flatten"), classifier)
 
 
 def unit(
     conv: Convolution, norm: str, activation: str, function: str | None, *, eps: float = 1e-5, timm: str = "", timm_eps: float | None = None
 ) -> Sequential:
-    """A convolution with its batch norm, called `norm`, and activation, called `activation`, if it has one."""
+    """Return a convolution with its batch norm, called `norm`, and activation, called `activation`, if it has one."""
     parts: tuple[Part, ...] = (conv, Norm(norm, eps, timm, timm_eps))
     return Sequential((*parts, ActivationFunction(activation, function)) if function else parts)
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Rounded channels: the multiple of `divisor` nearest to `channels`, at least one of it, and at least 90 % of `channels`.
+    """Return rounded channels: the multiple of `divisor` nearest to `channels`, at least one of it, and at least 90 % of `channels`.
 
     As in tensorflow/models `research/slim/nets/mobilenet/mobilenet.py` (`_make_divisible`), torchvision and timm.
     """
@@ -274,14 +274,14 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def placed(body: Part, side: int) -> list[PlacedLeaf]:
-    """Every leaf in order of execution, for images of that side."""
+    """Return every leaf in order of execution, for images of that side."""
     found: list[PlacedLeaf] = []
     _place(body, Shape(IMAGE_CHANNELS, side), False, found)
     return found
 
 
 def layers_of(body: Part, side: int) -> tuple[Layer, ...]:
-    """The layers with weights in order of execution, for images of that side."""
+    """Return the layers with weights in order of execution, for images of that side."""
     found: list[Layer] = []
     for place in placed(body, side):
         match place.leaf:

@@ -86,7 +86,7 @@ def _is_count(name: str) -> bool:
 
 
 def _namings(body: Part, expected: Mapping[str, Any]) -> list[_Naming]:
-    """The module's own names first, which are torchvision's; then timm's, if they differ."""
+    """Return names: the module's own, which are torchvision's; then timm's, if they differ."""
     own = _Naming({name: name for name in expected}, frozenset(), {})
     names: dict[str, str] = {}
     as_conv: set[str] = set()

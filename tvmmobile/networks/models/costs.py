@@ -72,7 +72,7 @@ class ModelCost:
         return sum(cost.parameters for cost in self.layers)
 
     def by_type(self) -> tuple[TypeCost, ...]:
-        """Costs by layer type, most multiply-adds first."""
+        """Return costs by layer type, most multiply-adds first."""
         labels = dict.fromkeys(cost.layer.type_label for cost in self.layers)
         return tuple(sorted(map(self._of_type, labels), key=lambda cost: -cost.macs))
 
@@ -83,12 +83,12 @@ class ModelCost:
 
 
 def count_layer(layer: Layer) -> LayerCost:
-    """The cost of one layer, by the formulas at the top of this file."""
+    """Return the cost of one layer, by the formulas at the top of this file."""
     weights = layer.kernel**2 * layer.in_channels // layer.groups * layer.out_channels
     extra = (2 * layer.norm + layer.bias) * layer.out_channels
     return LayerCost(layer, weights * layer.out_side**2, weights, weights + extra)
 
 
 def count(spec: ModelSpec) -> ModelCost:
-    """The cost of a variant; raises `UserError` if its family is not known."""
+    """Return the cost of a variant; raises `UserError` if its family is not known."""
     return ModelCost(spec, tuple(count_layer(layer) for layer in family(spec.name).layers(spec)))

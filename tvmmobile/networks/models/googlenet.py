@@ -28,7 +28,7 @@ TABLE: tuple[tuple[str, int | tuple[int, ...]], ...] = (
 
 
 def body(spec: ModelSpec) -> Sequential:
-    """The network."""
+    """Return the network."""
     parts: list[Part] = [
         _unit("conv1", 64, 7, 2),
         Pooling("maxpool1", 3, 2, ceil=True),

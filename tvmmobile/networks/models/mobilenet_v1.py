@@ -26,7 +26,7 @@ _Block = Callable[[str, int, int, int, str], Sequential]
 
 
 def channels(base: int, alpha: float) -> int:
-    """Channels of a layer that has `base` of them at α = 1."""
+    """Return the channels of a layer that has `base` of them at α = 1."""
     return max(int(base * alpha), MIN_CHANNELS)
 
 
@@ -37,12 +37,12 @@ def _separable(path: str, stride: int, inputs: int, outputs: int, activation: st
 
 
 def full(path: str, stride: int, _inputs: int, outputs: int, activation: str) -> Sequential:
-    """A 3×3 convolution, in place of a depthwise separable one (section 4.1, table 4)."""
+    """Return a 3×3 convolution, in place of a depthwise separable one (section 4.1, table 4)."""
     return unit(Convolution(f"{path}.conv", outputs, 3, stride), f"{path}.bn1", f"{path}.act1", activation)
 
 
 def body(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...] = STAGES, block_of: _Block = _separable) -> Sequential:
-    """The network: 28 layers with weights, named as in timm's `mobilenetv1_100`."""
+    """Return the network: 28 layers with weights, named as in timm's `mobilenetv1_100`."""
     width = channels(STEM_CHANNELS, spec.alpha)
     parts: list[Part] = [unit(Convolution("conv_stem", width, 3, 2), "bn1", "act1", spec.activation)]
     for stage, (blocks, first_stride, base) in enumerate(stages):

@@ -15,7 +15,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def body(spec: ModelSpec) -> Sequential:
-    """The network. Channels are multiples of 8; those of the last convolution grow with α, but do not shrink with it."""
+    """Return the network. Channels are multiples of 8; those of the last convolution grow with α, but do not shrink with it."""
     width = make_divisible(STEM_CHANNELS * spec.alpha)
     head = make_divisible(HEAD_CHANNELS * max(1.0, spec.alpha))
     act = spec.activation
@@ -32,7 +32,7 @@ def body(spec: ModelSpec) -> Sequential:
 
 
 def _block(path: str, timm: str, expansion: int, stride: int, inputs: int, outputs: int, act: str) -> Part:
-    """An inverted residual: expand, depthwise, and project without activation; around it a shortcut where the shapes allow one."""
+    """Return an inverted residual: expand, depthwise, and project without activation; around it a shortcut where the shapes allow one."""
     inner = inputs * expansion
     parts: list[Part] = []
     # timm names a block without expansion as one of MobileNet v1.

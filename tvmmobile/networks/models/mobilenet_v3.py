@@ -70,7 +70,7 @@ LARGE_HEAD, SMALL_HEAD = 1280, 1024
 
 
 def body(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head: int) -> Part:
-    """MobileNet v3 with these stages, and this many features before the classifier."""
+    """Return MobileNet v3 with these stages, and this many features before the classifier."""
     alpha = spec.alpha
     width = STEM_CHANNELS if alpha < STEM_ALPHA else make_divisible(STEM_CHANNELS * alpha)
     parts: list[Part] = [_unit(Convolution("features.0.0", width, 3, 2, timm="conv_stem"), "features.0", SWISH, "bn1")]
@@ -88,7 +88,7 @@ def body(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head
 
 
 def _block(block: InvertedResidual, path: str, timm: str, inputs: int, outputs: int) -> Part:
-    """An inverted residual, with squeeze-and-excite behind the depthwise convolution where the block has it."""
+    """Return an inverted residual, with squeeze-and-excite behind the depthwise convolution where the block has it."""
     inner = make_divisible(inputs * block.expansion)
     parts: list[Part] = []
     expands = block.expansion != 1
@@ -110,7 +110,7 @@ def _unit(conv: Convolution, path: str, activation: str | None, timm: str) -> Pa
 
 
 def _gate(path: str, timm: str, channels: int) -> Gate:
-    """A factor for each channel, between 0 and 1, from the means of all of them."""
+    """Return a factor for each channel, between 0 and 1, from the means of all of them."""
     reduce = Convolution(f"{path}.fc1", make_divisible(channels // 4), bias=True, timm=f"{timm}.conv_reduce")
     expand = Convolution(f"{path}.fc2", channels, bias=True, timm=f"{timm}.conv_expand")
     squeezed, factor = ActivationFunction(f"{path}.activation", RELU), ActivationFunction(f"{path}.scale_activation", "hardsigmoid")

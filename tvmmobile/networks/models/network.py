@@ -27,7 +27,7 @@ class TorchNetwork(nn.Module):  # type: ignore[misc]  # PyTorch counts as untype
             self._register(place.leaf.name, _module(place))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits of a batch of images."""
+        """Return the logits of a batch of images."""
         return self._run(self.body, image)
 
     def _register(self, path: str, module: nn.Module) -> None:

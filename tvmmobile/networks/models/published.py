@@ -68,22 +68,22 @@ for _source in _FILE["sources"]:
 
 
 def figures(name: str, alpha: float, resolution: int) -> tuple[Published, ...]:
-    """Everything published about a variant: the paper's figures first, then those of slim, then those of others."""
+    """Return everything published about a variant: the paper's figures first, then those of slim, then those of others."""
     return tuple(_FIGURES.get((name, alpha, resolution), ()))
 
 
 def paper_figures(name: str, alpha: float, resolution: int) -> Published | None:
-    """A paper's figures for a variant, or None where it has none."""
+    """Return a paper's figures for a variant, or None where it has none."""
     return next((one for one in figures(name, alpha, resolution) if one.label == "paper"), None)
 
 
 def slim_figures(name: str, alpha: float, resolution: int) -> Published | None:
-    """The figures in tensorflow/models for a variant that its authors trained, or None where there is none."""
+    """Return the figures in tensorflow/models for a variant that its authors trained, or None where there is none."""
     return next((one for one in figures(name, alpha, resolution) if one.label == "slim"), None)
 
 
 def paper_type_shares(name: str, alpha: float, resolution: int) -> dict[str, TypeShare]:
-    """The paper's shares by layer type as printed; empty where it prints none."""
+    """Return the paper's shares by layer type as printed; empty where it prints none."""
     if (name, alpha, resolution) != ("mobilenet_v1", 1.0, 224):
         return {}
     return {label: TypeShare(*shares) for label, shares in _FILE["type_shares"].items()}

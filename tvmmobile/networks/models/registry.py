@@ -43,11 +43,11 @@ class Family:
     spare: tuple[str, ...] = ()
 
     def layers(self, spec: ModelSpec) -> tuple[Layer, ...]:
-        """The layers with weights, in order of execution."""
+        """Return the layers with weights, in order of execution."""
         return layers_of(self.body(spec), spec.resolution)
 
     def module(self, spec: ModelSpec) -> torch.nn.Module:
-        """The PyTorch module: NCHW `[N, 3, side, side]` float32 in, logits `[N, classes]` out; weights as PyTorch leaves them."""
+        """Return the PyTorch module: NCHW `[N, 3, side, side]` float32 in, logits `[N, classes]` out; weights as PyTorch leaves them."""
         from tvmmobile.networks.models.network import TorchNetwork
 
         return TorchNetwork(self.body(spec), spec.resolution)
@@ -90,7 +90,7 @@ class TorchModel:
 
 
 def family(name: str) -> Family:
-    """The family called `name`; raises `UserError` naming the known ones."""
+    """Return the family called `name`; raises `UserError` naming the known ones."""
     if name not in FAMILIES:
         raise UserError(f"model {name!r} is not known.", f"Give --model one of: {', '.join(FAMILIES)}.")
     return FAMILIES[name]
@@ -99,7 +99,7 @@ def family(name: str) -> Family:
 def grid(
     name: str, alphas: Sequence[float] = (), resolutions: Sequence[int] = (), activation: str | None = None, classes: int = 1000
 ) -> tuple[ModelSpec, ...]:
-    """Every α with every resolution, in the order given and each once; see `Traits.variants` for an empty list.
+    """Return every α with every resolution, in the order given and each once; see `Traits.variants` for an empty list.
 
     An `activation` of `None` is the family's own. Raises `UserError` if the family is not known, or has no such variant.
     """
@@ -108,7 +108,7 @@ def grid(
 
 
 def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int = 0) -> TorchModel:
-    """The PyTorch model of a variant, with the weights of `checkpoint` if given, else generated ones, the same for every resolution.
+    """Return the PyTorch model of a variant, with the weights of `checkpoint` if given, else generated ones, the same for every resolution.
 
     Args:
         checkpoint: a state dict saved with `torch.save`, with the names that torchvision or timm give the network.

@@ -45,7 +45,7 @@ class Way:
 
 
 def scaled(kernel: int, inputs: int, outputs: int, side: int, alpha: float = 1.0, rho: float = 1.0, groups: int = 1) -> ConvShape:
-    """The layer with the multipliers α and ρ applied, both rounded to the nearest integer.
+    """Return the layer with the multipliers α and ρ applied, both rounded to the nearest integer.
 
     Raises `UserError` if a number is not positive, or the channels cannot be divided into the groups.
     """
@@ -63,7 +63,7 @@ def scaled(kernel: int, inputs: int, outputs: int, side: int, alpha: float = 1.0
 
 
 def ways(shape: ConvShape) -> tuple[Way, ...]:
-    """A standard convolution, a depthwise and a pointwise one, and those two together; and with groups those, if there are any."""
+    """Return a standard convolution, a depthwise and a pointwise one, and those two together; and with groups those, if there are any."""
     area, pixels = shape.kernel**2, shape.side**2
     standard = area * shape.inputs * shape.outputs
     depthwise, pointwise = area * shape.inputs, shape.inputs * shape.outputs
@@ -86,5 +86,5 @@ def ways(shape: ConvShape) -> tuple[Way, ...]:
 
 
 def reduction(shape: ConvShape) -> float:
-    """1/N + 1/D_K²: the multiply-adds of a separable convolution over those of a standard one (section 3.1)."""
+    """Return 1/N + 1/D_K²: the multiply-adds of a separable convolution over those of a standard one (section 3.1)."""
     return 1 / shape.outputs + 1 / shape.kernel**2

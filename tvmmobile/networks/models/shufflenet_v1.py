@@ -17,7 +17,7 @@ STAGES = ((4, 240), (8, 480), (4, 960))
 
 
 def body(spec: ModelSpec) -> Part:
-    """The network."""
+    """Return the network."""
     width = STEM_CHANNELS[spec.alpha]
     parts: list[Part] = [
         unit(Convolution("first_conv.0", width, 3, 2), "first_conv.1", "first_conv.2", "relu"),
@@ -33,7 +33,7 @@ def body(spec: ModelSpec) -> Part:
 
 
 def _block(path: str, stride: int, inputs: int, outputs: int, first_groups: int) -> Part:
-    """Grouped 1×1, depthwise, shuffle, grouped 1×1; added to the input, or beside the pooled input where it halves the side.
+    """Return grouped 1×1, depthwise, shuffle, grouped 1×1; added to the input, or beside the pooled input where it halves the side.
 
     The paper shuffles before the depthwise convolution, and from groups to channels in turn; the authors' networks behind it, and the
     other way round. Every group still sees as many channels of every other one, and their weights are for the latter.

@@ -13,7 +13,7 @@ BLOCKS = (4, 8, 4)
 
 
 def body(spec: ModelSpec) -> Part:
-    """The network."""
+    """Return the network."""
     *stages, head = CHANNELS[spec.alpha]
     width = STEM_CHANNELS
     parts: list[Part] = [unit(Convolution("conv1.0", width, 3, 2), "conv1.1", "conv1.2", "relu"), Pooling("maxpool", 3, 2, 1)]
@@ -27,7 +27,7 @@ def body(spec: ModelSpec) -> Part:
 
 
 def _halving(path: str, inputs: int, half: int) -> Part:
-    """The block that halves the side: two branches of all channels, each with half of the output's."""
+    """Return the block that halves the side: two branches of all channels, each with half of the output's."""
     left = f"{path}.branch1"
     depthwise = unit(Convolution(f"{left}.0", inputs, 3, 2, groups=inputs), f"{left}.1", "", None)
     pointwise = unit(Convolution(f"{left}.2", half), f"{left}.3", f"{left}.4", "relu")

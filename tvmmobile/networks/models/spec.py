@@ -13,7 +13,7 @@ MOST_CLASSES = 100_000
 
 
 def side_of(shape: tuple[int, ...]) -> str:
-    """An input shape as names show it: `224` for a square image, `96x128` for height and width, or all dimensions but the batch: `1x16000`.
+    """Return an input shape as names show it: `224` or `96x128` for an image, otherwise all dimensions but the batch: `1x16000`.
 
     A batch of several is in front: `b4_224`.
     """
@@ -166,7 +166,7 @@ class OwnSpec(ModelSpec):
 
     @classmethod
     def of(cls, name: str, contents: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> OwnSpec:
-        """The network that takes and returns these."""
+        """Return the network that takes and returns these."""
         shape = inputs[0].shape
         height = shape[1 if inputs[0].layout == CHANNELS_LAST else 2] if len(shape) == 4 else shape[-1]
         return cls(name, 1.0, height, contents=contents, inputs=inputs, outputs=outputs)

@@ -16,7 +16,7 @@ _Table = tuple[tuple[int, int] | None, ...]
 
 
 def body(spec: ModelSpec, channels: int, kernel: int, table: _Table) -> Part:
-    """SqueezeNet with this first convolution; 1.1 is as accurate as 1.0, with less than half of the multiply-adds."""
+    """Return SqueezeNet with this first convolution; 1.1 is as accurate as 1.0, with less than half of the multiply-adds."""
     parts: list[Part] = [Convolution("features.0", channels, kernel, 2, padding=0, bias=True), relu("features.1")]
     for row in table:
         path = f"features.{len(parts)}"
@@ -26,7 +26,7 @@ def body(spec: ModelSpec, channels: int, kernel: int, table: _Table) -> Part:
 
 
 def _fire(path: str, squeezed: int, expanded: int) -> Part:
-    """1×1 to few channels, then 1×1 and 3×3 side by side."""
+    """Return 1×1 to few channels, then 1×1 and 3×3 side by side."""
     expansions = Concat((chain(*_activated(f"{path}.expand1x1", expanded)), chain(*_activated(f"{path}.expand3x3", expanded, 3))))
     return chain(*_activated(f"{path}.squeeze", squeezed), expansions)
 

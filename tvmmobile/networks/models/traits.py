@@ -37,7 +37,7 @@ class Traits:
         return self.grid if self.most_alpha is not None else tuple((alpha, self.native_side) for alpha in self.alphas)
 
     def variants(self, alphas: Sequence[float], sides: Sequence[int]) -> list[tuple[float, int]]:
-        """(α, side) of every α with every side, each once.
+        """Return (α, side) of every α with every side, each once.
 
         If both are empty, the grid. If one is, its values are those of the grid where every α of it has every side, else the native one.
         """

@@ -16,7 +16,7 @@ _HIDDEN = 4096
 
 
 def vgg16_body(spec: ModelSpec) -> Part:
-    """VGG-16, without batch norms."""
+    """Return VGG-16, without batch norms."""
     parts: list[Part] = []
     for channels in VGG16:
         parts += [Pooling(f"features.{len(parts)}", 2, 2)] if channels == 0 else _conv(parts, channels, 3, 1, 1)
@@ -24,7 +24,7 @@ def vgg16_body(spec: ModelSpec) -> Part:
 
 
 def alexnet_body(spec: ModelSpec) -> Part:
-    """AlexNet in one column, without groups and without response normalisation."""
+    """Return AlexNet in one column, without groups and without response normalisation."""
     parts: list[Part] = []
     for row in ALEXNET:
         parts += [Pooling(f"features.{len(parts)}", 3, 2)] if row is None else _conv(parts, *row)
@@ -37,7 +37,7 @@ def _conv(before: list[Part], channels: int, kernel: int, stride: int, padding: 
 
 
 def _classifier(positions: tuple[int, int, int], classes: int) -> list[Part]:
-    """Three fully connected layers at these places of torchvision's classifier; the others are activations and dropout."""
+    """Return three fully connected layers at these places of torchvision's classifier; the others are activations and dropout."""
     *hidden, last = positions
     parts: list[Part] = []
     for place in hidden:

@@ -65,7 +65,7 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
 
 
 def _fill(part: torch.nn.Module, uniform: _Uniform) -> None:
-    """Kaiming's uniform weights, and a bias of about their outputs' size."""
+    """Draw Kaiming's uniform weights, and a bias of about their outputs' size."""
     outputs, _, *window = part.weight.shape  # a group's input values take part in its own outputs only
     bound = math.sqrt(6 / int(math.prod(window) * outputs // getattr(part, "groups", 1)))
     flat = part.weight.view(-1)
@@ -113,13 +113,13 @@ def _scale(uniform: _Uniform, part: Any, _inputs: tuple[torch.Tensor], output: t
 
 
 def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`values`, one for each channel, so that they can be added to `like`, NCHW or NC."""
+    """Return `values`, one for each channel, so that they can be added to `like`, NCHW or NC."""
     return values.reshape(1, -1, *[1] * (like.dim() - 2))
 
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """PyTorch on one thread: results do not depend on their number.
+    """Run PyTorch on one thread: results do not depend on their number.
 
     It is also faster on a busy machine, where OpenMP's threads spin for each other (16 s instead of 0.05 s was seen).
     """
@@ -132,6 +132,6 @@ def single_thread() -> Iterator[None]:
 
 
 def _coarse(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
-    """`values` with `bits` significant bits, so that differences in the last place between machines vanish."""
+    """Return `values` with `bits` significant bits, so that differences in the last place between machines vanish."""
     mantissa, exponent = torch.frexp(values)
     return torch.ldexp(torch.round(mantissa * 2**bits) / 2**bits, exponent)

@@ -14,7 +14,7 @@ _STEM = 64
 
 
 def body(spec: ModelSpec) -> Sequential:
-    """The network."""
+    """Return the network."""
     parts: list[Part] = [
         unit(Convolution("conv1", 32, 3, 2, padding=0), "bn1", "act1", "relu"),
         unit(Convolution("conv2", _STEM, 3, padding=0), "bn2", "act2", "relu"),
@@ -28,7 +28,7 @@ def body(spec: ModelSpec) -> Sequential:
 
 
 def _block(path: str, inputs: int, outputs: tuple[int, ...], stride: int, *, activated: bool) -> Sum:
-    """Separable convolutions, each behind an activation (unless the input comes from one), and a shortcut around them."""
+    """Return separable convolutions, each behind an activation (unless the input comes from one), and a shortcut around them."""
     parts: list[Part] = []
     width = inputs
     for number, channels in enumerate(outputs):
@@ -44,7 +44,7 @@ def _block(path: str, inputs: int, outputs: tuple[int, ...], stride: int, *, act
 
 
 def _position(number: int, activated: bool) -> int:
-    """Index in a block of its separable convolution of that number; activation, convolution and batch norm count."""
+    """Return the index in a block of its separable convolution of that number; activation, convolution and batch norm count."""
     return 3 * number + (0 if activated else 1)
 
 

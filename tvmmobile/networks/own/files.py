@@ -73,7 +73,7 @@ class OwnFile:
         return self.named("")
 
     def named(self, inside: str) -> str:
-        """The network's name from inside the file, used if the file's own name says nothing, such as `model.onnx`."""
+        """Return the network's name from inside the file, used if the file's own name says nothing, such as `model.onnx`."""
         own = self.factory or self.path.stem
         given = inside if own in _MEANINGLESS and inside not in _MEANINGLESS else own
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given)[:_MOST_CHARACTERS].strip("._-") or "network"
@@ -103,7 +103,7 @@ class Tensor:
 
 
 def own_file(model: str) -> OwnFile | None:
-    """The file that `--model` names; `None` for a built-in network's name; raises `UserError` for files of other kinds."""
+    """Return the file that `--model` names; `None` for a built-in network's name; raises `UserError` for files of other kinds."""
     path = Path(model)
     if match := _PYTHON.fullmatch(model):
         if not (match["factory"] or "").isidentifier():
@@ -119,7 +119,7 @@ def own_file(model: str) -> OwnFile | None:
 
 
 def side_from(text: str) -> Side:
-    """A side in pixels, or height and width, from `160` or `96x128`; raises `UserError` for other texts."""
+    """Return a side in pixels, or height and width, from `160` or `96x128`; raises `UserError` for other texts."""
     match = re.fullmatch(r"(-?\d{1,9})(?:[x×](-?\d{1,9}))?", text)
     if match is None:
         raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
@@ -128,7 +128,7 @@ def side_from(text: str) -> Side:
 
 
 def read_whole(path: Path) -> bytes:
-    """The content of a file; raises `UserError` where it cannot be read."""
+    """Return the content of a file; raises `UserError` where it cannot be read."""
     check_readable(path)
     try:
         return path.read_bytes()
@@ -196,7 +196,7 @@ def _check_shapes(file: OwnFile, takes: Sequence[Port]) -> None:
 
 
 def height_and_width(side: Side) -> tuple[int, int]:
-    """Height and width of an input whose side is given as one number or two."""
+    """Return the height and width of an input whose side is given as one number or two."""
     return side if isinstance(side, tuple) else (side, side)
 
 
@@ -209,7 +209,7 @@ def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
 
 
 def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
-    """The tensors under their names in the file, or `only` one."""
+    """Return the tensors under their names in the file, or `only` one."""
     found = tuple(Port(tensor.name, _static(file, tensor, kind, fix), tensor.dtype) for tensor in tensors)
     for tensor, port in zip(tensors, found, strict=True):
         check_elements(f"{file}: the {kind} {ascii(port.name)[:60]}", port.shape)

@@ -19,8 +19,8 @@ from tvmmobile.system.interrupts import insisted
 def own_specs(
     file: OwnFile, sides: Sequence[Side], checkpoint: Path | None, seed: int, batch: int | None = None
 ) -> list[tuple[ModelSpec, bool]]:
-    """The network's identity for each side, or for the file's own side, and whether it is quantised. It is loaded and imported here, to
-    fail early.
+    """Return the network's identity for each side, or for the file's own side, and whether it is quantised. It is loaded and imported here,
+    to fail early.
 
     Raises:
         UserError: see `load_own`.
@@ -30,7 +30,7 @@ def own_specs(
 
 
 def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int, batch: int | None = None) -> Imported:
-    """The network, imported, for a side and a batch if they are asked for; `checkpoint` and `seed` are for Python files.
+    """Return the network, imported, for a side and a batch if they are asked for; `checkpoint` and `seed` are for Python files.
 
     Raises:
         UserError: the file cannot be read, or the network cannot be compiled.
@@ -84,7 +84,7 @@ _DIVISIONS = {"relax.divide", "relax.floor_divide", "relax.mod", "relax.floor_mo
 
 
 def files_of(file: OwnFile) -> list[Path]:
-    """The file, and those beside it that hold its weights, but not what a Python file imports or reads."""
+    """Return the file, and those beside it that hold its weights, but not what a Python file imports or reads."""
     beside: list[str] = []
     if file.path.suffix.lower() == ".onnx":
         from tvmmobile.networks.own.onnx.file import files_beside

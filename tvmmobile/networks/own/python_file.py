@@ -27,7 +27,7 @@ _FIX = "Give an example input of that kind with the module: return module, torch
 
 
 def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
-    """The network that the file's factory returns. The file is executed, including its imports.
+    """Return the network that the file's factory returns. The file is executed, including its imports.
 
     Args:
         wanted: of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
@@ -53,7 +53,7 @@ def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: in
 
 
 def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
-    """The function of that name, after executing the file.
+    """Return the function of that name, after executing the file.
 
     It is compiled here and not by Python's own loader, which would leave a cache beside it and might use a stale one.
     """
@@ -76,7 +76,7 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
 
 
 def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
-    """The module, and the example inputs if there are any."""
+    """Return the module, and the example inputs if there are any."""
     try:
         made = factory()
     except Terminated:
@@ -94,7 +94,7 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, l
 
 
 def examples_of(given: Any) -> list[torch.Tensor] | None:
-    """Example inputs that are given as a tensor, as a tuple of tensors, or not at all; `None` for anything else."""
+    """Return example inputs that are given as a tensor, as a tuple of tensors, or not at all; `None` for anything else."""
     found = [given] if isinstance(given, torch.Tensor) else list(given) if isinstance(given, tuple) else []
     if (given is not None and not found) or not all(isinstance(one, torch.Tensor) for one in found):
         return None
@@ -119,7 +119,7 @@ def check_module(file: OwnFile, module: torch.nn.Module, examples: Sequence[torc
 
 
 def _said(file: OwnFile, error: BaseException) -> str:
-    """An error on one line, with the last line of the user's file that it passed through."""
+    """Return an error on one line, with the last line of the user's file that it passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file.path)]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file.path) else next(reversed(lines), None)
     return first_line(error).rstrip(".") + (f" (line {line})." if line else ".")

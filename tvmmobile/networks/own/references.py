@@ -40,7 +40,7 @@ class HostReference:
         return f"{title} ({'; '.join(self._reasons)})" if self._reasons else title
 
     def compute(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """The outputs for these inputs; raises `UserError` if no program can compute them."""
+        """Return the outputs for these inputs; raises `UserError` if no program can compute them."""
         while True:
             _, compute = self._started()
             try:

@@ -166,7 +166,7 @@ def _only_site(slots: int, folder: Path) -> _Site:
 
 
 def _may_have_children() -> None:
-    """Let this process start others through multiprocessing, which a Dask worker under a nanny may not.
+    """Allow this process to start others through multiprocessing, which a nanny forbids its Dask workers.
 
     The nanny makes it a "daemon" in multiprocessing's sense, whose children nobody would end. Ours end by themselves when their parent
     does (PR_SET_PDEATHSIG), and there is no public way to lift the mark.

@@ -16,7 +16,7 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
-    """Let a function with typed `**options` take the options of some objects, and no other.
+    """Accept the options of some objects, and no others, in a function with typed `**options`.
 
     Its signature lists them, as does its documentation, in place of a line `options: …`.
 

@@ -31,7 +31,7 @@ def fit_sentence(fit: PowerLaw, context: Context) -> str:
 
 
 def law_sentence(view: View) -> str:
-    """Return how many variants depart from the α²ρ² law, and which does most; "" where there is no law."""
+    """Return how many variants depart from the α²ρ² law, and which one departs most; "" where no law applies."""
     rows = [(row, row.departure) for row in view.rows if row.departure]
     if not rows:
         return ""

@@ -154,7 +154,7 @@ def _kind_parts(variant: VariantResult, largest: VariantResult) -> dict[str, flo
 
 
 def _by_kind(variant: VariantResult, value: Callable[[int, float], float]) -> dict[str, float] | None:
-    """Sum over the kernels of each layer type; `None` where a kernel has no type or was not timed."""
+    """Return the sum over the kernels of each layer type; `None` where a kernel has no type or was not timed."""
     sums: dict[str, float] = {}
     for kernel in variant.kernels:
         time = kernel_us(variant, kernel)

@@ -128,7 +128,7 @@ def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[T
 def rescore(
     ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
-    """Measure what is missing, each logged beside the old ones before the next is awaited; raises `DeviceUnavailable` if it stays away.
+    """Measure what is missing, each logged beside the old ones before the next comes; raises `DeviceUnavailable` if the device is lost.
 
     No worker waits for another's kernel: many kernels have a schedule or two.
     """

@@ -98,13 +98,13 @@ class SearchListener:
     """Receives a search's progress and does nothing: override what you need. All calls come from the tuning thread."""
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """Hear that a task's first batch is about to run."""
+        """Report that a task's first batch is about to run."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """Hear that a trial is recorded; `best` is the task's fastest so far."""
+        """Report that a trial is recorded; `best` is the task's fastest so far."""
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """Hear that a task has its trials, or its space is exhausted."""
+        """Report that a task has its trials, or its space is exhausted."""
 
 
 def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:

@@ -192,7 +192,7 @@ def calibrate(core: str, networks: Path, cache: Path, output: Path) -> Fit:
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=Path, required=True, metavar="DIR", help="where the .param files are")
     parser.add_argument("--cores", nargs="+", default=cores(), metavar="NAME", help=f"default: {' '.join(cores())}")

@@ -318,7 +318,7 @@ def read_fit(path: Path) -> Fit:
 
 
 def write_fit(fit: Fit, path: Path) -> None:
-    """Write a calibration as JSON, its errors on top of what `read_fit` needs."""
+    """Write a calibration as JSON: what `read_fit` needs, and its errors."""
     errors = {
         name: {"mean": round(mean_error(values), 4), "worst": round(worst_error(values), 4)} for name, values in fit.all_errors().items()
     }

@@ -140,7 +140,7 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
 
 
 def _window(operations: Sequence[Operation], tables: CoreTables) -> int:
-    """Return the window, no larger than what it may have to hold."""
+    """Return the window's size, limited to the micro-operations it may have to hold."""
     return max(1, min(tables.window, _TRIPS * sum(operation.timing.micro_operations for operation in operations)))
 
 

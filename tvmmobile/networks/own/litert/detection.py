@@ -99,7 +99,7 @@ def without_leftovers(network: LiteRtNetwork, found: dict[int, Array], tensor: C
 
 
 def _decoded(into: Translation, encoded: int, anchors: int, options: Options) -> str:
-    """Corners `[1, boxes, 4]`, from centres and sizes relative to anchors."""
+    """Return corners `[1, boxes, 4]`, from centres and sizes relative to anchors."""
     given = _from(into, into.read(encoded, False), 2, 0, 4)
     centre, size = (_from(into, given, 2, place, place + 2) for place in (0, 2))
     centre_of, size_of = (_from(into, into.read(anchors, False), 1, place, place + 2) for place in (0, 2))
@@ -110,7 +110,7 @@ def _decoded(into: Translation, encoded: int, anchors: int, options: Options) ->
 
 
 def _by_box(into: Translation, options: Options, boxes: str, scores: str) -> tuple[str, str, str, str]:
-    """Boxes in order of their best class, each with its best classes."""
+    """Return boxes in order of their best class, each with its best classes."""
     labels = min(options.labels, options.classes)
     best = into.emit("Transpose", [into.emit("ReduceMax", [scores], axes=[2], keepdims=1)], perm=[0, 2, 1])
     selected, there = _selected(into, options, boxes, best, options.most, options.most)
@@ -126,7 +126,7 @@ def _by_box(into: Translation, options: Options, boxes: str, scores: str) -> tup
 
 
 def _by_class(into: Translation, options: Options, boxes: str, scores: str) -> tuple[str, str, str, str]:
-    """The best boxes of all classes, selected in each by itself."""
+    """Return the best boxes of all classes, selected in each by itself."""
     each = min(options.of_a_class, options.most)
     turned, rows = into.emit("Transpose", [scores], perm=[0, 2, 1]), each * options.classes
     selected, there = _selected(into, options, boxes, turned, each, rows)
@@ -146,7 +146,7 @@ def _by_class(into: Translation, options: Options, boxes: str, scores: str) -> t
 
 
 def _selected(into: Translation, options: Options, boxes: str, scores: str, most: int, rows: int) -> tuple[str, str]:
-    """Indices `[rows, 3]` of what non-maximum suppression selects, and which of them are there; the others are zeros.
+    """Return indices `[rows, 3]` of what non-maximum suppression selects, and which of them are there; the others are zeros.
 
     LiteRT takes boxes with a score equal to the threshold as well: one a bit lower stands for it, which is not so small that processors
     may take it for 0.
@@ -171,14 +171,14 @@ def _column(into: Translation, name: str, number: int) -> str:
 
 
 def _top(into: Translation, name: str, count: int) -> tuple[str, str]:
-    """The greatest numbers along the last axis, and their places."""
+    """Return the greatest numbers along the last axis, and their places."""
     names = [f"{name}/top", f"{name}/places"]
     into.nodes.append(helper.make_node("TopK", [name, into.integers(count)], names, axis=-1))
     return names[0], names[1]
 
 
 def _chosen(into: Translation, name: str, there: str, axis: int) -> str:
-    """A tensor with zeros in rows that are not there, along an axis; the axes behind it have a mask of one place."""
+    """Return a tensor with zeros in rows that are not there, along an axis; the axes behind it have a mask of one place."""
     mask = into.emit("Reshape", [there, into.integers(1, -1, 1)]) if axis else there
     return into.emit("Where", [mask, name, into.real(0)])
 

@@ -24,7 +24,7 @@ _FIX = "Convert it with the shapes that it is to run with."
 
 
 def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
-    """The network in a LiteRT file, with the shapes that it was converted with.
+    """Return the network in a LiteRT file, with the shapes that it was converted with.
 
     Raises:
         UserError: it is damaged or of another kind, has another side, or cannot be compiled.

@@ -16,7 +16,7 @@ _REDUCTIONS = {"MEAN": "ReduceMean", "SUM": "ReduceSum", **{f"REDUCE_{kind.upper
 
 
 def convolution(into: Translation, operator: LiteRtOperator) -> None:
-    """`CONV_2D` (weights O, height, width, I) and `DEPTHWISE_CONV_2D` (1, height, width, O)."""
+    """Append `CONV_2D` (weights O, height, width, I) and `DEPTHWISE_CONV_2D` (1, height, width, O)."""
     data, weight, *bias = operator.inputs
     options, (_, height, width, channels) = operator.options, into.tensor(data).shape
     data, pads = into.padded.get(data, (data, [0, 0, 0, 0]))
@@ -35,7 +35,7 @@ def convolution(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def transposed_convolution(into: Translation, operator: LiteRtOperator) -> None:
-    """`TRANSPOSE_CONV`: weights O, height, width, I; the first input is the output's shape."""
+    """Append `TRANSPOSE_CONV`: weights O, height, width, I; the first input is the output's shape."""
     wanted, weight, data, *bias = operator.inputs
     shape, strides = into.value(weight).shape, (operator.options.strideH, operator.options.strideW)
     inputs = [into.read(data, True), into.weight(weight, (3, 0, 1, 2)), *_given(into, bias)]
@@ -47,7 +47,7 @@ def transposed_convolution(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
-    """`FULLY_CONNECTED`: weights O, I."""
+    """Append `FULLY_CONNECTED`: weights O, I."""
     data, weight, *bias = operator.inputs
     shape, out = into.value(weight).shape, into.tensor(operator.outputs[0]).shape
     if operator.options is not None and operator.options.weightsFormat:
@@ -66,7 +66,7 @@ def _given(into: Translation, bias: list[int]) -> list[str]:
 
 
 def pool(into: Translation, operator: LiteRtOperator) -> None:
-    """`AVERAGE_POOL_2D` and `MAX_POOL_2D`."""
+    """Append `AVERAGE_POOL_2D` and `MAX_POOL_2D`."""
     onnx = "MaxPool" if operator.kind == "MAX_POOL_2D" else "AveragePool"
     (data,), options = operator.inputs, operator.options
     kernel, strides = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
@@ -76,7 +76,7 @@ def pool(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def reduction(into: Translation, operator: LiteRtOperator) -> None:
-    """The mean, sum or extreme over some dimensions."""
+    """Append the mean, sum or extreme over some dimensions."""
     onnx = _REDUCTIONS[operator.kind]
     data, which = operator.inputs
     rank, keep = len(into.tensor(data).shape), bool(operator.options is not None and operator.options.keepDims)

@@ -28,7 +28,7 @@ def pad(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
-    """`MIRROR_PAD` without the border itself."""
+    """Append `MIRROR_PAD` without the border itself."""
     data, widths = operator.inputs
     if operator.options.mode != 0:
         raise UserError("the network has MIRROR_PAD that repeats the border, which is not supported.", SIMPLER)
@@ -37,13 +37,13 @@ def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def _border(into: Translation, data: int, widths: int) -> tuple[list[int], bool]:
-    """ONNX's `pads`, and whether they are of an image with its channels in front."""
+    """Return ONNX's `pads`, and whether they are of an image with its channels in front."""
     pairs, front = into.value(widths).tolist(), len(into.tensor(data).shape) == 4
     return [int(pairs[axis][side]) for side in (0, 1) for axis in (TO_FRONT if front else range(len(pairs)))], front
 
 
 def reshape(into: Translation, operator: LiteRtOperator) -> None:
-    """`RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make, unless it leaves extents open."""
+    """Append `RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make, unless it leaves extents open."""
     data, out, options = operator.inputs[0], into.tensor(operator.outputs[0]).shape, operator.options
     shape = into.tensor(data).shape
     if into.is_open and math.prod(shape) != math.prod(out):
@@ -59,7 +59,7 @@ def reshape(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def concatenation(into: Translation, operator: LiteRtOperator) -> None:
-    """`CONCATENATION`."""
+    """Append `CONCATENATION`."""
     out = into.tensor(operator.outputs[0])
     front, axis = len(out.shape) == 4, operator.options.axis % len(out.shape)
     names = [into.read(number, front) for number in operator.inputs]
@@ -96,7 +96,7 @@ def split(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def slice_of(into: Translation, operator: LiteRtOperator) -> None:
-    """`SLICE`: sizes of -1 reach to the end."""
+    """Append `SLICE`: sizes of -1 reach to the end."""
     data, first, size = operator.inputs
     shape = into.tensor(data).shape
     begins = into.value(first).tolist()
@@ -105,7 +105,7 @@ def slice_of(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def strided_slice(into: Translation, operator: LiteRtOperator) -> None:
-    """`STRIDED_SLICE` forwards, with masks for the whole of a dimension and for dimensions that are left out."""
+    """Append `STRIDED_SLICE` forwards, with masks for the whole of a dimension and for dimensions that are left out."""
     data, options = operator.inputs[0], operator.options
     begins, ends, steps = (into.value(number).tolist() for number in operator.inputs[1:4])
     if options.offset:
@@ -133,7 +133,7 @@ def _cut(into: Translation, operator: LiteRtOperator, begins: Sequence[int], end
 
 
 def resize(into: Translation, operator: LiteRtOperator) -> None:
-    """`RESIZE_BILINEAR` and `RESIZE_NEAREST_NEIGHBOR`."""
+    """Append `RESIZE_BILINEAR` and `RESIZE_NEAREST_NEIGHBOR`."""
     mode = "linear" if operator.kind == "RESIZE_BILINEAR" else "nearest"
     data, size = operator.inputs
     batch, _, _, channels = into.tensor(data).shape
@@ -151,7 +151,7 @@ def resize(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:
-    """The pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
+    """Return the pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
     made, differs = into.read(data, True), False
     method = Method("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
     method = method if corners or centres else replace(method, nearest="floor")

@@ -113,7 +113,7 @@ OPERATORS: Mapping[str, Translator] = {
 
 
 def onnx_of(network: LiteRtNetwork) -> Any:
-    """The network as an ONNX `ModelProto`; its inputs and outputs keep their types, and images their channels last.
+    """Return the network as an ONNX `ModelProto`; its inputs and outputs keep their types, and images their channels last.
 
     Raises:
         UserError: an operator or a type is not supported, or a shape is not constant.
@@ -150,7 +150,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
 
 
 def _with_whole_constants(network: LiteRtNetwork) -> LiteRtNetwork:
-    """The network with a constant for each operator that makes one: of float16, of scaled integers, or of numbers without their zeros."""
+    """Return the network with a constant in place of each operator that makes one: of float16, of scaled integers, without zeros."""
     tensors, operators = list(network.tensors), []
     for operator in network.operators:
         value, source = None, tensors[operator.inputs[0]] if operator.inputs and operator.inputs[0] >= 0 else None
@@ -183,7 +183,7 @@ def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[in
 
 
 def _enter(into: Translation, number: int, name: str) -> None:
-    """An input; integers of a grid become real numbers, which the grid rounds to themselves."""
+    """Append an input; integers of a grid become real numbers, which the grid rounds to themselves."""
     tensor, grid = into.tensor(number), into.tensor(number).grid
     into.described[name] = helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(tensor.dtype or FLOAT32.numpy), tensor.shape)
     if grid is None:
@@ -194,7 +194,7 @@ def _enter(into: Translation, number: int, name: str) -> None:
 
 
 def _leave(into: Translation, number: int, name: str) -> None:
-    """An output, as integers where it is on a grid."""
+    """Append an output, as integers where it is on a grid."""
     tensor, found = into.tensor(number), into.read(number, False)
     if tensor.grid is None:
         into.emit("Identity", [found], name)

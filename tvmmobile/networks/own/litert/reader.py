@@ -100,7 +100,7 @@ class LiteRtNetwork:
 
 
 def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
-    """The network in a file's content.
+    """Return the network in a file's content.
 
     Raises:
         UserError: it is damaged or of another kind, or it has several networks.
@@ -199,7 +199,7 @@ def _names(model: Any) -> dict[int, str]:
 
 
 def _numbers(found: Any) -> tuple[int, ...]:
-    """A vector of a file; it is 0 or `None` where there is none."""
+    """Return a vector of a file; it is 0 or `None` where there is none."""
     return tuple(map(int, found)) if isinstance(found, np.ndarray) else ()
 
 
@@ -215,7 +215,7 @@ def _tensor(content: bytes, model: Any, given: Any) -> LiteRtTensor:
 
 
 def _data(content: bytes, buffer: Any) -> bytes:
-    """The bytes of a constant; in large files and those quantised afterwards, they follow everything else."""
+    """Return the bytes of a constant; in large files and those quantised afterwards, they follow everything else."""
     if buffer is None:
         return b""
     begin, size = int(buffer.Offset()), int(buffer.Size())
@@ -250,5 +250,5 @@ def _operator(model: Any, given: Any) -> LiteRtOperator:
 
 @functools.cache
 def _names_of(enumeration: str) -> dict[int, str]:
-    """The names in one of the enumerations of LiteRT's format, by number."""
+    """Return the names in one of the enumerations of LiteRT's format, by number."""
     return {number: name for name, number in vars(getattr(schema, enumeration)).items() if isinstance(number, int)}

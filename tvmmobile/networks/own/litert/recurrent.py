@@ -18,7 +18,7 @@ _TANH = 4
 
 
 def sequence_lstm(into: Translation, operator: LiteRtOperator) -> None:
-    """`UNIDIRECTIONAL_SEQUENCE_LSTM`, time or batch first."""
+    """Append `UNIDIRECTIONAL_SEQUENCE_LSTM`, time or batch first."""
     numbers, options = operator.inputs, operator.options
     given = [place for place, number in enumerate(numbers) if number >= 0]
     beyond = {

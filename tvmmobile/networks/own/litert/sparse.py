@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array
 
 
 def with_zeros(values: Array, shape: tuple[int, ...], sparsity: Any) -> Array:
-    """The whole constant.
+    """Return the whole constant.
 
     The file has a tree of indices: a level for each dimension in `TraversalOrder`, those of blocks last. A dense level has every index, a
     sparse one lists the indices below each node of the level above.

@@ -19,7 +19,7 @@ STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 
 
 def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
-    """The network with an input for each variable that it reads and an output for each of these that it assigns.
+    """Return the network with an input for each variable that it reads and an output for each of these that it assigns.
 
     What runs before it may only set variables to zeros: the caller begins with these, and passes an output on to the next call.
 
@@ -62,7 +62,7 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
 
 
 def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:
-    """The names of the variables that tensors stand for."""
+    """Return the names of the variables that tensors stand for."""
     return {
         operator.outputs[0]: bytes(operator.options.sharedName or b"") for operator in network.operators if operator.kind == "VAR_HANDLE"
     }

@@ -52,11 +52,11 @@ class Translation(Nodes):
         self._kept: dict[tuple[object, ...], str] = {}
 
     def tensor(self, number: int) -> LiteRtTensor:
-        """The file's tensor of this number."""
+        """Return the file's tensor of this number."""
         return self.known.get(number) or self.network.tensors[number]
 
     def value(self, number: int) -> Array:
-        """A constant of the file; raises `UserError` where it is computed."""
+        """Return a constant of the file; raises `UserError` where it is computed."""
         found = self.tensor(number).value if number >= 0 else None
         if found is None:
             name = self.tensor(number).name if number >= 0 else "a tensor"
@@ -64,16 +64,16 @@ class Translation(Nodes):
         return found
 
     def real_value(self, number: int) -> Array:
-        """The real numbers of a constant of the file; raises `UserError` where it is computed."""
+        """Return the real numbers of a constant of the file; raises `UserError` where it is computed."""
         self.value(number)
         return self.tensor(number).real_numbers()
 
     def axes(self, number: int, rank: int) -> list[int]:
-        """A constant of dimensions, counted from the first one."""
+        """Return a constant of dimensions, counted from the first one."""
         return [int(axis) % rank for axis in np.ravel(self.value(number))]
 
     def weight(self, number: int, order: Sequence[int]) -> str:
-        """A constant's real numbers with its dimensions in another order; those that are missing in front of it have one place."""
+        """Return a constant's real numbers with its dimensions in another order; those that are missing in front of it have one place."""
         array, grid, rank = self.value(number), self.tensor(number).grid, len(order)
         if grid is not None and grid.scales.size > 1:
             grid = replace(grid, axis=order.index((grid.axis - array.ndim) % rank))
@@ -82,7 +82,7 @@ class Translation(Nodes):
         return self._real_numbers(np.array(array.transpose(order), order="C", ndmin=0 if whole else 1), grid)
 
     def _real_numbers(self, array: Array, grid: Grid | None) -> str:
-        """The name of a constant in float32, or of its integers if it is on no grid."""
+        """Return the name of a constant in float32, or of its integers if it is on no grid."""
         if array.dtype.kind == "f":
             return self.constant(array.astype(np.float32))
         if grid is None:
@@ -91,12 +91,12 @@ class Translation(Nodes):
         return self.emit("DequantizeLinear", [self.constant(array), *self.steps(grid, array.dtype)], **along)
 
     def steps(self, grid: Grid, dtype: Any) -> tuple[str, str]:
-        """The names of a grid's scale and zero point, the latter in a type."""
+        """Return the names of a grid's scale and zero point, the latter in a type."""
         shape = () if grid.scales.size == 1 else grid.scales.shape
         return self.constant(grid.scales.reshape(shape)), self.constant(grid.zeros.astype(dtype).reshape(shape))
 
     def read(self, number: int, front: bool) -> str:
-        """The name of a tensor's real numbers, channels in front or last if it is an image.
+        """Return the name of a tensor's real numbers, channels in front or last if it is an image.
 
         In front, constants of fewer dimensions get those of an image that are missing.
         """
@@ -114,11 +114,11 @@ class Translation(Nodes):
         return self._once((name, front), lambda: self.emit("Transpose", [name], perm=TO_FRONT if front else TO_LAST))
 
     def as_it_is(self, number: int) -> tuple[str, bool]:
-        """The name of a tensor's real numbers and whether channels are in front, whichever it is."""
+        """Return the name of a tensor's real numbers and whether channels are in front, whichever it is."""
         return self.names[number] if number in self.names else (self.read(number, False), False)
 
     def in_order(self, number: int) -> str:
-        """The name of a tensor's real numbers in the file's order, which an image of one pixel always has."""
+        """Return the name of a tensor's real numbers in the file's order, which an image of one pixel always has."""
         shape = self.tensor(number).shape
         one_pixel = len(shape) == 4 and shape[1:3] == (1, 1) and number in self.names
         return self.names[number][0] if one_pixel else self.read(number, False)

@@ -24,7 +24,7 @@ _MOST_ELEMENTS = 1 << 26
 
 
 def with_initializers(file: OwnFile, model: Any) -> Any:
-    """A model with an initializer for each `Constant` node and each sparse constant; a copy, if it has any.
+    """Return a model with an initializer for each `Constant` node and each sparse constant; a copy, if it has any.
 
     Raises:
         UserError: a sparse constant is unreasonably large.
@@ -77,7 +77,7 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
 
 
 def _tensor_of(file: OwnFile, node: Any) -> Any:
-    """The tensor of a `Constant` node; `None` for other nodes and for text."""
+    """Return the tensor of a `Constant` node; `None` for other nodes and for text."""
     if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
         return None
     kind, name, value = node.attribute[0].name, node.output[0], helper.get_attribute_value(node.attribute[0])
@@ -92,7 +92,7 @@ def _tensor_of(file: OwnFile, node: Any) -> Any:
 
 
 def _dense(file: OwnFile, sparse: Any, name: str) -> Any:
-    """A tensor with all elements, of which the file holds those that are not zero."""
+    """Return a tensor with all elements, of which the file holds those that are not zero."""
     shape, values = [int(extent) for extent in sparse.dims], numpy_helper.to_array(sparse.values)
     if math.prod(shape) > _MOST_ELEMENTS:
         raise UserError(f"{file}: the sparse constant {name} has {math.prod(shape)} elements.", f"Store at most {_MOST_ELEMENTS}.")

@@ -47,7 +47,7 @@ _UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 def fold_constants(model: Any) -> Any:
-    """The model with known values as initializers, what control flow runs in its place, and inferred shapes.
+    """Return the model with known values as initializers, what control flow runs in its place, and inferred shapes.
 
     Args:
         model: a `ModelProto` with static input shapes and without functions of its own.
@@ -77,7 +77,7 @@ def fold_constants(model: Any) -> Any:
 
 
 def without_functions(model: Any, known: Set[str]) -> Any:
-    """A model as `fold_constants` returns it, with bodies in place of operators that are not `known` but have one.
+    """Return a model as `fold_constants` returns it, with bodies in place of operators that are not `known` but have one.
 
     Raises:
         Exception: of any kind, from ONNX's inliner and shape inference.
@@ -104,7 +104,7 @@ def without_functions(model: Any, known: Set[str]) -> Any:
 
 
 def with_shapes(model: Any) -> Any:
-    """The model with the shapes and types that ONNX infers; raises as `fold_constants` does.
+    """Return the model with the shapes and types that ONNX infers; raises as `fold_constants` does.
 
     ONNX infers none for norms that it defines as functions, and then none behind them: they are inferred as copies of their input.
     """
@@ -119,8 +119,8 @@ def with_shapes(model: Any) -> Any:
 
 
 def _inferred(model: Any) -> Any:
-    """The model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding may make
-    it, so models with one are tried in another process first.
+    """Return the model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding
+    may make it, so models with one are tried in another process first.
     """
 
     def infer() -> Any:
@@ -173,7 +173,7 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
 
 
 def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
-    """The node's results if they are known; `None` otherwise."""
+    """Return the node's results if they are known; `None` otherwise."""
     if node.domain not in STANDARD or node.op_type in RANDOM or any(one.HasField("g") for one in node.attribute):
         return None
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:

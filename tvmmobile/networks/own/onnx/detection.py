@@ -30,7 +30,7 @@ def places_of_true(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -
 
 
 def _number(value: Any) -> Any:
-    """A constant's number; `None` where there is none."""
+    """Return a constant's number; `None` where there is none."""
     number = numbers_of(value)
     return value if number is None else number.item()
 

@@ -54,7 +54,7 @@ def _quantize(into: Rewriting, node: Any) -> bool:
 
 
 def _centred(into: Rewriting, tensor: str, zero: str, axis: int = -1) -> str | None:
-    """The name of integers less their zero point; `None` where they are not known.
+    """Return the name of integers less their zero point; `None` where they are not known.
 
     Args:
         axis: of a constant, along which it has several zero points.
@@ -75,7 +75,7 @@ def _centred(into: Rewriting, tensor: str, zero: str, axis: int = -1) -> str | N
 
 
 def _sums(into: Rewriting, node: Any, operator: str, axis: int) -> bool:
-    """`ConvInteger` and `MatMulInteger`."""
+    """Append `ConvInteger` and `MatMulInteger`."""
     data, weight, zero, weight_zero = (*node.input, "", "")[:4]
     return _product(into, (_centred(into, data, zero), _centred(into, weight, weight_zero, axis)), node.output[0], operator, node.attribute)
 
@@ -96,7 +96,7 @@ def _scaled(into: Rewriting, sums: str, scales: tuple[str, str], bias: str, outp
 
 
 def _in_reals(into: Rewriting, node: Any) -> bool:
-    """`MatMulIntegerToFloat`, and `DynamicQuantizeMatMul` of real numbers, which are rounded first."""
+    """Append `MatMulIntegerToFloat`, and `DynamicQuantizeMatMul` of real numbers, which are rounded first."""
     data, weight, *others = list[str]([*node.input, "", "", ""])
     if node.op_type == "MatMulIntegerToFloat":
         scale, weight_scale, zero, weight_zero, bias, *_ = others
@@ -112,7 +112,7 @@ def _in_reals(into: Rewriting, node: Any) -> bool:
 
 
 def _lstm(into: Rewriting, node: Any) -> bool:
-    """`DynamicQuantizeLSTM` as a `Scan` for each direction; its state is rounded anew at every step."""
+    """Append `DynamicQuantizeLSTM` as a `Scan` for each direction; its state is rounded anew at every step."""
     data, kernel, recurrence, bias, lengths, hidden, memory, holes, *numbers = (*node.input, *[""] * 4)[:12]
     curves = attribute(node, "activations", _CURVES)
     constants = [into.known.get(name) for name in (kernel, recurrence, *numbers[::2])]
@@ -147,7 +147,7 @@ def _lstm(into: Rewriting, node: Any) -> bool:
 
 
 def _matrix(into: Rewriting, numbers: tuple[str, ...], place: int) -> tuple[str, str]:
-    """The integers of one direction's weights less their zero points, and their scales."""
+    """Return the integers of one direction's weights less their zero points, and their scales."""
     weight, scale, zero = numbers
     zeros = into.known[zero][place] if zero else np.zeros((), np.int64)
     whole: Array = into.weights.dequantise(into.known[weight][place], np.ones(zeros.shape, np.float32), zeros, -1)
@@ -155,14 +155,14 @@ def _matrix(into: Rewriting, numbers: tuple[str, ...], place: int) -> tuple[str,
 
 
 def _state(into: Rewriting, given: str, data: str, place: int, inputs: int, units: int) -> str:
-    """The initial state of a direction; it is zeros, a row for each of the batch, where none is given."""
+    """Return the initial state of a direction; it is zeros, a row for each of the batch, where none is given."""
     first = into.constant(np.array(place if given else 0, np.int64))
     row = into.emit("Gather", [given or data, first], axis=0)
     return row if given else into.emit("MatMul", [row, into.real(np.zeros((inputs, units)))])
 
 
 def _step(into: Rewriting, weight: str, scale: str) -> Any:
-    """The body of a `Scan`: state and memory, and a row of products of the input, to both and the state again."""
+    """Return the body of a `Scan`: state and memory, and a row of products of the input, to both and the state again."""
     inner, parts = into.within(), [f"gate{number}" for number in range(_GATES)]
     centred, step = _rounded(inner, "hidden")
     _scaled(inner, inner.emit("MatMul", [centred, weight]), (step, scale), "row", "gates")

@@ -43,7 +43,7 @@ _LONGEST_NAME = 255
 
 
 def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
-    """The network in an ONNX file, which has one input side, with the weights that are in files beside it.
+    """Return the network in an ONNX file, which has one input side, with the weights that are in files beside it.
 
     Raises:
         UserError: it is damaged or of another kind, newer than the `onnx` here, has another side, or cannot be compiled.
@@ -67,7 +67,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
 def imported_onnx(
     file: OwnFile, model: Any, contents: str, wanted: Wanted, fix: str, programs: Sequence[tuple[str, Start]] = ()
 ) -> Imported:
-    """A network in a `ModelProto` that holds all its weights.
+    """Return a network in a `ModelProto` that holds all its weights.
 
     Args:
         contents: SHA-256 of the files that it is from, in hexadecimal.
@@ -102,14 +102,14 @@ def imported_onnx(
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
-    """The programs that compute a network's output on the host, from the file's operators (`given`) or those left after `_checked`."""
+    """Return the programs that compute a network's output on the host, from the file's operators (`given`) or those after `_checked`."""
     runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
     evaluator = ("onnx.reference", partial(start_reference_evaluator, simple, inputs))
     return HostReference(str(file), [*programs, *([evaluator, runtime] if has_rough_transform(simple.graph) else [runtime, evaluator])])
 
 
 def files_beside(file: OwnFile) -> list[str]:
-    """The files with weights that an ONNX file needs, relative to its folder; none where it cannot be read."""
+    """Return the files with weights that an ONNX file needs, relative to its folder; none where it cannot be read."""
     try:
         model = _parsed(file, read_whole(file.path))
         return list(dict.fromkeys(_location(file, tensor) for tensor in external_tensors(model)))
@@ -163,8 +163,8 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
 
 
 def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[Filled, ...]]:
-    """The model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's checker has
-    accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
+    """Return the model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's
+    checker has accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
     scales = None
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):

@@ -196,7 +196,7 @@ def has_rough_transform(graph: Any) -> bool:
 
 
 def _factors(samples: int, count: int, half: Any, inverse: Any = 0) -> Array:
-    """Factors of each sample in each bin of a transform of `count` samples, `[samples, bins, 2]`: cosine, and sine with its sign."""
+    """Return each sample's factors in each bin of a transform of `count` samples, `[samples, bins, 2]`: cosine, and sine with its sign."""
     bins = count // 2 + 1 if half else count
     if samples * bins * 2 > MOST_NUMBERS:
         raise ValueError(f"a Fourier transform of {count} samples would need a matrix of {samples} × {bins} complex numbers")

@@ -24,7 +24,7 @@ _TYPES = {"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softm
 
 
 def in_float32(model: Any, kinds: frozenset[int]) -> Any:
-    """A model with float32 in place of these types, in inputs, outputs and constants as well; itself, if it has none of them.
+    """Return a model with float32 in place of these types, in inputs, outputs and constants as well; itself, if it has none of them.
 
     Raises:
         Exception: of any kind, from ONNX's shape inference.

@@ -36,7 +36,7 @@ def known_operators() -> set[str]:
 
 
 def unknown_operators(model: Any) -> list[str]:
-    """Operators that the importer does not have."""
+    """Return operators that the importer does not have."""
     known = known_operators()
     return [
         f"{node.domain}.{node.op_type}" if node.domain not in STANDARD else node.op_type
@@ -84,7 +84,7 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
 
 
 def import_onnx(model: Any, opset: int) -> Any:
-    """A `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
+    """Return a `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
 
     Raises:
         UserError: an operator cannot be imported.
@@ -122,7 +122,7 @@ def _clip(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
 
 
 def _bound(value: Any, default: float) -> float | None:
-    """A bound of a clip: `default` where there is none, `None` where it is not constant."""
+    """Return a bound of a clip: `default` where there is none, `None` where it is not constant."""
     number = default if value is None else numbers_of(value)
     return None if number is None or np.size(number) != 1 else float(np.asarray(number).item())
 
@@ -155,8 +155,8 @@ def _is_float(value: Any) -> bool:
 
 
 def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Constant places as numbers; TVM's converter computes at run time which of them count from the end. Computed ones stay inside: TVM's
-    would read whatever is there.
+    """Return constant places as numbers; TVM's converter computes at run time which of them count from the end. Computed ones stay inside:
+    TVM's would read whatever is there.
     """
     (data, places), numbers = inputs, numbers_of(inputs[1])
     if isinstance(data, relax.ShapeExpr) or (numbers_of(data) is not None and numbers is not None):

@@ -82,7 +82,7 @@ def _check_node(file: OwnFile, node: Any) -> None:
 
 
 def _graphs(file: OwnFile, nodes: Any) -> Iterator[Any]:
-    """The graphs that nodes hold in attributes, at any depth that is allowed."""
+    """Yield the graphs that nodes hold in attributes, at any depth that is allowed."""
     for graph, depth in graphs_within(nodes):
         if depth > _MOST_NESTED:
             raise UserError(f"{file} has graphs within graphs, more than {_MOST_NESTED} deep.", _AGAIN)
@@ -90,7 +90,7 @@ def _graphs(file: OwnFile, nodes: Any) -> Iterator[Any]:
 
 
 def _nodes(file: OwnFile, nodes: Any) -> Iterator[Any]:
-    """Nodes and those of the graphs that they hold."""
+    """Yield nodes and those of the graphs that they hold."""
     yield from nodes
     for graph in _graphs(file, nodes):
         yield from graph.node

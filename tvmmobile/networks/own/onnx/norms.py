@@ -19,7 +19,7 @@ def batch_norm(_inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> No
 
 
 def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """A group norm with a group for each channel; TVM's converter would spell it out."""
+    """Return a group norm with a group for each channel; TVM's converter would spell it out."""
     data, weight, bias = inputs
     shape = shape_of(data)
     axes, epsilon = list(range(2, len(shape))), float(attrs.get("epsilon", 1e-5))
@@ -52,7 +52,7 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 
 def _broadcast(value: Any, extents: list[int]) -> Any:
-    """A tensor with these extents; a constant stays one, as the graph passes want it."""
+    """Return a tensor with these extents; a constant stays one, as the graph passes want it."""
     if shape_of(value) == extents:
         return value
     if (numbers := numbers_of(value)) is not None:

@@ -52,7 +52,7 @@ def lp_pool(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def _windows(data: Any, attrs: dict[str, Any]) -> tuple[list[int], tuple[list[int], list[int]], list[int]]:
-    """The kernel, the strides and dilations, and the pads of a pool."""
+    """Return the kernel, the strides and dilations, and the pads of a pool."""
     image, kernel = shape_of(data)[2:], [int(extent) for extent in attrs["kernel_shape"]]
     strides, dilations = ([int(step) for step in attrs.get(name, (1,) * len(image))] for name in ("strides", "dilations"))
     mode, pads = attrs.get("auto_pad", b"NOTSET").decode(), [0] * (2 * len(image))
@@ -64,7 +64,7 @@ def _windows(data: Any, attrs: dict[str, Any]) -> tuple[list[int], tuple[list[in
 
 
 def _rounded_up(image: list[int], kernel: list[int], strides: list[int], dilations: list[int], pads: list[int]) -> list[int]:
-    """The pads with which a window that reaches over them is a whole one; none starts behind the image."""
+    """Return the pads with which a window that reaches over them is a whole one; none starts behind the image."""
     behind = []
     for extent, size, step, dilation, before, after in zip(
         image, kernel, strides, dilations, pads[: len(image)], pads[len(image) :], strict=True
@@ -79,7 +79,7 @@ def _rounded_up(image: list[int], kernel: list[int], strides: list[int], dilatio
 def same_pads(
     image: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], odd_first: bool = False
 ) -> list[int]:
-    """The pads with which a window makes ⌈extent / stride⌉ outputs of each dimension, as `SAME` says.
+    """Return the pads with which a window makes ⌈extent / stride⌉ outputs of each dimension, as `SAME` says.
 
     Args:
         odd_first: an odd zero goes before the image (`SAME_LOWER`), not behind it.
@@ -92,7 +92,7 @@ def same_pads(
 
 
 def halved(zeros: Sequence[int], odd_first: bool = False) -> list[int]:
-    """The pads of dimensions that get this many zeros each, half of them on either side."""
+    """Return the pads of dimensions that get this many zeros each, half of them on either side."""
     smaller, greater = [count // 2 for count in zeros], [count - count // 2 for count in zeros]
     return [*greater, *smaller] if odd_first else [*smaller, *greater]
 

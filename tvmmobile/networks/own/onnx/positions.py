@@ -62,7 +62,7 @@ class Method:
 
 
 def positions(places: str, axis: Axis) -> _Floats:
-    """Position of each output pixel in the input, in pixels; raises `KeyError` for an unknown rule."""
+    """Return the position of each output pixel in the input, in pixels; raises `KeyError` for an unknown rule."""
     if axis.factor == 1:
         return np.arange(axis.outputs, dtype=np.float32)
     return np.asarray(_PLACES[places](np.arange(axis.outputs, dtype=np.float32), axis), np.float32)
@@ -73,7 +73,7 @@ def _half_pixel(x: _Floats, axis: Axis) -> _Floats:
 
 
 def _symmetric(x: _Floats, axis: Axis) -> _Floats:
-    """Positions in double precision where ONNX Runtime's literals are."""
+    """Return positions in double precision where ONNX Runtime's literals are."""
     adjustment = np.float32(axis.outputs) / (axis.factor * np.float32(axis.inputs))
     offset = np.float32(axis.inputs) / np.float32(2) * (_ONE - adjustment)
     return (np.float64(offset) + (x.astype(np.float64) + 0.5) / np.float64(axis.factor) - 0.5).astype(np.float32)
@@ -115,7 +115,7 @@ NEAREST = tuple(_NEAREST)
 
 
 def outside(method: Method, axis: Axis) -> Array | None:
-    """Output pixels that lie outside the input and have a value of their own; `None` where there are none."""
+    """Return the output pixels that lie outside the input and have a value of their own; `None` where there are none."""
     if method.places != CROP:
         return None
     found = positions(method.places, axis)
@@ -124,7 +124,7 @@ def outside(method: Method, axis: Axis) -> Array | None:
 
 
 def taps_along(method: Method, axis: Axis) -> Taps:
-    """The weighted input pixels of each output pixel; raises `KeyError` for an unknown rule."""
+    """Return the weighted input pixels of each output pixel; raises `KeyError` for an unknown rule."""
     if method.antialiased:
         return _antialiased(method, axis)
     found = positions(method.places, axis)
@@ -144,7 +144,7 @@ def taps_along(method: Method, axis: Axis) -> Taps:
 
 
 def _cubic(share: _Floats, a: np.float32) -> list[_Floats]:
-    """Weights of the two pixels before a position and of the two behind it, by R. Keys, Cubic convolution interpolation (1981)."""
+    """Return the weights of two pixels before a position and of two behind it, by R. Keys, Cubic convolution interpolation (1981)."""
     two, three, four, five, eight = map(np.float32, (2, 3, 4, 5, 8))
 
     def near(x: _Floats) -> _Floats:
@@ -157,7 +157,7 @@ def _cubic(share: _Floats, a: np.float32) -> list[_Floats]:
 
 
 def _antialiased(method: Method, axis: Axis) -> Taps:
-    """A filter as wide as an output pixel where an axis becomes shorter; weights outside go to the border's pixel unless excluded."""
+    """Return a filter as wide as an output pixel where an axis becomes shorter; weights outside go to the border pixel unless excluded."""
     if axis.inputs == axis.outputs or axis.factor == 1:  # ONNX Runtime copies then
         return copied(np.arange(axis.inputs))
     step = _ONE / axis.factor

@@ -70,7 +70,7 @@ def computes_in_integers(graph: Any) -> bool:
 
 
 def without_integers(model: Any) -> tuple[Any, WeightScales]:
-    """The model in float32, and the scales of its weights; scales that are not constants, or of activations' channels, stay as they are.
+    """Return the model in float32, and its weights' scales; scales that are not constants, or of activations' channels, stay.
 
     Raises:
         UserError: an operator on integers that is not known.
@@ -112,7 +112,7 @@ class Rewriting(Nodes):
         self.entries = {name: kind for name, kind in inputs.items() if kind}
 
     def add(self, node: Any) -> None:
-        """A node of the file, or those that take its place."""
+        """Append a node of the file, or those that take its place."""
         copied = copy.deepcopy(node)
         copied.input[:] = [self.same.get(name, name) for name in node.input]
         self.subject = f"{next(filter(None, node.output), '')}/"
@@ -127,7 +127,7 @@ class Rewriting(Nodes):
         self.nodes.append(copied)
 
     def within(self) -> Rewriting:
-        """The nodes of a graph inside."""
+        """Return the nodes of a graph inside."""
         return Rewriting(GraphProto(), self.opset)
 
     def leave(self, value: Any) -> None:
@@ -147,14 +147,14 @@ class Rewriting(Nodes):
         self.cast(shown, dtype, name)
 
     def whole(self, tensor: str, zero: str = "") -> str | None:
-        """The name of the integers of a tensor on a grid, less their zero point, in float32; `None` if that is another one."""
+        """Return the name of the integers of a tensor on a grid, less their zero point, in float32; `None` if that is another one."""
         grid = self.grids.get(tensor)
         if grid is None or (zero and not self._reads_zero(grid, zero)):
             return None
         return self.emit("Round", [self.emit("Div", [tensor, self.real(grid.scale)])])
 
     def placed(self, tensor: str) -> str:
-        """The name of the integers of a tensor on a grid, with the zero point in the file, in float32."""
+        """Return the name of the integers of a tensor on a grid, with the zero point in the file, in float32."""
         whole = self.whole(tensor)
         assert whole is not None
         return self.emit("Add", [whole, self.real(self.grids[tensor].shown)])
@@ -169,7 +169,7 @@ class Rewriting(Nodes):
         return True
 
     def grid(self, scale: str, zero: str, kind: str = "uint8") -> _Grid | None:
-        """The grid of a scale and a zero point; `None` if these are not one constant each.
+        """Return the grid of a scale and a zero point; `None` if these are not one constant each.
 
         Args:
             kind: type of integers without a zero point.
@@ -185,7 +185,7 @@ class Rewriting(Nodes):
         return _Grid(np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift, bool(shift))
 
     def reals(self, names: Sequence[str], axis: int) -> str | None:
-        """The name of the real numbers of a tensor of integers; `None` if it has another scale or zero point than these, or is not known.
+        """Return the name of an integer tensor's real numbers; `None` if it has another scale or zero point, or is not known.
 
         Args:
             names: of the tensor, its scale and zero point.
@@ -216,7 +216,7 @@ class Rewriting(Nodes):
 
 
 def _inputs(node: Any, count: int) -> list[str]:
-    """A node's inputs, "" for those that are omitted."""
+    """Return a node's inputs, "" for those that are omitted."""
     return [*node.input, *[""] * count][:count]
 
 
@@ -300,7 +300,7 @@ def _converted(into: Rewriting, node: Any) -> bool:
 
 
 def _added(into: Rewriting, node: Any) -> bool:
-    """`Add` of sums of products, which are real numbers already, and other integers."""
+    """Append `Add` of sums of products, which are real numbers already, and other integers."""
     if any(name in into.grids for name in node.input):
         return _moved(into, node)
     output = node.output[0]
@@ -327,7 +327,7 @@ def _resized(into: Rewriting, node: Any) -> bool:
 
 
 def _padded(into: Rewriting, node: Any) -> bool:
-    """`Pad` of integers, by an integer or the integer 0."""
+    """Append `Pad` of integers, by an integer or the integer 0."""
     data, grid, mode = node.input[0], into.grids.get(node.input[0]), attribute(node, "mode", b"constant")
     value = _inputs(node, 3)[2]
     if grid is None or len(node.input) < 2 or (mode == b"constant" and value and value not in into.known):

@@ -73,7 +73,7 @@ def recurrent(kind: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: i
 
 
 def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: Any, bias: Any, holes: Any) -> Cell:
-    """The cell of one direction; raises `ValueError` for activations that are not supported."""
+    """Return the cell of one direction; raises `ValueError` for activations that are not supported."""
     own = {"LSTM": "lstm", "GRU": "gru" if attrs.get("linear_before_reset", 0) else "gru_reset_first", "RNN": "rnn_tanh"}[kind]
     usual = CELL_ACTIVATIONS[own]
     names = tuple(name.decode().lower() for name in attrs.get("activations") or ()) or usual * (1 + (direction == BOTH))
@@ -87,7 +87,7 @@ def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: 
 
 
 def _weight(value: Any) -> Any:
-    """An array of what a constant holds; a computed expression as it is; `None` for what is omitted or empty."""
+    """Return an array of what a constant holds; a computed expression as it is; `None` for what is omitted or empty."""
     return None if value is None or 0 in shape_of(value) else value if numbers_of(value) is None else numbers_of(value)
 
 
@@ -96,7 +96,7 @@ def _expression(value: Any) -> Any:
 
 
 def _row(value: Any, number: int, axis: int = 0) -> Any:
-    """One place of an axis, without that axis."""
+    """Return one place of an axis, without that axis."""
     return _applied("take", value, np.array(number), axis)
 
 

@@ -92,7 +92,7 @@ def start_reference_evaluator(model: Any, inputs: Sequence[str]) -> tuple[str, C
 
 
 def reference_evaluator(model: Any) -> Any:
-    """An evaluator of a model; its `run` takes names of outputs and a dictionary of inputs.
+    """Return an evaluator of a model; its `run` takes names of outputs and a dictionary of inputs.
 
     Raises:
         Exception: of any kind, for a model that it cannot compute.

@@ -20,7 +20,7 @@ _Attributes = dict[str, Any]
 
 
 def resize(inputs: Sequence[Any], attrs: _Attributes, opset: int) -> Any:
-    """`Resize`, of opset 10 and later.
+    """Convert `Resize`, of opset 10 and later.
 
     Raises:
         UserError: it cannot be computed.
@@ -44,7 +44,7 @@ def resize(inputs: Sequence[Any], attrs: _Attributes, opset: int) -> Any:
 
 
 def upsample(inputs: Sequence[Any], attrs: _Attributes, opset: int) -> Any:
-    """`Upsample`, of opset 7 to 9, which ONNX Runtime rounds as a `Resize` of opset 10.
+    """Convert `Upsample`, of opset 7 to 9, which ONNX Runtime rounds as a `Resize` of opset 10.
 
     Raises:
         UserError: it cannot be computed.
@@ -91,7 +91,7 @@ def _method(operator: str, attrs: _Attributes, opset: int) -> Method:
 
 
 def _axes(operator: str, attrs: _Attributes, rank: int) -> list[int]:
-    """The axes that scales, sizes and regions are given for."""
+    """Return the axes that scales, sizes and regions are given for."""
     axes = [int(axis) for axis in attrs.get("axes") or range(rank)]
     if any(not -rank <= axis < rank for axis in axes) or len({axis % rank for axis in axes}) < len(axes):
         raise _refused(operator, f"has the axes {axes} of {rank} dimensions")
@@ -99,7 +99,7 @@ def _axes(operator: str, attrs: _Attributes, rank: int) -> list[int]:
 
 
 def _numbers(operator: str, name: str, value: Any) -> Array | None:
-    """The numbers of a constant input; `None` for one that is missing or empty."""
+    """Return the numbers of a constant input; `None` for one that is missing or empty."""
     if isinstance(value, relax.ShapeExpr):
         return np.array([int(extent) for extent in value.values])
     if value is not None and numbers_of(value) is None:

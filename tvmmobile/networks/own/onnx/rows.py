@@ -189,7 +189,7 @@ def _pad(into: Rewriting, node: Any) -> bool:
 
 
 def differing(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    """The axes along which two shapes differ."""
+    """Return the axes along which two shapes differ."""
     return [axis for axis, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
 
 
@@ -243,7 +243,7 @@ def _top_k(into: Rewriting, node: Any) -> bool:
 
 
 def _product(into: Rewriting, node: Any) -> bool:
-    """`MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
+    """Append `MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
     data, *others = node.input
     if any(math.prod(into.shapes.get(name, ())[:-1]) != 1 for name in others[1:]):
         return False  # a bias for each row has as many as there may be

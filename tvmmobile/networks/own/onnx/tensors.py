@@ -17,24 +17,24 @@ STANDARD = ("", "ai.onnx")
 
 
 def opset_of(model: Any) -> int:
-    """The version of the standard operators."""
+    """Return the version of the standard operators."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=1)
 
 
 def external_tensors(model: Any) -> Iterator[Any]:
-    """Tensors of a `ModelProto` whose data is in other files: of the graph, and of those in branches, loops and functions."""
+    """Return the tensors of a `ModelProto` whose data is in other files: of the graph, and of those in branches, loops and functions."""
     graphs = (graph for part in (model.graph, *model.functions) for graph in graphs_of(part))
     return (tensor for graph in graphs for tensor in tensors_of(graph) if uses_external_data(tensor))
 
 
 def graphs_of(graph: Any) -> Iterator[Any]:
-    """A graph or function, and the graphs within its nodes."""
+    """Yield a graph or function, and the graphs within its nodes."""
     yield graph
     yield from (inner for inner, _ in graphs_within(graph.node))
 
 
 def graphs_within(nodes: Any, depth: int = 1) -> Iterator[tuple[Any, int]]:
-    """Graphs that nodes hold in attributes, such as branches, with their depth; each comes before those that it holds itself."""
+    """Yield graphs that nodes hold in attributes, such as branches, with their depth; each comes before those that it holds itself."""
     for node in nodes:
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
@@ -53,7 +53,7 @@ def rename(nodes: Sequence[Any], names: Mapping[str, str]) -> None:
 
 
 def tensors_of(graph: Any) -> Iterator[Any]:
-    """Constants of a graph or function, and of its nodes' attributes; a sparse one is its values and their places."""
+    """Yield the constants of a graph or function, and of its nodes' attributes; a sparse one is its values and their places."""
     yield from getattr(graph, "initializer", ())
     sparse = list(getattr(graph, "sparse_initializer", ()))
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
@@ -64,25 +64,25 @@ def tensors_of(graph: Any) -> Iterator[Any]:
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
+    """Return the value of a node's attribute."""
     return next((onnx.helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
 
 
 def static_shape(value: Any) -> list[int] | None:
-    """The shape of a `ValueInfoProto`; `None` if a dimension has no number."""
+    """Return the shape of a `ValueInfoProto`; `None` if a dimension has no number."""
     kind = value.type.tensor_type
     known = kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
     return [int(dim.dim_value) for dim in kind.shape.dim] if known else None
 
 
 def named_node(node: Any, opset: int) -> str:
-    """Type, name and version of a node for messages: `Slice (node 'crop', opset 9)`; a node without a name has its output's."""
+    """Return the type, name and version of a node for messages: `Slice (node 'crop', opset 9)`; a node without a name has its output's."""
     name = node.name or next(iter(node.output), "")
     return f"{node.op_type} (node {str(name)[:80]!r}, opset {opset})"
 
 
 def model_of_one(node: Any, inputs: Sequence[Any], opset_imports: Any, stored: Sequence[Any] = ()) -> Any:
-    """A `ModelProto` of a node alone, whose inputs are described or stored; its outputs have no types."""
+    """Return a `ModelProto` of a node alone, whose inputs are described or stored; its outputs have no types."""
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     return helper.make_model(helper.make_graph([node], "one", inputs, outputs, stored), opset_imports=opset_imports)
 
@@ -118,17 +118,17 @@ class Nodes:
         return self.emit("Cast", [name], output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def constant(self, array: Array) -> str:
-        """The name of a constant."""
+        """Return the name of a constant."""
         name = self._new_name("constant")
         self.constants[name] = array
         return name
 
     def real(self, number: Any) -> str:
-        """The name of a constant without dimensions in float32."""
+        """Return the name of a constant without dimensions in float32."""
         return self.constant(np.array(number, np.float32))
 
     def integers(self, *numbers: int) -> str:
-        """The name of a constant vector of 64-bit integers, as ONNX has shapes and axes."""
+        """Return the name of a constant vector of 64-bit integers, as ONNX has shapes and axes."""
         return self.constant(np.array(numbers, np.int64))
 
     def _new_name(self, kind: str) -> str:

@@ -34,7 +34,7 @@ def trace_onnx(
 
 
 def _computed(graph: Any) -> Iterator[tuple[str, tuple[str, Any]]]:
-    """Each tensor of real numbers that a node computes: its name, and the node in words and the tensor's type."""
+    """Yield each tensor of real numbers that a node computes: its name, and the node in words and the tensor's type."""
     types = {value.name: value for value in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for name in node.output:

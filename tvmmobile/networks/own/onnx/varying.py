@@ -193,7 +193,7 @@ class Rewriting(Nodes):
     def inferred(
         self, node: Any, values: Mapping[str, Array], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, tuple[int, list[int] | None]]:
-        """Types and static shapes of a node's results for these known values and shapes."""
+        """Return types and static shapes of a node's results for these known values and shapes."""
         read = [name for name in dict.fromkeys(node.input) if name]
         stored = [numpy_helper.from_array(np.asarray(values[name], order="C"), name) for name in read if name in values]
         inputs = [helper.make_tensor_value_info(name, self.types[name], shapes[name]) for name in read if name in shapes]
@@ -201,7 +201,7 @@ class Rewriting(Nodes):
         return {value.name: (value.type.tensor_type.elem_type, static_shape(value)) for value in model.graph.output}
 
     def constant(self, array: Any, kind: Any = np.int64) -> str:
-        """The name of a new constant, or of a number."""
+        """Return the name of a new constant, or of a number."""
         name = super().constant(np.asarray(array, kind))
         self._know(name, self.constants[name])
         return name
@@ -252,7 +252,7 @@ class Rewriting(Nodes):
         self.rows.update(dict.fromkeys(node.output, Rows(axis, count)))
 
     def source(self, node: Any) -> None:
-        """An operator whose result has a varying number of rows."""
+        """Append an operator whose result has a varying number of rows."""
         (output,) = node.output
         if node.op_type == "NonMaxSuppression":
             axis, most = 0, self._prepare_suppression(node)
@@ -301,7 +301,7 @@ class Rewriting(Nodes):
         return most_selected(self.shapes[boxes], self.shapes[scores], None if most is None else int(most.reshape(-1)[0]))
 
     def _prepare_places(self, node: Any) -> int:
-        """The most places that a `NonZero` finds."""
+        """Return the most places that a `NonZero` finds."""
         (data,) = node.input
         if data not in self.shapes:
             raise self._refused(node)
@@ -310,7 +310,7 @@ class Rewriting(Nodes):
         return math.prod(self.shapes[data])
 
     def present(self, axis: int, extent: int, rank: int, count: str) -> str:
-        """A tensor of booleans with extents of 1 but along an axis: which rows are there."""
+        """Return a tensor of booleans with extents of 1 but along an axis: which rows are there."""
         numbers = np.arange(extent).reshape([extent if place == axis else 1 for place in range(rank)])
         return self.emit("Less", [self.constant(numbers), count])
 
@@ -324,13 +324,13 @@ class Rewriting(Nodes):
         return self.emit("Where", [there, name, self.constant(number, kind)])
 
     def times(self, count: str, number: int) -> str:
-        """A multiple of a count."""
+        """Return a multiple of a count."""
         found = self.emit("Mul", [count, self.constant([number])])
         self.multiples[found] = count, number
         return found
 
     def least(self, one: str, other: str) -> str:
-        """The smaller one of two counts."""
+        """Return the smaller one of two counts."""
         return self.emit("Where", [self.emit("Less", [one, other]), one, other])
 
     def fill_outputs(self) -> tuple[Filled, ...]:
@@ -354,7 +354,7 @@ class Rewriting(Nodes):
         return tuple(filled)
 
     def rewritten(self) -> Any:
-        """The model of the new nodes."""
+        """Return the model of the new nodes."""
         made = copy.deepcopy(self.model)
         graph = made.graph
         del graph.node[:], graph.value_info[:], graph.output[:]

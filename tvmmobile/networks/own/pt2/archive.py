@@ -122,7 +122,7 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
 
 
 def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
-    """The program with one graph on the processor, and numbers for dynamic dimensions and for what it takes from constants (`numbers`)."""
+    """Return the program with one graph on the processor, and `numbers` for dynamic dimensions and what it takes from constants."""
     program = without_blocks(on_processor(file, program))
     specs = [value for name, value in entries(program) if name in ("in_spec", "out_spec") and isinstance(value, str)]
     if not all(map(_plain, specs)):
@@ -133,7 +133,7 @@ def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callabl
 
 
 def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[str, Fraction]:
-    """Values of the symbols that stand for numbers in stored tensors."""
+    """Return the values of the symbols that stand for numbers in stored tensors."""
     folders = {f"{PurePosixPath(name).parent}/": config["config"] for name, config in configs.items()}
     with PT2ArchiveReader(io.BytesIO(content)) as archive:
         return constant_numbers(program, folders, archive.read_bytes)
@@ -171,8 +171,8 @@ def _plain(spec: str) -> bool:
 
 
 def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:
-    """Tensors as PyTorch's safe reader, which executes nothing, can read them here: those on a GPU are moved to the processor. `None` if it
-    cannot: PyTorch would fall back to an unsafe one.
+    """Return tensors as PyTorch's safe reader, which executes nothing, can read them here: those on a GPU are moved to the processor.
+    `None` if it cannot: PyTorch would fall back to an unsafe one.
     """
     try:
         check_zip(str(file), io.BytesIO(content))

@@ -16,7 +16,7 @@ _CHECK = "torch.ops.aten._assert_tensor_metadata.default"
 
 
 def without_blocks(program: Any) -> Any:
-    """A serialised program without such blocks, as far as it has any.
+    """Return a serialised program without such blocks, as far as it has any.
 
     Raises:
         AttributeError, LookupError, TypeError, ValueError: it is none.
@@ -34,7 +34,7 @@ def without_blocks(program: Any) -> Any:
 
 
 def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
-    """A node, or those of its block, whose names begin with `prefix`, and what these compute."""
+    """Return a node, or those of its block, whose names begin with `prefix`, and what these compute."""
     if node["target"] != _AUTOCAST:
         return [node], {}
     _, _, enabled, _, block, *given = (one["arg"] for one in node["inputs"])

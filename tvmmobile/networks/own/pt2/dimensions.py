@@ -85,7 +85,7 @@ def is_dynamic(program: Any) -> bool:
 
 
 def known_symbols(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """The values of a serialised program's symbols, where `wanted` and a batch of 1 say what they are.
+    """Return the values of a serialised program's symbols, where `wanted` and a batch of 1 say what they are.
 
     Args:
         numbers: values of symbols that do not depend on extents.
@@ -101,7 +101,7 @@ def known_symbols(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[
 
 
 def with_fixed_dimensions(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> Any:
-    """A serialised program whose extents are numbers, for values of all symbols; raises errors as `known_symbols` does."""
+    """Return a serialised program whose extents are numbers, for values of all symbols; raises errors as `known_symbols` does."""
     try:
         fixed = _Fixing(values, program["graph_module"]["graph"]).fixed(program)
     except UnknownExtentError as error:
@@ -115,7 +115,7 @@ def with_fixed_dimensions(file: OwnFile, program: Any, values: Mapping[str, Frac
 
 
 def unknown_extent(file: OwnFile, program: Any, error: UnknownExtentError) -> UserError:
-    """The error for an extent inside the network that has no value."""
+    """Return the error for an extent inside the network that has no value."""
     if any(node["target"] in ITEMS for node in program["graph_module"]["graph"]["nodes"]):
         what = f"{file}: the network takes a number out of a tensor that it computes, with .item() or by a condition."
         return UserError(what, "Have it compute with the tensor, or with a number that does not depend on the input.")
@@ -123,7 +123,7 @@ def unknown_extent(file: OwnFile, program: Any, error: UnknownExtentError) -> Us
 
 
 def input_tensors(program: Any) -> Iterator[Tensor]:
-    """A serialised program's inputs with their shapes; types are left to PyTorch."""
+    """Yield a serialised program's inputs with their shapes; types are left to PyTorch."""
     graph, signature = (program["graph_module"][part] for part in ("graph", "signature"))
     for spec in signature["input_specs"]:
         for tensor in (value["name"] for name, value in entries(spec.get("user_input")) if name == "as_tensor"):
@@ -132,7 +132,7 @@ def input_tensors(program: Any) -> Iterator[Tensor]:
 
 
 def entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """All entries of nested objects, at any depth."""
+    """Yield all entries of nested objects, at any depth."""
     waiting = [value]
     while waiting:
         inner = waiting.pop()
@@ -144,7 +144,7 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def mapped(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
-    """Nested objects with what `change` returns in place of each dictionary, where that is not `None`; itself, if it changes none."""
+    """Return nested objects with what `change` returns in place of each dictionary, where that is not `None`; itself if it changes none."""
     if isinstance(value, list):
         parts = [mapped(part, change) for part in value]
         return value if all(map(operator.is_, parts, value)) else parts
@@ -165,12 +165,12 @@ def tensors_in(value: Any) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """An expression as messages show it: `s31` for `Symbol('s31', positive=True, integer=True)`."""
+    """Return an expression as messages show it: `s31` for `Symbol('s31', positive=True, integer=True)`."""
     return re.sub(r"Symbol\('(\w+)'[^)]*\)", r"\1", text)
 
 
 def _known(extent: int | str, values: Mapping[str, Fraction]) -> int | str:
-    """An extent as a number, or its text, shortened, where it is unknown."""
+    """Return an extent as a number, or its text, shortened, where it is unknown."""
     try:
         return extent if isinstance(extent, int) else int(evaluated(extent, values))
     except UnknownExtentError:
@@ -182,7 +182,7 @@ def _text(size: Any) -> str:
 
 
 def _symbols(file: OwnFile, program: Any, wanted: Wanted) -> dict[str, Fraction]:
-    """The values of symbols in the extents of inputs."""
+    """Return the values of symbols in the extents of inputs."""
     values: dict[str, Fraction] = {}
     shapes = dict(file.shapes)
     for tensor in sorted(input_tensors(program), key=lambda tensor: tensor.name not in shapes):
@@ -221,7 +221,7 @@ def _solve(text: str, extent: Fraction, values: dict[str, Fraction]) -> str:
 
 
 def evaluated(text: str, values: Mapping[str, Fraction]) -> Fraction:
-    """The value of an expression in SymPy's or Python's notation.
+    """Return the value of an expression in SymPy's or Python's notation.
 
     Raises:
         UnknownExtentError: it has no value, or is more than numbers, symbols and known functions; the message shows it.
@@ -307,7 +307,7 @@ class _Fixing:
         return part["target"] in _CHECKS or (bool(outputs) and all(kind in _PLAIN for output in outputs for kind in output))
 
     def _number(self, kind: str, part: Any) -> int | float | bool:
-        """The number of an argument, or the one recorded under its name."""
+        """Return the number of an argument, or the one recorded under its name."""
         given = next((part[name] for name in ("as_int", "as_float", "as_bool") if name in part), None)
         if given is not None:
             return given  # type: ignore[no-any-return]

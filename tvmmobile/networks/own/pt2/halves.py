@@ -13,7 +13,7 @@ from tvmmobile.networks.frontend import export_torch
 
 
 def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program with float32 in place of other real numbers; itself, if it has no weights or inputs of such types.
+    """Return the program with float32 in place of other real numbers; itself, if it has no weights or inputs of such types.
 
     Buffers in float64, such as scales, change nothing by themselves.
 
@@ -43,5 +43,5 @@ def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def _real(value: Any, others: tuple[Any, ...]) -> Any:
-    """An argument, float32 in place of the other types."""
+    """Return an argument, float32 in place of the other types."""
     return torch.float32 if isinstance(value, torch.dtype) and value in others else value

@@ -40,7 +40,7 @@ _REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeErr
 
 
 def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Fraction]:
-    """The values of symbols that stand for numbers in constant tensors of a serialised program.
+    """Return the values of symbols that stand for numbers in constant tensors of a serialised program.
 
     Args:
         configs: for each folder of stored tensors their descriptions, by name.
@@ -70,7 +70,7 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
 
 
 def _symbol(graph: Any, node: Any) -> str:
-    """The symbol of the number that an operator returns; "" if there is none."""
+    """Return the symbol of the number that an operator returns; "" if there is none."""
     (output,) = node["outputs"]
     ((kind, value),) = output.items()
     said = graph.get(f"{kind.removeprefix('as_')}_values", {}).get(value.get("as_name")) or {}
@@ -87,7 +87,7 @@ def _stored(program: Any) -> Iterator[tuple[str, str]]:
 
 
 def _run(node: Any, known: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """The results of an operator on known tensors; none where an operand is not known, large, or of a kind that it does not take."""
+    """Return the results of an operator on known tensors; none where an operand is not known, large, or of a kind that it does not take."""
     operands = tensors_in(node["inputs"])
     if not known.keys() >= set(operands) or math.prod(known[operand].numel() for operand in operands) > _MOST_TOGETHER:
         return []
@@ -115,7 +115,7 @@ def _argument(given: Any, known: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _content(name: str, configs: Mapping[str, Any], read: Callable[[str], bytes]) -> torch.Tensor | None:
-    """A stored tensor; `None` for a large one."""
+    """Return a stored tensor; `None` for a large one."""
     for folder, config in configs.items():
         if name not in config:
             continue

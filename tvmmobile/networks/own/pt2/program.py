@@ -36,7 +36,7 @@ _FIX = "Export it so: torch.export.save(torch.export.export(module.cpu().eval(),
 
 
 def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
-    """The network in a `.pt2`. Nothing in the file is executed: see `pt2/archive.py`.
+    """Return the network in a `.pt2`. Nothing in the file is executed: see `pt2/archive.py`.
 
     Raises:
         UserError: it is damaged or of another kind, it takes no such input, or PyTorch cannot read or we cannot compile the network.
@@ -47,7 +47,7 @@ def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
 
 
 def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, compute: Compute) -> tuple[torch.export.ExportedProgram, Compute]:
-    """An exported program, whose results get their greatest extents if they depend on values, as those in a file do, and what runs it."""
+    """Return an exported program, whose results get their greatest extents if these depend on values, and what runs it."""
     shapes = [getattr(node.meta.get("val"), "shape", ()) for node in program.graph.nodes]
     if all(isinstance(extent, int) for shape in shapes for extent in shape):
         return program, compute
@@ -57,7 +57,7 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
 
 
 def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.export.ExportedProgram, Compute]:
-    """The program in the content of a `.pt2`, with static shapes, and what runs it; raises `UserError` as `load_exported_program` does."""
+    """Return the program in a `.pt2`, with static shapes, and what runs it; raises `UserError` as `load_exported_program` does."""
     content = checked_archive(file, content, wanted, _FIX)
     with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
         register_operators()
@@ -68,7 +68,7 @@ def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.ex
 def imported_program(
     file: OwnFile, contents: str, program: torch.export.ExportedProgram, compute: Compute, wanted: Wanted, weights: str, fix: str
 ) -> Imported:
-    """An exported program in Relax.
+    """Return an exported program in Relax.
 
     Args:
         contents: SHA-256 of the file.
@@ -102,7 +102,7 @@ def imported_program(
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
-    """Numbers in parameters that are read: quantised programs keep those that integers have replaced."""
+    """Return numbers in parameters that are read: quantised programs keep those that integers have replaced."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     named = program.graph_signature.inputs_to_parameters.items()
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
@@ -117,7 +117,7 @@ def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Ten
 
 
 def _tensor(name: str, value: Any) -> Tensor:
-    """Name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
+    """Return the name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
     if not isinstance(value, torch.Tensor):
         return Tensor(name, None, type(value).__name__)
     shape = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)

@@ -60,7 +60,7 @@ def _replace(program: torch.export.ExportedProgram, node: Any, value: torch.Tens
 
 
 def _constants(program: torch.export.ExportedProgram) -> dict[str, Any]:
-    """Parameters, buffers and other tensors of a program, by the name of the node that stands for them."""
+    """Return parameters, buffers and other tensors of a program, by the name of the node that stands for them."""
     found: dict[str, Any] = {}
     for node in program.graph.nodes:
         for known, get in ((is_param, get_param), (is_buffer, get_buffer), (is_lifted_tensor_constant, get_lifted_tensor_constant)):

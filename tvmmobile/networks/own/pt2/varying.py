@@ -73,7 +73,7 @@ def with_greatest_extents(file: OwnFile, program: Any, values: Mapping[str, Frac
 
 
 def output_names(spec: Any, count: int) -> list[str]:
-    """The outputs' names: keys of dictionaries, and positions in tuples and lists, appended to `output`."""
+    """Return the outputs' names: keys of dictionaries, and positions in tuples and lists, appended to `output`."""
     leaves, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
     names = []
     for path, _ in leaves:
@@ -84,7 +84,7 @@ def output_names(spec: Any, count: int) -> list[str]:
 
 
 def _argument(node: Any, place: int, name: str, default: Any = None) -> Any:
-    """An argument's value, by its place among all or by its name."""
+    """Return an argument's value, by its place among all or by its name."""
     given = node["inputs"]
     found = given[place] if place < len(given) and given[place].get("kind") != 2 else None
     found = found or next((one for one in given if one["name"] == name), None)
@@ -92,7 +92,7 @@ def _argument(node: Any, place: int, name: str, default: Any = None) -> Any:
 
 
 def _packet(node: Any) -> str:
-    """An operator's name without that of its overload."""
+    """Return an operator's name without that of its overload."""
     return str(node["target"].removeprefix(_ATEN).partition(".")[0])
 
 
@@ -101,7 +101,7 @@ def _read(node: Any) -> list[str]:
 
 
 def _masks(graph: Any, node: Any) -> list[str]:
-    """The booleans among the indices of a node."""
+    """Return the booleans among the indices of a node."""
     return [name for name in tensors_in(node["inputs"][1]["arg"]) if graph["tensor_values"][name]["dtype"] == _BOOL]
 
 
@@ -158,19 +158,19 @@ class _Rewriting:
         return [int(evaluated(text, self.values)) for text in self._sizes(name)]
 
     def _axis(self, node: Any, name: str) -> int | None:
-        """The axis of a tensor that has fewer rows than its shape says."""
+        """Return the axis of a tensor that has fewer rows than its shape says."""
         axes = [axis for axis, text in enumerate(self._sizes(name)) if self._varies(text)]
         if len(axes) > 1:
             raise self._refused(node)
         return axes[0] if axes else None
 
     def _rows(self, node: Any, name: str) -> str:
-        """The expression for a tensor's number of rows; "" for one that has all."""
+        """Return the expression for a tensor's number of rows; "" for one that has all."""
         axis = self._axis(node, name)
         return "" if axis is None else self._sizes(name)[axis]
 
     def _numbers(self, node: Any) -> Iterator[str]:
-        """Expressions of a node's arguments."""
+        """Yield the expressions of a node's arguments."""
         known = {name: said for kind in ("int", "float", "bool") for name, said in self.graph[f"sym_{kind}_values"].items()}
         for name, value in entries(node["inputs"]):
             if name == "as_name":
@@ -275,7 +275,7 @@ class _Rewriting:
         return most, count
 
     def _most_read(self, symbol: str, name: str, most: int) -> int:
-        """How many of the selected boxes are read: fewer than `most` where all that follows is a slice of the first."""
+        """Return the number of selected boxes that are read: fewer than `most` where all that follows is a slice of the first."""
         texts = " ".join(_text(size) for other, tensor in self.tensors.items() if other != name for size in tensor["sizes"])
         first = rf"Min\(Integer\((\d+)\), Symbol\('{symbol}'[^)]*\)\)"
         readers = {node["target"] for node in self.graph["nodes"] if name in _read(node)}
@@ -352,7 +352,7 @@ class _Rewriting:
         return made
 
     def rewritten(self, program: Any) -> Any:
-        """The program of the new nodes, its outputs filled up and followed by their counts."""
+        """Return the program of the new nodes, its outputs filled up and followed by their counts."""
         module, outputs = program["graph_module"], []
         [top, *calls] = module["module_call_graph"]
         names = output_names(treespec_loads(top["signature"]["out_spec"]), len(self.graph["outputs"]))
@@ -377,7 +377,7 @@ class _Rewriting:
 
 
 def _replaced(value: Any, name: str, other: str) -> Any:
-    """A part of a node with another tensor in one's place."""
+    """Return a part of a node with another tensor in one's place."""
     return json.loads(json.dumps(value).replace(json.dumps({"name": name}), json.dumps({"name": other})))
 
 
