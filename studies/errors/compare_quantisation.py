@@ -29,7 +29,7 @@ from tvmmobile.system.markdown import markdown_table
 sys.path[:0] = [str(ROOT / "tests/support")]  # the trained network is the tests'
 
 from tvmmobile.accuracy.significance import top1_loss  # noqa: E402
-from tvmmobile.quantisation.calibration import Method, images_of, quantise  # noqa: E402
+from tvmmobile.quantisation.calibration import Method, quantise  # noqa: E402
 from tvmmobile.quantisation.flow import Flow  # noqa: E402
 from tvmmobile.quantisation.histogram import RANGES  # noqa: E402
 from tvmmobile.system.files import write_text  # noqa: E402
@@ -50,7 +50,7 @@ def methods() -> Iterator[Method]:
 
 def figures(images: int) -> dict[str, Any]:
     """Try every method on both networks."""
-    from quantised import decibels, digit_inputs, rescaled, trained_flow
+    from quantised import decibels, digit_inputs, images_of, rescaled, trained_flow
 
     flow, inputs, labels = trained_flow(), digit_inputs(images, TEST_SEED), digits(images, TEST_SEED)[1]
     data = images_of(digit_inputs(CALIBRATION, CALIBRATION_SEED))

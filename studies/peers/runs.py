@@ -33,7 +33,7 @@ from tvmmobile.virtual.cores.core_model import model_hash
 from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import INSTRUCTION_BYTES, parse_profile
 from tvmmobile.virtual.program import model_program, qemu_words
-from tvmmobile.virtual.sysroot import programs_digest
+from tvmmobile.virtual.sysroot import core_files, wheels_digest
 
 RUN_TIMEOUT_S = 3600
 _FORMAT = 1
@@ -85,10 +85,16 @@ class PeerRun:
         files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])
         # The plugin's file is named by its content, wherever it lies.
         options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "", skips_start(self.threads))[1:]]
-        sysroot = programs_digest(self.board, self.system.requirements)
+        # Programs decide by ratios of clocks alone, which other files show.
+        files_of_cores = {name: text for name, text in core_files(self.board).items() if not name.endswith("_freq")}
+        sysroot = _digest([wheels_digest(self.system.requirements), files_of_cores])
         environment = sorted((name, text.replace(str(ROOT), "")) for name, text in self.system.environment.items())
         recipe = [_FORMAT, options, sysroot, environment, files, self.threads, self.attempt, self.system.dtype]
-        return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+        return _digest(recipe)
+
+
+def _digest(recipe: object) -> str:
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
 def figures_of(job: PeerRun) -> tuple[Figures, bool]:

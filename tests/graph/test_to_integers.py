@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from quantised import decibels, flow_from, run
+from quantised import decibels, flow_from, images_of, run
 from small_networks import Residual, seeded, unit
 from torch import nn
 
@@ -18,7 +18,7 @@ from tvmmobile.graph.passes.pipeline import compose, finish, finish_integers
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.frontend import import_torch
-from tvmmobile.quantisation.calibration import Method, images_of, quantise
+from tvmmobile.quantisation.calibration import Method, quantise
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.lowering import named_layers

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from quantised import decibels, digit_inputs, flow_from, rescaled, trained_flow
+from quantised import decibels, digit_inputs, flow_from, images_of, rescaled, trained_flow
 from torch import nn
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ from tvmmobile.graph.passes.pipeline import compose, finish_in_nhwc
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation import calibration
-from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, images_of, narrowed, quantise, quantised, share_lost
+from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, narrowed, quantise, quantised, share_lost
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork

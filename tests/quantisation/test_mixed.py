@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from quantised import decibels, digit_inputs, trained_flow
+from quantised import decibels, digit_inputs, images_of, trained_flow
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation import mixed
-from tvmmobile.quantisation.calibration import Method, images_of, observe, quantised
+from tvmmobile.quantisation.calibration import Method, observe, quantised
 from tvmmobile.quantisation.mixed import Decision, Limit, chosen_layers, layer_noise, limit_of, quantise_within
 from tvmmobile.system.errors import UserError
 

@@ -19,6 +19,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import import_torch
+from tvmmobile.quantisation.calibration import Images
 from tvmmobile.quantisation.equalisation import pairs_of, scaled
 from tvmmobile.quantisation.flow import Flow, flow_of
 from tvmmobile.schedules import template_for
@@ -27,6 +28,11 @@ from tvmmobile.schedules import template_for
 def flow_from(module: torch.nn.Module, shape: tuple[int, ...]) -> Flow:
     """The steps of a network in PyTorch, in eval mode."""
     return flow_of(read_network(*prepare(import_torch(module, shape), lambda layer: template_for(Task((layer,))) is not None)))
+
+
+def images_of(array: Array) -> Images:
+    """Wrap calibration data in memory, NCHW."""
+    return Images(len(array), lambda numbers: array[list(numbers)])
 
 
 @cache

@@ -88,11 +88,6 @@ class Images:
         return Images(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]), labels)
 
 
-def images_of(array: Array) -> Images:
-    """Wrap calibration data in memory, NCHW."""
-    return Images(len(array), lambda numbers: array[list(numbers)])
-
-
 @dataclass(frozen=True, eq=False)
 class Observed:
     """A network after calibration: equalised or not, with the values of its input and of each step's output, by number, and of what steps

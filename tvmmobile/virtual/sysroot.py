@@ -59,7 +59,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     """
     say = say or (lambda _sentence: None)
     files = core_files(board)
-    wheels = _wheels_digest(requirements, release)
+    wheels = wheels_digest(requirements, release)
     folder = cache_dir() / f"sysroot-{board.name}-{_digest([wheels, files])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
@@ -71,13 +71,8 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     return folder
 
 
-def programs_digest(board: Board, requirements: Sequence[str]) -> str:
-    """Return a digest (16 hex digits) of a board's `python_sysroot` but for the clock: programs decide by ratios of clocks alone."""
-    files = {name: text for name, text in core_files(board).items() if not name.endswith("_freq")}
-    return _digest([_wheels_digest(requirements), files])
-
-
-def _wheels_digest(requirements: Sequence[str], release: str = "") -> str:
+def wheels_digest(requirements: Sequence[str], release: str = "") -> str:
+    """Return a digest (16 hex digits) of what `python_sysroot` holds for every board."""
     return _digest([PACKAGES, PLATFORMS, sorted(requirements), 2, *([release] if release else [])])
 
 

@@ -15,8 +15,6 @@ from tvmmobile.networks.models.spec import ModelSpec
 _FILE = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
 #: The MobileNets paper.
 PAPER = "arXiv 1704.04861"
-#: Networks retrained by the TensorFlow authors.
-SLIM = "tensorflow/models research/slim/nets/mobilenet_v1.md"
 #: All accuracies here are for ImageNet's classes; they do not apply to classifiers for others.
 IMAGENET_CLASSES = 1000
 #: Notes on a source, shown with its figures.
