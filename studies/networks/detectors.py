@@ -10,30 +10,21 @@ loaded: they are drawn with seed 0, with the variances of trained ones.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import tempfile
-import types
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.formats.export_models import installed
-from studies.networks.survey_models import OPSET, give_weights
+from studies.networks.packages import locked_packages
+from studies.networks.survey_models import OPSET, give_weights, without_torchvision_operators
 from tvmmobile.system.entry_points import progress, telling
 
 if TYPE_CHECKING:
     import torch
 
 LOCK = Path(__file__).with_suffix(".lock")
-
-
-def packages() -> Path:
-    """Return the folder in the cache with the packages of detectors.lock, installed if they are not there yet."""
-    recipe = f"{sys.version_info[:2]} {LOCK.read_text(encoding='utf-8')}"
-    name = f"detectors-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    return installed(name, ["--require-hashes", "-r", str(LOCK)], "ultralytics", progress)
 
 
 def detector(name: str, side: int, best: bool) -> torch.nn.Module:
@@ -79,9 +70,8 @@ def main() -> int:
     parser.add_argument("--best", action="store_true", help="the best boxes instead of all")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    sys.path.append(str(packages()))
-    # torchvision's C++ operators need the PyTorch that it was built for; nothing here uses them.
-    sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
+    sys.path.append(str(locked_packages(LOCK, "ultralytics")))
+    without_torchvision_operators()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="tvmmobile-detectors-") as settings:
         os.environ["YOLO_CONFIG_DIR"] = settings
         warnings.simplefilter("ignore")

@@ -269,11 +269,15 @@ def write(name: str, folder: Path) -> dict[str, str]:
     return failures
 
 
+def without_torchvision_operators() -> None:
+    """Let torchvision be imported without its C++ operators, such as box selection: they need the PyTorch that it was built for."""
+    sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
+
+
 if __name__ == "__main__":
     _, packages, network, target = sys.argv
     if packages:
         sys.path.append(packages)
     warnings.simplefilter("ignore")
-    # The wheel's C++ operators (box selection and the like) need the PyTorch it was built for; nothing here uses them.
-    sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
+    without_torchvision_operators()
     (Path(target) / f"{network}.json").write_text(json.dumps(write(network, Path(target))), encoding="utf-8")

@@ -13,7 +13,6 @@ exported, imported, compiled or run is in the table with its error. The packages
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import statistics
@@ -24,8 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.formats.export_models import installed
 from studies.harness import tuning_parser
+from studies.networks.packages import locked_packages
 from studies.networks.survey_models import NETWORKS
 from tvmmobile.results.file import read_results
 from tvmmobile.system.entry_points import progress, telling
@@ -64,19 +63,11 @@ class Outcome:
     message: str = ""
 
 
-def packages() -> Path:
-    """Return the folder in the cache with the packages of survey.lock, installed if they are not there yet."""
-    lock = HERE / "survey.lock"
-    recipe = f"{sys.version_info[:2]} {lock.read_text(encoding='utf-8')}"
-    name = f"survey-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    return installed(name, ["--require-hashes", "-r", str(lock)], "torchvision and timm", progress)
-
-
 def exported(name: str, work: Path) -> Mapping[str, str]:
     """Write a network in both formats; returns the reason for each that failed, by format."""
     told = work / f"{name}.json"
     if not told.is_file():
-        needed = "" if NETWORKS[name].source == "here" else str(packages())
+        needed = "" if NETWORKS[name].source == "here" else str(locked_packages(HERE / "survey.lock", "torchvision and timm"))
         command = [sys.executable, str(HERE / "survey_models.py"), needed, name, str(work)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         if done.returncode:
