@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,18 +91,15 @@ def refit_board(validation: Validation, model: ComparedModel, path: Path) -> Ref
     )
     written = write_own_board(board.model_copy(update={"calibration": own}), path, _remarks(validation))
     before = {p.name: p.value for p in model.parameters}
+    values = [[fit[place].value for fit in others] for place in range(len(parameters))]
     return Refit(
         board=written,
         path=path,
-        parameters=tuple(_fitted(p, before[p.name], [fit[place].value for fit in others]) for place, p in enumerate(parameters)),
+        parameters=tuple(FittedParameter(before[p.name], p, min(v), max(v)) for p, v in zip(parameters, values, strict=True)),
         before=tuple(relative_errors(board, model.parameters, seen)),
         after=tuple(relative_errors(board, parameters, seen)),
         left_out=left_out,
     )
-
-
-def _fitted(parameter: Parameter, before: float, others: Sequence[float]) -> FittedParameter:
-    return FittedParameter(before, parameter, min(others), max(others))
 
 
 def _remarks(validation: Validation) -> list[str]:

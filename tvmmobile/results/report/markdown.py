@@ -12,13 +12,11 @@ from tvmmobile.results.report.wording import (
     UNKNOWN,
     clean,
     latency_ms,
-    mebibytes,
     millions,
     origin,
     origin_caption,
     percent,
     plural,
-    scientific,
     signed,
 )
 from tvmmobile.system.markdown import markdown_table
@@ -136,10 +134,5 @@ def _line(view: View, row: VariantRow) -> list[str]:
         _latency(row),
         *([percent(row.spread)] if view.sampled else []),
         *(map(millions, (variant.cycles, variant.l1d_misses, variant.dram_bytes)) if view.counted else ()),
-        millions(variant.macs),
-        millions(variant.parameters),
-        *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),
-        percent(row.peak_share),
-        mebibytes(variant.peak_memory_bytes),
-        scientific(variant.max_error),
+        *view.figures_of(row, 1),
     ]

@@ -9,7 +9,7 @@ from tvmmobile.results.report.beside import side_by_side
 from tvmmobile.results.report.fallback import fallback_lines, used_kernels
 from tvmmobile.results.report.threads import thread_sentences
 from tvmmobile.results.report.view import Grid, VariantRow, View, doubt_sentence, view_of
-from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
+from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption, signed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,10 +82,5 @@ def _cells(view: View, row: VariantRow) -> list[str]:
         variant.side,
         # A no-break space keeps the numbers below each other: Rich drops plain ones at the end of a cell.
         latency_ms(variant.latency_us) + ("*" if row.on_front else "\N{NO-BREAK SPACE}"),
-        millions(variant.macs),
-        millions(variant.parameters),
-        *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),
-        percent(row.peak_share),
-        mebibytes(variant.peak_memory_bytes),
-        scientific(variant.max_error, 0),
+        *view.figures_of(row, 0),
     ]

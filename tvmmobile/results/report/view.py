@@ -13,7 +13,7 @@ from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
 from tvmmobile.results.report.measured import is_measured
 from tvmmobile.results.report.threads import thread_sentences
-from tvmmobile.results.report.wording import plural
+from tvmmobile.results.report.wording import UNKNOWN, mebibytes, millions, percent, plural, scientific
 from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
 
@@ -122,6 +122,18 @@ class View:
     def sampled(self) -> bool:
         """Return whether some variant was timed more than once."""
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
+
+    def figures_of(self, row: VariantRow, decimals: int) -> list[str]:
+        """Return the cells that tables share: costs, top-1 by source, share of the peak, memory, and the error with so many decimals."""
+        variant = row.variant
+        return [
+            millions(variant.macs),
+            millions(variant.parameters),
+            *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(self.sources) + 1)),
+            percent(row.peak_share),
+            mebibytes(variant.peak_memory_bytes),
+            scientific(variant.max_error, decimals),
+        ]
 
 
 def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
