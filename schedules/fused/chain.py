@@ -219,63 +219,62 @@ def _waste(axis: ChainAxis, wanted: int) -> float:
 
 
 class _Fits:
-    """A filter of knob values that can be fast."""
+    """A filter of knob values that can be fast. A space has 20,000 combinations: each check is made once for the knobs that it reads."""
 
     def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
         self.layers, self.task, self.options = layers, task, options
         self.arranged = cache(partial(_arranged, layers, task))
-        self.wastes = cache(self._wastes)
+        self.tiled, self.held, self.little_waste = cache(self._tiles), cache(self._memory), cache(self._wastes_little)
 
     def __call__(self, knobs: Knobs) -> bool:
-        return self._tiles(knobs) and self._memory(knobs) and self._wastes_little(knobs)
+        strip, parts, blocks = knobs["strip"], knobs["parts"], knobs["blocks"]
+        if knobs["dw_columns"] not in ((5, 7, 8) if knobs["dw_rows"] == 1 else (4, 5)):
+            return False
+        if len(self.options["image_pixels"]) > 1:
+            lanes = self.task.lanes
+            if knobs["image_pixels"] * knobs["image_columns"] not in (8 * lanes, 16 * lanes):
+                return False
+        return (
+            self.tiled(knobs["rows"], knobs["columns"], blocks, knobs["order"])
+            and self.held(strip, parts, blocks, knobs["dw_rows"], knobs["gather"])
+            and all(knobs[name] in tiles for name, tiles in self.little_waste(strip, parts, blocks).items())
+        )
 
-    def _tiles(self, knobs: Knobs) -> bool:
-        """Return whether tiles fill the registers, and knobs that change nothing have their first value."""
-        blocks, columns, lanes = knobs["blocks"], knobs["columns"], self.task.lanes
-        for layer in self.layers:
-            if not layer.is_pointwise:
-                continue
-            if not good_tile(self.task.machine, lanes, knobs["rows"], columns, layer.out_height * layer.out_width, layer.out_channels):
+    def _tiles(self, rows: int, columns: int, blocks: int, order: int) -> bool:
+        """Return whether tiles of products fill the registers, and knobs that change nothing have their first value."""
+        lanes = self.task.lanes
+        products = [layer for layer in self.layers if layer.is_pointwise]
+        for layer in products:
+            if not good_tile(self.task.machine, lanes, rows, columns, layer.out_height * layer.out_width, layer.out_channels):
                 return False
             if panel_width(layer.out_channels, blocks, columns, lanes) != columns and columns != self.options["columns"][0]:
                 return False
-        wide = any(layer.is_pointwise and layer.out_channels // blocks > columns for layer in self.layers)
-        if knobs["order"] and not wide:
-            return False
-        if len(self.options["image_pixels"]) > 1 and knobs["image_pixels"] * knobs["image_columns"] not in (8 * lanes, 16 * lanes):
-            return False
-        return knobs["dw_columns"] in ((5, 7, 8) if knobs["dw_rows"] == 1 else (4, 5))
+        return not order or any(layer.out_channels // blocks > columns for layer in products)
 
-    def _memory(self, knobs: Knobs) -> bool:
+    def _memory(self, strip: int, parts: int, blocks: int, dw_rows: int, gather: int) -> bool:
         """Return whether the data that steps reuse stays in the cache."""
-        memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
+        memory = self.arranged(strip, parts, blocks)
         rings = _ring_bytes(memory, self.task)
         weights = self.task.precision.bytes * sum(stage.weight_elements for stage in memory.stages)
-        if knobs["dw_rows"] > max(stage.rows.step for stage in memory.stages if stage.layer.is_depthwise):
+        if dw_rows > max(stage.rows.step for stage in memory.stages if stage.layer.is_depthwise):
             return False
-        if knobs["parts"] > 1 and rings < LEAST_RING_BYTES:
+        if parts > 1 and rings < LEAST_RING_BYTES:
             return False
         small, most = _small_bytes(self.task), self.task.machine.l1d_bytes
-        if len(self.options["blocks"]) > 1 and knobs["blocks"] not in _blocks_within(self.layers, self.task, small):
+        if len(self.options["blocks"]) > 1 and blocks not in _blocks_within(self.layers, self.task, small):
             return False
-        if knobs["blocks"] > 1 or weights <= small:
-            return rings + weights <= most and (knobs["blocks"] > 1 or bool(knobs["gather"]))
-        return rings <= RING_SHARE * most and not knobs["gather"]
+        if blocks > 1 or weights <= small:
+            return rings + weights <= most and (blocks > 1 or bool(gather))
+        return rings <= RING_SHARE * most and not gather
 
-    def _wastes_little(self, knobs: Knobs) -> bool:
-        """Return whether tiles divide the columns as far as possible."""
-        found = self.wastes(knobs["strip"], knobs["parts"], knobs["blocks"])
-        return all(wastes[knobs[name]] <= max(MOST_WASTE, min(wastes.values())) for name, wastes in found.items())
-
-    def _wastes(self, strip: int, parts: int, blocks: int) -> dict[str, dict[int, float]]:
-        """Return for every knob that is a tile along a row the excess outputs of each value."""
+    def _wastes_little(self, strip: int, parts: int, blocks: int) -> dict[str, list[int]]:
+        """Return for every knob that is a tile along a row the values that divide the columns as far as possible."""
         found = {}
         for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
             stages = [stage for stage in self.arranged(strip, parts, blocks).stages if _kind(stage.layer, self.task.lanes) == kind]
             macs = max(1, sum(stage.layer.macs for stage in stages))
-            found[name] = {
-                tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / macs for tile in self.options[name]
-            }
+            excess = {tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / macs for tile in self.options[name]}
+            found[name] = [tile for tile, waste in excess.items() if waste <= max(MOST_WASTE, min(excess.values()))]
         return found
 
 
