@@ -59,7 +59,7 @@ def with_inner(space: Space, task: Task) -> Space:
 
     Its values are those of `inner_order`; without it, LLVM orders. Only cores that issue in order have it.
     """
-    order, optional = inner_order(task.machine, task.lanes), {"inner": (0, 1, 2)}
+    order, optional = inner_order(task.machine, task.lanes), {**space.optional, "inner": (0, 1, 2)}
     if not order:
         return replace(space, optional=optional)
     return replace(space, options={**space.options, "inner": (order,)}, usual={**space.usual, "inner": order}, optional=optional)

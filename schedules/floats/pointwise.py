@@ -81,7 +81,8 @@ class Pointwise(Template):
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
 
-        return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
+        # Templates that pack weights as this one does know nothing of joined pixels.
+        return Space(self.name, self.version, options, fits, usual, {"joined": (0, 1)} if may_join else {}, {"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Return the size, tile, registers used, and the tile's waste at the edges."""

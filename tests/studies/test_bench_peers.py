@@ -241,7 +241,7 @@ def test_a_finished_run_is_kept_and_only_modelled_again_where_the_model_changed(
     first, ran = runs.figures_of(job)
     assert ran and counted == ["qemu", "model"] and first == figures(12.5, 1e-5)
     assert runs.figures_of(job) == (first, False) and counted == ["qemu", "model"]
-    monkeypatch.setattr(runs, "run_hash", lambda _board: "another")
+    monkeypatch.setattr(runs, "run_hash", lambda _board, _threads: "another")
     assert runs.figures_of(job) == (first, False) and counted == ["qemu", "model", "model"]
     runs.figures_of(replace(job, threads=4))
     assert counted[3:] == ["qemu", "model"]

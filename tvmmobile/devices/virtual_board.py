@@ -16,6 +16,7 @@ from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.system.doctor import require
+from tvmmobile.system.files import write_text
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
@@ -131,7 +132,7 @@ def _write_system(board: Board, folder: Path) -> list[str]:
         return []
     for name, text in capacity_files(board, _cpus(board).start).items():
         (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text(text, encoding="ascii")
+        write_text(folder / name, text)
     return ["-L", str(folder)]
 
 
