@@ -55,6 +55,7 @@ def test_in_bfloat16_one_peer_computes_in_it_and_all_in_wider_floats() -> None:
     assert [key for key, one in found.items() if one.dtype == "bfloat16"] == ["ncnn-bfloat16", OURS, OURS_C]
     assert halves == [f"{peer}-float16" for peer in MAKERS] and set(MAKERS) < set(found) and set(HALF_MAKERS) < set(found)
     assert found["ncnn-bfloat16"].program.is_file() and found["ncnn-bfloat16"].name == "ncnn"
+    assert found["ncnn-bfloat16"].environment and not found["ncnn-float16"].environment and not found["ncnn"].environment
     assert loop_of(["bfmmla\tv31.4s, v23.8h, v7.8h", "ldp\tq23, q24, [x20]"]) == "1 bfmmla; 1 ldp q"
 
 
