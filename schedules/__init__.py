@@ -23,6 +23,7 @@ from tvmmobile.schedules.floats.pool import PoolMean
 from tvmmobile.schedules.floats.recurrent import Sequences
 from tvmmobile.schedules.floats.resize import Resample
 from tvmmobile.schedules.floats.softmax import AxisSoftmax
+from tvmmobile.schedules.floats.sparse import SparsePointwise
 from tvmmobile.schedules.floats.strassen import Strassen
 from tvmmobile.schedules.floats.window_pool import WindowMax, WindowMean
 from tvmmobile.schedules.floats.winograd import Winograd
@@ -62,6 +63,7 @@ TEMPLATES: tuple[Template, ...] = (
     BatchedProduct(),
     AxisSoftmax(),
     Sequences(),
+    SparsePointwise(),
 )
 #: Templates for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

@@ -202,7 +202,11 @@ class Epilogue(Ends):
         if kind == CHANNEL:
             return self._constant(f"constant{number}", spot)
         name = f"operand{number}"
-        return self._tensor(name, spot) if kind == TENSOR else self._load(self.buffers[name], spot.channel, spot.count, spot.lanes)
+        return self._tensor(name, spot) if kind == TENSOR else self._of_channels(self.buffers[name], spot)
+
+    def _of_channels(self, buffer: Buffer, spot: Spot) -> Expr:
+        """The vector's channels in a tensor without pixels."""
+        return self._load(buffer, spot.channel, spot.count, spot.lanes)
 
     def _constant(self, name: str, spot: Spot) -> Expr:
         """Return the constants of the vector's channels: padded to whole vectors, unless groups follow each other."""

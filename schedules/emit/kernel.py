@@ -205,9 +205,12 @@ class Kernel:
 
     Args:
         grouped: arguments with weights in groups, see `Precision`; other constants are in what kernels compute in.
+        places: arguments of 32-bit integers, which say where something is.
     """
 
-    def __init__(self, task: Task, knobs: Knobs = MappingProxyType({}), grouped: Collection[str] = ()) -> None:
+    def __init__(
+        self, task: Task, knobs: Knobs = MappingProxyType({}), grouped: Collection[str] = (), places: Collection[str] = ()
+    ) -> None:
         from tvm.script.ir_builder import IRBuilder
         from tvm.tirx.script import builder
 
@@ -220,6 +223,7 @@ class Kernel:
         stored = {"data": data, "output": output, **dict.fromkeys([*sides, *grouped], task.precision)}
         self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
+        self._places = frozenset(places)
         self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data == task.precision else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}
@@ -242,7 +246,7 @@ class Kernel:
 
     def type_of(self, argument: str) -> str:
         """Return TVM's name of the type of an argument's elements."""
-        return self._storage.get(argument, self._precision).name
+        return "int32" if argument in self._places else self._storage.get(argument, self._precision).name
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
@@ -324,6 +328,10 @@ class Kernel:
     def accumulators(self, elements: int) -> Buffer:
         """Return a buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
         return self._in_registers(elements, self._precision.accumulator)
+
+    def places(self, elements: int) -> Buffer:
+        """Return a buffer as `accumulators` does, for 32-bit integers."""
+        return self._in_registers(elements, "int32")
 
     def totals(self, elements: int) -> Buffer:
         """Return a buffer as `accumulators` does, for sums that grow with every term, see `Precision.total`."""

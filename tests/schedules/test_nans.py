@@ -38,7 +38,8 @@ OTHERS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "batched_product": ((Product((2, 3), 7, 9, 10, (True, True)),),),
     "softmax": ((Softmax((5, 3), 21),), (Softmax((2,), 7, (5,)),), (Softmax((5, 3), 21, logarithm=True),)),
 }
-EVERY = {**REGIONS, **OTHERS}
+#: Sparse kernels leave products with zeros out, which are NaN where PyTorch computes them: `floats/test_sparse.py`.
+EVERY = {name: regions for name, regions in REGIONS.items() if name != "sparse"} | OTHERS
 
 _NUMBER = itertools.count()
 

@@ -83,6 +83,7 @@ TASKS = {
     "attention": _in_floats(Attention(1, 2, 16, 16, 8, 8, 0.3, (_TOKENS, _TOKENS, _TOKENS), _PLACE, _PLACE, _PLACE, True)),
     "batched_product": _in_floats(Product((2,), 9, 9, 16)),
     "softmax": _in_floats(Softmax((9, 9), 16)),
+    "sparse": _in_floats(replace(_POINTWISE, in_layout="NCHW", out_layout="NCHW", sparse=(400, 1))),
     "recurrent": _in_floats(Recurrent("gru", 3, 1, 8)),
     "pair_product": _in_integers(_POINTWISE, mcpu="cortex-a710"),
     "pair_window": _in_integers(_WINDOW, mcpu="cortex-a710"),

@@ -43,6 +43,10 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
         (Conv2d(5, 6, 9, 22, (3, 3), (1, 1), PADDED, clamp=RELU6, windows=((0, 2, 0, 3), (1, 3, 1, 2))),),
     ),
     "winograd": ((Conv2d(7, 8, 32, 48, (3, 3), (1, 1), PADDED, clamp=RELU6),), (Conv2d(9, 5, 32, 32, (3, 3), in_layout="NCHW16c"),)),
+    "sparse": (
+        (Conv2d(5, 7, 17, 13, clamp=RELU6, in_layout="NCHW", out_layout="NCHW", sparse=(60, 1)),),
+        (Conv2d(6, 5, 130, 14, clamp="hswish", in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(300, 2)),),
+    ),
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
     "mean_pool": (

@@ -42,6 +42,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
         (DEPTHWISE, Conv2d(14, 12, 24, 16), Conv2d(14, 12, 16, 16, (3, 3), (1, 1), PADDED, 16)),
     ),
     "conv": ((Conv2d(7, 8, 6, 9, (3, 3), (2, 2), PADDED, 3, residual=True),), (Conv2d(6, 6, 64, 36, (3, 3), in_layout="NCHW32c"),)),
+    "sparse": ((Conv2d(5, 7, 17, 12, in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(50, 2)),),),
     "winograd": ((Conv2d(6, 7, 32, 36, (3, 3), (1, 1), PADDED, in_layout="NCHW32c", residual=True),),),
 }
 SUMS = [template for template in TEMPLATES if template.name in REGIONS]

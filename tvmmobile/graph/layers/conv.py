@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,6 +46,9 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
             if all channels have all taps. Only where there is one group.
         added: if the residual, or the only step's tensor, is a slice of another NHWC tensor: that one's channels, and the slice's first.
             Empty if it is a tensor of the output's extents.
+        sparse: if only some weights are other than zeros: in how many pairs of an input channel and so many adjacent output channels
+            there is one, at most, and the number of output channels. Empty if all weights count. Tensors that are added are in the
+            output's layout then.
     """
 
     height: int = field(metadata=SHAPE)
@@ -66,6 +70,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     dilation: tuple[int, int] = (1, 1)
     windows: tuple[TapWindow, ...] = ()
     added: tuple[int, ...] = ()
+    sparse: tuple[int, ...] = ()
     extents = ("out_height", "out_width", "in_channels", "out_channels")
 
     @property
@@ -88,14 +93,25 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         from, `gate`, `residual`, and the steps' tensors, if there are any.
         """
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
-        added = {"residual": self.plain_shape} if self.residual else {}
-        shapes = {**self._source_shapes, **gate, **added, **super().side_shapes}
+        added = {"residual": self._added_shape} if self.residual else {}
+        steps = {name: self._added_shape if shape == self.plain_shape else shape for name, shape in super().side_shapes.items()}
+        shapes = {**self._source_shapes, **gate, **added, **steps}
         return {**shapes, [*shapes][-1]: (*self.plain_shape[:-1], self.added[0])} if self.added else shapes
 
     @property
     def least_read(self) -> dict[str, tuple[int, ...]]:
         found = super().least_read
         return {**found, [*found][-1]: self.plain_shape} if self.added else found
+
+    @property
+    def _added_shape(self) -> tuple[int, ...]:
+        """Shape of tensors that are added to the output."""
+        return self.output_shape if self.sparse else self.plain_shape
+
+    @property
+    def constants(self) -> int:
+        """Number of weights that count, biases, and per-channel operands of steps."""
+        return super().constants - (math.prod(self.weight_shape) - math.prod(self.sparse) if self.sparse else 0)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -131,13 +147,19 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1), without those with zeros outside `windows`."""
+        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1), without those with zeros outside `windows` or of
+        `sparse` weights.
+        """
+        if self.sparse:
+            return math.prod(self.sparse) * self.out_height * self.out_width
         taps = sum((bottom - top) * (right - left) for top, bottom, left, right in self.part_windows)
         return taps * self.part_channels * (self.in_channels // self.groups) * self.out_height * self.out_width
 
     @property
     def least_macs(self) -> int:
         """The multiply-adds without those with the padding's zeros, which a kernel may leave out."""
+        if self.sparse:
+            return self.macs
         extents, outputs = (self.height, self.width), (self.out_height, self.out_width)
 
         def pairs(axis: int, first: int, end: int) -> int:
@@ -160,6 +182,8 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
             parts.append(f"g{self.groups}")
         if self.windows:
             parts.append(f"taps{'-'.join('.'.join(map(str, window)) for window in self.windows)}")
+        if self.sparse:
+            parts.append(f"sparse{'x'.join(map(str, self.sparse))}")
         if self.in_layout != "NHWC":
             parts.append(short_name(self.in_layout))
         if self.out_layout != "NHWC":
@@ -201,16 +225,30 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         return cls(height, width, channels, shape_of(found["product"])[3], *window, int(attrs.groups), clamp, layout, **outside)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw weights, zero outside the windows of the layer."""
+        """Draw weights, zero outside the windows of the layer, or where a sparse one has none."""
         drawn = super().random_parameters(generator, dtype)
+        if self.sparse:
+            return replace(drawn, weight=self._thinned(drawn.weight, generator))
         inside = np.zeros(self.weight_shape, bool)
         for part, (top, bottom, left, right) in enumerate(self.part_windows):
             inside[top:bottom, left:right, :, part * self.part_channels : (part + 1) * self.part_channels] = True
         return replace(drawn, weight=np.where(inside, drawn.weight, dtype.type(0)))
 
+    def _thinned(self, weight: Array, generator: np.random.Generator) -> Array:
+        """Set all weights to zero but as many as the layer has, which become larger, so that sums stay as large."""
+        count, together = self.sparse
+        groups = np.zeros(math.prod(weight.shape) // together, bool)
+        groups[generator.permutation(groups.size)[:count]] = True
+        share = np.sqrt(max(count, 1) / groups.size)
+        thinned: Array = np.where(groups.repeat(together).reshape(weight.shape), weight / weight.dtype.type(share), weight.dtype.type(0))
+        return thinned
+
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
+        if self.sparse:
+            images = {name for name, shape in self.side_shapes.items() if shape == self.output_shape}
+            side = {name: _to_nhwc(array, self.out_layout) if name in images else array for name, array in side.items()}
         image = self._image(data, side, self.in_layout)
         if self.added:
             last, first = [*side][-1], self.added[1]
@@ -220,3 +258,8 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         weight, bias = torch.from_numpy(constants.weight).permute(3, 2, 0, 1), torch.from_numpy(constants.bias)
         sums = torch.nn.functional.conv2d(image, weight, bias, self.stride, 0, self.dilation, self.groups)
         return from_nhwc(self._finished(sums.permute(0, 2, 3, 1).numpy(), constants, side), self.out_layout)
+
+
+def _to_nhwc(image: Array, layout: Layout) -> Array:
+    """Copy an image from a layout to NHWC."""
+    return image if layout == "NHWC" else np.ascontiguousarray(to_nchw(image, layout).transpose(0, 2, 3, 1))
