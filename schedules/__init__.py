@@ -18,6 +18,8 @@ from tvmmobile.schedules.floats.dense import DenseVector
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.group_norm import GroupStatistics
 from tvmmobile.schedules.floats.image_conv import ImageConv
+from tvmmobile.schedules.floats.plane_conv import PlaneConv
+from tvmmobile.schedules.floats.plane_mean import PlaneMean
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.floats.pool import PoolMean
 from tvmmobile.schedules.floats.recurrent import Sequences
@@ -64,6 +66,8 @@ TEMPLATES: tuple[Template, ...] = (
     AxisSoftmax(),
     Sequences(),
     SparsePointwise(),
+    PlaneConv(),
+    PlaneMean(),
 )
 #: Templates for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

@@ -10,11 +10,12 @@ import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Span, share
+from tvmmobile.schedules.emit.epilogue import Spot
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Span, share
+from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
 from tvmmobile.schedules.emit.sparse_entries import Entries, Steps
 from tvmmobile.schedules.space import Knobs
 
@@ -54,20 +55,6 @@ def strips_of(pixels: int, lanes: int, most: int) -> list[Strips]:
             found.append(Strips(index, 1, start, lanes, places))
         start += size * lanes
     return found
-
-
-@dataclass(frozen=True)
-class PlaneEpilogue(Epilogue):
-    """The epilogue of vectors of pixels, all of one channel."""
-
-    def _constant(self, name: str, spot: Spot) -> Expr:
-        return self._of_channels(self.buffers[name], spot)
-
-    def _of_channels(self, buffer: Buffer, spot: Spot) -> Expr:
-        return self.kernel.splat(self.kernel.load(buffer, spot.channel, 1), spot.lanes)
-
-    def _tensor(self, name: str, spot: Spot) -> Expr:
-        return self.kernel.load(self.buffers[name], spot.place(Activation(self.buffers[name], 0, 0, 0)), spot.lanes)
 
 
 @dataclass(frozen=True)
@@ -215,9 +202,4 @@ class _Strip:
         for member, place in itertools.product(range(nest.entries.together), self.strips.vectors):
             channel = group * nest.entries.together + member
             target = channel * nest.pixels + self.start + place
-            yield Spot(channel, target, partial(_at, target), lanes, lanes)
-
-
-def _at(place: Expr, _tensor: Activation) -> Expr:
-    """The place in any tensor with the output's extents."""
-    return place
+            yield plane_spot(channel, target, lanes)

@@ -9,8 +9,9 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
+from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
 from tvmmobile.schedules.emit.sparse_entries import Entries
-from tvmmobile.schedules.emit.sparse_nest import PlaneEpilogue, SparseNest, strips_of
+from tvmmobile.schedules.emit.sparse_nest import SparseNest, strips_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 

@@ -47,6 +47,11 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
         (Conv2d(5, 7, 17, 13, clamp=RELU6, in_layout="NCHW", out_layout="NCHW", sparse=(60, 1)),),
         (Conv2d(6, 5, 130, 14, clamp="hswish", in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(300, 2)),),
     ),
+    "plane_conv": (
+        (Conv2d(9, 8, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU6, "NCHW", "NCHW"),),
+        (Conv2d(17, 18, 3, 8, (3, 3), (2, 2), PADDED, 1, "hswish", "NCHW", "NCHW"),),
+    ),
+    "plane_mean": ((Pool(7, 5, 22, "NCHW"),), (Pool(3, 3, 5, "NCHW"),)),
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
     "mean_pool": (

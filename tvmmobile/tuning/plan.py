@@ -13,6 +13,7 @@ from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
 from tvmmobile.graph.network import KeptLayer, Network, Node
 from tvmmobile.graph.tasks import Task
+from tvmmobile.tuning.zeros import planes_of
 
 #: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
 MAX_REGION = 6
@@ -128,7 +129,7 @@ def candidate_regions(
 
     Returns the regions in order.
     """
-    nodes = network.nodes
+    nodes, planes = network.nodes, planes_of(network)
 
     def task_in(region: tuple[Layer, ...], dtype: str) -> Task:
         """Return the region's task in a node's precision."""
@@ -147,6 +148,8 @@ def candidate_regions(
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)
             kept.update(places[1:])
+            if readers == nodes[index + 1 : index + 2] and {index, index + 1} <= planes.keys():
+                edges[index + 1] = (*known, "NCHW")
     found = []
     for first in range(len(nodes)):
         for last in range(first, min(first + MAX_REGION, len(nodes))):
@@ -156,7 +159,8 @@ def candidate_regions(
                 if passed and before != after:
                     continue
                 read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
-                task = task_in(_between(layers, read, written), nodes[first].dtype)
+                sparse = first == last and read == written == "NCHW"
+                task = task_in(_between((planes[first],) if sparse else layers, read, written), nodes[first].dtype)
                 if task.region == layers == layers[:1] or takes(task):
                     found.append(Region(first, last, task, before, after))
             if nodes[last].alone or nodes[min(last + 1, len(nodes) - 1)].dtype != nodes[first].dtype:

@@ -1,0 +1,32 @@
+"""The epilogue of kernels whose tensors have their channels first: a vector's elements are neighbouring pixels of a channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
+
+
+@dataclass(frozen=True)
+class PlaneEpilogue(Epilogue):
+    """The epilogue of vectors of pixels, all of one channel."""
+
+    def _constant(self, name: str, spot: Spot) -> Expr:
+        return self._of_channels(self.buffers[name], spot)
+
+    def _of_channels(self, buffer: Buffer, spot: Spot) -> Expr:
+        return self.kernel.splat(self.kernel.load(buffer, spot.channel, 1), spot.lanes)
+
+    def _tensor(self, name: str, spot: Spot) -> Expr:
+        return self.kernel.load(self.buffers[name], spot.place(Activation(self.buffers[name], 0, 0, 0)), spot.lanes)
+
+
+def plane_spot(channel: Expr, target: Expr, lanes: int) -> Spot:
+    """The spot of neighbouring pixels, which begin at the same place in all tensors with the output's extents."""
+    return Spot(channel, target, partial(_at, target), lanes, lanes)
+
+
+def _at(place: Expr, _tensor: Activation) -> Expr:
+    return place

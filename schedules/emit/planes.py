@@ -1,0 +1,219 @@
+"""Convolutions of planes, channels first: rows of an input plane are copied into a buffer with their padding, so that every tap of a vector
+of neighbouring outputs is a vector of that buffer. With a stride, columns are sorted: first those of the outputs' first tap, and so on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
+from tvmmobile.schedules.space import Knobs, round_up
+
+
+@dataclass(frozen=True)
+class PaddedRows:
+    """The buffer of rows that a band of output rows reads.
+
+    Attributes:
+        band: output rows.
+        lanes: elements of a vector.
+    """
+
+    layer: Conv2d
+    band: int
+    lanes: int
+
+    @property
+    def rows(self) -> int:
+        """Of the input."""
+        return (self.band - 1) * self.layer.stride[0] + self.layer.reach[0]
+
+    @property
+    def phases(self) -> int:
+        """Kinds of columns: each output reads a tap from a column of the same kind."""
+        return self.layer.stride[1]
+
+    @property
+    def pitch(self) -> int:
+        """Elements of a row's columns of a kind, whole vectors."""
+        columns = max(self.layer.out_width * self.phases + self.layer.reach[1], self.layer.padding[1] + self.layer.width)
+        return round_up(-(-columns // self.phases), self.lanes) + self.lanes
+
+    @property
+    def size(self) -> int:
+        """Elements of a plane."""
+        return self.rows * self.phases * self.pitch
+
+    def place(self, row: Expr, column: int) -> Expr:
+        """The element of a row and a column, counted from the first one of the padding."""
+        return (row * self.phases + column % self.phases) * self.pitch + column // self.phases
+
+
+@dataclass(frozen=True)
+class PlaneNest:
+    """Loops over channels or groups of them, bands, rows and columns.
+
+    Attributes:
+        together: output channels that read the same vectors; 1 for a depthwise layer.
+        knobs: `rows`, `columns` (vectors) and `band`.
+    """
+
+    kernel: Kernel
+    layer: Conv2d
+    together: int
+    knobs: Knobs
+    threads: int
+    buffers: Mapping[str, Buffer]
+    epilogue: PlaneEpilogue
+
+    @cached_property
+    def lanes(self) -> int:
+        """Elements of a vector of outputs: no more than a row has."""
+        return max(size for size in (1, 2, 4, 8, 16) if size <= min(self.kernel.lanes, self.layer.out_width) or size == 1)
+
+    @cached_property
+    def padded(self) -> PaddedRows:
+        """The buffer of a plane."""
+        return PaddedRows(self.layer, min(self.knobs["band"] or self.layer.out_height, self.layer.out_height), self.lanes)
+
+    @property
+    def depth(self) -> int:
+        """Planes that an output reads."""
+        return self.layer.in_channels // self.layer.groups
+
+    def emit(self) -> None:
+        """The whole nest."""
+        kernel, band = self.kernel, self.padded.band
+        bands, channels = -(-self.layer.out_height // band), self.layer.out_channels
+        by_channels = self.layer.is_depthwise
+        outer, inner = (channels, bands) if by_channels else (bands, channels // self.together)
+        with kernel.team(self.threads) as thread:
+            lines = kernel.scratch(self.depth * self.padded.size)
+            with kernel.loop(self.depth * self.padded.size // self.lanes) as place:
+                kernel.store(lines, kernel.splat(kernel.number(0.0), self.lanes), place * self.lanes, self.lanes)
+            low, high = (0, outer) if thread is None else (thread * outer // self.threads, (thread + 1) * outer // self.threads)
+            with kernel.span(low, high) as index:
+                if not by_channels:
+                    self._copy(lines, 0, self._first(index))
+                with kernel.loop(inner) as other:
+                    channel, row = (index, self._first(other)) if by_channels else (other * self.together, self._first(index))
+                    if by_channels:
+                        self._copy(lines, channel, row)
+                    self._band(lines, channel, row)
+
+    def _first(self, band: Expr) -> Expr:
+        """First row of a band; the last one overlaps with the one before if rows are no whole bands."""
+        size, rows = self.padded.band, self.layer.out_height
+        return band * size if rows % size == 0 else self.kernel.T.min(band * size, rows - size)
+
+    def _copy(self, lines: Buffer, channel: Expr, row: Expr) -> None:
+        """Fills the buffer with the rows of a band, and with zeros where there are none."""
+        kernel, layer, padded = self.kernel, self.layer, self.padded
+        top = row * layer.stride[0] - layer.padding[0]
+        with kernel.loop(self.depth) as plane, kernel.loop(padded.rows) as line:
+            source, target = (channel + plane) * layer.height + top + line, plane * padded.rows + line
+            if not layer.padding[0] and not layer.padding[2]:
+                self._copy_row(lines, source, target)
+            else:
+                with kernel.T.If(kernel.T.And(top + line >= 0, top + line < layer.height)):
+                    with kernel.T.Then():
+                        self._copy_row(lines, source, target)
+                    with kernel.T.Else(), kernel.loop(padded.phases * padded.pitch // self.lanes) as vector:
+                        zero = kernel.splat(kernel.number(0.0), self.lanes)
+                        kernel.store(lines, zero, padded.place(target, 0) + vector * self.lanes, self.lanes)
+
+    def _copy_row(self, lines: Buffer, source: Expr, target: Expr) -> None:
+        """Copies a row of a plane; vectors of the input are sorted by kind of column if there are two kinds."""
+        kernel, layer, padded, lanes = self.kernel, self.layer, self.padded, self.lanes
+        left, phases, start = layer.padding[1], padded.phases, source * layer.width
+        step = phases * lanes
+        whole = layer.width // step if phases <= 2 else 0
+        data = self.buffers["data"]
+        places = [number * step for number in range(whole)]
+        if whole and layer.width % step:
+            places.append(layer.width - step)  # overlaps
+        for first in places:
+            column = left + first
+            if phases == 1:
+                kernel.store(lines, kernel.load(data, start + first, lanes), padded.place(target, column), lanes)
+                continue
+            both = [kernel.T.bind(kernel.load(data, start + first + part * lanes, lanes)) for part in (0, 1)]
+            for phase in (0, 1):
+                chosen = kernel.T.Shuffle(both, list(range(phase, 2 * lanes, 2))) if lanes > 1 else both[phase]
+                kernel.store(lines, chosen, padded.place(target, column + phase), lanes)
+        if not whole:
+            for x in range(layer.width):
+                kernel.store(lines, kernel.load(data, start + x, 1), padded.place(target, left + x), 1)
+
+    def _band(self, lines: Buffer, channel: Expr, row: Expr) -> None:
+        """The outputs of a band."""
+        kernel, lanes, width, band = self.kernel, self.lanes, self.layer.out_width, self.padded.band
+        rows, columns = min(self.knobs["rows"], band), self.knobs["columns"]
+        places = [min(first, width - lanes) for first in range(0, width, lanes)]
+        groups: list[list[int]] = [places[first : first + columns] for first in range(0, len(places), columns)]
+        with kernel.loop(-(-band // rows)) as tile:
+            first = tile * rows if band % rows == 0 else kernel.T.min(tile * rows, band - rows)
+            for vectors, alike in itertools.groupby(
+                enumerate(groups), lambda one: tuple(place - one[0] * columns * lanes for place in one[1])
+            ):
+                numbers = [number for number, _ in alike]
+                with kernel.pieces(numbers[0] * columns * lanes, len(numbers), columns * lanes) as column:
+                    self._tile(lines, channel, row, first, rows, column, vectors)
+
+    def _tile(self, lines: Buffer, channel: Expr, row: Expr, first: Expr, rows: int, column: Expr, places: tuple[int, ...]) -> None:
+        """Rows from `first` of a band on, vectors from a column on."""
+        kernel, layer, lanes = self.kernel, self.layer, self.lanes
+        spots = []
+        for member, y, place in itertools.product(range(self.together), range(rows), places):
+            target = ((channel + member) * layer.out_height + row + first + y) * layer.out_width + column + place
+            spots.append(plane_spot(channel + member, target, lanes))
+        sums = kernel.accumulators(len(spots) * lanes)
+        self.epilogue.fill(sums, spots)
+        if self.depth == 1:
+            self._plane(sums, lines, channel, 0, first, rows, column, places)
+        else:
+            with kernel.loop(self.depth) as plane:
+                self._plane(sums, lines, channel, plane, first, rows, column, places)
+        self.epilogue.drain(sums, spots, self.buffers["output"])
+
+    def _plane(
+        self, sums: Buffer, lines: Buffer, channel: Expr, plane: Expr, first: Expr, rows: int, column: Expr, places: tuple[int, ...]
+    ) -> None:
+        """Adds the products of a plane: row by row, each vector of the buffer is multiplied for all outputs that read it."""
+        kernel, layer, padded, lanes = self.kernel, self.layer, self.padded, self.lanes
+        weight_of = self._weights(channel, plane)
+        corner = padded.place(plane * padded.rows + first * layer.stride[0], 0) + column
+        for y, tap_x in itertools.product(range((rows - 1) * layer.stride[0] + layer.reach[0]), range(layer.kernel[1])):
+            reading = [
+                (out, tap)
+                for out in range(rows)
+                if (y - out * layer.stride[0]) % layer.dilation[0] == 0
+                and 0 <= (tap := (y - out * layer.stride[0]) // layer.dilation[0]) < layer.kernel[0]
+            ]
+            if not reading:
+                continue
+            for number, place in enumerate(places):
+                value = kernel.T.bind(kernel.load(lines, corner + padded.place(y, tap_x * layer.dilation[1]) + place, lanes))
+                for (out, tap), member in itertools.product(reading, range(self.together)):
+                    at = ((member * rows + out) * len(places) + number) * lanes
+                    factor = kernel.splat(weight_of((tap * layer.kernel[1] + tap_x) * self.together + member), lanes)
+                    kernel.store(sums, kernel.load(sums, at, lanes) + factor * value, at, lanes)
+
+    def _weights(self, channel: Expr, plane: Expr) -> Callable[[int], Expr]:
+        """From the number of a weight of a plane, see `PlaneConv._pack`, to the weight."""
+        kernel, lanes, weight = self.kernel, self.kernel.lanes, self.buffers["weight"]
+        count = plane_weights(math.prod(self.layer.kernel), self.together, lanes)
+        start = (channel // self.together * self.depth + plane) * count
+        loaded = [kernel.T.bind(kernel.load(weight, start + first)) for first in range(0, count, lanes)]
+        return lambda number: kernel.T.Shuffle([loaded[number // lanes]], [number % lanes])
+
+
+def plane_weights(taps: int, together: int, lanes: int) -> int:
+    """Elements of a plane's weights for so many outputs, whole vectors."""
+    return round_up(taps * together, lanes)
