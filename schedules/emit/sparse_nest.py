@@ -146,8 +146,10 @@ class _Strip:
             return
         kernel, lanes, layer = self.nest.kernel, self.strips.lanes, self.nest.layer
         with kernel.loop(layer.in_channels) as channel:
+            gate = kernel.T.bind(kernel.splat(kernel.load(self.nest.buffers["gate"], channel, 1), lanes)) if layer.scaled else None
             for number, place in enumerate(self.strips.vectors):
                 value = kernel.load(self.nest.buffers["data"], channel * self.nest.pixels + self.start + place, lanes)
+                value = value if gate is None else value * gate
                 kernel.store(self.copied, value, channel * self.nest.width + number * lanes, lanes)
 
     def _group(self, steps: Steps, group: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:

@@ -22,19 +22,20 @@ MOST_LOADED = 4
 
 
 class SparsePointwise(Template):
-    """Takes one 1×1 convolution with sparse weights, stride 1, channels first in input and output, with or without a residual.
+    """Takes one 1×1 convolution with sparse weights, stride 1, channels first in input and output, with or without a residual
+    and factors for its input.
 
     Knobs:
         vectors: most vectors of pixels in a strip, which a weight meets together.
         unroll: entries (see `Entries`) of a step.
         k_block: input channels of a block, 0 for all of them; partial sums wait in a scratch buffer.
-        copy: 1 copies a strip of all input channels, so that its cache lines hold nothing else.
+        copy: 1 copies a strip of all input channels, so that its cache lines hold nothing else; it is multiplied by its factors then.
         axis: what threads share: 0 strips, 1 outputs, equally many entries each.
     """
 
     name = "sparse"
     version = 1
-    handles = EPILOGUE | THREADS | STORAGE | {"residual", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
+    handles = EPILOGUE | THREADS | STORAGE | {"residual", "scaled", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -48,7 +49,7 @@ class SparsePointwise(Template):
             "vectors": up_to((1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20), max(layer.height * layer.width // task.lanes, 1)),
             "unroll": (1, 2, 4, 8),
             "k_block": (0, *(k for k in (64, 128, 256, 512) if k < layer.in_channels)),
-            "copy": (0, 1),
+            "copy": (1,) if layer.scaled else (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
         fewest = min(FEWEST_VECTORS, max(options["vectors"]))

@@ -36,6 +36,7 @@ class Node:
         gated: the node that multiplies its output by a gate computed from it by the nodes in between, the first of which pools it (squeeze
             and excite); `None` if there is none.
         dtype: the name of the precision of a layer's kernel; "" for an opaque one.
+        adding: the nodes that add its output to theirs, if these and the next node are all that read it.
     """
 
     layer: Layer
@@ -44,6 +45,7 @@ class Node:
     alone: bool
     gated: int | None = None
     dtype: str = ""
+    adding: tuple[int, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -109,9 +111,12 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
         else:
             function = module[binding.value.args[0]]
             nodes.append(Node(_opaque(binding.value.args[0].name_hint, function), None, function, not chained))
-    for index, node in enumerate(nodes):
+    for index, (node, binding) in enumerate(zip(nodes, bindings, strict=True)):
         if index not in results:
-            nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
+            following = consumers.get(index, [])
+            next_image = bindings[index + 1].value.args[1].fields[0] if following[:1] == [index + 1] else binding.var
+            adding = () if _is_another_image(next_image, binding.var) else _adding(nodes, wired, index, following)
+            nodes[index] = replace(node, gated=_gated(nodes, sources, index, following), adding=adding)
     return Network(tuple(nodes), module)
 
 
@@ -146,6 +151,21 @@ def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, 
     last = consumers[1]
     layer = nodes[last].layer
     return last if isinstance(layer, Conv2d) and layer.scaled and sources[last].index(index) == 0 else None
+
+
+def _adding(nodes: Sequence[Node], wired: Sequence[Sequence[int | Array]], index: int, consumers: Sequence[int]) -> tuple[int, ...]:
+    """Return the nodes that add this one's output, see `Node.adding`."""
+
+    def reads(node: int) -> list[int]:
+        return [place for place, source in enumerate(wired[node]) if isinstance(source, int) and source == index]
+
+    def residual(node: int) -> int:
+        layer = nodes[node].layer
+        return [*layer.side_shapes].index("residual") + 1 if isinstance(layer, Conv2d) and layer.residual else 0
+
+    following, others = consumers[:1], tuple(consumers[1:])
+    added = all(residual(node) and reads(node) == [residual(node)] for node in others)
+    return others if others and added and following == [index + 1] and reads(index + 1) == [0] else ()
 
 
 def sources_of(module: Any) -> list[tuple[int | Array, ...]]:

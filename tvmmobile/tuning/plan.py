@@ -148,8 +148,14 @@ def candidate_regions(
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)
             kept.update(places[1:])
-            if readers == nodes[index + 1 : index + 2] and {index, index + 1} <= planes.keys():
-                edges[index + 1] = (*known, "NCHW")
+    #: Nodes that an activation in NCHW passes on its way to where it is added: they do not change to or from it.
+    passing: set[int] = set()
+    for index, node in enumerate(nodes[:-1]):
+        together = {index, *_readers(network, index), *((index + 1, *node.adding) if node.adding else ())}
+        if len(together) > 1 and together <= planes.keys() and index + 1 not in kept:
+            for place in range(index + 1, (node.gated or index + 1) + 1):
+                edges[place] = (*edges[place], "NCHW")
+            passing.update(range(index + 1, max(node.adding, default=index) + 1))
     found = []
     for first in range(len(nodes)):
         for last in range(first, min(first + MAX_REGION, len(nodes))):
@@ -157,6 +163,8 @@ def candidate_regions(
             passed = last + 1 in kept
             for before, after in itertools.product(edges[first], edges[last + 1]):
                 if passed and before != after:
+                    continue
+                if (before == "NCHW") != (after == "NCHW") and not passing.isdisjoint(range(first, last + 1)):
                     continue
                 read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
                 sparse = first == last and read == written == "NCHW"

@@ -60,6 +60,7 @@ def sparse(layer: Conv2d, share: float, together: int) -> Conv2d:
     st.sampled_from((1, 2, 3)),
     st.integers(0, 1 << 16),
     st.booleans(),
+    st.booleans(),
 )
 def test_values(
     tmp_path: Path,
@@ -71,10 +72,11 @@ def test_values(
     threads: int,
     choice: int,
     residual: bool,
+    scaled: bool,
 ) -> None:
     """With empty rows and columns, no weights at all, one, or no zeros."""
     height, width, depth, groups, together = shape
-    layer = sparse(Conv2d(height, width, depth, groups * together, clamp=clamp, residual=residual), share, together)
+    layer = sparse(Conv2d(height, width, depth, groups * together, clamp=clamp, residual=residual, scaled=scaled), share, together)
     task = Task((layer,), precision.name, threads, machine_of("cortex-a76"))
     assert template_for(task) is template()
     check_schedule(task, space_of(task), choice, tolerance, tmp_path)
@@ -143,7 +145,6 @@ def test_dense_templates_refuse_sparse_layers() -> None:
         replace(LAYER, in_layout="NHWC"),
         replace(LAYER, out_layout="NHWC"),
         replace(LAYER, stride=(2, 2)),
-        replace(LAYER, scaled=True),
         replace(LAYER, out_channels=511, sparse=(400, 2)),
     ):
         assert templates_for(Task((other,))) == []

@@ -1,0 +1,141 @@
+"""Zeros among weights: what is made of them while a network is planned, and that what is planned computes what PyTorch computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_networks import Residual, prepared, run_lowered, seeded, unit
+from torch import nn
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.function import kernel_function, packed_constants
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.schedules import template_for
+from tvmmobile.tuning.plan import Plan, Price, Region, candidate_regions, make_plan
+from tvmmobile.tuning.zeros import entries_of, planes_of, rounded_up
+
+SHAPE = (1, 3, 24, 20)
+
+
+class Gated(nn.Module):
+    """Squeeze and excite."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 8, 1), nn.ReLU(), nn.Conv2d(8, channels, 1), nn.Hardsigmoid()
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * self.gate(image)
+
+
+def pruned(network: nn.Module, share: float, together: int = 1) -> nn.Module:
+    """The network with that share of zeros among the weights of its 1×1 layers for images."""
+    generator = torch.Generator().manual_seed(0)
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.in_channels > 8 and part.out_channels > 8:
+            groups = part.out_channels // together
+            kept = torch.rand((groups, part.in_channels, 1, 1), generator=generator) >= share
+            part.weight.data *= kept.repeat_interleave(together, 0)
+    return network
+
+
+def plain(share: float) -> nn.Module:
+    """A MobileNet v1 of two blocks."""
+    body = [*unit(3, 12, 3, 2), *unit(12, 12, 3, groups=12), *unit(12, 24), *unit(24, 24, 3, 2, groups=24), *unit(24, 32)]
+    return pruned(seeded(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(32, 5)), share)
+
+
+def inverted(share: float) -> nn.Module:
+    """Two residual blocks of a MobileNet v3, one behind the other, with factors in the first."""
+    first = [*unit(12, 24), *unit(24, 24, 3, groups=24), Gated(24), *unit(24, 12, activation=nn.Identity())]
+    second = [*unit(12, 24), *unit(24, 24, 5, groups=24), *unit(24, 12, activation=nn.Identity())]
+    blocks = [Residual(nn.Sequential(*block)) for block in (first, second)]
+    return pruned(seeded(*unit(3, 12, 3, 2), *blocks, *unit(12, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(32, 5)), share)
+
+
+def regions_of(network: Network, precision: Precision = FLOAT32) -> list[Region]:
+    return candidate_regions(network, lambda task: template_for(task) is not None, lambda region: Task(region, precision.name))
+
+
+def is_sparse(task: Task) -> bool:
+    return any(isinstance(layer, Conv2d) and layer.sparse != () for layer in task.region)
+
+
+def plan_of(network: Network, sparse_us: float) -> Plan:
+    """Where kernels of sparse layers cost that much, others 10, and those of several layers are not measured."""
+
+    def price(task: Task) -> Price:
+        return Price(None if len(task.region) > 1 else sparse_us if is_sparse(task) else 10.0, "made up")
+
+    return make_plan(len(network.nodes), regions_of(network), price)
+
+
+@pytest.mark.parametrize("made", [plain, inverted])
+def test_a_plan_with_sparse_kernels_computes_the_network(tmp_path: Path, made: Callable[[float], nn.Module]) -> None:
+    """All images between the first convolution and the pool have their channels first, also those that are added or scaled."""
+    module = made(0.7)
+    network = prepared(module, SHAPE)
+    plan = plan_of(network, 1.0)
+    products = [step.task for step in plan.steps if isinstance(step.task.layer, Conv2d) and step.task.layer.height > 1]
+    pointwise = [task for task in products if isinstance(task.layer, Conv2d) and task.layer.is_pointwise]
+    assert pointwise and all(is_sparse(task) for task in pointwise)
+    assert all(isinstance(task.layer, Conv2d) and task.layer.out_layout == "NCHW" for task in products)
+    kernels = []
+    for step in plan.steps:
+        node, template = network.nodes[step.first], template_for(step.task)
+        assert template is not None
+        space = template.space(step.task)
+        assert space is not None
+        constants = packed_constants(step.task, space.default, (node.parameters,) if node.parameters else ())
+        kernels.append(Lowered(step.first, step.last, step.task, kernel_function(step.task, space.default, None), tuple(constants)))
+    image = np.random.default_rng(3).normal(0.0, 1.0, SHAPE).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(image)).numpy()
+    assert relative_error(run_lowered(lower(network, tuple(kernels)), image, tmp_path / "network.so"), expected) < 1e-5
+
+
+@pytest.mark.parametrize("made", [plain, inverted])
+def test_dense_kernels_are_taken_where_they_are_cheaper(made: Callable[[float], nn.Module]) -> None:
+    network = prepared(made(0.7), SHAPE)
+    assert not any(is_sparse(step.task) for step in plan_of(network, 40.0).steps)
+
+
+@pytest.mark.parametrize("made", [plain, inverted])
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_few_zeros_change_nothing(made: Callable[[float], nn.Module], share: float) -> None:
+    network = prepared(made(share), SHAPE)
+    assert not planes_of(network) and not any("NCHW" in (region.before, region.after) for region in regions_of(network))
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, FLOAT16], ids=lambda one: one.name)
+def test_unmeasured_networks_stay_as_they_were(precision: Precision) -> None:
+    network = prepared(plain(0.9), SHAPE)
+    plan = make_plan(len(network.nodes), regions_of(network, precision), lambda task: Price(None, "never"))
+    assert not any(is_sparse(step.task) for step in plan.steps)
+
+
+def test_entries_are_counted_in_groups_of_outputs_with_equal_zeros() -> None:
+    generator = np.random.default_rng(0)
+    kept = generator.random((1, 1, 64, 32)) < 0.2
+    weight = generator.normal(size=(1, 1, 64, 128)).astype(np.float32)
+    assert entries_of(weight) == (64 * 32, 4)
+    assert entries_of(weight * kept.repeat(4, 3)) == (rounded_up(int(kept.sum())), 4)
+    assert entries_of(weight[..., :64] * kept.repeat(2, 3)) == (rounded_up(int(kept.sum())), 2)
+    assert entries_of(weight[..., :32] * kept) == (rounded_up(int(kept.sum())), 1)
+    assert entries_of(0 * weight) == (0, 1)
+    assert entries_of(weight.astype(np.int8)) == (64 * 32, 4)
+
+
+def test_about_equal_counts_are_one_task() -> None:
+    found = {rounded_up(count) for count in range(1, 5000)}
+    assert len(found) < 16 * 13 and all(count <= rounded_up(count) <= 1 + 1.045 * count for count in range(1, 5000))
+    assert rounded_up(0) == 0
