@@ -61,7 +61,7 @@ class PlaneNest:
 
     Attributes:
         together: output channels that read the same vectors; 1 for a depthwise layer.
-        knobs: `rows`, `columns` (vectors) and `band`.
+        knobs: `rows`, `vectors` and `band`.
     """
 
     kernel: Kernel
@@ -154,7 +154,7 @@ class PlaneNest:
     def _band(self, lines: Buffer, channel: Expr, row: Expr) -> None:
         """The outputs of a band."""
         kernel, lanes, width, band = self.kernel, self.lanes, self.layer.out_width, self.padded.band
-        rows, columns = min(self.knobs["rows"], band), self.knobs["columns"]
+        rows, columns = min(self.knobs["rows"], band), self.knobs["vectors"]
         places = [min(first, width - lanes) for first in range(0, width, lanes)]
         groups: list[list[int]] = [places[first : first + columns] for first in range(0, len(places), columns)]
         with kernel.loop(-(-band // rows)) as tile:

@@ -12,7 +12,7 @@ from typing import Any
 from tvmmobile.graph.layers import Conv2d, WindowPool
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.epilogue import Ends, Spot
+from tvmmobile.schedules.emit.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.emit.in_order_block import multiply_window
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece, Run, Taps, input_of, partition, vector_groups
 from tvmmobile.schedules.space import Knobs, Space, up_to
@@ -224,7 +224,8 @@ class WindowNest:
             def place(tensor: Activation, y: int = y, x: int = x) -> Expr:
                 return tensor.at((part.top + row + y) * self.layer.out_width + part.left + column + x, channel)
 
-            yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes, taps=tall * wide)
+            lane = scattered(self.output, (row + y) * part.width + column + x, channel, lanes)
+            yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes, lane, taps=tall * wide)
 
 
 def window_products(layer: Windowed, taps_y: Taps, taps_x: Taps) -> Iterator[tuple[int, int, int, int]]:

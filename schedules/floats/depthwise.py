@@ -18,7 +18,7 @@ from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THR
 
 class Depthwise(Template):
     """Takes one depthwise convolution of any kernel size, stride, dilation and padding, with or without a residual, channels together or in
-    blocks. If its input consists of pieces, these and the output are NHWC.
+    blocks; the output may also have them first. If its input consists of pieces, these and the output are NHWC.
 
     Knobs:
         rows, columns: output tile; an input row of the tile is read once and used by every output row it reaches.
@@ -29,7 +29,7 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation", "out_layout=NCHW"}
     enough_trials = 16
     multiplies = True
 

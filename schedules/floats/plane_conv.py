@@ -26,7 +26,7 @@ class PlaneConv(Template):
     at most 4 input channels and one group.
 
     Knobs:
-        rows, columns: output tile in rows and vectors of a row.
+        rows, vectors: output tile in rows and vectors of a row.
         together: output channels that read the same vectors, 1 for a depthwise layer.
         band: output rows whose input is copied at once, with its padding; 0 for all of them.
     """
@@ -45,17 +45,17 @@ class PlaneConv(Template):
         vectors = -(-layer.out_width // task.lanes)
         options = {
             "rows": up_to((1, 2, 3, 4), layer.out_height),
-            "columns": up_to((1, 2, 3, 4, 6, 7, 8), vectors),
+            "vectors": up_to((1, 2, 3, 4, 6, 7, 8), vectors),
             "together": (1,) if layer.is_depthwise else tuple(size for size in (1, 2, 4, 8) if layer.out_channels % size == 0),
             "band": (0, *(rows for rows in (4, 8, 16, 28) if rows < layer.out_height)),
         }
-        fewest = min(4, max(options["rows"]) * max(options["columns"]) * max(options["together"]))
+        fewest = min(4, max(options["rows"]) * max(options["vectors"]) * max(options["together"]))
 
         def fits(knobs: Knobs) -> bool:
-            sums = knobs["rows"] * knobs["columns"] * knobs["together"]
+            sums = knobs["rows"] * knobs["vectors"] * knobs["together"]
             return fewest <= sums <= task.machine.registers - OTHERS and knobs["rows"] <= (knobs["band"] or layer.out_height)
 
-        return Space(self.name, self.version, options, fits, {"rows": 2, "columns": 4, "together": 4, "band": 16})
+        return Space(self.name, self.version, options, fits, {"rows": 2, "vectors": 4, "together": 4, "band": 16})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, stride, taps, tile, rows that are copied for each of the output, and what is computed twice at the edges."""
@@ -66,7 +66,7 @@ class PlaneConv(Template):
             math.log2(layer.out_channels),
             layer.stride[1],
             layer.kernel[0] * layer.kernel[1],
-            knobs["rows"] * knobs["columns"] * knobs["together"],
+            knobs["rows"] * knobs["vectors"] * knobs["together"],
             ((band - 1) * layer.stride[0] + layer.reach[0]) / band,
             math.log2(band * layer.width),
             waste(layer.out_width, task.lanes),

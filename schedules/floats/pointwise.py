@@ -38,7 +38,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
-    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "scaled"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "scaled", "out_layout=NCHW"}
     enough_trials = 48
     multiplies = True
 
@@ -49,8 +49,9 @@ class Pointwise(Template):
         if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
             return None
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
-        # With a shuffled output, every vector's place is computed anyway.
-        out_block = channel_block("NHWC" if shuffle_of(layer.out_layout) else layer.out_layout, channels)
+        # With a shuffled output, or channels first, every vector's place is computed anyway.
+        apart = layer.out_layout == "NCHW" or shuffle_of(layer.out_layout)
+        out_block = channel_block("NHWC" if apart else layer.out_layout, channels)
         rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
         may_join = conv_group(layer, task) > 1 and layer.stride == (1, 1) and not (layer.scaled or layer.pieces)
         options = {

@@ -71,12 +71,31 @@ def is_sparse(task: Task) -> bool:
 
 
 def plan_of(network: Network, sparse_us: float) -> Plan:
-    """Where kernels of sparse layers cost that much, others 10, and those of several layers are not measured."""
+    """Where kernels of sparse layers cost that much, others 10, a little more with an output in NHWC, and those of several layers are not
+    measured.
+    """
 
     def price(task: Task) -> Price:
-        return Price(None if len(task.region) > 1 else sparse_us if is_sparse(task) else 10.0, "made up")
+        dense_us = 10.0 + (getattr(task.region[0], "out_layout", "") == "NHWC")
+        return Price(None if len(task.region) > 1 else sparse_us if is_sparse(task) else dense_us, "made up")
 
     return make_plan(len(network.nodes), regions_of(network), price)
+
+
+def error_of(network: Network, plan: Plan, module: nn.Module, folder: Path) -> float:
+    """Of the network that a plan makes, with each kernel's default schedule."""
+    kernels = []
+    for step in plan.steps:
+        node, template = network.nodes[step.first], template_for(step.task)
+        assert template is not None
+        space = template.space(step.task)
+        assert space is not None
+        constants = packed_constants(step.task, space.default, (node.parameters,) if node.parameters else ())
+        kernels.append(Lowered(step.first, step.last, step.task, kernel_function(step.task, space.default, None), tuple(constants)))
+    image = np.random.default_rng(3).normal(0.0, 1.0, SHAPE).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(image)).numpy()
+    return relative_error(run_lowered(lower(network, tuple(kernels)), image, folder / "network.so"), expected)
 
 
 @pytest.mark.parametrize("made", [plain, inverted])
@@ -89,18 +108,23 @@ def test_a_plan_with_sparse_kernels_computes_the_network(tmp_path: Path, made: C
     pointwise = [task for task in products if isinstance(task.layer, Conv2d) and task.layer.is_pointwise]
     assert pointwise and all(is_sparse(task) for task in pointwise)
     assert all(isinstance(task.layer, Conv2d) and task.layer.out_layout == "NCHW" for task in products)
-    kernels = []
-    for step in plan.steps:
-        node, template = network.nodes[step.first], template_for(step.task)
-        assert template is not None
-        space = template.space(step.task)
-        assert space is not None
-        constants = packed_constants(step.task, space.default, (node.parameters,) if node.parameters else ())
-        kernels.append(Lowered(step.first, step.last, step.task, kernel_function(step.task, space.default, None), tuple(constants)))
-    image = np.random.default_rng(3).normal(0.0, 1.0, SHAPE).astype(np.float32)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(image)).numpy()
-    assert relative_error(run_lowered(lower(network, tuple(kernels)), image, tmp_path / "network.so"), expected) < 1e-5
+    assert error_of(network, plan, module, tmp_path) < 1e-5
+
+
+def test_a_layer_between_changes_the_layout(tmp_path: Path) -> None:
+    """Where the first layers are faster with their channels last."""
+    module = plain(0.7)
+    network = prepared(module, SHAPE)
+
+    def price(task: Task) -> Price:
+        layer = task.region[0]
+        early = isinstance(layer, Conv2d) and layer.out_layout == "NCHW" and layer.out_channels < 24
+        return Price(None if len(task.region) > 1 else 20.0 if early else 1.0 if is_sparse(task) else 10.0, "made up")
+
+    plan = make_plan(len(network.nodes), regions_of(network), price)
+    layouts = [step.task.layer.out_layout for step in plan.steps if isinstance(step.task.layer, Conv2d)]
+    assert layouts[0] == "NHWC" and layouts[-1] == "NCHW"
+    assert error_of(network, plan, module, tmp_path) < 1e-5
 
 
 @pytest.mark.parametrize("made", [plain, inverted])

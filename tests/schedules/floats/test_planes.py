@@ -93,3 +93,32 @@ def test_first_convolution(
 @given(sides, sides, st.integers(1, 20), st.sampled_from((1, 3)), st.integers(0, 1 << 16))
 def test_pool(tmp_path: Path, dtype: str, tolerance: float, height: int, width: int, channels: int, threads: int, choice: int) -> None:
     check(Pool(height, width, channels, "NCHW"), "plane_mean", dtype, threads, tolerance, choice, tmp_path)
+
+
+@dtypes
+@examples(16)
+@given(
+    st.tuples(sides, sides, st.sampled_from((3, 8, 20, 64))),
+    st.sampled_from((1, 2)),
+    steps,
+    st.booleans(),
+    st.sampled_from((1, 3)),
+    st.integers(0, 1 << 16),
+)
+def test_from_channels_last_to_channels_first(
+    tmp_path: Path,
+    dtype: str,
+    tolerance: float,
+    shape: tuple[int, int, int],
+    stride: int,
+    clamp: Clamp,
+    depthwise: bool,
+    threads: int,
+    choice: int,
+) -> None:
+    """What turns images between layers of both kinds: elements of a vector are stored one by one."""
+    layer = Conv2d(*shape, 24, stride=(stride, stride), clamp=clamp, out_layout="NCHW")
+    if depthwise:
+        window = (3, 3), (stride, stride), (1, 1, 1, 1), shape[2]
+        layer = Conv2d(*shape, shape[2], *window, clamp, out_layout="NCHW")
+    check(layer, "depthwise" if depthwise else "pointwise", dtype, threads, tolerance, choice, tmp_path)
