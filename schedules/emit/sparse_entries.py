@@ -62,9 +62,10 @@ class Entries:
         """Most steps of the layer's entries, and one more, because steps are loaded ahead."""
         return (self.layer.sparse[0] + self.segments * (self.unroll - 1)) // self.unroll + 1
 
-    def pack(self, weight: Array, stride: int) -> list[Array]:
-        """Pack weights [input, output] as the kernel's `weight`, `offsets` (input channels times a stride), `starts` (the first step of
-        each list) and `bounds` (each thread's first group, so that they have equally many entries); `ValueError` if they are too many.
+    def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
+        """Pack weights [input, output] as the kernel's `weight`, `offsets` (input channels, perhaps counted from the first one of their
+        block, times a stride), `starts` (the first step of each list) and `bounds` (each thread's first group, so that they have equally
+        many entries); `ValueError` if they are too many.
         """
         groups = weight.reshape(len(weight), self.groups, self.together)
         pattern = (groups != 0).any(2)
@@ -80,8 +81,9 @@ class Entries:
                 steps, start = -(-len(inputs) // self.unroll), step * self.unroll
                 if steps:
                     values[start : start + len(inputs)] = groups[inputs, group]
-                    offsets[start : start + steps * self.unroll] = inputs[-1] * stride
-                    offsets[start : start + len(inputs)] = inputs * stride
+                    places = (inputs - top * in_blocks) * stride
+                    offsets[start : start + steps * self.unroll] = places[-1]
+                    offsets[start : start + len(inputs)] = places
                 step += steps
                 starts.append(step)
         return [values.ravel(), offsets, np.array(starts, np.int32), np.array(bounds, np.int32)]

@@ -93,7 +93,7 @@ class SparseNest:
         """The whole nest."""
         kernel, entries = self.kernel, self.entries
         with kernel.team(self.threads) as thread:
-            copied = kernel.scratch(self.layer.in_channels * self.width) if self.knobs["copy"] else None
+            copied = kernel.scratch(entries.blocks[0][1] * self.width) if self.knobs["copy"] else None
             partial = kernel.scratch(self.layer.out_channels * self.width) if len(entries.blocks) > 1 else None
             by_groups = entries.threads > 1
             total = self.strips[-1].first + self.strips[-1].count
@@ -131,26 +131,30 @@ class _Strip:
 
     def emit(self, groups: Span) -> None:
         """The outputs of some groups, block by block; the blocks between the first and the last are a loop."""
-        self._copy()
         nest, (low, high), number = self.nest, groups, len(self.nest.entries.blocks)
         steps = Steps(nest.kernel, nest.entries, nest.buffers, self.strips.lanes)
         steps.begin(nest.buffers["starts"][low * number])
         for first, end in dict.fromkeys(((0, 1), (1, number - 1), (number - 1, number))):
             if first < end:
-                with nest.kernel.loop(end - first) as block, nest.kernel.loop(high - low) as index:
-                    segment = low * number + (first + block) * (high - low) + index
-                    self._group(steps, low + index, index, segment, first == 0, end == number)
+                with nest.kernel.loop(end - first) as block:
+                    top, bottom = nest.entries.blocks[first]
+                    self._copy(top + block * (bottom - top), bottom - top)
+                    with nest.kernel.loop(high - low) as index:
+                        segment = low * number + (first + block) * (high - low) + index
+                        self._group(steps, low + index, index, segment, first == 0, end == number)
 
-    def _copy(self) -> None:
+    def _copy(self, first: Expr, count: int) -> None:
+        """Copies the channels of a block, if kernels read copies."""
         if self.copied is None:
             return
         kernel, lanes, layer = self.nest.kernel, self.strips.lanes, self.nest.layer
-        with kernel.loop(layer.in_channels) as channel:
+        with kernel.loop(count) as number:
+            channel = first + number
             gate = kernel.T.bind(kernel.splat(kernel.load(self.nest.buffers["gate"], channel, 1), lanes)) if layer.scaled else None
-            for number, place in enumerate(self.strips.vectors):
+            for vector, place in enumerate(self.strips.vectors):
                 value = kernel.load(self.nest.buffers["data"], channel * self.nest.pixels + self.start + place, lanes)
                 value = value if gate is None else value * gate
-                kernel.store(self.copied, value, channel * self.nest.width + number * lanes, lanes)
+                kernel.store(self.copied, value, number * self.nest.width + vector * lanes, lanes)
 
     def _group(self, steps: Steps, group: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
         """One group's entries of a block."""

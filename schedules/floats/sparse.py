@@ -107,4 +107,4 @@ class SparsePointwise(Template):
         width = max(len(strip.vectors) * strip.lanes for strip in strips)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
         stride = width if knobs["copy"] else layer.height * layer.width
-        return [*Entries.of(task, layer, knobs).pack(weight, stride), *pack_constants(parameters[0])]
+        return [*Entries.of(task, layer, knobs).pack(weight, stride, knobs["copy"] == 1), *pack_constants(parameters[0])]

@@ -122,7 +122,7 @@ def test_threads_share_the_entries() -> None:
     weight = np.zeros((512, 512), np.float32)
     weight[:, :100] = 1.0
     weight[::64, 100:] = 1.0
-    *_, bounds = Entries(layer, 4, 0, 4).pack(weight, 1)
+    *_, bounds = Entries(layer, 4, 0, 4).pack(weight, 1, False)
     entries = [int((weight[:, low:high] != 0).sum()) for low, high in itertools.pairwise(bounds)]
     assert bounds[0] == 0 and bounds[-1] == 512 and max(entries) - min(entries) < 1024
 
