@@ -70,7 +70,7 @@ class SparsePointwise(Template):
                 and (knobs["k_block"] == 0 or knobs["k_block"] * strip <= task.machine.l1d_bytes < layer.in_channels * strip)
             )
 
-        usual = {"vectors": 7, "unroll": 4, "k_block": 256, "copy": 1, "axis": 0}
+        usual = {"vectors": 12, "unroll": 4, "k_block": 128, "copy": 1, "axis": 0}
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
