@@ -62,6 +62,31 @@ def inverted(share: float) -> nn.Module:
     return pruned(seeded(*unit(3, 12, 3, 2), *blocks, *unit(12, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(32, 5)), share)
 
 
+class Rejoining(nn.Module):
+    """Additions that a plan can follow with channels first, and others: of an image that two layers add, that more layers read, or behind
+    an activation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*unit(3, 16, 3, 2))
+        self.products = nn.ModuleList(nn.Sequential(*unit(16, 16, activation=nn.Identity())) for _ in range(7))
+        self.last = nn.Sequential(*unit(16, 24), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(24, 5))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        one, two, three, four, five, six, seven = self.products
+        start = self.first(image)
+        twice = start + two(start + one(start))
+        read = three(twice + torch.relu(three(twice)))
+        apart = six(read)
+        return self.last(seven(read + five(four(read))) + apart)
+
+
+def rejoining(share: float) -> nn.Module:
+    """Layers whose sums meet in every way."""
+    return pruned(seeded(Rejoining()), share)
+
+
 def regions_of(network: Network, precision: Precision = FLOAT32) -> list[Region]:
     return candidate_regions(network, lambda task: template_for(task) is not None, lambda region: Task(region, precision.name))
 
@@ -109,6 +134,14 @@ def test_a_plan_with_sparse_kernels_computes_the_network(tmp_path: Path, made: C
     assert pointwise and all(is_sparse(task) for task in pointwise)
     assert all(isinstance(task.layer, Conv2d) and task.layer.out_layout == "NCHW" for task in products)
     assert error_of(network, plan, module, tmp_path) < 1e-5
+
+
+def test_images_that_are_added_elsewhere_keep_their_layout(tmp_path: Path) -> None:
+    """Where a tensor that is added cannot have its channels first, neither has what it is added to."""
+    module = rejoining(0.7)
+    network = prepared(module, SHAPE)
+    for price in (1.0, 9.0, 40.0):
+        assert error_of(network, plan_of(network, price), module, tmp_path) < 1e-5
 
 
 def test_a_layer_between_changes_the_layout(tmp_path: Path) -> None:

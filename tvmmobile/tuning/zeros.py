@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tvmmobile.graph.curves import TENSOR
 from tvmmobile.graph.layers import Array, Conv2d, Layer, Pool
 from tvmmobile.graph.network import Network
 
@@ -22,15 +23,20 @@ STEPS = 16
 
 
 def planes_of(network: Network) -> Mapping[int, Layer]:
-    """Return by node the layers that may be computed with their channels first, 1×1 layers with `sparse`; none without enough zeros."""
+    """Return by node the layers that may be computed with their channels first; none without enough zeros.
+
+    1×1 layers have `sparse`, unless they add a tensor that stays NHWC: these write their channels first at most.
+    """
     found: dict[int, Layer] = {}
     gains = False
+    #: Nodes whose residual may have its channels first too.
+    adding = {adder for node in network.nodes for adder in node.adding}
     for index, node in enumerate(network.nodes):
         layer = node.layer
         if isinstance(layer, Pool):
             found[index] = layer
-        elif isinstance(layer, Conv2d) and node.parameters is not None and layer.out_layout == "NHWC":
-            if layer.is_pointwise and not layer.sources:
+        elif isinstance(layer, Conv2d) and node.parameters is not None and layer.out_layout == "NHWC" and TENSOR not in layer.operands:
+            if layer.is_pointwise and not layer.sources and not (layer.residual and index not in adding):
                 layer = replace(layer, sparse=entries_of(node.parameters.weight))
                 gains = gains or math.prod(layer.sparse) <= MOST_LEFT * layer.in_channels * layer.out_channels
             found[index] = layer

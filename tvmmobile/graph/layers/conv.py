@@ -47,8 +47,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         added: if the residual, or the only step's tensor, is a slice of another NHWC tensor: that one's channels, and the slice's first.
             Empty if it is a tensor of the output's extents.
         sparse: if only some weights are other than zeros: in how many pairs of an input channel and so many adjacent output channels
-            there is one, at most, and the number of output channels. Empty if all weights count. Tensors that are added are in the
-            output's layout then.
+            there is one, at most, and the number of output channels. Empty if all weights count.
     """
 
     height: int = field(metadata=SHAPE)
@@ -104,9 +103,14 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         return {**found, [*found][-1]: self.plain_shape} if self.added else found
 
     @property
+    def _adds_planes(self) -> bool:
+        """Whether tensors that are added have their channels first, as input and output have; else they are NHWC."""
+        return self.in_layout == self.out_layout == "NCHW"
+
+    @property
     def _added_shape(self) -> tuple[int, ...]:
         """Shape of tensors that are added to the output."""
-        return self.output_shape if self.sparse else self.plain_shape
+        return self.output_shape if self._adds_planes else self.plain_shape
 
     @property
     def constants(self) -> int:
@@ -246,9 +250,9 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
-        if self.sparse:
+        if self._adds_planes:
             images = {name for name, shape in self.side_shapes.items() if shape == self.output_shape}
-            side = {name: _to_nhwc(array, self.out_layout) if name in images else array for name, array in side.items()}
+            side = {name: _to_nhwc(array) if name in images else array for name, array in side.items()}
         image = self._image(data, side, self.in_layout)
         if self.added:
             last, first = [*side][-1], self.added[1]
@@ -260,6 +264,6 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         return from_nhwc(self._finished(sums.permute(0, 2, 3, 1).numpy(), constants, side), self.out_layout)
 
 
-def _to_nhwc(image: Array, layout: Layout) -> Array:
-    """Copy an image from a layout to NHWC."""
-    return image if layout == "NHWC" else np.ascontiguousarray(to_nchw(image, layout).transpose(0, 2, 3, 1))
+def _to_nhwc(image: Array) -> Array:
+    """Copy an NCHW image to NHWC."""
+    return np.ascontiguousarray(image.transpose(0, 2, 3, 1))
