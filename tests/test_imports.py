@@ -27,6 +27,7 @@ ROOMS = (
     "gate",
     "pipeline",
     "accuracy",
+    "choosing",
     "cli",
 )
 #: What takes a while to import.

@@ -59,6 +59,7 @@ class Verb:
 
 VERBS = (
     Verb("models", "tvmmobile.cli.models:models", "Compare networks: multiply-adds, parameters, published accuracy."),
+    Verb("choose", "tvmmobile.cli.choose:choose", "Choose the best network within a latency, or above an accuracy."),
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Compile libraries from the tuning logs; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),

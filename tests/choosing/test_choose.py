@@ -1,0 +1,120 @@
+"""The best network within a budget, on the shipped logs of a virtual board."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from evaluations import CONTEXT, result
+
+from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
+from tvmmobile.choosing.candidates import candidates_of
+from tvmmobile.choosing.choose import NetworkChoice, choose
+from tvmmobile.cli.choose import print_choice
+from tvmmobile.devices.registry import find_device
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.published import figures
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.load import variants
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.results.report.measured import MeasuredAccuracy
+from tvmmobile.system.errors import UserError
+
+#: α 0.25: the smallest two of the paper's grid, which are planned within seconds.
+SMALL = Model(ModelSpec("mobilenet_v1", 0.25, 128)), Model(ModelSpec("mobilenet_v1", 0.25, 160))
+
+
+def names(choice: NetworkChoice) -> list[str]:
+    return [one.candidate.model.spec.variant for one in choice.front]
+
+
+@pytest.fixture(scope="module")
+def whole_front() -> NetworkChoice:
+    """Without a bound; later questions are answered from the cache."""
+    return choose(SMALL, "pi4")
+
+
+def test_without_a_bound_there_is_a_front(whole_front: NetworkChoice) -> None:
+    assert whole_front.best is None and names(whole_front) == ["mobilenet_v1_0.25_128", "mobilenet_v1_0.25_160"]
+    assert whole_front.front[0].worst_us < whole_front.front[1].worst_us
+    assert {one.candidate.accuracy.source for one in whole_front.front} <= {one.source for one in figures("mobilenet_v1", 0.25, 128)}
+
+
+def test_the_most_accurate_network_within_a_latency(whole_front: NetworkChoice) -> None:
+    fast, accurate = whole_front.front
+    between = f"{(fast.worst_us + accurate.worst_us) / 2:.0f}us"
+    assert choose(SMALL, "pi4", under=between).best == fast
+    assert choose(SMALL, "pi4", under="1s").best == accurate
+    none = choose(SMALL, "pi4", under="1us")
+    assert none.best is None and none.skipped == len(SMALL)
+
+
+def test_the_fastest_network_above_an_accuracy(whole_front: NetworkChoice) -> None:
+    fast, accurate = whole_front.front
+    assert choose(SMALL, "pi4", at_least="1%").best == fast
+    assert choose(SMALL, "pi4", at_least=f"{accurate.candidate.accuracy.top1}%").best == accurate
+    assert choose(SMALL, "pi4", at_least="99%").best is None
+
+
+def test_the_slowest_of_several_boards_counts(whole_front: NetworkChoice) -> None:
+    both = choose(SMALL[:1], ["pi4", "pi3bplus"])
+    (one,) = both.front
+    latencies = {name: latency.latency_us for name, latency in one.latencies.items()}
+    assert list(latencies) == ["pi4-virtual", "pi3bplus-virtual"] and one.worst_us == max(latencies.values())
+    assert latencies["pi4-virtual"] == whole_front.front[0].worst_us < latencies["pi3bplus-virtual"]
+
+
+def test_kernels_without_records_have_no_latency(tmp_path: Path) -> None:
+    choice = choose(SMALL[:1], "pi4", under="1s", logs=tmp_path)
+    assert choice.best is None and not choice.front
+    (one,) = choice.untuned
+    assert one.latencies["pi4-virtual"].unmeasured == one.latencies["pi4-virtual"].kernels > 0
+
+
+def test_what_is_printed(whole_front: NetworkChoice, capsys: pytest.CaptureFixture[str]) -> None:
+    print_choice(choose(SMALL, "pi4", under="1s"))
+    text = capsys.readouterr().out
+    assert "The most accurate network within 1000 ms on pi4-virtual: mobilenet_v1_0.25_160 in float32." in " ".join(text.split())
+    assert "→" in text and "modelled latencies, Cortex-A72 at 1.8 GHz" in text and "published, in float32" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_measured_accuracies_take_the_place_of_published_ones(tmp_path: Path) -> None:
+    measured = [MeasuredAccuracy("mobilenet_v1_0.25_128_int8_t1.so", "", 40.0, "500 images of val")]
+    options = [LibraryOptions.of({"dtype": "int8", "threads": 4, "calibrate": "noise:8"}), LibraryOptions.of({})]
+    found, unknown = candidates_of(SMALL, options, measured)
+    assert unknown == ["mobilenet_v1_0.25_160_int8_t4"]
+    assert [(one.precision.name, one.accuracy.measured) for one in found] == [("int8", True), ("float32", False), ("float32", False)]
+    assert (found[0].accuracy.top1, found[0].accuracy.source) == (40.0, "500 images of val")
+    wrong, _ = write_evaluation(evaluation_of(replace(CONTEXT, folder="noise:8"), [result("noise/0.npy", 0.0)]), tmp_path)
+    with pytest.raises(UserError, match="has no accuracy"):
+        choose(SMALL, "pi4", accuracy=[wrong])
+
+
+def test_few_sources_are_compared() -> None:
+    """Where a network has figures of several sources, the one counts that most candidates have."""
+    found, _ = candidates_of(variants("mobilenet_v1"), [LibraryOptions.of({})], [])
+    assert len({one.accuracy.source for one in found}) == 1
+
+
+def test_no_library_is_faster_than_its_bound(whole_front: NetworkChoice) -> None:
+    profile = find_device("pi4").profile
+    assert all(0 < one.candidate.least_us(profile) < one.worst_us for one in whole_front.front)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(UserError, match=r"no accuracy is known of mobilenet_v1_0\.25_144_float32_t1"):
+        choose([Model(ModelSpec("mobilenet_v1", 0.25, 144))], "pi4")
+    with pytest.raises(UserError, match="name each board once"):
+        choose(SMALL, ["pi4", "pi4-virtual"])
+    with pytest.raises(UserError, match="float16 needs arithmetic"):
+        choose(SMALL, "pi4", dtypes=["float16"])
+
+
+def test_as_json(whole_front: NetworkChoice) -> None:
+    from tvmmobile.cli.choose import json_of
+
+    content = json.loads(json.dumps(json_of(whole_front)))
+    assert content["devices"] == ["pi4-virtual"] and [one["variant"] for one in content["front"]] == names(whole_front)

@@ -1,0 +1,54 @@
+"""The bound of a choice: a latency that must not be exceeded, or an accuracy that must be reached."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from tvmmobile.system.errors import UserError
+
+_UNITS = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Holds a bound; without one, all of the front counts.
+
+    Attributes:
+        most_us: longest latency in microseconds.
+        least_top1: lowest top-1 in percent.
+    """
+
+    most_us: float = math.inf
+    least_top1: float = 0.0
+
+    @classmethod
+    def of(cls, under: str | None, at_least: str | None) -> Budget:
+        """Read `12ms` and `70%`; raises `UserError` for what is neither, and for both."""
+        if under is not None and at_least is not None:
+            raise UserError(
+                "--under and --at-least exclude each other.", "Give the one that must hold; the other one is made as good as possible."
+            )
+        return cls(
+            *([_microseconds(under)] if under is not None else []), **({} if at_least is None else {"least_top1": _percent(at_least)})
+        )
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is a bound."""
+        return math.isfinite(self.most_us) or self.least_top1 > 0
+
+
+def _microseconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s)", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--under {text} is not a latency.", "Give a number with its unit, such as 12ms or 900us.")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _percent(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    if found is None or not 0 < float(found[1]) <= 100:
+        raise UserError(f"--at-least {text} is not an accuracy.", "Give a top-1 in percent, such as 70%.")
+    return float(found[1])

@@ -1,0 +1,219 @@
+"""Networks and a budget → the best of them: the most accurate one that is fast enough, or the fastest that is accurate enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.accuracy.measured import read_accuracy
+from tvmmobile.choosing.budget import Budget
+from tvmmobile.choosing.candidates import Candidate, candidates_of
+from tvmmobile.choosing.pricing import PlannedLatency, planned_latency, read_cached, write_cached
+from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
+from tvmmobile.networks.model import Model
+from tvmmobile.pipeline.cluster.start import started_workers
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.load import variants
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.request import device_of, jobs_of
+from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
+from tvmmobile.results.report.view import pareto_front
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.scratch import scratch_folder
+from tvmmobile.system.workers import worker_count
+from tvmmobile.tuning.logs.directories import log_dirs
+
+#: Families that are compared where none is named.
+FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
+#: How many less accurate candidates are priced beyond the best one within a latency: its neighbours.
+_NEIGHBOURS = 2
+
+
+@dataclass(frozen=True)
+class PricedCandidate:
+    """A candidate with its latency on every device, by the device's name."""
+
+    candidate: Candidate
+    latencies: Mapping[str, PlannedLatency]
+
+    @property
+    def worst_us(self) -> float:
+        """Latency in microseconds on the device where it is slowest; infinite where a kernel has no record."""
+        return max(one.latency_us if not one.unmeasured else math.inf for one in self.latencies.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all kernels have records on all devices."""
+        return math.isfinite(self.worst_us)
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """The answer of `choose`.
+
+    Attributes:
+        budget: what was asked for.
+        profiles: the devices, in the order in which they were named.
+        best: the best candidate within the budget; `None` if there is none, or no bound was given.
+        front: those that no other one beats, by ascending latency, among all that have records.
+        beaten: how many that have records are not on the front.
+        untuned: those with kernels that lack records.
+        skipped: how many were not looked at: too slow or too inaccurate whatever the records say.
+        unknown: names of libraries whose accuracy is not known.
+    """
+
+    budget: Budget
+    profiles: tuple[DeviceProfile, ...]
+    best: PricedCandidate | None
+    front: tuple[PricedCandidate, ...]
+    beaten: int
+    untuned: tuple[PricedCandidate, ...]
+    skipped: int
+    unknown: tuple[str, ...]
+
+
+def choose(
+    models: Sequence[Model] | None = None,
+    devices: str | Device | Sequence[str | Device] = "pi4",
+    *,
+    under: str | None = None,
+    at_least: str | None = None,
+    dtypes: Sequence[str] = (),
+    threads: Sequence[int] = (1,),
+    calibrate: str | None = None,
+    accuracy: Sequence[str | Path] = (),
+    logs: str | Path | None = None,
+    listener: Listener = QUIET,
+) -> NetworkChoice:
+    """Choose the best network within a budget, from latencies in the tuning logs and known accuracies; nothing runs on a device.
+
+    Args:
+        models: the networks; default: the published variants of `FAMILIES`.
+        devices: one, or several of which the slowest counts.
+        under: longest latency, such as `12ms`; the most accurate network within it is the best.
+        at_least: lowest top-1, such as `70%`; the fastest network that reaches it is the best.
+        dtypes: default: float32, and float16 where all devices compute in it.
+        threads: how many a library may run on.
+        calibrate: data for int8, see `LibraryOptions`.
+        accuracy: files that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.
+        logs: the only directory whose records count; default: the shipped logs and the user's own.
+        listener: is told of progress.
+
+    Raises:
+        UserError: an argument is wrong, or no accuracy is known.
+    """
+    budget = Budget.of(under, at_least)
+    found = list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices]
+    profiles = tuple(device_of(device).profile for device in found)
+    if not profiles or len({profile.name for profile in profiles}) < len(profiles):
+        raise UserError("--device must name each board once.", "Name one or several.")
+    options = _options(dtypes, threads, calibrate, profiles)
+    networks = list(models) if models is not None else [model for family in FAMILIES for model in variants(family)]
+    candidates, unknown = candidates_of(networks, options, [read_accuracy(Path(path)) for path in accuracy])
+    if not candidates:
+        raise UserError(
+            f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
+            "Measure it: tvmmobile evaluate LIBRARY FOLDER --out DIR, then give --accuracy DIR/evaluation.json.",
+        )
+    priced, skipped = _Search(budget, profiles, None if logs is None else Path(logs), listener).run(candidates)
+    return _choice(budget, profiles, priced, skipped, unknown)
+
+
+def _options(
+    dtypes: Sequence[str], threads: Sequence[int], calibrate: str | None, profiles: Sequence[DeviceProfile]
+) -> list[LibraryOptions]:
+    """Return the options of the libraries to compare; raises `UserError` where a device does not support one."""
+    halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
+    names = list(dtypes) or [FLOAT32.name, *[FLOAT16.name] * halves]
+    found = []
+    for name in dict.fromkeys(names):
+        for count in dict.fromkeys(threads):
+            one = LibraryOptions.of({"dtype": name, "threads": count, **({"calibrate": calibrate} if name == INT8.name else {})})
+            for profile in profiles:
+                one.check(profile)
+            found.append(one)
+    return found
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Prices candidates in the order in which the best one can be expected, until no other can be better."""
+
+    budget: Budget
+    profiles: tuple[DeviceProfile, ...]
+    logs: Path | None
+    listener: Listener
+
+    def run(self, candidates: Sequence[Candidate]) -> tuple[list[PricedCandidate], int]:
+        """Return the candidates that were priced, and how many were not."""
+        ordered = self._ordered(candidates)
+        jobs = [(job, one, profile.name) for one in ordered for profile in self.profiles for job in self._jobs(one, profile)]
+        asked = {id(job): (candidate, device) for job, candidate, device in jobs}
+        priced: list[PricedCandidate] = []
+        latencies: dict[int, dict[str, PlannedLatency]] = {}
+        with started_workers(worker_count(len(jobs))) as workers, self.listener.stage("pricing", len(ordered)) as done:
+
+            def found(candidate: Candidate, device: str, latency: PlannedLatency) -> None:
+                known = latencies.setdefault(id(candidate), {})
+                known[device] = latency
+                if len(known) == len(self.profiles):
+                    priced.append(PricedCandidate(candidate, {profile.name: known[profile.name] for profile in self.profiles}))
+                    done(candidate.model.spec.variant)
+
+            def unknown() -> Iterator[VariantJob]:
+                """Yield the jobs whose latency no earlier run found, until the answer is known."""
+                for job, candidate, device in jobs:
+                    if self._is_settled(candidate, priced):
+                        return
+                    cached = read_cached(job)
+                    if cached is None:
+                        yield job
+                    else:
+                        found(candidate, device, cached)
+
+            for job, answer in workers.run(planned_latency, unknown(), build_timeout_s([job for job, _, _ in jobs])):
+                latency: PlannedLatency = succeeded(answer, f"planning {job.spec.variant}")
+                write_cached(job, latency)
+                found(*asked[id(job)], latency)
+        return priced, len(candidates) - len(priced)
+
+    def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the candidates that may be within the budget, the most promising ones first."""
+        if math.isfinite(self.budget.most_us):
+            possible = [one for one in candidates if self._least_us(one) <= self.budget.most_us]
+            return sorted(possible, key=lambda one: (-one.accuracy.top1, self._least_us(one)))
+        possible = [one for one in candidates if one.accuracy.top1 >= self.budget.least_top1]
+        return sorted(possible, key=self._least_us)
+
+    def _least_us(self, candidate: Candidate) -> float:
+        return max(candidate.least_us(profile) for profile in self.profiles)
+
+    def _is_settled(self, candidate: Candidate, priced: Sequence[PricedCandidate]) -> bool:
+        """Whether neither this candidate nor any after it can change the answer."""
+        fitting = [one for one in priced if one.worst_us <= self.budget.most_us]
+        if not self.budget.is_bound or not any(one.is_known for one in fitting):
+            return False
+        if math.isfinite(self.budget.most_us):
+            best = max(one.candidate.accuracy.top1 for one in fitting)
+            lower = {one.candidate.accuracy.top1 for one in priced if one.candidate.accuracy.top1 < best}
+            return len(lower | {candidate.accuracy.top1}) > _NEIGHBOURS and candidate.accuracy.top1 < best
+        return self._least_us(candidate) > min(one.worst_us for one in fitting)
+
+    def _jobs(self, candidate: Candidate, profile: DeviceProfile) -> list[VariantJob]:
+        return jobs_of(candidate.model, profile, candidate.options, scratch_folder("choosing"), log_dirs(self.logs), None)
+
+
+def _choice(
+    budget: Budget, profiles: tuple[DeviceProfile, ...], priced: Sequence[PricedCandidate], skipped: int, unknown: Sequence[str]
+) -> NetworkChoice:
+    known = [one for one in priced if one.is_known]
+    gains = [one.candidate.accuracy.top1 for one in known]
+    front = tuple(known[place] for place in pareto_front([one.worst_us for one in known], gains))
+    within = [one for one in front if one.worst_us <= budget.most_us and one.candidate.accuracy.top1 >= budget.least_top1]
+    best = None if not (within and budget.is_bound) else within[-1] if math.isfinite(budget.most_us) else within[0]
+    untuned = tuple(one for one in priced if not one.is_known)
+    return NetworkChoice(budget, profiles, best, front, len(known) - len(front), untuned, skipped, tuple(unknown))

@@ -1,0 +1,76 @@
+"""A library's latency on a device, from the tuning logs alone: the sum of what the records of its plan's kernels say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tvmmobile import __version__
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import filling_cache, write_text
+from tvmmobile.tuning.database import log_paths
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class PlannedLatency:
+    """Holds the latency that records promise a library.
+
+    Attributes:
+        latency_us: the sum of its kernels' records, in microseconds; kernels without one count nothing.
+        kernels: how many the plan has.
+        unmeasured: how many of them have no record.
+    """
+
+    latency_us: float
+    kernels: int
+    unmeasured: int
+
+
+def planned_latency(job: VariantJob) -> PlannedLatency:
+    """Plan a library; a worker's job."""
+    latencies = [step.price.latency_us for step in plan_variant(job).steps]
+    return PlannedLatency(sum(latency or 0.0 for latency in latencies), len(latencies), latencies.count(None))
+
+
+def read_cached(job: VariantJob) -> PlannedLatency | None:
+    """Return the latency that an earlier run found for the same library with the same records; `None` if none did."""
+    path = _cached(job)
+    try:
+        return None if path is None else PlannedLatency(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_cached(job: VariantJob, latency: PlannedLatency) -> None:
+    """Keep a latency for later runs."""
+    path = _cached(job)
+    if path is not None:
+        with filling_cache():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(asdict(latency)))
+
+
+def _cached(job: VariantJob) -> Path | None:
+    """Return the file for a latency, named after all that it depends on; `None` for a network whose files could change unnoticed."""
+    given = "" if job.calibration is None else job.calibration.given
+    if job.model.own is not None or job.model.checkpoint is not None or not (given == "" or given.startswith("noise:")):
+        return None
+    devices = [job.identity.device, *([] if job.twin is None else [job.twin.device])]
+    logs = [path for directory in job.logs for device in devices for path in log_paths(directory, device)]
+    facts = (
+        __version__,
+        max(path.stat().st_mtime_ns for folder in (_PACKAGE, _PACKAGE / "schedules") for path in folder.rglob("*.py")),
+        job.options,
+        job.model,
+        job.identity,
+        job.twin,
+        sorted(job.target.items(), key=str),
+        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in logs],
+    )
+    return cache_dir() / "latencies" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
