@@ -18,8 +18,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.schedules import template_for
-from tvmmobile.tuning.plan import Plan, Price, Region, candidate_regions, make_plan
-from tvmmobile.tuning.zeros import entries_of, planes_of, rounded_up
+from tvmmobile.tuning.plan import Plan, Price, Region, candidate_regions, dense_us, make_plan
+from tvmmobile.tuning.zeros import entries_of, is_sparse, left_out, planes_of, rounded_up
 
 SHAPE = (1, 3, 24, 20)
 
@@ -91,20 +91,20 @@ def regions_of(network: Network, precision: Precision = FLOAT32) -> list[Region]
     return candidate_regions(network, lambda task: template_for(task) is not None, lambda region: Task(region, precision.name))
 
 
-def is_sparse(task: Task) -> bool:
-    return any(isinstance(layer, Conv2d) and layer.sparse != () for layer in task.region)
-
-
-def plan_of(network: Network, sparse_us: float) -> Plan:
-    """Where kernels of sparse layers cost that much, others 10, a little more with an output in NHWC, and those of several layers are not
-    measured.
+def price_of(sparse_us: float | None) -> Callable[[Task], Price]:
+    """Prices where kernels of sparse layers cost that much, others 10, a little more with an output in NHWC, and those of several layers
+    are not measured.
     """
 
     def price(task: Task) -> Price:
-        dense_us = 10.0 + (getattr(task.region[0], "out_layout", "") == "NHWC")
-        return Price(None if len(task.region) > 1 else sparse_us if is_sparse(task) else dense_us, "made up")
+        others_us = 10.0 + (getattr(task.region[0], "out_layout", "") == "NHWC")
+        return Price(None if len(task.region) > 1 else sparse_us if is_sparse(task) else others_us, "made up")
 
-    return make_plan(len(network.nodes), regions_of(network), price)
+    return price
+
+
+def plan_of(network: Network, sparse_us: float) -> Plan:
+    return make_plan(len(network.nodes), regions_of(network), price_of(sparse_us))
 
 
 def error_of(network: Network, plan: Plan, module: nn.Module, folder: Path) -> float:
@@ -166,6 +166,23 @@ def test_dense_kernels_are_taken_where_they_are_cheaper(made: Callable[[float], 
     assert not any(is_sparse(step.task) for step in plan_of(network, 40.0).steps)
 
 
+def test_the_best_plan_without_sparse_kernels() -> None:
+    """Its latency is known where all its kernels were measured, and worked out only where the plan has sparse kernels."""
+    network = prepared(plain(0.7), SHAPE)
+    regions, nodes = regions_of(network), len(network.nodes)
+    plan, dense = plan_of(network, 1.0), plan_of(network, 40.0)
+    assert plan.latency_us is not None and dense.latency_us is not None and plan.latency_us < dense.latency_us
+    assert dense_us(plan, nodes, regions, price_of(1.0)) == dense.latency_us
+    assert dense_us(dense, nodes, regions, price_of(40.0)) is None
+
+    def unmeasured(task: Task) -> Price:
+        return price_of(1.0)(task) if is_sparse(task) else Price(None, "never")
+
+    half = make_plan(nodes, regions, unmeasured)
+    assert half.latency_us is None and any(is_sparse(step.task) for step in half.steps)
+    assert dense_us(half, nodes, regions, unmeasured) is None
+
+
 @pytest.mark.parametrize("made", [plain, inverted])
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_few_zeros_change_nothing(made: Callable[[float], nn.Module], share: float) -> None:
@@ -190,6 +207,14 @@ def test_entries_are_counted_in_groups_of_outputs_with_equal_zeros() -> None:
     assert entries_of(weight[..., :32] * kept) == (rounded_up(int(kept.sum())), 1)
     assert entries_of(0 * weight) == (0, 1)
     assert entries_of(weight.astype(np.int8)) == (64 * 32, 4)
+
+
+def test_the_share_that_is_left_out_is_of_whole_groups() -> None:
+    """It is counted in the weights, not in the task's rounded number of entries."""
+    weight = np.ones((1, 1, 5, 4), np.float32)
+    weight[0, 0, 0, :3] = weight[0, 0, 1] = 0.0
+    assert [left_out(weight, together) for together in (1, 2, 4)] == pytest.approx([7 / 20, 6 / 20, 4 / 20])
+    assert left_out(0 * weight, 1) == 1.0 and left_out(weight.astype(np.int8), 1) == 0.0
 
 
 def test_about_equal_counts_are_one_task() -> None:

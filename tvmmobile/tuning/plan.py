@@ -13,7 +13,7 @@ from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
 from tvmmobile.graph.network import KeptLayer, Network, Node
 from tvmmobile.graph.tasks import Task
-from tvmmobile.tuning.zeros import planes_of
+from tvmmobile.tuning.zeros import is_sparse, planes_of
 
 #: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
 MAX_REGION = 6
@@ -62,6 +62,12 @@ class Plan:
     """Steps in execution order, covering every node once but those without a kernel."""
 
     steps: tuple[Step, ...]
+
+    @property
+    def latency_us(self) -> float | None:
+        """The sum of the kernels' best latencies, in microseconds; `None` if one was never measured."""
+        known = [step.price.latency_us for step in self.steps if step.price.latency_us is not None]
+        return math.fsum(known) if len(known) == len(self.steps) else None
 
 
 @dataclass(frozen=True)
@@ -268,6 +274,13 @@ def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Pri
         steps.append(Step(chosen.first, chosen.last, chosen.task, prices[chosen.task], reason))
         position, layout = chosen.last + 1, chosen.after
     return Plan(tuple(steps))
+
+
+def dense_us(plan: Plan, nodes: int, regions: Sequence[Region], price: Callable[[Task], Price]) -> float | None:
+    """Return the latency of the best plan without sparse kernels, in microseconds; `None` if it is not known or `plan` has none of them."""
+    if not any(is_sparse(step.task) for step in plan.steps):
+        return None
+    return make_plan(nodes, [region for region in regions if not is_sparse(region.task)], price).latency_us
 
 
 def _described(price: Price) -> str:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from tvmmobile.graph.curves import TENSOR
 from tvmmobile.graph.layers import Array, Conv2d, Layer, Pool
 from tvmmobile.graph.network import Network
+from tvmmobile.graph.tasks import Task
 
 #: Most multiply-adds that a layer with zeros may have left for which its sparse kernel can be faster. A sparse kernel takes 1.5 cycles for
 #: each on a Cortex-A72 and 0.57 on a Cortex-A76, a dense one 1.03 and 0.5 (14 × 14 pixels, 512 → 512, modelled).
@@ -46,13 +45,27 @@ def planes_of(network: Network) -> Mapping[int, Layer]:
 def entries_of(weight: Array) -> tuple[int, int]:
     """Return the `sparse` of a 1×1 convolution with these weights: with groups of outputs of the size that costs least."""
     outputs = weight.shape[-1]
-    zero = (weight.reshape(-1, outputs) == 0) if weight.dtype.kind == "f" else np.zeros((weight.size // outputs, outputs), bool)
     sizes = [size for size in TOGETHER if outputs % size == 0]
-    counts = {size: int((~zero.reshape(len(zero), -1, size).all(2)).sum()) for size in sizes}
+    counts = {size: _count(weight, size) for size in sizes}
     # Pixels are loaded once for an entry, and multiplied once for each output.
     together = min(sizes, key=lambda size: counts[size] * (size + 1))
-    most = len(zero) * (outputs // together)
-    return min(rounded_up(counts[together]), most), together
+    return min(rounded_up(counts[together]), weight.size // together), together
+
+
+def left_out(weight: Array, together: int) -> float:
+    """Return the share of a 1×1 convolution's weights that its sparse kernel, for groups of that many outputs, leaves out."""
+    return 1 - _count(weight, together) * together / weight.size
+
+
+def is_sparse(task: Task) -> bool:
+    """Return whether a task's kernel leaves zeros out."""
+    return any(isinstance(layer, Conv2d) and layer.sparse != () for layer in task.region)
+
+
+def _count(weight: Array, together: int) -> int:
+    """Return the number of entries: pairs of an input channel and a group of outputs with a weight other than zero."""
+    groups = weight.reshape(-1, weight.shape[-1] // together, together)
+    return int((groups != 0).any(2).sum()) if weight.dtype.kind == "f" else weight.size // together
 
 
 def rounded_up(count: int) -> int:
