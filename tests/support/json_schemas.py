@@ -76,14 +76,14 @@ def _schema(name: str, version: int, root: type, parts: Iterable[type]) -> dict[
 
 
 def _describe(schema: dict[str, Any], kind: type) -> None:
-    """Say of an object and its fields what the docstrings say; every field is always written, and no other."""
+    """Say of an object and its fields what the docstrings say; every field but those on sparse kernels is always written, and no other."""
     schema["description"], said = _docstring(kind)
     for name, field in schema["properties"].items():
         field.pop("title", None)
         field.pop("default", None)
         # `description` of a `$ref` stands beside it.
         field["description"] = said[name]
-    schema["required"] = list(schema["properties"])
+    schema["required"] = [name for name in schema["properties"] if name not in result_file.WHERE_SPARSE]
     schema["additionalProperties"] = False
 
 

@@ -40,6 +40,9 @@ Positive = Annotated[float, Field(gt=0, le=1e18)]
 Latency = Annotated[float, Field(ge=1e-3, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**18)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+#: Fields that are left out of a file where they are `None`, so that results without sparse kernels are written as they always were.
+WHERE_SPARSE = frozenset({"zeros", "dense_us"})
 # Not `Literal[1]`, which `True` is as well.
 _Zero = Annotated[int, Field(ge=0, le=0)]
 _One = Annotated[int, Field(ge=1, le=1)]
@@ -106,6 +109,7 @@ class KernelResult:
         least_bytes: of its input, weights and output together: no kernel moves fewer with cold caches.
         course: of its search: (trials so far, best latency in microseconds by then), where that improved and at the end.
         fallback: no template takes its layer, so that its schedule is one of MetaSchedule's.
+        zeros: share of its weights that a sparse kernel leaves out because they are zero, 1 is all; not there for other kernels.
     """
 
     __pydantic_config__ = _STRICT
@@ -122,6 +126,7 @@ class KernelResult:
     least_bytes: Count | None = None
     course: tuple[tuple[Count, NotNegative], ...] = ()
     fallback: bool = False
+    zeros: _Share | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,8 @@ class VariantFields:
         input: the input's size if it is not a square image: height and width as `96x128`, or all dimensions but the batch; "" for a square.
         other_threads_us: latency of the same network's libraries on other thread counts, in microseconds, by the count; empty if they were
             not timed with it.
+        dense_us: the sum of the tuning records of the best kernels without sparse ones, in microseconds; not there without sparse kernels,
+            or without such records.
     """
 
     __pydantic_config__ = _STRICT
@@ -190,6 +197,7 @@ class VariantFields:
     format: str = VM
     input: str = ""
     other_threads_us: Mapping[str, Latency] = field(default_factory=dict)
+    dense_us: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -304,7 +312,8 @@ def write_results(results: Results, path: Path) -> None:
     """Write `report.json` whole; raises `ValueError`, and writes nothing, if a number is not finite: JSON has no such numbers."""
     benchmarks = []
     for index, variant in enumerate(results.variants):
-        entry = asdict(variant)
+        entry = _stated(asdict(variant))
+        entry["kernels"] = [_stated(kernel) for kernel in entry["kernels"]]
         entry["latency_us"] = variant.latency_us
         entry["fma_peak_share"] = round(variant.peak_share(results.context), 4)
         google = {
@@ -324,6 +333,11 @@ def write_results(results: Results, path: Path) -> None:
     # Half a character, as the name of a file that is not UTF-8 has, would make the file one that most programs refuse.
     whole = json.loads(json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     write_text(path, json.dumps(whole, indent=1) + "\n")
+
+
+def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object of a file, without fields on sparse kernels where there are none."""
+    return {name: value for name, value in entry.items() if name not in WHERE_SPARSE or value is not None}
 
 
 def read_results(path: str | Path) -> Results:
