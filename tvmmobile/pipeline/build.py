@@ -20,7 +20,7 @@ from tvmmobile.networks.states import inputs_but, outputs_but
 from tvmmobile.pipeline.checking import check, handed_over, unchecked
 from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.manifest import image_entry, kernel_entry, state_entries, with_shortcuts, write_manifest
+from tvmmobile.pipeline.manifest import image_entry, kernel_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
 from tvmmobile.pipeline.variant import PreparedVariant, import_variant
@@ -86,8 +86,10 @@ def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
     ranks = _ranks(job, database, planned.steps)
     macs = [sum(node.macs for node in planned.network.nodes[step.first : step.last + 1]) for step in steps]
     kernels = [
-        kernel_entry(step, planned.choices[step.task].schedule, count, ranks, basis) for step, count in zip(steps, macs, strict=True)
+        kernel_entry(step, planned.choices[step.task].schedule, count, ranks, basis, planned.zeros(step))
+        for step, count in zip(steps, macs, strict=True)
     ]
+    details |= sparse_entry(steps, planned.dense_us)
     write_manifest(job, planned.prepared.origin, kernels, details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
     read = [database] if basis is database else [database, basis]
     refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)

@@ -21,7 +21,7 @@ from tvmmobile.running.manifest import write_manifest as write
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.files import sha256_of
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Step
+from tvmmobile.tuning.plan import Plan, Step
 
 
 def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
@@ -53,12 +53,15 @@ def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]
     write(library.manifest_path, entries)
 
 
-def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
+def kernel_entry(
+    step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database, zeros: float | None = None
+) -> dict[str, Any]:
     """Return the manifest's entry for a kernel.
 
     Args:
         ranks: correlations with a twin's records, where there is one.
         basis: whose records decided.
+        zeros: share of its weights that a sparse kernel leaves out.
     """
     return {
         "name": step.task.name,
@@ -72,7 +75,17 @@ def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task,
         "least_bytes": step.task.least_bytes,
         "course": basis.trials(step.task).course(),
         **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
+        **({} if zeros is None else {"zeros": round(zeros, 4)}),
     }
+
+
+def sparse_entry(steps: tuple[Step, ...], dense_us: float | None) -> dict[str, Any]:
+    """Return the manifest's entry on what a plan gains from sparse kernels, by its records; none if that is not known."""
+    latency_us = Plan(steps).latency_us
+    if latency_us is None or dense_us is None:
+        return {}
+    # No plan is faster than the best; sums of the same latencies may differ in their last digit.
+    return {"sparse": {"dense_us": dense_us, "gained_us": round(max(dense_us, latency_us) - latency_us, 3)}}
 
 
 def with_shortcuts(details: Mapping[str, Any], shortcuts: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def result_of(library: Library, run: NetworkRun, error: float, device: DevicePro
     own = spec if isinstance(spec, OwnSpec) else None
     macs, parameters = (manifest.macs or 0, manifest.parameters or 0) if own else (count(spec).macs, count(spec).parameters)
     published = published_figures(spec, library.dtype)
+    comparable = records_compare(manifest, device)
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     return VariantResult(
         name=library.path.stem,
@@ -54,12 +55,13 @@ def result_of(library: Library, run: NetworkRun, error: float, device: DevicePro
         max_error=error,
         library_sha256=manifest.sha256,
         weights=manifest.weights,
-        kernels=kernel_results(manifest.kernels, run.calls, records_compare(manifest, device)),
+        kernels=kernel_results(manifest.kernels, run.calls, comparable),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
         network_sha256=own.contents if own else "",
         reference=manifest.reference,
         format=manifest.format,
         input=spec.side if spec.odd_shape else "",
+        dense_us=manifest.sparse.dense_us if manifest.sparse and comparable else None,
     )
 
 
@@ -85,6 +87,7 @@ def kernel_results(kernels: Sequence[KernelEntry], calls: Sequence[KernelCall], 
             least_bytes=kernel.least_bytes,
             course=kernel.course,
             fallback=kernel.fallback,
+            zeros=kernel.zeros,
         )
         for index, kernel in enumerate(kernels)
     )

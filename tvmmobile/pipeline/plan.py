@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import LayerParameters
+from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.network import Lowered, Network, lower
 from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.graph.tasks import Task
@@ -21,7 +21,8 @@ from tvmmobile.schedules import template_named
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Region, Step, VariantTasks, candidate_regions, make_plan
+from tvmmobile.tuning.plan import Price, Region, Step, VariantTasks, candidate_regions, dense_us, make_plan
+from tvmmobile.tuning.zeros import is_sparse, left_out
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -46,6 +47,8 @@ class PlannedVariant:
         database: the device's records.
         basis: whose records decided, see `_basis`.
         left_out: TVM's passes that do not run when the network is built.
+        dense_us: the sum of the records of the best plan without sparse kernels, in microseconds; `None` if it is not known or none is
+            sparse.
     """
 
     prepared: PreparedVariant
@@ -54,6 +57,7 @@ class PlannedVariant:
     database: Database
     basis: Database
     left_out: tuple[str, ...] = ()
+    dense_us: float | None = None
 
     @property
     def network(self) -> Network:
@@ -87,6 +91,14 @@ class PlannedVariant:
                 found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
         return found
 
+    def zeros(self, step: Step) -> float | None:
+        """Return the share of its weights that a step's kernel leaves out because they are zero; `None` if it is not sparse."""
+        if not is_sparse(step.task):
+            return None
+        (layer,), (parameters,) = step.task.region, parameters_of(self.network, step)
+        assert isinstance(layer, Conv2d)
+        return left_out(parameters.weight, layer.sparse[1])
+
     @property
     def separate(self) -> frozenset[str]:
         """Symbols of kernels whose parallel loops write different outputs, as in all templates' kernels but those of opaque layers."""
@@ -115,8 +127,13 @@ def plan_variant(
         if task not in choices and (region.first == region.last or basis.best(task)):
             choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
-    plan = make_plan(len(network.nodes), regions, lambda task: choices[task].price)
-    return PlannedVariant(ready, plan.steps, choices, database, basis)
+
+    def price(task: Task) -> Price:
+        return choices[task].price
+
+    plan = make_plan(len(network.nodes), regions, price)
+    dense = dense_us(plan, len(network.nodes), regions, price)
+    return PlannedVariant(ready, plan.steps, choices, database, basis, dense_us=dense)
 
 
 def _regions(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:

@@ -147,7 +147,11 @@ def _readable(schedule: dict[str, Any]) -> dict[str, Any]:
 
 
 class KernelEntry(_Entry):
-    """Describes a kernel: its layers, its schedule, and the record that this comes from."""
+    """Describes a kernel: its layers, its schedule, and the record that this comes from.
+
+    Attributes:
+        zeros: share of its weights that a sparse kernel leaves out because they are zero; `None` for others.
+    """
 
     name: str
     kind: str
@@ -160,11 +164,24 @@ class KernelEntry(_Entry):
     least_bytes: int | None = None
     course: tuple[tuple[int, float], ...] = ()
     rank_correlation: float | None = None
+    zeros: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @property
     def fallback(self) -> bool:
         """Return whether no template made the kernel."""
         return "trace" in self.schedule
+
+
+class SparseEntry(_Entry):
+    """Says what sparse kernels gain, by the records of the library's device.
+
+    Attributes:
+        dense_us: the sum of the records of the best kernels without sparse ones, in microseconds.
+        gained_us: how much less the library's kernels take together.
+    """
+
+    dense_us: Annotated[float, Field(gt=0, le=1e18)]
+    gained_us: Annotated[float, Field(ge=0, le=1e18)]
 
 
 def _ours(version: int) -> int:
@@ -197,6 +214,7 @@ class Manifest(_Entry):
 
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
+        sparse: what kernels gain that leave zeros out; `None` where there are none, or where a kernel has no record.
     """
 
     version: Annotated[int, AfterValidator(_ours)]
@@ -228,6 +246,7 @@ class Manifest(_Entry):
     target: Annotated[dict[str, Any], AfterValidator(_for_devices)]
     versions: dict[str, str] = {}
     created: str = ""
+    sparse: SparseEntry | None = None
     kernels: tuple[KernelEntry, ...]
 
     @property
