@@ -10,10 +10,11 @@ from typing import Any
 
 from tvmmobile.results.file import Context, Results, VariantResult
 from tvmmobile.results.report.kernel_rows import kernel_table
+from tvmmobile.results.report.zeros import zero_kernels
 
 _WHERE = ("kind", "device", "board", "cpu", "clock_hz", "timing_model", "modelled_terms")
 #: Units are in the names; empty cells are unknown. `kind` says whether the latency is `modelled` or `measured`; `samples_us` are separated
-#: by blanks; `term_ms`, `conditions` and `versions` are JSON.
+#: by blanks; `term_ms`, `conditions` and `versions` are JSON. Where kernels leave zeros out, `dense_us` follows.
 COLUMNS = (
     *("name", "model", "alpha", "resolution", "dtype", "threads", "format", *_WHERE),
     *("latency_us", "latency_min_us", "latency_max_us", "samples", "invalid", "cycles", "instructions", "l1d_misses", "dram_bytes"),
@@ -22,7 +23,8 @@ COLUMNS = (
     *("samples_us", "term_ms", "conditions", "versions"),
 )
 #: `latency_us` is `network_us` where the variant's kernels were timed within the network, else `record_us`; `moved_bytes` are `dram_bytes`
-#: where all were counted, else `least_bytes`. `course` is JSON: trials and the best latency by then.
+#: where all were counted, else `least_bytes`. `course` is JSON: trials and the best latency by then. Where kernels leave zeros out, `zeros`
+#: follows: their share of a kernel's weights.
 KERNEL_COLUMNS = (
     *("variant", "model", "alpha", "resolution", "dtype", "threads", "format", *_WHERE, "date"),
     *("position", "name", "layer_type", "macs", "latency_us", "network_us", "record_us", "gflops", "fma_peak_share", "time_share"),
@@ -37,12 +39,15 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 def spreadsheet(results: Sequence[Results]) -> str:
     """Return the text of `report.csv`."""
-    return csv_text(COLUMNS, (_line(variant, one.context) for one in results for variant in one.variants))
+    columns = (*COLUMNS, *(["dense_us"] if _sparse(results) else []))
+    return csv_text(columns, (_line(columns, variant, one.context) for one in results for variant in one.variants))
 
 
 def kernel_spreadsheet(results: Sequence[Results]) -> str:
     """Return the text of `report-kernels.csv`: every kernel of every variant, in order of execution."""
-    return csv_text(KERNEL_COLUMNS, (line for one in results for variant in one.variants for line in _kernel_lines(variant, one.context)))
+    columns = (*KERNEL_COLUMNS, *(["zeros"] if _sparse(results) else []))
+    lines = (line for one in results for variant in one.variants for line in _kernel_lines(columns, variant, one.context))
+    return csv_text(columns, lines)
 
 
 def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
@@ -62,8 +67,13 @@ def _plain(text: str) -> str:
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
-def _line(variant: VariantResult, context: Context) -> dict[str, Any]:
-    values = _common(COLUMNS, variant, context)
+def _sparse(results: Sequence[Results]) -> bool:
+    """Return whether some kernel leaves zeros out; without such kernels there are no columns on them."""
+    return any(zero_kernels(variant) for one in results for variant in one.variants)
+
+
+def _line(columns: Sequence[str], variant: VariantResult, context: Context) -> dict[str, Any]:
+    values = _common(columns, variant, context)
     return values | {
         "latency_min_us": min(variant.samples_us),
         "latency_max_us": max(variant.samples_us),
@@ -76,11 +86,11 @@ def _line(variant: VariantResult, context: Context) -> dict[str, Any]:
     }
 
 
-def _kernel_lines(variant: VariantResult, context: Context) -> Iterable[dict[str, Any]]:
-    common = _common(KERNEL_COLUMNS, variant, context)
+def _kernel_lines(columns: Sequence[str], variant: VariantResult, context: Context) -> Iterable[dict[str, Any]]:
+    common = _common(columns, variant, context)
     for position, row in enumerate(kernel_table(variant, context).rows):
         kernel = row.kernel
-        own = {name: getattr(kernel, name) for name in KERNEL_COLUMNS if hasattr(kernel, name)}
+        own = {name: getattr(kernel, name) for name in columns if hasattr(kernel, name)}
         yield (
             common
             | own

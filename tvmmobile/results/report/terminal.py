@@ -10,6 +10,7 @@ from tvmmobile.results.report.fallback import fallback_lines, used_kernels
 from tvmmobile.results.report.threads import thread_sentences
 from tvmmobile.results.report.view import Grid, VariantRow, View, doubt_sentence, view_of
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption, signed
+from tvmmobile.results.report.zeros import zero_sentences
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +28,7 @@ def print_table(results: Results) -> None:
         console.print(clean(grid.title))
         console.print(_table(view, grid))
     console.print(clean(f"Latency {origin_caption(view.context)}."))
-    for sentence in thread_sentences(results):
+    for sentence in (*thread_sentences(results), *zero_sentences(results)):
         console.print(clean(sentence))
     for variant in results.variants:
         if variant.invalid:

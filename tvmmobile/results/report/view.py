@@ -14,6 +14,7 @@ from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_po
 from tvmmobile.results.report.measured import is_measured
 from tvmmobile.results.report.threads import thread_sentences
 from tvmmobile.results.report.wording import UNKNOWN, mebibytes, millions, percent, plural, scientific
+from tvmmobile.results.report.zeros import zero_kernels, zero_sentences
 from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
 
@@ -165,7 +166,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
     spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
     doubts = filter(None, [doubt_sentence(results)])
-    said = (*remarks, *thread_sentences(results), *spoiled, *doubts)
+    said = (*remarks, *thread_sentences(results), *zero_sentences(results), *spoiled, *doubts)
     return View(results, rows, grids, sources, fit, _notes(results, sources), said)
 
 
@@ -271,7 +272,10 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     )
     beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
     if "compute" in beyond:
-        notes.append("Above 100 % of it: Strassen's and Winograd's algorithms need fewer multiply-adds than are counted for a layer.")
+        sparse = ", and kernels that leave zeros out," if any(map(zero_kernels, results.variants)) else ""
+        notes.append(
+            f"Above 100 % of it: Strassen's and Winograd's algorithms{sparse} need fewer multiply-adds than are counted for a layer."
+        )
     if "memory" in beyond:
         notes.append(
             "Above 100 % of what memory allows: the limit is for alternating reads and writes; a kernel that mostly reads may get more."
