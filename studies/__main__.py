@@ -15,6 +15,7 @@ MODULES = (
     "networks.survey_networks",
     "networks.zoo",
     "networks.detectors",
+    "networks.pruned",
     "errors.half_errors",
     "errors.integer_losses",
     "errors.trained_losses",

@@ -326,6 +326,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "studies/results/networks.md": _networks_page,
     "studies/results/ablation.md": lambda: _study_page("kernels.ablation", "ablation.json"),
     "studies/results/search.md": lambda: _study_page("kernels.compare_search", "search.json"),
+    "studies/results/pruned.md": lambda: _study_page("networks.pruned", "pruned.json"),
     "studies/results/half-errors.md": lambda: _study_page("errors.half_errors", "half-errors.json"),
 }
 #: By document, the blocks of figures in it.

@@ -1,0 +1,132 @@
+"""Measures what zeros among the weights of a network's 1×1 layers gain, beside the same network without zeros.
+
+    ./studies/run pruned                                         # from the shipped logs: studies/results/pruned.json and its page
+    ./studies/run pruned --trials 16 --logs DIR --out FILE.json  # tunes; what is in the file is not measured again
+    ./studies/run pruned --boards pi4:float32 pi5:float16 --alpha 0.25 --side 128
+
+Zeros are in random places of all 1×1 convolutions but the first, as many in each; in pairs, two adjacent output channels have them in the
+same places. The weights left are larger, so that activations keep their size. Every library is checked against PyTorch, and run on the
+virtual board. What zeros cost in accuracy is another question: see docs/pruning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from studies.harness import RESULTS, Entry, completed
+from tvmmobile.devices.registry import find_device
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.load import load
+from tvmmobile.pipeline.tune import tune
+from tvmmobile.results.report.wording import latency_ms
+from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.markdown import markdown_table
+
+#: Percent of zeros, and how many adjacent output channels have them in the same places.
+PATTERNS = ((0, 1), (50, 1), (80, 1), (90, 1), (80, 2), (90, 2))
+BOARDS = ("pi4:float32", "pi5:float16")
+#: Layers with fewer inputs are squeeze-and-excite's and the like.
+_FEWEST_INPUTS = 8
+INTRODUCTION = """# What zeros among weights gain
+
+MobileNets whose 1×1 convolutions, all but the first, have zeros in random places, the same share in each, or in pairs: two adjacent output
+channels have them in the same places. Everything else is dense. One thread; C libraries, checked against PyTorch; latencies are modelled.
+[docs/pruning.md](../../docs/pruning.md) says how to get such weights, and what they cost in accuracy.
+"""
+
+
+def pruned_weights(spec: ModelSpec, percent: int, together: int, file: Path) -> None:
+    """Write a state dict of a network with zeros in its 1×1 layers; the other weights are generated ones of seed 0."""
+    module, generator = build_torch_model(spec).module, np.random.default_rng(0)
+    layers = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1]
+    for layer in [one for one in layers if one.in_channels >= _FEWEST_INPUTS][1:]:
+        outputs, inputs = layer.weight.shape[:2]
+        groups = outputs // together
+        kept = generator.permuted(np.arange(groups * inputs) < round(groups * inputs * (1 - percent / 100))).reshape(groups, inputs)
+        mask = torch.from_numpy(kept.repeat(together, 0))[:, :, None, None]
+        layer.weight.data *= mask / (1 - percent / 100) ** 0.5
+    torch.save(module.state_dict(), file)
+
+
+def entry_of(spec: ModelSpec, board: str, percent: int, together: int, trials: int, logs: Path | None) -> Entry:
+    """Tune a network with such zeros, and time its library."""
+    device, dtype = board.split(":")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights.pt"
+        pruned_weights(spec, percent, together, weights)
+        model = load(spec.name, alpha=spec.alpha, resolution=spec.resolution, checkpoint=weights)
+        results = tune(model, device, dtype=dtype, trials=trials, logs=logs, out=folder)
+    (variant,) = results.variants
+    return {
+        **dict(zip(NAMES, (f"{spec.name} {spec.alpha}-{spec.resolution}", board, str(percent), str(together)), strict=True)),
+        "latency_us": round(variant.latency_us, 1),
+        "sparse_kernels": sum(kernel.zeros is not None for kernel in variant.kernels),
+        "kernels": len(variant.kernels),
+        "timing_model": results.context.timing_model,
+        "cpu": results.context.cpu,
+        "clock_hz": results.context.clock_hz,
+        "date": results.context.date,
+    }
+
+
+#: Fields that tell entries apart.
+NAMES = ("network", "board", "percent", "together")
+
+
+def page(entries: Sequence[Entry]) -> str:
+    """Return the page of a file's entries."""
+    parts = [INTRODUCTION]
+    for network in dict.fromkeys(entry["network"] for entry in entries):
+        rows = []
+        for board in dict.fromkeys(entry["board"] for entry in entries if entry["network"] == network):
+            found = {
+                (entry["percent"], entry["together"]): entry for entry in entries if (entry["network"], entry["board"]) == (network, board)
+            }
+            dense = found.get(("0", "1"))
+            for (percent, together), entry in found.items():
+                pattern = "none" if percent == "0" else f"{percent} %" + (", pairs" if together == "2" else "")
+                ratio = f"{entry['latency_us'] / dense['latency_us']:.2f}" if dense else ""
+                kernels = f"{entry['sparse_kernels']} of {entry['kernels']}"
+                where = f"{find_device(board.split(':')[0]).profile.board}, {board.split(':')[1]}"
+                rows.append([where, pattern, latency_ms(entry["latency_us"]), ratio, kernels])
+        table = markdown_table(("board", "zeros", "ms", "of dense", "kernels that leave zeros out"), rows, texts=2)
+        parts.append("\n".join([f"## {network}", "", *table, ""]))
+    return "\n".join(parts)
+
+
+@telling
+def main() -> int:
+    """Run from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mobilenet_v1", help="(default: mobilenet_v1)")
+    parser.add_argument("--alpha", type=float, default=1.0, help="(default: 1.0)")
+    parser.add_argument("--side", type=int, default=224, help="(default: 224)")
+    parser.add_argument("--boards", nargs="+", default=list(BOARDS), metavar="BOARD:DTYPE", help=f"(default: {' '.join(BOARDS)})")
+    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="the only records that count (default: the shipped ones, and your own)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "pruned.json", metavar="FILE", help="(default: studies/results/pruned.json)")
+    arguments = parser.parse_args()
+    spec = ModelSpec(arguments.model, arguments.alpha, arguments.side)
+    wanted: dict[tuple[str, ...], Callable[[], Entry]] = {
+        (f"{spec.name} {spec.alpha}-{spec.resolution}", board, str(percent), str(together)): partial(
+            entry_of, spec, board, percent, together, arguments.trials, arguments.logs
+        )
+        for board in arguments.boards
+        for percent, together in PATTERNS
+    }
+    completed(arguments.out, wanted, NAMES, page)
+    progress(f"written to {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
