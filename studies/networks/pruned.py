@@ -82,25 +82,25 @@ def entry_of(spec: ModelSpec, board: str, percent: int, together: int, trials: i
 NAMES = ("network", "board", "percent", "together")
 
 
-def page(entries: Sequence[Entry]) -> str:
-    """Return the page of a file's entries."""
-    parts = [INTRODUCTION]
+def tables(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Return the lines of a table for each network."""
+    found: dict[str, list[str]] = {}
     for network in dict.fromkeys(entry["network"] for entry in entries):
         rows = []
-        for board in dict.fromkeys(entry["board"] for entry in entries if entry["network"] == network):
-            found = {
-                (entry["percent"], entry["together"]): entry for entry in entries if (entry["network"], entry["board"]) == (network, board)
-            }
-            dense = found.get(("0", "1"))
-            for (percent, together), entry in found.items():
-                pattern = "none" if percent == "0" else f"{percent} %" + (", pairs" if together == "2" else "")
-                ratio = f"{entry['latency_us'] / dense['latency_us']:.2f}" if dense else ""
-                kernels = f"{entry['sparse_kernels']} of {entry['kernels']}"
-                where = f"{find_device(board.split(':')[0]).profile.board}, {board.split(':')[1]}"
-                rows.append([where, pattern, latency_ms(entry["latency_us"]), ratio, kernels])
-        table = markdown_table(("board", "zeros", "ms", "of dense", "kernels that leave zeros out"), rows, texts=2)
-        parts.append("\n".join([f"## {network}", "", *table, ""]))
-    return "\n".join(parts)
+        for entry in (one for one in entries if one["network"] == network):
+            dense = next((one for one in entries if [one[name] for name in NAMES] == [network, entry["board"], "0", "1"]), None)
+            pattern = "none" if entry["percent"] == "0" else f"{entry['percent']} %" + ", pairs" * (entry["together"] == "2")
+            ratio = f"{entry['latency_us'] / dense['latency_us']:.2f}" if dense else ""
+            device, dtype = entry["board"].split(":")
+            where = f"{find_device(device).profile.board}, {dtype}"
+            rows.append([where, pattern, latency_ms(entry["latency_us"]), ratio, f"{entry['sparse_kernels']} of {entry['kernels']}"])
+        found[network] = markdown_table(("board", "zeros", "ms", "of dense", "kernels that leave zeros out"), rows, texts=2)
+    return found
+
+
+def page(entries: Sequence[Entry]) -> str:
+    """Return the page of a file's entries."""
+    return "\n".join([INTRODUCTION, *(line for network, table in tables(entries).items() for line in (f"## {network}", "", *table, ""))])
 
 
 @telling

@@ -309,6 +309,13 @@ def _study_page(module: str, file: str) -> str:
     return str(importlib.import_module(f"studies.{module}").page(content(file)))
 
 
+def gains_table() -> str:
+    """MobileNet v1 with zeros in its 1×1 layers."""
+    from studies.networks import pruned
+
+    return "\n".join(pruned.tables(content("pruned.json"))["mobilenet_v1 1.0-224"])
+
+
 def _start_page() -> str:
     from studies.start_up.page import from_file, page
 
@@ -341,6 +348,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "survey": lambda: peers_table("benchmarks-survey"),
     },
     "docs/tune.md": {"tune": tune_output},
+    "docs/pruning.md": {"gains": gains_table},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},
     "docs/survey.md": {"survey": survey_table},
