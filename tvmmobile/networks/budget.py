@@ -21,6 +21,8 @@ from tvmmobile.system.errors import UserError, shown
 MOST_ELEMENTS = 1 << 29
 #: Elements of all constants together.
 MOST_CONSTANTS = 1 << 30
+#: Elements of constants that a file stores without their zeros, and more of them for each number that it stores.
+_SPARSE, _EACH = 1 << 26, 128
 #: Multiply-adds of one run: a quarter of an hour on a Raspberry Pi 4.
 MOST_MACS = 10**13
 #: Operators, after functions are inlined: seconds of import.
@@ -50,6 +52,19 @@ def check_constants(what: str, elements: int) -> None:
     """Raises `UserError` for more elements of constants than fit into memory."""
     if elements > MOST_CONSTANTS:
         raise UserError(f"{what} has {shown(elements)} numbers in its constants, more than {MOST_CONSTANTS:,}.", _SMALLER)
+
+
+def check_zeros(what: str, elements: int, stored: int, copies: int = 1) -> None:
+    """Raises `UserError` for constants that a file stores without their zeros, and that fill memory with them.
+
+    Args:
+        elements: of these constants with their zeros.
+        stored: numbers of them that the file has.
+        copies: how often each may be copied before the network is compiled.
+    """
+    if elements > _SPARSE // copies + _EACH * stored:
+        many = f"{shown(elements)} numbers in sparse constants, of which it stores {shown(stored)}"
+        raise UserError(f"{what} has {many}: too many zeros.", "Store these constants with their zeros.")
 
 
 def check_unpacked(what: str, packed_bytes: int, unpacked_bytes: int) -> None:

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import check_operators, check_unpacked
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.litert.sparse import with_zeros
+from tvmmobile.networks.own.litert.sparse import SparseConstants
 from tvmmobile.system.errors import UserError
 
 #: NumPy's types by LiteRT's names; others, such as strings and four-bit numbers, are not supported.
@@ -114,9 +114,10 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
             raise damaged
         if model.SignatureDefsLength() > 1:
             raise UserError(f"{file} has {model.SignatureDefsLength()} networks, not one.", "Convert one with a single signature.")
-        network = _Reading(file, content, model).network(0)
+        sparse = SparseConstants(file, len(content))
+        network = _Reading(file, content, model, sparse).network(0)
         once = [operator.options.initSubgraphIndex for operator in network.operators if operator.kind == "CALL_ONCE"]
-        return replace(network, first=tuple(_Reading(file, content, model).network(number) for number in dict.fromkeys(once)))
+        return replace(network, first=tuple(_Reading(file, content, model, sparse).network(number) for number in dict.fromkeys(once)))
     except UserError:
         raise
     except Exception as error:  # offsets that lead outside raise errors of many kinds
@@ -129,6 +130,7 @@ class _Reading:
 
     Attributes:
         file, content, model: of the network.
+        sparse: reads constants that are stored without their zeros.
         tensors, operators: what was read so far; operators have the numbers of these tensors.
         repeated_bytes: bytes of constants in graphs that are called, for each call.
     """
@@ -136,6 +138,7 @@ class _Reading:
     file: OwnFile
     content: bytes
     model: Any
+    sparse: SparseConstants
     tensors: list[LiteRtTensor] = field(default_factory=list)
     operators: list[LiteRtOperator] = field(default_factory=list)
     repeated_bytes: int = 0
@@ -156,7 +159,7 @@ class _Reading:
         for number in range(count):
             if number not in places:
                 places[number] = len(self.tensors)
-                self.tensors.append(_tensor(self.content, self.model, graph.Tensors(number)))
+                self.tensors.append(_tensor(self.content, self.model, self.sparse, graph.Tensors(number)))
                 value = self.tensors[-1].value
                 self.repeated_bytes += value.nbytes if depth and value is not None else 0
                 check_unpacked(str(self.file), len(self.content), self.repeated_bytes)
@@ -203,15 +206,15 @@ def _numbers(found: Any) -> tuple[int, ...]:
     return tuple(map(int, found)) if isinstance(found, np.ndarray) else ()
 
 
-def _tensor(content: bytes, model: Any, given: Any) -> LiteRtTensor:
+def _tensor(content: bytes, model: Any, sparse: SparseConstants, given: Any) -> LiteRtTensor:
     tensor = schema.TensorT.InitFromObj(given)
     shape, value, dtype = _numbers(tensor.shape), None, _TYPES.get(_names_of("TensorType").get(tensor.type, ""))
-    data = _data(content, model.Buffers(tensor.buffer))
-    if dtype is not None and data:
+    data, name = _data(content, model.Buffers(tensor.buffer)), (tensor.name or b"").decode(errors="replace")
+    if dtype is not None and (data or tensor.sparsity is not None):  # all of a sparse constant's numbers may be zeros
         value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
-        value = value.reshape(shape) if tensor.sparsity is None else with_zeros(value, shape, tensor.sparsity)
+        value = value.reshape(shape) if tensor.sparsity is None else sparse.with_zeros(name, value, shape, tensor.sparsity)
     is_open = any(extent < 0 for extent in _numbers(tensor.shapeSignature)[1:])
-    return LiteRtTensor((tensor.name or b"").decode(errors="replace"), shape, is_open, dtype, value, _grid(tensor.quantization))
+    return LiteRtTensor(name, shape, is_open, dtype, value, _grid(tensor.quantization))
 
 
 def _data(content: bytes, buffer: Any) -> bytes:
