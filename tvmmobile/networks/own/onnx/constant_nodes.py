@@ -10,36 +10,25 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from tvmmobile.graph.layers import Array
-from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.onnx.tensors import STANDARD, graphs_of
-from tvmmobile.system.errors import UserError
 
 #: The types of real numbers, as ONNX numbers them: float32, float16, float64, bfloat16.
 _REAL = {1, 10, 11, 16}
 #: Operators whose constants are sizes and factors of images.
 _SIZES = {"Resize", "Upsample"}
-#: Elements of a constant that the file holds sparsely.
-_MOST_ELEMENTS = 1 << 26
 
 
-def with_initializers(file: OwnFile, model: Any) -> Any:
-    """Return a model with an initializer for each `Constant` node and each sparse constant; a copy, if it has any.
-
-    Raises:
-        UserError: a sparse constant is unreasonably large.
-    """
-
-    made = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(file, node)) is not None}
+def with_initializers(model: Any) -> Any:
+    """Return a model with an initializer for each `Constant` node; a copy, if it has any."""
+    made = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(node)) is not None}
     made = {name: tensor for name, tensor in made.items() if all(name != output.name for output in model.graph.output)}
-    sparse = list(model.graph.sparse_initializer)
-    if not made and not sparse:
+    if not made:
         return model
     changed = copy.deepcopy(model)
     graph = changed.graph
-    del graph.node[:], graph.sparse_initializer[:]
+    del graph.node[:]
     graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in made))
-    graph.initializer.extend([*made.values(), *(_dense(file, tensor, tensor.values.name) for tensor in sparse)])
+    graph.initializer.extend(made.values())
     return changed
 
 
@@ -63,8 +52,7 @@ def _parameters(graph: Any) -> int:
 
 
 def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
-    """Names of real numbers in `Constant` nodes and of sparse ones, and how many there are."""
-    yield from ((sparse.values.name, math.prod(sparse.dims)) for sparse in getattr(graph, "sparse_initializer", ()))
+    """Names of real numbers in `Constant` nodes, and how many there are."""
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in STANDARD:
             for attribute in node.attribute:
@@ -72,11 +60,9 @@ def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
                     yield node.output[0], math.prod(attribute.t.dims)
                 elif attribute.name == "value_floats":
                     yield node.output[0], len(attribute.floats)
-                elif attribute.name == "sparse_value" and attribute.sparse_tensor.values.data_type in _REAL:
-                    yield node.output[0], math.prod(attribute.sparse_tensor.dims)
 
 
-def _tensor_of(file: OwnFile, node: Any) -> Any:
+def _tensor_of(node: Any) -> Any:
     """Return the tensor of a `Constant` node; `None` for other nodes and for text."""
     if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1:
         return None
@@ -85,18 +71,5 @@ def _tensor_of(file: OwnFile, node: Any) -> Any:
         tensor = copy.deepcopy(value)
         tensor.name = name
         return tensor
-    if kind == "sparse_value":
-        return _dense(file, value, name)
     types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     return numpy_helper.from_array(np.array(value, types[kind]), name) if kind in types else None
-
-
-def _dense(file: OwnFile, sparse: Any, name: str) -> Any:
-    """Return a tensor with all elements, of which the file holds those that are not zero."""
-    shape, values = [int(extent) for extent in sparse.dims], numpy_helper.to_array(sparse.values)
-    if math.prod(shape) > _MOST_ELEMENTS:
-        raise UserError(f"{file}: the sparse constant {name} has {math.prod(shape)} elements.", f"Store at most {_MOST_ELEMENTS}.")
-    places: Array = numpy_helper.to_array(sparse.indices)
-    dense = np.zeros(shape, values.dtype)
-    dense[np.unravel_index(places, shape) if places.ndim == 1 else tuple(places.T)] = values
-    return numpy_helper.from_array(dense, name)

@@ -30,6 +30,7 @@ from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
+from tvmmobile.networks.own.onnx.sparse import fill_zeros
 from tvmmobile.networks.own.onnx.tensors import external_tensors, opset_of
 from tvmmobile.networks.own.onnx.trace import trace_onnx
 from tvmmobile.networks.own.onnx.varying import Filled, filled_up, with_greatest_extents
@@ -55,6 +56,8 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     digest = hashlib.sha256(content)
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
+    with refusing(f"{file} is not a valid ONNX model", "Export it again."):
+        fill_zeros(file, model)
     _fix_dimensions(file, model.graph, wanted)
     _fix_values(file, model.graph)
     digest.update(repr(file.values).encode() if file.values else b"")
@@ -170,7 +173,7 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         onnx.checker.check_model(model)
         model = inline_local_functions(model) if model.functions else model
-        model = with_initializers(file, model)
+        model = with_initializers(model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)
         model, filled = with_greatest_extents(without_functions(fold_constants(model), known_operators()))

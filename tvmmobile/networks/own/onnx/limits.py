@@ -6,14 +6,14 @@ ONNX's checker leaves all of these to whoever runs the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from onnx import TensorProto
 
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.onnx.tensors import graphs_within, tensors_of
+from tvmmobile.networks.own.onnx.tensors import graphs_within, sparse_tensors_of, tensors_of
 from tvmmobile.system.errors import UserError, shown
 
 _AGAIN = "Export it again."
@@ -40,13 +40,15 @@ def check_shapes(file: OwnFile, model: Any) -> None:
 
 
 def _check_graph(file: OwnFile, graph: Any) -> int:
-    """Check values, nodes and constants of a graph or function; returns how many numbers the constants hold."""
+    """Check values, nodes and constants of a graph or function; returns how many numbers the constants hold, with zeros of sparse ones."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         if not isinstance(value, str):  # of a function, which has no types
             _check_value(file, value)
     for node in graph.node:
         _check_node(file, node)
-    return sum(_check_tensor(file, tensor) for tensor in tensors_of(graph))
+    stored = sum(_check_tensor(file, tensor) for tensor in tensors_of(graph))
+    sparse = ((f"{file}: the sparse constant {tensor.values.name!r}", tensor.dims) for tensor in sparse_tensors_of(graph))
+    return stored + sum(_check_extents(what, extents) for what, extents in sparse)
 
 
 def _check_value(file: OwnFile, value: Any) -> None:
@@ -61,8 +63,12 @@ def _check_value(file: OwnFile, value: Any) -> None:
 def _check_tensor(file: OwnFile, tensor: Any) -> int:
     what = f"{file}: the constant {tensor.name!r}"
     _check_type(what, tensor.data_type)
-    check_elements(what, tensor.dims)
-    return math.prod(tensor.dims)
+    return _check_extents(what, tensor.dims)
+
+
+def _check_extents(what: str, extents: Sequence[int]) -> int:
+    check_elements(what, extents)
+    return math.prod(extents)
 
 
 def _check_type(what: str, number: int) -> None:

@@ -55,12 +55,17 @@ def rename(nodes: Sequence[Any], names: Mapping[str, str]) -> None:
 def tensors_of(graph: Any) -> Iterator[Any]:
     """Yield the constants of a graph or function, and of its nodes' attributes; a sparse one is its values and their places."""
     yield from getattr(graph, "initializer", ())
-    sparse = list(getattr(graph, "sparse_initializer", ()))
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors)
-        sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors]
-    for each in sparse:
-        yield from (each.values, each.indices)
+    for sparse in sparse_tensors_of(graph):
+        yield from (sparse.values, sparse.indices)
+
+
+def sparse_tensors_of(graph: Any) -> Iterator[Any]:
+    """Yield the constants of a graph or function, and of its nodes' attributes, that are stored without their zeros."""
+    yield from getattr(graph, "sparse_initializer", ())
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors)
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
