@@ -46,7 +46,7 @@ def _varied() -> Any:
 
 
 def onnx_models(folder: Path) -> list[bytes]:
-    """ONNX models with windows, computed shapes, conversions and integers."""
+    """ONNX models with windows, computed shapes, conversions, integers and sparse constants."""
     from network_files import Graph, convolution, write_model
     from onnx import helper, numpy_helper
 
@@ -119,12 +119,30 @@ def onnx_models(folder: Path) -> list[bytes]:
         read = {name for one in after for name in one.input}
         graph = Graph(graph.nodes, {**graph.constants, **{name: array for name, array in constants.items() if name in read}})
         made.append(write_model(folder / f"made{number}.onnx", graph).read_bytes())
-    return made
+    return [*made, _sparse_onnx(made[0])]
+
+
+def _sparse_onnx(content: bytes) -> bytes:
+    """A model with sparse constants in place of its own: initializers, and a node with the weights of the convolution."""
+    import onnx
+    from onnx import helper, numpy_helper
+    from sparse_files import sparse_onnx
+
+    model = onnx.load_model_from_string(content)
+    real = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    sparse = {tensor.name: sparse_onnx(numpy_helper.to_array(tensor).round(), tensor.name, tensor.name == "m") for tensor in real}
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], sparse_value=sparse.pop("w")))
+    model.graph.sparse_initializer.extend(sparse.values())
+    for tensor in real:
+        model.graph.initializer.remove(tensor)
+    written: bytes = model.SerializeToString()
+    return written
 
 
 def litert_models() -> list[bytes]:
-    """LiteRT files: in float32, in int8, and with shapes, pads and resizes."""
+    """LiteRT files: in float32, in int8, with shapes, pads and resizes, and with sparse weights."""
     from litert_files import LiteRtFile
+    from sparse_files import pruned, sparse_file
 
     made = []
     for scale in (None, 0.1):
@@ -159,4 +177,6 @@ def litert_models() -> list[bytes]:
     file.operator("TRANSPOSE_CONV", [file.int32(1, 24, 24, 2), kernel, large], [up], "TransposeConvOptions", strideH=2, strideW=2)
     file.operator("MEAN", [up, file.int32(1, 2)], [out], "ReducerOptions")
     made.append(file.ends([data], [out]))
+    for dtype in ("float32", "float16"):
+        made.append(sparse_file(pruned(0, dtype=dtype), (1, 0, 2, 3), {0: 2, 1: 4}, (False, True, False, False))[1])
     return made

@@ -49,7 +49,13 @@ def _onnx_values(model: Any) -> list[Any]:
 
 
 def _onnx_tensors(model: Any) -> list[Any]:
-    return [*model.graph.initializer, *(one.t for node in model.graph.node for one in node.attribute if one.HasField("t"))]
+    sparse = [tensor for one in _sparse_tensors(model) for tensor in (one.values, one.indices)]
+    return [*model.graph.initializer, *(one.t for node in model.graph.node for one in node.attribute if one.HasField("t")), *sparse]
+
+
+def _sparse_tensors(model: Any) -> list[Any]:
+    attributes = (one for node in model.graph.node for one in node.attribute if one.HasField("sparse_tensor"))
+    return [*model.graph.sparse_initializer, *(one.sparse_tensor for one in attributes)]
 
 
 def _element_type(model: Any, random: Random) -> bool:
@@ -129,7 +135,7 @@ def _new_attribute(model: Any, random: Random) -> bool:
 def _extent(model: Any, random: Random) -> bool:
     tensors = _onnx_tensors(model)
     if tensors and random.randrange(3) == 0:
-        dims = random.choice(tensors).dims
+        dims = random.choice([*tensors, *_sparse_tensors(model)]).dims
         if dims:
             dims[random.randrange(len(dims))] = random.choice(EXTREMES)
         else:
