@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from litert_files import IMAGE, LiteRtFile, agrees, by_litert, network_in, one, refused, schema
+from own_networks import load
 
 from tvmmobile.networks.own.litert.operators import OPERATORS, onnx_of
 
@@ -352,3 +353,12 @@ def test_all_operators_are_tested() -> None:
     files = (*Path(__file__).parent.glob("test_*.py"), Path(__file__).parents[3] / "support/litert_files.py")
     text = "".join(path.read_text(encoding="utf-8") for path in files)
     assert [kind for kind in OPERATORS if f'"{kind}"' not in text] == []
+
+
+def test_an_input_that_a_file_lists_twice(tmp_path: Path) -> None:
+    file = LiteRtFile()
+    data, weight, out = file.tensor((2, 3)), file.tensor((4, 3), value=np.ones((4, 3))), file.tensor((2, 4))
+    file.operator("FULLY_CONNECTED", [data, weight, -1], [out], "FullyConnectedOptions")
+    path = tmp_path / "net.tflite"
+    path.write_bytes(file.ends([data, data], [out]))
+    assert [port.shape for port in load(path).spec.takes] == [(2, 3)]

@@ -36,7 +36,7 @@ def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
     check_onnx(file, model)
     programs = [("LiteRT", partial(start_litert, content, network))]
     imported = imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)
-    grids = [network.tensors[number].grid for number in network.inputs]
+    grids = [network.tensors[number].grid for number in dict.fromkeys(network.inputs)]
     zeros = [0 if grid is None else int(grid.zeros[0]) for grid in grids]
     takes = tuple(replace(port, zero=zero) for port, zero in zip(imported.spec.takes, zeros, strict=True))
     assert isinstance(imported.spec, OwnSpec)
