@@ -151,7 +151,13 @@ class _Search:
     def run(self, candidates: Sequence[Candidate]) -> tuple[list[PricedCandidate], int]:
         """Return the candidates that were priced, and how many were not."""
         ordered = self._ordered(candidates)
-        jobs = [(job, one, profile.name) for one in ordered for profile in self.profiles for job in self._jobs(one, profile)]
+        logs, out = log_dirs(self.logs), scratch_folder("choosing")
+        jobs = [
+            (job, one, profile.name)
+            for one in ordered
+            for profile in self.profiles
+            for job in jobs_of(one.model, profile, one.options, out, logs, None)
+        ]
         asked = {id(job): (candidate, device) for job, candidate, device in jobs}
         priced: list[PricedCandidate] = []
         latencies: dict[int, dict[str, PlannedLatency]] = {}
@@ -202,9 +208,6 @@ class _Search:
             lower = {one.candidate.accuracy.top1 for one in priced if one.candidate.accuracy.top1 < best}
             return len(lower | {candidate.accuracy.top1}) > _NEIGHBOURS and candidate.accuracy.top1 < best
         return self._least_us(candidate) > min(one.worst_us for one in fitting)
-
-    def _jobs(self, candidate: Candidate, profile: DeviceProfile) -> list[VariantJob]:
-        return jobs_of(candidate.model, profile, candidate.options, scratch_folder("choosing"), log_dirs(self.logs), None)
 
 
 def _choice(

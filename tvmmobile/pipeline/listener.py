@@ -67,7 +67,7 @@ class Listener(SearchListener):
     """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """Report a stage (`importing`, `compiling` or `verifying`); the yielded function takes each finished item's name."""
+        """Report a stage (`importing`, `compiling`, `verifying` or `pricing`); the yielded function takes each finished item's name."""
         return nullcontext(lambda _item: None)
 
     def planned(self, plan: TuningPlan) -> None:
