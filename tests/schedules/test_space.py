@@ -57,11 +57,16 @@ def test_other_convolutions_are_taken_as_such(layer: Layer) -> None:
     assert names == (["conv", "winograd"] if (layer.kernel, layer.stride, layer.groups) == ((3, 3), (1, 1), 1) else ["conv"])
 
 
+def test_a_mean_of_planes_has_a_template_of_its_own() -> None:
+    assert [template.name for template in TEMPLATES if template.space(Task((replace(POOL, in_layout="NCHW"),))) is not None] == [
+        "plane_mean"
+    ]
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         OPAQUE,
-        replace(POOL, in_layout="NCHW"),
         replace(POINTWISE, in_layout="NCHW"),
         replace(DEPTHWISE, in_layout="NCHW"),
         replace(DEPTHWISE, scaled=True),

@@ -62,7 +62,7 @@ def slower(records: Sequence[Record], clock_hz: float) -> list[str]:
     least = {threads: min(latency for latency, task in timed if task.threads == threads) for threads in {task.threads for _, task in timed}}
     best: dict[str, dict[Hashable, tuple[float, Task]]] = defaultdict(dict)
     for latency, task in timed:
-        if len(task.region) == 1:
+        if len(task.region) == 1 and not getattr(task.layer, "sparse", ()):  # of other layers: those with zeros among their weights
             shape = form_of(task)
             best[task.dtype][shape] = min(best[task.dtype].get(shape, (math.inf, task)), (latency, task), key=lambda one: one[0])
     told = []
