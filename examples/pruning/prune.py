@@ -25,20 +25,20 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def drawn(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Digits and which they are. With channels last, training takes half the time."""
+    """Return digits and which they are. With channels last, training takes half the time."""
     pixels, labels = digits(count, seed)
     return torch.from_numpy(inputs_of(pixels)).contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
 
 
 def batches_of(images: torch.Tensor, labels: torch.Tensor) -> Batches:
-    """Random batches without end."""
+    """Yield random batches without end."""
     while True:
         chosen = torch.randint(len(images), (BATCH,))
         yield images[chosen], labels[chosen]
 
 
 def pruned(network: nn.Module, pattern: Pattern, batches: Batches, steps: int) -> nn.Module:
-    """A pruned copy: zeros come during two thirds of the steps, and what is left is trained during all of them."""
+    """Return a pruned copy: zeros come during two thirds of the steps, and what is left is trained during all of them."""
     network = copy.deepcopy(network).train()
     pruner = Pruner(prunable(network), pattern, last=2 * steps // 3)
     optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, nesterov=True)
@@ -54,7 +54,7 @@ def pruned(network: nn.Module, pattern: Pattern, batches: Batches, steps: int) -
 
 
 def right(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[bool]:
-    """Whether each image is classified correctly."""
+    """Return for each image whether it is classified correctly."""
     with torch.no_grad():
         classes = torch.cat([network(part).argmax(1) for part in images.split(100)])
     found: list[bool] = (classes == labels).tolist()
@@ -62,7 +62,7 @@ def right(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> lis
 
 
 def main() -> None:
-    """Entry point."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300, help="batches per pattern, twice as many before pruning (default: 300)")
     parser.add_argument("--images", type=int, default=5000, help="unseen digits to test on (default: 5000)")

@@ -206,7 +206,7 @@ class Epilogue(Ends):
         return self._tensor(name, spot) if kind == TENSOR else self._of_channels(self.buffers[name], spot)
 
     def _of_channels(self, buffer: Buffer, spot: Spot) -> Expr:
-        """The vector's channels in a tensor without pixels."""
+        """Return the vector's channels in a tensor without pixels."""
         return self._load(buffer, spot.channel, spot.count, spot.lanes)
 
     def _constant(self, name: str, spot: Spot) -> Expr:

@@ -24,7 +24,7 @@ class PlaneEpilogue(Epilogue):
 
 
 def plane_spot(channel: Expr, target: Expr, lanes: int) -> Spot:
-    """The spot of neighbouring pixels, which begin at the same place in all tensors with the output's extents."""
+    """Return the spot of neighbouring pixels, which begin at the same place in all tensors with the output's extents."""
     return Spot(channel, target, partial(_at, target), lanes, lanes)
 
 

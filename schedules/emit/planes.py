@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
 from tvmmobile.schedules.space import Knobs, round_up
 
@@ -31,7 +31,7 @@ class PaddedRows:
 
     @property
     def rows(self) -> int:
-        """Of the input."""
+        """Rows of the input."""
         return (self.band - 1) * self.layer.stride[0] + self.layer.reach[0]
 
     @property
@@ -51,7 +51,7 @@ class PaddedRows:
         return self.rows * self.phases * self.pitch
 
     def place(self, row: Expr, column: int) -> Expr:
-        """The element of a row and a column, counted from the first one of the padding."""
+        """Return the element of a row and a column, counted from the first one of the padding."""
         return (row * self.phases + column % self.phases) * self.pitch + column // self.phases
 
 
@@ -88,7 +88,7 @@ class PlaneNest:
         return self.layer.in_channels // self.layer.groups
 
     def emit(self) -> None:
-        """The whole nest."""
+        """Emit the whole nest."""
         kernel, band = self.kernel, self.padded.band
         bands, channels = -(-self.layer.out_height // band), self.layer.out_channels
         by_channels = self.layer.is_depthwise
@@ -97,8 +97,7 @@ class PlaneNest:
             lines = kernel.scratch(self.depth * self.padded.size)
             with kernel.loop(self.depth * self.padded.size // self.lanes) as place:
                 kernel.store(lines, kernel.splat(kernel.number(0.0), self.lanes), place * self.lanes, self.lanes)
-            low, high = (0, outer) if thread is None else (thread * outer // self.threads, (thread + 1) * outer // self.threads)
-            with kernel.span(low, high) as index:
+            with kernel.span(*share(thread, self.threads, outer)) as index:
                 if not by_channels:
                     self._copy(lines, 0, self._first(index))
                 with kernel.loop(inner) as other:
@@ -108,12 +107,12 @@ class PlaneNest:
                     self._band(lines, channel, row)
 
     def _first(self, band: Expr) -> Expr:
-        """First row of a band; the last one overlaps with the one before if rows are no whole bands."""
+        """Return the first row of a band; the last one overlaps with the one before if rows are no whole bands."""
         size, rows = self.padded.band, self.layer.out_height
         return band * size if rows % size == 0 else self.kernel.T.min(band * size, rows - size)
 
     def _copy(self, lines: Buffer, channel: Expr, row: Expr) -> None:
-        """Fills the buffer with the rows of a band, and with zeros where there are none."""
+        """Fill the buffer with the rows of a band, and with zeros where there are none."""
         kernel, layer, padded = self.kernel, self.layer, self.padded
         top = row * layer.stride[0] - layer.padding[0]
         with kernel.loop(self.depth) as plane, kernel.loop(padded.rows) as line:
@@ -129,7 +128,7 @@ class PlaneNest:
                         kernel.store(lines, zero, padded.place(target, 0) + vector * self.lanes, self.lanes)
 
     def _copy_row(self, lines: Buffer, source: Expr, target: Expr) -> None:
-        """Copies a row of a plane; vectors of the input are sorted by kind of column if there are two kinds."""
+        """Copy a row of a plane; vectors of the input are sorted by kind of column if there are two kinds."""
         kernel, layer, padded, lanes = self.kernel, self.layer, self.padded, self.lanes
         left, phases, start = layer.padding[1], padded.phases, source * layer.width
         step = phases * lanes
@@ -152,7 +151,7 @@ class PlaneNest:
                 kernel.store(lines, kernel.load(data, start + x, 1), padded.place(target, left + x), 1)
 
     def _band(self, lines: Buffer, channel: Expr, row: Expr) -> None:
-        """The outputs of a band."""
+        """Emit the outputs of a band."""
         kernel, lanes, width, band = self.kernel, self.lanes, self.layer.out_width, self.padded.band
         rows, columns = min(self.knobs["rows"], band), self.knobs["vectors"]
         places = [min(first, width - lanes) for first in range(0, width, lanes)]
@@ -167,7 +166,7 @@ class PlaneNest:
                     self._tile(lines, channel, row, first, rows, column, vectors)
 
     def _tile(self, lines: Buffer, channel: Expr, row: Expr, first: Expr, rows: int, column: Expr, places: tuple[int, ...]) -> None:
-        """Rows from `first` of a band on, vectors from a column on."""
+        """Emit a tile: rows from `first` of a band on, vectors from a column on."""
         kernel, layer, lanes = self.kernel, self.layer, self.lanes
         spots = []
         for member, y, place in itertools.product(range(self.together), range(rows), places):
@@ -185,7 +184,7 @@ class PlaneNest:
     def _plane(
         self, sums: Buffer, lines: Buffer, channel: Expr, plane: Expr, first: Expr, rows: int, column: Expr, places: tuple[int, ...]
     ) -> None:
-        """Adds the products of a plane: row by row, each vector of the buffer is multiplied for all outputs that read it."""
+        """Add the products of a plane: row by row, each vector of the buffer is multiplied for all outputs that read it."""
         kernel, layer, padded, lanes = self.kernel, self.layer, self.padded, self.lanes
         weight_of = self._weights(channel, plane)
         corner = padded.place(plane * padded.rows + first * layer.stride[0], 0) + column
@@ -206,7 +205,7 @@ class PlaneNest:
                     kernel.store(sums, kernel.load(sums, at, lanes) + factor * value, at, lanes)
 
     def _weights(self, channel: Expr, plane: Expr) -> Callable[[int], Expr]:
-        """From the number of a weight of a plane, see `PlaneConv._pack`, to the weight."""
+        """Return what gives a weight of a plane by its number, see `PlaneConv._pack`."""
         kernel, lanes, weight = self.kernel, self.kernel.lanes, self.buffers["weight"]
         count = plane_weights(math.prod(self.layer.kernel), self.together, lanes)
         start = (channel // self.together * self.depth + plane) * count
@@ -215,5 +214,5 @@ class PlaneNest:
 
 
 def plane_weights(taps: int, together: int, lanes: int) -> int:
-    """Elements of a plane's weights for so many outputs, whole vectors."""
+    """Return the number of elements of a plane's weights for so many outputs, whole vectors."""
     return round_up(taps * together, lanes)

@@ -33,7 +33,7 @@ class Entries:
 
     @classmethod
     def of(cls, task: Task, layer: Conv2d, knobs: Knobs) -> Entries:
-        """Those of a kernel."""
+        """Return the entries of a kernel."""
         return cls(layer, knobs["unroll"], knobs["k_block"], task.threads if knobs["axis"] else 1)
 
     @property
@@ -118,7 +118,7 @@ class Steps:
         self.next_offsets, self.next_weights = kernel.places(self.unroll), kernel.accumulators(self.count)
 
     def begin(self, step: Expr) -> None:
-        """Loads the first step."""
+        """Load the first step."""
         first = step * self.count
         for entry in range(self.unroll):
             self.kernel.T.buffer_store(self.next_offsets, self.buffers["offsets"][step * self.unroll + entry], [entry])
@@ -127,7 +127,7 @@ class Steps:
             self.kernel.T.buffer_store(self.next_weights, vector, [self.kernel.at(place, self.width)])
 
     def read(self, step: Expr) -> tuple[list[Expr], Callable[[int], Expr]]:
-        """A step's offsets, and from the number of a weight to it in all lanes."""
+        """Return a step's offsets, and what gives a weight in all lanes by its number."""
         bind = self.kernel.T.bind
         offsets = [bind(self.next_offsets[entry]) for entry in range(self.unroll)]
         weights = [bind(self.next_weights[self.kernel.at(first, self.width)]) for first in range(0, self.count, self.width)]

@@ -71,7 +71,7 @@ class SparseNest:
 
     @property
     def pixels(self) -> int:
-        """Of the image."""
+        """Pixels of the image."""
         return self.layer.height * self.layer.width
 
     @cached_property
@@ -90,7 +90,7 @@ class SparseNest:
         return self.width if self.knobs["copy"] else self.pixels
 
     def emit(self) -> None:
-        """The whole nest."""
+        """Emit the whole nest."""
         kernel, entries = self.kernel, self.entries
         with kernel.team(self.threads) as thread:
             copied = kernel.scratch(entries.blocks[0][1] * self.width) if self.knobs["copy"] else None
@@ -106,7 +106,7 @@ class SparseNest:
                     _Strip(self, strips, start, copied, partial).emit(groups)
 
     def _own(self, strips: Strips, low: Expr, high: Expr) -> AbstractContextManager[Expr]:
-        """A loop over a thread's share of some strips; yields the number of each among them."""
+        """Return a loop over a thread's share of some strips, which yields the number of each among them."""
         if isinstance(low, int):
             return self.kernel.loop(strips.count)
         T = self.kernel.T  # noqa: N806
@@ -130,7 +130,7 @@ class _Strip:
     partial: Buffer | None
 
     def emit(self, groups: Span) -> None:
-        """The outputs of some groups, block by block; the blocks between the first and the last are a loop."""
+        """Emit the outputs of some groups, block by block; the blocks between the first and the last are a loop."""
         nest, (low, high), number = self.nest, groups, len(self.nest.entries.blocks)
         steps = Steps(nest.kernel, nest.entries, nest.buffers, self.strips.lanes)
         steps.begin(nest.buffers["starts"][low * number])
@@ -144,7 +144,7 @@ class _Strip:
                         self._group(steps, low + index, index, segment, first == 0, end == number)
 
     def _copy(self, first: Expr, count: int) -> None:
-        """Copies the channels of a block, if kernels read copies."""
+        """Copy the channels of a block, if kernels read copies."""
         if self.copied is None:
             return
         kernel, lanes, layer = self.nest.kernel, self.strips.lanes, self.nest.layer
@@ -157,7 +157,7 @@ class _Strip:
                 kernel.store(self.copied, value, number * self.nest.width + vector * lanes, lanes)
 
     def _group(self, steps: Steps, group: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
-        """One group's entries of a block."""
+        """Emit one group's entries of a block."""
         kernel, nest, lanes = self.nest.kernel, self.nest, self.strips.lanes
         together, vectors, partial = nest.entries.together, len(self.strips.vectors), self.partial
         spots = list(self._spots(group))
@@ -188,7 +188,7 @@ class _Strip:
             kernel.store(partial, kernel.load(sums, place, lanes), waiting + place, lanes)
 
     def _step(self, sums: Buffer, steps: Steps, step: Expr) -> None:
-        """A few entries."""
+        """Emit a few entries."""
         kernel, nest, lanes = self.nest.kernel, self.nest, self.strips.lanes
         unroll, together, vectors = nest.entries.unroll, nest.entries.together, self.strips.vectors
         source, corner = (nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)
@@ -203,7 +203,7 @@ class _Strip:
                     kernel.store(sums, value, at, lanes)
 
     def _spots(self, group: Expr) -> Iterator[Spot]:
-        """The outputs of a group, one channel after another."""
+        """Yield the outputs of a group, one channel after another."""
         nest, lanes = self.nest, self.strips.lanes
         for member, place in itertools.product(range(nest.entries.together), self.strips.vectors):
             channel = group * nest.entries.together + member

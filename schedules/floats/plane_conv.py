@@ -38,7 +38,7 @@ class PlaneConv(Template):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not isinstance(layer, Conv2d) or (layer.in_layout, layer.out_layout) != ("NCHW", "NCHW"):
+        if not (isinstance(layer, Conv2d) and layer.channels_first):
             return None
         if not (layer.is_depthwise or (layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS)):
             return None
@@ -58,7 +58,7 @@ class PlaneConv(Template):
         return Space(self.name, self.version, options, fits, {"rows": 2, "vectors": 4, "together": 4, "band": 16})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, stride, taps, tile, rows that are copied for each of the output, and what is computed twice at the edges."""
+        """Return the size, stride, taps, tile, rows that are copied for each of the output, and what is computed twice at the edges."""
         layer = layer_of(task, Conv2d)
         band = min(knobs["band"] or layer.out_height, layer.out_height)
         return [
@@ -82,7 +82,7 @@ class PlaneConv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [outputs that are computed together][input channel][tap][output], whole vectors of an input channel."""
+        """Return weights as [outputs that are computed together][input channel][tap][output], whole vectors of an input channel."""
         layer, together = layer_of(task, Conv2d), knobs["together"]
         taps, depth = math.prod(layer.kernel), layer.in_channels // layer.groups
         weight = parameters[0].weight.reshape(taps, depth, -1, together).transpose(2, 1, 0, 3).reshape(-1, taps * together)

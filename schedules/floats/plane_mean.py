@@ -32,7 +32,7 @@ class PlaneMean(Template):
         return Space(self.name, self.version, {"channels": up_to((1, 2, 4, 8), layer.channels)}, lambda knobs: True, {"channels": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size and sums."""
+        """Return the size and how many are summed together."""
         layer = layer_of(task, Pool)
         return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["channels"]]
 
@@ -56,6 +56,6 @@ class PlaneMean(Template):
         )
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """A pixel's share of the mean."""
+        """Return a pixel's share of the mean."""
         layer = layer_of(task, Pool)
         return [np.array([1 / (layer.height * layer.width)], task.precision.arithmetic.numpy)]

@@ -41,7 +41,7 @@ class SparsePointwise(Template):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_pointwise and layer.sparse and layer.out_channels % layer.sparse[1] == 0):
             return None
-        if (layer.in_layout, layer.out_layout) != ("NCHW", "NCHW") or task.precision.group > 1:
+        if not layer.channels_first or task.precision.group > 1:
             return None  # instructions that multiply several terms of a sum gain more than zeros do
         together = layer.sparse[1]
         groups = layer.out_channels // together
@@ -74,7 +74,7 @@ class SparsePointwise(Template):
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, share of entries, entries of a list, strip, its bytes, registers."""
+        """Return the size, share of entries, entries of a list, strip, its bytes, registers."""
         layer = layer_of(task, Conv2d)
         count, together = layer.sparse
         block = knobs["k_block"] or layer.in_channels
@@ -101,7 +101,7 @@ class SparsePointwise(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Entries, then constants per channel."""
+        """Return the entries, then constants per channel."""
         layer = layer_of(task, Conv2d)
         strips = strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])
         width = max(len(strip.vectors) * strip.lanes for strip in strips)

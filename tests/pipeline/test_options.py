@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import tvmmobile as tm
+from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
 from tvmmobile.cli.network import Variants
 from tvmmobile.gate import DEFAULT_THRESHOLD
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
@@ -33,7 +34,7 @@ from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.system.errors import UserError
 
 CALLS = (LibraryOptions, RunOptions, SearchOptions)
-KINDS = (*CALLS, CompileOptions, BenchOptions, ComparisonOptions, EvaluateOptions, DeployOptions, NetworkOptions)
+KINDS = (*CALLS, CompileOptions, BenchOptions, ComparisonOptions, EvaluateOptions, DeployOptions, NetworkOptions, ChooseOptions)
 EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(kind)]
 
 
@@ -47,6 +48,7 @@ EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(k
         (EvaluateArguments, (EvaluateOptions,)),
         (DeployArguments, (DeployOptions,)),
         (NetworkArguments, (NetworkOptions,)),
+        (ChooseArguments, (ChooseOptions,)),
     ],
 )
 def test_type_checkers_see_the_keywords_that_there_are(arguments: type[Any], kinds: tuple[type[Options], ...]) -> None:

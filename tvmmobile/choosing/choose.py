@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from tvmmobile.accuracy.measured import read_accuracy
 from tvmmobile.choosing.budget import Budget
 from tvmmobile.choosing.candidates import Candidate, candidates_of
+from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
 from tvmmobile.choosing.pricing import PlannedLatency, planned_latency, read_cached, write_cached
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
@@ -18,6 +21,7 @@ from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import variants
+from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of, jobs_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
@@ -43,7 +47,7 @@ class PricedCandidate:
     @property
     def worst_us(self) -> float:
         """Latency in microseconds on the device where it is slowest; infinite where a kernel has no record."""
-        return max(one.latency_us if not one.unmeasured else math.inf for one in self.latencies.values())
+        return max(math.inf if one.latency_us is None else one.latency_us for one in self.latencies.values())
 
     @property
     def is_known(self) -> bool:
@@ -76,66 +80,54 @@ class NetworkChoice:
     unknown: tuple[str, ...]
 
 
+@takes(ChooseOptions)
 def choose(
     models: Sequence[Model] | None = None,
     devices: str | Device | Sequence[str | Device] = "pi4",
     *,
-    under: str | None = None,
-    at_least: str | None = None,
-    dtypes: Sequence[str] = (),
-    threads: Sequence[int] = (1,),
-    calibrate: str | None = None,
-    accuracy: Sequence[str | Path] = (),
-    logs: str | Path | None = None,
     listener: Listener = QUIET,
+    **options: Unpack[ChooseArguments],
 ) -> NetworkChoice:
     """Choose the best network within a budget, from latencies in the tuning logs and known accuracies; nothing runs on a device.
 
     Args:
         models: the networks; default: the published variants of `FAMILIES`.
         devices: one, or several of which the slowest counts.
-        under: longest latency, such as `12ms`; the most accurate network within it is the best.
-        at_least: lowest top-1, such as `70%`; the fastest network that reaches it is the best.
-        dtypes: default: float32, and float16 where all devices compute in it.
-        threads: how many a library may run on.
-        calibrate: data for int8, see `LibraryOptions`.
-        accuracy: files that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.
-        logs: the only directory whose records count; default: the shipped logs and the user's own.
+        options: see `ChooseOptions`, which `help` lists.
         listener: is told of progress.
 
     Raises:
         UserError: an argument is wrong, or no accuracy is known.
     """
-    budget = Budget.of(under, at_least)
+    wanted = ChooseOptions.of(options)
+    budget = Budget.of(wanted.under, wanted.at_least)
     found = list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices]
     profiles = tuple(device_of(device).profile for device in found)
     if not profiles or len({profile.name for profile in profiles}) < len(profiles):
         raise UserError("--device must name each board once.", "Name one or several.")
-    options = _options(dtypes, threads, calibrate, profiles)
+    libraries = _libraries(wanted, profiles)
     networks = list(models) if models is not None else [model for family in FAMILIES for model in variants(family)]
-    candidates, unknown = candidates_of(networks, options, [read_accuracy(Path(path)) for path in accuracy])
+    candidates, unknown = candidates_of(networks, libraries, list(map(read_accuracy, wanted.accuracy)))
     if not candidates:
         raise UserError(
             f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
             "Measure it: tvmmobile evaluate LIBRARY FOLDER --out DIR, then give --accuracy DIR/evaluation.json.",
         )
-    priced, skipped = _Search(budget, profiles, None if logs is None else Path(logs), listener).run(candidates)
+    priced, skipped = _Search(budget, profiles, wanted.logs, listener).run(candidates)
     return _choice(budget, profiles, priced, skipped, unknown)
 
 
-def _options(
-    dtypes: Sequence[str], threads: Sequence[int], calibrate: str | None, profiles: Sequence[DeviceProfile]
-) -> list[LibraryOptions]:
+def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
     """Return the options of the libraries to compare; raises `UserError` where a device does not support one."""
     halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
-    names = list(dtypes) or [FLOAT32.name, *[FLOAT16.name] * halves]
+    names = wanted.dtypes or (FLOAT32.name, *[FLOAT16.name] * halves)
     found = []
-    for name in dict.fromkeys(names):
-        for count in dict.fromkeys(threads):
-            one = LibraryOptions.of({"dtype": name, "threads": count, **({"calibrate": calibrate} if name == INT8.name else {})})
-            for profile in profiles:
-                one.check(profile)
-            found.append(one)
+    for name, threads in itertools.product(dict.fromkeys(names), dict.fromkeys(wanted.threads)):
+        scales = {"calibrate": wanted.calibrate} if name == INT8.name else {}
+        one = LibraryOptions.of({"dtype": name, "threads": threads, **scales})
+        for profile in profiles:
+            one.check(profile)
+        found.append(one)
     return found
 
 

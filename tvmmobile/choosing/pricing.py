@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from tvmmobile import __version__
@@ -13,6 +14,7 @@ from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, write_text
 from tvmmobile.tuning.database import log_paths
+from tvmmobile.tuning.plan import Plan
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -22,20 +24,20 @@ class PlannedLatency:
     """Holds the latency that records promise a library.
 
     Attributes:
-        latency_us: the sum of its kernels' records, in microseconds; kernels without one count nothing.
+        latency_us: the sum of its kernels' records, in microseconds; `None` if one has none.
         kernels: how many the plan has.
         unmeasured: how many of them have no record.
     """
 
-    latency_us: float
+    latency_us: float | None
     kernels: int
     unmeasured: int
 
 
 def planned_latency(job: VariantJob) -> PlannedLatency:
     """Plan a library; a worker's job."""
-    latencies = [step.price.latency_us for step in plan_variant(job).steps]
-    return PlannedLatency(sum(latency or 0.0 for latency in latencies), len(latencies), latencies.count(None))
+    plan = Plan(plan_variant(job).steps)
+    return PlannedLatency(plan.latency_us, len(plan.steps), [step.price.latency_us for step in plan.steps].count(None))
 
 
 def read_cached(job: VariantJob) -> PlannedLatency | None:
@@ -65,7 +67,7 @@ def _cached(job: VariantJob) -> Path | None:
     logs = [path for directory in job.logs for device in devices for path in log_paths(directory, device)]
     facts = (
         __version__,
-        max(path.stat().st_mtime_ns for folder in (_PACKAGE, _PACKAGE / "schedules") for path in folder.rglob("*.py")),
+        _newest_source_ns(),
         job.options,
         job.model,
         job.identity,
@@ -74,3 +76,9 @@ def _cached(job: VariantJob) -> Path | None:
         [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in logs],
     )
     return cache_dir() / "latencies" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
+
+
+@cache
+def _newest_source_ns() -> int:
+    """Return when this package was last changed."""
+    return max(path.stat().st_mtime_ns for folder in (_PACKAGE, _PACKAGE / "schedules") for path in folder.rglob("*.py"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmmobile.cli.options import Json
+from tvmmobile.choosing.options import ChooseOptions
+from tvmmobile.cli.generated import takes, word_of
+from tvmmobile.cli.network import Variants
+from tvmmobile.cli.options import Alphas, Json
+from tvmmobile.pipeline.options.option import HelpOrder
 
 if TYPE_CHECKING:
     from tvmmobile.choosing.choose import NetworkChoice, PricedCandidate
@@ -18,16 +21,11 @@ if TYPE_CHECKING:
 _AROUND = 3
 
 
+@takes(ChooseOptions)
 def choose(
     device: Annotated[
         list[str] | None,
         typer.Option("--device", metavar="NAME", help="Board, such as pi4 (default); given more than once, the slowest one counts."),
-    ] = None,
-    under: Annotated[
-        str | None, typer.Option("--under", metavar="LATENCY", help="Longest latency, such as 12ms: find the most accurate network.")
-    ] = None,
-    at_least: Annotated[
-        str | None, typer.Option("--at-least", metavar="TOP1", help="Lowest top-1, such as 70%: find the fastest network.")
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -37,37 +35,10 @@ def choose(
             help="Network family, or your own file; may be given more than once. Default: MobileNet v1, v2 and v3.",
         ),
     ] = None,
-    alpha: Annotated[
-        list[float] | None, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier; may be given more than once.")
-    ] = None,
-    resolution: Annotated[
-        list[str] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels; may be given more than once.")
-    ] = None,
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dtype", metavar="NAME", help="Precision; may be given more than once. Default: float32, and float16 where the core has it."
-        ),
-    ] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option("--threads", metavar="N", min=1, help="Number of threads; may be given more than once. Default: 1.")
-    ] = None,
-    calibrate: Annotated[
-        str | None, typer.Option("--calibrate", metavar="PATH", help="Data that give int8 its scales, as in tune.")
-    ] = None,
-    accuracy: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--accuracy", metavar="FILE", help="An evaluation.json, whose top-1 takes the place of the published one; int8 needs it."
-        ),
-    ] = None,
-    logs: Annotated[
-        Path | None,
-        typer.Option(
-            "--logs", metavar="DIR", file_okay=False, help="Read tuning logs only in DIR; default: the shipped logs and your own."
-        ),
-    ] = None,
-    as_json: Json = False,
+    alpha: Alphas = None,
+    resolution: Annotated[list[str] | None, word_of(Variants, "resolution")] = None,
+    as_json: Annotated[Json, HelpOrder.SEARCH] = False,
+    **chosen: Any,
 ) -> None:
     """Choose the best network within a budget, from tuning logs and known accuracies.
 
@@ -75,24 +46,14 @@ def choose(
     or those of --model with every --alpha and --resolution.
     """
     from tvmmobile.choosing.choose import FAMILIES
-    from tvmmobile.choosing.choose import choose as chosen
+    from tvmmobile.choosing.choose import choose as run
     from tvmmobile.cli.progress import Shown
     from tvmmobile.networks.own.files import side_from
     from tvmmobile.pipeline.load import variants
 
     sides = [side_from(text) for text in resolution or ()]
-    found = chosen(
-        [one for name in model or FAMILIES for one in variants(name, alpha or (), sides)],
-        device or ["pi4"],
-        under=under,
-        at_least=at_least,
-        dtypes=dtype or (),
-        threads=threads or (1,),
-        calibrate=calibrate,
-        accuracy=accuracy or (),
-        logs=logs,
-        listener=Shown(),
-    )
+    networks = [one for name in model or FAMILIES for one in variants(name, alpha or (), sides)]
+    found = run(networks, device or ["pi4"], **chosen, listener=Shown())
     if as_json:
         typer.echo(json.dumps(json_of(found), indent=2, ensure_ascii=False))
     else:
@@ -192,6 +153,6 @@ def _entry(one: PricedCandidate) -> dict[str, Any]:
         "top1_percent": candidate.accuracy.top1,
         "top1_source": candidate.accuracy.source,
         "top1_measured": candidate.accuracy.measured,
-        "latency_us": {name: None if latency.unmeasured else latency.latency_us for name, latency in one.latencies.items()},
+        "latency_us": {name: latency.latency_us for name, latency in one.latencies.items()},
         "kernels_without_record": {name: latency.unmeasured for name, latency in one.latencies.items()},
     }

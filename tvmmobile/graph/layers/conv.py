@@ -103,14 +103,14 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         return {**found, [*found][-1]: self.plain_shape} if self.added else found
 
     @property
-    def _adds_planes(self) -> bool:
-        """Whether tensors that are added have their channels first, as input and output have; else they are NHWC."""
+    def channels_first(self) -> bool:
+        """Whether input and output have their channels first; tensors that are added have them so too then, and are NHWC otherwise."""
         return self.in_layout == self.out_layout == "NCHW"
 
     @property
     def _added_shape(self) -> tuple[int, ...]:
         """Shape of tensors that are added to the output."""
-        return self.output_shape if self._adds_planes else self.plain_shape
+        return self.output_shape if self.channels_first else self.plain_shape
 
     @property
     def constants(self) -> int:
@@ -250,7 +250,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
-        if self._adds_planes:
+        if self.channels_first:
             images = {name for name, shape in self.side_shapes.items() if shape == self.output_shape}
             side = {name: _to_nhwc(array) if name in images else array for name, array in side.items()}
         image = self._image(data, side, self.in_layout)

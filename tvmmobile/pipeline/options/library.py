@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 BEST = 0
 
 
-def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+def texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return texts of which there may be only one."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -83,7 +84,7 @@ class LibraryOptions(Options):
         kind=list[str] | None,
         typed=None,
         join=lambda given: given or (),
-        read=_texts,
+        read=texts,
         about="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
@@ -106,7 +107,7 @@ class LibraryOptions(Options):
         kind=list[str] | None,
         typed=None,
         join=lambda given: given or (),
-        read=_texts,
+        read=texts,
         about="Inputs that the C library keeps between calls, each as `input=output`, where the output is the next one; "
         "the name is enough for a LiteRT file's variable.",
     )

@@ -1,0 +1,73 @@
+"""Options of a choice: its bound, the libraries to compare, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from tvmmobile.pipeline.options.library import LibraryOptions, texts
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of
+from tvmmobile.pipeline.options.run import RunOptions
+
+
+def _paths(given: Sequence[str | Path]) -> tuple[Path, ...]:
+    return tuple(map(Path, given))
+
+
+@dataclass(frozen=True)
+class ChooseOptions(Options):
+    """Options of `choose`."""
+
+    under: str | None = option(None, "--under LATENCY", "Longest latency, such as 12ms: find the most accurate network.")
+    at_least: str | None = option(None, "--at-least TOP1", "Lowest top-1, such as 70%: find the fastest network.")
+    dtypes: tuple[str, ...] = option(
+        (),
+        "--dtype NAME",
+        "Precision; may be given more than once. Default: float32, and float16 where the core has it.",
+        kind=list[str] | None,
+        typed=None,
+        join=lambda given: given or (),
+        read=texts,
+        about="Precisions; default: float32, and float16 where all devices compute in it.",
+    )
+    threads: tuple[int, ...] = option(
+        (1,),
+        "--threads N",
+        "Number of threads; may be given more than once. Default: 1.",
+        kind=list[int] | None,
+        typed=None,
+        join=lambda given: given or (1,),
+        read=tuple,
+        about="How many threads a library may run on.",
+    )
+    calibrate: str | None = option_of(LibraryOptions, "calibrate", help="Data that give int8 its scales, as in tune.")
+    accuracy: tuple[Path, ...] = option(
+        (),
+        "--accuracy FILE",
+        "An evaluation.json, whose top-1 takes the place of the published one; int8 needs it.",
+        kind=list[Path] | None,
+        typed=None,
+        join=lambda given: given or (),
+        read=_paths,
+        about="Files that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.",
+    )
+    logs: Path | None = option_of(
+        RunOptions,
+        "logs",
+        help="Read tuning logs only in DIR; default: the shipped logs and your own.",
+        order=HelpOrder.LOGS,
+    )
+
+
+class ChooseArguments(TypedDict, total=False):
+    """Keywords of calls: those of `ChooseOptions`."""
+
+    under: str | None
+    at_least: str | None
+    dtypes: str | Sequence[str]
+    threads: Sequence[int]
+    calibrate: str | Path | None
+    accuracy: Sequence[str | Path]
+    logs: str | Path | None
