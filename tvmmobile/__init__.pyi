@@ -1,7 +1,7 @@
 # What `import tvmmobile as tm` offers: read by type checkers, and by __init__.py, which imports each name when it is first used.
 from tvmmobile.accuracy.evaluate import Evaluation as Evaluation
 from tvmmobile.accuracy.evaluate import evaluate as evaluate
-from tvmmobile.choosing.choose import NetworkChoice as NetworkChoice
+from tvmmobile.choosing.answer import NetworkChoice as NetworkChoice
 from tvmmobile.choosing.choose import choose as choose
 from tvmmobile.devices.board.manage import add_device as add_device
 from tvmmobile.devices.board.manage import remove_device as remove_device

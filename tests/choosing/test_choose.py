@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from evaluations import CONTEXT, result
 
 from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
+from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.candidates import candidates_of
-from tvmmobile.choosing.choose import NetworkChoice, choose
+from tvmmobile.choosing.choose import choose
+from tvmmobile.choosing.report.entries import json_of
 from tvmmobile.cli.choose import print_choice
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
@@ -114,7 +117,27 @@ def test_bad_arguments() -> None:
 
 
 def test_as_json(whole_front: NetworkChoice) -> None:
-    from tvmmobile.cli.choose import json_of
-
     content = json.loads(json.dumps(json_of(whole_front)))
     assert content["devices"] == ["pi4-virtual"] and [one["variant"] for one in content["front"]] == names(whole_front)
+
+
+def test_files_of_an_answer(whole_front: NetworkChoice, tmp_path: Path) -> None:
+    """All candidates are in them, although the answer needs one alone; what is chosen, and the bound, are marked."""
+    fast, accurate = whole_front.front
+    choice = choose(SMALL, "pi4", under=f"{fast.worst_us + 1:.0f}us", out=tmp_path)
+    assert choice.best == fast and choice.front == whole_front.front and not choice.skipped
+    assert json.loads((tmp_path / "choice.json").read_text()) == json_of(choice)
+    lines = list(csv.DictReader((tmp_path / "choice.csv").read_text().splitlines()))
+    assert [line["place"] for line in lines] == ["best", "front"]
+    assert [float(line["latency_us_modelled_pi4-virtual"]) for line in lines] == [fast.worst_us, accurate.worst_us]
+    summary = (tmp_path / "choice.md").read_text()
+    assert "**mobilenet_v1_0.25_128**" in summary and "pi4-virtual, ms (modelled)" in summary
+    page = (tmp_path / "choice.html").read_text()
+    assert page.count("<tr data-variant=") == 2 and page.count('class="line budget"') == 2 and page.count('filled best"') == 1
+    assert "http://" not in page and "https://" not in page
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is not a directory"):
+        choose(SMALL, "pi4", out=tmp_path / "file" / "out")

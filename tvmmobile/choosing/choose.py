@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 from tvmmobile.accuracy.measured import read_accuracy
+from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.choosing.budget import Budget
 from tvmmobile.choosing.candidates import Candidate, candidates_of
 from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
 from tvmmobile.choosing.pricing import PlannedLatency, planned_latency, read_cached, write_cached
+from tvmmobile.choosing.report.files import write_choice
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.networks.model import Model
@@ -27,6 +29,7 @@ from tvmmobile.pipeline.request import device_of, jobs_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
 from tvmmobile.results.report.view import pareto_front
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_writable
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
@@ -35,49 +38,6 @@ from tvmmobile.tuning.logs.directories import log_dirs
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 #: How many less accurate candidates are priced beyond the best one within a latency: its neighbours.
 _NEIGHBOURS = 2
-
-
-@dataclass(frozen=True)
-class PricedCandidate:
-    """A candidate with its latency on every device, by the device's name."""
-
-    candidate: Candidate
-    latencies: Mapping[str, PlannedLatency]
-
-    @property
-    def worst_us(self) -> float:
-        """Latency in microseconds on the device where it is slowest; infinite where a kernel has no record."""
-        return max(math.inf if one.latency_us is None else one.latency_us for one in self.latencies.values())
-
-    @property
-    def is_known(self) -> bool:
-        """Whether all kernels have records on all devices."""
-        return math.isfinite(self.worst_us)
-
-
-@dataclass(frozen=True)
-class NetworkChoice:
-    """The answer of `choose`.
-
-    Attributes:
-        budget: what was asked for.
-        profiles: the devices, in the order in which they were named.
-        best: the best candidate within the budget; `None` if there is none, or no bound was given.
-        front: those that no other one beats, by ascending latency, among all that have records.
-        beaten: how many that have records are not on the front.
-        untuned: those with kernels that lack records.
-        skipped: how many were not looked at: too slow or too inaccurate whatever the records say.
-        unknown: names of libraries whose accuracy is not known.
-    """
-
-    budget: Budget
-    profiles: tuple[DeviceProfile, ...]
-    best: PricedCandidate | None
-    front: tuple[PricedCandidate, ...]
-    beaten: int
-    untuned: tuple[PricedCandidate, ...]
-    skipped: int
-    unknown: tuple[str, ...]
 
 
 @takes(ChooseOptions)
@@ -97,9 +57,11 @@ def choose(
         listener: is told of progress.
 
     Raises:
-        UserError: an argument is wrong, or no accuracy is known.
+        UserError: an argument is wrong, no accuracy is known, or the folder cannot be written.
     """
     wanted = ChooseOptions.of(options)
+    if wanted.out is not None:
+        check_writable(wanted.out, "--out")
     budget = Budget.of(wanted.under, wanted.at_least)
     found = list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices]
     profiles = tuple(device_of(device).profile for device in found)
@@ -113,8 +75,11 @@ def choose(
             f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
             "Measure it: tvmmobile evaluate LIBRARY FOLDER --out DIR, then give --accuracy DIR/evaluation.json.",
         )
-    priced, skipped = _Search(budget, profiles, wanted.logs, listener).run(candidates)
-    return _choice(budget, profiles, priced, skipped, unknown)
+    priced, skipped = _Search(budget, profiles, wanted.logs, listener, wanted.out is not None).run(candidates)
+    choice = _choice(budget, profiles, priced, skipped, unknown)
+    if wanted.out is not None:
+        write_choice(choice, wanted.out)
+    return choice
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
@@ -139,6 +104,7 @@ class _Search:
     profiles: tuple[DeviceProfile, ...]
     logs: Path | None
     listener: Listener
+    prices_all: bool
 
     def run(self, candidates: Sequence[Candidate]) -> tuple[list[PricedCandidate], int]:
         """Return the candidates that were priced, and how many were not."""
@@ -180,7 +146,9 @@ class _Search:
         return priced, len(candidates) - len(priced)
 
     def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates that may be within the budget, the most promising ones first."""
+        """Return the candidates that may be within the budget, the most promising ones first; all of them for a page."""
+        if self.prices_all:
+            return sorted(candidates, key=self._least_us)
         if math.isfinite(self.budget.most_us):
             possible = [one for one in candidates if self._least_us(one) <= self.budget.most_us]
             return sorted(possible, key=lambda one: (-one.accuracy.top1, self._least_us(one)))
@@ -192,6 +160,8 @@ class _Search:
 
     def _is_settled(self, candidate: Candidate, priced: Sequence[PricedCandidate]) -> bool:
         """Whether neither this candidate nor any after it can change the answer."""
+        if self.prices_all:
+            return False
         fitting = [one for one in priced if one.worst_us <= self.budget.most_us]
         if not self.budget.is_bound or not any(one.is_known for one in fitting):
             return False
@@ -210,5 +180,6 @@ def _choice(
     front = tuple(known[place] for place in pareto_front([one.worst_us for one in known], gains))
     within = [one for one in front if one.worst_us <= budget.most_us and one.candidate.accuracy.top1 >= budget.least_top1]
     best = None if not (within and budget.is_bound) else within[-1] if math.isfinite(budget.most_us) else within[0]
+    beaten = tuple(one for one in known if one not in front)
     untuned = tuple(one for one in priced if not one.is_known)
-    return NetworkChoice(budget, profiles, best, front, len(known) - len(front), untuned, skipped, tuple(unknown))
+    return NetworkChoice(budget, profiles, best, front, beaten, untuned, skipped, tuple(unknown))

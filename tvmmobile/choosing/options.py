@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from tvmmobile.pipeline.options.library import LibraryOptions, texts
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of
-from tvmmobile.pipeline.options.run import RunOptions
+from tvmmobile.pipeline.options.run import RunOptions, path_or_none
 
 
 def _paths(given: Sequence[str | Path]) -> tuple[Path, ...]:
@@ -53,6 +53,15 @@ class ChooseOptions(Options):
         read=_paths,
         about="Files that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.",
     )
+    out: Path | None = option(
+        None,
+        "-o, --out DIR",
+        "Price every candidate, and write a page, Markdown, CSV and JSON of them to DIR.",
+        order=HelpOrder.OUT,
+        settings={"file_okay": False},
+        read=path_or_none,
+        about="Folder for a page and tables of all candidates, all of which are priced then.",
+    )
     logs: Path | None = option_of(
         RunOptions,
         "logs",
@@ -70,4 +79,5 @@ class ChooseArguments(TypedDict, total=False):
     threads: Sequence[int]
     calibrate: str | Path | None
     accuracy: Sequence[str | Path]
+    out: str | Path | None
     logs: str | Path | None

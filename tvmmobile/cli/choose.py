@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from tvmmobile.cli.options import Alphas, Json
 from tvmmobile.pipeline.options.option import HelpOrder
 
 if TYPE_CHECKING:
-    from tvmmobile.choosing.choose import NetworkChoice, PricedCandidate
+    from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 
 #: Rows of the front around the best one.
 _AROUND = 3
@@ -47,9 +46,12 @@ def choose(
     """
     from tvmmobile.choosing.choose import FAMILIES
     from tvmmobile.choosing.choose import choose as run
+    from tvmmobile.choosing.report.entries import json_of
+    from tvmmobile.choosing.report.files import FILES
     from tvmmobile.cli.progress import Shown
     from tvmmobile.networks.own.files import side_from
     from tvmmobile.pipeline.load import variants
+    from tvmmobile.system.console import output
 
     sides = [side_from(text) for text in resolution or ()]
     networks = [one for name in model or FAMILIES for one in variants(name, alpha or (), sides)]
@@ -58,14 +60,17 @@ def choose(
         typer.echo(json.dumps(json_of(found), indent=2, ensure_ascii=False))
     else:
         print_choice(found)
+        if chosen["out"] is not None:
+            output().print(f"Written to {chosen['out']}: {', '.join(FILES)}", soft_wrap=True)
 
 
 def print_choice(choice: NetworkChoice) -> None:
     """Print the front around the best network, and what was left out."""
-    from tvmmobile.results.report.wording import latency_ms, plural
+    from tvmmobile.choosing.report.sentences import left_out, origins, sources_of, verdict
+    from tvmmobile.results.report.wording import latency_ms
     from tvmmobile.system.console import output, table_of
 
-    console, sources = output(), list(dict.fromkeys(one.candidate.accuracy.source for one in choice.front))
+    console, sources = output(), sources_of(choice)
     shown = _around(choice)
     headings = [f"{profile.name}\nms" for profile in choice.profiles]
     table = table_of(("", "network", "dtype"), ("threads", *headings, "top-1\n% [n]"))
@@ -75,51 +80,11 @@ def print_choice(choice: NetworkChoice) -> None:
         latencies = [latency_ms(one.latencies[profile.name].latency_us) for profile in choice.profiles]
         top1 = f"{accuracy.top1:.1f} [{sources.index(accuracy.source) + 1}]"
         table.add_row(mark, candidate.model.spec.variant, candidate.precision.name, str(candidate.threads), *latencies, top1)
-    console.print(_verdict(choice))
+    console.print(verdict(choice))
     if shown:
         console.print(table)
-    for profile in choice.profiles:
-        console.print(
-            f"{profile.name}: {profile.origin.kind} latencies, {profile.cpu} at {profile.clock_hz / 1e9:g} GHz; sums of tuning records."
-        )
-    for number, source in enumerate(sources, start=1):
-        measured = any(one.candidate.accuracy.measured for one in choice.front if one.candidate.accuracy.source == source)
-        console.print(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
-    if len(sources) > 1:
-        console.print("Accuracies from several sources are of different trainings or images.")
-    left = [(choice.beaten, "slower and no more accurate than one of these"), (choice.skipped, "not priced: they cannot change the answer")]
-    for count, why in left:
-        if count:
-            console.print(f"{plural(count, 'library') if count > 1 else '1 library'} {why}.")
-    _print_unusable(choice)
-
-
-def _print_unusable(choice: NetworkChoice) -> None:
-    from tvmmobile.results.report.wording import plural
-    from tvmmobile.system.console import output
-
-    for one in choice.untuned[:_AROUND]:
-        spec, lacking = one.candidate.model.spec, max(latency.unmeasured for latency in one.latencies.values())
-        output().print(
-            f"{spec.variant} in {one.candidate.precision.name}: {plural(lacking, 'kernel')} without a record; tvmmobile tune measures them."
-        )
-    if len(choice.untuned) > _AROUND:
-        output().print(f"{len(choice.untuned) - _AROUND} more have kernels without a record.")
-    if choice.unknown:
-        more = f" and {len(choice.unknown) - 1} more" if len(choice.unknown) > 1 else ""
-        output().print(f"No accuracy is known of {choice.unknown[0]}{more}: measure it with tvmmobile evaluate, and give --accuracy.")
-
-
-def _verdict(choice: NetworkChoice) -> str:
-    budget, where = choice.budget, " and ".join(profile.name for profile in choice.profiles)
-    if not budget.is_bound:
-        return f"Networks on {where} that no other is as fast and as accurate as:"
-    bound = f"within {budget.most_us / 1e3:g} ms" if math.isfinite(budget.most_us) else f"with a top-1 of {budget.least_top1:g} %"
-    if choice.best is None:
-        return f"No network is {bound} on {where}."
-    best = choice.best.candidate
-    what = "The most accurate network" if math.isfinite(budget.most_us) else "The fastest network"
-    return f"{what} {bound} on {where}: {best.model.spec.variant} in {best.precision.name}."
+    for sentence in (*origins(choice), *left_out(choice)):
+        console.print(sentence)
 
 
 def _around(choice: NetworkChoice) -> list[PricedCandidate]:
@@ -129,30 +94,3 @@ def _around(choice: NetworkChoice) -> list[PricedCandidate]:
         return front
     place = front.index(choice.best)
     return front[max(0, place - _AROUND) : place + _AROUND + 1]
-
-
-def json_of(choice: NetworkChoice) -> dict[str, Any]:
-    """Return the answer as `--json` prints it; latencies are in microseconds."""
-    return {
-        "devices": [profile.name for profile in choice.profiles],
-        "best": None if choice.best is None else _entry(choice.best),
-        "front": [_entry(one) for one in choice.front],
-        "beaten": choice.beaten,
-        "skipped": choice.skipped,
-        "untuned": [_entry(one) for one in choice.untuned],
-        "unknown_accuracy": list(choice.unknown),
-    }
-
-
-def _entry(one: PricedCandidate) -> dict[str, Any]:
-    candidate = one.candidate
-    return {
-        "variant": candidate.model.spec.variant,
-        "dtype": candidate.precision.name,
-        "threads": candidate.threads,
-        "top1_percent": candidate.accuracy.top1,
-        "top1_source": candidate.accuracy.source,
-        "top1_measured": candidate.accuracy.measured,
-        "latency_us": {name: latency.latency_us for name, latency in one.latencies.items()},
-        "kernels_without_record": {name: latency.unmeasured for name, latency in one.latencies.items()},
-    }

@@ -118,6 +118,7 @@ class Mark:
         variant: the number in the report of the variant it stands for; `None` for a kernel.
         filled: drawn filled: on the front.
         text: beside it, where `label` has a place for it.
+        chosen: drawn as the answer to a question.
     """
 
     x: float
@@ -128,6 +129,7 @@ class Mark:
     filled: bool = True
     text: str = ""
     label: PlacedLabel | None = None
+    chosen: bool = False
 
 
 @dataclass(frozen=True)

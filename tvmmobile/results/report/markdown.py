@@ -32,21 +32,21 @@ def markdown(view: View, beside: Beside | None = None, most: int = MOST_CHARACTE
 
     What does not fit is left out from the end, a section or the last lines of a table at a time, and the text says so.
     """
-    parts = [f"# {_escape(view.title)}", f"Latency {_escape(origin_caption(view.context))}."]
+    parts = [f"# {escape(view.title)}", f"Latency {escape(origin_caption(view.context))}."]
     if view.remarks:
-        parts.append(_list(view.remarks))
+        parts.append(bullets(view.remarks))
     parts += _beside(beside) if beside else []
     for grid in view.grids:
-        parts += [f"## {_escape(grid.title)}: latency, ms ({_escape(origin(view.context))})", _grid(grid)]
-    parts += [f"## Variants: {_escape(origin(view.context))}", _variants(view)]
+        parts += [f"## {escape(grid.title)}: latency, ms ({escape(origin(view.context))})", _grid(grid)]
+    parts += [f"## Variants: {escape(origin(view.context))}", _variants(view)]
     sources = [f"top-1 [{number}]: {source}" for number, source in enumerate(view.sources, 1)]
     marks = ["**bold**: on the front of accuracy against latency; no variant is at least as fast and as accurate, and better in one."]
-    parts.append("\n".join(f"- {line}" for line in [*map(_escape, sources), *(marks if view.sources else []), *map(_escape, view.notes)]))
+    parts.append("\n".join(f"- {line}" for line in [*map(escape, sources), *(marks if view.sources else []), *map(escape, view.notes)]))
     if view.fit:
-        parts += ["## Latency against multiply-adds", _escape(fit_sentence(view.fit, view.context))]
-        parts += filter(None, [_escape(law_sentence(view))])
-    parts += filter(None, [_escape(sums_sentence(view))])
-    parts += ["## Where and how", _table(("", ""), [(name, value) for name, value in facts(view)])]
+        parts += ["## Latency against multiply-adds", escape(fit_sentence(view.fit, view.context))]
+        parts += filter(None, [escape(law_sentence(view))])
+    parts += filter(None, [escape(sums_sentence(view))])
+    parts += ["## Where and how", table(("", ""), [(name, value) for name, value in facts(view)])]
     return _fitted(parts, most)
 
 
@@ -73,23 +73,25 @@ def _fitted(parts: Sequence[str], most: int) -> str:
     return "\n\n".join(kept)[:most] + "\n"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line."""
     return _SPECIAL.sub(r"\\\1", clean(text))
 
 
-def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines)
+def bullets(lines: Sequence[str]) -> str:
+    """Return a list of escaped lines."""
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], right_from: int | None = None) -> str:
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]], right_from: int | None = None) -> str:
     """Return a table of escaped cells; columns from `right_from` on are flushed right. A cell in `**` stays bold."""
     texts = len(headings) if right_from is None else right_from
-    return "\n".join(markdown_table([*map(_escape, headings)], ([*map(_cell, line)] for line in lines), texts))
+    return "\n".join(markdown_table([*map(escape, headings)], ([*map(_cell, line)] for line in lines), texts))
 
 
 def _cell(text: str) -> str:
     bold = text.startswith("**") and text.endswith("**") and len(text) > 4
-    return f"**{_escape(text[2:-2])}**" if bold else _escape(text)
+    return f"**{escape(text[2:-2])}**" if bold else escape(text)
 
 
 def _beside(beside: Beside) -> list[str]:
@@ -102,14 +104,14 @@ def _beside(beside: Beside) -> list[str]:
         )
         for pair in beside.pairs
     ]
-    parts = ["## Side by side", _table(("variant", *beside.headings, *change), lines, right_from=1)]
-    parts += [_list(beside.remarks)] if beside.remarks else []
-    return [*parts, f"What follows is {_escape(beside.new_name)}."]
+    parts = ["## Side by side", table(("variant", *beside.headings, *change), lines, right_from=1)]
+    parts += [bullets(beside.remarks)] if beside.remarks else []
+    return [*parts, f"What follows is {escape(beside.new_name)}."]
 
 
 def _grid(grid: Grid) -> str:
     lines = [(f"α {alpha}", *(_latency(cell) if cell else UNKNOWN for cell in cells)) for alpha, cells in grid.lines]
-    return _table(("", *grid.sides), lines, right_from=1)
+    return table(("", *grid.sides), lines, right_from=1)
 
 
 def _latency(row: VariantRow) -> str:
@@ -124,7 +126,7 @@ def _variants(view: View) -> str:
     kind = view.context.kind
     sizes = ["MACs, M", "params, M"]
     headings = ["variant", f"latency, ms, {kind}", *spread, *counts, *sizes, *tops, "FMA peak, %", "memory, MiB", "max error"]
-    return _table(headings, [_line(view, row) for row in view.rows], right_from=1)
+    return table(headings, [_line(view, row) for row in view.rows], right_from=1)
 
 
 def _line(view: View, row: VariantRow) -> list[str]:

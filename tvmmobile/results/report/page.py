@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.results.report import wording
 from tvmmobile.results.report.beside import Beside
@@ -21,29 +23,18 @@ from tvmmobile.results.report.plots import accuracy_plots, course_plot, scaling_
 from tvmmobile.results.report.view import View
 
 _TEMPLATES = Path(__file__).parent / "templates"
+#: Tooltips, and the latest that fits where a page has a field for milliseconds.
+PAGE_SCRIPT = _TEMPLATES / "page.js"
 
 
 def page(view: View, beside: Beside | None = None) -> str:
     """Return the text of `report.html`: the report of one result, below a comparison with an older one if there is one."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        finalize=_finalized,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("latency_ms", "millions", "percent", "mebibytes", "scientific", "signed", "plural", "label_of"):
-        environment.filters[name] = getattr(wording, name)
-    environment.globals.update(unknown=wording.UNKNOWN, width=WIDTH, height=HEIGHT, font=FONT, radius=RADIUS)
     context = view.context
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     tables = {row.index: kernel_table(row.variant, context) for row in view.rows if row.variant.kernels}
     styles = kind_styles(view)
-    return environment.get_template("page.html.j2").render(
+    return rendered(
+        _TEMPLATES / "page.html.j2",
+        [PAGE_SCRIPT],
         view=view,
         beside=beside,
         context=context,
@@ -63,9 +54,35 @@ def page(view: View, beside: Beside | None = None) -> str:
         rooflines={row.index: roofline_plot(view, row, tables[row.index], styles) for row in view.rows if row.index in tables},
         kinds={row.index: kind_rows(row.variant) for row in view.rows},
         conditions={row.index: condition_sentence(row) for row in view.rows},
-        script=Markup(script),  # our script, unescaped: its hash is in the page's policy
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def rendered(template: Path, scripts: Sequence[Path], **values: Any) -> str:
+    """Return the text of a page, whose template may include those of reports.
+
+    Args:
+        template: its file.
+        scripts: files that run in the page, as `script`; their digest is `script_hash`, for the page's policy.
+        values: what else the template uses.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, _TEMPLATES]),
+        autoescape=True,
+        finalize=_finalized,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("latency_ms", "millions", "percent", "mebibytes", "scientific", "signed", "plural", "label_of"):
+        environment.filters[name] = getattr(wording, name)
+    environment.globals.update(unknown=wording.UNKNOWN, width=WIDTH, height=HEIGHT, font=FONT, radius=RADIUS)
+    script = "".join(path.read_text(encoding="utf-8") for path in scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Our own scripts are not escaped: their digest is in the page's policy.
+    return environment.get_template(template.name).render(script=Markup(script), script_hash=digest, **values)
 
 
 def _finalized(value: object) -> object:

@@ -1,0 +1,55 @@
+"""The answer of `choose`: libraries with their prices, and which of them is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tvmmobile.choosing.budget import Budget
+from tvmmobile.choosing.candidates import Candidate
+from tvmmobile.choosing.pricing import PlannedLatency
+from tvmmobile.devices.protocol import DeviceProfile
+
+
+@dataclass(frozen=True)
+class PricedCandidate:
+    """A candidate with its latency on every device, by the device's name."""
+
+    candidate: Candidate
+    latencies: Mapping[str, PlannedLatency]
+
+    @property
+    def worst_us(self) -> float:
+        """Latency in microseconds on the device where it is slowest; infinite where a kernel has no record."""
+        return max(math.inf if one.latency_us is None else one.latency_us for one in self.latencies.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all kernels have records on all devices."""
+        return math.isfinite(self.worst_us)
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """The answer of `choose`.
+
+    Attributes:
+        budget: what was asked for.
+        profiles: the devices, in the order in which they were named.
+        best: the best candidate within the budget; `None` if there is none, or no bound was given.
+        front: those that no other one beats, by ascending latency, among all that have records.
+        beaten: the others that have records.
+        untuned: those with kernels that lack records.
+        skipped: how many were not looked at: too slow or too inaccurate whatever the records say.
+        unknown: names of libraries whose accuracy is not known.
+    """
+
+    budget: Budget
+    profiles: tuple[DeviceProfile, ...]
+    best: PricedCandidate | None
+    front: tuple[PricedCandidate, ...]
+    beaten: tuple[PricedCandidate, ...]
+    untuned: tuple[PricedCandidate, ...]
+    skipped: int
+    unknown: tuple[str, ...]

@@ -1,0 +1,65 @@
+"""The answer as JSON and CSV: every candidate with its latencies, its accuracy and why it was or was not chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
+from tvmmobile.results.report.spreadsheet import csv_text
+
+#: Of a line of `choice.csv`, in front of `latency_us` of each device. Empty latencies are unknown: a kernel has no record.
+_COLUMNS = ("variant", "dtype", "threads", "place", "top1_percent", "top1_source", "top1_measured")
+
+
+def placed(choice: NetworkChoice) -> Iterator[tuple[str, PricedCandidate]]:
+    """Yield all candidates with what became of them: `best`, `front`, `beaten` or `untuned`."""
+    for one in choice.front:
+        yield "best" if one is choice.best else "front", one
+    for one in sorted(choice.beaten, key=lambda other: other.worst_us):
+        yield "beaten", one
+    for one in choice.untuned:
+        yield "untuned", one
+
+
+def json_of(choice: NetworkChoice) -> dict[str, Any]:
+    """Return the answer as `choice.json` holds it and `--json` prints it; latencies are in microseconds."""
+    found = list(placed(choice))
+
+    def entries(*places: str) -> list[dict[str, Any]]:
+        return [_entry(one) for place, one in found if place in places]
+
+    return {
+        "devices": [profile.name for profile in choice.profiles],
+        "kinds": {profile.name: profile.origin.kind for profile in choice.profiles},
+        "best": None if choice.best is None else _entry(choice.best),
+        "front": entries("best", "front"),
+        "beaten": entries("beaten"),
+        "skipped": choice.skipped,
+        "untuned": entries("untuned"),
+        "unknown_accuracy": list(choice.unknown),
+    }
+
+
+def csv_of(choice: NetworkChoice) -> str:
+    """Return the text of `choice.csv`: a line for every candidate."""
+    latencies = {profile.name: f"latency_us_{profile.origin.kind}_{profile.name}" for profile in choice.profiles}
+    lines = []
+    for place, one in placed(choice):
+        line = _entry(one) | {"place": place}
+        lines.append({name: line[name] for name in _COLUMNS} | {latencies[name]: value for name, value in line["latency_us"].items()})
+    return csv_text((*_COLUMNS, *latencies.values()), lines)
+
+
+def _entry(one: PricedCandidate) -> dict[str, Any]:
+    candidate = one.candidate
+    return {
+        "variant": candidate.model.spec.variant,
+        "dtype": candidate.precision.name,
+        "threads": candidate.threads,
+        "top1_percent": candidate.accuracy.top1,
+        "top1_source": candidate.accuracy.source,
+        "top1_measured": candidate.accuracy.measured,
+        "latency_us": {name: latency.latency_us for name, latency in one.latencies.items()},
+        "kernels_without_record": {name: latency.unmeasured for name, latency in one.latencies.items()},
+    }

@@ -1,0 +1,22 @@
+"""An answer → its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tvmmobile.choosing.answer import NetworkChoice
+from tvmmobile.choosing.report.entries import csv_of, json_of
+from tvmmobile.choosing.report.page import markdown_of, page_of
+from tvmmobile.system.files import write_text
+
+#: What `write_choice` writes.
+FILES = ("choice.json", "choice.csv", "choice.md", "choice.html")
+
+
+def write_choice(choice: NetworkChoice, out: Path) -> None:
+    """Write `FILES` into `out`, each whole."""
+    found = json.dumps(json_of(choice), indent=2, ensure_ascii=False) + "\n"
+    # All text before any file: a failure leaves older ones as they were.
+    for name, text in zip(FILES, (found, csv_of(choice), markdown_of(choice), page_of(choice)), strict=True):
+        write_text(out / name, text)

@@ -1,0 +1,65 @@
+"""What the terminal, Markdown and the page say of an answer."""
+
+from __future__ import annotations
+
+import math
+
+from tvmmobile.choosing.answer import NetworkChoice
+from tvmmobile.results.report.wording import plural
+
+#: Candidates without records that are named.
+_NAMED = 3
+
+
+def verdict(choice: NetworkChoice) -> str:
+    """Return the answer in one sentence."""
+    budget, where = choice.budget, " and ".join(profile.name for profile in choice.profiles)
+    if not budget.is_bound:
+        return f"Networks on {where} that no other is as fast and as accurate as:"
+    bound = f"within {budget.most_us / 1e3:g} ms" if math.isfinite(budget.most_us) else f"with a top-1 of {budget.least_top1:g} %"
+    if choice.best is None:
+        return f"No network is {bound} on {where}."
+    best = choice.best.candidate
+    what = "The most accurate network" if math.isfinite(budget.most_us) else "The fastest network"
+    threads = f" on {best.threads} threads" if best.threads > 1 else ""
+    return f"{what} {bound} on {where}: {best.model.spec.variant} in {best.precision.name}{threads}."
+
+
+def sources_of(choice: NetworkChoice) -> list[str]:
+    """Return where the accuracies on the front are from, in the order of their numbers."""
+    return list(dict.fromkeys(one.candidate.accuracy.source for one in (*choice.front, *choice.beaten)))
+
+
+def origins(choice: NetworkChoice) -> list[str]:
+    """Return a sentence on where each number is from."""
+    found = [
+        f"{profile.name}: {profile.origin.kind} latencies, {profile.cpu} at {profile.clock_hz / 1e9:g} GHz; sums of tuning records."
+        for profile in choice.profiles
+    ]
+    sources = sources_of(choice)
+    known = (*choice.front, *choice.beaten)
+    for number, source in enumerate(sources, start=1):
+        measured = any(one.candidate.accuracy.measured for one in known if one.candidate.accuracy.source == source)
+        found.append(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
+    if len(sources) > 1:
+        found.append("Accuracies from several sources are of different trainings or images.")
+    return found
+
+
+def left_out(choice: NetworkChoice) -> list[str]:
+    """Return a sentence on each group of libraries that is not on the front."""
+    left = [
+        (len(choice.beaten), "slower and no more accurate than one of these"),
+        (choice.skipped, "not priced: they cannot change the answer"),
+    ]
+    found = [f"{plural(count, 'library')} {why}." for count, why in left if count]
+    for one in choice.untuned[:_NAMED]:
+        spec, lacking = one.candidate.model.spec, max(latency.unmeasured for latency in one.latencies.values())
+        kernels = plural(lacking, "kernel")
+        found.append(f"{spec.variant} in {one.candidate.precision.name}: {kernels} without a record; tvmmobile tune measures them.")
+    if len(choice.untuned) > _NAMED:
+        found.append(f"{len(choice.untuned) - _NAMED} more have kernels without a record.")
+    if choice.unknown:
+        more = f" and {len(choice.unknown) - 1} more" if len(choice.unknown) > 1 else ""
+        found.append(f"No accuracy is known of {choice.unknown[0]}{more}: measure it with tvmmobile evaluate, and give --accuracy.")
+    return found
