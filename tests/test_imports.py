@@ -22,6 +22,7 @@ ROOMS = (
     "virtual",
     "devices",
     "running",
+    "packaging",
     "tuning",
     "results",
     "gate",

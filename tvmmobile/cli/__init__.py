@@ -70,6 +70,7 @@ VERBS = (
     Verb("run", "tvmmobile.cli.run:run", "Run a library on a device with your own image."),
     Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Measure top-1 and top-5 over labelled images, beside PyTorch's."),
     Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries and the runtime they need to a board."),
+    Verb("package", "tvmmobile.cli.package:package", "Make a Python wheel of a library, for programs on a board."),
     Verb("device", "tvmmobile.cli.device:device", "Manage boards and phones: add, list, check, validate, remove."),
     Verb("virtual", "tvmmobile.cli.virtual:virtual", "Model any AArch64 program on a virtual board."),
     Verb("logs", "tvmmobile.cli.logs:logs", "Manage tuning logs: show, verify, merge, compact, rescore."),

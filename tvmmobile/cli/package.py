@@ -1,0 +1,40 @@
+"""`tvmmobile package`: a compiled library as a package of another ecosystem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmmobile.cli.options import Out
+from tvmmobile.system.errors import UserError
+
+
+def package(
+    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="A compiled C library.")],
+    wheel: Annotated[bool, typer.Option("--wheel", help="A Python wheel for AArch64 Linux, such as Raspberry Pi OS.")] = False,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the module; default: that of the network.")] = None,
+    release: Annotated[str, typer.Option("--release", metavar="VERSION", help="Version of the package.")] = "1.0",
+    out: Out = Path("out"),
+) -> None:
+    """Make a package of a compiled library, for programs on the board.
+
+    A wheel holds the library, its reference output and a module with `run`, which takes and returns NumPy arrays. It needs NumPy alone.
+    """
+    from tvmmobile.packaging.wheel import write_wheel
+    from tvmmobile.running.library import find_libraries
+    from tvmmobile.system.console import output
+    from tvmmobile.system.files import check_writable
+
+    if not wheel:
+        raise UserError("package needs to know what to make.", "Give --wheel.")
+    found = find_libraries([library])
+    if len(found) > 1:
+        raise UserError(f"{library} holds {len(found)} libraries.", "Name one of them.")
+    check_writable(out, "--out")
+    path = write_wheel(found[0], out, name, release)
+    module = path.name.partition("-")[0]
+    console = output()
+    console.print(f"Written to {path}", soft_wrap=True)
+    console.print(f"On the board: pip install {path.name}, then python -m {module} compares it with its reference.", soft_wrap=True)

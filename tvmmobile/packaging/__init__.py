@@ -1,0 +1,1 @@
+"""Compiled networks as packages of other ecosystems."""
