@@ -26,6 +26,7 @@ ROOMS = (
     "tuning",
     "results",
     "gate",
+    "history",
     "pipeline",
     "accuracy",
     "choosing",

@@ -67,6 +67,7 @@ VERBS = (
     Verb("compare", "tvmmobile.cli.compare:compare", "Find variants that became slower between two results."),
     Verb("baseline", "tvmmobile.cli.baseline:baseline", "Keep results to compare with: save, list, show."),
     Verb("regress", "tvmmobile.cli.compare:regress", "Time libraries and compare them with their baselines."),
+    Verb("history", "tvmmobile.cli.history:history", "Keep results of all commits; find the steps, draw a page."),
     Verb("run", "tvmmobile.cli.run:run", "Run a library on a device with your own image."),
     Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Measure top-1 and top-5 over labelled images, beside PyTorch's."),
     Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries and the runtime they need to a board."),

@@ -33,6 +33,16 @@ RequireHardware = Annotated[
 Pin = Annotated[
     bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted."), HelpOrder.DEVICE
 ]
+HistoryFile = Annotated[
+    Path | None,
+    typer.Option("--history", metavar="FILE", dir_okay=False, help="Add the results to a history; see tvmmobile history."),
+    HelpOrder.OUT,
+]
+Commit = Annotated[
+    str | None,
+    typer.Option("--commit", metavar="COMMIT", help="Commit of the results in the history; default: the checked-out one."),
+    HelpOrder.OUT,
+]
 
 
 def check_target(target: str) -> None:

@@ -224,9 +224,14 @@ def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
 
 def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChange, ...]:
     """Return kernels whose schedule or latency differs: those that cost most first, then the largest."""
-    timed = base.kernels_us is not None and new.kernels_us is not None
-    old, young = (_kernels(variant.kernels, timed) for variant in (base, new))
-    whole_us, found = base.latency_us, []
+    return kernel_changes(base.kernels, new.kernels, base.latency_us)
+
+
+def kernel_changes(base: Sequence[KernelResult], new: Sequence[KernelResult], whole_us: float) -> tuple[KernelChange, ...]:
+    """Return what differs between two libraries' kernels; `whole_us` is the older library's latency. Otherwise as `changed_kernels`."""
+    timed = bool(base and new) and None not in [kernel.network_us for kernel in (*base, *new)]
+    old, young = (_kernels(kernels, timed) for kernels in (base, new))
+    found = []
     for name in dict.fromkeys((*young, *old)):
         mine, theirs = old.get(name), young.get(name)
         if mine is None or theirs is None or _differs(mine, theirs, whole_us):

@@ -138,12 +138,13 @@ def _kernel_lines(one: Compared, kind: str) -> list[str]:
         return []
     if not one.kernels:
         return ["no kernel has another schedule or latency: look at versions, weights and compiler"]
-    lines = [_kernel_line(kernel, kind) for kernel in one.kernels[:_MOST_KERNELS]]
+    lines = [kernel_line(kernel, kind) for kernel in one.kernels[:_MOST_KERNELS]]
     more = len(one.kernels) - _MOST_KERNELS
     return lines + ([f"and {plural(more, 'more kernel')} that changed"] if more > 0 else [])
 
 
-def _kernel_line(kernel: KernelChange, kind: str) -> str:
+def kernel_line(kernel: KernelChange, kind: str) -> str:
+    """Return how a kernel's time and schedule changed, on one line."""
     times = f"{_us(kernel.base_us)} to {_us(kernel.new_us)} us {kind}"
     if kernel.base_schedule == kernel.new_schedule:
         return f"kernel {kernel.name}: {times}"

@@ -1,0 +1,91 @@
+"""`tvmmobile history`: results of many commits in one file, and the steps in their latencies."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmmobile.cli.options import Commit
+
+history = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="A history, such as history.sqlite.")]
+_Network = Annotated[str | None, typer.Option("--network", metavar="NAME", help="Only variants with NAME in theirs, such as 'v1 1.0-224'.")]
+_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only results of this device.")]
+_Dtype = Annotated[str | None, typer.Option("--dtype", metavar="NAME", help="Only results in this precision, such as float32.")]
+_Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Only results of this thread count.")]
+_Least = Annotated[float, typer.Option("--least", metavar="PERCENT", min=0, help="Smallest step to show, in percent.")]
+_Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show the change since N commits before.")]
+
+
+class Shape(StrEnum):
+    """What `history show` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+@history.callback()
+def _group() -> None:
+    """Keep results of all commits in one file, and find the steps in them."""
+
+
+@history.command("add")
+def add(
+    file: _File,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="One or more report.json files, or baselines.")],
+    commit: Commit = None,
+) -> None:
+    """Add result files to a history; a result that is there already is not added again.
+
+    bench, tune, regress and baseline save add their results themselves with --history.
+    """
+    from tvmmobile.history.commits import commit_of
+    from tvmmobile.history.file import open_history
+    from tvmmobile.results.file import read_results
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.console import output
+
+    found = [read_results(path) for path in results]
+    known = commit_of(commit)
+    with open_history(file, add=True) as opened:
+        added = [
+            opened.add(one, known, "baseline" if path.name.endswith(".result.json") else "add")
+            for path, one in zip(results, found, strict=True)
+        ]
+    count = sum(len(one.variants) for one in found)
+    there = count - sum(added)
+    output().print(f"{file}: {plural(sum(added), 'result')} added" + (f", {there} were there already." if there else "."), soft_wrap=True)
+
+
+@history.command("show")
+def show(
+    file: _File,
+    network: _Network = None,
+    device: _Device = None,
+    dtype: _Dtype = None,
+    threads: _Threads = None,
+    least: _Least = 1.0,
+    since: _Since = 20,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=0, help="List at most N steps.")] = 20,
+    form: Annotated[Shape, typer.Option("--format", help="What to print: tables, or all numbers as JSON or CSV.")] = Shape.TABLE,
+) -> None:
+    """Show the latest latencies, and the commits at which they changed.
+
+    A step of measured latencies is shown if it is significant and not smaller than --least; each change of a modelled one is exact.
+    """
+    from tvmmobile.history.file import open_history
+    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.tables import history_csv, history_json
+    from tvmmobile.history.terminal import print_history
+
+    with open_history(file, add=False) as opened:
+        over = over_commits(opened, Wanted(network, device, dtype, threads), least / 100)
+    if form is Shape.TABLE:
+        print_history(over, since, steps)
+    else:
+        typer.echo((history_json if form is Shape.JSON else history_csv)(over), nl=False)

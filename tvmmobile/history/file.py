@@ -1,0 +1,308 @@
+"""The history file: results of many commits in one SQLite database, which several processes may add to at once.
+
+A result is added in one transaction and is on the disk when `add` returns: the journal is a rollback journal and SQLite's `synchronous` is
+EXTRA, so neither a kill nor a power cut loses it or leaves half of it. Between transactions the history is this one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import ConfigDict, Field
+
+from tvmmobile.devices.protocol import Kind
+from tvmmobile.history.commits import Commit
+from tvmmobile.results.file import Context, KernelResult, Latency, Positive, PositiveCount, Results, VariantResult
+from tvmmobile.system.errors import UserError, one_line
+from tvmmobile.system.files import make_folders
+
+FORMAT = 1
+#: SQLite's mark of whose database a file is ("tvmh").
+_OURS = 0x74766D68
+_BUSY_S = 60.0
+_REMEDY = "Name a file that `tvmmobile history add` wrote, or a new one."
+#: Stops a file whose tables hold what does not belong there, such as triggers.
+_TABLES = (
+    """CREATE TABLE commits (id INTEGER PRIMARY KEY, name TEXT NOT NULL, dirty INTEGER NOT NULL, time INTEGER NOT NULL,
+    subject TEXT NOT NULL, UNIQUE (name, dirty)) STRICT""",
+    """CREATE TABLE results (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, commit_id INTEGER NOT NULL REFERENCES commits,
+    date INTEGER NOT NULL, source TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, alpha REAL NOT NULL, side TEXT NOT NULL,
+    dtype TEXT NOT NULL, format TEXT NOT NULL, threads INTEGER NOT NULL, device TEXT NOT NULL, board TEXT NOT NULL, cpu TEXT NOT NULL,
+    clock_hz REAL NOT NULL, kind TEXT NOT NULL, timing_model TEXT NOT NULL, versions TEXT NOT NULL, median_us REAL NOT NULL,
+    least_us REAL NOT NULL, spread REAL, samples INTEGER NOT NULL, invalid TEXT NOT NULL, library_sha256 TEXT NOT NULL,
+    verdict TEXT NOT NULL, baseline INTEGER NOT NULL) STRICT""",
+    """CREATE TABLE kernels (id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, macs INTEGER NOT NULL,
+    schedule TEXT NOT NULL, digest TEXT NOT NULL UNIQUE) STRICT""",
+    """CREATE TABLE kernel_times (result_id INTEGER NOT NULL REFERENCES results, position INTEGER NOT NULL,
+    kernel_id INTEGER NOT NULL REFERENCES kernels, network_us REAL, record_us REAL, PRIMARY KEY (result_id, position))
+    STRICT, WITHOUT ROWID""",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result in a history.
+
+    Attributes:
+        id: its number in the file.
+        name, dirty, time, subject: its commit; see `Commit`.
+        date: when it was obtained, in seconds since 1970.
+        source: the command it came from: `bench`, `tune`, `regress`, `baseline` or `add`.
+        model, alpha, side, dtype, format, threads: the network variant, as result files have it.
+        device, board, cpu, clock_hz, kind, timing_model: where and how the latency was obtained; "" for no timing model.
+        versions: of tvmmobile, tvm and others.
+        median_us, least_us: of the samples, in microseconds.
+        spread: interquartile range of the samples over their median; `None` for fewer than four.
+        samples: how many there are.
+        invalid: why the latency does not count; "" if it does.
+        verdict: what `regress` decided; "" without it.
+        baseline: it was saved as a baseline.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: int
+    name: str
+    dirty: Annotated[int, Field(ge=0, le=1)]
+    time: int
+    subject: str
+    date: int
+    source: str
+    model: str
+    alpha: Positive
+    side: str
+    dtype: str
+    format: str
+    threads: PositiveCount
+    device: str
+    board: str
+    cpu: str
+    clock_hz: Positive
+    kind: Kind
+    timing_model: str
+    versions: str
+    median_us: Latency
+    least_us: Latency
+    spread: Annotated[float, Field(ge=0, le=1e18)] | None
+    samples: PositiveCount
+    invalid: str
+    verdict: str
+    baseline: Annotated[int, Field(ge=0, le=1)]
+
+
+class History:
+    """An open history file; `open_history` makes one."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path, self._database = path, database
+
+    def add(self, results: Results, commit: Commit, source: str, verdicts: Mapping[str, str] | None = None) -> int:
+        """Add each variant's result, unless it is there already; returns how many are new. Each is on the disk before the next is added.
+
+        Args:
+            source: the command that it came from; `baseline` also marks results that are there.
+            verdicts: the gate's, by the name of the variant.
+        """
+        return sum(
+            self._add(results.context, variant, commit, source, (verdicts or {}).get(variant.name, "")) for variant in results.variants
+        )
+
+    def entries(self) -> list[Entry]:
+        """Return all results in the order of their commits; those of one commit in the order in which they were obtained."""
+        from tvmmobile.system.json_files import reader_of
+
+        names = ", ".join(
+            f"{'results' if name in ('id', 'date') else 'commits' if name in _OF_COMMIT else 'results'}.{name}" for name in _COLUMNS
+        )
+        query = f"SELECT {names} FROM results JOIN commits ON commits.id = commit_id ORDER BY time, commits.id, date, results.id"
+        with _refused(self.path):
+            rows = [dict(zip(_COLUMNS, row, strict=True)) for row in self._database.execute(query)]
+        try:
+            found: list[Entry] = reader_of(list[Entry]).validate_python(rows)
+        except ValueError as error:
+            raise UserError(
+                f"{self.path} is damaged: {one_line(error)}.", "Take a copy of it, or import the result files again."
+            ) from error
+        return found
+
+    def kernels(self, result: int) -> list[KernelResult]:
+        """Return the kernels of a result, in order of execution."""
+        query = """SELECT name, kind, macs, record_us, schedule, network_us FROM kernel_times JOIN kernels ON kernels.id = kernel_id
+            WHERE result_id = ? ORDER BY position"""
+        with _refused(self.path):
+            rows = self._database.execute(query, (result,)).fetchall()
+        return [
+            KernelResult(name, kind, macs, record, schedule, network_us=network) for name, kind, macs, record, schedule, network in rows
+        ]
+
+    def _add(self, context: Context, variant: VariantResult, commit: Commit, source: str, verdict: str) -> bool:
+        values = _values(context, variant, source, verdict)
+        with _refused(self.path), self._transaction():
+            known = self._database.execute("SELECT id FROM results WHERE digest = ?", (values["digest"],)).fetchone()
+            if known is not None:
+                change = "baseline = max(baseline, ?), verdict = CASE ? WHEN '' THEN verdict ELSE ? END"
+                self._database.execute(f"UPDATE results SET {change} WHERE id = ?", (values["baseline"], verdict, verdict, known[0]))
+                return False
+            values["commit_id"] = self._commit(commit, values["date"])
+            marks = ", ".join("?" * len(values))
+            row = self._database.execute(f"INSERT INTO results ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+            kernels = [
+                (row.lastrowid, place, self._kernel(each), each.network_us, each.latency_us) for place, each in enumerate(variant.kernels)
+            ]
+            self._database.executemany("INSERT INTO kernel_times VALUES (?, ?, ?, ?, ?)", kernels)
+        return True
+
+    def _commit(self, commit: Commit, date: int) -> int:
+        """Return the number of a commit; one that git does not know is as old as its first result."""
+        values = (commit.name, int(commit.dirty), commit.time if commit.time is not None else date, commit.subject)
+        self._database.execute("INSERT OR IGNORE INTO commits (name, dirty, time, subject) VALUES (?, ?, ?, ?)", values)
+        (found,) = self._database.execute("SELECT id FROM commits WHERE name = ? AND dirty = ?", values[:2]).fetchone()
+        return int(found)
+
+    def _kernel(self, kernel: KernelResult) -> int:
+        identity = (kernel.name, kernel.kind, kernel.macs, kernel.schedule)
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        statement = "INSERT OR IGNORE INTO kernels (name, kind, macs, schedule, digest) VALUES (?, ?, ?, ?, ?)"
+        self._database.execute(statement, (*identity, digest))
+        (found,) = self._database.execute("SELECT id FROM kernels WHERE digest = ?", (digest,)).fetchone()
+        return int(found)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+    def prepare(self) -> None:
+        """Make the tables if the file is new; raises `UserError` if it is not a history, or of a newer version."""
+        with _refused(self.path), self._transaction():
+            whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+            tables = [row[0] for row in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
+            if not tables and (whose, version) == (0, 0):
+                for table in _TABLES:
+                    self._database.execute(table)
+                self._database.execute(f"PRAGMA application_id = {_OURS}")
+                self._database.execute(f"PRAGMA user_version = {FORMAT}")
+                return
+        self.check()
+
+    def check(self) -> None:
+        """Raises `UserError` if the file is not a history, or of a newer version."""
+        with _refused(self.path):
+            whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+            tables = [row[0] for row in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
+        if whose != _OURS:
+            raise UserError(f"{self.path} is not a history of tvmmobile: it is {'empty' if not tables else 'another database'}.", _REMEDY)
+        if version != FORMAT:
+            remedy = "Read it with the version that wrote it, or name a new file."
+            raise UserError(f"{self.path} has format {version}, of a newer tvmmobile; this one reads {FORMAT}.", remedy)
+        if tables != list(_TABLES):
+            raise UserError(f"{self.path} is not a history of tvmmobile: its tables are others.", _REMEDY)
+
+
+@contextmanager
+def open_history(path: str | Path, *, add: bool) -> Iterator[History]:
+    """Open a history file until the context ends; to add to it, a new file is made if there is none.
+
+    Raises:
+        UserError: it cannot be opened, is not a history, is damaged, or was written by a newer version.
+    """
+    path = Path(path)
+    if not add and not path.is_file():
+        raise UserError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.", _REMEDY)
+    if path.is_dir():
+        raise UserError(f"{path} is a directory.", "Name a file in it.")
+    with _refused(path):
+        if add:
+            make_folders(path.absolute().parent)
+        address = f"file:{quote(str(path.absolute()))}?mode={'rwc' if add else 'rw'}"
+        with contextlib.closing(sqlite3.connect(address, timeout=_BUSY_S, isolation_level=None, uri=True)) as database:
+            # A file from elsewhere must not run functions, and its own settings do not count.
+            for setting in ("trusted_schema = OFF", "journal_mode = DELETE", "synchronous = EXTRA", "foreign_keys = ON"):
+                database.execute(f"PRAGMA {setting}")
+            history = History(path, database)
+            if add:
+                history.prepare()
+            else:
+                history.check()
+            yield history
+
+
+#: Columns of `Entry`, and which of them the table of commits has.
+_COLUMNS = tuple(Entry.__dataclass_fields__)
+_OF_COMMIT = frozenset({"name", "dirty", "time", "subject"})
+
+
+def _values(context: Context, variant: VariantResult, source: str, verdict: str) -> dict[str, Any]:
+    """Return the columns of a result, without its commit."""
+    whole = json.dumps([asdict(context), asdict(variant)], sort_keys=True)
+    return {
+        "digest": hashlib.sha256(whole.encode()).hexdigest(),
+        "date": _seconds(context.date, variant.name),
+        "source": source,
+        **{name: getattr(variant, name) for name in ("name", "model", "side", "dtype", "format", "threads", "invalid", "library_sha256")},
+        "alpha": float(variant.alpha),
+        **{name: getattr(context, name) for name in ("device", "board", "cpu", "kind")},
+        "clock_hz": float(context.clock_hz),
+        "timing_model": context.timing_model or "",
+        "versions": json.dumps(dict(context.versions), sort_keys=True),
+        "median_us": float(variant.latency_us),
+        "least_us": float(min(variant.samples_us)),
+        "spread": _spread(variant.samples_us),
+        "samples": len(variant.samples_us),
+        "verdict": verdict,
+        "baseline": int(source == "baseline"),
+    }
+
+
+def _seconds(date: str, name: str) -> int:
+    try:
+        found = datetime.fromisoformat(date)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        raise UserError(f"the date of {name} is not one: {date!r}.", "Time it again with tvmmobile bench.") from None
+
+
+def _spread(samples_us: Sequence[float]) -> float | None:
+    if len(samples_us) < 4:
+        return None
+    low, middle, high = statistics.quantiles(samples_us, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into sentences."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name, text = getattr(error, "sqlite_errorname", ""), one_line(error)
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise UserError(f"{path} has been locked by another process for {_BUSY_S:g} s.", "Run it again when that has ended.") from error
+        if name == "SQLITE_NOTADB":
+            raise UserError(f"{path} is not a history of tvmmobile: it is not an SQLite database.", _REMEDY) from error
+        if name.startswith("SQLITE_CORRUPT"):
+            raise UserError(f"{path} is damaged: {text}.", "Take a copy of it, or import the result files again.") from error
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            raise UserError(
+                f"{path} cannot be opened or written: {text}.", "Give yourself access to it, or choose another place."
+            ) from error
+        if name.startswith("SQLITE_FULL"):
+            raise UserError(f"{path} cannot be written: the disk is full.", "Free some disk space and run it again.") from error
+        raise UserError(f"{path} cannot be used: {text}.", _REMEDY) from error

@@ -1,0 +1,280 @@
+"""A history's results → the latency of each network over commits, and its steps with the kernels that changed.
+
+A series is what a user follows: one network variant on one device, in one precision and thread count, at one clock; modelled and measured
+latencies are different series. Within a series only results of the same board and timing model form a line, because others cannot be
+compared: a new timing model begins a new line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tvmmobile.devices.protocol import Kind
+from tvmmobile.gate.comparison import KernelChange, kernel_changes
+from tvmmobile.history.file import Entry, History
+from tvmmobile.history.steps import Found, Step, find_steps
+from tvmmobile.results.file import KernelResult
+from tvmmobile.results.report.wording import plural
+from tvmmobile.running.formats import WORDS, C
+from tvmmobile.system.errors import UserError
+
+#: Results on either side of a step that its kernels' times are medians of.
+_SIDE = 3
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The latency of one commit in a line.
+
+    Attributes:
+        commit: its number among the history's commits.
+        latency_us: geometric mean of the medians of its runs, in microseconds.
+        least_us: of all samples.
+        spread: median of its runs' interquartile ranges over their medians; `None` where none has enough samples.
+        results: numbers of its runs in the file.
+        verdict: what the gate decided last; "" without one.
+        baseline: one of its runs was saved as a baseline.
+    """
+
+    commit: int
+    latency_us: float
+    least_us: float
+    spread: float | None
+    results: tuple[int, ...]
+    verdict: str
+    baseline: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """Latencies that can be compared, in the order of their commits, and the steps among them.
+
+    Attributes:
+        board, cpu, timing_model: what they share besides their series; "" for no timing model.
+        points: one for each commit.
+        found: the steps; indices are those of `points`.
+    """
+
+    board: str
+    cpu: str
+    timing_model: str
+    points: tuple[Point, ...]
+    found: Found
+
+
+@dataclass(frozen=True)
+class Series:
+    """One network variant on one device in one precision, thread count and format, at one clock; modelled, measured or emulated.
+
+    Attributes:
+        lines: by the last commit of each, the current one last.
+        left_out: results that do not count: of dirty trees, and invalid ones.
+    """
+
+    model: str
+    alpha: float
+    side: str
+    dtype: str
+    format: str
+    threads: int
+    device: str
+    kind: Kind
+    clock_hz: float
+    lines: tuple[Line, ...]
+    left_out: int
+
+    @property
+    def network(self) -> str:
+        """The network variant, e.g. `mobilenet_v1 1.0-224`."""
+        return f"{self.model} {self.alpha}-{self.side}"
+
+    @property
+    def how(self) -> str:
+        """Precision, threads, and the format unless it is a C library's."""
+        return f"{self.dtype}, {plural(self.threads, 'thread')}" + (f", {WORDS.get(self.format, self.format)}" if self.format != C else "")
+
+    @property
+    def label(self) -> str:
+        """All of it but for its device and clock."""
+        return f"{self.network} {self.how}"
+
+    @property
+    def current(self) -> Line:
+        """The line that the newest result belongs to."""
+        return self.lines[-1]
+
+    def since(self, commits: int) -> float | None:
+        """Return the change of the latest latency from that of so many commits of the line before; `None` if there are not as many."""
+        points = self.current.points
+        return points[-1].latency_us / points[-1 - commits].latency_us - 1 if len(points) > commits else None
+
+
+@dataclass(frozen=True)
+class Told:
+    """A step in words and numbers: where it is, and the kernels that changed by most.
+
+    Attributes:
+        series, line, step: which it is.
+        before, after: numbers of the commits before and after it, where it most likely is.
+        earliest, latest: it came after the first and not after the second of these commits, with the confidence of `steps.CONFIDENCE`.
+        kernels: whose times changed by most in the step's direction, or that have other schedules.
+    """
+
+    series: Series
+    line: Line
+    step: Step
+    before: int
+    after: int
+    earliest: int
+    latest: int
+    kernels: tuple[KernelChange, ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit with results.
+
+    Attributes:
+        name: its hash, or what it was called.
+        dirty: tracked files differed from it.
+        time: in seconds since 1970.
+        subject: the first line of its message.
+    """
+
+    name: str
+    dirty: bool
+    time: int
+    subject: str
+
+    @property
+    def short(self) -> str:
+        """Its name as people write it; `+` for a dirty tree."""
+        return (self.name[:10] if _HASH.fullmatch(self.name) else self.name) + "+" * self.dirty
+
+
+@dataclass(frozen=True)
+class Over:
+    """A history as series over commits."""
+
+    commits: tuple[Commit, ...]
+    series: tuple[Series, ...]
+    steps: tuple[Told, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The series to show; `None` for any. `network` is a part of the variant's name."""
+
+    network: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+
+    def has(self, entry: Entry) -> bool:
+        """Return whether a result belongs to such a series."""
+        name = f"{entry.model} {entry.alpha}-{entry.side}"
+        found = (entry.device, entry.dtype, entry.threads)
+        asked = (self.device, self.dtype, self.threads)
+        return (self.network or "") in name and all(one in (None, other) for one, other in zip(asked, found, strict=True))
+
+
+def over_commits(history: History, wanted: Wanted, least: float) -> Over:
+    """Read a history; steps smaller than the share `least` are left out. Steps are sorted, the newest first.
+
+    Raises:
+        UserError: it has no results of the kind that is wanted, or is damaged.
+    """
+    entries = [entry for entry in history.entries() if wanted.has(entry)]
+    if not entries:
+        raise UserError(f"{history.path} has no such results.", "Add some: tvmmobile history add FILE report.json")
+    commits = list(dict.fromkeys(Commit(entry.name, bool(entry.dirty), entry.time, entry.subject) for entry in entries))
+    numbers = {(commit.name, commit.dirty): number for number, commit in enumerate(commits)}
+    groups: dict[tuple[object, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(tuple(getattr(entry, name) for name in _IDENTITY), []).append(entry)
+    series = tuple(filter(None, (_series(group, numbers) for group in groups.values())))
+    steps = [_told(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)]
+    return Over(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)))
+
+
+_IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
+
+
+def _shows(step: Step, least: float) -> bool:
+    return abs(step.change) >= least
+
+
+def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
+    """Return the series of these results; `None` if none counts."""
+    counting = [entry for entry in entries if not entry.invalid and not entry.dirty]
+    lines: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in counting:
+        lines.setdefault((entry.board, entry.cpu, entry.timing_model), []).append(entry)
+    made = [_line(*key, group, numbers) for key, group in lines.items()]
+    if not made:
+        return None
+    first = entries[0]
+    identity = {name: getattr(first, name) for name in _IDENTITY}
+    return Series(**identity, lines=tuple(sorted(made, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting))
+
+
+def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Line:
+    runs: dict[int, list[Entry]] = {}
+    for entry in entries:
+        runs.setdefault(numbers[entry.name, bool(entry.dirty)], []).append(entry)
+    points = tuple(_point(commit, group) for commit, group in runs.items())
+    exact = entries[0].kind == "modelled"
+    found = find_steps([point.latency_us for point in points], [len(point.results) for point in points], exact)
+    return Line(board, cpu, timing_model, points, found)
+
+
+def _point(commit: int, runs: Sequence[Entry]) -> Point:
+    spreads = [run.spread for run in runs if run.spread is not None]
+    verdicts = [run.verdict for run in runs if run.verdict]
+    return Point(
+        commit,
+        math.exp(statistics.fmean(math.log(run.median_us) for run in runs)),
+        min(run.least_us for run in runs),
+        statistics.median(spreads) if spreads else None,
+        tuple(run.id for run in runs),
+        verdicts[-1] if verdicts else "",
+        any(run.baseline for run in runs),
+    )
+
+
+def _told(history: History, series: Series, line: Line, step: Step) -> Told:
+    numbers = [point.commit for point in line.points]
+    places = [one.at for one in line.found.steps]
+    index = places.index(step.at)
+    begin, end = [0, *places][index], [*places, len(numbers)][index + 1]
+    old = line.points[max(begin, step.first - _SIDE) : max(step.first, begin + 1)]
+    new = line.points[min(step.last, end - 1) : min(step.last + _SIDE, end)]
+    before, after = (_kernels(history, [point.results[-1] for point in side]) for side in (old[::-1], new))
+    sign = math.copysign(1.0, step.change)
+    changes = kernel_changes(before, after, line.found.levels[index])
+    same_way = [one for one in changes if sign * (one.added_us or 0.0) > 0 or one.base_schedule != one.new_schedule]
+    kernels = tuple(sorted(same_way, key=lambda one: -sign * (one.added_us or 0.0)))
+    earliest, latest = numbers[step.first - 1], numbers[step.last]
+    return Told(series, line, step, numbers[step.at - 1], numbers[step.at], earliest, latest, kernels)
+
+
+def _kernels(history: History, results: Sequence[int]) -> list[KernelResult]:
+    """Return the kernels of the first result, with the medians of their times in all results that have the same kernels."""
+    nearest, *others = [history.kernels(result) for result in results]
+    same = [nearest, *(one for one in others if list(map(_identity, one)) == list(map(_identity, nearest)))]
+    times = [(_median([one.latency_us for one in each]), _median([one.network_us for one in each])) for each in zip(*same, strict=True)]
+    return [replace(one, latency_us=record, network_us=network) for one, (record, network) in zip(nearest, times, strict=True)]
+
+
+def _identity(kernel: KernelResult) -> tuple[str, str]:
+    return kernel.name, kernel.schedule
+
+
+def _median(times: Sequence[float | None]) -> float | None:
+    known = [time for time in times if time is not None]
+    return statistics.median(known) if known else None

@@ -1,0 +1,73 @@
+"""A history as JSON and CSV: all numbers, unrounded, each with where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from tvmmobile.history.series import Line, Over, Series, Told
+from tvmmobile.results.report.spreadsheet import csv_text
+
+FORMAT = 1
+_SERIES = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
+_LINE = ("board", "cpu", "timing_model")
+#: One line for each commit of a series; `change` to `p` are of the step at this commit, if there is one.
+COLUMNS = (
+    *(*_SERIES, *_LINE, "commit", "date", "latency_us", "least_us", "spread", "runs", "verdict", "baseline"),
+    *("change", "change_low", "change_high", "p"),
+)
+
+
+def history_csv(over: Over) -> str:
+    """Return a line for each commit of each series."""
+    return csv_text(COLUMNS, _lines(over))
+
+
+def history_json(over: Over) -> str:
+    """Return commits, series with their points, and steps; numbers of commits are places in the list of commits."""
+    numbers = {id(one): number for number, one in enumerate(over.series)}
+    content = {
+        "version": FORMAT,
+        "commits": [{**asdict(commit), "time": _iso(commit.time)} for commit in over.commits],
+        "series": [_series(one) for one in over.series],
+        "steps": [_step(told, numbers[id(told.series)]) for told in over.steps],
+    }
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _series(series: Series) -> dict[str, Any]:
+    lines = [{**_of(line, _LINE), "noise": line.found.noise, "points": [asdict(point) for point in line.points]} for line in series.lines]
+    return {**_of(series, _SERIES), "left_out": series.left_out, "lines": lines}
+
+
+def _step(told: Told, number: int) -> dict[str, Any]:
+    step, line = told.step, told.series.lines.index(told.line)
+    numbers = {name: getattr(step, name) for name in ("change", "low", "high", "p")}
+    commits = _of(told, ("before", "after", "earliest", "latest"))
+    return {"series": number, "line": line, **commits, **numbers, "kernels": [asdict(kernel) for kernel in told.kernels]}
+
+
+def _lines(over: Over) -> Iterator[dict[str, Any]]:
+    for series in over.series:
+        for line in series.lines:
+            shown = {told.after: told.step for told in over.steps if told.line is line}
+            for point in line.points:
+                step, commit = shown.get(point.commit), over.commits[point.commit]
+                own = {
+                    **_of(point, ("latency_us", "least_us", "spread", "verdict")),
+                    "runs": len(point.results),
+                    "baseline": int(point.baseline),
+                }
+                found = {"change": step.change, "change_low": step.low, "change_high": step.high, "p": step.p} if step else {}
+                yield {**_of(series, _SERIES), **_of(line, _LINE), "commit": commit.name, "date": _iso(commit.time), **own, **found}
+
+
+def _of(one: Series | Line | Told | Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in names}
+
+
+def _iso(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat()
