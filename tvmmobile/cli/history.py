@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tvmmobile.cli.options import Commit
+from tvmmobile.cli.options import Commit, Out
 
 history = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -89,3 +89,31 @@ def show(
         print_history(over, since, steps)
     else:
         typer.echo((history_json if form is Shape.JSON else history_csv)(over), nl=False)
+
+
+@history.command("page")
+def page(
+    file: _File,
+    out: Out = Path("out"),
+    network: _Network = None,
+    device: _Device = None,
+    dtype: _Dtype = None,
+    threads: _Threads = None,
+    least: _Least = 1.0,
+    since: _Since = 20,
+) -> None:
+    """Write history.html, a page of all latencies over commits, and the same numbers as history.json and history.csv."""
+    from tvmmobile.history.file import open_history
+    from tvmmobile.history.page import history_page
+    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.tables import history_csv, history_json
+    from tvmmobile.system.console import output
+    from tvmmobile.system.files import check_writable, write_text
+
+    check_writable(out, "--out")
+    with open_history(file, add=False) as opened:
+        over = over_commits(opened, Wanted(network, device, dtype, threads), least / 100)
+    contents = {"history.html": history_page(over, since), "history.json": history_json(over), "history.csv": history_csv(over)}
+    for name, content in contents.items():
+        write_text(out / name, content)
+    output().print(f"Written to {out}: {', '.join(contents)}", soft_wrap=True)

@@ -13,13 +13,14 @@ import sqlite3
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import ConfigDict, Field
+from pydantic_core import to_json
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.history.commits import Commit
@@ -251,9 +252,8 @@ _OF_COMMIT = frozenset({"name", "dirty", "time", "subject"})
 
 def _values(context: Context, variant: VariantResult, source: str, verdict: str) -> dict[str, Any]:
     """Return the columns of a result, without its commit."""
-    whole = json.dumps([asdict(context), asdict(variant)], sort_keys=True)
     return {
-        "digest": hashlib.sha256(whole.encode()).hexdigest(),
+        "digest": hashlib.sha256(to_json((context, variant))).hexdigest(),
         "date": _seconds(context.date, variant.name),
         "source": source,
         **{name: getattr(variant, name) for name in ("name", "model", "side", "dtype", "format", "threads", "invalid", "library_sha256")},

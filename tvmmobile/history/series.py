@@ -113,6 +113,10 @@ class Series:
         points = self.current.points
         return points[-1].latency_us / points[-1 - commits].latency_us - 1 if len(points) > commits else None
 
+    def is_noise(self, change: float) -> bool:
+        """Return whether two runs of the same code often differ by this share."""
+        return abs(math.log1p(change)) <= max(2 * math.sqrt(2) * self.current.found.noise, 5e-4)
+
 
 @dataclass(frozen=True)
 class Told:
