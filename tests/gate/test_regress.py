@@ -17,6 +17,8 @@ from registered_boards import make_board, make_home, register
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
+from tvmmobile.history.file import open_history
+from tvmmobile.history.series import Wanted, over_commits
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build
@@ -55,6 +57,11 @@ class Built:
         """Where the baseline is."""
         return self.folder / "baselines"
 
+    @property
+    def history(self) -> Path:
+        """Where the results are added to."""
+        return self.folder / "history.sqlite"
+
     def regress(self, name: str, *options: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr."""
         words = ("regress", str(self.libraries[name].path.parent), "--dir", str(self.baselines), *options)
@@ -85,9 +92,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
             libraries[name] = build(job).library
     libraries["padded"] = padded(libraries["old"], folder / "padded")
     made = Built(folder, libraries)
-    bench = Command(folder, "bench", str(libraries["old"].path), "--out", str(folder / "old"))
+    kept = ("--history", str(made.history), "--commit", "before")
+    bench = Command(folder, "bench", str(libraries["old"].path), "--out", str(folder / "old"), *kept)
     assert bench.wait(300)[0] == 0, bench.errors
-    save = Command(folder, "baseline", "save", str(folder / "old" / "report.json"), "--dir", str(made.baselines))
+    save = Command(folder, "baseline", "save", str(folder / "old" / "report.json"), "--dir", str(made.baselines), *kept)
     assert save.wait() == (0, f"{made.baselines}/pi4-virtual/{STEM}.result.json\n"), save.errors
     return made
 
@@ -107,7 +115,8 @@ def test_an_unchanged_rebuild_passes(built: Built) -> None:
 
 def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> None:
     report, junit = built.folder / "gate.json", built.folder / "gate.xml"
-    code, out, errors = built.regress("slow", "--json", str(report), "--junit", str(junit), "--out", str(built.folder / "new"))
+    kept = ("--out", str(built.folder / "new"), "--history", str(built.history), "--commit", "after")
+    code, out, errors = built.regress("slow", "--json", str(report), "--junit", str(junit), *kept)
     assert code == 2, errors
     assert "mobilenet_v1 0.25-32" in out and "1 slower" in out and f"kernel {KERNEL}: " in out and "modelled" in out
     (variant,) = json.loads(report.read_text())["variants"]
@@ -119,6 +128,13 @@ def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> Non
     assert sum(kernel["added_us"] for kernel in others) < 0.05 * added_us  # of neighbours, whose input it leaves in another cache
     assert STEM in junit.read_text() and KERNEL in junit.read_text()
     assert json.loads((built.folder / "new" / "report.json").read_text())["benchmarks"][0]["library_sha256"] == variant["library_sha256"]
+    with open_history(built.history, add=False) as history:
+        before, after = history.entries()
+        over = over_commits(history, Wanted(), 0.01)
+    assert (before.name, before.source, before.baseline, before.verdict) == ("before", "bench", 1, "")
+    assert (after.name, after.source, after.baseline, after.verdict) == ("after", "regress", 0, "slower")
+    (told,) = over.steps
+    assert told.step.change == pytest.approx(variant["change"]) and told.kernels[0].name == KERNEL
 
 
 @pytest.mark.long

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from histories import Writers, commit, results
+from histories import Writers, commit, git_in, results
 
 from tvmmobile.history import file
 from tvmmobile.history.commits import Commit, commit_of
@@ -223,20 +222,15 @@ def test_four_thousand_results_and_many_kills(tmp_path: Path) -> None:
     check_writers(writers, 4, 1000)
 
 
-def git(folder: Path, *words: str) -> str:
-    settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", *settings, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a git checkout"):
         commit_of(None, tmp_path)
     assert commit_of("v1.0", tmp_path) == Commit("v1.0")
-    git(tmp_path, "init", "-q")
+    git_in(tmp_path, "init", "-q")
     (tmp_path / "a").write_text("1")
-    git(tmp_path, "add", "a")
-    git(tmp_path, "commit", "-q", "-m", "First\n\nMore.")
-    name = git(tmp_path, "rev-parse", "HEAD")
+    git_in(tmp_path, "add", "a")
+    git_in(tmp_path, "commit", "-q", "-m", "First\n\nMore.")
+    name = git_in(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "untracked").touch()
     found = commit_of(None, tmp_path)
     assert (

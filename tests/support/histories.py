@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -53,6 +54,12 @@ def stepped(path: Path, commits: int = 40, at: int = 25, size: float = 0.05, var
             factors = [float(level * np.exp(one)) for level, one in zip(levels, noise, strict=True)]
             schedule = "conv@1(rows=9)" if number >= at else ""
             history.add(results(number, factors, measured=measured, kernel=3, schedule=schedule), commit(number), "bench")
+
+
+def git_in(folder: Path, *words: str) -> str:
+    """What git prints."""
+    settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    return subprocess.run(["git", *settings, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Writers:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.compare import BaselineDir
+from tvmmobile.cli.options import Commit, HistoryFile
 
 baseline = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -27,6 +28,8 @@ def save(
         Path | None,
         typer.Option("--libraries", metavar="DIR", file_okay=False, help="Directory of the libraries; default: that of RESULTS."),
     ] = None,
+    history: HistoryFile = None,
+    commit: Commit = None,
 ) -> None:
     """Save results as the baselines of their device, replacing older ones.
 
@@ -34,13 +37,16 @@ def save(
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.gate.baselines import save_baselines
+    from tvmmobile.history.recorder import recorder
     from tvmmobile.results.file import read_results
     from tvmmobile.system.files import check_writable
 
     found = read_results(results)
     check_writable(directory, "--dir")
+    recorded = recorder(history, commit)
     folder = libraries or results.parent
     saved = save_baselines(found, folder, directory)
+    recorded.add(found, "baseline")
     for one in saved:
         typer.echo(str(one.path))
     without = [one.name for one in saved if not one.library_path.is_file()]

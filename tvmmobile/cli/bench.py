@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.cli.generated import takes
-from tvmmobile.cli.options import Device, Libraries, Out, Pin, RequireHardware
+from tvmmobile.cli.options import Commit, Device, HistoryFile, Libraries, Out, Pin, RequireHardware
 from tvmmobile.pipeline.options.compiled import BenchOptions
 
 
@@ -15,6 +15,8 @@ def bench(
     libraries: Libraries,
     device: Device = "pi4",
     out: Out = Path("out"),
+    history: HistoryFile = None,
+    commit: Commit = None,
     require_hardware: RequireHardware = False,
     pin: Pin = False,
     **chosen: Any,
@@ -22,6 +24,7 @@ def bench(
     """Check compiled libraries against PyTorch on a device, and time them."""
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.history.recorder import recorder
     from tvmmobile.pipeline.bench import bench as run
     from tvmmobile.results.report import print_table, write_report
     from tvmmobile.running.library import find_libraries
@@ -30,6 +33,8 @@ def bench(
     board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
     check_writable(out, "--out")
+    recorded = recorder(history, commit)
     results = run(found, board, **chosen, listener=Shown())
     write_report(results, out)
+    recorded.add(results, "bench")
     print_table(results)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmmobile.cli.generated import takes
-from tvmmobile.cli.options import Device, Libraries, Pin, RequireHardware
+from tvmmobile.cli.options import Commit, Device, HistoryFile, Libraries, Pin, RequireHardware
 from tvmmobile.pipeline.options.compiled import ComparisonOptions, TimingOptions
 from tvmmobile.pipeline.options.option import HelpOrder
 
@@ -78,6 +78,8 @@ def regress(
     device: Device = "pi4",
     directory: BaselineDir = Path("baselines"),
     out: _KeptResults = None,
+    history: HistoryFile = None,
+    commit: Commit = None,
     markdown: Markdown = None,
     json_file: JsonFile = None,
     junit: Junit = None,
@@ -92,6 +94,7 @@ def regress(
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.history.recorder import recorder
     from tvmmobile.pipeline.regression import regress as run
     from tvmmobile.results.report import write_report
     from tvmmobile.running.library import find_libraries
@@ -102,7 +105,9 @@ def regress(
     if out is not None:
         check_writable(out, "--out")
     check_targets(markdown, json_file, junit)
+    recorded = recorder(history, commit)
     results, comparison = run(found, board, directory, **chosen, listener=Shown())
     if out is not None:
         write_report(results, out)
+    recorded.add(results, "regress", {one.name: one.verdict for one in comparison.variants})
     return present(comparison, markdown, json_file, junit)

@@ -117,3 +117,41 @@ def page(
     for name, content in contents.items():
         write_text(out / name, content)
     output().print(f"Written to {out}: {', '.join(contents)}", soft_wrap=True)
+
+
+@history.command("bisect")
+def bisect(
+    file: _File,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="Command that builds and times a commit, after --.")],
+    good: Annotated[
+        str | None, typer.Option("--good", metavar="COMMIT", help="Older commit; default: the last one before the last step.")
+    ] = None,
+    bad: Annotated[str | None, typer.Option("--bad", metavar="COMMIT", help="Newer commit; default: the first one after it.")] = None,
+    network: _Network = None,
+    device: _Device = None,
+    dtype: _Dtype = None,
+    threads: _Threads = None,
+    least: _Least = 1.0,
+    result: Annotated[
+        str, typer.Option("--result", metavar="FILE", help="Result file that COMMAND writes in a commit's folder.")
+    ] = "out/report.json",
+) -> None:
+    """Name the commit at which a latency changed, by timing commits between two results.
+
+    Run it in the checkout. Commits are checked out in a temporary worktree, in which COMMAND runs; it exits with 0 if it wrote the result
+    file. Commits where it fails are skipped. All results are added to the history.
+    """
+    from tvmmobile.cli.progress import errors
+    from tvmmobile.history.bisect import bisect as run
+    from tvmmobile.history.file import open_history
+    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.results.report.wording import clean, plural
+    from tvmmobile.system.console import output
+
+    console = errors()
+    with open_history(file, add=False) as opened:
+        over = over_commits(opened, Wanted(network, device, dtype, threads), least / 100)
+        found = run(opened, over, good, bad, command, result, lambda text: console.print(clean(text), soft_wrap=True))
+    skipped = f"; {plural(found.skipped, 'commit')} between could not be timed" if found.skipped else ""
+    name = clean(f"{found.first.name} {found.first.subject}")
+    output().print(f"{name}\nis the first with the new latency, after {found.before.name[:10]}{skipped}.", soft_wrap=True)

@@ -18,6 +18,7 @@ from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions
 
 if TYPE_CHECKING:
+    from tvmmobile.history.recorder import Recorder
     from tvmmobile.pipeline.listener import TuningPlan
     from tvmmobile.results.file import Results
 
@@ -28,6 +29,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials a
 def tune(
     target: options.Target = "arm",
     device: options.Device = "pi4",
+    history: options.HistoryFile = None,
+    commit: options.Commit = None,
     dry_run: DryRun = False,
     require_hardware: options.RequireHardware = False,
     pin: options.Pin = False,
@@ -43,6 +46,7 @@ def tune(
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.history.recorder import recorder
     from tvmmobile.pipeline.tune import plan_tuning
     from tvmmobile.pipeline.tune import tune as run
 
@@ -52,16 +56,18 @@ def tune(
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
     else:
-        _report(run(models, board, **chosen, seed=network.seed, listener=Shown()), chosen["out"])
+        recorded = recorder(history, commit)
+        _report(run(models, board, **chosen, seed=network.seed, listener=Shown()), chosen["out"], recorded)
 
 
-def _report(results: Results, out: Path) -> None:
-    """Write the report beside the libraries; print the table and what was written."""
+def _report(results: Results, out: Path, recorded: Recorder) -> None:
+    """Write the report beside the libraries and add it to the history; print the table and what was written."""
     from tvmmobile.results.report import print_table, write_report
     from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output
 
     paths = write_report(results, out)
+    recorded.add(results, "tune")
     print_table(results)
     count = plural(len(results.variants), "library")
     output().print(f"Written to {out}: {count}, {', '.join(path.name for path in paths)}", soft_wrap=True)

@@ -17,7 +17,7 @@ from tvmmobile.devices.protocol import Kind
 from tvmmobile.gate.comparison import KernelChange, kernel_changes
 from tvmmobile.history.file import Entry, History
 from tvmmobile.history.steps import Found, Step, find_steps
-from tvmmobile.results.file import KernelResult
+from tvmmobile.results.file import Context, KernelResult, VariantResult
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.formats import WORDS, C
 from tvmmobile.system.errors import UserError
@@ -102,6 +102,13 @@ class Series:
     def label(self) -> str:
         """All of it but for its device and clock."""
         return f"{self.network} {self.how}"
+
+    def holds(self, context: Context, variant: VariantResult) -> bool:
+        """Return whether a result belongs to this series and can be compared with its newest."""
+        values = [getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY]
+        line = (context.board, context.cpu, context.timing_model or "")
+        own = (self.current.board, self.current.cpu, self.current.timing_model)
+        return values == [getattr(self, name) for name in _IDENTITY] and line == own
 
     @property
     def current(self) -> Line:

@@ -1,0 +1,208 @@
+"""Names the commit at which a latency changed, by running a command on commits between two results of a history, halving their number.
+
+The commits are checked out one after another in a worktree of their own, which is removed at the end, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tvmmobile.history.commits import Commit, commit_of
+from tvmmobile.history.file import History
+from tvmmobile.history.series import Over, Point, Series
+from tvmmobile.results.file import read_results
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.interrupts import deferred
+from tvmmobile.system.programs import run_tool
+from tvmmobile.system.scratch import scratch
+
+#: Runs of one commit, at most, where its latency is close to the threshold.
+_MOST_RUNS = 4
+#: Closer to the threshold than this many standard deviations, a commit is run again.
+_CLOSE = 2.0
+#: The two results must differ by this many standard deviations of their difference.
+_APART = 3.0
+#: What an interrupted command has to end in order.
+_PATIENCE_S = 10.0
+
+Said = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bisected:
+    """The outcome of a bisection.
+
+    Attributes:
+        first: the first commit with the new latency.
+        before: the last one with the old latency.
+        skipped: commits between them that could not be timed.
+        timed: how many commits were timed.
+    """
+
+    first: Commit
+    before: Commit
+    skipped: int
+    timed: int
+
+
+@dataclass
+class _Timer:
+    """Times commits of a series with a command, and adds what it finds to the history.
+
+    Attributes:
+        tree: where commits are checked out.
+        result: the file in it that the command writes.
+    """
+
+    history: History
+    series: Series
+    command: Sequence[str]
+    tree: Path
+    result: Path
+    said: Said
+    latencies: dict[str, list[float]] = field(default_factory=dict)
+
+    def is_new(self, name: str, middle: float, sign: float) -> bool | None:
+        """Return whether a commit's latency is on the new side of `middle`, a logarithm; `None` if it cannot be timed."""
+        git(self.tree, "checkout", "--quiet", "--detach", "--force", name)
+        git(self.tree, "clean", "--quiet", "-ffd")  # ignored files, such as what is built, stay: they save time
+        commit, noise = commit_of("HEAD", self.tree), self.series.current.found.noise
+        for _ in range(_MOST_RUNS):
+            latency_us = self._run(commit)
+            if latency_us is None:
+                self.said(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
+                return None
+            runs = self.latencies.setdefault(name, [])
+            runs.append(math.log(latency_us))
+            if abs(statistics.fmean(runs) - middle) > _CLOSE * noise / math.sqrt(len(runs)):
+                break
+        new = sign * (statistics.fmean(runs) - middle) > 0
+        latency_ms = math.exp(statistics.fmean(runs)) / 1e3
+        self.said(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
+        return new
+
+    def _run(self, commit: Commit) -> float | None:
+        """Run the command; returns the latency in microseconds that it found, `None` if it failed or wrote no result."""
+        self.result.unlink(missing_ok=True)
+        process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        try:
+            code = process.wait()
+        finally:
+            with deferred(), contextlib.suppress(ProcessLookupError):
+                if process.poll() is None:  # interrupted
+                    os.killpg(process.pid, signal.SIGTERM)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_PATIENCE_S)
+                os.killpg(process.pid, signal.SIGKILL)  # and what it left running
+                process.wait()
+        if code != 0 or not self.result.is_file():
+            return None
+        results = read_results(self.result)
+        found = [one for one in results.variants if self.series.holds(results.context, one) and not one.invalid]
+        if len(found) != 1:
+            raise UserError(
+                f"the command's result has no {self.series.label} on {self.series.device} to compare.", "Let it time the series asked for."
+            )
+        self.history.add(results, commit, "bisect")
+        return found[0].latency_us
+
+
+def bisect(history: History, over: Over, good: str | None, bad: str | None, command: Sequence[str], result: str, said: Said) -> Bisected:
+    """Find the commit between two results of the only series in `over` at which its latency changed.
+
+    Args:
+        good, bad: commits with results, the older one first; by default those that the series' last step lies between.
+        command: run in the folder of each commit; exits with 0 after writing a result file.
+        result: that file, relative to the folder.
+        said: is told of each commit.
+
+    Raises:
+        UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, or
+            the command's result is of something else.
+    """
+    if len(over.series) != 1:
+        names = "; ".join(f"{one.label} on {one.device}" for one in over.series[:3])
+        raise UserError(f"{len(over.series)} series match, such as {names}.", "Choose one with --network, --device, --dtype and --threads.")
+    if not command:
+        raise UserError("no command is given.", "Give it after --, such as: -- ./time_it")
+    series = over.series[0]
+    if good is None and bad is None and not over.steps:
+        raise UserError(f"{series.label} has no step.", "Name two commits with --good and --bad.")
+    ends = (over.steps[0].earliest, over.steps[0].latest) if over.steps else (None, None)
+    old, new = (_point(over, series, name, end) for name, end in zip((good, bad), ends, strict=True))
+    noise = series.current.found.noise * math.sqrt(1 / len(old.results) + 1 / len(new.results))
+    apart, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
+    if abs(apart) <= _APART * noise or apart == 0:
+        change = f"by {math.expm1(apart):+.1%}" if apart else "in nothing"
+        raise UserError(f"the two latencies differ {change}, which noise explains.", "Name commits further apart, or time them more often.")
+    first, last = over.commits[old.commit].name, over.commits[new.commit].name
+    chain = _between(first, last)
+    said(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
+    with _worktree(last) as tree:
+        timer = _Timer(history, series, command, tree, tree / result, said)
+        return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, apart)))
+
+
+def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
+    """Find the first new commit, of which the first is old and the last is new."""
+    known: dict[int, bool | None] = {0: False, len(names) - 1: True}
+    while True:
+        low = max(place for place, new in known.items() if new is False)
+        high = min(place for place, new in known.items() if new)
+        left = [place for place in range(low + 1, high) if place not in known]
+        if not left:
+            return Bisected(commit_of(names[high]), commit_of(names[low]), high - low - 1, len(known) - 2)
+        place = min(left, key=lambda one: abs(one - (low + high) / 2))
+        known[place] = is_new(names[place])
+
+
+def _point(over: Over, series: Series, name: str | None, number: int | None) -> Point:
+    """Return the point of a commit that is called `name`, or has that number."""
+    if name is None and number is None:
+        raise UserError("only one commit is given, and there is no step.", "Name two commits with --good and --bad.")
+    full = name and commit_of(name).name
+    for point in reversed(series.current.points):
+        if point.commit == number if full is None else over.commits[point.commit].name == full:
+            return point
+    raise UserError(f"{series.label} has no result of {name}.", "Time that commit with tvmmobile bench --history FILE.")
+
+
+def _between(first: str, last: str) -> list[str]:
+    """Return the commits after `first` up to `last` along first parents, the oldest first."""
+    remedy = "Run this in the checkout, and name commits of one branch, the older one first."
+    chain = git(None, "rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", remedy=remedy).split()
+    common = git(None, "merge-base", first, last, remedy=remedy).strip()
+    if common != first or not chain:
+        raise UserError(f"{first[:10]} is not an ancestor of {last[:10]}.", remedy)
+    return chain
+
+
+@contextmanager
+def _worktree(name: str) -> Iterator[Path]:
+    """Check a commit out in a worktree in a temporary folder, until the context ends."""
+    git(None, "worktree", "prune")  # of bisections that were killed
+    with scratch("bisect") as folder:
+        tree = folder / "tree"
+        try:
+            git(None, "worktree", "add", "--quiet", "--detach", str(tree), name)
+            yield tree
+        finally:
+            with deferred(), contextlib.suppress(UserError):
+                git(None, "worktree", "remove", "--force", "--force", str(tree))
+
+
+def git(folder: Path | None, *words: str, remedy: str = "Run it in a git checkout with the commits.") -> str:
+    """Run git; returns what it says, raises `UserError` if it fails."""
+    try:
+        return run_tool(["git", *words], f"git {words[0]}", remedy, folder=folder)
+    except FileNotFoundError:
+        raise UserError("git is not installed.", "Install it: apt-get install git") from None
