@@ -25,6 +25,7 @@ MODULES = (
     "kernels.count_cycles",
     "checks.network_digests",
     "checks.simulate_gate",
+    "checks.simulate_history",
     "checks.verify_in_python",
 )
 QUOTE = '"'

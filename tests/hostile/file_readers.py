@@ -151,6 +151,26 @@ def _reports(folder: Path) -> Prepared:
     return _result_texts(folder), at(path, use)
 
 
+def _history(folder: Path) -> Prepared:
+    """What is read is also shown in every shape."""
+    from histories import stepped
+
+    from tvmmobile.history.file import open_history
+    from tvmmobile.history.page import history_page
+    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.tables import history_csv, history_json
+
+    path = folder / "history.sqlite"
+    stepped(path, commits=6, at=3, kernels=2)
+
+    def use() -> object:
+        with open_history(path, add=False) as history:
+            over = over_commits(history, Wanted(), 0.01)
+        return [text.encode() for text in (history_page(over, 2), history_json(over), history_csv(over))]
+
+    return [path.read_bytes()], at(path, use)
+
+
 def _comparison(folder: Path) -> Prepared:
     from tvmmobile.gate.comparison import compare
     from tvmmobile.gate.report import comparison_json, comparison_junit, comparison_markdown
@@ -381,6 +401,7 @@ READERS = (
     Reader("results", "json", _results, cost=4),
     Reader("reports", "json", _reports, cost=80),
     Reader("evaluation", "json", _evaluation, cost=4),
+    Reader("history", "bytes", _history, cost=30),
     Reader("comparison", "json", _comparison, cost=12),
     Reader("baselines", "json", _baselines, cost=6),
     Reader("manifest", "json", _manifest, cost=5),

@@ -30,21 +30,29 @@ def commit(number: int) -> Commit:
     return Commit(sha1(str(number).encode()).hexdigest(), time=BEGIN + 3600 * number, subject=f"Change number {number}")
 
 
-def results(number: int, factors: Sequence[float] = (1.0,), *, measured: bool = True, kernel: int = 0, schedule: str = "") -> Results:
-    """Results of a commit: one variant for each factor that the latency of one of its kernels is multiplied by, and its `schedule`."""
+def results(
+    number: int, factors: Sequence[float] = (1.0,), *, measured: bool = True, kernel: int = 0, schedule: str = "", kernels: int = 99
+) -> Results:
+    """Results of a commit: a variant for each factor of its latency, which is due to one of its kernels with a `schedule` of its own.
+
+    Args:
+        kernels: how many are kept of each variant.
+    """
     found = sample_results(len(factors), measured=measured)
     variants = []
     for variant, factor in zip(found.variants, factors, strict=True):
-        kernels = list(variant.kernels)
-        one, lost = kernels[kernel], (factor - 1) * variant.latency_us
-        kernels[kernel] = replace(one, network_us=(one.network_us or 0.0) + lost, schedule=schedule or one.schedule)
+        listed = list(variant.kernels)
+        one, lost = listed[kernel], (factor - 1) * variant.latency_us
+        listed[kernel] = replace(one, network_us=(one.network_us or 0.0) + lost, schedule=schedule or one.schedule)
         samples = tuple(sample + lost for sample in variant.samples_us)
-        variants.append(replace(variant, samples_us=samples, kernels=tuple(kernels), format="c"))
+        variants.append(replace(variant, samples_us=samples, kernels=tuple(listed[:kernels]), format="c"))
     date = datetime.fromtimestamp(BEGIN + 3600 * number + 60, UTC).isoformat()
     return Results(replace(found.context, date=date), tuple(variants))
 
 
-def stepped(path: Path, commits: int = 40, at: int = 25, size: float = 0.05, variants: int = 2, measured: bool = True) -> None:
+def stepped(
+    path: Path, commits: int = 40, at: int = 25, size: float = 0.05, variants: int = 2, measured: bool = True, kernels: int = 99
+) -> None:
     """Fill a history: the first variant becomes slower at a commit by one kernel with a new schedule, the others do not."""
     random = np.random.default_rng(3)
     with open_history(path, add=True) as history:
@@ -53,7 +61,11 @@ def stepped(path: Path, commits: int = 40, at: int = 25, size: float = 0.05, var
             levels = [1 + size * (number >= at), *[1.0] * (variants - 1)]
             factors = [float(level * np.exp(one)) for level, one in zip(levels, noise, strict=True)]
             schedule = "conv@1(rows=9)" if number >= at else ""
-            history.add(results(number, factors, measured=measured, kernel=3, schedule=schedule), commit(number), "bench")
+            history.add(
+                results(number, factors, measured=measured, kernel=min(3, kernels - 1), schedule=schedule, kernels=kernels),
+                commit(number),
+                "bench",
+            )
 
 
 def git_in(folder: Path, *words: str) -> str:

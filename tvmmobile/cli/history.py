@@ -18,7 +18,7 @@ _Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="O
 _Dtype = Annotated[str | None, typer.Option("--dtype", metavar="NAME", help="Only results in this precision, such as float32.")]
 _Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Only results of this thread count.")]
 _Least = Annotated[float, typer.Option("--least", metavar="PERCENT", min=0, help="Smallest step to show, in percent.")]
-_Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show the change since N commits before.")]
+_Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show the change over N commits.")]
 
 
 class Shape(StrEnum):

@@ -19,19 +19,23 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.history.commits import Commit
-from tvmmobile.results.file import Context, KernelResult, Latency, Positive, PositiveCount, Results, VariantResult
-from tvmmobile.system.errors import UserError, one_line
+from tvmmobile.results.file import Context, Count, KernelResult, Latency, NotNegative, Positive, PositiveCount, Results, VariantResult
+from tvmmobile.system.errors import UserError, one_line, shown
 from tvmmobile.system.files import make_folders
+from tvmmobile.system.json_files import place, reader_of
 
 FORMAT = 1
 #: SQLite's mark of whose database a file is ("tvmh").
 _OURS = 0x74766D68
 _BUSY_S = 60.0
+#: The end of the year 9999, in seconds since 1970.
+_LAST_TIME = 253_402_300_799
+_DAMAGED_REMEDY = "Restore a copy of it, or import the result files into a new one."
 _REMEDY = "Name a file that `tvmmobile history add` wrote, or a new one."
 #: Stops a file whose tables hold what does not belong there, such as triggers.
 _TABLES = (
@@ -49,6 +53,7 @@ _TABLES = (
     kernel_id INTEGER NOT NULL REFERENCES kernels, network_us REAL, record_us REAL, PRIMARY KEY (result_id, position))
     STRICT, WITHOUT ROWID""",
 )
+_Time = Annotated[int, Field(ge=0, le=_LAST_TIME)]
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,9 @@ class Entry:
     id: int
     name: str
     dirty: Annotated[int, Field(ge=0, le=1)]
-    time: int
+    time: _Time
     subject: str
-    date: int
+    date: _Time
     source: str
     model: str
     alpha: Positive
@@ -121,20 +126,11 @@ class History:
 
     def entries(self) -> list[Entry]:
         """Return all results in the order of their commits; those of one commit in the order in which they were obtained."""
-        from tvmmobile.system.json_files import reader_of
-
-        names = ", ".join(
-            f"{'results' if name in ('id', 'date') else 'commits' if name in _OF_COMMIT else 'results'}.{name}" for name in _COLUMNS
-        )
+        names = ", ".join(f"{'commits' if name in _OF_COMMIT else 'results'}.{name}" for name in _COLUMNS)
         query = f"SELECT {names} FROM results JOIN commits ON commits.id = commit_id ORDER BY time, commits.id, date, results.id"
         with _refused(self.path):
             rows = [dict(zip(_COLUMNS, row, strict=True)) for row in self._database.execute(query)]
-        try:
-            found: list[Entry] = reader_of(list[Entry]).validate_python(rows)
-        except ValueError as error:
-            raise UserError(
-                f"{self.path} is damaged: {one_line(error)}.", "Take a copy of it, or import the result files again."
-            ) from error
+        found: list[Entry] = self._checked(list[Entry], rows)
         return found
 
     def kernels(self, result: int) -> list[KernelResult]:
@@ -143,9 +139,19 @@ class History:
             WHERE result_id = ? ORDER BY position"""
         with _refused(self.path):
             rows = self._database.execute(query, (result,)).fetchall()
-        return [
-            KernelResult(name, kind, macs, record, schedule, network_us=network) for name, kind, macs, record, schedule, network in rows
-        ]
+        found: list[_Kernel] = self._checked(list[_Kernel], rows)
+        return [KernelResult(name, kind, macs, record, schedule, network_us=own) for name, kind, macs, record, schedule, own in found]
+
+    def _checked(self, form: Any, rows: Sequence[Any]) -> Any:
+        """Return rows in this form; raises `UserError` if a value is impossible."""
+        try:
+            return reader_of(form).validate_python(rows)
+        except ValidationError as error:
+            (first, *_) = error.errors(include_url=False)
+            raise self._damaged(f"{place(first['loc'])} is {shown(first['input'])}") from error
+
+    def _damaged(self, problem: str) -> UserError:
+        return UserError(f"{self.path} is damaged: {problem}.", _DAMAGED_REMEDY)
 
     def _add(self, context: Context, variant: VariantResult, commit: Commit, source: str, verdict: str) -> bool:
         values = _values(context, variant, source, verdict)
@@ -245,6 +251,8 @@ def open_history(path: str | Path, *, add: bool) -> Iterator[History]:
             yield history
 
 
+#: Name, kind, multiply-adds, latency of its record, schedule, and latency in the network of a kernel.
+_Kernel = tuple[str, str, Count, NotNegative | None, str, NotNegative | None]
 #: Columns of `Entry`, and which of them the table of commits has.
 _COLUMNS = tuple(Entry.__dataclass_fields__)
 _OF_COMMIT = frozenset({"name", "dirty", "time", "subject"})
@@ -274,9 +282,12 @@ def _values(context: Context, variant: VariantResult, source: str, verdict: str)
 def _seconds(date: str, name: str) -> int:
     try:
         found = datetime.fromisoformat(date)
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+        seconds = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
-        raise UserError(f"the date of {name} is not one: {date!r}.", "Time it again with tvmmobile bench.") from None
+        seconds = -1
+    if not 0 <= seconds <= _LAST_TIME:
+        raise UserError(f"the date of {name} is not one: {shown(date)}.", "Time it again with tvmmobile bench.")
+    return seconds
 
 
 def _spread(samples_us: Sequence[float]) -> float | None:
@@ -291,6 +302,8 @@ def _refused(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into sentences."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: it has text that is not UTF-8.", _DAMAGED_REMEDY) from error
     except sqlite3.Error as error:
         name, text = getattr(error, "sqlite_errorname", ""), one_line(error)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -298,7 +311,7 @@ def _refused(path: Path) -> Iterator[None]:
         if name == "SQLITE_NOTADB":
             raise UserError(f"{path} is not a history of tvmmobile: it is not an SQLite database.", _REMEDY) from error
         if name.startswith("SQLITE_CORRUPT"):
-            raise UserError(f"{path} is damaged: {text}.", "Take a copy of it, or import the result files again.") from error
+            raise UserError(f"{path} is damaged: {text}.", _DAMAGED_REMEDY) from error
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             raise UserError(
                 f"{path} cannot be opened or written: {text}.", "Give yourself access to it, or choose another place."

@@ -22,8 +22,8 @@ def print_history(over: Over, since: int, most_steps: int) -> None:
 
     console = output()
     last = {told.series: told for told in reversed(over.steps)}
-    for heading, group in alike(over).items():
-        table = table_of(("network", "last step"), ("commits", f"latest, ms\n{group[0].kind}", f"since\n{since} before"))
+    for (place, how), group in alike(over).items():
+        table = table_of(("network", "last step"), ("commits", f"latest, ms\n{group[0].kind}", f"over {since}\ncommits"))
         for one in group:
             points = one.current.points
             change = one.since(since)
@@ -31,7 +31,7 @@ def print_history(over: Over, since: int, most_steps: int) -> None:
             step = UNKNOWN if told is None else f"{signed(told.step.change)} at {over.commits[told.after].short}"
             cells = (str(len(points)), latency_ms(points[-1].latency_us), UNKNOWN if change is None else signed(change))
             table.add_row(clean(one.network), clean(step), *cells)
-        console.print(clean(heading), soft_wrap=True)
+        console.print(f"{clean(place)}\n{clean(how)}", soft_wrap=True)
         console.print(table)
     for told in over.steps[:most_steps]:
         console.print(clean(step_sentence(over, told)), soft_wrap=True)
@@ -43,11 +43,11 @@ def print_history(over: Over, since: int, most_steps: int) -> None:
         console.print(f"{plural(left_out, 'result')} of dirty trees, or not valid, {'do' if left_out > 1 else 'does'} not count.")
 
 
-def alike(over: Over) -> dict[str, list[Series]]:
-    """Return the series that differ in nothing but the network, by a heading that says where and how their latencies were obtained."""
-    groups: dict[str, list[Series]] = {}
+def alike(over: Over) -> dict[tuple[str, str], list[Series]]:
+    """Return the series that differ in nothing but the network, by where their latencies were obtained, and by precision and threads."""
+    groups: dict[tuple[str, str], list[Series]] = {}
     for one in over.series:
-        groups.setdefault(f"{where(one)}; {one.how}", []).append(one)
+        groups.setdefault((where(one), one.how), []).append(one)
     return groups
 
 
