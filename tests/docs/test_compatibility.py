@@ -12,6 +12,8 @@ from tvmmobile.accuracy import evaluation_file
 from tvmmobile.devices.agent import build
 from tvmmobile.devices.board.registered import DeviceFile
 from tvmmobile.gate import comparison
+from tvmmobile.history import file as history_file
+from tvmmobile.history import tables
 from tvmmobile.native.source import interface_version
 from tvmmobile.results import file, validation
 from tvmmobile.running.manifest import MANIFEST_VERSION
@@ -30,6 +32,8 @@ ROWS = {cells[0]: cells for line in GUIDE.read_text(encoding="utf-8").splitlines
         ("line of a tuning log", f"{records.FORMAT}, compacted {records.COMPACTED}"),
         ("results and baselines (`report.json`)", file.FORMAT),
         ("comparison (`compare --json`)", comparison.FORMAT),
+        ("history of results (`history.sqlite`)", history_file.FORMAT),
+        ("history as JSON (`history.json`)", tables.FORMAT),
         ("evaluation (`evaluation.json`)", evaluation_file.FORMAT),
         ("validation of a board", validation.FORMAT),
         ("registered device", DeviceFile.model_fields["version"].default),
@@ -70,6 +74,8 @@ def test_every_version_has_a_row() -> None:
     assert {path.relative_to(package).as_posix() for path in found} == {
         "accuracy/evaluation_file.py",
         "gate/comparison.py",
+        "history/file.py",
+        "history/tables.py",
         "results/file.py",
         "results/validation.py",
         "running/manifest.py",

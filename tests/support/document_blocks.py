@@ -243,6 +243,14 @@ def gate_runs_table() -> str:
     return str(simulate_gate.runs_report(content("gate.json")["runs"]))
 
 
+def history_table() -> str:
+    """How many planted steps are found in simulated histories."""
+    from studies.checks import simulate_history
+
+    found = content("history.json")
+    return str(simulate_history.report(found["rows"], found["alarms"]))
+
+
 def quantisation_table() -> str:
     """What each method of quantisation costs a trained network."""
     from studies.errors import compare_quantisation
@@ -351,6 +359,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/pruning.md": {"gains": gains_table},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},
+    "docs/history.md": {"steps": history_table},
     "docs/survey.md": {"survey": survey_table},
     "docs/zoo.md": {"zoo": zoo_table},
     "docs/quantisation-accuracy.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
