@@ -73,6 +73,19 @@ def test_commits_are_in_the_order_of_their_times(tmp_path: Path) -> None:
     assert [one.dirty for one in found] == [0, 0, 1, 0, 0]
 
 
+def test_commits_of_one_second_are_in_the_order_of_their_ancestors(tmp_path: Path) -> None:
+    """As those that git rebase makes."""
+    git_in(tmp_path, "init", "-q")
+    names = []
+    for number in range(4):
+        git_in(tmp_path, "commit", "-q", "--allow-empty", "-m", str(number), "--date", "2026-11-20T08:00:00")
+        names.append(git_in(tmp_path, "rev-parse", "HEAD"))
+    with open_history(tmp_path / "history.sqlite", add=True) as history:
+        for place in (2, 0, 3, 1):
+            history.add(results(place), replace(commit_of(names[place], tmp_path), time=5), "bench")
+    assert [one.name for one in entries(tmp_path / "history.sqlite")] == names
+
+
 def changed(path: Path, statement: str) -> Path:
     database = sqlite3.connect(path)
     database.execute(statement)

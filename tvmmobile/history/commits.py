@@ -22,12 +22,14 @@ class Commit:
         dirty: tracked files differed from it.
         time: of the commit, in seconds since 1970; `None` if git does not know it.
         subject: the first line of its message.
+        ancestors: how many commits it follows, itself included: it orders commits of the same second, as rebasing makes them.
     """
 
     name: str
     dirty: bool = False
     time: int | None = None
     subject: str = ""
+    ancestors: int = 0
 
 
 def commit_of(given: str | None, folder: Path | None = None) -> Commit:
@@ -45,7 +47,8 @@ def commit_of(given: str | None, folder: Path | None = None) -> Commit:
         return Commit(given)
     name, time, subject = shown.split("\n")[:3]
     dirty = given is None and bool(_git(["status", "--porcelain", "--untracked-files=no"], folder))
-    return Commit(name, dirty, int(time), subject[:_MOST_SUBJECT])
+    ancestors = _git(["rev-list", "--count", name, "--"], folder)
+    return Commit(name, dirty, int(time), subject[:_MOST_SUBJECT], int(ancestors or 0))
 
 
 def _git(words: list[str], folder: Path | None) -> str | None:

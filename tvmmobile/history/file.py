@@ -40,7 +40,7 @@ _REMEDY = "Name a file that `tvmmobile history add` wrote, or a new one."
 #: Stops a file whose tables hold what does not belong there, such as triggers.
 _TABLES = (
     """CREATE TABLE commits (id INTEGER PRIMARY KEY, name TEXT NOT NULL, dirty INTEGER NOT NULL, time INTEGER NOT NULL,
-    subject TEXT NOT NULL, UNIQUE (name, dirty)) STRICT""",
+    ancestors INTEGER NOT NULL, subject TEXT NOT NULL, UNIQUE (name, dirty)) STRICT""",
     """CREATE TABLE results (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, commit_id INTEGER NOT NULL REFERENCES commits,
     date INTEGER NOT NULL, source TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, alpha REAL NOT NULL, side TEXT NOT NULL,
     dtype TEXT NOT NULL, format TEXT NOT NULL, threads INTEGER NOT NULL, device TEXT NOT NULL, board TEXT NOT NULL, cpu TEXT NOT NULL,
@@ -127,7 +127,7 @@ class History:
     def entries(self) -> list[Entry]:
         """Return all results in the order of their commits; those of one commit in the order in which they were obtained."""
         names = ", ".join(f"{'commits' if name in _OF_COMMIT else 'results'}.{name}" for name in _COLUMNS)
-        query = f"SELECT {names} FROM results JOIN commits ON commits.id = commit_id ORDER BY time, commits.id, date, results.id"
+        query = f"SELECT {names} FROM results JOIN commits ON commits.id = commit_id ORDER BY time, ancestors, commits.id, date, results.id"
         with _refused(self.path):
             rows = [dict(zip(_COLUMNS, row, strict=True)) for row in self._database.execute(query)]
         found: list[Entry] = self._checked(list[Entry], rows)
@@ -172,8 +172,8 @@ class History:
 
     def _commit(self, commit: Commit, date: int) -> int:
         """Return the number of a commit; one that git does not know is as old as its first result."""
-        values = (commit.name, int(commit.dirty), commit.time if commit.time is not None else date, commit.subject)
-        self._database.execute("INSERT OR IGNORE INTO commits (name, dirty, time, subject) VALUES (?, ?, ?, ?)", values)
+        values = (commit.name, int(commit.dirty), commit.time if commit.time is not None else date, commit.ancestors, commit.subject)
+        self._database.execute("INSERT OR IGNORE INTO commits (name, dirty, time, ancestors, subject) VALUES (?, ?, ?, ?, ?)", values)
         (found,) = self._database.execute("SELECT id FROM commits WHERE name = ? AND dirty = ?", values[:2]).fetchone()
         return int(found)
 
