@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from waiting import wait_until
 from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
+from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.registered import LocalAddress, registered_names
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.local.machine import emulator_of, local_address
@@ -31,6 +34,7 @@ from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.results.file import read_results
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import locked
+from tvmmobile.tuning.search.twin import twin_board
 
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
 
@@ -150,6 +154,26 @@ def test_hardware_is_measured_and_another_machine_is_refused(board: TestBoard, c
     assert profile_of("desk", emulated).origin.kind == "emulated"
     with pytest.raises(DeviceUnavailable, match="another machine"), connected(LocalAddress(machine="0123456789abcdef")):
         pass
+
+
+@pytest.mark.virtual
+def test_what_a_hypervisor_hides_is_unknown(board: TestBoard, cli: CommandLine) -> None:
+    shutil.rmtree(board.root / "sys/class/thermal")
+    for path in board.root.glob("sys/devices/system/cpu/cpu*/cpufreq"):
+        shutil.rmtree(path)
+    cpuinfo = board.root / "proc/cpuinfo"
+    cpuinfo.write_text(cpuinfo.read_text().replace("0x41", "0x6d").replace("0xd08", "0xd49"))
+    (board.root / "proc/device-tree/model").unlink()
+    found = only_board(register(cli, board))
+    assert "desk: Azure Cobalt 100 at this machine\n  4 × Neoverse N2 at an unknown clock" in cli("device", "list").out
+    profile = profile_of("desk", found)
+    assert (profile.board, profile.mcpu, profile.clock_hz) == ("Azure Cobalt 100", "neoverse-n2", 0.0)
+    twin = twin_board(profile)
+    assert twin is not None and twin.name == "cobalt100"
+    with connected(found.address) as remote:
+        assert any("neither clocks nor governor" in note for note in disturbances(read_health(remote, found), found))
+        with pytest.raises(DeviceUnavailable, match="has no governor to set"), pinned(remote, found):
+            pass
 
 
 @pytest.mark.virtual

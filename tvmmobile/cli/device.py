@@ -78,6 +78,7 @@ def _agreed(destination: str, fingerprint: str) -> bool:
 def _print_board(name: str, board: RegisteredBoard) -> None:
     from tvmmobile.devices.board.connect import described
     from tvmmobile.devices.board.hardware import fastest_cores
+    from tvmmobile.results.report.wording import clock
 
     facts = board.facts
     part, count, clock_hz = fastest_cores(board)
@@ -85,7 +86,7 @@ def _print_board(name: str, board: RegisteredBoard) -> None:
     system = facts.system + (f" (API {facts.api_level})" if facts.api_level is not None else "")
     lines = [
         f"{name}: {facts.model or part.product or 'a board'} at {described(board.address)}",
-        f"  {count} × {part.cpu} at {clock_hz / 1e9:g} GHz" + (f" and {others} slower cores" if others else ""),
+        f"  {count} × {part.cpu} at {clock(clock_hz)}" + (f" and {others} slower cores" if others else ""),
         f"  {facts.memory_bytes / 2**30:.1f} GiB of memory, {', '.join(filter(None, (system, f'Linux {facts.kernel}', facts.libc)))}",
     ]
     if board.emulator:
