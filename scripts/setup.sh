@@ -107,7 +107,9 @@ _keep_byte_code() {
 _missing_packages() {
     local missing=()
     command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
-    command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+    local cross=g++-aarch64-linux-gnu
+    if [[ $HOSTTYPE == aarch64 ]]; then cross=g++; fi  # Debian's own compiler has the cross compiler's name there as well
+    command -v aarch64-linux-gnu-g++ >/dev/null || missing+=("$cross")
     _has_llvm || missing+=(llvm-16)
     command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev)
     printf '%s' "${missing[*]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from tvmmobile.tuning.records import Identity
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "ci"
 FILES = sorted(EXAMPLES.glob("*.yml"))
-VIRTUAL, BOARD = EXAMPLES / "virtual-pi4.yml", EXAMPLES / "board.yml"
+VIRTUAL, BOARD, ARM = (EXAMPLES / f"{name}.yml" for name in ("virtual-pi4", "board", "latency-arm-runner"))
 GATE = "Compare with the baselines"
 SMALL = {"DEVICE": "pi4-virtual", "ALPHA": "0.25", "RESOLUTION": "128"}
 SOMEBODY = {
@@ -43,7 +44,7 @@ def lint(*files: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_actionlint_passes() -> None:
-    assert {VIRTUAL, BOARD} == set(FILES)
+    assert {VIRTUAL, BOARD, ARM} == set(FILES)
     done = lint(*FILES)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
@@ -85,8 +86,9 @@ def test_it_asks_for_little(workflow: Workflow) -> None:
 
 
 def test_who_may_start_it() -> None:
-    virtual, board = load_workflow(VIRTUAL), load_workflow(BOARD)
-    assert set(virtual.triggers) == {"pull_request", "workflow_dispatch"}
+    virtual, board, arm = map(load_workflow, (VIRTUAL, BOARD, ARM))
+    assert set(virtual.triggers) == set(arm.triggers) == {"pull_request", "workflow_dispatch"}
+    assert arm.job["runs-on"] == "ubuntu-24.04-arm", "a machine of GitHub's, which is thrown away afterwards"
     # On a runner of one's own, others' pull requests would run others' programs.
     assert set(board.triggers) == {"push", "workflow_dispatch"} and "self-hosted" in board.job["runs-on"]
     # Two jobs never share a board, and the second does not end the first.
@@ -97,24 +99,45 @@ def test_who_may_start_it() -> None:
 def test_a_board_is_asked_for_and_pinned() -> None:
     script = load_workflow(BOARD).step(GATE)["run"]
     assert "--require-hardware" in script and "--pin" in script
+    assert "--require-hardware" in load_workflow(ARM).step(GATE)["run"]
 
 
+def test_what_an_arm_runner_keeps_names_nobody() -> None:
+    """The validation that is uploaded is the one for strangers."""
+    workflow = load_workflow(ARM)
+    shared = re.search(r"--share (\S+)", workflow.step("Compare the machine with its virtual board")["run"])
+    assert shared and shared[1] in workflow.steps[-1]["with"]["path"].split() and "private" not in workflow.steps[-1]["with"]["path"]
+
+
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="this machine can be a device")
+def test_other_runners_than_arms_are_refused(tmp_path: Path) -> None:
+    program = tmp_path / "scripts" / "tvmmobile"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/bash\nPYTHONPATH={EXAMPLES.parents[1]} exec {sys.executable} -m tvmmobile "$@"\n')
+    program.chmod(0o755)
+    runner = Runner(tmp_path, dict.fromkeys(load_workflow(ARM).content["env"], "arm-runner"), tmp_path)
+    (done,) = runner.run(load_workflow(ARM), "Register this machine")
+    assert done.code == 3 and "not Linux on AArch64" in done.err
+
+
+@pytest.mark.parametrize("file", [BOARD, ARM], ids=["board", "arm"])
 @pytest.mark.parametrize(
     ("codes", "ends_with", "warnings"),
     [((0,), 0, 0), ((4, 0), 0, 1), ((4, 4), 0, 2), ((4, 2), 2, 1), ((2,), 2, 0), ((3,), 3, 0), ((1,), 1, 0)],
 )
-def test_a_noisy_board_is_tried_again(tmp_path: Path, codes: tuple[int, ...], ends_with: int, warnings: int) -> None:
+def test_a_noisy_board_is_tried_again(tmp_path: Path, file: Path, codes: tuple[int, ...], ends_with: int, warnings: int) -> None:
     """With a stand-in for the command, for no board is noisy on demand: it ends with each code in turn, and notes that it was called."""
     program = tmp_path / "scripts" / "tvmmobile"
     program.parent.mkdir()
     cases = "".join(f"{number}) exit {code};; " for number, code in enumerate(codes, 1))
     program.write_text(f'#!/bin/bash\necho "$*" >>calls\ncase $(wc -l <calls) in {cases}*) exit 99;; esac\n')
     program.chmod(0o755)
-    runner = Runner(tmp_path, {"DEVICE": "a pi", "ALPHA": "1.0", "RESOLUTION": "224"}, tmp_path)
-    (done,) = runner.run(load_workflow(BOARD), GATE)
+    variables = {"DEVICE": "a pi", "ALPHA": "1.0", "RESOLUTION": "224", "PIP_EXTRA_INDEX_URL": ""}
+    runner = Runner(tmp_path, variables, tmp_path)
+    (done,) = runner.run(load_workflow(file), GATE)
     assert done.code == ends_with and done.out.count("::warning::") == warnings
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert len(calls) == len(codes) and all(call.startswith("regress out --device a pi --require-hardware --pin ") for call in calls)
+    assert len(calls) == len(codes) and all(call.startswith("regress out --device a pi --require-hardware ") for call in calls)
 
 
 def documented(repository: Path, heading: str) -> str:

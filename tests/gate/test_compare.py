@@ -381,3 +381,36 @@ def test_a_baseline_in_another_ones_place_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a baseline of its device and variant"):
         load_baselines(tmp_path, "pi4-virtual")
     assert devices_in(tmp_path) == ["pi4-virtual"]
+
+
+def test_a_machine_that_hides_its_clocks_needs_repeats(compare: Files) -> None:
+    """Two single runs decide nothing; pairs of runs do, more of them than on a board whose spread is known."""
+    hidden = {
+        "temperature_c": None,
+        "clocks_hz": [0.0] * 4,
+        "caps_hz": [0.0] * 4,
+        "throttled": [],
+        "governor": "",
+        "load": 0.1,
+        "boot": "x",
+    }
+    told = measured(1)
+    base = replace(
+        told,
+        context=replace(told.context, clock_hz=0.0),
+        variants=tuple(replace(one, conditions={"before": [hidden], "after": [hidden], "steady": True}) for one in told.variants),
+    )
+    outcome = compare(base, rebuilt(base, 1.0))
+    assert outcome.code == 4 and "tells neither clocks nor governor" in " ".join(outcome.out.split()), outcome.out
+    assert compare(told, rebuilt(told, 1.5)).code == 2 and compare(base, rebuilt(base, 1.5)).code == 4
+    random = np.random.default_rng(1)
+
+    def pair_of(factor: float) -> Pair:
+        return Pair(*(tuple(1000 * share * np.exp(random.normal(0, 0.002, 30))) for share in (1.0, factor)))
+
+    for factor, verdict in ((1.0, Verdict.SAME), (1.5, Verdict.SLOWER)):
+        judged = compare_results(base, rebuilt(base, factor), 0.03, lambda _pairing, _first, factor=factor: pair_of(factor))  # type: ignore[misc]
+        (variant,) = judged.variants
+        assert variant.verdict is verdict and variant.pairs >= 5
+    with pytest.raises(UserError, match=r"the clocks differ, '1\.8 GHz' and 'an unknown clock'"):
+        compare_results(told, base)

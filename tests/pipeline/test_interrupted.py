@@ -1,4 +1,4 @@
-"""Commands that are interrupted, terminated or killed at any moment, on a virtual board and on one behind SSH: what they leave."""
+"""Commands interrupted, terminated or killed at any moment, on a virtual board, one behind SSH and this machine: what they leave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import psutil
 import pytest
 from commands import Command, records
 from conftest import CommandLine
-from registered_boards import SshBoard, make_board, make_home, register
+from registered_boards import TestBoard, make_board, make_home, make_local_board, register
 
 from tvmmobile.system.workers import Workers
 
@@ -40,7 +40,7 @@ class Place:
 
     folder: Path
     device: str
-    board: SshBoard | None = None
+    board: TestBoard | None = None
 
     @property
     def logs(self) -> Path:
@@ -76,7 +76,7 @@ class Place:
 
     def ports(self, command: Command) -> set[int]:
         """What the command listens on, here and on the board."""
-        processes = [*command.children(), *(self.board.server.sessions() if self.board else [])]
+        processes = [*command.children(), *(self.board.processes() if self.board else [])]
         found = set()
         for process in processes:
             with contextlib.suppress(psutil.Error):
@@ -97,7 +97,15 @@ def behind_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine
         register(cli, board)
         yield Place(tmp_path, "desk", board)
     finally:
-        board.server.stop()
+        board.stop()
+
+
+@pytest.fixture
+def this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> Place:
+    board = make_local_board(tmp_path / "board")
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path / "data"))
+    register(cli, board)
+    return Place(tmp_path, "desk", board)
 
 
 @pytest.fixture
@@ -276,13 +284,14 @@ def test_ctrl_c_while_futures_are_locked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not stopping.is_alive()
 
 
-def test_two_moments(behind_ssh: Place) -> None:
-    check_interrupted(behind_ssh, behind_ssh.tune, "with workers", 0.5)
-    check_interrupted(behind_ssh, behind_ssh.tune, "measuring", 0.3, group=False)
+@pytest.mark.parametrize("place", ["behind_ssh", pytest.param("this_machine", marks=pytest.mark.long)], indirect=True)
+def test_two_moments(place: Place) -> None:
+    check_interrupted(place, place.tune, "with workers", 0.5)
+    check_interrupted(place, place.tune, "measuring", 0.3, group=False)
 
 
 @pytest.mark.long
-@on("virtual", "behind_ssh")
+@on("virtual", "behind_ssh", "this_machine")
 def test_tuning_at_ten_moments(place: Place) -> None:
     for moment in moments(11):
         check_interrupted(place, place.tune, *moment)
@@ -290,7 +299,7 @@ def test_tuning_at_ten_moments(place: Place) -> None:
 
 
 @pytest.mark.long
-@on("behind_ssh")
+@on("behind_ssh", "this_machine")
 def test_benchmarks_at_ten_moments(place: Place, cli: CommandLine) -> None:
     assert cli("compile", "--device", place.device, *SMALL, "--out", str(place.libraries)).code == 0
     for moment in moments(12):
@@ -298,7 +307,7 @@ def test_benchmarks_at_ten_moments(place: Place, cli: CommandLine) -> None:
 
 
 @pytest.mark.long
-@on("virtual", "behind_ssh")
+@on("virtual", "behind_ssh", "this_machine")
 def test_a_terminated_command_ends_in_order(place: Place) -> None:
     for phase in PHASES:
         command = place.tune()
@@ -309,7 +318,7 @@ def test_a_terminated_command_ends_in_order(place: Place) -> None:
 
 
 @pytest.mark.long
-@on("virtual", "behind_ssh")
+@on("virtual", "behind_ssh", "this_machine")
 def test_what_a_killed_command_started_ends_by_itself(place: Place) -> None:
     for phase in PHASES[1:]:
         command = place.tune()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CommandLine
+from document_blocks import validations_page
 from own_boards import uncalibrated_board
 from validation_samples import PI4, compared, observed, parameters, validated
 
@@ -25,6 +27,7 @@ from tvmmobile.pipeline.validation.record import begun, point_of, with_point
 from tvmmobile.pipeline.validation.refit import FEWEST_EACH, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import TimingJob, kernel_source
+from tvmmobile.results.shared_validation import shareable
 from tvmmobile.results.validation import read_validation, write_validation
 from tvmmobile.running.measure import Agents, Latency, MeasureError
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
@@ -280,6 +283,35 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
     assert "The term that errs: stores" in words and f"{len(points) - 1} kernels: rank correlation 0.9" in words
     assert "kernel 3 (not valid)" in words and "not valid: throttled" in words and "measured modelled off" in words
     assert "each left out of its fit:" in words and read_validation(out) == fresh
+    share = ("--share", str(tmp_path / "share.json"))
+    assert "is the file that --out names" in refusal(cli, "desk", "--out", str(out), "--share", str(out))
+    assert "cannot be written" in refusal(cli, "desk", "--out", str(out), "--share", "/proc/share.json")
+    shared = cli("device", "validate", "desk", "--out", str(out), *share)
+    assert shared.code == 0 and f"Written: {out}, {share[1]}" in shared.out, shared.err
+    sent = read_validation(Path(share[1]))
+    plain = replace(fresh.measured, kernel=sent.measured.kernel)
+    assert sent == replace(fresh, date=fresh.date[:10], measured=plain) and len(sent.date) == 10
+    assert "| Raspberry Pi 4 Model B Rev 1.4 | Cortex-A72, 1.8 GHz | measured | pi4 |" in " ".join(validations_page(tmp_path).split())
+
+
+def test_what_tells_whose_board_it_is_is_left_out() -> None:
+    whole = validated(observed(2, 0.0))
+    board = replace(
+        whole.measured,
+        board="Raspberry Pi 4 of ann at 10.0.0.7, serial 100000001234abcd",
+        system="Debian GNU/Linux 12 built by ann@lab in /home/ann/rootfs",
+        kernel="6.6.31+ann-lab1 (ann@lab)",
+        libc="glibc 2.36 (dc:a6:32:01:02:03)",
+    )
+    point = replace(whole.points[0], invalid="lab-pi was busy")
+    sent = shareable(replace(whole, measured=board, points=(point,)), {"ann", "lab-pi", "100000001234abcd", ""})
+    text = json.dumps(asdict(sent))
+    assert not any(word in text for word in ("ann", "lab", "10.0.0.7", "1234abcd", "/home", "dc:a6")), text
+    assert sent.measured.board.startswith("Raspberry Pi 4 of (left out) at") and sent.measured.kernel == "6.6.31"
+    assert sent.measured.system.startswith("Debian GNU/Linux 12") and sent.measured.libc.startswith("glibc 2.36")
+    assert sent.points[0].measured_ms == point.measured_ms and shareable(whole, ()) == replace(
+        whole, date=whole.date[:10], measured=replace(whole.measured, kernel="6.6.31")
+    )
 
 
 def test_fits_of_the_calibration_and_of_a_refit_are_one(tmp_path: Path) -> None:

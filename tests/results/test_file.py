@@ -158,7 +158,7 @@ def _nested(levels: int) -> Any:
         (lambda content: content.update(surprise=1), "surprise is not known"),
         (lambda content: content.update(benchmarks=["a"]), r"benchmarks\[0\]: "),
         (lambda content: content["context"].update(kind="guessed"), "context.kind: .*'guessed'"),
-        (lambda content: content["context"].update(clock_hz=0), "context.clock_hz: .*it is 0"),
+        (lambda content: content["context"].update(clock_hz=-1), "context.clock_hz: .*it is -1"),
         (lambda content: content["context"].update(surprise=1), "context.surprise is not known"),
         (lambda content: content["context"].update({"\x1b[31m": 1}), r"context.'\\x1b\[31m' is not known"),
         (lambda content: content["benchmarks"][1].pop("macs"), r"benchmarks\[1\].macs is missing"),

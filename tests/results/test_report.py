@@ -325,3 +325,27 @@ def test_markdown_leaves_out_what_a_comment_does_not_hold() -> None:
     told = re.search(r"(\d+) more lines of this table, and what follows it, did not fit: see report.html and report.csv.", text)
     shown = len(re.findall(r"^\| mobilenet_v1_", text, re.MULTILINE))
     assert told and shown + int(told[1]) == len(many)
+
+
+def test_what_a_machine_hides_is_called_unknown(tmp_path: Path) -> None:
+    """A hypervisor that tells no clock, governor or temperature: shares of the peak are unknown too, and nothing is invented."""
+    told = sample_results(4, measured=True)
+    hidden = {
+        "temperature_c": None,
+        "clocks_hz": [0.0] * 4,
+        "caps_hz": [0.0] * 4,
+        "throttled": [],
+        "governor": "",
+        "load": 0.1,
+        "boot": "x",
+    }
+    variants = tuple(replace(one, conditions={"before": [hidden], "after": [hidden], "steady": True}) for one in told.variants)
+    results = replace(told, context=replace(told.context, clock_hz=0.0), variants=variants)
+    texts = written(results, tmp_path)
+    assert read_results(tmp_path / "report.json") == results
+    assert {entry["fma_peak_share"] for entry in json.loads(texts["json"])["benchmarks"]} == {None}
+    rows = list(csv.DictReader(io.StringIO(texts["csv"])))
+    assert {row["fma_peak_share"] for row in rows} == {""} and {row["clock_hz"] for row in rows} == {"0.0"}
+    for text in (texts["md"], texts["html"]):
+        assert "Cortex-A72 at an unknown clock" in text and "clocks, governor, temperature" in text and "0 GHz" not in text
+    check_page(texts["html"])

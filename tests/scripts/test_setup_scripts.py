@@ -120,6 +120,12 @@ def test_without_root_the_missing_packages_are_named(checkout: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_on_aarch64_the_systems_own_compiler_suffices(checkout: Path) -> None:
+    script = f'PATH="{checkout}/bin"; HOSTTYPE=aarch64; source "{checkout}/scripts/setup.sh"; _missing_packages'
+    done = subprocess.run([shutil.which("bash") or "bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("qemu-user g++ llvm-16"), done.stderr
+
+
 def test_root_gets_the_missing_packages_and_no_others(checkout: Path) -> None:
     _set_up(checkout)
     (checkout / "bin" / "gcc").unlink()

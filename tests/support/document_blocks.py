@@ -15,6 +15,7 @@ from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.results.report import print_table
+from tvmmobile.results.validation import read_validation
 from tvmmobile.system.markdown import markdown_table
 from tvmmobile.virtual.board import Board, core_values, load_board
 from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, published, read_fit, run_of, worst_error
@@ -330,6 +331,40 @@ def _start_page() -> str:
     return str(page(from_file(RESULTS / "start-up.json"), "start-up"))
 
 
+def validations_page(folder: Path) -> str:
+    """The table of the validations that others have sent."""
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        found = read_validation(path)
+        board, valid = found.measured, found.valid()
+        errors = [point.error for point in valid]
+        ranks = "–" if found.kernel_ranks is None else f"{found.kernel_ranks:.2f}"
+        off = (f"{mean_error(errors):.1%}", f"{worst_error(errors):.1%}") if errors else ("–", "–")
+        core = f"{board.cpu}, {board.clock_hz / 1e9:g} GHz"
+        points = f"{len(valid)} of {len(found.points)}"
+        rows.append((f"[{path.stem}]({path.name})", board.board or "not known", core, board.kind, found.model.board, points, ranks, *off))
+    headings = [
+        "file",
+        "board",
+        "core",
+        "times",
+        "virtual board",
+        "valid points",
+        "rank correlation of kernels",
+        "off on average",
+        "at worst",
+    ]
+    empty = "None has been received so far: no board beside its model, on hardware.\n"
+    table = f"{markdown_table(headings, rows)}\n" if rows else empty
+    return f"""# Validations by others
+
+[`tvmmobile device validate NAME --share FILE`](../validate.md#sharing-it) compares a board with its model and writes a file without names,
+serial numbers and paths. Files that people send are kept here as they came, and the table is made from them. *Off* is the modelled time
+over the measured one, less 1. Times of emulated boards are marked and say nothing about the board.
+
+{table}"""
+
+
 #: Documents that a study writes as a whole.
 PAGES: dict[str, Callable[[], str]] = {
     **{
@@ -344,6 +379,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "studies/results/pruned.md": lambda: _study_page("networks.pruned", "pruned.json"),
     "studies/results/half-errors.md": lambda: _study_page("errors.half_errors", "half-errors.json"),
 }
+PAGES["docs/validations/README.md"] = lambda: validations_page(REPOSITORY / "docs/validations")
 #: By document, the blocks of figures in it.
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"result": result_table},

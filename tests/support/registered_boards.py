@@ -1,4 +1,4 @@
-"""Boards for tests of hardware: an account here behind a real sshd, its agent under QEMU, described as a Raspberry Pi 4."""
+"""Boards for tests of hardware: an account here, behind a real sshd or not, its agent under QEMU, described as a Raspberry Pi 4."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ RUNNER = "qemu-aarch64"
 
 
 @dataclass(frozen=True)
-class SshBoard:
-    """One such board."""
+class TestBoard:
+    """A board whose programs run here, under QEMU: its files, and the folder of its agent."""
 
-    server: Server
+    __test__ = False
+
     root: Path
     directory: Path
 
+    def described_words(self) -> list[str]:
+        """Options of `device add` that say what it is."""
+        return ["--runner", RUNNER, "--root", str(self.root), "--directory", str(self.directory)]
+
     def add_words(self, name: str) -> list[str]:
-        """The command line that registers it."""
-        address = self.server.address
-        words = ["device", "add", name, "--ssh", address.destination, "--port", str(address.port), "--runner", RUNNER]
-        return [*words, "--root", str(self.root), "--directory", str(self.directory), "--fingerprint", fingerprint_of(address.host_key)]
+        """The command line that registers it, as this machine."""
+        return ["device", "add", name, "--local", *self.described_words()]
 
     def agents(self) -> list[psutil.Process]:
         """The agents' own processes, sessions not among them."""
@@ -45,12 +48,40 @@ class SshBoard:
                     found.append(process)
         return found
 
+    def processes(self) -> list[psutil.Process]:
+        """Everything that serves it."""
+        return self.agents()
+
     def leftovers(self) -> list[str]:
         """What a run that ended should not have left on the board."""
         files = [path.name for path in (self.root / "tmp").iterdir()]
         if self.directory.exists():
             files += [path.name for path in self.directory.iterdir() if path.name.startswith("work")]
         return files + [f"process {process.pid}" for process in self.agents()]
+
+    def stop(self) -> None:
+        """End what leads to it."""
+
+
+@dataclass(frozen=True)
+class SshBoard(TestBoard):
+    """One behind a server."""
+
+    server: Server
+
+    def add_words(self, name: str) -> list[str]:
+        """The command line that registers it."""
+        address = self.server.address
+        words = ["device", "add", name, "--ssh", address.destination, "--port", str(address.port), *self.described_words()]
+        return [*words, "--fingerprint", fingerprint_of(address.host_key)]
+
+    def processes(self) -> list[psutil.Process]:
+        """What the server runs."""
+        return self.server.sessions()
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self.server.stop()
 
 
 def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
@@ -66,10 +97,15 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 def make_board(folder: Path, home: Home) -> SshBoard:
     """Start a server for one board."""
-    return SshBoard(Server(folder / "server", home), write_pi4_tree(folder / "tree"), folder / "agent of mine")
+    return SshBoard(write_pi4_tree(folder / "tree"), folder / "agent of mine", Server(folder / "server", home))
 
 
-def register(cli: CommandLine, board: SshBoard, name: str = "desk", *more: str) -> DeviceFile:
+def make_local_board(folder: Path) -> TestBoard:
+    """This machine as a board."""
+    return TestBoard(write_pi4_tree(folder / "tree"), folder / "agent of mine")
+
+
+def register(cli: CommandLine, board: TestBoard, name: str = "desk", *more: str) -> DeviceFile:
     """Add the board by the command line."""
     outcome = cli(*board.add_words(name), *more)
     assert outcome.code == 0, outcome.err

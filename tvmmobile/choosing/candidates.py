@@ -58,7 +58,7 @@ class Candidate:
 
     def least_us(self, profile: DeviceProfile) -> float:
         """Return a latency in microseconds that no library has on a device: its multiply-adds as fast as the cores can do them."""
-        if self.model.own is not None:
+        if self.model.own is not None or not profile.clock_hz:
             return 0.0
         rate = profile.machine.fma_lanes_per_cycle * self.precision.rate_on(profile.machine) * self.threads
         return count(self.model.spec).macs / (rate * MOST_SAVED * profile.clock_hz) * 1e6

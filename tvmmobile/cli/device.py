@@ -1,4 +1,4 @@
-"""`tvmmobile device`: boards that are reached by SSH or adb."""
+"""`tvmmobile device`: boards that are reached by SSH or adb, or this machine."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def add(
     name: DeviceName,
     ssh: Annotated[str | None, typer.Option("--ssh", metavar="[USER@]HOST", help="Board to reach over SSH.")] = None,
     adb: Annotated[str | None, typer.Option("--adb", metavar="SERIAL", help="Phone to reach over adb; HOST:PORT over the network.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="This machine itself, if it is AArch64 Linux.")] = False,
     port: Annotated[int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Port of the SSH server.")] = None,
     fingerprint: Annotated[
         str | None,
@@ -44,7 +45,7 @@ def add(
 ) -> None:
     """Register a board or phone: probe it and install the agent.
 
-    The board needs an SSH server (or adb), sh and sha256sum; no root, Python or internet.
+    The board needs an SSH server (or adb, or --local), sh and sha256sum; no root, Python or internet.
     """
     from tvmmobile.devices.board.manage import add_device
 
@@ -52,6 +53,7 @@ def add(
         name,
         ssh=ssh,
         adb=adb,
+        local=local,
         port=port,
         fingerprint=fingerprint,
         directory=directory,
@@ -76,18 +78,19 @@ def _agreed(destination: str, fingerprint: str) -> bool:
 def _print_board(name: str, board: RegisteredBoard) -> None:
     from tvmmobile.devices.board.connect import described
     from tvmmobile.devices.board.hardware import fastest_cores
+    from tvmmobile.results.report.wording import clock
 
     facts = board.facts
     part, count, clock_hz = fastest_cores(board)
     others = len(facts.cores) - count
     system = facts.system + (f" (API {facts.api_level})" if facts.api_level is not None else "")
     lines = [
-        f"{name}: {facts.model or 'a board'} at {described(board.address)}",
-        f"  {count} × {part.cpu} at {clock_hz / 1e9:g} GHz" + (f" and {others} slower cores" if others else ""),
+        f"{name}: {facts.model or part.product or 'a board'} at {described(board.address)}",
+        f"  {count} × {part.cpu} at {clock(clock_hz)}" + (f" and {others} slower cores" if others else ""),
         f"  {facts.memory_bytes / 2**30:.1f} GiB of memory, {', '.join(filter(None, (system, f'Linux {facts.kernel}', facts.libc)))}",
     ]
-    if board.runner:
-        lines.append(f"  programs run through {shlex.join(board.runner)}, so latencies are emulated")
+    if board.emulator:
+        lines.append(f"  programs run through {shlex.join(board.runner) or board.emulator}, so latencies are emulated")
     typer.echo("\n".join(lines))
 
 

@@ -37,6 +37,12 @@ def validate(
         Path | None,
         typer.Option("--refit", metavar="FILE.toml", dir_okay=False, help="Fit the model's parameters and write a virtual board's file."),
     ] = None,
+    share: Annotated[
+        Path | None,
+        typer.Option(
+            "--share", metavar="FILE", dir_okay=False, help="Write a second file, for strangers: without names, serial numbers and paths."
+        ),
+    ] = None,
     pin: Pin = False,
 ) -> None:
     """Measure a fixed suite on a real board, and compare it with the board's model.
@@ -49,12 +55,13 @@ def validate(
     from tvmmobile.system.console import output
 
     file = out or Path("out") / f"validation-{name}.json"
-    done = validate_device(name, file, model=board, refit=refit, pin=pin, listener=Shown())
+    done = validate_device(name, file, model=board, refit=refit, share=share, pin=pin, listener=Shown())
     console = output()
     _print(console, done.validation)
     if done.refit is not None:
         _print_refit(console, done.refit)
-    console.print(f"Written: {', '.join(map(str, [file, *([done.refit.path] if done.refit else [])]))}", soft_wrap=True)
+    written = [file, *([share] if share else []), *([done.refit.path] if done.refit else [])]
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
 
 
 def _print(console: Console, validation: Validation) -> None:

@@ -78,6 +78,7 @@ class Endpoint:
         key: agents register under it.
         secret: what tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal digits, or ""
             where there are no agents. It is not shown when printed.
+        quiet: a file that builders lock, shared, and who measures locks alone; "" where builders do not disturb the device.
         stretch: by the clock, a session may last this many times its limit, which counts only what it did itself: see agent/limit.h.
     """
 
@@ -86,6 +87,7 @@ class Endpoint:
     key: str
     secret: str = field(default="", repr=False)
     stretch: float = 1.0
+    quiet: str = ""
 
     def longest_s(self, limit_s: float) -> float:
         """Return how long a session with a limit may last by the clock."""

@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tvmmobile.gate import DEFAULT_THRESHOLD
-from tvmmobile.gate.statistics import ALPHA, Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
+from tvmmobile.gate.statistics import (
+    ALPHA,
+    Estimate,
+    Judgement,
+    Pair,
+    Verdict,
+    check_samples,
+    estimate_ratio,
+    judge,
+    judge_exact,
+    settle,
+    without_spread,
+)
 from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, changed_versions, read_results
-from tvmmobile.results.report.wording import plural
+from tvmmobile.results.report.wording import clock, plural
 from tvmmobile.system.errors import UserError
 
 FORMAT = 1
@@ -204,7 +216,7 @@ def check_comparable(base: Context, new: Context) -> None:
         ("boards", base.board, new.board),
         ("kinds of latency", base.kind, new.kind),
         ("CPUs", base.cpu, new.cpu),
-        ("clocks", f"{base.clock_hz / 1e9:g} GHz", f"{new.clock_hz / 1e9:g} GHz"),
+        ("clocks", clock(base.clock_hz), clock(new.clock_hz)),
         ("thread counts", base.threads, new.threads),
         ("timing models", base.timing_model or "none", new.timing_model or "none"),
     ):
@@ -248,6 +260,8 @@ def _settled(
 ) -> dict[int, Estimate]:
     """Return each variant's estimate, repeated where that is asked for; `repeats` gets the runs."""
     first = {index: estimate_ratio([_stored(pairing)]) for index, pairing in pairings.items()}
+    unwatched = {index for index, pairing in pairings.items() if _unwatched(pairing)}
+    first |= {index: without_spread(first[index]) for index in unwatched}
     if measure is None:
         return first
 
@@ -257,7 +271,7 @@ def _settled(
             repeats.setdefault(index, []).append(pair)
         return pair
 
-    return settle(first, again, threshold)
+    return settle(first, again, threshold, unwatched=unwatched)
 
 
 def _stored(pairing: Pairing) -> Pair:
@@ -298,6 +312,8 @@ def _compared(pairing: Pairing, judgement: Judgement | None, repeats: Sequence[P
 def _remark(base: VariantResult, new: VariantResult, judgement: Judgement) -> str:
     if judgement.verdict is not Verdict.TOO_NOISY:
         return ""
+    if judgement.pairs == 1 and _unwatched(Pairing(base, new)):
+        return "the machine tells neither clocks nor governor: only repeated runs can decide (tvmmobile regress)"
     if math.isinf(judgement.detects):
         return f"{min(len(base.samples_us), len(new.samples_us))} samples are too few to know their noise"
     if judgement.p is not None and judgement.p <= ALPHA:
@@ -353,11 +369,19 @@ def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], s
 
 def _governors(variant: VariantResult) -> tuple[str, ...]:
     """Return cpufreq's governors during a run, one for each board state that tells it, without repetition."""
-    found: set[str] = set()
-    for moment in ("before", "after"):
-        states: Any = variant.conditions.get(moment, ())
-        found |= {str(state["governor"]) for state in states if isinstance(state, Mapping) and state.get("governor")}
-    return tuple(sorted(found))
+    return tuple(sorted({str(state["governor"]) for state in _states(variant) if state.get("governor")}))
+
+
+def _unwatched(pairing: Pairing) -> bool:
+    """Return whether a board of either side hides both clocks and governor: then runs may differ by more than those of boards do."""
+    states = [state for side in (pairing.base, pairing.new) if side for state in _states(side)]
+    return any(not state.get("governor") and not any(state.get("clocks_hz") or ()) for state in states)
+
+
+def _states(variant: VariantResult) -> list[Mapping[str, Any]]:
+    """Return the boards' states before and after a run; the file may hold anything here."""
+    found: list[Any] = [state for moment in ("before", "after") for state in variant.conditions.get(moment, ())]
+    return [state for state in found if isinstance(state, Mapping)]
 
 
 def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelResult]:

@@ -13,8 +13,8 @@ counts how often either goes wrong; docs/gate.md has the figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -196,6 +196,11 @@ def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
     return combine([_estimate_pair(pair) for pair in pairs])
 
 
+def without_spread(estimate: Estimate) -> Estimate:
+    """Return an estimate from a single pair for a machine whose spread between runs is not known: alone, the pair decides nothing."""
+    return replace(estimate, error=math.inf, known=math.inf)
+
+
 def _estimate_pair(pair: Pair) -> Estimate:
     """Return the estimate from one pair of runs; raises `ValueError` for a bad sample."""
     check_samples(pair.base)
@@ -221,7 +226,11 @@ def combine(singles: Sequence[Estimate]) -> Estimate:
 
 
 def settle(
-    first: Mapping[Key, Estimate], measure: Callable[[Key, bool], Pair | None], threshold: float, most_pairs: int = MOST_PAIRS
+    first: Mapping[Key, Estimate],
+    measure: Callable[[Key, bool], Pair | None],
+    threshold: float,
+    most_pairs: int = MOST_PAIRS,
+    unwatched: Collection[Key] = (),
 ) -> dict[Key, Estimate]:
     """Repeat what may be slower, old and new library interleaved, until it is cleared or `most_pairs` pairs of runs are there.
 
@@ -231,6 +240,7 @@ def settle(
     Args:
         first: each variant's estimate from single runs.
         measure: runs both libraries of a variant, the old one first if so told; `None` where that cannot be done.
+        unwatched: the variants whose spread between runs is not known; see `without_spread`. More pairs clear or convict them.
 
     Returns:
         The estimate to judge each variant by.
@@ -245,7 +255,8 @@ def settle(
             if pair is None:
                 open_keys.remove(key)
                 continue
-            singles[key].append(_estimate_pair(pair))
+            single = _estimate_pair(pair)
+            singles[key].append(without_spread(single) if key in unwatched else single)
             if len(singles[key]) > 1:
                 repeated[key] = combine(singles[key])
                 if not is_suspicious(repeated[key], threshold):

@@ -56,7 +56,7 @@ class Context:
         device: its name, e.g. `pi4-virtual`.
         board: e.g. `Raspberry Pi 4 Model B`.
         cpu: its core, e.g. `Cortex-A72`.
-        clock_hz: the core clock that latencies refer to, in Hz.
+        clock_hz: the core clock that latencies refer to, in Hz; 0 where the machine hides it, as some hypervisors do.
         kind: `modelled` numbers come from a timing model, `measured` ones from a board's clock, `emulated` ones from the clock of a machine
             that runs the board's programs in an emulator; they never mix.
         timing_model: hash of the timing model, `None` where measured.
@@ -74,7 +74,7 @@ class Context:
     device: str
     board: str
     cpu: str
-    clock_hz: Annotated[float, Field(ge=1, le=1e12)]
+    clock_hz: Annotated[float, Field(ge=0, le=1e12)]
     kind: Kind
     timing_model: str | None
     modelled_terms: str
@@ -225,8 +225,10 @@ class VariantResult(VariantFields):
         times = [kernel.network_us for kernel in self.kernels]
         return math.fsum(time for time in times if time is not None) if times and None not in times else None
 
-    def peak_share(self, context: Context) -> float:
-        """Return multiply-adds done over those the cores' FMA units could have done in that time."""
+    def peak_share(self, context: Context) -> float | None:
+        """Return multiply-adds done over those the cores' FMA units could have done in that time; `None` if the clock is unknown."""
+        if context.clock_hz < 1:
+            return None
         cycles = self.latency_us * 1e-6 * context.clock_hz
         return self.macs / (cycles * context.fma_lanes(self.dtype) * self.threads)
 
@@ -267,7 +269,7 @@ class Benchmark(VariantFields):
         real_time, cpu_time: the median of the samples, in `time_unit`.
         time_unit: always microseconds.
         latency_us: the median of the samples, in microseconds.
-        fma_peak_share: multiply-adds done over those the cores' FMA units could have done in that time.
+        fma_peak_share: multiply-adds done over those the cores' FMA units could have done in that time; `None` if the clock is unknown.
     """
 
     family_index: Count
@@ -281,7 +283,7 @@ class Benchmark(VariantFields):
     cpu_time: Latency
     time_unit: Literal["us"]
     latency_us: Latency
-    fma_peak_share: NotNegative
+    fma_peak_share: NotNegative | None
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,8 @@ def write_results(results: Results, path: Path) -> None:
         entry = _stated(asdict(variant))
         entry["kernels"] = [_stated(kernel) for kernel in entry["kernels"]]
         entry["latency_us"] = variant.latency_us
-        entry["fma_peak_share"] = round(variant.peak_share(results.context), 4)
+        share = variant.peak_share(results.context)
+        entry["fma_peak_share"] = None if share is None else round(share, 4)
         google = {
             "family_index": index,
             "per_family_instance_index": 0,

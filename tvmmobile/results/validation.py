@@ -42,7 +42,7 @@ class ValidatedBoard:
         cpu: its fastest core, e.g. `Cortex-A72`.
         mcpu: LLVM's name of that core.
         cores: how many it has of it.
-        clock_hz: that core's highest clock in Hz, which the model is computed with.
+        clock_hz: that core's highest clock in Hz, which the model is computed with; the virtual board's where the machine hides its own.
         memory_bytes: of RAM.
         system: the operating system's name and version.
         kernel: its version.

@@ -16,7 +16,7 @@ from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.formats import C
 from tvmmobile.running.manifest import read_manifest
 from tvmmobile.system.compiled import built_once
-from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.system.doctor import CROSS_COMPILER, CROSS_PACKAGE, require
 from tvmmobile.system.programs import run_tool
 
 MAIN = "main"
@@ -183,6 +183,6 @@ def checker() -> Path:
 def _compiled(source: Path, suffix: str, flags: tuple[str, ...]) -> Path:
     def build(output: Path) -> None:
         command = [str(require(CROSS_COMPILER)), f"-I{INTERFACE.parent}", str(source), *flags, "-o", str(output)]
-        run_tool(command, f"Compiling {source.name}", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
+        run_tool(command, f"Compiling {source.name}", f"Run: apt-get install -y --reinstall {CROSS_PACKAGE}")
 
     return built_once(source, suffix, flags, build, (INTERFACE,))

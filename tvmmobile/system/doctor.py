@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shlex
 import shutil
@@ -19,6 +20,8 @@ from tvmmobile.system.programs import zig_program
 
 _DISTRIBUTION = "tvmmobile"
 CROSS_COMPILER, _AGENTS_COMPILER = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++"
+#: On AArch64, Debian's own compiler has the cross compiler's names as well.
+CROSS_PACKAGE = "g++" if platform.machine() == "aarch64" else "g++-aarch64-linux-gnu"
 _FREE_DISK_GB = 2.0
 _VERSION_TIMEOUT_S = 10
 
@@ -51,8 +54,8 @@ def _of_llvm(name: str) -> tuple[str, ...]:
 
 TOOLS = (
     Tool("qemu-aarch64", ("qemu-aarch64",), "qemu-user", "runs AArch64 code", 7, virtual=True),
-    Tool(_AGENTS_COMPILER, (_AGENTS_COMPILER,), "g++-aarch64-linux-gnu", "builds the agent", 10),
-    Tool(CROSS_COMPILER, (CROSS_COMPILER,), "g++-aarch64-linux-gnu", "links compiled libraries", 10),
+    Tool(_AGENTS_COMPILER, (_AGENTS_COMPILER,), CROSS_PACKAGE, "builds the agent", 10),
+    Tool(CROSS_COMPILER, (CROSS_COMPILER,), CROSS_PACKAGE, "links compiled libraries", 10),
     Tool("llvm-mca", _of_llvm("llvm-mca"), "llvm-16", "models the cores' timing", 16, virtual=True),
     Tool("llvm-mc", _of_llvm("llvm-mc"), "llvm-16", "disassembles hot blocks", 16, virtual=True),
     Tool("cc", ("gcc", "cc", "clang"), "gcc libc6-dev", "builds the plugin for QEMU", virtual=True),

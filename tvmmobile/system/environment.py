@@ -59,6 +59,11 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def login_environment() -> dict[str, str]:
+    """Return those of this process's variables that a new login has as well: no loader's, compiler's or Python's settings among them."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG") if name in os.environ}
+
+
 def take_over(variables: Mapping[str, str]) -> None:
     """Replace this process's variables with another's."""
     os.environ.clear()

@@ -152,6 +152,17 @@ def made_once(folder: Path) -> Iterator[Path | None]:
 
 
 @contextmanager
+def locked(path: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a file, which is made if need be: alone, or with others that share it. It ends with this process at the latest."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def filling_cache(folder: Path | None = None) -> Iterator[None]:
     """Turn an `OSError` of code that writes to the cache, or to `folder` in it, into a `UserError` that names the folder."""
     try:

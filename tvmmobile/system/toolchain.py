@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.system.doctor import CROSS_COMPILER, installed, require
+from tvmmobile.system.doctor import CROSS_COMPILER, CROSS_PACKAGE, installed, require
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.programs import run_tool, zig_program
 
@@ -40,7 +40,7 @@ class Toolchain:
         """Command that repairs the toolchain if it fails."""
         if self.zig:
             return "Run: pip install --force-reinstall ziglang"
-        return f"Run: apt-get install -y --reinstall {'g++-aarch64-linux-gnu' if self.device else 'gcc libc6-dev'}"
+        return f"Run: apt-get install -y --reinstall {CROSS_PACKAGE if self.device else 'gcc libc6-dev'}"
 
     def compiled(self, source: Path, output: Path, flags: Sequence[str], folders: Sequence[Path] = ()) -> None:
         """Compile one file of C or assembly into an object; raises `UserError`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tvmmobile.choosing.answer import NetworkChoice
-from tvmmobile.results.report.wording import plural
+from tvmmobile.results.report.wording import clock, plural
 
 #: Candidates without records that are named.
 _NAMED = 3
@@ -33,7 +33,7 @@ def sources_of(choice: NetworkChoice) -> list[str]:
 def origins(choice: NetworkChoice) -> list[str]:
     """Return a sentence on where each number is from."""
     found = [
-        f"{profile.name}: {profile.origin.kind} latencies, {profile.cpu} at {profile.clock_hz / 1e9:g} GHz; sums of tuning records."
+        f"{profile.name}: {profile.origin.kind} latencies, {profile.cpu} at {clock(profile.clock_hz)}; sums of tuning records."
         for profile in choice.profiles
     ]
     sources = sources_of(choice)

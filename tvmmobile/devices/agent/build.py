@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tvmmobile.devices.agent.wheels import PLATFORM, WHEELS, unpack_wheel
-from tvmmobile.system.doctor import require
+from tvmmobile.system.doctor import CROSS_PACKAGE, require
 from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import filling_cache, made_once
@@ -21,9 +22,10 @@ from tvmmobile.system.programs import run_tool
 
 AGENT = "tvmmobile-agent"
 LOADER = "ld-linux-aarch64.so.1"
-COMPILER_PACKAGE = "g++-aarch64-linux-gnu"
 #: Debian's cross C library, beside which g++-aarch64-linux-gnu puts libstdc++ and libgcc.
 SYSROOT_LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
+#: Where AArch64 machines have the same files; the last two have the loader alone.
+NATIVE_LIBRARIES = tuple(map(Path, ("/usr/lib/aarch64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib", "/lib64")))
 RUNTIME = (LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libgcc_s.so.1")
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined")
 #: Hardening against memory errors.
@@ -100,7 +102,7 @@ def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
     # The headers are a library's: -isystem keeps their warnings out of this build's.
     command = [compiler, *FLAGS, *HARDENING, "-isystem", str(scratch / "unpacked/tvm_ffi/include")]
     timing = str(scratch / "timing.o")
-    remedy = f"Run: apt-get install -y --reinstall {COMPILER_PACKAGE}"
+    remedy = f"Run: apt-get install -y --reinstall {CROSS_PACKAGE}"
     own = str(Path(__file__).parent)
     command += [UNPLACED.format(folder) for folder in (scratch, own)]
     run_tool([*command, *TIMED, "-c", f"{own}/timing.cc", "-o", timing], "Compiling the device agent", remedy)
@@ -113,7 +115,8 @@ def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
 
 
 def _copy_library(name: str, bundle: Path) -> None:
-    found = SYSROOT_LIBRARIES / name
-    if not found.exists():
-        raise UserError(f"{found} is missing.", f"Run: apt-get install -y {COMPILER_PACKAGE}")
+    places = [folder / name for folder in (SYSROOT_LIBRARIES, *(NATIVE_LIBRARIES if platform.machine() == "aarch64" else ()))]
+    found = next((path for path in places if path.exists()), None)
+    if found is None:
+        raise UserError(f"{places[0]} is missing.", f"Run: apt-get install -y {CROSS_PACKAGE}")
     shutil.copy(found.resolve(), bundle / name)

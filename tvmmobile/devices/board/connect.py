@@ -1,11 +1,11 @@
-"""Opens a connection to a board, by SSH or adb."""
+"""Opens a connection to a board, by SSH or adb, or on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tvmmobile.devices.board.registered import AdbAddress, SshAddress
+from tvmmobile.devices.board.registered import Address, LocalAddress, SshAddress
 from tvmmobile.devices.board.remote import LinkLost, Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -13,33 +13,42 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def connected(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
+def connected(address: Address, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
     """Connect to a board until the context ends; raises `DeviceUnavailable` if the connection cannot be made, or is lost."""
     remote = connect(address, timeout_s)
     try:
         yield remote
     except LinkLost as error:
         place = described(address)
-        raise DeviceUnavailable(
-            f"{place} stopped answering: {error}.", "Check its power and network; then run the same command again."
-        ) from error
+        raise DeviceUnavailable(f"{place} stopped answering: {error}.", remedy(address)) from error
     finally:
         remote.close()
 
 
-def connect(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Remote:
+def connect(address: Address, timeout_s: float = CONNECT_TIMEOUT_S) -> Remote:
     """Connect to the board at `address`; the caller closes it. Raises `DeviceUnavailable` with the reason and what to do."""
     if isinstance(address, SshAddress):
         from tvmmobile.devices.ssh.remote import connect_ssh
 
         return connect_ssh(address, timeout_s)
+    if isinstance(address, LocalAddress):
+        from tvmmobile.devices.local.machine import connect_local
+
+        return connect_local(address)
     from tvmmobile.devices.adb.remote import connect_adb
 
     return connect_adb(address, timeout_s)
 
 
-def described(address: SshAddress | AdbAddress) -> str:
+def described(address: Address) -> str:
     """Return the address in readable form."""
     if isinstance(address, SshAddress):
         return address.destination + (f":{address.port}" if address.port else "")
-    return f"adb {address.serial}"
+    return "this machine" if isinstance(address, LocalAddress) else f"adb {address.serial}"
+
+
+def remedy(address: Address) -> str:
+    """Return what to do where a board stopped answering."""
+    if isinstance(address, LocalAddress):
+        return "Look at the machine's load and memory; then run the same command again."
+    return "Check its power and network; then run the same command again."

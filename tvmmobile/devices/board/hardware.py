@@ -1,4 +1,4 @@
-"""A registered device: one board or several alike, reached by SSH or adb."""
+"""A registered device: one board or several alike, reached by SSH or adb, or this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.board.link import AgentPlan
 from tvmmobile.devices.board.link_host import LinkConfig
 from tvmmobile.devices.board.parts import CoreDesign, fastest, part_of
-from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
+from tvmmobile.devices.board.registered import DeviceFile, LocalAddress, RegisteredBoard
 from tvmmobile.devices.board.watch import watching
 from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoint, Watch
 
 #: Longest time for first contact, without the agent's installation.
 CONTACT_S = 30.0
+#: The file that keeps builders from disturbing measurements on this machine, in the agent's folder; see `Endpoint`.
+QUIET = "measuring.lock"
 
 
 class HardwareDevice:
@@ -63,7 +65,8 @@ class HardwareDevice:
         words = [sys.executable, "-P", "-m", "tvmmobile.devices.board.link_host"]
         remedy = f"Run: tvmmobile device check {self.file.name}"
         with hosted(words, config.model_dump_json() + "\n", config.deadline_s, self.file.name, remedy) as port:
-            yield Endpoint("127.0.0.1", port, self.file.name, secret)
+            here = next((board.directory for board in self.file.boards if isinstance(board.address, LocalAddress)), None)
+            yield Endpoint("127.0.0.1", port, self.file.name, secret, quiet=f"{here}/{QUIET}" if here else "")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
@@ -85,7 +88,7 @@ def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
     system = "gnu" if board.facts.api_level is None else "android"
     return DeviceProfile(
         name=name,
-        board=board.facts.model or name,
+        board=board.facts.model or part.product or name,
         cpu=part.cpu,
         mcpu=part.mcpu,
         target={"kind": "llvm", "mtriple": f"aarch64-linux-{system}", "mcpu": part.mcpu, "num-cores": count},
@@ -94,5 +97,5 @@ def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
         machine=replace(
             part.machine, l1d_bytes=board.facts.l1d_bytes or part.machine.l1d_bytes, l2_bytes=board.facts.l2_bytes or part.machine.l2_bytes
         ),
-        origin=EMULATED if board.runner else MEASURED,
+        origin=EMULATED if board.emulator else MEASURED,
     )

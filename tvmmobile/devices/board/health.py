@@ -106,6 +106,10 @@ def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
         )
     if health.load is not None and health.load > _BUSY_LOAD:
         found.append(f"Other programs keep it busy (load {health.load:.1f}). End them.")
-    if board.runner:
-        found.append(f"Its programs run in an emulator ({board.runner[0]}): times say nothing about the board.")
+    if not health.governor and not any(health.clocks_hz):
+        found.append(
+            "It tells neither clocks nor governor, as behind a hypervisor: runs may differ more, so regress repeats them more often."
+        )
+    if board.emulator:
+        found.append(f"Its programs run in an emulator ({board.emulator}): times say nothing about the board.")
     return found

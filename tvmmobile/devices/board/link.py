@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tvmmobile.devices.agent.build import agent_words
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
-from tvmmobile.devices.board.connect import connect, described
+from tvmmobile.devices.board.connect import connect, described, remedy
 from tvmmobile.devices.board.cores import fast_core_words
 from tvmmobile.devices.board.install import install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
 from tvmmobile.devices.board.pin import pinned
-from tvmmobile.devices.board.registered import RegisteredBoard, SshAddress
+from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost, Remote, RemoteProcess
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -30,6 +30,12 @@ ALIVE_S, PAUSE_S = 3.0, 1.0
 MOST_RESTARTS, RESTART_WINDOW_S = 20, 10.0
 #: Time for an agent to end by itself after its tracker has gone.
 STOP_S = 3.0
+#: What to do where an agent does not register, by the kind of address.
+_NOT_REGISTERED = {
+    "ssh": "Its SSH server must allow port forwarding (AllowTcpForwarding yes).",
+    "adb": "Run: adb reconnect",
+    "local": "End what keeps this machine busy; then run the same command again.",
+}
 #: The process id is the agent's, by `exec`; the agent itself reads the secret, which comes over standard input.
 _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
@@ -126,7 +132,7 @@ class BoardLink:
         place = described(self.board.address)
         if isinstance(error, BoardBusy):
             return f"{place} is busy: {error}.", "Wait for it, or ask them."
-        return f"{place} does not answer: {error}.", "Check its power and network; then run the same command again."
+        return f"{place} does not answer: {error}.", remedy(self.board.address)
 
     def _use(self, remote: Remote) -> None:
         """Take the board, run its agent until this link is stopped, and release the board."""
@@ -177,9 +183,7 @@ class BoardLink:
                 where = described(self.board.address)
                 raise DeviceUnavailable(
                     f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'no output'}.",
-                    "Its SSH server must allow port forwarding (AllowTcpForwarding yes)."
-                    if isinstance(self.board.address, SshAddress)
-                    else "Run: adb reconnect",
+                    _NOT_REGISTERED[self.board.address.kind],
                 )
             time.sleep(0.02)
         if registered():

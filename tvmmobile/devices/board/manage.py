@@ -13,7 +13,9 @@ from tvmmobile.devices.board.install import check_runs, home_directory, install_
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import (
     AdbAddress,
+    Address,
     DeviceFile,
+    LocalAddress,
     RegisteredBoard,
     SshAddress,
     check_name,
@@ -22,6 +24,7 @@ from tvmmobile.devices.board.registered import (
     registered_names,
     save_device,
 )
+from tvmmobile.devices.local.machine import local_address
 from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 
@@ -33,6 +36,7 @@ def add_device(
     *,
     ssh: str | None = None,
     adb: str | None = None,
+    local: bool = False,
     port: int | None = None,
     fingerprint: str | None = None,
     directory: str | None = None,
@@ -47,8 +51,9 @@ def add_device(
 
     Args:
         name: of the device, such as `pi4`.
-        ssh: `[USER@]HOST` of a board; or else `adb`.
+        ssh: `[USER@]HOST` of a board; or else `adb`, or `local`.
         adb: serial number of a phone, or its `HOST:PORT`.
+        local: this machine is the board.
         port: of the SSH server.
         fingerprint: of the host key that is expected, `SHA256:…`.
         directory: for the agent, on the board.
@@ -67,15 +72,19 @@ def add_device(
         DeviceUnavailable: the board cannot be reached, or its host key is not to be trusted.
     """
     check_name(name)
-    if (ssh is None) == (adb is None):
-        raise UserError("Give either --ssh or --adb.", "For example: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
+    if (ssh is not None) + (adb is not None) + local != 1:
+        raise UserError("Give one of --ssh, --adb and --local.", "For example: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
     known = load_device(name)
     if known is not None and not join:
         raise UserError(f"{name} is already registered.", f"tvmmobile device remove {name}, or add --join for another board of that name.")
     if known is None and join:
         raise UserError(f"{name} is not registered yet.", "Leave out --join.")
-    address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, agreed)
-    board = _board(address, directory, tuple(shlex.split(runner)), root, clock_ghz, said)
+    words = tuple(shlex.split(runner))
+    if local:
+        address: Address = local_address(root, emulated=bool(words))
+    else:
+        address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, agreed)
+    board = _board(address, directory, words, root, clock_ghz, said)
     if known is not None and (known.boards[0].facts.cores, known.boards[0].runner) != (board.facts.cores, board.runner):
         raise UserError(f"This board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
     return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
@@ -131,18 +140,20 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
 
 
 def _board(
-    address: SshAddress | AdbAddress, directory: str | None, runner: tuple[str, ...], root: str, clock_ghz: float | None, said: Said
+    address: Address, directory: str | None, runner: tuple[str, ...], root: str, clock_ghz: float | None, said: Said
 ) -> RegisteredBoard:
     """Probe the board and install the agent there."""
     if directory is not None and not directory.startswith("/"):
         raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
     bundle = build_bundle(said)
     with connected(address) as remote:
-        facts = probe(remote, root, emulated=bool(runner))
+        here = address if isinstance(address, LocalAddress) else None
+        # This process runs here, so the architecture is known; the kernel below an emulator of programs has another one.
+        facts = probe(remote, root, bool(runner), "aarch64" if here and here.emulator else "")
         if clock_ghz is not None:
             cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": clock_ghz * 1e9}) for core in facts.cores)
             facts = facts.model_copy(update={"cores": cores})
-        if not all(core.max_hz for core in facts.cores):
+        if here is None and not all(core.max_hz for core in facts.cores):
             raise UserError("The board does not report its maximum clock.", "Give it: --clock 1.8")
         directory = directory or home_directory(remote)
         check_runs(remote, install_agent(remote, directory, bundle, said), runner)

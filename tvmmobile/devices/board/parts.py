@@ -22,16 +22,18 @@ class CoreDesign:
         cpu: its name.
         mcpu: LLVM's name, of the newest core not newer than it that LLVM 16 schedules for.
         machine: what it offers a kernel, with the usual caches.
+        product: the only one with this core and implementer; "" where there are others.
     """
 
     cpu: str
     mcpu: str
     machine: Machine
+    product: str = ""
 
 
-def _design(cpu: str, mcpu: str = "", **caches: Any) -> CoreDesign:
+def _design(cpu: str, mcpu: str = "", product: str = "", **caches: Any) -> CoreDesign:
     mcpu = mcpu or cpu.lower().replace(" ", "-")
-    return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches))
+    return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches), product)
 
 
 _FILE = Path(__file__).with_name("parts.toml")
@@ -42,7 +44,7 @@ _GENERIC = _design("AArch64 core", "generic")
 
 def part_of(implementer: int, part: int) -> CoreDesign:
     """Return the core design with these MIDR fields; a generic one if it is unknown."""
-    return _PARTS.get(part, _GENERIC) if implementer == ARM else _GENERIC
+    return _PARTS.get(part if implementer == ARM else implementer << 12 | part, _GENERIC)
 
 
 def fastest(cores: Sequence[LinuxCore]) -> list[int]:

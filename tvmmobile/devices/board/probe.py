@@ -9,7 +9,7 @@ from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: Most cores, caches and sensors that we read from a board.
+#: Cores, caches and sensors that we ask a board for at first, and most caches and sensors.
 _MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
 _CAT = 'for file in "$@"; do printf "\\n@@ %s\\n" "$file"; cat "$file" 2>/dev/null; done; exit 0'
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -28,12 +28,13 @@ def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
+def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture: str = "") -> Facts:
     """Read the board's description.
 
     Args:
         root: the tree whose `proc`, `sys` and `etc` describe it.
         emulated: its programs run in an emulator, so what they report about the machine is not about the board.
+        architecture: where it is known, whatever its kernel says.
 
     Raises:
         DeviceUnavailable: it is no 64-bit Arm board.
@@ -49,7 +50,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
         "model": f"{prefix}/proc/device-tree/model",
         "governor": f"{cpu}/cpu0/cpufreq/scaling_governor",
     }
-    clocks = [f"{cpu}/cpu{index}/cpufreq/cpuinfo_max_freq" for index in range(_MOST_CORES)]
+    clocks = [_clock_file(cpu, index) for index in range(_MOST_CORES)]
     caches = [f"{cpu}/cpu0/cache/index{index}/{field}" for index in range(_MOST_CACHES) for field in ("level", "type", "size")]
     zones = [f"{thermal}/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     files = read_files(remote, [*names.values(), *clocks, *caches, *zones])
@@ -58,8 +59,12 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
     model = android.get("model", "") or files[names["model"]]
     _check_android(android.get("abis", ""), model)
     # Kernels before 6.1 have no such file.
-    architecture = files[names["arch"]] or (android.get("architecture", "") if emulated else _said(remote, ["uname", "-m"]))
+    architecture = architecture or files[names["arch"]] or (android.get("architecture", "") if emulated else _said(remote, ["uname", "-m"]))
     _check_architecture(architecture, model)
+    further = len(parse_cores(files[names["cpuinfo"]], ())) - _MOST_CORES
+    if further > 0:  # a server
+        clocks += [_clock_file(cpu, _MOST_CORES + index) for index in range(further)]
+        files |= read_files(remote, clocks[_MOST_CORES:])
     cores = parse_cores(files[names["cpuinfo"]], [files[path] for path in clocks])
     if not cores:
         raise DeviceUnavailable("The board's /proc/cpuinfo names no core.", "tvmmobile needs Linux or Android on 64-bit Arm.")
@@ -78,6 +83,10 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
         temperature_c=hottest([files[path] for path in zones]),
         api_level=number_in(android.get("api", "")),
     )
+
+
+def _clock_file(cpu: str, index: int) -> str:
+    return f"{cpu}/cpu{index}/cpufreq/cpuinfo_max_freq"
 
 
 def _said(remote: Remote, words: Sequence[str]) -> str:

@@ -48,12 +48,28 @@ class AdbAddress(_Strict):
     serial: str
 
 
+class LocalAddress(_Strict):
+    """Names the machine that tvmmobile itself runs on.
+
+    Attributes:
+        machine: tells it from other machines that share this user's files; "" where it has no ID.
+        emulator: what emulates the machine, in words; "" for hardware, also behind a hypervisor.
+    """
+
+    kind: Literal["local"] = "local"
+    machine: str
+    emulator: str = ""
+
+
+Address = SshAddress | AdbAddress | LocalAddress
+
+
 class LinuxCore(_Strict):
     """Describes one core, as Linux does.
 
     Attributes:
         implementer, part: MIDR fields, such as 0x41 and 0xd08.
-        max_hz: highest clock; 0 where the board does not tell.
+        max_hz: highest clock; 0 where the board does not tell, which only this machine is allowed.
     """
 
     implementer: int
@@ -101,12 +117,17 @@ class RegisteredBoard(_Strict):
         root: the tree whose `proc` and `sys` describe the board.
     """
 
-    address: Annotated[SshAddress | AdbAddress, Field(discriminator="kind")]
+    address: Annotated[Address, Field(discriminator="kind")]
     directory: str
     runner: tuple[str, ...] = ()
     root: str = "/"
     facts: Facts
     added: str
+
+    @property
+    def emulator(self) -> str:
+        """Return what emulates the board or runs its programs; "" for hardware."""
+        return self.runner[0] if self.runner else self.address.emulator if isinstance(self.address, LocalAddress) else ""
 
 
 class DeviceFile(_Strict):

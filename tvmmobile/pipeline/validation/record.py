@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tvmmobile import __version__
-from tvmmobile.devices.board.hardware import HardwareDevice
+from tvmmobile.devices.board.hardware import HardwareDevice, fastest_cores
 from tvmmobile.pipeline.validation.model import ComparedModel
 from tvmmobile.pipeline.validation.suite import Suite
 from tvmmobile.results.report.wording import clean
@@ -65,7 +65,7 @@ def _measured_board(device: HardwareDevice, model: ComparedModel) -> ValidatedBo
         return clean(text)[:_MOST_TEXT]
 
     return ValidatedBoard(
-        board=told(facts.model),
+        board=told(facts.model or fastest_cores(device.file.boards[0])[0].product),
         cpu=profile.cpu,
         mcpu=profile.mcpu,
         cores=profile.cores,

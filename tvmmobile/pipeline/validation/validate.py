@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.manage import registered
-from tvmmobile.devices.board.registered import load_device
+from tvmmobile.devices.board.registered import AdbAddress, SshAddress, load_device
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
@@ -24,6 +26,7 @@ from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import KernelSource, TimingJob, build_kernel, kernel_source, time_point
 from tvmmobile.results.report.wording import plural
+from tvmmobile.results.shared_validation import shareable
 from tvmmobile.results.validation import Validation, write_validation
 from tvmmobile.running.bench import started_agents, started_bench
 from tvmmobile.running.formats import VM
@@ -60,6 +63,7 @@ def validate_device(
     *,
     model: str | None = None,
     refit: str | Path | None = None,
+    share: str | Path | None = None,
     pin: bool = False,
     listener: Listener = QUIET,
     suite: Suite | None = None,
@@ -74,6 +78,7 @@ def validate_device(
         out: the file.
         model: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
+        share: a second file, for strangers: without what could tell whose board it is; see `shareable`.
         pin: hold the board's clocks at their highest.
         listener: is told of progress.
         suite: what is measured; without it, `SUITE`.
@@ -88,12 +93,19 @@ def validate_device(
     compared, file = model_for(device.profile, model), Path(out)
     validation = begun(device, compared, suite, file)
     check_file_writable(file, "--out")
+    if share is not None:
+        if Path(share).resolve() == file.resolve():
+            raise UserError(f"--share {share} is the file that --out names.", "Give the file to share another name.")
+        check_file_writable(Path(share), "--share")
     if refit is not None:
         check_refit(Path(refit), device.profile)
     known = {point.name for point in validation.points}
     missing = [name for name in suite.names if name not in known]
     origin = device.profile.origin.kind
     listener.said(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
+    if not device.profile.clock_hz:
+        hidden = f"note: {name} does not tell its clock; its model is computed at {compared.clocked.clock_hz / 1e9:g} GHz, as a guess."
+        listener.said(hidden)
     listener.said(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
     if missing:
         with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
@@ -111,8 +123,24 @@ def validate_device(
                     validation = with_point(validation, point, suite, compared)
                     write_validation(validation, file)
                     done(each)
+    if share is not None:
+        write_validation(shareable(validation, _private_words(device)), Path(share))
     fitted = None if refit is None else refit_board(validation, compared, Path(refit))
     return Validated(validation, compared, fitted)
+
+
+def _private_words(device: HardwareDevice) -> set[str]:
+    """Return what could tell whose board it is: names of the device, users, hosts and folders here and there, and serial numbers."""
+    folders = [Path.home(), *(Path(board.directory) for board in device.file.boards)]
+    found = {device.file.name, getpass.getuser(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
+    for board in device.file.boards:
+        address = board.address
+        if isinstance(address, SshAddress):
+            user, _, host = address.destination.rpartition("@")
+            found |= {user, host, host.split(".")[0]}
+        elif isinstance(address, AdbAddress):
+            found.add(address.serial)
+    return found - {"", "/"}
 
 
 def _registered_device(name: str, pin: bool) -> HardwareDevice:

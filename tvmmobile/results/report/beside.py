@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.results.file import Context, Results, VariantResult, changed_versions
 from tvmmobile.results.report.view import VariantRow, View
-from tvmmobile.results.report.wording import clean, label_of
+from tvmmobile.results.report.wording import clean, clock, label_of
 from tvmmobile.system.errors import UserError
 
 #: Smaller changes than this do not fill a bar.
@@ -80,7 +80,7 @@ def differences(first: Context, second: Context) -> list[str]:
         ("board", first.board, second.board),
         ("kind of latency", first.kind, second.kind),
         ("CPU", first.cpu, second.cpu),
-        ("clock", f"{first.clock_hz / 1e9:g} GHz", f"{second.clock_hz / 1e9:g} GHz"),
+        ("clock", clock(first.clock_hz), clock(second.clock_hz)),
         ("float32 multiply-adds a cycle", first.fma_lanes_per_cycle, second.fma_lanes_per_cycle),
         ("threads", first.threads, second.threads),
         ("timing model", first.timing_model or "none", second.timing_model or "none"),

@@ -9,7 +9,7 @@ from tvmmobile.results.file import Context, VariantResult
 from tvmmobile.results.report.kernel_rows import KernelTable, kernel_table
 from tvmmobile.results.report.law import TOLERANCE, PowerLaw
 from tvmmobile.results.report.view import VariantRow, View
-from tvmmobile.results.report.wording import label_of, latency_ms, percent, plural
+from tvmmobile.results.report.wording import clock, label_of, latency_ms, percent, plural
 from tvmmobile.running.formats import VM
 
 #: An exponent nearer to 1 than this is called proportional.
@@ -95,7 +95,7 @@ def facts(view: View) -> list[tuple[str, str]]:
         ("latency", "modelled" if context.kind == "modelled" else f"{context.kind}, median of {_range(runs)} runs"),
         ("device", context.device),
         ("board", context.board),
-        ("CPU", f"{context.cpu} at {context.clock_hz / 1e9:g} GHz, {context.fma_lanes_per_cycle} float32 multiply-adds a cycle and core"),
+        ("CPU", f"{context.cpu} at {clock(context.clock_hz)}, {context.fma_lanes_per_cycle} float32 multiply-adds a cycle and core"),
         ("threads", str(context.threads)),
     ]
     if context.memory_bytes_per_s is not None:
@@ -136,6 +136,8 @@ def _conditions(variants: list[VariantResult]) -> list[tuple[str, str]]:
         found.append(("governor", governors))
     if states:
         found.append(("held down", throttled or "nothing"))
+    if hidden := [name for name, told in (("clocks", clocks), ("governor", governors), ("temperature", before or after)) if not told]:
+        found += [("unknown", ", ".join(hidden))] if states else []
     if any(variant.conditions.get("steady") is False for variant in variants):
         found.append(("settled", "times had not settled within the runs before"))
     return found

@@ -76,9 +76,11 @@ def roofline_plot(view: View, row: VariantRow, table: KernelTable, styles: Mappi
         return None
     context, roof = view.context, table.roof
     x = x_axis([line.intensity or 0.0 for line in shown] + ([roof.ridge] if roof.ridge else []))
-    y = y_axis([line.gflops or 0.0 for line in shown] + [roof.compute_gflops])
-    level = tuple((value, y.at(roof.compute_gflops)) for value in (FRAME.left, FRAME.right))
-    lines = [PlotLine("floor", f"FMA peak, {roof.compute_gflops:.1f} GFLOP/s", level)]
+    y = y_axis([line.gflops or 0.0 for line in shown] + ([roof.compute_gflops] if roof.compute_gflops else []))
+    lines = []
+    if roof.compute_gflops:
+        level = tuple((value, y.at(roof.compute_gflops)) for value in (FRAME.left, FRAME.right))
+        lines.append(PlotLine("floor", f"FMA peak, {roof.compute_gflops:.1f} GFLOP/s", level))
     if roof.memory_gb_per_s is not None and roof.ridge is not None:
         # Below the bottom of the plot there is nothing to see of it.
         left = max(x.low, y.low / roof.memory_gb_per_s)

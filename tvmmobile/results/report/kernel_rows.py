@@ -24,20 +24,22 @@ class Roof:
     """Holds a kernel's limits by cores and memory (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
 
     Attributes:
-        compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add.
+        compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add; `None` if their clock is unknown.
         memory_gb_per_s: what memory delivers, read and written; `None` where it is not known.
     """
 
-    compute_gflops: float
+    compute_gflops: float | None
     memory_gb_per_s: float | None
 
     @property
     def ridge(self) -> float | None:
         """Return the operations per byte from which memory is fast enough for the FMA units."""
-        return self.compute_gflops / self.memory_gb_per_s if self.memory_gb_per_s else None
+        return self.compute_gflops / self.memory_gb_per_s if self.compute_gflops and self.memory_gb_per_s else None
 
     def attainable_gflops(self, intensity: float | None) -> float:
         """Return the highest speed of a kernel with this many operations per byte; `None` means that it moves no bytes."""
+        if self.compute_gflops is None:
+            return math.inf
         if intensity is None or self.memory_gb_per_s is None:
             return self.compute_gflops
         return min(self.compute_gflops, intensity * self.memory_gb_per_s)
@@ -103,7 +105,7 @@ def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
     moved = _moved(variant.kernels)
     memory = context.memory_bytes_per_s
     peak_gflops = 2e-9 * context.clock_hz * context.fma_lanes(variant.dtype) * variant.threads
-    roof = Roof(peak_gflops, memory / 1e9 if memory else None)
+    roof = Roof(peak_gflops if context.clock_hz >= 1 else None, memory / 1e9 if memory else None)
     total = math.fsum(kernel_us(variant, kernel) or 0.0 for kernel in variant.kernels)
     rows = tuple(_row(kernel, kernel_us(variant, kernel), total, moved, roof) for kernel in variant.kernels)
     share = variant.kernels_us / variant.latency_us if variant.kernels_us is not None else None
@@ -154,7 +156,7 @@ def kind_rows(variant: VariantResult) -> list[KindRow]:
 
 
 def limit_of(roof: Roof, intensity: float | None) -> Limit | None:
-    """Return the lower roof of a kernel; `None` if memory's is unknown."""
+    """Return the lower roof of a kernel; `None` if one of them is unknown."""
     if roof.ridge is None:
         return None
     return "memory" if intensity is not None and intensity < roof.ridge else "compute"
@@ -171,7 +173,7 @@ def _row(kernel: KernelResult, latency_us: float | None, total_us: float, moved:
         kernel,
         latency_us,
         gflops,
-        gflops / roof.compute_gflops if gflops is not None else None,
+        gflops / roof.compute_gflops if gflops is not None and roof.compute_gflops else None,
         latency_us / total_us if latency_us else None,
         moved_bytes,
         intensity,

@@ -64,7 +64,7 @@ class Departure:
         ratio: latency over the law's: `macs_ratio` times `time_ratio`.
         macs_ratio: multiply-adds over the law's.
         time_ratio: time for each multiply-add over the largest variant's.
-        peak_share: of the FMA peak, as a fraction.
+        peak_share: of the FMA peak, as a fraction; `None` if the clock is unknown.
         shares: of layer types with a larger share of the multiply-adds than in the largest variant, that share here and there.
         terms: of a modelled latency: by how much each changes the time for a multiply-add, as shares of the largest variant's.
         kinds: layer types that take longer than the law has them take, in microseconds more.
@@ -76,7 +76,7 @@ class Departure:
     ratio: float
     macs_ratio: float
     time_ratio: float
-    peak_share: float
+    peak_share: float | None
     shares: Mapping[str, tuple[float, float]]
     terms: Mapping[str, float]
     kinds: Mapping[str, float]

@@ -34,7 +34,7 @@ def scaling_plot(view: View) -> Plot:
 
     latencies = [row.variant.latency_us / 1e3 for row in view.rows]
     curves: list[tuple[str, str, Callable[[float], float]]] = []
-    if len(peaks) == 1:
+    if len(peaks) == 1 and context.clock_hz >= 1:
         curves.append(("floor", "least time at FMA peak", floor_ms))
     if view.fit:
         fit = view.fit

@@ -13,7 +13,7 @@ from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
 from tvmmobile.results.report.measured import is_measured
 from tvmmobile.results.report.threads import thread_sentences
-from tvmmobile.results.report.wording import UNKNOWN, mebibytes, millions, percent, plural, scientific
+from tvmmobile.results.report.wording import UNKNOWN, clock, mebibytes, millions, percent, plural, scientific
 from tvmmobile.results.report.zeros import zero_kernels, zero_sentences
 from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
@@ -25,7 +25,7 @@ class VariantRow:
 
     Attributes:
         index: its place in the report, from 0.
-        peak_share: of the core's FMA peak, 1 is all of it.
+        peak_share: of the core's FMA peak, 1 is all of it; `None` if the clock is unknown.
         source: number of its accuracy's source, from 1; `None` where no accuracy is known.
         on_front: no variant with accuracy of the same source is at least as fast and as accurate, and better in one.
         spread: interquartile range of the samples over their median; `None` with fewer than four.
@@ -36,7 +36,7 @@ class VariantRow:
 
     index: int
     variant: VariantResult
-    peak_share: float
+    peak_share: float | None
     source: int | None
     on_front: bool
     spread: float | None
@@ -250,7 +250,7 @@ def _grid(title: str, rows: Sequence[VariantRow]) -> Grid:
 def _beyond(variant: VariantResult, context: Context) -> set[str]:
     """Return the limits, `compute` and `memory`, that the network or a kernel of it is beyond."""
     rows = kernel_table(variant, context).rows
-    above = variant.peak_share(context) > 1 or any((row.peak_share or 0.0) > 1 for row in rows)
+    above = (variant.peak_share(context) or 0.0) > 1 or any((row.peak_share or 0.0) > 1 for row in rows)
     found = {"memory"} if any(row.limit == "memory" and (row.limit_share or 0.0) > 1 for row in rows) else set()
     return found | {"compute"} if above else found
 
@@ -268,7 +268,7 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     peaks = " or ".join(f"{context.fma_lanes(dtype):g} {dtype}" for dtype in dict.fromkeys(variant.dtype for variant in results.variants))
     notes.append(
         "Share of FMA peak: multiply-adds over those the core could have done in that time, "
-        f"{peaks} a cycle and thread at {context.clock_hz / 1e9:g} GHz."
+        f"{peaks} a cycle and thread at {clock(context.clock_hz)}."
     )
     beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
     if "compute" in beyond:

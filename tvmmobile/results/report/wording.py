@@ -23,10 +23,15 @@ def origin(context: Context) -> str:
 
 def origin_caption(context: Context) -> str:
     """Return one line on where latencies come from, without a full stop."""
-    clock = f"{context.cpu} at {context.clock_hz / 1e9:g} GHz"
+    core = f"{context.cpu} at {clock(context.clock_hz)}"
     if context.kind != "modelled":
-        return f"{context.kind} on {context.board} ({context.device}), {clock}"
-    return f"modelled: {clock}" + (f", {context.modelled_terms}" if context.modelled_terms else "")
+        return f"{context.kind} on {context.board} ({context.device}), {core}"
+    return f"modelled: {core}" + (f", {context.modelled_terms}" if context.modelled_terms else "")
+
+
+def clock(clock_hz: float) -> str:
+    """Format a core's clock; that of a machine that hides it is unknown."""
+    return f"{clock_hz / 1e9:g} GHz" if clock_hz >= 1 else "an unknown clock"
 
 
 def latency_ms(latency_us: float | None) -> str:

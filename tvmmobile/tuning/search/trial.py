@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tvmmobile.kernels.serial import Schedule
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import check_space
+from tvmmobile.system.files import check_space, locked
 from tvmmobile.system.workers import processor_limit
 
 
@@ -72,8 +73,15 @@ class Built:
 
 
 def run_trial(job: TrialJob) -> Outcome:
-    """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception."""
-    return measure_trial(Built(job, build_trial(job)))
+    """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception.
+
+    Where the device is this machine, nothing is built while something is measured.
+    """
+    quiet = job.agents.endpoint.quiet
+    with locked(Path(quiet), shared=True) if quiet else nullcontext():
+        built = build_trial(job)
+    with locked(Path(quiet)) if quiet else nullcontext():
+        return measure_trial(Built(job, built))
 
 
 def build_trial(job: TrialJob) -> bytes | Outcome:

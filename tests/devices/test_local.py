@@ -1,0 +1,249 @@
+"""This machine as a board: what it runs and stores, what emulates it, and the whole way on it, its agent under QEMU."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from commands import Command
+from conftest import CommandLine
+from pi4_tree import governors, write_pi4_tree
+from registered_boards import RUNNER, TestBoard, make_local_board, only_board, register
+from small_disk import mounted_disk
+from waiting import wait_until
+
+from tvmmobile.devices.agents.rpc import open_session
+from tvmmobile.devices.board.connect import connected
+from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
+from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.pin import pinned
+from tvmmobile.devices.board.registered import LocalAddress, registered_names
+from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.local.machine import emulator_of, local_address
+from tvmmobile.devices.local.remote import LocalRemote
+from tvmmobile.devices.protocol import MEASURED
+from tvmmobile.results.file import read_results
+from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.files import locked
+from tvmmobile.tuning.search.twin import twin_board
+
+SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> TestBoard:
+    return make_local_board(tmp_path / "board")
+
+
+def test_programs_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    remote = LocalRemote()
+    done = remote.run(["sh", "-c", 'cat; echo "$1" >&2; pwd; env | grep -c LD_; exit 3', "sh", "a b"], stdin=b"in\n")
+    assert (done.status, done.stdout, done.stderr) == (3, "in\n/\n0\n", "a b\n")
+    assert remote.run(["sh", "-c", "kill -TERM $$"]).status == 128 + signal.SIGTERM
+    assert remote.run(["no-such-program"]).status == 127
+    (tmp_path / "text").write_text("no program")
+    assert remote.run([str(tmp_path / "text")]).status == 126
+    begin = time.monotonic()
+    with pytest.raises(LinkLost, match=r"sh did not end within 0\.3 s"):
+        remote.run(["sh", "-c", "sleep 60; true"], timeout_s=0.3)
+    assert time.monotonic() - begin < 10
+
+
+def test_a_program_left_running_ends_with_the_connection(tmp_path: Path) -> None:
+    remote = LocalRemote()
+    echo = remote.start(["sh", "-c", 'echo "$$"; cat; echo over >&2; exit 4'])
+    assert int(echo.read_line(10)) > 0 and echo.poll() is None
+    echo.write(b"one\ntwo\nrest")
+    assert [echo.read_line(10), echo.read_line(10)] == ["one", "two"]
+    with pytest.raises(LinkLost, match="wrote no line"):
+        echo.read_line(0.1)
+    stubborn = remote.start(["sh", "-c", "trap '' TERM; while :; do sleep 60; done"])
+    short = remote.start(["true"])
+    wait_until(lambda: short.poll() == 0)
+    with pytest.raises(LinkLost, match="has ended"):
+        short.write(b"x" * (1 << 20))
+    with pytest.raises(LinkLost, match="does not start"):
+        remote.start(["no-such-program"])
+    remote.close()
+    assert echo.poll() == 4 and echo.last_words() == "over"
+    assert stubborn.poll() == 128 + signal.SIGKILL
+    with pytest.raises(LinkLost, match="was stopped"):
+        echo.read_line(1)
+
+
+def test_files_are_copied_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(b"content")
+    (tmp_path / "program").chmod(0o750)
+    remote = LocalRemote()
+    remote.push(tmp_path / "program", str(tmp_path / "there"))
+    remote.pull(str(tmp_path / "there"), tmp_path / "back")
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o750 and (tmp_path / "back").read_bytes() == b"content"
+    with pytest.raises(OSError, match="No such file"):
+        remote.pull(str(tmp_path / "missing"), tmp_path / "back")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "program", "there"]
+
+
+def test_governors_are_put_back_after_a_kill(tmp_path: Path) -> None:
+    root = write_pi4_tree(tmp_path / "tree")
+    script = (
+        "import sys, time; from tvmmobile.devices.local.remote import LocalRemote; from tvmmobile.devices.board import pin\n"
+        "LocalRemote().start(['sh', '-c', pin._GUARD, 'sh', sys.argv[1]]).read_line(10); print('up', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(root)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        assert governors(root) == {"performance"}
+        process.kill()
+    wait_until(lambda: governors(root) == {"ondemand"}, "the governors to be put back")
+
+
+QEMU_VIRT = {"sys/class/dmi/id/sys_vendor": "QEMU\n", "sys/class/dmi/id/product_name": "QEMU Virtual Machine\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "emulator"),
+    [
+        ({}, ""),
+        (QEMU_VIRT, "QEMU"),
+        (QEMU_VIRT | {"sys/class/dmi/id/product_name": "KVM Virtual Machine\n"}, ""),
+        ({"sys/class/dmi/id/sys_vendor": "Microsoft Corporation\n", "sys/class/dmi/id/product_name": "Virtual Machine\n"}, ""),
+        ({"proc/device-tree/model": "linux,dummy-virt\0"}, "QEMU"),
+        ({"proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x00\nCPU part\t: 0x051\n"}, "QEMU"),
+    ],
+)
+def test_what_emulates_a_machine(tmp_path: Path, files: dict[str, str], emulator: str) -> None:
+    root = write_pi4_tree(tmp_path)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert emulator_of(root) == emulator
+
+
+@pytest.mark.skipif(platform.machine() in ("aarch64", "arm64"), reason="this machine can be a device")
+def test_other_machines_are_refused(cli: CommandLine) -> None:
+    outcome = cli("device", "add", "here", "--local")
+    message, remedy = outcome.err.strip().splitlines()
+    assert outcome.code == 3 and "not Linux on AArch64" in message and "--ssh" in remedy and registered_names() == []
+    assert cli("device", "add", "here", "--local", "--ssh", "pi@there").code == 1
+    # With an emulator, but described by itself.
+    outcome = cli("device", "add", "here", "--local", "--runner", RUNNER)
+    assert outcome.code == 3 and "is not an AArch64 board" in outcome.err and registered_names() == []
+
+
+def test_an_aarch64_process_on_another_kernel_is_emulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    address = local_address(str(write_pi4_tree(tmp_path)))
+    assert (address.emulator == "QEMU") == (os.uname().machine != "aarch64" and Path("/proc/sys/kernel/arch").exists())
+
+
+@pytest.mark.virtual
+def test_hardware_is_measured_and_another_machine_is_refused(board: TestBoard, cli: CommandLine) -> None:
+    found = only_board(register(cli, board))
+    assert isinstance(found.address, LocalAddress) and profile_of("desk", found).origin.kind == "emulated"
+    assert profile_of("desk", found.model_copy(update={"runner": ()})).origin == MEASURED
+    emulated = found.model_copy(update={"runner": (), "address": found.address.model_copy(update={"emulator": "QEMU"})})
+    assert profile_of("desk", emulated).origin.kind == "emulated"
+    with pytest.raises(DeviceUnavailable, match="another machine"), connected(LocalAddress(machine="0123456789abcdef")):
+        pass
+
+
+@pytest.mark.virtual
+def test_what_a_hypervisor_hides_is_unknown(board: TestBoard, cli: CommandLine) -> None:
+    shutil.rmtree(board.root / "sys/class/thermal")
+    for path in board.root.glob("sys/devices/system/cpu/cpu*/cpufreq"):
+        shutil.rmtree(path)
+    cpuinfo = board.root / "proc/cpuinfo"
+    cpuinfo.write_text(cpuinfo.read_text().replace("0x41", "0x6d").replace("0xd08", "0xd49"))
+    (board.root / "proc/device-tree/model").unlink()
+    found = only_board(register(cli, board))
+    assert "desk: Azure Cobalt 100 at this machine\n  4 × Neoverse N2 at an unknown clock" in cli("device", "list").out
+    profile = profile_of("desk", found)
+    assert (profile.board, profile.mcpu, profile.clock_hz) == ("Azure Cobalt 100", "neoverse-n2", 0.0)
+    twin = twin_board(profile)
+    assert twin is not None and twin.name == "cobalt100"
+    with connected(found.address) as remote:
+        assert any("neither clocks nor governor" in note for note in disturbances(read_health(remote, found), found))
+        with pytest.raises(DeviceUnavailable, match="has no governor to set"), pinned(remote, found):
+            pass
+
+
+@pytest.mark.virtual
+def test_journey(board: TestBoard, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(cli, board)
+    checked = cli("device", "check", "desk")
+    assert checked.code == 0 and "desk is ready." in checked.out and "us emulated" in checked.out, checked.err
+    assert "desk: Raspberry Pi 4 Model B Rev 1.4 at this machine" in cli("device", "list").out
+    out = tmp_path / "out"
+    assert cli("compile", "--device", "desk", *SMALL, "--out", str(out)).code == 0
+    benched = cli("bench", str(out), "--device", "desk", "--out", str(out), "--repeat", "3", "--pin")
+    assert benched.code == 0 and "emulated on Raspberry Pi 4" in benched.out, benched.err
+    (variant,) = read_results(out / "report.json").variants
+    assert variant.invalid == "" and variant.conditions["before"][0]["governor"] == "performance"
+    deployed = cli("deploy", str(out), "--device", "desk")
+    assert deployed.code == 0 and (board.directory / "models").is_dir(), deployed.err
+    assert board.leftovers() == [] and governors(board.root) == {"ondemand"}
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path / "data"))
+    register(cli, board)
+    endless = Command(tmp_path, "bench", str(out), "--device", "desk", "--out", str(out), "--repeat", "100000", "--pin")
+    endless.wait_until(lambda: any(board.directory.glob("work-*/session-*")))
+    endless.signal_group(signal.SIGINT)
+    assert endless.wait(30)[0] == 130, endless.errors
+    wait_until(lambda: board.leftovers() == [] and governors(board.root) == {"ondemand"}, "everything to be gone")
+    assert endless.leftovers() == []
+    assert cli("device", "remove", "desk").code == 0
+    assert not board.directory.exists() and registered_names() == []
+
+
+@pytest.mark.virtual
+def test_a_killed_agent_is_replaced_and_a_held_board_is_refused(board: TestBoard, cli: CommandLine) -> None:
+    device = HardwareDevice(register(cli, board))
+    with device.started() as endpoint:
+        assert Path(endpoint.quiet).parent == board.directory
+        (agent,) = board.agents()
+        agent.kill()
+        with open_session(endpoint, 20, wait_s=20) as session:
+            assert session.get_function("tvmmobile.baseline_memory")() > 0
+        outcome = cli("device", "check", "desk")
+        assert outcome.code == 3 and "this machine is busy" in outcome.err and "uses the board, for" in outcome.err
+    assert board.leftovers() == []
+
+
+@pytest.mark.virtual
+def test_a_full_disk(board: TestBoard, cli: CommandLine, tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "2m") as disk:
+        outcome = cli(*TestBoard(board.root, disk / "agent").add_words("desk"))
+        assert outcome.code == 3 and "its disk is full" in outcome.err and registered_names() == []
+        assert [path.name for path in disk.rglob("*.tmp*")] == []
+
+
+def test_nothing_is_built_while_something_is_measured(tmp_path: Path) -> None:
+    lock, seen = tmp_path / "lock", []
+
+    def build() -> None:
+        with locked(lock, shared=True):
+            seen.append("built")
+
+    with locked(lock, shared=True):
+        build()  # beside another builder
+    thread = threading.Thread(target=build)
+    with locked(lock):
+        thread.start()
+        time.sleep(0.2)
+        seen.append("measured")
+    thread.join(10)
+    assert seen == ["built", "measured", "built"]
+
+
+def test_the_address_in_the_file_is_not_the_machines_id(board: TestBoard) -> None:
+    text = json.dumps(local_address(str(board.root), emulated=True).model_dump())
+    found = Path("/etc/machine-id")
+    assert not found.exists() or not found.read_text().strip() or found.read_text().strip() not in text

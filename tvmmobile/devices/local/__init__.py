@@ -1,0 +1,1 @@
+"""The machine that tvmmobile runs on, as a board."""

@@ -1,0 +1,85 @@
+"""Decides whether this machine can be a board, which machine it is, and what emulates it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+
+from tvmmobile.devices.board.registered import LocalAddress
+from tvmmobile.devices.local.remote import LocalRemote
+from tvmmobile.system.errors import DeviceUnavailable
+
+_ID = Path("/etc/machine-id")
+_ARCHITECTURES = ("aarch64", "arm64")
+_VENDOR, _PRODUCT = (f"sys/class/dmi/id/{name}" for name in ("sys_vendor", "product_name"))
+_MODEL, _CPUINFO = "proc/device-tree/model", "proc/cpuinfo"
+#: QEMU's machine `virt` and its likes; where their SMBIOS tables are not there, nothing tells KVM from emulation.
+_VIRT = "linux,dummy-virt"
+#: The number in MIDR_EL1 that Arm reserves for software, and QEMU gives its core `max`.
+_SOFTWARE = "CPU implementer\t: 0x00"
+
+
+def connect_local(address: LocalAddress) -> LocalRemote:
+    """Return the connection to this machine; raises `DeviceUnavailable` if another one was registered."""
+    if address.machine != machine_id():
+        raise DeviceUnavailable(
+            "The device is another machine than this one; both share this user's files.",
+            "Run the command there, or remove the device and add it again: tvmmobile device remove NAME --keep-files",
+        )
+    return LocalRemote()
+
+
+def local_address(root: str = "/", emulated: bool = False) -> LocalAddress:
+    """Return this machine's address.
+
+    Args:
+        root: of the tree whose proc and sys describe it.
+        emulated: an emulator for its programs was given, so any Linux will do.
+
+    Raises:
+        DeviceUnavailable: it is not AArch64 Linux.
+    """
+    system, architecture = platform.system(), platform.machine()
+    if system != "Linux" or (architecture not in _ARCHITECTURES and not emulated):
+        raise DeviceUnavailable(
+            f"This machine cannot be a device: it is {system} on {architecture}, not Linux on AArch64.",
+            "Add a board: tvmmobile device add pi4 --ssh USER@HOST; or use a virtual one: --device pi4-virtual",
+        )
+    return LocalAddress(machine=machine_id(), emulator="" if emulated else emulator_of(Path(root)) or _user_mode())
+
+
+def machine_id() -> str:
+    """Return a number of this machine that says nothing else about it: of `/etc/machine-id`, which is not to be shown; "" without one."""
+    content = _content(_ID)
+    return hashlib.sha256(b"tvmmobile " + content.encode()).hexdigest()[:16] if content else ""
+
+
+def emulator_of(root: Path) -> str:
+    """Return what emulates the machine that `proc` and `sys` in `root` describe; "" for hardware, also with a hypervisor.
+
+    QEMU names the product of its machines "KVM Virtual Machine" where KVM runs their programs on the cores themselves.
+    """
+    vendor, product, model = (_content(root / name) for name in (_VENDOR, _PRODUCT, _MODEL))
+    if product.startswith("KVM"):
+        return ""
+    if vendor == "QEMU" or product.startswith("QEMU") or "QEMU" in model or model == _VIRT or _SOFTWARE in _content(root / _CPUINFO):
+        return "QEMU"
+    return ""
+
+
+def _user_mode() -> str:
+    """Return the emulator of this process, where the system's kernel is of another architecture; "" where there is none.
+
+    The files are never those of a tree: they are about this process.
+    """
+    kernel = _content(Path("/proc/sys/kernel/arch"))  # not there before Linux 6.1
+    translated = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+    return "QEMU" if (kernel and kernel not in _ARCHITECTURES) or translated else ""
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").replace("\0", "").strip()
+    except OSError:
+        return ""
