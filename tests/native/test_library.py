@@ -250,6 +250,8 @@ def memory() -> Any:
         (lambda calls: calls.init(memory(), flags=2), OK),
         (lambda calls: calls.init(memory(), flags=4), VERSION),
         (lambda calls: calls.init(memory(), reserved=1), VERSION),
+        (lambda calls: calls.init(memory(), flags=1 << 24), OK),
+        (lambda calls: calls.init(memory(), flags=2 << 24), VERSION),
         (lambda calls: calls.init(memory(), threads=2), THREADS),
         (lambda calls: calls.init(calls.good["instance"]), IN_USE),
         (lambda calls: calls.c.net_observe(None, None, None), NULL),

@@ -49,8 +49,9 @@ def compile_libraries(
         output().print(str(library.path), soft_wrap=True)
     for line in check_lines([check_of(library.facts) for library in libraries]):
         errors().print(line, soft_wrap=True)
-    kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}
-    used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for library in libraries for each in library.kernels]
+    sets = [(device, listed) for library in libraries for device, listed in library.kernels_by_device.items()]
+    kernels = {(device, kernel.name): kernel for device, listed in sets for kernel in listed}
+    used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for _, listed in sets for each in listed]
     for line in fallback_lines(used):
         errors().print(line, soft_wrap=True)
     untuned = sum(kernel.latency_us is None for kernel in kernels.values())

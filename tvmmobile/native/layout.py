@@ -93,7 +93,7 @@ def _contents(program: Program) -> Iterator[tuple[int, bytes]]:
 def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tuple[list[Layout], bytes]:
     """Put the constants of several layouts into one memory, equal ones once; return the layouts with their places there, and the memory.
 
-    Those that the same layouts use lie together, from a page on, so that a layout in use touches no page of others alone.
+    Those that the same layouts use lie together, from a page on if they fill one, so that a layout in use touches few of the others' pages.
     """
     if len(layouts) == 1:
         return list(layouts), layouts[0].weights
@@ -111,8 +111,10 @@ def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tu
     offsets: dict[bytes, int] = {}
     memory = bytearray()
     for group in sorted({tuple(group) for group in users.values()}, key=lambda group: (-len(group), group)):
-        memory += bytes(-len(memory) % PAGE)
-        for digest in (digest for digest, found in users.items() if tuple(found) == group):
+        members = [digest for digest, found in users.items() if tuple(found) == group]
+        if sum(len(contents[digest]) for digest in members) >= PAGE:
+            memory += bytes(-len(memory) % PAGE)
+        for digest in members:
             memory += bytes(aligned(len(memory)) - len(memory))
             offsets[digest] = len(memory)
             memory += contents[digest]

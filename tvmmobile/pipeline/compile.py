@@ -16,6 +16,7 @@ from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, devices_of, jobs_for
 from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
@@ -71,4 +72,18 @@ def compile_models(
     jobs = [replace(job, unchecked="" if run.check else "--no-check") for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
+    for one in libraries:
+        if remark := without_baseline(one.path.name, one.facts):
+            listener.said(remark)
     return libraries[0] if isinstance(models, Model) else libraries
+
+
+def without_baseline(name: str, manifest: Manifest) -> str:
+    """Return a sentence on a library for several devices that some CPUs cannot run; "" for others."""
+    if not manifest.sets or not all(each.needs for each in manifest.sets):
+        return ""
+    least = min((each.needs for each in manifest.sets), key=len)
+    return (
+        f"{name}: all its kernels need instructions beyond Armv8.0, at least {', '.join(least)}; its init refuses other CPUs. "
+        "With --device pi4 as well, it would run on all."
+    )
