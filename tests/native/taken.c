@@ -1,4 +1,4 @@
-/* Loads a C library: `taken LIBRARY.so PREFIX [FLAGS]` runs it once on numbers that are the same everywhere and prints the device whose kernels
+/* Loads a C library: `taken LIBRARY.so PREFIX [FLAGS [CPUS]]` runs it once on numbers that are the same everywhere and prints the device whose kernels
  * it took, why, the time that init took in microseconds, and a hash of the outputs' bits. Ends with init's code. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ int main(int count, char **words) {
   if (!library) return fprintf(stderr, "%s\n", dlerror()), 99;
   prefix = words[2];
   const tvmmobile_description *net = ((const tvmmobile_description *(*)(void))function_of("describe"))();
-  tvmmobile_options options = {.threads = 1, .flags = count > 3 ? (uint32_t)strtoul(words[3], 0, 0) : 0};
+  tvmmobile_options options = {.threads = 1, .flags = count > 3 ? (uint32_t)strtoul(words[3], 0, 0) : 0, .cpus = count > 4 ? strtoul(words[4], 0, 0) : 0};
   static tvmmobile_instance instance;
   double begin = microseconds();
   int code = ((int (*)(uint32_t, tvmmobile_instance *, const tvmmobile_options *))function_of("init"))(TVMMOBILE_INTERFACE, &instance, &options);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ def make():
 """
 DEVICES = ("pi4", "pi5")
 ANY_CPU = 2
+SYSROOT = Path("/usr/aarch64-linux-gnu")
+A53, A55, A72, A76 = (f"0x00000000{midr}\n" for midr in ("410fd034", "412fd050", "410fd083", "414fd0b1"))
 TUNED, SIMILAR = "it was tuned for this core", "it was tuned for a similar core"
 
 
@@ -45,10 +49,10 @@ class Built:
     alone: tuple[CompiledLibrary, ...]
     program: Path
 
-    def said(self, library: CompiledLibrary, cpu: str, flags: int = 0) -> tuple[int, list[str]]:
+    def said(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
         """What the program ends with on a CPU of QEMU's, and says: the device, the reason, init's time, the output's hash."""
-        words = [self.program, library.path, library.facts.program.prefix, str(flags)]
-        command = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "-cpu", cpu, *words]
+        words = [self.program, library.path, library.facts.program.prefix, str(flags), str(cpus)]
+        command = ["qemu-aarch64", "-L", root, "-cpu", cpu, *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, [word.strip() for word in done.stdout.split("|")]
 
@@ -101,6 +105,58 @@ def test_the_options_name_a_set(built: Built) -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("shown", "cpus", "place"),
+    [
+        ([(A72, 0)], 0, 0),  # not what QEMU's own register says
+        ([(A76, 0)], 0, 1),
+        ([(A53, 400), (A76, 1024)], 1, 0),
+        ([(A53, 400), (A76, 1024)], 2, 1),
+        ([(A76, 1024), (A53, 400)], 3, 1),  # of one thread, the first of the CPUs counts
+        ([(A72, 1024), (A76, 400)], 1, 0),
+        ([("what\n", 0)], 0, 1),
+        ([("", 0)], 0, 1),
+        ([], 0, 1),  # the instruction tells
+    ],
+)
+def test_linux_shows_the_cores(built: Built, shown: list[tuple[str, int]], cpus: int, place: int, tmp_path: Path) -> None:
+    """The one that the threads are pinned to, or may run on, by what `/sys` shows of each CPU."""
+    _write_cpus(tmp_path, shown)
+    code, (device, *_) = built.said(built.both, "cortex-a76", cpus=cpus, root=tmp_path)
+    assert (code, device) == (OK, f"{DEVICES[place]}-virtual")
+
+
+@pytest.mark.virtual
+def test_the_largest_core_counts_where_threads_are_not_pinned(built: Built, tmp_path: Path) -> None:
+    """By capacity, or by the table of cores where Linux shows none.
+
+    Whatever `/sys` says, a CPU without dot products takes no kernels with them.
+    """
+    if len(os.sched_getaffinity(0)) < 2 or max(os.sched_getaffinity(0)) > 63:
+        pytest.skip("needs two CPUs")
+    numbers = sorted(os.sched_getaffinity(0))[:2]
+    cases = [(((A55, 300), (A76, 1024)), 1), (((A76, 0), (A53, 0)), 1), (((A72, 1024), (A76, 500)), 0)]
+    for number, (shown, place) in enumerate(cases):
+        root = tmp_path / str(number)
+        root.mkdir()
+        _write_cpus(root, shown, numbers)
+        assert built.said(built.both, "cortex-a76", root=root)[1][0] == f"{DEVICES[place]}-virtual"
+        assert built.said(built.both, "cortex-a57", root=root)[1][0] == "pi4-virtual"
+
+
+def _write_cpus(root: Path, shown: Sequence[tuple[str, int]], numbers: Sequence[int] | None = None) -> None:
+    """Write what Linux shows of some CPUs below a root for QEMU: main ID registers, and capacities where they are not 0."""
+    (root / "lib").symlink_to(SYSROOT / "lib")
+    for number in range(64):
+        (root / f"sys/devices/system/cpu/cpu{number}/regs/identification").mkdir(parents=True)
+    for number, (midr, capacity) in zip(numbers or range(len(shown)), shown, strict=True):
+        folder = root / f"sys/devices/system/cpu/cpu{number}"
+        (folder / "regs/identification/midr_el1").write_text(midr)
+        if capacity:
+            (folder / "cpu_capacity").write_text(f"{capacity}\n")
+
+
+@pytest.mark.virtual
 def test_each_set_was_checked_and_is_in_the_manifest(built: Built) -> None:
     facts = built.both.facts
     assert facts.checked and facts.check.place == "QEMU's cortex-a72, QEMU's cortex-a76"
@@ -144,3 +200,19 @@ def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: Command
     for words, problem in cases.items():
         done = cli("compile", *network, *words)
         assert done.code == 1 and problem in " ".join(done.err.split())
+
+
+@pytest.mark.virtual
+@pytest.mark.long
+def test_a_published_network_is_as_fast_as_in_its_own_library(cli: CommandLine, tmp_path: Path) -> None:
+    """Modelled, but for what the weights' addresses change in the caches. Shared weights make the file smaller than two."""
+    words = "compile", "--alpha", "0.25", "--resolution", "128"
+    for devices in ("pi4,pi5", *DEVICES):
+        assert cli(*words, "--device", devices, "--out", str(tmp_path / devices)).code == OK
+    (both,), *alone = (tm.open_libraries(tmp_path / name) for name in ("pi4,pi5", *DEVICES))
+    assert both.path.stat().st_size < sum(one.path.stat().st_size for (one,) in alone)
+    for name, (one,) in zip(DEVICES, alone, strict=True):
+        mine, theirs = (library.bench(name).variants[0] for library in (both, one))
+        assert mine.latency_us == pytest.approx(theirs.latency_us, rel=0.02)
+        assert [(kernel.name, kernel.schedule) for kernel in mine.kernels] == [(kernel.name, kernel.schedule) for kernel in theirs.kernels]
+        assert all(kernel.network_us is not None for kernel in mine.kernels)
