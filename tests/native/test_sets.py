@@ -17,6 +17,7 @@ from tvmmobile.native.layout import PAGE, Layout, shared_weights
 from tvmmobile.native.library import WrittenSets, write_sets
 from tvmmobile.native.program import Program, Value
 from tvmmobile.native.sets import LoweredSet, Suitability
+from tvmmobile.networks.preprocessing import Preprocessing
 
 SHAPE = (1, 3, 16, 16)
 THREADS = 2
@@ -47,8 +48,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
         sets.append(LoweredSet(module, HOST, frozenset(kernel.task.symbol for kernel in kernels), f"board{place}"))
         outputs.append(run_lowered(module, image, folder / f"vm{place}.so"))
         names.append(tuple(kernel.task.symbol for kernel in kernels))
+    how = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
     suited = Suitability((), (1, 0), ((), ()))
-    written = write_sets(sets, describe(sets[0].module, THREADS), folder / "net.so", archive=True, suitability=suited)
+    written = write_sets(sets, describe(sets[0].module, THREADS, how), folder / "net.so", archive=True, suitability=suited)
     return Both(folder / "net.so", written, image, tuple(outputs), tuple(names))
 
 

@@ -7,7 +7,7 @@
  *   cores           by their main ID register, from small ones to large ones
  */
 /* A core's place among `cores`, counted from 1; 0 if it is none of them. */
-static uint32_t place_of(uint32_t core) {
+static uint32_t row_of(uint32_t core) {
   for (uint32_t i = 0; i < sizeof cores / sizeof *cores; ++i)
     if (cores[i].core == core) return i + 1;
   return 0;
@@ -15,7 +15,7 @@ static uint32_t place_of(uint32_t core) {
 
 /* Finds the set for a core, 0 if it is not known, with these features; returns false if it has the instructions of none. */
 static bool find_set(uint32_t core, Features cpu, Shown *found) {
-  uint32_t place = place_of(core);
+  uint32_t place = row_of(core);
   for (uint32_t i = 0; place && i < SETS; ++i) {
     const Core *row = &cores[place - 1];
     *found = (Shown){row->order[i], i < row->tuned ? BY_CORE : BY_KIN};
@@ -51,7 +51,7 @@ static uint32_t largest_core(uint64_t cpus) {
     uint32_t capacity = cpus >> cpu & 1 ? number_of(cpu, CAPACITY) : 0;
     if (!(cpus >> cpu & 1) || (best && capacity && capacity <= most) || (!capacity && reads++ >= MOST_READ)) continue;
     uint32_t core = shown_core(cpu);
-    if (core && (!best || capacity > most || place_of(core) > place_of(best))) best = core, most = capacity;
+    if (core && (!best || capacity > most || row_of(core) > row_of(best))) best = core, most = capacity;
   }
   return best;
 }
