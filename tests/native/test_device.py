@@ -29,6 +29,7 @@ from tvmmobile.system.files import sha256_of
 from tvmmobile.system.toolchain import toolchain
 
 GUIDE = (REPOSITORY / "docs/c-library.md").read_text(encoding="utf-8")
+EXAMPLES = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
 EXAMPLE = REPOSITORY / "examples/native/classify.c"
 
 
@@ -155,7 +156,7 @@ def test_the_guides_program_prints_the_virtual_machines_bits(guest: Guest, threa
 
 @pytest.mark.virtual
 def test_the_guides_observer_prints_each_kernel(guest: Guest) -> None:
-    function, call = GUIDE.split("## Kernel by kernel")[1].split("```c\n")[1:3]
+    function, call = EXAMPLES.split("## Kernel by kernel")[1].split("```c\n")[1:3]
     text = EXAMPLE.read_text(encoding="utf-8").replace("\nint main", f"#include <time.h>\n{function.split('```')[0]}\nint main")
     ready = "  const void *inputs[]"
     (guest.folder / "observed.c").write_text(text.replace(ready, call.split("```")[0] + ready), encoding="utf-8")

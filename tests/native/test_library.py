@@ -39,6 +39,7 @@ from torch import nn
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import lower
 from tvmmobile.native.library import write_library, write_sources
+from tvmmobile.native.sets import LoweredSet
 from tvmmobile.native.source import RUNTIME
 from tvmmobile.system.errors import UserError
 
@@ -249,6 +250,8 @@ def memory() -> Any:
         (lambda calls: calls.init(memory(), flags=2), OK),
         (lambda calls: calls.init(memory(), flags=4), VERSION),
         (lambda calls: calls.init(memory(), reserved=1), VERSION),
+        (lambda calls: calls.init(memory(), flags=1 << 24), OK),
+        (lambda calls: calls.init(memory(), flags=2 << 24), VERSION),
         (lambda calls: calls.init(memory(), threads=2), THREADS),
         (lambda calls: calls.init(calls.good["instance"]), IN_USE),
         (lambda calls: calls.c.net_observe(None, None, None), NULL),
@@ -354,7 +357,7 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     found = library.run(library.instance(), [first, second])
     assert np.array_equal(found[1], first + second) and np.array_equal(found[0], (first + second) * np.arange(8, dtype=np.float32))
     assert library.description.workspace_bytes == 0
-    write_sources(module, HOST, description, tmp_path)
+    write_sources([LoweredSet(module, HOST)], description, tmp_path)
     folders = [f"-I{tmp_path}", f"-I{RUNTIME.parent}"]
     subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, tmp_path / "model.c"], check=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tvmmobile.native.source import c_string
+from tvmmobile.native.text import c_string
 
 #: Beyond 16 bits, in two bytes, between C and its escapes, and those that end text or lines.
 NAMES = (

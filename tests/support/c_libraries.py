@@ -54,6 +54,15 @@ class Tensor(ctypes.Structure):
         return tuple(self.shape[i] for i in range(self.rank))
 
 
+class Set(ctypes.Structure):
+    """`tvmmobile_set`."""
+
+    _fields_ = [
+        *((name, ctypes.c_char_p) for name in ("device", "core", "needs")),
+        *((name, ctypes.c_size_t) for name in ("workspace_bytes", "weight_bytes")),
+    ]
+
+
 class Described(ctypes.Structure):
     """`tvmmobile_description`."""
 
@@ -64,6 +73,9 @@ class Described(ctypes.Structure):
         *((name, ctypes.POINTER(Tensor)) for name in ("inputs", "outputs")),
         *((name, ctypes.c_uint32) for name in ("input_count", "output_count")),
         *((name, ctypes.c_size_t) for name in ("workspace_bytes", "weight_bytes", "alignment")),
+        ("sets", ctypes.POINTER(Set)),
+        ("reasons", ctypes.POINTER(ctypes.c_char_p)),
+        ("set_count", ctypes.c_uint32),
     ]
 
 

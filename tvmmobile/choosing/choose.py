@@ -25,7 +25,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.request import device_of, jobs_of
+from tvmmobile.pipeline.request import devices_of, jobs_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
 from tvmmobile.results.report.view import pareto_front
 from tvmmobile.system.errors import UserError
@@ -63,10 +63,7 @@ def choose(
     if wanted.out is not None:
         check_writable(wanted.out, "--out")
     budget = Budget.of(wanted.under, wanted.at_least)
-    found = list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices]
-    profiles = tuple(device_of(device).profile for device in found)
-    if not profiles or len({profile.name for profile in profiles}) < len(profiles):
-        raise UserError("--device must name each board once.", "Name one or several.")
+    profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
     networks = list(models) if models is not None else [model for family in FAMILIES for model in variants(family)]
     candidates, unknown = candidates_of(networks, libraries, list(map(read_accuracy, wanted.accuracy)))

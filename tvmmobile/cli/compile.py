@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
@@ -11,11 +13,20 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkOptions
 from tvmmobile.pipeline.options.run import CompileOptions
 
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Board, such as pi4 (default); given more than once, or with commas: one library with the kernels of each, for C.",
+    ),
+]
+
 
 @takes(LibraryOptions, CompileOptions, variants=Variants, network=NetworkOptions)
 def compile_libraries(
     target: options.Target = "arm",
-    device: options.Device = "pi4",
+    device: Devices = None,
     *,
     variants: Variants,
     network: NetworkOptions,
@@ -33,13 +44,14 @@ def compile_libraries(
     from tvmmobile.system.console import output
 
     options.check_target(target)
-    libraries = compile_models(variants.models(network), device, **chosen, listener=Shown())
+    libraries = compile_models(variants.models(network), options.names_of(device), **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
     for line in check_lines([check_of(library.facts) for library in libraries]):
         errors().print(line, soft_wrap=True)
-    kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}
-    used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for library in libraries for each in library.kernels]
+    sets = [(device, listed) for library in libraries for device, listed in library.kernels_by_device.items()]
+    kernels = {(device, kernel.name): kernel for device, listed in sets for kernel in listed}
+    used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for _, listed in sets for each in listed]
     for line in fallback_lines(used):
         errors().print(line, soft_wrap=True)
     untuned = sum(kernel.latency_us is None for kernel in kernels.values())

@@ -49,3 +49,8 @@ def check_target(target: str) -> None:
     """Raises `UserError` for an architecture that is not known."""
     if target not in TARGETS:
         raise UserError(f"target {target!r} is not known.", f"Give --target one of: {', '.join(TARGETS)}.")
+
+
+def names_of(devices: list[str] | None) -> list[str]:
+    """Return the names of devices that were given one by one, or several with commas; the Pi 4's without any."""
+    return [name.strip() for each in devices or ["pi4"] for name in each.split(",") if name.strip()]

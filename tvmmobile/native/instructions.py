@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.machine import Machine
 from tvmmobile.kernels.codegen import make_target
 from tvmmobile.native.symbols import code_of
 
@@ -38,6 +39,10 @@ _CRC32, _ATOMICS, _LRCPC, _ILRCPC = Feature(0, 7, "crc32"), Feature(0, 8, "atomi
 _HALF, _HALF_LONG = Feature(0, 10, "asimdhp"), Feature(0, 23, "asimdfhm")
 _RDM, _DOT, _COMPLEX, _JAVASCRIPT = Feature(0, 12, "asimdrdm"), Feature(0, 20, "asimddp"), Feature(0, 14, "fcma"), Feature(0, 13, "jscvt")
 _FRINT, _I8MM, _BF16 = Feature(1, 8, "frint"), Feature(1, 13, "i8mm"), Feature(1, 14, "bf16")
+#: The ID registers can be read.
+CPUID = Feature(0, 11, "cpuid")
+#: By the names in `Machine.has`.
+_OF_MACHINES = {"half": _HALF, "dot": _DOT, "matrix": _I8MM, "bfloat16": _BF16}
 _SVE, _SME = Feature(0, 22, "sve"), Feature(1, 23, "sme")
 #: What SVE's encodings may be on a core with a feature of LLVM's; they are not told apart.
 _SCALABLE = {"sve2": Feature(1, 1, "sve2"), "i8mm": Feature(1, 9, "svei8mm"), "bf16": Feature(1, 12, "svebf16")}
@@ -106,6 +111,11 @@ _ROWS: tuple[_Row, ...] = (
     (0xFFFF7C00, 0x1EE24000, None),
     (0x5EC00000, 0x1EC00000, _HALF),
 )
+
+
+def typical_features(machine: Machine) -> tuple[Feature, ...]:
+    """Return the features beyond Armv8.0 by which a core differs from older ones."""
+    return tuple(sorted(_OF_MACHINES[name] for name in machine.has))
 
 
 def needed_features(objects: Iterable[Path], target: Mapping[str, Any]) -> tuple[Feature, ...]:

@@ -33,19 +33,31 @@ typedef struct tvmmobile_tensor {
   int32_t axis;
 } tvmmobile_tensor;
 
+/* Kernels tuned for one core; a library has one set of them, or one for each core that it was compiled for. */
+typedef struct tvmmobile_set {
+  const char *device; /* whose tuning records chose its kernels, such as "pi4" */
+  const char *core;   /* such as "cortex-a72" */
+  const char *needs;  /* of the CPU beyond Armv8.0, as /proc/cpuinfo names it, with a blank between two */
+  size_t workspace_bytes;
+  size_t weight_bytes;
+} tvmmobile_set;
+
 typedef struct tvmmobile_description {
   uint32_t interface; /* TVMMOBILE_INTERFACE when the library was compiled */
   uint32_t threads;   /* most threads that share the work */
   const char *name;
   const char *version; /* of the compiler */
-  const char *core;    /* the kernels were tuned for, such as "cortex-a72" */
+  const char *core;    /* the kernels were tuned for, such as "cortex-a72"; several with a blank between two */
   const tvmmobile_tensor *inputs;
   const tvmmobile_tensor *outputs;
   uint32_t input_count;
   uint32_t output_count;
-  size_t workspace_bytes;
-  size_t weight_bytes;
-  size_t alignment; /* of the workspace, inputs and outputs, in bytes */
+  size_t workspace_bytes; /* enough for every set */
+  size_t weight_bytes;    /* of all sets together, equal ones once */
+  size_t alignment;       /* of the workspace, inputs and outputs, in bytes */
+  const tvmmobile_set *sets;
+  const char *const *reasons; /* why an instance takes its set, see tvmmobile_instance */
+  uint32_t set_count;
 } tvmmobile_description;
 
 /* One piece of work: `number` counts from 0. */
@@ -58,6 +70,7 @@ typedef int (*tvmmobile_join)(unsigned long thread, void **result);
 
 #define TVMMOBILE_BIG_CORES 1u            /* flag: pin each thread of the library to one of the fastest cores */
 #define TVMMOBILE_ANY_CPU 2u              /* flag: never return TVMMOBILE_CPU, where the system does not report what the CPU has */
+#define TVMMOBILE_SET(n) ((uint32_t)(n) << 24) /* flag: take the n-th of the description's sets, counted from 1 */
 #define TVMMOBILE_ALWAYS_SPIN 0xffffffffu /* spins: never sleep */
 
 /* Zeros mean the defaults. */
@@ -73,7 +86,8 @@ typedef struct tvmmobile_options {
   tvmmobile_join join;
 } tvmmobile_options;
 
-/* Memory for an instance, provided by the program; it must not move between init and free. */
+/* Memory for an instance, provided by the program; it must not move between init and free. After init, its kernels are the description's
+ * sets[state[0]], because of reasons[state[1]]. */
 typedef struct tvmmobile_instance {
   uint64_t state[128];
 } tvmmobile_instance;

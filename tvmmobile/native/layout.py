@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -12,6 +12,9 @@ import numpy as np
 from tvmmobile.native.memory import LiveBlock, aligned, lower_bound, pack
 from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Program
+
+#: The largest page of phones' systems, in bytes.
+PAGE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,7 @@ def _weights(program: Program) -> tuple[dict[int, int], bytes]:
     offsets: dict[int, int] = {}
     known: dict[bytes, int] = {}
     pieces = bytearray()
-    for number, value in enumerate(program.values):
-        if value.data is None:
-            continue
-        content = np.ascontiguousarray(value.data).tobytes()
+    for number, content in _contents(program):
         digest = hashlib.sha256(content).digest()
         if digest not in known:
             pieces += bytes(aligned(len(pieces)) - len(pieces))
@@ -81,3 +81,42 @@ def _weights(program: Program) -> tuple[dict[int, int], bytes]:
             pieces += content
         offsets[number] = known[digest]
     return offsets, bytes(pieces)
+
+
+def _contents(program: Program) -> Iterator[tuple[int, bytes]]:
+    """Yield the constants' numbers and bytes."""
+    for number, value in enumerate(program.values):
+        if value.data is not None:
+            yield number, np.ascontiguousarray(value.data).tobytes()
+
+
+def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tuple[list[Layout], bytes]:
+    """Put the constants of several layouts into one memory, equal ones once; return the layouts with their places there, and the memory.
+
+    Those that the same layouts use lie together, from a page on if they fill one, so that a layout in use touches few of the others' pages.
+    """
+    if len(layouts) == 1:
+        return list(layouts), layouts[0].weights
+    users: dict[bytes, list[int]] = {}
+    contents: dict[bytes, bytes] = {}
+    digests: list[dict[int, bytes]] = []
+    for place, program in enumerate(programs):
+        digests.append({})
+        for number, content in _contents(program):
+            digest = digests[-1][number] = hashlib.sha256(content).digest()
+            contents[digest] = content
+            users.setdefault(digest, [])
+            if place not in users[digest]:
+                users[digest].append(place)
+    offsets: dict[bytes, int] = {}
+    memory = bytearray()
+    for group in sorted({tuple(group) for group in users.values()}, key=lambda group: (-len(group), group)):
+        members = [digest for digest, found in users.items() if tuple(found) == group]
+        if sum(len(contents[digest]) for digest in members) >= PAGE:
+            memory += bytes(-len(memory) % PAGE)
+        for digest in members:
+            memory += bytes(aligned(len(memory)) - len(memory))
+            offsets[digest] = len(memory)
+            memory += contents[digest]
+    placed = [{number: offsets[digest] for number, digest in each.items()} for each in digests]
+    return [replace(layout, constants=constants) for layout, constants in zip(layouts, placed, strict=True)], bytes(memory)

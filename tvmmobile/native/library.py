@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tvmmobile.kernels.codegen import instead_of_libc, pass_context
 from tvmmobile.native.instructions import needed_features
-from tvmmobile.native.layout import Layout, make_layout
+from tvmmobile.native.layout import PAGE, Layout, make_layout, shared_weights
+from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.native.parts import CutKernel, cut_parts, write_objects
 from tvmmobile.native.program import Program, read_program
+from tvmmobile.native.sets import CompiledSet, LoweredSet, Suitability, prefix_of_set
 from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text
 from tvmmobile.native.symbols import localised
 from tvmmobile.networks.states import State
@@ -30,9 +32,9 @@ DEVICE_FLAGS = ("-march=armv8-a", "-ffreestanding", "-fno-builtin", "-mno-outlin
 _LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both")
 #: Nothing may be missing.
 _DEVICE_LINK_OPTIONS = ("-z,defs",)
-#: In assembly, read-only and from a cache line on.
+#: In assembly, read-only and from a cache line on; from a page on if there are several sets.
 _WEIGHTS = """    .section .rodata.weights, "a"
-    .balign 64
+    .balign {alignment}
     .globl weights
     .hidden weights
 weights:
@@ -44,7 +46,7 @@ weights:
 
 @dataclass(frozen=True)
 class Written:
-    """The written library.
+    """The written library, or one of its sets of kernels.
 
     Attributes:
         workspace_bytes: that a run needs.
@@ -57,6 +59,21 @@ class Written:
     weight_bytes: int
 
 
+@dataclass(frozen=True)
+class WrittenSet(Written):
+    """One of a library's sets of kernels; `needs` are the features that a CPU must have, as /proc/cpuinfo names them."""
+
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WrittenSets:
+    """The written library, and its sets of kernels."""
+
+    whole: Written
+    sets: tuple[WrittenSet, ...]
+
+
 def write_library(
     module: Any,
     target: Mapping[str, Any],
@@ -64,60 +81,81 @@ def write_library(
     path: Path,
     archive: bool = False,
     separate: frozenset[str] = frozenset(),
+    device: str = "",
 ) -> Written:
-    """Write the library of a module that `graph.network.lower` returned to `path`, its header and CMake package beside it, each whole.
+    """Write a library with one set of kernels, see `LoweredSet`; the rest as `write_sets`."""
+    return write_sets([LoweredSet(module, target, separate, device)], description, path, archive).whole
+
+
+def write_sets(
+    sets: Sequence[LoweredSet], description: Description, path: Path, archive: bool = False, suitability: Suitability | None = None
+) -> WrittenSets:
+    """Write a library to `path`, its header and CMake package beside it, each whole.
 
     Args:
-        module: the network.
-        target: the device's target.
+        sets: the network for each core; all take and return the same.
         description: the library's description of itself.
         path: of the `.so`.
         archive: write the same as `.a` too.
-        separate: kernels whose parts write different outputs.
+        suitability: of several sets, which suits which core.
 
     Raises:
         UserError: the network cannot be one, or a tool is missing.
     """
-    tools = toolchain(target)
+    tools = toolchain(sets[0].target)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as name:
         folder = Path(name)
-        layout = write_sources(module, target, description, folder, separate)
+        written = write_sources(sets, description, folder, suitability)
         _link(folder, tools, description, path.name)
         write_bytes(path, (folder / "model.so").read_bytes())
         if archive:
             write_bytes(path.with_suffix(".a"), (folder / "model.a").read_bytes())
         write_text(path.with_suffix(".h"), (folder / f"{description.prefix}.h").read_text(encoding="utf-8"))
         write_text(path.with_name(f"{path.stem}Config.cmake"), cmake_text(path.stem))
-    return Written(layout.workspace_bytes, layout.least_bytes, len(layout.weights))
+    return written
 
 
 def laid_out(
-    module: Any, target: Mapping[str, Any], threads: int, states: Sequence[State] = ()
+    module: Any, target: Mapping[str, Any], threads: int, states: Sequence[State] = (), prefix: str = ""
 ) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
     """Lay out a library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
     program = read_program(module, states)
     with pass_context():
-        kernels, parts = cut_parts(program.functions, target)
+        kernels, parts = cut_parts(program.functions, target, prefix)
     return program, kernels, parts, make_layout(program, kernels, threads)
 
 
 def write_sources(
-    module: Any, target: Mapping[str, Any], description: Description, folder: Path, separate: frozenset[str] = frozenset()
-) -> Layout:
-    """Write the files that `write_library` links: `model.c` and its header, `kernels*.o`, `weights.S` and `weights.bin`."""
-    program, kernels, parts, layout = laid_out(module, target, description.threads, description.states)
-    write_objects(parts, target, folder)
+    sets: Sequence[LoweredSet], description: Description, folder: Path, suitability: Suitability | None = None
+) -> WrittenSets:
+    """Write the files that `write_library` links: `model.c` and its header, `kernels*.o` of each set, `weights.S` and `weights.bin`."""
+    compiled = [_compiled(each, description, folder / f"set{place}", prefix_of_set(place, sets)) for place, each in enumerate(sets)]
+    layouts, weights = shared_weights([each.program for each in compiled], [each.layout for each in compiled])
+    compiled = [replace(each, layout=layout) for each, layout in zip(compiled, layouts, strict=True)]
     (folder / f"{description.prefix}.h").write_text(header_text(description), encoding="utf-8")
-    needs = needed_features(_kernels(folder), target) if toolchain(target).device else ()
-    (folder / "model.c").write_text(source_text(description, program, kernels, layout, separate, needs), encoding="utf-8")
-    (folder / "weights.bin").write_bytes(layout.weights)
-    (folder / "weights.S").write_text(_WEIGHTS, encoding="utf-8")
-    return layout
+    (folder / "model.c").write_text(source_text(description, compiled, len(weights), suitability), encoding="utf-8")
+    (folder / "weights.bin").write_bytes(weights)
+    (folder / "weights.S").write_text(_WEIGHTS.format(alignment=ALIGNMENT if len(sets) == 1 else PAGE), encoding="utf-8")
+    written = [
+        WrittenSet(layout.workspace_bytes, layout.least_bytes, len(layout.weights), tuple(feature.name for feature in each.needs))
+        for each, layout in zip(compiled, layouts, strict=True)
+    ]
+    most, least = (max(sizes) for sizes in zip(*((each.workspace_bytes, each.least_bytes) for each in written), strict=True))
+    return WrittenSets(Written(most, least, len(weights)), tuple(written))
+
+
+def _compiled(lowered: LoweredSet, description: Description, folder: Path, prefix: str) -> CompiledSet:
+    """Compile a set's kernels to object files in a folder of its own."""
+    program, kernels, parts, layout = laid_out(lowered.module, lowered.target, description.threads, description.states, prefix)
+    folder.mkdir()
+    write_objects(parts, lowered.target, folder)
+    needs = needed_features(folder.iterdir(), lowered.target) if toolchain(lowered.target).device else ()
+    return CompiledSet(lowered, program, kernels, layout, needs)
 
 
 def _kernels(folder: Path) -> list[Path]:
     """Return the object files that `write_objects` wrote."""
-    return sorted(folder.glob("kernels*.o"))
+    return sorted(folder.glob("set*/kernels*.o"))
 
 
 def _link(folder: Path, tools: Toolchain, description: Description, soname: str) -> None:

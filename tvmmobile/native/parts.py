@@ -60,15 +60,15 @@ class CutKernel:
     own_bytes: int
 
 
-def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, CutKernel], Any]:
-    """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_objects`."""
+def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, CutKernel], Any]:
+    """Lower TIR functions, in a pass context: each symbol's parts, named with a prefix, and a module of all of them for `write_objects`."""
     bound = make_target(target)
     module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
     pipeline, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
     lowered = pipeline(module)
     kernels, parts = {}, {}
     for symbol, function in functions.items():
-        cut = _Cut(symbol, function.params, lowered[symbol])
+        cut = _Cut(f"{prefix}{symbol}", function.params, lowered[symbol])
         kernels[symbol] = CutKernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
         parts.update(cut.functions)
     return kernels, tvm.IRModule(parts)

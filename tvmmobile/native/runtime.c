@@ -5,9 +5,11 @@
  *   steps, STEPS        what to run, in order, and how many
  *   kernels             the names that steps refer to
  *   NEEDED_…            what the kernels need of the CPU, see cpu.h
+ *   SETS                if there are several sets of kernels for different cores: how many; kernel_sets then holds `steps`, `kernels` and the
+ *                       rest of each, and choose.h takes one
  *   IMAGE_STEPS         if it takes images: how many of those, at the beginning, make the network's input; image.c follows then
  *   STATE_BYTES         if it keeps tensors between calls: of all of these, which `states` lists
- *   typedefs Frame, Step and State below, which it uses: it includes this file twice, the first time for the types alone.
+ *   typedefs Frame, Step, State and KernelSet below, which it uses: it includes this file twice, the first time for the types alone.
  *
  * Nothing here is written but what the caller provides: the instance, its state, the workspace and the outputs.
  */
@@ -42,6 +44,36 @@ typedef struct State {
   uint8_t zero; /* each byte at the beginning */
 } State;
 
+/* Of a CPU, by the bits with which Linux reports them: AT_HWCAP and AT_HWCAP2. */
+typedef struct Features {
+  uint64_t hwcap, hwcap2;
+} Features;
+
+#ifdef SETS
+/* One of several sets of kernels. */
+typedef struct KernelSet {
+  const Step *steps;
+  const char *const *kernels;
+  uint32_t count;   /* of steps */
+  Features needs;   /* a CPU without these has other instructions than the kernels */
+  Features typical; /* of its core; it may be taken without them */
+} KernelSet;
+
+/* A core, as implementer << 12 | part of its main ID register, and the sets that suit it, best first. */
+typedef struct Core {
+  uint32_t core;
+  uint32_t tuned; /* so many of them at the beginning were tuned for this core */
+  uint8_t order[SETS];
+} Core;
+
+enum { BY_OPTION, BY_CORE, BY_KIN, BY_FEATURES, BY_TRUST };
+#define REASONS \
+  "the options name it", "it was tuned for this core", "it was tuned for a similar core", "the CPU has the instructions of its core", \
+      "it needs the least, and the options say not to compare"
+#else
+#define REASONS "there is no other"
+#endif
+
 #else
 
 #include <stdatomic.h>
@@ -57,10 +89,11 @@ typedef struct State {
 #define DEFAULT_SPINS 20000
 #define LINE 64
 #define FLAGS (TVMMOBILE_BIG_CORES | TVMMOBILE_ANY_CPU)
+#define FLAG_BITS 24 /* below the number of a set */
 
 #if defined(__linux__)
 #if defined(__aarch64__)
-enum { SYS_openat = 56, SYS_close = 57, SYS_read = 63, SYS_futex = 98, SYS_sched_setaffinity = 122, SYS_rt_sigprocmask = 135 };
+enum { SYS_openat = 56, SYS_close = 57, SYS_read = 63, SYS_futex = 98, SYS_sched_setaffinity = 122, SYS_sched_getaffinity = 123, SYS_rt_sigprocmask = 135 };
 static long system_call(long number, long a, long b, long c, long d) {
   register long x8 __asm__("x8") = number;
   register long x0 __asm__("x0") = a;
@@ -103,6 +136,9 @@ typedef struct Gate {
 typedef void (*Observer)(void *context, const char *kernel, uint32_t done);
 
 typedef struct Instance {
+#ifdef SETS
+  const KernelSet *set;
+#endif
   uint64_t magic;
   void *self; /* where it was initialised */
   tvmmobile_parallel parallel;
@@ -128,12 +164,29 @@ typedef struct Instance {
 #endif
 } Instance;
 
-_Static_assert(sizeof(Instance) + LINE <= sizeof(tvmmobile_instance), "raise tvmmobile_instance");
+/* At the beginning of its memory: what programs may read. */
+typedef struct Shown {
+  uint64_t set, reason;
+} Shown;
+
+_Static_assert(sizeof(Shown) + LINE + sizeof(Instance) <= sizeof(tvmmobile_instance), "raise tvmmobile_instance");
 #define LANES (2 * MOST_THREADS)
 
 static Instance *instance_in(tvmmobile_instance *memory) {
-  return (Instance *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+  return (Instance *)(((uintptr_t)memory + sizeof(Shown) + LINE - 1) / LINE * LINE);
 }
+
+#ifdef SETS
+static const Step *steps_of(const Instance *self) { return self->set->steps; }
+static uint32_t step_count(const Instance *self) { return self->set->count; }
+static const char *name_of(const Instance *self, const Step *step) { return self->set->kernels[step->kernel]; }
+static size_t workspace_of(const Instance *self) { return description.sets[self->set - kernel_sets].workspace_bytes; }
+#else
+#define steps_of(self) ((void)(self), steps)
+#define step_count(self) ((void)(self), STEPS)
+#define name_of(self, step) ((void)(self), kernels[(step)->kernel])
+#define workspace_of(self) ((void)(self), description.workspace_bytes)
+#endif
 
 static void relax(void) {
 #if defined(__aarch64__)
@@ -241,32 +294,42 @@ static void do_share(const Step *step, const Frame *frame, uint32_t lane, const 
   }
 }
 
-static bool begins(const Frame *frame, uint32_t i) { return i == first_step(frame) || steps[i].kernel != steps[i - 1].kernel; }
-static bool ends(uint32_t i) { return i + 1 == STEPS || steps[i].kernel != steps[i + 1].kernel; }
-static void tell(const Instance *self, uint32_t i, uint32_t done) { self->observer(self->context, kernels[steps[i].kernel], done); }
+static bool begins(const Instance *self, const Frame *frame, uint32_t i) {
+  const Step *all = steps_of(self);
+  return i == first_step(frame) || all[i].kernel != all[i - 1].kernel;
+}
+
+static bool ends(const Instance *self, uint32_t i) {
+  const Step *all = steps_of(self);
+  return i + 1 == step_count(self) || all[i].kernel != all[i + 1].kernel;
+}
+
+static void tell(const Instance *self, uint32_t i, uint32_t done) { self->observer(self->context, name_of(self, &steps_of(self)[i]), done); }
 
 /* One of `lanes` threads that run all steps side by side. */
 static void run_lane(Instance *self, uint32_t lane, uint32_t lanes) {
   const Frame *frame = self->frame;
+  const Step *all = steps_of(self);
   const Sharing sharing = sharing_of(self, lanes);
   bool observed = self->observer != 0;
-  for (uint32_t i = first_step(frame); i < STEPS; ++i) {
-    if (observed && begins(frame, i)) {
+  for (uint32_t i = first_step(frame); i < step_count(self); ++i) {
+    if (observed && begins(self, frame, i)) {
       if (lane == 0) tell(self, i, 0);
       barrier(self, lanes, true); /* none of it is done before */
     }
-    do_share(&steps[i], frame, lane, &sharing);
-    if (steps[i].finishes) barrier(self, lanes, lane == 0 || i + 1 < STEPS);
-    if (observed && lane == 0 && ends(i)) tell(self, i, 1);
+    do_share(&all[i], frame, lane, &sharing);
+    if (all[i].finishes) barrier(self, lanes, lane == 0 || i + 1 < step_count(self));
+    if (observed && lane == 0 && ends(self, i)) tell(self, i, 1);
   }
 }
 
 static void run_alone(const Instance *self, const Frame *frame) {
+  const Step *all = steps_of(self);
   bool observed = self->observer != 0;
-  for (uint32_t i = first_step(frame); i < STEPS; ++i) {
-    if (observed && begins(frame, i)) tell(self, i, 0);
-    steps[i].body(frame, 0, 0, steps[i].extent);
-    if (observed && ends(i)) tell(self, i, 1);
+  for (uint32_t i = first_step(frame); i < step_count(self); ++i) {
+    if (observed && begins(self, frame, i)) tell(self, i, 0);
+    all[i].body(frame, 0, 0, all[i].extent);
+    if (observed && ends(self, i)) tell(self, i, 1);
   }
 }
 
@@ -287,15 +350,16 @@ static void do_shared(void *data, uint32_t lane) {
 }
 
 static void run_in_pool(Instance *self, const Frame *frame, uint32_t lanes) {
+  const Step *all = steps_of(self);
   uint64_t mode = float_mode();
-  for (uint32_t i = first_step(frame); i < STEPS; ++i) {
-    Shared shared = {&steps[i], frame, {lanes, 0, 0}, mode};
-    if (self->observer && begins(frame, i)) tell(self, i, 0);
-    if (steps[i].extent)
+  for (uint32_t i = first_step(frame); i < step_count(self); ++i) {
+    Shared shared = {&all[i], frame, {lanes, 0, 0}, mode};
+    if (self->observer && begins(self, frame, i)) tell(self, i, 0);
+    if (all[i].extent)
       self->parallel(self->pool, do_shared, &shared, lanes);
     else
-      steps[i].body(frame, 0, 0, 0);
-    if (self->observer && ends(i)) tell(self, i, 1);
+      all[i].body(frame, 0, 0, 0);
+    if (self->observer && ends(self, i)) tell(self, i, 1);
   }
 }
 
@@ -335,18 +399,26 @@ static void *work(void *argument) {
 #if defined(__linux__)
 #define CAPACITY "/cpu_capacity"
 #define FASTEST_CLOCK "/cpufreq/cpuinfo_max_freq"
+#define MAIN_ID "/regs/identification/midr_el1"
+#define MOST_NAME sizeof MAIN_ID
 
-/* The number in /sys/devices/system/cpu/cpuN followed by `name`, 0 if there is none. */
-static uint32_t number_of(uint32_t cpu, const char *name) {
+/* Reads the beginning of /sys/devices/system/cpu/cpuN followed by `name`; see read_file. */
+static size_t read_of(uint32_t cpu, const char *name, char *text, size_t size) {
   static const char before[] = "/sys/devices/system/cpu/cpu";
-  char path[sizeof before + sizeof FASTEST_CLOCK + 2], text[16];
+  char path[sizeof before + MOST_NAME + 2];
   size_t length = 0;
   for (const char *from = before; *from; ++from) path[length++] = *from;
   if (cpu >= 10) path[length++] = (char)('0' + cpu / 10);
   path[length++] = (char)('0' + cpu % 10);
   for (const char *from = name; *from; ++from) path[length++] = *from;
   path[length] = 0;
-  size_t read = read_file(path, text, sizeof text);
+  return read_file(path, text, size);
+}
+
+/* The number there, 0 if there is none. */
+static uint32_t number_of(uint32_t cpu, const char *name) {
+  char text[16];
+  size_t read = read_of(cpu, name, text, sizeof text);
   uint32_t value = 0;
   for (size_t i = 0; i < read && i < MOST_DIGITS && text[i] >= '0' && text[i] <= '9'; ++i) value = 10 * value + (uint32_t)(text[i] - '0');
   return value;
@@ -391,6 +463,10 @@ static uint64_t big_cores(uint32_t count) {
   return found;
 }
 
+#ifdef SETS
+#include "choose.h"
+#endif
+
 static bool ready(const tvmmobile_instance *memory, const Instance *self) {
   return self->magic == MAGIC && self->self == (const void *)memory;
 }
@@ -416,20 +492,33 @@ PUBLIC const tvmmobile_description *MODEL(describe)(void) { return &description;
 PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvmmobile_options *given) {
   static const tvmmobile_options defaults;
   const tvmmobile_options *options = given ? given : &defaults;
-  if (interface != TVMMOBILE_INTERFACE || (options->flags & ~FLAGS) || options->reserved) return TVMMOBILE_VERSION;
+  uint32_t wanted = options->flags >> FLAG_BITS, flags = options->flags & ((1u << FLAG_BITS) - 1);
+  if (interface != TVMMOBILE_INTERFACE || (flags & ~FLAGS) || options->reserved || wanted > description.set_count) return TVMMOBILE_VERSION;
   if (!memory) return TVMMOBILE_NULL;
   if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
   Instance *self = instance_in(memory);
   if (ready(memory, self)) return TVMMOBILE_IN_USE;
   uint32_t threads = options->threads ? options->threads : 1;
   if (threads > description.threads || threads > MOST_THREADS) return TVMMOBILE_THREADS;
-  if (!(options->flags & TVMMOBILE_ANY_CPU) && !cpu_suffices()) return TVMMOBILE_CPU;
+  uint64_t cpus = options->cpus || !(flags & TVMMOBILE_BIG_CORES) ? options->cpus : big_cores(threads);
+  Shown shown = {0, 0};
+#ifdef SETS
+  if (!choose(wanted, cpus, threads, flags & TVMMOBILE_ANY_CPU, &shown)) return TVMMOBILE_CPU;
+#else
+  bool asked;
+  if (!(flags & TVMMOBILE_ANY_CPU) && !fits((Features){NEEDED_HWCAP, NEEDED_HWCAP2}, cpu_features(&asked)) && asked) return TVMMOBILE_CPU;
+#endif
   for (uint32_t i = 0; i < sizeof memory->state / sizeof *memory->state; ++i) memory->state[i] = 0;
+  memory->state[0] = shown.set;
+  memory->state[1] = shown.reason;
+#ifdef SETS
+  self->set = &kernel_sets[shown.set];
+#endif
   self->threads = threads;
   self->spins = options->spins ? options->spins : DEFAULT_SPINS;
   self->parallel = options->parallel;
   self->pool = options->pool;
-  self->cpus = options->cpus || !(options->flags & TVMMOBILE_BIG_CORES) ? options->cpus : big_cores(threads);
+  self->cpus = cpus;
   find_speeds(self);
   self->self = memory;
   int code = threads > 1 && !self->parallel ? start(self, options) : TVMMOBILE_OK;
@@ -510,7 +599,7 @@ PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, voi
   Instance *self;
   int code = find(memory, &self);
   if (!code) code = check_pointers(inputs, description.input_count);
-  if (!code) code = check(outputs, workspace, bytes, description.workspace_bytes);
+  if (!code) code = check(outputs, workspace, bytes, workspace_of(self));
   Frame frame = {inputs, outputs, workspace, 0};
 #ifdef STATE_BYTES
   if (!code) code = take_state(self, &frame);
@@ -540,7 +629,7 @@ PUBLIC int MODEL(free)(tvmmobile_instance *memory) {
 PUBLIC const char *MODEL(message)(int code) {
   switch (code) {
     case TVMMOBILE_OK: return "no error";
-    case TVMMOBILE_VERSION: return "the program was compiled with the header of another interface version, or its options have unknown flags";
+    case TVMMOBILE_VERSION: return "the program was compiled with the header of another interface version, or its options have unknown flags or name no set of its kernels";
     case TVMMOBILE_NULL: return "a pointer is null";
     case TVMMOBILE_ALIGNMENT: return "a buffer does not begin at a multiple of 64 bytes, or the instance of 8";
     case TVMMOBILE_WORKSPACE:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tvmmobile.native.instructions import Feature
 from tvmmobile.native.memory import ALIGNMENT
+from tvmmobile.native.sets import CompiledSet, Suitability, need_lines, prefix_of_set, set_lines, shown_lines
+from tvmmobile.native.text import c_string
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.networks.states import State
@@ -30,8 +30,6 @@ _IMAGES = _HERE / "image.h"
 FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
 STATE_FUNCTIONS = ("state_bytes", "reset")
-#: Characters that mean themselves in every C literal.
-_PLAIN = frozenset(string.ascii_letters + string.digits + "_ ./:,;+-*()[]")
 
 
 @functools.cache
@@ -76,14 +74,6 @@ def prefix_of(name: str) -> str:
     """Turn a network's name into a C identifier."""
     identifier = re.sub(r"[^0-9A-Za-z]", "_", name)
     return identifier if identifier[:1].isalpha() else f"net_{identifier}"
-
-
-def c_string(text: str) -> str:
-    """Write text as a C literal: its bytes in UTF-8, in octal wherever C could read something else, such as a trigraph.
-
-    Octal escapes have at most three digits; a hexadecimal one would take in digits behind it.
-    """
-    return '"' + "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 def header_text(description: Description) -> str:
@@ -178,58 +168,58 @@ endif()
 """
 
 
-def source_text(
-    description: Description,
-    program: Program,
-    kernels: Mapping[str, CutKernel],
-    layout: Layout,
-    separate: frozenset[str],
-    needs: Sequence[Feature] = (),
-) -> str:
+def source_text(description: Description, sets: Sequence[CompiledSet], weight_bytes: int, suitability: Suitability | None = None) -> str:
     """Return the C file of a library.
 
     Args:
-        separate: kernels whose parts write different outputs, and need not wait for each other.
-        needs: what the kernels need of a CPU beyond Armv8.0.
+        sets: of kernels, with the same inputs, outputs and states.
+        weight_bytes: of all sets together.
+        suitability: of several sets, which suits which core.
     """
-    image = description.image
+    image, first = description.image, sets[0]
+    assert all(each.layout.state_bytes == first.layout.state_bytes for each in sets)
     lines = [
         f"/* {description.name}: its kernels in order. */",
         f'#include "{description.prefix}.h"',
         f"#define MODEL(name) {description.prefix}_##name",
         '#define PUBLIC __attribute__((visibility("default")))',
-        *([f"#define STATE_BYTES {layout.state_bytes}"] if program.states else []),
+        *([f"#define STATE_BYTES {first.layout.state_bytes}"] if first.program.states else []),
+        *([f"#define SETS {len(sets)}"] if suitability is not None else []),
         '#include "runtime.c" /* its types */',
-        *(_need_lines(needs) if needs else ()),
+        *need_lines(sets, suitability),
         "",
         'extern const unsigned char weights[] __attribute__((visibility("hidden")));',
     ]
-    for kernel, call in {call.symbol: (kernels[call.symbol], call) for call in program.calls}.values():
-        pointers = ", ".join(["const void *"] * len(call.arguments) + ["void *"] * 3)
-        lines += [f"extern void {part.symbol}({pointers}, int32_t, int32_t);" for part in kernel.parts]
-    lines += ["", *_described(description, program, layout), *([] if image is None else _image_lines(image)), ""]
-    rows, names = ([], []) if image is None else (["    IMAGE_STEP_LIST"], ["    IMAGE_KERNEL"])
-    first = len(names)
-    for number, call in enumerate(program.calls):
-        kernel = kernels[call.symbol]
-        apart = call.symbol in separate and len(kernel.parts) > 1 and not kernel.shared_bytes
-        for place, part in enumerate(kernel.parts):
-            name = f"step{number}_{place}"
-            lines += _step(name, part.symbol, list(_arguments(program, layout, number, call, kernel)))
-            by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
-            rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
-    names += [f"    {c_string(call.symbol)}," for call in program.calls]
-    lines += ["", "static const char *const kernels[] = {", *names, "};"]
-    lines += _state_lines(description, program, layout)
-    lines += ["static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
+    for each in sets:
+        for kernel, call in {call.symbol: (each.kernels[call.symbol], call) for call in each.program.calls}.values():
+            pointers = ", ".join(["const void *"] * len(call.arguments) + ["void *"] * 3)
+            lines += [f"extern void {part.symbol}({pointers}, int32_t, int32_t);" for part in kernel.parts]
+    lines += ["", *_described(description, sets, weight_bytes), *([] if image is None else _image_lines(image)), ""]
+    for place, each in enumerate(sets):
+        lines += _set_lines(prefix_of_set(place, sets), each, takes_images=image is not None)
+    lines += _state_lines(description, first.program, first.layout)
+    if suitability is None:
+        lines += ["#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
+    else:
+        lines += set_lines(sets, suitability)
     return "\n".join([*lines, '#include "runtime.c"', *([] if image is None else ['#include "image.c"']), ""])
 
 
-def _need_lines(needs: Sequence[Feature]) -> Iterator[str]:
-    """Yield the definitions that cpu.h reads."""
-    for word, name in enumerate(("NEEDED_HWCAP", "NEEDED_HWCAP2")):
-        yield f"#define {name} UINT64_C({sum(1 << feature.bit for feature in needs if feature.word == word):#x})"
-    yield f"#define NEEDED_NAMES {c_string(' '.join(feature.name for feature in needs))}"
+def _set_lines(prefix: str, compiled: CompiledSet, takes_images: bool) -> Iterator[str]:
+    """Yield the steps of a set and the names of its kernels."""
+    rows, names = (["    IMAGE_STEP_LIST"], ["    IMAGE_KERNEL"]) if takes_images else ([], [])
+    first, program = len(names), compiled.program
+    for number, call in enumerate(program.calls):
+        kernel = compiled.kernels[call.symbol]
+        apart = call.symbol in compiled.lowered.separate and len(kernel.parts) > 1 and not kernel.shared_bytes
+        for place, part in enumerate(kernel.parts):
+            name = f"{prefix}step{number}_{place}"
+            yield from _step(name, part.symbol, list(_arguments(program, compiled.layout, number, call, kernel)))
+            by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
+            rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
+    names += [f"    {c_string(call.symbol)}," for call in program.calls]
+    yield from ["", f"static const char *const {prefix}kernels[] = {{", *names, "};"]
+    yield from [f"static const Step {prefix}steps[] = {{", *rows, "};"]
 
 
 def _image_lines(image: Preprocessing) -> Iterator[str]:
@@ -279,8 +269,9 @@ def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel
     yield f"frame->workspace + {own} + lane * {kernel.own_bytes}u" if kernel.own_bytes else "0"
 
 
-def _described(description: Description, program: Program, layout: Layout) -> Iterator[str]:
-    """Yield the lines of the description and its tensors."""
+def _described(description: Description, sets: Sequence[CompiledSet], weight_bytes: int) -> Iterator[str]:
+    """Yield the lines of the description, its tensors and its sets."""
+    program = sets[0].program
     for kind, ports, values in (("input", description.inputs, program.inputs), ("output", description.outputs, program.outputs)):
         for number, port in enumerate(ports):
             extents = ", ".join(map(str, port.shape))
@@ -291,7 +282,10 @@ def _described(description: Description, program: Program, layout: Layout) -> It
             words = ", ".join(map(c_string, (port.name, tensor.dtype, port.layout)))
             yield f"    {{{words}, {kind}{number}_shape, {len(port.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
         yield "};"
+    yield from shown_lines(sets)
+    workspace_bytes = max(each.layout.workspace_bytes for each in sets)
     words = ", ".join(map(c_string, (description.name, description.version, description.core)))
-    counts = f"{len(program.inputs)}, {len(program.outputs)}, {layout.workspace_bytes}, {len(layout.weights)}, {ALIGNMENT}"
+    counts = f"{len(program.inputs)}, {len(program.outputs)}, {workspace_bytes}, {weight_bytes}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"
-    yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts}}};"
+    yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts},"
+    yield f"    sets, reasons, {len(sets)}}};"

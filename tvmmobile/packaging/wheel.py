@@ -94,7 +94,13 @@ def write_wheel(library: Library, out: Path, name: str | None = None, release: s
     if _RELEASE.fullmatch(release) is None:
         raise UserError(f"{release} is not a version of a Python package.", "Give --release numbers such as 1.0 or 2.1.3.")
     title = f"{library.spec.variant} in {library.dtype} on {library.threads} thread{'s' * (library.threads > 1)}"
-    about = {"title": title, "name": name, "release": release, "core": facts.core, "version": facts.versions.get("tvmmobile", "")}
+    about = {
+        "title": title,
+        "name": name,
+        "release": release,
+        "core": ", ".join(facts.cores),
+        "version": facts.versions.get("tvmmobile", ""),
+    }
     library.reference()  # raises for a damaged one
     files = {
         f"{name}/__init__.py": _INIT.format(**about).encode(),

@@ -13,6 +13,7 @@ from tvmmobile import __version__
 from tvmmobile.graph.network import KeptLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
+from tvmmobile.native.sets import LoweredSet
 from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
@@ -20,7 +21,7 @@ from tvmmobile.networks.states import inputs_but, outputs_but
 from tvmmobile.pipeline.checking import check, handed_over, unchecked
 from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.manifest import image_entry, kernel_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
+from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
 from tvmmobile.pipeline.variant import PreparedVariant, import_variant
@@ -61,39 +62,60 @@ def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_v
     Raises `UserError` where network or toolchain rule it out, `Disagreement` where the library is checked and does not agree.
     """
     if job.unchecked:
-        return _built(job, plan(job))
+        return _built(job, plan(job), *map(plan_variant, job.others))
     with handed_over(job.out) as folder:
         unseen = replace(job, out=folder)
         planned = plan(unseen)
-        built = _built(unseen, planned)
+        others = [plan_variant(other) for other in unseen.others]
+        built = _built(unseen, planned, *others)
         inputs = planned.prepared.reference.inputs
-        check(built.library, lambda: rounding(job, import_variant(job), inputs), lambda moves: first_difference(job, planned, moves))
+
+        def explain(place: int, moves: float) -> str:
+            return first_difference(job.sets[place], (planned, *others)[place], moves)
+
+        check(built.library, lambda: rounding(job, import_variant(job), inputs), explain)
         widened = built.library.facts.rounding
     return replace(built, library=job.library, rounding=widened)
 
 
-def _built(job: VariantJob, planned: PlannedVariant) -> BuiltVariant:
-    """Write a planned variant's files, without running the library."""
+def _built(job: VariantJob, planned: PlannedVariant, *others: PlannedVariant) -> BuiltVariant:
+    """Write a planned variant's files, without running the library; `others` are the plans of `job.others`."""
     tools = toolchain(job.target)
-    database, basis, library = planned.database, planned.basis, job.library
+    library, plans = job.library, (planned, *others)
+    kernels = [_kernel_entries(*each) for each in zip(job.sets, plans, strict=True)]
     details: dict[str, Any] = unchecked(job.unchecked)
     if job.options.format == C:
-        details |= _write_c_library(job, planned)
+        details |= _write_c_library(job, plans, kernels)
     else:
         export(planned.compiled(job.target), library.path, tools)
     _write_reference(job, planned.prepared)
+    details |= _sparse_entry(planned)
+    write_manifest(job, planned.prepared.origin, kernels[0], details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
+    refused = {
+        _placed(line, each.logs): None
+        for each, plan in zip(job.sets, plans, strict=True)
+        for database in dict.fromkeys((plan.database, plan.basis))
+        for line in database.refused
+    }
+    outdated = max(plan.database.outdated for plan in plans)
+    return BuiltVariant(library, tuple(refused), outdated, planned.network.kept, loss=planned.prepared.origin.loss)
+
+
+def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:
+    """Return the manifest's entry on what sparse kernels gain, if the device's own records say that."""
+    return sparse_entry(planned.steps, planned.dense_us) if planned.basis is planned.database else {}
+
+
+def _kernel_entries(job: VariantJob, planned: PlannedVariant) -> list[dict[str, Any]]:
+    """Return the manifest's entries on the kernels of a plan."""
+    database, basis = planned.database, planned.basis
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
     macs = [sum(node.macs for node in planned.network.nodes[step.first : step.last + 1]) for step in steps]
-    kernels = [
+    return [
         kernel_entry(step, planned.choices[step.task].schedule, count, ranks, basis, planned.zeros(step))
         for step, count in zip(steps, macs, strict=True)
     ]
-    details |= sparse_entry(steps, planned.dense_us)
-    write_manifest(job, planned.prepared.origin, kernels, details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
-    read = [database] if basis is database else [database, basis]
-    refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
-    return BuiltVariant(library, refused, database.outdated, planned.network.kept, loss=planned.prepared.origin.loss)
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
@@ -117,22 +139,30 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict
     return {step.task: rank_correlation(database, twin, step.task) for step in steps}
 
 
-def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]:
+def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
     """Write the C library; returns what the manifest says of it."""
-    from tvmmobile.native.library import write_library
+    from tvmmobile.native.library import write_sets
 
     spec, states = job.library.spec, job.states
-    names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
+    cores = " ".join(str(each.target["mcpu"]) for each in job.sets)
+    names = (prefix_of(spec.variant), spec.variant, __version__, cores)
     taken = job.options.image
     image = None if taken is None else Preprocessing(spec.resolution, taken.mean, taken.std)
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
-    written = write_library(planned.lowered(), job.target, description, job.library.path, job.options.archive, planned.separate)
-    details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
+    sets = [
+        LoweredSet(plan.lowered(), each.target, plan.separate, each.identity.device) for each, plan in zip(job.sets, plans, strict=True)
+    ]
+    written = write_sets(sets, description, job.library.path, job.options.archive, job.suitability)
+    details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written.whole)}
     if states:
         details["states"] = state_entries(job.spec, states, job.options.io_precision)
     if image is not None:
         details["image"] = image_entry(image)
-    return {"format": C, "c": details}
+    entries = [
+        set_entry(each, asdict(sizes), listed) | _sparse_entry(plan)
+        for each, sizes, listed, plan in zip(job.sets, written.sets, kernels, plans, strict=True)
+    ]
+    return {"format": C, "c": details, **({"sets": entries} if job.others else {})}
 
 
 def _write_reference(job: VariantJob, variant: PreparedVariant) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvmmobile.pipeline.agreement import agrees, disagreement, error_of, session_timeout_s
 from tvmmobile.pipeline.movement import note_rounding
-from tvmmobile.running.emulation import NotRunnable, run_here
+from tvmmobile.running.emulation import NotRunnable, RunHere, run_here
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import note_check
 from tvmmobile.running.measure import MeasureError
@@ -32,29 +32,34 @@ def unchecked(why: str) -> dict[str, Any]:
     return {"checked": False, "check": {"why": why}}
 
 
-def check(library: Library, rounding: Callable[[], float], explain: Callable[[float], str]) -> None:
-    """Run a library once on its reference input, compare its outputs, and note it in the manifest.
+def check(library: Library, rounding: Callable[[], float], explain: Callable[[int, float], str]) -> None:
+    """Run a library once on its reference input, with each of its sets of kernels, compare its outputs, and note it in the manifest.
 
     Args:
         library: with its manifest and reference.
         rounding: measures the error that roundings explain, where there is more than the tolerance.
-        explain: says, given that error, where the values differ first, as the end of a sentence; "" where that cannot be said.
+        explain: says, given a set's place and that error, where the values differ first, as the end of a sentence; "" where that cannot be
+            said.
 
     Raises:
         Disagreement: it does not run, or returns something else.
     """
     timeout_s = min(session_timeout_s(library), MOST_CHECK_S)
-    try:
-        done = run_here(library, timeout_s)
-    except NotRunnable as error:
-        return note_check(library.manifest_path, unchecked(str(error)))
-    except MeasureError as error:
-        raise _failure(library, error) from error
-    if not agrees(library, done.error):
-        note_rounding(library, moves := rounding())
+    runs: list[RunHere] = []
+    for number in range(len(library.facts.cores)):
+        try:
+            done = run_here(library, timeout_s, number)
+        except NotRunnable as error:
+            return note_check(library.manifest_path, unchecked(str(error)))
+        except MeasureError as error:
+            raise _failure(library, error) from error
         if not agrees(library, done.error):
-            raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain(moves))
-    return note_check(library.manifest_path, checked(done.error, done.place))
+            note_rounding(library, moves := rounding())
+            if not agrees(library, done.error):
+                raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain(number, moves))
+        runs.append(done)
+    places = ", ".join(dict.fromkeys(done.place for done in runs))
+    return note_check(library.manifest_path, checked(max(done.error for done in runs), places))
 
 
 _REMEDY = "Nothing was written. Please report this with the network; with --no-check the library is written as it is."

@@ -14,16 +14,20 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
-from tvmmobile.pipeline.request import Models, device_of, jobs_of
+from tvmmobile.pipeline.request import Models, devices_of, jobs_for
 from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
 
+#: One or several devices, by name or as `find_device` returns them.
+Devices = str | Device | Sequence[str | Device]
+
 
 @overload
 def compile_models(
-    models: Model, device: str | Device = ..., *, listener: Listener = ..., **options: Unpack[CompileArguments]
+    models: Model, device: Devices = ..., *, listener: Listener = ..., **options: Unpack[CompileArguments]
 ) -> CompiledLibrary:
     """Compile one network."""
 
@@ -31,7 +35,7 @@ def compile_models(
 @overload
 def compile_models(
     models: Sequence[Model] | Callable[[], Sequence[Model]],
-    device: str | Device = ...,
+    device: Devices = ...,
     *,
     listener: Listener = ...,
     **options: Unpack[CompileArguments],
@@ -41,13 +45,14 @@ def compile_models(
 
 @takes(LibraryOptions, CompileOptions)
 def compile_models(
-    models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[CompileArguments]
+    models: Models, device: Devices = "pi4", *, listener: Listener = QUIET, **options: Unpack[CompileArguments]
 ) -> CompiledLibrary | list[CompiledLibrary]:
     """Compile networks from the tuning logs alone; kernels without records take the nearest shape's schedule.
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
-        device: its name, or what `find_device` returns.
+        device: its name, or what `find_device` returns; several for a library with the kernels of each, which takes those of the core that
+            it runs on.
         options: see `LibraryOptions` and `CompileOptions`, which `help` lists.
         listener: is told of progress.
 
@@ -63,8 +68,22 @@ def compile_models(
         raise UserError(f"--logs {run.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     if library.threads == BEST:
         raise UserError("--threads best needs latencies, and compile runs nothing.", "Give a number, or use: tvmmobile tune --threads best")
-    planned = jobs_of(models, device_of(device).profile, library, run.folder(), log_dirs(run.logs), run.dump_ir)
+    planned = jobs_for(models, [each.profile for each in devices_of(device)], library, run.folder(), log_dirs(run.logs), run.dump_ir)
     jobs = [replace(job, unchecked="" if run.check else "--no-check") for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
+    for one in libraries:
+        if remark := without_baseline(one.path.name, one.facts):
+            listener.said(remark)
     return libraries[0] if isinstance(models, Model) else libraries
+
+
+def without_baseline(name: str, manifest: Manifest) -> str:
+    """Return a sentence on a library for several devices that some CPUs cannot run; "" for others."""
+    if not manifest.sets or not all(each.needs for each in manifest.sets):
+        return ""
+    least = min((each.needs for each in manifest.sets), key=len)
+    return (
+        f"{name}: all its kernels need instructions beyond Armv8.0, at least {', '.join(least)}; its init refuses other CPUs. "
+        "With --device pi4 as well, it would run on all."
+    )

@@ -132,7 +132,7 @@ def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> b
     if done.status == DISAGREES:
         raise disagreement(library, deployment.board, _line(done.stdout, "error ") or "check does not say how far")
     if done.status != 0:
-        said, core = _line(done.stderr) or f"status {done.status}", library.facts.core
+        said, core = _line(done.stderr) or f"status {done.status}", ", ".join(library.facts.cores)
         raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {said}.", f"It was compiled for {core}.")
     return True
 
@@ -167,6 +167,7 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         manifest = library.facts
         if remark := unchecked_note(library.path.name, manifest):
             listener.said(remark)
-        if manifest.core != profile.mcpu:
-            listener.said(f"note: {library.path.name} was compiled for {manifest.core}; {file.name} has {profile.mcpu}.")
+        cores = manifest.cores
+        if profile.mcpu not in cores:
+            listener.said(f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
     return found

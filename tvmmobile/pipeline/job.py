@@ -11,6 +11,7 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.tasks import Task
+from tvmmobile.native.sets import Suitability
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.loading import files_of
@@ -40,6 +41,9 @@ class VariantJob:
         calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
         prepared: the file that keeps the prepared network between the stages of a run; `None` to prepare it in each.
         unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
+        cpu: the core's name for people.
+        others: for further devices, whose kernels go into the same library; in their own files they would be libraries like this one.
+        suitability: if there are others, whose kernels suit which core: this device's first, then theirs.
     """
 
     model: Model
@@ -54,6 +58,14 @@ class VariantJob:
     calibration: CalibrationData | None = None
     prepared: Path | None = None
     unchecked: str = "no check was asked for"
+    cpu: str = ""
+    others: tuple[VariantJob, ...] = ()
+    suitability: Suitability | None = None
+
+    @property
+    def sets(self) -> tuple[VariantJob, ...]:
+        """The jobs whose kernels the library holds: this one, and the others."""
+        return (self, *self.others)
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """Return the task of some of the network's layers."""
@@ -97,6 +109,8 @@ class VariantJob:
         devices = {self.identity.device: None, **({} if self.twin is None else {self.twin.device: None})}
         for number, directory in enumerate(self.logs):
             found |= {f"logs/{number}/{device}/{path.name}": path for device in devices for path in log_paths(directory, device)}
+        for other in self.others:
+            found |= other.reads()
         return found
 
     def writes(self) -> Mapping[str, Path]:
@@ -119,6 +133,7 @@ class VariantJob:
             out=folder / "out",
             dump_dir=None if self.dump_dir is None else folder / "dump",
             prepared=None if self.prepared is None else folder / "prepared" / self.prepared.name,
+            others=tuple(other.moved(folder) for other in self.others),
         )
 
 
@@ -147,4 +162,4 @@ def variant_job(
     """Return the library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    return VariantJob(model, options, identity, tuple(logs), *place, calibration)
+    return VariantJob(model, options, identity, tuple(logs), *place, calibration, cpu=profile.cpu)

@@ -25,6 +25,12 @@ class CompiledLibrary(Library):
         """The library's kernels in order of execution, each with its layer type, multiply-adds, schedule, and latency as recorded."""
         return kernel_results(self.facts.kernels, ())
 
+    @property
+    def kernels_by_device(self) -> dict[str, tuple[KernelResult, ...]]:
+        """The kernels for each device that the library was compiled for, by the device's name; `kernels` are those for the first."""
+        facts = self.facts
+        return {each.device: kernel_results(each.kernels, ()) for each in facts.sets or (facts,)}
+
     def run(self, given: Given, device: DeviceLike = "pi4") -> Any:
         """Return the library's output for an input on a device, or for several: an array, or several by name.
 

@@ -42,15 +42,32 @@ def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]
         **({"quantised": True} if origin.quantised else {}),
         **({} if origin.loss is None else {"loss": origin.loss}),
         "threads": job.options.threads,
-        "device": job.identity.device,
-        "timing_model": job.identity.origin.written,
-        "kind": job.identity.origin.kind,
-        "target": dict(job.target),
+        **_device_entries(job),
         "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kernels": kernels,
     }
     write(library.manifest_path, entries)
+
+
+def set_entry(job: VariantJob, written: Mapping[str, Any], kernels: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the manifest's entry for one of several sets of kernels; `written` are its sizes and what it needs of a CPU."""
+    return {
+        **_device_entries(job),
+        "cpu": job.cpu,
+        **written,
+        "kernels": kernels,
+    }
+
+
+def _device_entries(job: VariantJob) -> dict[str, Any]:
+    """Return the entries that say what kernels were chosen and compiled for."""
+    return {
+        "device": job.identity.device,
+        "timing_model": job.identity.origin.written,
+        "kind": job.identity.origin.kind,
+        "target": dict(job.target),
+    }
 
 
 def kernel_entry(

@@ -28,7 +28,7 @@ _MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fet
 
 def result_of(library: Library, run: NetworkRun, error: float, device: DeviceProfile) -> VariantResult:
     """Return the entry of a library that ran on a device, with an error that its precision explains."""
-    spec, latency, manifest = library.spec, run.latency, library.facts
+    spec, latency, manifest = library.spec, run.latency, library.facts.on(device)
     own = spec if isinstance(spec, OwnSpec) else None
     macs, parameters = (manifest.macs or 0, manifest.parameters or 0) if own else (count(spec).macs, count(spec).parameters)
     published = published_figures(spec, library.dtype)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from tvmmobile.devices.kin import suitability
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import FLOAT32
@@ -14,6 +16,7 @@ from tvmmobile.networks.states import states_of
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
+from tvmmobile.running.formats import C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
@@ -28,6 +31,14 @@ def models_of(models: Models) -> list[Model]:
     found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
     if not found:
         raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
+    return found
+
+
+def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
+    """Return one or several devices; raises `UserError` for none, and for one that is named twice."""
+    found = [device_of(each) for each in (devices if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices])]
+    if not found or len({each.profile.name for each in found}) < len(found):
+        raise UserError("--device must name each board once.", "Name one or several.")
     return found
 
 
@@ -57,6 +68,24 @@ def jobs_of(
     for model in found:
         states_of(model.spec, options.stateful)
     return [variant_job(model, profile, logs.all, out, options, dump_ir, _calibration(model, options)) for model in found]
+
+
+def jobs_for(
+    models: Models, profiles: Sequence[DeviceProfile], options: LibraryOptions, out: Path, logs: LogDirs, dump_ir: Path | None
+) -> list[VariantJob]:
+    """Return one job per network, each for a library that holds the kernels of several devices; see `jobs_of`.
+
+    Modules are dumped for the first device.
+    """
+    first, *others = profiles
+    if not others:
+        return jobs_of(models, first, options, out, logs, dump_ir)
+    if options.format != C:
+        raise UserError("a library for several devices is a C library.", "Leave out --format, or give one --device.")
+    suited = suitability(profiles)
+    found = models_of(models)
+    jobs = [jobs_of(found, profile, options, out, logs, None if place else dump_ir) for place, profile in enumerate(profiles)]
+    return [replace(whole, others=tuple(rest), suitability=suited) for whole, *rest in zip(*jobs, strict=True)]
 
 
 def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | None:

@@ -70,7 +70,7 @@ static int answer(Any *result, int64_t number) {
   return 0;
 }
 
-/* open(path, prefix, threads, cpus) */
+/* open(path, prefix, threads, cpus, set), the last counted from 1; 0: the CPU's */
 int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result) {
   (void)self, (void)count;
   void *library = dlopen(tensor(&arguments[0])->data, RTLD_NOW | RTLD_LOCAL);
@@ -86,7 +86,8 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
   state_bytes = bytes_of ? bytes_of() : 0;
   state = bytes_of ? aligned_alloc(64, state_bytes) : NULL;
   description = describe();
-  tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number, .cpus = (uint64_t)arguments[3].value.number};
+  tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number, .cpus = (uint64_t)arguments[3].value.number,
+                               .flags = TVMMOBILE_SET(arguments[4].value.number)};
   return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
 }
 

@@ -1,9 +1,9 @@
-/* Runs a C library on its reference inputs and compares: check [--tolerance=SHARE] [--quantised] LIBRARY.so PREFIX [THREADS [RUNS]]
+/* Runs a C library on its reference inputs and compares: check [--tolerance=SHARE] [--quantised] [--set=N] LIBRARY.so PREFIX [THREADS [RUNS]]
  *
  * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
  * unless given. Ends with 5 where an output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, or where
  * more than that share of its integers differ (with --quantised, bytes by more than one step); with 6 where the CPU lacks
- * instructions that the library uses; with 1 where nothing ran.
+ * instructions that the library uses; with 1 where nothing ran. With --set=N the library takes the N-th of its sets of kernels, from 1.
  * A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32; one that keeps tensors between
  * calls is reset before each.
  */
@@ -149,12 +149,15 @@ int main(int count, char **words) {
   static const char option[] = "--tolerance=";
   double tolerance = TOLERANCE;
   int steps = 0;
+  uint32_t set = 0;
+  static const char set_option[] = "--set=";
   for (; count > 1 && !strncmp(words[1], "--", 2); ++words, --count) {
     if (!strcmp(words[1], "--quantised")) steps = 1;
     if (!strncmp(words[1], option, sizeof option - 1)) tolerance = atof(words[1] + sizeof option - 1);
+    if (!strncmp(words[1], set_option, sizeof set_option - 1)) set = (uint32_t)atoi(words[1] + sizeof set_option - 1);
     words[1] = words[0];
   }
-  static const char usage[] = "usage: %s [--tolerance=SHARE] [--quantised] LIBRARY.so PREFIX [THREADS [RUNS]]\n";
+  static const char usage[] = "usage: %s [--tolerance=SHARE] [--quantised] [--set=N] LIBRARY.so PREFIX [THREADS [RUNS]]\n";
   if (count < 3 || count > 5) return fprintf(stderr, usage, words[0]), 1;
   const char *path = words[1], *prefix = words[2];
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -169,7 +172,7 @@ int main(int count, char **words) {
   size_t state_bytes = bytes_of ? bytes_of() : 0;
   const tvmmobile_description *net = describe();
   if (net->interface != TVMMOBILE_INTERFACE) fail(path, "has another version of the interface");
-  tvmmobile_options options = {.threads = count > 3 ? (uint32_t)atoi(words[3]) : net->threads};
+  tvmmobile_options options = {.threads = count > 3 ? (uint32_t)atoi(words[3]) : net->threads, .flags = TVMMOBILE_SET(set)};
   int runs = count > 4 ? atoi(words[4]) : RUNS;
   if (runs < 0 || runs > MOST_RUNS) fail(words[4], "is not a number of runs");
 

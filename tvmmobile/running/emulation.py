@@ -7,6 +7,7 @@ import platform
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,17 +49,23 @@ class RunHere:
     place: str
 
 
-def run_here(library: Library, timeout_s: float) -> RunHere:
+def run_here(library: Library, timeout_s: float, number: int = 0) -> RunHere:
     """Run a library once and compare its outputs with the reference.
+
+    Args:
+        library: on disk.
+        timeout_s: the longest that it may take.
+        number: place of the set of kernels that runs, in a library with several.
 
     Raises:
         NotRunnable: QEMU is missing, or what runs with it cannot be made.
         MeasureError: the library crashes, does not end in time or cannot be loaded.
     """
-    core, found = library.facts.core, None
+    core, found = library.facts.cores[number], None
+    kernels = [f"--set={number + 1}"] * bool(library.facts.sets)
     if library.is_c and platform.machine() == "aarch64":
         try:
-            found = RunHere(_check(library, (), timeout_s), "this machine")
+            found = RunHere(_check(library, (), timeout_s, kernels), "this machine")
         except MeasureError as error:
             if error.reason != LACKING:
                 raise
@@ -67,7 +74,7 @@ def run_here(library: Library, timeout_s: float) -> RunHere:
     board = board_with(core)
     place = f"QEMU's {board.qemu_cpu}"
     if found is None and library.is_c:
-        found = RunHere(_check(library, (str(require(_QEMU)), "-cpu", board.qemu_cpu), timeout_s), place)
+        found = RunHere(_check(library, (str(require(_QEMU)), "-cpu", board.qemu_cpu), timeout_s, kernels), place)
     inputs, expected = library.reference()
     # The program compares place by place; rows that nearly tie may be in another order.
     if found is not None and (found.error <= library.tolerance or ranking_of(expected) is None or not installed(_QEMU)):
@@ -98,14 +105,14 @@ def check_options(library: Library) -> list[str]:
     return [f"--tolerance={library.tolerance:g}", *["--quantised"] * library.facts.quantised]
 
 
-def _check(library: Library, emulator: tuple[str, ...], timeout_s: float) -> float:
+def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, options: Sequence[str] = ()) -> float:
     """Return the error that `check.c` finds; raises like `run_here`."""
     try:
         folder, program = _runtime(), checker()
     except UserError as error:
         message, remedy = error.as_typed
         raise NotRunnable(f"{message.rstrip('.')}; {remedy}") from error
-    command = [*emulator, *loader_words(str(folder)), str(program), *check_options(library)]
+    command = [*emulator, *loader_words(str(folder)), str(program), *check_options(library), *options]
     command += [str(library.path.absolute()), library.facts.program.prefix, str(library.threads), "0"]
     try:
         done = subprocess.run(

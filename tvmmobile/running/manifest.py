@@ -27,6 +27,8 @@ MANIFEST_VERSION = 1
 _MOST_TENSORS = 1000
 #: Largest error that is explained by rounding, as a share of the outputs' largest magnitude.
 MOST_ROUNDING = 0.02
+#: Sets of kernels in a library: the largest number that its options can hold.
+_MOST_SETS = 255
 _KIND = FileKind("a manifest of tvmmobile", "Compile the library again.")
 
 _Count = Annotated[int, Field(ge=0, le=10**18)]
@@ -206,6 +208,32 @@ def _for_devices(target: dict[str, Any]) -> dict[str, Any]:
     return target
 
 
+class SetEntry(_Entry):
+    """Describes one of several sets of kernels in a C library, as the manifest describes the only one of another library.
+
+    Attributes:
+        cpu: the core's name for people.
+        needs: what a CPU must have beyond Armv8.0, as /proc/cpuinfo names it.
+    """
+
+    device: str
+    timing_model: str | None = None
+    kind: str = ""
+    target: Annotated[dict[str, Any], AfterValidator(_for_devices)]
+    cpu: str
+    workspace_bytes: Annotated[int, Field(ge=0, lt=1 << 40)]
+    least_bytes: int = 0
+    weight_bytes: int = 0
+    needs: tuple[str, ...] = ()
+    kernels: tuple[KernelEntry, ...]
+    sparse: SparseEntry | None = None
+
+    @property
+    def core(self) -> str:
+        """Return the core that it was compiled for."""
+        return str(self.target["mcpu"])
+
+
 _Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MOST_TENSORS)]
 
 
@@ -215,6 +243,7 @@ class Manifest(_Entry):
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
         sparse: what kernels gain that leave zeros out; `None` where there are none, or where a kernel has no record.
+        sets: of kernels, in a library for several devices; `device`, `target`, `kernels` and the like are then those of the first.
     """
 
     version: Annotated[int, AfterValidator(_ours)]
@@ -248,6 +277,7 @@ class Manifest(_Entry):
     created: str = ""
     sparse: SparseEntry | None = None
     kernels: tuple[KernelEntry, ...]
+    sets: Annotated[tuple[SetEntry, ...], Field(max_length=_MOST_SETS)] = ()
 
     @property
     def takes(self) -> tuple[TensorEntry, ...]:
@@ -274,6 +304,11 @@ class Manifest(_Entry):
         return str(self.target["mcpu"])
 
     @property
+    def cores(self) -> tuple[str, ...]:
+        """Return the cores of all its sets of kernels."""
+        return tuple(each.core for each in self.sets) or (self.core,)
+
+    @property
     def program(self) -> CEntry:
         """Return how the library is called, which must be a C library."""
         assert self.c is not None
@@ -288,6 +323,21 @@ class Manifest(_Entry):
     def normalisation(self) -> Normalisation | None:
         """Return how a C library for images normalises pixels; `None` for others."""
         return self.c.image.normalisation if self.c and self.c.image else None
+
+    def set_for(self, profile: DeviceProfile) -> int | None:
+        """Return the place of the set that was made for a device, or else for its core; `None` where there is no such set."""
+        own = [place for place, each in enumerate(self.sets) if each.device == profile.name]
+        alike = [place for place, each in enumerate(self.sets) if each.cpu == profile.cpu]
+        return next(iter(own + alike), None)
+
+    def on(self, profile: DeviceProfile) -> Self:
+        """Return the manifest of the library as a device sees it: with the kernels that run there."""
+        place = self.set_for(profile)
+        if place is None:
+            return self
+        found = self.sets[place]
+        names = "device", "timing_model", "kind", "target", "kernels", "sparse"
+        return self.model_copy(update={name: getattr(found, name) for name in names})
 
     def _tensors(self) -> tuple[tuple[str, tuple[TensorEntry, ...]], ...]:
         return (INPUT_NAME, self.takes), (OUTPUT_NAME, self.returns)
@@ -359,6 +409,7 @@ def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
 
     A library runs on other cores than its own if they have its instructions, but its latency there says little about either core.
     """
+    manifest = manifest.on(profile)
     device, core = manifest.device, manifest.core
     found = []
     if core != profile.mcpu:

@@ -230,7 +230,7 @@ class Agents:
     def measure_network(self, library: Path, inputs: Sequence[Array], timeout_s: float, timing: Timing = WARM) -> NetworkRun:
         """Run a network's library; in TVM's virtual machine a run to warm up allocates the
         activations."""
-        how = calling(library)
+        how = calling(library, self.profile)
         with self._session(timeout_s) as session:
             network = _network(session, library, how, timing.threads, self.profile.cpus)
             network.set_inputs(inputs)
@@ -241,7 +241,7 @@ class Agents:
 
     def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
         """Load a library that is known to run on the board and run it once, timed by the board's clock."""
-        how = calling(library)
+        how = calling(library, self.profile)
         with self._session(timeout_s) as session:
             _upload_network(session, library, how)
             begin = time.monotonic()
@@ -255,7 +255,7 @@ class Agents:
     @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Sequence[Array]], threads: int, timeout_s: float) -> list[tuple[Array, ...]]:
         """Return a network's outputs for each set of inputs; no latency, so a virtual board need not model one."""
-        found, how = [], calling(library)
+        found, how = [], calling(library, self.profile)
         with self._session(timeout_s) as session:
             network = _network(session, library, how, threads, self.profile.cpus)
             run = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
@@ -403,7 +403,7 @@ def _ready(session: Any, library: Path, how: Calling, threads: int, cpus: int) -
     with _loading(library.name):
         if how.c is None:
             return VmNetwork(session, session.load_module(library.name), threads, how)
-        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how, cpus)
+        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how, cpus, how.number)
 
 
 def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

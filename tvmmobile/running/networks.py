@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.formats import C
@@ -72,11 +73,13 @@ class Calling:
     Attributes:
         inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
         c: of a C library; `None` for TVM's virtual machine.
+        number: of its sets of kernels the one for the device, counted from 1; 0 where it has no such set, or no choice.
     """
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     c: CProgram | None = None
+    number: int = 0
 
     def taken(self, arrays: Sequence[Array]) -> list[Array]:
         """Convert the inputs to the types that the library takes."""
@@ -86,8 +89,11 @@ class Calling:
         ]
 
 
-def calling(library: Path) -> Calling:
-    """Read from a library's manifest how to call it; one without a manifest is for TVM. Raises `UserError` for an invalid manifest."""
+def calling(library: Path, profile: DeviceProfile) -> Calling:
+    """Read from a library's manifest how to call it on a device; one without a manifest is for TVM.
+
+    Raises `UserError` for an invalid manifest.
+    """
     path = library.with_suffix(".json")
     if not path.is_file():
         return Calling()
@@ -96,7 +102,8 @@ def calling(library: Path) -> Calling:
         shapes = tuple(port.shape for port in manifest.returns)
         program = CProgram(manifest.program.prefix, manifest.program.workspace_bytes, shapes, adapter())
     takes, returns = (tuple(each.dtype for each in tensors) for tensors in (manifest.takes, manifest.returns))
-    return Calling(takes, returns, program)
+    place = manifest.set_for(profile)
+    return Calling(takes, returns, program, 0 if place is None else place + 1)
 
 
 def _widened(array: Array) -> Array:
@@ -129,17 +136,19 @@ class VmNetwork:
 class CNetwork:
     """Runs a C library, which is in the session's folder on the device; raises `ValueError` if it cannot start.
 
-    `cpus` is the library's option of that name.
+    `cpus` is the library's option of that name, and `number` counts its sets of kernels from 1; 0 leaves the choice to the library.
     """
 
-    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling, cpus: int = 0) -> None:
+    def __init__(
+        self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling, cpus: int = 0, number: int = 0
+    ) -> None:
         self._session, self._how = session, how
         self.module, self.function, self.threads = module, "run", 1
         self._outputs = [session.put(np.zeros(*each)) for each in zip(program.output_shapes, how.outputs, strict=True)]
         self._workspace = session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))
         self.arguments: list[Any] = []
         place = session.get_function("tvm.rpc.server.workpath")(name)
-        code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads, cpus))
+        code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads, cpus, number))
         if code:
             raise ValueError(_refusal(code))
 

@@ -1,0 +1,121 @@
+"""A library with several sets of kernels: each computes what a library of its own does, and constants that they share are there once."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.c_libraries import OBSERVER, OK, VERSION, WORKSPACE, CLibrary, Options, aligned, describe, pointers
+from support.small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import lower
+from tvmmobile.native.layout import PAGE, Layout, shared_weights
+from tvmmobile.native.library import WrittenSets, write_sets
+from tvmmobile.native.program import Program, Value
+from tvmmobile.native.sets import LoweredSet, Suitability
+from tvmmobile.networks.preprocessing import Preprocessing
+
+SHAPE = (1, 3, 16, 16)
+THREADS = 2
+#: The schedules' places in their spaces.
+CHOICES = (0, 7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Both:
+    """A library with two sets, an input, each set's output as TVM's virtual machine has it, and its kernels."""
+
+    path: Path
+    written: WrittenSets
+    image: Array
+    outputs: tuple[Array, ...]
+    kernels: tuple[tuple[str, ...], ...]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    folder = tmp_path_factory.mktemp("sets")
+    read = prepared(two_blocks(), SHAPE)
+    image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
+    sets, outputs, names = [], [], []
+    for place, choice in enumerate(CHOICES):
+        kernels = kernels_of(read, choice, THREADS)
+        module = lower(read, kernels)
+        sets.append(LoweredSet(module, HOST, frozenset(kernel.task.symbol for kernel in kernels), f"board{place}"))
+        outputs.append(run_lowered(module, image, folder / f"vm{place}.so"))
+        names.append(tuple(kernel.task.symbol for kernel in kernels))
+    how = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
+    suited = Suitability((), (1, 0), ((), ()))
+    written = write_sets(sets, describe(sets[0].module, THREADS, how), folder / "net.so", archive=True, suitability=suited)
+    return Both(folder / "net.so", written, image, tuple(outputs), tuple(names))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> None:
+    library, told = CLibrary(both.path), []
+    instance = library.instance(Options(THREADS, flags=place + 1 << 24))
+    for threads in (1, THREADS):
+        (output,) = library.run(instance, [both.image], threads)
+        assert output.tobytes() == both.outputs[place].tobytes()
+    observer = OBSERVER(lambda _, kernel, done: told.append(kernel.decode()) if done else None)
+    assert library.c.net_observe(instance, observer, None) == OK
+    library.run(instance, [both.image], 1)
+    assert tuple(told) == both.kernels[place]
+    assert instance[0] == place and library.description.reasons[instance[1]] == b"the options name it"
+    assert library.c.net_free(instance) == OK
+
+
+def test_the_description_lists_the_sets(both: Both) -> None:
+    described = CLibrary(both.path).description
+    sets = [described.sets[place] for place in range(described.set_count)]
+    assert [each.device for each in sets] == [b"board0", b"board1"] and {each.needs for each in sets} == {b""}
+    assert described.workspace_bytes == max(each.workspace_bytes for each in sets) == both.written.whole.workspace_bytes
+    assert [each.weight_bytes for each in sets] == [each.weight_bytes for each in both.written.sets]
+    assert described.weight_bytes < sum(each.weight_bytes for each in sets)  # both have the same biases
+
+
+def test_without_a_known_core_the_first_by_features_is_taken(both: Both) -> None:
+    library = CLibrary(both.path)
+    instance = library.instance()
+    assert instance[0] == 1 and b"instructions" in library.description.reasons[instance[1]]
+
+
+def test_a_run_needs_the_workspace_of_its_own_set(both: Both) -> None:
+    library = CLibrary(both.path)
+    for place in (0, 1):
+        needed = library.description.sets[place].workspace_bytes
+        instance = library.instance(Options(1, flags=place + 1 << 24))
+        library.run(instance, [both.image], workspace=aligned(needed))
+        arrays = [aligned(both.image.nbytes), aligned(20), aligned(needed)]
+        given = pointers(arrays[:1]), pointers(arrays[1:2]), ctypes.c_void_p(arrays[2].ctypes.data)
+        assert library.c.net_run(instance, *given, ctypes.c_size_t(needed - 1), 0) == WORKSPACE
+
+
+def test_a_set_that_is_not_there_is_refused(both: Both) -> None:
+    library = CLibrary(both.path)
+    with pytest.raises(AssertionError, match="name no set of its kernels"):
+        library.instance(Options(1, flags=3 << 24))
+    assert "name no set" in library.message(VERSION)
+
+
+def _program(*constants: bytes) -> tuple[Program, Layout]:
+    values = tuple(Value("constant", (len(each),), "uint8", np.frombuffer(each, np.uint8)) for each in constants)
+    return Program(values, {}, (), (), (), (), {}), Layout({}, {}, (), 0, (), b"", 0, 0)
+
+
+def test_what_sets_share_is_stored_once_and_the_rest_by_set() -> None:
+    """Nothing of a set's own lies among another's: each fills pages from a page on."""
+    shared, one, other = b"s" * 100, [bytes([i]) * PAGE for i in (1, 2)], [bytes([i]) * PAGE for i in (3, 4)]
+    programs, layouts = zip(_program(shared, *one), _program(other[0], shared, other[1]), strict=True)
+    placed, memory = shared_weights(programs, layouts)
+    for program, layout in zip(programs, placed, strict=True):
+        for number, value in enumerate(program.values):
+            assert value.data is not None
+            begin = layout.constants[number]
+            assert begin % 64 == 0 and memory[begin : begin + value.bytes] == value.data.tobytes()
+    assert placed[0].constants == {0: 0, 1: PAGE, 2: 2 * PAGE} and placed[1].constants == {0: 3 * PAGE, 1: 0, 2: 4 * PAGE}
+    assert len(memory) == 5 * PAGE

@@ -1,0 +1,218 @@
+"""One library for several devices: on each CPU it takes the kernels that suit it, and computes what that device's own library does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, CommandLine
+from support.c_libraries import CPU, OK
+
+import tvmmobile as tm
+from tvmmobile.devices.registry import find_device
+from tvmmobile.pipeline.build import build
+from tvmmobile.pipeline.compile import without_baseline
+from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.request import jobs_for
+from tvmmobile.running.manifest import differences
+from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.tuning.logs.directories import log_dirs
+
+NETWORK = """
+from torch import nn
+
+def make():
+    first = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish()
+    depthwise = nn.Conv2d(16, 16, 3, 1, 1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6()
+    last = nn.Conv2d(16, 64, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
+    return nn.Sequential(*first, *depthwise, *last)
+"""
+DEVICES = ("pi4", "pi5")
+ANY_CPU = 2
+SYSROOT = Path("/usr/aarch64-linux-gnu")
+A53, A55, A72, A76 = (f"0x00000000{midr}\n" for midr in ("410fd034", "412fd050", "410fd083", "414fd0b1"))
+TUNED, SIMILAR = "it was tuned for this core", "it was tuned for a similar core"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A library in int8 for two devices, and one for each; a program that says which kernels a library takes, and hashes its output."""
+
+    both: CompiledLibrary
+    alone: tuple[CompiledLibrary, ...]
+    program: Path
+
+    def said(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
+        """What the program ends with on a CPU of QEMU's, and says: the device, the reason, init's time, the output's hash."""
+        words = [self.program, library.path, library.facts.program.prefix, str(flags), str(cpus)]
+        command = ["qemu-aarch64", "-L", root, "-cpu", cpu, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, [word.strip() for word in done.stdout.split("|")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "network.py").write_text(NETWORK)
+    np.save(folder / "images.npy", np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
+    model = tm.load(f"{folder / 'network.py'}:make", resolution=32)
+    options: dict[str, Any] = {"dtype": "int8", "calibrate": folder / "images.npy"}
+    both = tm.compile(model, DEVICES, out=folder / "both", **options)
+    jobs = [
+        jobs_for(model, [find_device(name).profile], LibraryOptions.of(options), folder / name, log_dirs(None), None)[0] for name in DEVICES
+    ]
+    alone = tuple(CompiledLibrary(**vars(build(job).library)) for job in jobs)
+    program = folder / "taken"
+    source = Path(__file__).parents[1] / "native/taken.c"
+    subprocess.run([str(require(CROSS_COMPILER)), f"-I{REPOSITORY}/tvmmobile/native", source, "-o", program, "-ldl"], check=True)
+    return Built(both, alone, program)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("cpu", "place", "why"),
+    [
+        ("cortex-a53", 0, SIMILAR),
+        ("cortex-a57", 0, SIMILAR),
+        ("cortex-a72", 0, TUNED),
+        ("cortex-a76", 1, TUNED),
+        ("neoverse-n1", 1, SIMILAR),
+        ("a64fx", 0, "the CPU has the instructions of its core"),  # no dot products
+        ("max", 1, "the CPU has the instructions of its core"),
+    ],
+)
+def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Built, cpu: str, place: int, why: str) -> None:
+    code, (device, reason, _, output) = built.said(built.both, cpu)
+    assert (code, device, reason) == (OK, f"{DEVICES[place]}-virtual", why)
+    _, (_, only, _, alone) = built.said(built.alone[place], cpu)
+    assert alone == output and only == "there is no other"
+
+
+@pytest.mark.virtual
+def test_the_options_name_a_set(built: Built) -> None:
+    """One whose instructions the CPU lacks is refused in words."""
+    assert built.said(built.both, "cortex-a76", 1 << 24)[1][:2] == ["pi4-virtual", "the options name it"]
+    code, said = built.said(built.both, "cortex-a72", 2 << 24)
+    assert code == CPU and "(nothing for cortex-a72, asimddp for cortex-a76, as /proc/cpuinfo names them)" in said[0]
+    assert built.said(built.both, "cortex-a72", ANY_CPU)[1][0] == "pi4-virtual"
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("shown", "cpus", "place"),
+    [
+        ([(A72, 0)], 0, 0),  # not what QEMU's own register says
+        ([(A76, 0)], 0, 1),
+        ([(A53, 400), (A76, 1024)], 1, 0),
+        ([(A53, 400), (A76, 1024)], 2, 1),
+        ([(A76, 1024), (A53, 400)], 3, 1),  # of one thread, the first of the CPUs counts
+        ([(A72, 1024), (A76, 400)], 1, 0),
+        ([("what\n", 0)], 0, 1),
+        ([("", 0)], 0, 1),
+        ([], 0, 1),  # the instruction tells
+    ],
+)
+def test_linux_shows_the_cores(built: Built, shown: list[tuple[str, int]], cpus: int, place: int, tmp_path: Path) -> None:
+    """The one that the threads are pinned to, or may run on, by what `/sys` shows of each CPU."""
+    _write_cpus(tmp_path, shown)
+    code, (device, *_) = built.said(built.both, "cortex-a76", cpus=cpus, root=tmp_path)
+    assert (code, device) == (OK, f"{DEVICES[place]}-virtual")
+
+
+@pytest.mark.virtual
+def test_the_largest_core_counts_where_threads_are_not_pinned(built: Built, tmp_path: Path) -> None:
+    """By capacity, or by the table of cores where Linux shows none.
+
+    Whatever `/sys` says, a CPU without dot products takes no kernels with them.
+    """
+    if len(os.sched_getaffinity(0)) < 2 or max(os.sched_getaffinity(0)) > 63:
+        pytest.skip("needs two CPUs")
+    numbers = sorted(os.sched_getaffinity(0))[:2]
+    cases = [(((A55, 300), (A76, 1024)), 1), (((A76, 0), (A53, 0)), 1), (((A72, 1024), (A76, 500)), 0)]
+    for number, (shown, place) in enumerate(cases):
+        root = tmp_path / str(number)
+        root.mkdir()
+        _write_cpus(root, shown, numbers)
+        assert built.said(built.both, "cortex-a76", root=root)[1][0] == f"{DEVICES[place]}-virtual"
+        assert built.said(built.both, "cortex-a57", root=root)[1][0] == "pi4-virtual"
+
+
+def _write_cpus(root: Path, shown: Sequence[tuple[str, int]], numbers: Sequence[int] | None = None) -> None:
+    """Write what Linux shows of some CPUs below a root for QEMU: main ID registers, and capacities where they are not 0."""
+    (root / "lib").symlink_to(SYSROOT / "lib")
+    for number in range(64):
+        (root / f"sys/devices/system/cpu/cpu{number}/regs/identification").mkdir(parents=True)
+    for number, (midr, capacity) in zip(numbers or range(len(shown)), shown, strict=True):
+        folder = root / f"sys/devices/system/cpu/cpu{number}"
+        (folder / "regs/identification/midr_el1").write_text(midr)
+        if capacity:
+            (folder / "cpu_capacity").write_text(f"{capacity}\n")
+
+
+@pytest.mark.virtual
+def test_each_set_was_checked_and_is_in_the_manifest(built: Built) -> None:
+    facts = built.both.facts
+    assert facts.checked and facts.check.place == "QEMU's cortex-a72, QEMU's cortex-a76"
+    assert [(each.device, each.cpu, each.needs) for each in facts.sets] == [
+        ("pi4-virtual", "Cortex-A72", ()),
+        ("pi5-virtual", "Cortex-A76", ("asimddp",)),
+    ]
+    for one, each in zip(built.alone, facts.sets, strict=True):
+        assert one.facts.kernels == each.kernels and one.facts.target == each.target
+        assert one.facts.program.workspace_bytes == each.workspace_bytes
+    assert built.both.kernels_by_device["pi5-virtual"] == built.alone[1].kernels
+    assert not any(differences("net", facts, find_device(name).profile) for name in DEVICES)
+    assert "was compiled for cortex-a72; pi3bplus-virtual has cortex-a53" in differences("net", facts, find_device("pi3bplus").profile)
+
+
+@pytest.mark.virtual
+def test_a_library_that_some_cpus_cannot_run_is_remarked_upon(built: Built) -> None:
+    facts = built.both.facts
+    assert without_baseline("net.so", facts) == without_baseline("net.so", built.alone[1].facts) == ""
+    remark = without_baseline("net.so", facts.model_copy(update={"sets": facts.sets[1:]}))
+    assert remark.startswith("net.so: all its kernels need instructions beyond Armv8.0, at least asimddp; its init refuses other CPUs.")
+
+
+@pytest.mark.virtual
+def test_devices_run_their_own_kernels(built: Built) -> None:
+    (image,), (expected,) = built.both.reference()
+    for place, name in enumerate(DEVICES):
+        found = built.both.run(image, name)
+        assert np.array_equal(found, built.alone[place].run(image, name)) and np.abs(found - expected).max() < 0.2
+
+
+def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: CommandLine) -> None:
+    network = "--alpha", "0.25", "--resolution", "128"
+    cases = {
+        ("--device", "pi4", "--device", "pi4"): "--device must name each board once",
+        ("--device", "pi4,pi4-1500"): "both have a Cortex-A72: a library tells cores apart",
+        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
+        ("--device", "pi4,pi5", "--dtype", "float16"): "the cortex-a72 of Raspberry Pi 4 Model B does not have",
+        ("--device", "pi4,nowhere"): "There is no device 'nowhere'",
+    }
+    for words, problem in cases.items():
+        done = cli("compile", *network, *words)
+        assert done.code == 1 and problem in " ".join(done.err.split())
+
+
+@pytest.mark.virtual
+@pytest.mark.long
+def test_a_published_network_is_as_fast_as_in_its_own_library(cli: CommandLine, tmp_path: Path) -> None:
+    """Modelled, but for what the weights' addresses change in the caches. Shared weights make the file smaller than two."""
+    words = "compile", "--alpha", "0.25", "--resolution", "128"
+    for devices in ("pi4,pi5", *DEVICES):
+        assert cli(*words, "--device", devices, "--out", str(tmp_path / devices)).code == OK
+    (both,), *alone = (tm.open_libraries(tmp_path / name) for name in ("pi4,pi5", *DEVICES))
+    assert both.path.stat().st_size < sum(one.path.stat().st_size for (one,) in alone)
+    for name, (one,) in zip(DEVICES, alone, strict=True):
+        mine, theirs = (library.bench(name).variants[0] for library in (both, one))
+        assert mine.latency_us == pytest.approx(theirs.latency_us, rel=0.02)
+        assert [(kernel.name, kernel.schedule) for kernel in mine.kernels] == [(kernel.name, kernel.schedule) for kernel in theirs.kernels]
+        assert all(kernel.network_us is not None for kernel in mine.kernels)

@@ -1,0 +1,75 @@
+"""Which core takes the kernels of which, where a library holds those of several (`kin.toml`)."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.native.instructions import typical_features
+from tvmmobile.native.sets import Suitability, SuitedCore
+from tvmmobile.system.errors import UserError
+
+_FILE = Path(__file__).with_name("kin.toml")
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A core and its place among others.
+
+    Attributes:
+        name: such as `Cortex-A72`.
+        parts: `implementer << 12 | part` in the main ID register of each version of it.
+        place: from small cores to large ones.
+        group: of cores of a kind.
+        in_order: starts instructions in the order of the program.
+    """
+
+    name: str
+    parts: tuple[int, ...]
+    place: int
+    group: int
+    in_order: bool
+
+    def distance(self, other: Relative) -> tuple[bool, int, int]:
+        """Return how far a schedule for the other core may be from what suits this one."""
+        return self.in_order != other.in_order, abs(self.group - other.group), abs(self.place - other.place)
+
+
+@functools.cache
+def relatives() -> tuple[Relative, ...]:
+    """Return all known cores, from small ones to large ones."""
+    found: list[Relative] = []
+    for number, group in enumerate(tomllib.loads(_FILE.read_text(encoding="utf-8"))["group"]):
+        for name, *parts in group["cores"]:
+            found.append(Relative(name, tuple(parts), len(found), number, group.get("in_order", False)))
+    return tuple(found)
+
+
+def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:
+    """Return which of several devices' kernels suit which core; raises `UserError` for two of the same core, or one that is not known."""
+    known = {relative.name: relative for relative in relatives()}
+    cores: list[Relative] = []
+    for profile in profiles:
+        core = known.get(profile.cpu)
+        if core is None:
+            raise UserError(
+                f"{profile.name} has a core called {profile.cpu}, which a library cannot recognise when it runs.",
+                f"Compile a library for {profile.name} alone. Known cores: {', '.join(known)}.",
+            )
+        if core in cores:
+            raise UserError(
+                f"{profiles[cores.index(core)].name} and {profile.name} both have a {profile.cpu}: a library tells cores apart.",
+                "Give one device for each core.",
+            )
+        cores.append(core)
+    places = range(len(cores))
+    rows = []
+    for relative in relatives():
+        order = sorted(places, key=lambda place: (relative.distance(cores[place]), place))
+        rows += [SuitedCore(part, int(cores[order[0]] is relative), tuple(order)) for part in relative.parts]
+    largest = sorted(places, key=lambda place: -cores[place].place)
+    return Suitability(tuple(rows), tuple(largest), tuple(typical_features(profile.machine) for profile in profiles))

@@ -1,0 +1,143 @@
+"""Sets of kernels for different cores in one library, and the tables by which `choose.h` takes one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tvmmobile.native.instructions import CPUID, Feature
+from tvmmobile.native.text import c_string
+
+if TYPE_CHECKING:
+    from tvmmobile.native.layout import Layout
+    from tvmmobile.native.parts import CutKernel
+    from tvmmobile.native.program import Program
+
+
+@dataclass(frozen=True, eq=False)
+class LoweredSet:
+    """A network that `graph.network.lower` returned, for one core.
+
+    Attributes:
+        module: the network.
+        target: the core's target.
+        separate: kernels whose parts write different outputs, and need not wait for each other.
+        device: whose records chose its kernels.
+    """
+
+    module: Any
+    target: Mapping[str, Any]
+    separate: frozenset[str] = frozenset()
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class CompiledSet:
+    """A set of kernels as the library's C file lists it.
+
+    Attributes:
+        lowered: what it was compiled from.
+        program, kernels, layout: its calls, their functions, and the places of their tensors.
+        needs: what the kernels need of a CPU beyond Armv8.0.
+    """
+
+    lowered: LoweredSet
+    program: Program
+    kernels: Mapping[str, CutKernel]
+    layout: Layout
+    needs: tuple[Feature, ...]
+
+    @property
+    def core(self) -> str:
+        """LLVM's name of the core."""
+        return str(self.lowered.target.get("mcpu", "host"))
+
+
+@dataclass(frozen=True)
+class SuitedCore:
+    """A core by the fields `implementer << 12 | part` of its main ID register, and the places of the sets that suit it, best first.
+
+    The first `tuned` of them were tuned for this core.
+    """
+
+    core: int
+    tuned: int
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Suitability:
+    """Says which of a library's sets suit which core.
+
+    Attributes:
+        cores: those that are known, from small ones to large ones.
+        by_features: places of the sets, those of the newest and largest cores first.
+        typical: of each set, what CPUs with its core have beyond Armv8.0.
+    """
+
+    cores: tuple[SuitedCore, ...]
+    by_features: tuple[int, ...]
+    typical: tuple[tuple[Feature, ...], ...]
+
+
+def need_lines(sets: Sequence[CompiledSet], suitability: Suitability | None) -> Iterator[str]:
+    """Yield the definitions that cpu.h reads."""
+    asked = {feature for each in sets for feature in each.needs}
+    if suitability is not None:
+        asked |= {CPUID, *(feature for each in suitability.typical for feature in each)}
+    if not asked:
+        return
+    for name, bits in zip(("NEEDED_HWCAP", "NEEDED_HWCAP2"), _bits(sorted(asked)), strict=True):
+        yield f"#define {name} UINT64_C({bits:#x})"
+    yield f"#define NEEDED_NAMES {c_string(_names(sorted(asked)))}"
+    if suitability is not None:
+        shown = [f"{_names(each.needs) or 'nothing'} for {each.core}" for each in sets]
+        yield f"#define NEEDED_SHOWN {c_string(', '.join(shown))}"
+
+
+def set_lines(sets: Sequence[CompiledSet], suitability: Suitability) -> Iterator[str]:
+    """Yield the tables that choose.h reads."""
+    yield "static const KernelSet kernel_sets[] = {"
+    for place, each in enumerate(sets):
+        name, needs, typical = prefix_of_set(place, sets), *(_initialiser(found) for found in (each.needs, suitability.typical[place]))
+        yield f"    {{{name}steps, {name}kernels, sizeof {name}steps / sizeof *{name}steps, {needs}, {typical}}},"
+    yield "};"
+    yield f"static const uint8_t by_features[] = {{{_listed(suitability.by_features)}}};"
+    yield "static const Core cores[] = {"
+    for core in suitability.cores:
+        yield f"    {{{core.core:#07x}, {core.tuned}, {{{_listed(core.order)}}}}},"
+    yield "};"
+
+
+def shown_lines(sets: Sequence[CompiledSet]) -> Iterator[str]:
+    """Yield the sets as the description lists them."""
+    yield "static const tvmmobile_set sets[] = {"
+    for each in sets:
+        words = ", ".join(map(c_string, (each.lowered.device, each.core, _names(each.needs))))
+        yield f"    {{{words}, {each.layout.workspace_bytes}, {len(each.layout.weights)}}},"
+    yield "};"
+    yield "static const char *const reasons[] = {REASONS};"
+
+
+def prefix_of_set(place: int, sets: Sequence[object]) -> str:
+    """Return what the names of a set's kernels and steps begin with; "" in a library of one."""
+    return f"set{place}_" if len(sets) > 1 else ""
+
+
+def _names(features: Sequence[Feature]) -> str:
+    return " ".join(feature.name for feature in features)
+
+
+def _bits(features: Sequence[Feature]) -> tuple[int, int]:
+    """Return the bits of AT_HWCAP and AT_HWCAP2."""
+    low, high = (sum(1 << feature.bit for feature in features if feature.word == word) for word in (0, 1))
+    return low, high
+
+
+def _initialiser(features: Sequence[Feature]) -> str:
+    return "{" + ", ".join(f"{bits:#x}" for bits in _bits(features)) + "}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
