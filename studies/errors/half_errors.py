@@ -112,9 +112,8 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
     spec = model.spec
     images, labels = unseen_inputs(inputs, spec.resolution) if weights == TRAINED else (_noise(spec, inputs), None)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-half-") as folder:
-        job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], Path(folder), LibraryOptions(precision=FLOAT16, format=VM))
-        built = build(replace(job, target=HOST))
-        half, exact = _loaded(built.library.path), by_torch(_module(model))
+        half, kept = host_library(model, Path(folder))
+        exact = by_torch(_module(model))
         shares, tops = [], []
         for image in images:
             found, wanted = half(image[None]), exact([image[None]])[0]
@@ -123,7 +122,14 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
     same = sum(found == wanted for found, wanted in tops)
     right = None if labels is None else 100 * float(np.mean([wanted == label for (_, wanted), label in zip(tops, labels, strict=True)]))
     storing = _storing(model, images[:STORED])
-    return Errors(title(spec), weights, inputs, max(shares), float(np.mean(shares)), storing, same, right, len(built.kept))
+    return Errors(title(spec), weights, inputs, max(shares), float(np.mean(shares)), storing, same, right, kept)
+
+
+def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], int]:
+    """Build a network in half precision for this machine; returns it, and how many layers stay in float32."""
+    job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
+    built = build(replace(job, target=HOST))
+    return _loaded(built.library.path), len(built.kept)
 
 
 def _noise(spec: ModelSpec, count: int) -> Array:
