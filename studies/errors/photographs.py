@@ -27,6 +27,7 @@ import numpy as np
 
 import tvmmobile as tm
 from studies.errors.half_errors import host_library
+from studies.formats import export_models
 from studies.harness import RESULTS, completed
 from studies.networks.packages import locked_packages
 from tvmmobile.accuracy.differences import decibels
@@ -50,6 +51,7 @@ from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders
 from tvmmobile.system.markdown import markdown_table
+from tvmmobile.system.programs import run_tool
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +65,15 @@ SIDES = {"lite0": 224, "lite1": 240, "lite2": 260}
 PUBLISHED = {"lite0": 75.1, "lite1": 76.7, "lite2": 77.6}
 #: As the weights were trained: (x - 127) / 128.
 MEAN, STD = 127 / 255, 128 / 255
-#: What is measured: the precision, and what `--max-drop` says.
-KINDS = {"float32": "", "float16": "", "int8": "", "int8, --max-drop 1%": "1%"}
+#: What is measured: the precision, and what `--max-drop` says. LiteRT's quantiser gets the same pictures.
+LITERT = "int8, LiteRT"
+KINDS = {"float32": "", "float16": "", "int8": "", "int8, --max-drop 1%": "1%", LITERT: ""}
 FOOLBOX = "foolbox"
 #: Pictures of a larger folder that calibrate int8.
 _CALIBRATION = 128
 _AT_ONCE = 8
+INTEGER_MODELS = export_models.HERE / "integer_models.py"
+QUANTISER_TIMEOUT_S = 3600
 _SYNSET = re.compile(r"(n\d{8})_")
 
 
@@ -235,6 +240,8 @@ def on_host(
         half, floats = host_library(tm.load(str(file)), work)
         found = partial(_one_by_one, half)
 
+    elif kind == LITERT:
+        found = litert_integers(name, file, calibrating, work)
     elif kind != FLOAT32.name:
         ready = integers(name, file, KINDS[kind], calibrating)
         if KINDS[kind] and not ready.network.kept:  # the limit holds as it is
@@ -252,6 +259,34 @@ def on_host(
         progress(f"{name} {kind}: {len(exact_classes)} of {len(tested)} pictures")
     labels = tuple(one.label for one in tested)
     return Answers(labels, tuple(exact_classes), tuple(found_classes), floats, decibels(signal, noise))
+
+
+def litert_integers(name: str, file: Path, calibrating: Sequence[LabelledImage], work: Path) -> Callable[[Array], Array]:
+    """Quantise a network with LiteRT's tool; returns what its interpreter computes on this machine."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    work.mkdir(parents=True, exist_ok=True)
+    export_models.convert(export_models.Source.of(file, (1, 3, SIDES[name], SIDES[name])), "model.tflite", work)
+    np.save(work / "inputs.npy", np.concatenate([read_input(one.path, preprocessing(name)).array for one in calibrating]))
+    model, goal = work / "model.tflite", work / "integers.tflite"
+    command = [sys.executable, INTEGER_MODELS, export_models.converters(progress), model, work / "inputs.npy", goal]
+    run_tool(
+        list(map(str, command)), "LiteRT's quantiser", "Run it by hand: studies/formats/integer_models.py says how.", QUANTISER_TIMEOUT_S
+    )
+    interpreter = Interpreter(model_path=str(goal), num_threads=1)
+    interpreter.allocate_tensors()
+    [given], [returned] = (
+        (one["index"] for one in interpreter.get_input_details()),
+        (one["index"] for one in interpreter.get_output_details()),
+    )
+
+    def compute(image: Array) -> Array:
+        interpreter.set_tensor(given, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        output: Array = interpreter.get_tensor(returned)
+        return output
+
+    return partial(_one_by_one, compute)
 
 
 def _one_by_one(compute: Callable[[Array], Array], inputs: Array) -> Array:
@@ -345,7 +380,8 @@ def main() -> int:
         wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {}
         for name in files:
             for kind in options.precisions:
-                wanted[name, FOOLBOX, kind] = partial(small, name, kind)
+                if kind != LITERT:
+                    wanted[name, FOOLBOX, kind] = partial(small, name, kind)
                 if given is not None:
                     wanted[name, options.pictures.name, kind] = partial(large, name, kind, given)
         print(table(completed(options.out, wanted, ("network", "pictures", "precision"))))
