@@ -19,6 +19,8 @@ MODULES = (
     "errors.half_errors",
     "errors.integer_losses",
     "errors.trained_losses",
+    "errors.photographs",
+    "errors.rendered_text",
     "errors.compare_quantisation",
     "kernels.ablation",
     "kernels.compare_search",

@@ -31,6 +31,7 @@ from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import export
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.simulation import run_layers
 from tvmmobile.networks.frontend import by_torch, imported_torch
@@ -38,15 +39,16 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.published import COMPARED
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import template_for
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.markdown import markdown_table
+from tvmmobile.system.toolchain import toolchain
 
 if TYPE_CHECKING:
     import torch
@@ -112,9 +114,8 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
     spec = model.spec
     images, labels = unseen_inputs(inputs, spec.resolution) if weights == TRAINED else (_noise(spec, inputs), None)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-half-") as folder:
-        job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], Path(folder), LibraryOptions(precision=FLOAT16, format=VM))
-        built = build(replace(job, target=HOST))
-        half, exact = _loaded(built.library.path), by_torch(_module(model))
+        half, kept = host_library(model, Path(folder))
+        exact = by_torch(_module(model))
         shares, tops = [], []
         for image in images:
             found, wanted = half(image[None]), exact([image[None]])[0]
@@ -123,7 +124,16 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
     same = sum(found == wanted for found, wanted in tops)
     right = None if labels is None else 100 * float(np.mean([wanted == label for (_, wanted), label in zip(tops, labels, strict=True)]))
     storing = _storing(model, images[:STORED])
-    return Errors(title(spec), weights, inputs, max(shares), float(np.mean(shares)), storing, same, right, len(built.kept))
+    return Errors(title(spec), weights, inputs, max(shares), float(np.mean(shares)), storing, same, right, kept)
+
+
+def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], int]:
+    """Build a network in half precision for this machine; returns it, and how many layers stay in float32."""
+    job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
+    job = replace(job, target=HOST)
+    planned = plan_variant(job)
+    export(planned.compiled(HOST), job.library.path, toolchain(HOST))  # its manifest would be refused: it is for no device
+    return _loaded(job.library.path), len(planned.network.kept)
 
 
 def _noise(spec: ModelSpec, count: int) -> Array:

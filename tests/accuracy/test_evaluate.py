@@ -250,6 +250,9 @@ def test_a_checkpoint_is_compared_by_its_contents(cli: CommandLine, compiled: Co
 
     assert evaluate("--checkpoint", str(tmp_path / "0.pth"))[0] == 0
     check_counts(evaluation_in(tmp_path / "out"), compiled, sorted(compiled.labels)[::5])
+    one = shutil.copytree(compiled.folder / sorted(compiled.labels)[0].partition("/")[0], tmp_path / "one" / "2").parent
+    done = cli("evaluate", str(library), str(one), "--checkpoint", str(tmp_path / "0.pth"))
+    assert done.code == 0 and f"All {len(list(one.rglob('*.png')))} images have class 2: top-1 means little." in done.out
     code, said = evaluate("--checkpoint", str(tmp_path / "1.pth"))
     assert code == 1 and "1.pth is not the one that" in said and sha256_of(tmp_path / "0.pth") in said
     code, said = evaluate()
@@ -361,6 +364,16 @@ def test_folders_that_are_refused(cli: CommandLine, tmp_path: Path, names: list[
     done = cli("evaluate", str(library), str(folder), "--out", str(tmp_path / "out"))
     assert done.code == 1 and done.out == "" and complaint in done.err and len(done.err.splitlines()) == 2, done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_images_without_class_folders_have_no_labels(cli: CommandLine, tmp_path: Path) -> None:
+    library = make_library(tmp_path / "library", weights=SEEDED)
+    for number in range(2):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+    done = cli("evaluate", str(library), str(tmp_path / "images"))
+    assert (
+        done.code == 1 and "images has no class folders, so its 2 images have no labels." in done.err and "FOLDER/CLASS/IMAGE" in done.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-LISTS = ("scripts/requirements", "scripts/requirements-dev", "studies/formats/converters", "studies/networks/survey")
+LISTS = (
+    "scripts/requirements",
+    "scripts/requirements-dev",
+    "studies/formats/converters",
+    "studies/networks/survey",
+    "studies/errors/photographs",
+)
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 

@@ -265,6 +265,20 @@ def trained_table() -> str:
     return str(trained_losses.table(content("trained-losses.json")))
 
 
+def photographs_table() -> str:
+    """What precisions cost networks trained on photographs."""
+    from studies.errors import photographs
+
+    return photographs.table(content("photographs.json"))
+
+
+def text_table() -> str:
+    """What int8 costs networks that read text."""
+    from studies.errors import rendered_text
+
+    return rendered_text.table(content("rendered-text.json"))
+
+
 def losses_table() -> str:
     from studies.errors import integer_losses
 
@@ -398,7 +412,13 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/history.md": {"steps": history_table},
     "docs/survey.md": {"survey": survey_table},
     "docs/zoo.md": {"zoo": zoo_table},
-    "docs/quantisation-accuracy.md": {"methods": quantisation_table, "trained": trained_table, "losses": losses_table},
+    "docs/quantisation-accuracy.md": {
+        "photographs": photographs_table,
+        "text": text_table,
+        "methods": quantisation_table,
+        "trained": trained_table,
+        "losses": losses_table,
+    },
     "docs/virtual-boards.md": {"wheels": wheels_table, "accuracy": accuracy_table},
     "docs/core-models.md": {"cores": core_cycles_table, "parameters": parameters_table},
     "docs/model-errors.md": {

@@ -13,6 +13,7 @@ from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile
 from tvmmobile.accuracy.noise import inputs_in, is_noise
 from tvmmobile.accuracy.original import original_of
 from tvmmobile.accuracy.storage import StoredLayer
+from tvmmobile.accuracy.suspicions import suspicions
 from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.images import check_image
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
@@ -44,6 +45,11 @@ class Evaluation:
     paths: tuple[Path, ...]
     judge: str
     others: int
+
+    @property
+    def suspicions(self) -> tuple[str, ...]:
+        """Sentences on what looks wrong about the images, their labels or the preprocessing."""
+        return suspicions(self.file)
 
     def check(self) -> None:
         """Check that the library's outputs agree with its original's.

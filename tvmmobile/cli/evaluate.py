@@ -104,6 +104,8 @@ def _print(done: Mapping[str, Evaluation]) -> None:
             say(f"The lowest of {plural(len(file.stored), 'layer')} when weights and activations are stored in {file.context.dtype}:")
             say(f"a model in PyTorch on this machine, {plural(file.stored_images, 'image')}, without the kernels' arithmetic")
             console.print(_stored(file))
+    for suspicion in first.suspicions:
+        say(suspicion)
     for evaluation in done.values():
         paths = evaluation.paths
         say(f"Written to {paths[0].parent}: {', '.join(path.name for path in paths)}")

@@ -95,7 +95,9 @@ def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -
         raise UserError(f"{folder} is not a folder.", _LAYOUT)
     found = sorted(path.name for path in _visible(folder) if os.path.isdir(path))
     if not found:
-        raise UserError(f"{folder} has no class folders.", _LAYOUT)
+        loose = sum(path.suffix.lower() in SUFFIXES for path in _visible(folder))
+        unlabelled = f", so its {loose} images have no labels" if loose else ""
+        raise UserError(f"{folder} has no class folders{unlabelled}.", _LAYOUT)
     if len(found) > classes:
         raise UserError(
             f"{folder} has {len(found)} class folders, more than the network's {classes} classes.",
