@@ -147,7 +147,8 @@ def programmes(draw: st.DrawFn) -> tuple[Programme, float]:
     for number in range(-1, count):
         later = [reader for reader in range(number + 2, count) if generator.random() < 0.2]
         quantise, dequantise, noise = (generator.choice((0.0, cost() / 4)) for _ in range(3))
-        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, generator.random() < 0.5))
+        uncorrected = generator.choice((0.0, cost() / 4))
+        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, generator.random() < 0.5, uncorrected))
     programme = Programme(count, tuple(pieces), tuple(tensors), {number: cost() for number in range(count) if generator.random() < 0.9})
     # Half a step away from any sum that an assignment can have.
     share = draw(st.floats(0, 1))

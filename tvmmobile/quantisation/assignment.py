@@ -29,6 +29,7 @@ class Piece:
     Attributes:
         latency_us: its recorded or estimated latency, in microseconds.
         before, after: layout of the activation in front of it and behind it.
+        estimated: whether it has no record.
     """
 
     first: int
@@ -37,6 +38,7 @@ class Piece:
     latency_us: float
     before: str = SHARED
     after: str = SHARED
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Tensor:
         quantise_us, dequantise_us: latency of a conversion to int8, and to float32.
         noise: what its rounding adds to the noise of the network's output where the producer is in float32.
         absorbed: whether a producer in float32 stores int8 at no cost if all readers want that.
+        uncorrected: what a producer in int8 adds to that noise where a reader in float32 does not correct its mean error.
     """
 
     producer: int
@@ -57,10 +60,17 @@ class Tensor:
     dequantise_us: float = 0.0
     noise: float = 0.0
     absorbed: bool = False
+    uncorrected: float = 0.0
 
     def rounded(self, integers: Collection[int]) -> bool:
         """Return whether it is converted to int8 if these steps are."""
         return self.producer not in integers and any(reader in integers for reader in self.readers)
+
+    def noise_of(self, integers: Collection[int]) -> float:
+        """Return the noise that it adds if these steps are in int8."""
+        if self.producer in integers:
+            return self.uncorrected * any(reader not in integers for reader in self.readers)
+        return self.noise * self.rounded(integers)
 
     def conversion_us(self, integers: Collection[int]) -> float:
         """Return the latency of its conversion, 0 if there is none."""
@@ -75,7 +85,7 @@ class Programme:
     """A network whose layers' precisions are to be chosen.
 
     An assignment takes as long as its cheapest cover by pieces and its conversions. Its noise is the sum of what each step in int8, and
-    each tensor that is converted to int8, adds alone.
+    each tensor that is converted, adds alone.
 
     Attributes:
         steps: how many there are; pieces cover each of them in one precision or in both.
@@ -89,8 +99,7 @@ class Programme:
 
     def noise_of(self, integers: Collection[int]) -> float:
         """Return the predicted noise with these steps in int8."""
-        rounded = (tensor.noise for tensor in self.tensors if tensor.rounded(integers))
-        return math.fsum([*(self.noise.get(number, 0.0) for number in integers), *rounded])
+        return math.fsum([*(self.noise.get(number, 0.0) for number in integers), *(tensor.noise_of(integers) for tensor in self.tensors)])
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class Assignment:
         integers: the numbers of the steps in int8.
         latency_us: the sum of its kernels' and conversions' latencies, in microseconds.
         noise: predicted, see `Programme`.
+        estimated_us: how much of the latency is that of conversions, and of kernels without a record.
         bound_us: the certificate: no assignment of the programme with as little noise as was asked for is faster.
     """
 
@@ -108,6 +118,7 @@ class Assignment:
     latency_us: float
     noise: float
     bound_us: float
+    estimated_us: float = 0.0
 
 
 def fastest(programme: Programme, most_noise: float = math.inf) -> Assignment | None:
@@ -128,8 +139,12 @@ def fastest(programme: Programme, most_noise: float = math.inf) -> Assignment | 
         return None
     chosen = [piece for piece, share in zip(programme.pieces, found.x, strict=False) if share > _HALF]
     integers = frozenset(number for piece in chosen if piece.integer for number in range(piece.first, piece.last + 1))
-    latency_us = math.fsum(piece.latency_us for piece in chosen) + math.fsum(one.conversion_us(integers) for one in programme.tensors)
-    return Assignment(integers, latency_us, programme.noise_of(integers), min(float(found.mip_dual_bound), latency_us))
+    estimates = [piece.latency_us for piece in chosen if piece.estimated]
+    estimates += [tensor.conversion_us(integers) for tensor in programme.tensors]
+    estimated_us = math.fsum(estimates)
+    latency_us = math.fsum([estimated_us, *(piece.latency_us for piece in chosen if not piece.estimated)])
+    bound_us = min(float(found.mip_dual_bound), latency_us)
+    return Assignment(integers, latency_us, programme.noise_of(integers), bound_us, estimated_us)
 
 
 class _Model:
@@ -155,7 +170,9 @@ class _Model:
                 noise[number] += programme.noise.get(step, 0.0)
         self._cover(programme)
         for tensor in programme.tensors:
-            noise[self._convert(tensor)] += tensor.noise
+            dequantised, rounded = self._convert(tensor)
+            noise[dequantised] += tensor.uncorrected
+            noise[rounded] += tensor.noise
         self.most = [float(noise[number] <= most_noise) for number in range(len(self.costs))]
         if 0 < most_noise < math.inf:
             self._constrain({one: share / most_noise for one, share in noise.items()}, -math.inf, 1.0)
@@ -177,8 +194,8 @@ class _Model:
             total = float((end == last) - (end == first))
             self._constrain(signs, total, total)
 
-    def _convert(self, tensor: Tensor) -> int:
-        """Add variables for a tensor's conversions; return the one that says whether it is rounded."""
+    def _convert(self, tensor: Tensor) -> tuple[int, int]:
+        """Add variables for a tensor's conversions; return those that say whether it is read in float32, and whether it is rounded."""
         dequantised, rounded = self._variable(tensor.dequantise_us), self._variable(tensor.quantise_us * (not tensor.absorbed))
         converted = self._variable(tensor.quantise_us) if tensor.absorbed else rounded
         for reader in tensor.readers:
@@ -187,7 +204,7 @@ class _Model:
             self._at_least(rounded, {tensor.producer: -1.0, reader: 1.0})
             if tensor.absorbed:
                 self._at_least(converted, {reader: -1.0}, {rounded: 1.0})
-        return rounded
+        return dequantised, rounded
 
     def _variable(self, cost: float) -> int:
         self.costs.append(cost)
