@@ -44,13 +44,7 @@ from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.markdown import markdown_table
 
-NETWORKS = (
-    "mobilenet_v3_large:1.0:224",
-    "mobilenet_v3_small:1.0:224",
-    "mobilenet_v2:1.0:224",
-    "mobilenet_v1:1.0:224",
-    "efficientnet_b0:1.0:224",
-)
+NETWORKS = ("mobilenet_v3_small:1.0:224", "mobilenet_v3_large:1.0:224", "mobilenet_v2:1.0:224", "mobilenet_v1:1.0:224")
 #: A network that is no built-in one, as a file.
 _FILES = {"efficientnet_b0": ROOT / "tests/support/efficientnet.py"}
 NAMES = ("network", "board")
@@ -60,7 +54,8 @@ INTRODUCTION = """# Which layers stay in float32 for less noise
 it, the fewest layers whose own rounding adds most noise to their output. One thread; C libraries from the shipped logs without tuning,
 so that kernels without a record have the nearest shape's schedule. *Timed* latencies are modelled; *predicted* ones are sums of records and
 estimates, as the programme has them, and *bound* is its certificate: by these figures, no other choice of layers with as little predicted
-noise takes less. Noise is in decibels below the signal.
+noise takes less. Noise is in decibels below the signal. EfficientNet-B0 is missing: `--max-drop` refuses it limits of 1 and 3 dB above int8,
+because what stays in int8 with all other layers in float32 costs more.
 """
 
 
@@ -196,7 +191,7 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME:ALPHA:SIDE", help=f"(default: {' '.join(NETWORKS)})")
     parser.add_argument("--device", default="pi5-virtual", help="(default: pi5-virtual)")
     parser.add_argument("--above", type=float, default=3.0, metavar="DB", help="limit above the noise of int8 alone (default: 3)")
-    parser.add_argument("--images", type=int, default=8, help="calibration inputs (default: 8)")
+    parser.add_argument("--images", type=int, default=4, help="calibration inputs (default: 4)")
     parser.add_argument("--out", type=Path, default=RESULTS / "float32-layers.json", metavar="FILE", help="(default: studies/results/…)")
     arguments = parser.parse_args()
     wanted: dict[tuple[str, ...], Callable[[], Entry]] = {

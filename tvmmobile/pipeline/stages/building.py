@@ -36,7 +36,7 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
         if said is not None and built.kept:
             said(kept_sentence(job.spec.variant, built.kept))
         if said is not None and built.max_drop:
-            said(_drop_sentence(job.spec.variant, built.max_drop))
+            said(drop_sentence(job.spec.variant, built.max_drop))
         if said is not None and built.rounding:
             said(rounding_sentence(job.spec.variant, built.rounding))
         if said is not None and built.loss is not None:
@@ -48,7 +48,7 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
     return [job.library for job in jobs]
 
 
-def _drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
+def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
     """Return the remark on what `--max-drop` costs, and on what it could cost at least; see `prepared`."""
     latency, int8, estimated, least = (latency_ms(found[name]) for name in ("latency_us", "int8_us", "estimated_us", "no_other_below_us"))
     return (
