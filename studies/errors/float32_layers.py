@@ -54,7 +54,7 @@ INTRODUCTION = """# Which layers stay in float32 for less noise
 it, the fewest layers whose own rounding adds most noise to their output. One thread; C libraries from the shipped logs without tuning,
 so that kernels without a record have the nearest shape's schedule. *Timed* latencies are modelled; *predicted* ones are sums of records and
 estimates, as the programme has them, and *bound* is its certificate: by these figures, no other choice of layers with as little predicted
-noise takes less. Noise is in decibels below the signal. EfficientNet-B0 is missing: `--max-drop` refuses it limits of 1 and 3 dB above int8,
+noise takes less. Noise is in decibels below the signal. EfficientNet-B0 is missing: `--max-drop` refuses 1 and 3 dB above int8,
 because what stays in int8 with all other layers in float32 costs more.
 """
 
