@@ -18,6 +18,7 @@ MODULES = (
     "networks.pruned",
     "errors.half_errors",
     "errors.integer_losses",
+    "errors.float32_layers",
     "errors.trained_losses",
     "errors.photographs",
     "errors.rendered_text",

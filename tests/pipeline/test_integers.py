@@ -32,7 +32,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.outcome import published_figures
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.pipeline.stages.building import build_libraries, drop_sentence
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.mixed import Limit
@@ -180,6 +180,22 @@ def test_class_folders_of_calibration_data_are_labels(part: str, labelled: bool,
     found = details["quantisation"]
     assert found["labelled"] == labelled and found["corrected"]
     assert given == [tuple(sorted([*range(10)] * 2)) if labelled else ()]
+
+
+@pytest.mark.virtual
+def test_layers_in_float32_are_those_that_cost_least(tmp_path: Path) -> None:
+    """The manifest has the prediction, the bound on it, and what was measured; the library computes that network."""
+    layers = "nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU6(), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.ReLU6(), nn.Conv2d(16, 32, 1), nn.ReLU6()"
+    source = sequential(f"{layers}, nn.Conv2d(32, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)")
+    library = compiled(tmp_path, source, "pi5", side=16, max_drop="52dB")
+    found, manifest = library.manifest()["quantisation"]["max_drop"], library.manifest()
+    assert found["limit"] == "52dB" and found["measured_db"] >= 52 and found["predicted_db"] >= found["bound_db"] - 0.01
+    assert 0 < found["no_other_below_us"] <= found["latency_us"] and 0 < found["estimated_us"] <= found["latency_us"]
+    assert {one["why"] for one in manifest["float32_layers"]} == {"--max-drop 52dB"}
+    output = library.run(library.reference().inputs, "pi5")
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 0.02
+    sentence = drop_sentence("net", found)
+    assert "net: --max-drop 52dB takes" in sentence and "no other choice of layers" in sentence
 
 
 #: Residual, squeeze-and-excite, hard activations, and a window of five rows.

@@ -11,7 +11,7 @@ from trained import trained
 
 from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.graph.network import Network, kernel_bindings, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.passes.rewriting import bindings_of, results_of
@@ -25,9 +25,13 @@ from tvmmobile.quantisation.flow import Flow, flow_of
 from tvmmobile.schedules import template_for
 
 
-def flow_from(module: torch.nn.Module, shape: tuple[int, ...]) -> Flow:
-    """The steps of a network in PyTorch, in eval mode."""
-    return flow_of(read_network(*prepare(import_torch(module, shape), lambda layer: template_for(Task((layer,))) is not None)))
+def flow_from(module: torch.nn.Module, shape: tuple[int, ...], apart: type[Layer] | tuple[()] = ()) -> Flow:
+    """The steps of a network in PyTorch, in eval mode; layers `apart` have no template."""
+
+    def accepts(layer: Layer) -> bool:
+        return not isinstance(layer, apart) and template_for(Task((layer,))) is not None
+
+    return flow_of(read_network(*prepare(import_torch(module, shape), accepts)))
 
 
 def images_of(array: Array) -> Images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
-from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
+from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
+from tvmmobile.pipeline.regions import twin_database
 from tvmmobile.pipeline.variant import PreparedVariant, import_variant
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
@@ -46,6 +47,7 @@ class BuiltVariant:
         outdated: how many records rest on another timing model.
         kept: layers that stay in float32 where the others do not.
         rounding, loss: as the manifest has them.
+        max_drop: the manifest's entry on what `--max-drop` found, if layers had to be kept.
     """
 
     library: Library
@@ -54,6 +56,7 @@ class BuiltVariant:
     kept: tuple[KeptLayer, ...] = ()
     rounding: float = 0.0
     loss: float | None = None
+    max_drop: Mapping[str, Any] | None = None
 
 
 def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_variant) -> BuiltVariant:
@@ -98,7 +101,9 @@ def _built(job: VariantJob, planned: PlannedVariant, *others: PlannedVariant) ->
         for line in database.refused
     }
     outdated = max(plan.database.outdated for plan in plans)
-    return BuiltVariant(library, tuple(refused), outdated, planned.network.kept, loss=planned.prepared.origin.loss)
+    prepared = planned.prepared
+    max_drop = prepared.details.get("quantisation", {}).get("max_drop")
+    return BuiltVariant(library, tuple(refused), outdated, planned.network.kept, loss=prepared.origin.loss, max_drop=max_drop)
 
 
 def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.network import Lowered, Network, lower
-from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
-from tvmmobile.pipeline.job import VariantJob, taken
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
-from tvmmobile.running.formats import C
 from tvmmobile.schedules import template_named
-from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Price, Region, Step, VariantTasks, candidate_regions, dense_us, make_plan
@@ -30,7 +28,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     import tvm
 
     network = prepare_variant(job).network
-    regions = _regions(job, network)
+    regions = regions_of(job, network)
     nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
     opaque = {task: node for task, node in nodes.items() if node.function is not None}
     sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
@@ -45,7 +43,7 @@ class PlannedVariant:
     Attributes:
         steps: the plan's.
         database: the device's records.
-        basis: whose records decided, see `_basis`.
+        basis: whose records decided, see `basis_of`.
         left_out: TVM's passes that do not run when the network is built.
         dense_us: the sum of the records of the best plan without sparse kernels, in microseconds; `None` if it is not known or none is
             sparse.
@@ -120,8 +118,8 @@ def plan_variant(
     if database is None:
         database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = _regions(job, network, candidates)
-    basis = _basis(job, database, [region.task for region in regions])
+    regions = regions_of(job, network, candidates)
+    basis = basis_of(job, database, [region.task for region in regions])
     for region in regions:
         task = region.task
         if task not in choices and (region.first == region.last or basis.best(task)):
@@ -134,25 +132,6 @@ def plan_variant(
     plan = make_plan(len(network.nodes), regions, price)
     dense = dense_us(plan, len(network.nodes), regions, price)
     return PlannedVariant(ready, plan.steps, choices, database, basis, dense_us=dense)
-
-
-def _regions(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:
-    """Return what may become a kernel: in C libraries, which lay their memory out themselves, no concatenation that can be placed."""
-    placed = placed_concatenations(network.module) if job.options.format == C else ()
-    return [region for region in candidates(network, taken, job.task) if region.first not in placed]
-
-
-def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
-    """Return the records that decide: the device's own; the twin's if a real board has none of this network. They are not comparable."""
-    if job.twin is None or any(database.best(task) for task in tasks):
-        return database
-    return twin_database(job)
-
-
-def twin_database(job: VariantJob) -> Database:
-    """Return the records of a real board's twin."""
-    assert job.twin is not None
-    return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
 
 
 def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.states import inputs_but, with_states
 from tvmmobile.pipeline.job import VariantJob, taken
+from tvmmobile.pipeline.precision_costs import layer_costs
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Step, flow_of
 from tvmmobile.quantisation.given import as_given, unfit_weights
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_input
 from tvmmobile.quantisation.lowering import named_layers
-from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
+from tvmmobile.quantisation.mixed import Found, chosen_layers, decibels_below, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import all_templates
 from tvmmobile.system.errors import UserError
@@ -150,7 +151,8 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     flow = flow_of(wide)
     method = best_method(flow, images, accepts)
     method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
-    mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit())
+    pricing = partial(layer_costs, job, composed, wide, accepts)
+    mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit(), pricing)
     integers, decision = mixed.network, mixed.decision
     method = decision.method
     names = names_of(wide)
@@ -171,6 +173,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
         "equalised": method.equalise,
         "corrected": method.correct,
         "labelled": bool(images.labels),
+        **({} if decision.found is None else {"max_drop": _drop(str(job.options.max_drop), decision.found)}),
         "layers": [
             {**_scales(step, nodes[names[number]], network), "narrow": number in method.narrow, **_quality(ratios[number])}
             for number, step in integers.steps.items()
@@ -178,6 +181,22 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     }
     details = {"quantisation": found, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details)
+
+
+def _drop(limit: str, found: Found) -> dict[str, Any]:
+    """Return the manifest's entry on the layers that `--max-drop` keeps in float32: predicted latencies, and noise below the output."""
+    predicted = found.predicted
+    return {
+        "limit": limit,
+        "latency_us": round(predicted.latency_us, 1),
+        "no_other_below_us": round(predicted.bound_us, 1),
+        "estimated_us": round(predicted.estimated_us, 1),
+        "int8_us": round(found.plain_us, 1),
+        "predicted_db": decibels_below(predicted.noise),
+        "measured_db": decibels_below(found.noise),
+        "bound_db": decibels_below(found.most_noise),
+        "tried": found.rounds,
+    }
 
 
 def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:

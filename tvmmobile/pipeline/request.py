@@ -82,6 +82,11 @@ def jobs_for(
         return jobs_of(models, first, options, out, logs, dump_ir)
     if options.format != C:
         raise UserError("a library for several devices is a C library.", "Leave out --format, or give one --device.")
+    if options.max_drop is not None:
+        raise UserError(
+            "--max-drop chooses layers by their latency on one device.",
+            "Compile for one device, then name the layers that it keeps in float32 with --keep.",
+        )
     suited = suitability(profiles)
     found = models_of(models)
     jobs = [jobs_of(found, profile, options, out, logs, None if place else dump_ir) for place, profile in enumerate(profiles)]

@@ -1,24 +1,33 @@
-"""Keeps layers in float32: those that the user names, and the fewest others with which an accuracy limit holds."""
+"""Keeps layers in float32: those that the user names, and others with which an accuracy limit holds, as few microseconds as it takes."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Gating, Rounding
 from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.calibration import Accepts, Images, Method, Observed, observe, quantised
+from tvmmobile.quantisation.assignment import Assignment, Piece, Programme, Tensor, fastest
+from tvmmobile.quantisation.calibration import Accepts, Images, Method, observe, quantised
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.quantisation.moves import only_moves
+from tvmmobile.quantisation.noise import AddedNoise, added_noise
 from tvmmobile.system.errors import UserError
 
 #: Images on which networks are compared, at most.
 _COMPARED = 128
+#: Images on which layers are measured alone, at most, and how many numbers these may take in all tensors.
+_ALONE, _NUMBERS = 8, 64_000_000
+#: Assignments that are measured, at most.
+_ROUNDS = 10
+#: Bounds on noise that are within this factor are alike; one that is smaller than another by `_LEAST` is none.
+_CLOSE, _LEAST = 1.01, 1e-4
 _LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
 
 
@@ -89,6 +98,58 @@ def _keepable(flow: Flow) -> Iterator[Step]:
     return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
 
 
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What layers cost in int8 and in float32; tensors are numbered by the step that writes them.
+
+    Attributes:
+        pieces: the kernels that may compute each step, in each precision that it may have; see `Programme`.
+        quantise_us, dequantise_us: latencies of conversions to int8 and to float32; 0 where a tensor is missing.
+        absorbed: tensors that a kernel in float32 can store in int8.
+    """
+
+    pieces: tuple[Piece, ...]
+    quantise_us: Mapping[int, float] = field(default_factory=dict)
+    dequantise_us: Mapping[int, float] = field(default_factory=dict)
+    absorbed: Collection[int] = ()
+
+
+#: From a network with all layers in integers that may be to what layers cost.
+Pricing = Callable[[IntegerNetwork], Costs]
+
+
+def unit_costs(network: IntegerNetwork) -> Costs:
+    """Return costs of 1 for each layer in float32 and of 0 for all else: the cheapest assignment keeps the fewest layers."""
+    numbers = [step.number for step in network.flow.steps]
+    return Costs(tuple(Piece(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
+
+
+@dataclass(frozen=True)
+class Found:
+    """An assignment that `--max-drop` found.
+
+    Attributes:
+        predicted: with its latency, and the latency below which the programme has no assignment with as little noise as `most_noise`.
+        most_noise: the bound on predicted noise with which it was found, as a share of the output's power.
+        noise: measured on calibration data, as such a share.
+        plain_us: the predicted latency with all layers in int8 that may be.
+        rounds: how many assignments were measured.
+        programme: from which it was chosen.
+    """
+
+    predicted: Assignment
+    most_noise: float
+    noise: float
+    plain_us: float
+    rounds: int
+    programme: Programme = field(repr=False)
+
+
+def decibels_below(noise: float) -> float | None:
+    """Return how far noise is below the signal, given as a share of its power, in decibels; `None` if there is none."""
+    return round(-10 * math.log10(noise), 2) if noise else None
+
+
 @dataclass(frozen=True)
 class Decision:
     """The results of quantisation that take long to find.
@@ -96,10 +157,12 @@ class Decision:
     Attributes:
         method: how it is quantised.
         kept: for the number of each layer that was chosen for float32 the reason.
+        found: what the integer programme says of these; `None` where it was not needed.
     """
 
     method: Method
     kept: Mapping[int, str]
+    found: Found | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +173,17 @@ class Mixed:
     decision: Decision
 
 
-def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None) -> Mixed:
-    """Quantise a network but for the layers in `kept`, those that are not accepted, and the fewest others with which the limit holds:
-    those whose own rounding adds most noise to their output come first. Before that, weights get all their bits.
+def quantise_within(
+    flow: Flow,
+    images: Images,
+    method: Method,
+    accepts: Accepts,
+    kept: dict[int, str],
+    limit: Limit | None,
+    pricing: Pricing = unit_costs,
+) -> Mixed:
+    """Quantise a network but for the layers in `kept`, those that are not accepted, and others with which the limit holds: an integer
+    programme finds those that cost least. Before that, weights get all their bits.
 
     Raises:
         UserError: the limit takes more than all layers that can be in float32.
@@ -121,46 +192,133 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
     network = quantised(observed, method, accepts, kept)
     if limit is None:
         return Mixed(network, Decision(method, kept))
-    data = images.some(_COMPARED)
-
-    def fits(tried: IntegerNetwork) -> bool:
-        outputs, expected = zip(*((tried.outputs(batch), flow.outputs(batch)) for batch in data.batches()), strict=True)
-        return limit.holds(np.concatenate(outputs), np.concatenate(expected), data.labels)
-
-    if fits(network):
+    compared = _Compared(flow, images.some(_COMPARED), limit)
+    if compared.holds(network):
         return Mixed(network, Decision(method, kept))
     if method.narrow:
-        return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, kept, limit)
-    noise = layer_noise(observed, network)
-    order = sorted((step.number for step in _keepable(flow) if step.number in noise), key=lambda number: -noise[number])
-    few, many = 0, len(order)
-    found = quantised(observed, method, accepts, [*kept, *order])
-    while few + 1 < many:
-        middle = (few + many) // 2
-        tried = quantised(observed, method, accepts, [*kept, *order[:middle]])
-        if fits(tried):
-            many, found = middle, tried
-        else:
-            few = middle
-    if many == len(order) and not fits(found):
+        return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, kept, limit, pricing)
+    free = {step.number for step in _keepable(flow) if step.number in network.steps}
+    if not compared.holds(quantised(observed, method, accepts, [*kept, *free])):
         raise UserError(
             f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be, such as gates, costs more.",
             "Give another limit, or leave out --dtype int8.",
         )
-    return Mixed(found, Decision(method, kept | dict.fromkeys(order[:many], f"--max-drop {limit}")))
+    most = max(1, min(_ALONE, _NUMBERS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
+    programme = programme_of(network, pricing(network), added_noise(network, images.some(most).batches(), method.correct), free)
+
+    def tried(assignment: Assignment) -> IntegerNetwork:
+        return quantised(observed, method, accepts, [*kept, *(free - assignment.integers)])
+
+    best, found = _fastest_within(programme, compared, tried)
+    return Mixed(
+        best, Decision(method, kept | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found)
+    )
 
 
-def layer_noise(observed: Observed, network: IntegerNetwork) -> dict[int, float]:
-    """Return the noise that each integer step adds to float32 inputs, as a share of its output's power."""
-    values: dict[int, Array] = {INPUT: observed.some}
-    found: dict[int, float] = {}
-    for step in network.flow.steps:
-        inputs = step.read(values)
-        values[step.number] = exact = step.output(inputs)
-        integers = network.steps.get(step.number)
-        if integers is not None:
-            added = network.real(step.number, integers.output(inputs)).astype(np.float64) - exact
-            power = float(np.square(exact, dtype=np.float64).sum())
-            found[step.number] = float(np.square(added).sum()) / power if power else math.inf
-        network.flow.release(values, step.number)
-    return found
+def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free: Collection[int]) -> Programme:
+    """Return the programme of a network of which all layers are in integers that may be; those in `free` may be in float32 too."""
+    flow = network.flow
+    count = len(flow.steps)
+    moving = {step.number for step in flow.steps if step.number not in network.steps and only_moves(step)}
+
+    def readers(number: int) -> Iterator[int]:
+        """Yield the steps that read a tensor, behind moves too, which keep its precision; the caller is one past the last."""
+        for reader in dict.fromkeys(flow.readers.get(number, ())):
+            yield from readers(reader) if reader in moving else (reader,)
+        if any(isinstance(result, int) and result == number for result in flow.results):
+            yield count
+
+    def allowed(piece: Piece) -> bool:
+        steps = range(piece.first, piece.last + 1)
+        return all(step in network.steps if piece.integer else step in free or step not in network.steps for step in steps)
+
+    tensors = [
+        Tensor(
+            number,
+            tuple(dict.fromkeys(readers(number))),
+            costs.quantise_us.get(number, 0.0),
+            costs.dequantise_us.get(number, 0.0),
+            noise.tensors.get(number, 0.0),
+            number in costs.absorbed,
+            noise.biases.get(number, 0.0),
+        )
+        for number in (INPUT, *(step.number for step in flow.steps if step.number not in moving))
+    ]
+    pieces = list(filter(allowed, costs.pieces))
+    covered = {step for piece in pieces for step in range(piece.first, piece.last + 1)}
+    pieces += [Piece(number, number, number in network.steps, 0.0) for number in range(count) if number not in covered]
+    return Programme(count, tuple(pieces), tuple(tensors), noise.steps)
+
+
+class _Compared:
+    """The calibration data on which networks are compared with float32."""
+
+    def __init__(self, flow: Flow, data: Images, limit: Limit) -> None:
+        self.limit, self._data = limit, data
+        self._expected = np.concatenate([flow.outputs(batch) for batch in data.batches()])
+
+    def outputs(self, network: IntegerNetwork) -> Array:
+        """Return a network's outputs."""
+        return np.concatenate([network.outputs(batch) for batch in self._data.batches()])
+
+    def holds(self, network: IntegerNetwork) -> bool:
+        """Return whether the limit holds."""
+        return self.holds_for(self.outputs(network))
+
+    def holds_for(self, outputs: Array) -> bool:
+        """Return whether the limit holds for these outputs."""
+        return self.limit.holds(outputs, self._expected, self._data.labels)
+
+    def noise(self, outputs: Array) -> float:
+        """Return the noise of outputs, as a share of their power."""
+        power = float(np.square(self._expected, dtype=np.float64).sum())
+        return float(np.square(outputs.astype(np.float64) - self._expected).sum()) / power if power else math.inf
+
+
+def _fastest_within(
+    programme: Programme, compared: _Compared, network_of: Callable[[Assignment], IntegerNetwork]
+) -> tuple[IntegerNetwork, Found]:
+    """Return the fastest assignment for which the limit holds, of those that the programme finds with different bounds on its noise.
+
+    A bound that proves too loose is tightened by what the prediction was off; one that proves too tight is loosened so. Limits that are no
+    noise are bisected. With every layer in float32 that can be, the limit holds.
+    """
+    plain = fastest(programme)
+    least = fastest(replace(programme, pieces=_floats(programme)))
+    assert plain is not None and least is not None
+    holding, failing = least.noise, plain.noise
+    decibels = compared.limit.unit == "dB"
+    wanted = 10 ** (-compared.limit.value / 10)
+    bound = min(wanted, failing) if decibels else _between(holding, failing)
+    best: tuple[IntegerNetwork, Found] | None = None
+    for rounds in range(1, _ROUNDS + 1):
+        assignment = fastest(programme, bound) or least
+        network = network_of(assignment)
+        outputs = compared.outputs(network)
+        noise = compared.noise(outputs)
+        if compared.holds_for(outputs):
+            holding = max(holding, bound)
+            if best is None or assignment.latency_us < best[1].predicted.latency_us:
+                best = network, Found(assignment, bound, noise, plain.latency_us, rounds, programme)
+        else:
+            failing = min(failing, assignment.noise)
+        if failing <= holding * _CLOSE:
+            break
+        bound = wanted * assignment.noise / noise if decibels and noise else _between(holding, failing)
+        if not holding * _CLOSE < bound < failing / _CLOSE:
+            bound = _between(holding, failing)
+    if best is None:
+        network = network_of(least)
+        best = network, Found(least, least.noise, compared.noise(compared.outputs(network)), plain.latency_us, _ROUNDS, programme)
+    return best
+
+
+def _floats(programme: Programme) -> tuple[Piece, ...]:
+    """Return the pieces of a programme with every step in float32 that can be."""
+    floats = {step for piece in programme.pieces if not piece.integer for step in range(piece.first, piece.last + 1)}
+    return tuple(one for one in programme.pieces if not one.integer or floats.isdisjoint(range(one.first, one.last + 1)))
+
+
+def _between(low: float, high: float) -> float:
+    """Return the geometric mean of two bounds, of which the lower one may be 0."""
+    return math.sqrt(max(low, high * _LEAST) * high)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.pipeline.build import BuiltVariant, build
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.movement import rounding_sentence
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
+from tvmmobile.results.report.wording import latency_ms
 from tvmmobile.running.library import Library
 from tvmmobile.system.workers import WorkerPool
 from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
@@ -33,6 +35,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
         outdated = max(outdated, built.outdated)
         if said is not None and built.kept:
             said(kept_sentence(job.spec.variant, built.kept))
+        if said is not None and built.max_drop:
+            said(drop_sentence(job.spec.variant, built.max_drop))
         if said is not None and built.rounding:
             said(rounding_sentence(job.spec.variant, built.rounding))
         if said is not None and built.loss is not None:
@@ -42,6 +46,22 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
     if said is not None and outdated:
         said(outdated_sentence(outdated))
     return [job.library for job in jobs]
+
+
+def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
+    """Return the remark on what `--max-drop` costs, and on what it could cost at least; see `prepared`."""
+    latency, int8, estimated, least = (latency_ms(found[name]) for name in ("latency_us", "int8_us", "estimated_us", "no_other_below_us"))
+    return (
+        f"{variant}: --max-drop {found['limit']} takes {latency} ms where int8 takes {int8}, by records and {estimated} ms of estimates ("
+        "conversions, and kernels without a record). By these figures, no other choice of layers with as little predicted noise, "
+        f"{_decibels(found['bound_db'])}, takes less than {least} ms. Its noise is {_decibels(found['predicted_db'])} below the signal as "
+        f"predicted, and {_decibels(found['measured_db'])} on calibration data."
+    )
+
+
+def _decibels(ratio: float | None) -> str:
+    """Return a ratio of the signal to noise, `None` where there is no noise."""
+    return "infinitely many dB" if ratio is None else f"{ratio:.1f} dB"
 
 
 def _loss_sentence(variant: str, loss: float) -> str:

@@ -1,0 +1,207 @@
+"""Compares which layers `--max-drop` leaves in float32: the noisiest ones, or those that an integer programme chooses.
+
+    ./studies/run float32_layers                       # studies/results/float32-layers.json and its page
+    ./studies/run float32_layers --networks mobilenet_v2:1.0:224 --above 3 --out FILE.json
+
+Weights are generated. Of each network, the limit is a few decibels above what int8 alone reaches. Both libraries are built from the
+shipped logs, without tuning, and timed on the virtual board.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from studies.harness import RESULTS, ROOT, Entry, completed
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Array, Gating, Rounding
+from tvmmobile.graph.network import INPUT
+from tvmmobile.graph.precision import INT8
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.pipeline import prepared
+from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.load import load
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.tune import tune
+from tvmmobile.pipeline.variant import prepare_variant
+from tvmmobile.quantisation.assignment import fastest
+from tvmmobile.quantisation.calibration import Accepts, Images, Method, Observed, observe, quantised
+from tvmmobile.quantisation.data import calibration_data
+from tvmmobile.quantisation.flow import Flow
+from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.quantisation.mixed import Limit, Mixed, Pricing, decibels_below, quantise_within
+from tvmmobile.results.report.wording import latency_ms
+from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.markdown import markdown_table
+
+NETWORKS = ("mobilenet_v3_small:1.0:224", "mobilenet_v3_large:1.0:224", "mobilenet_v2:1.0:224", "mobilenet_v1:1.0:224")
+#: A network that is no built-in one, as a file.
+_FILES = {"efficientnet_b0": ROOT / "tests/support/efficientnet.py"}
+NAMES = ("network", "board")
+INTRODUCTION = """# Which layers stay in float32 for less noise
+
+`--max-drop` on networks with generated weights, calibrated on noise: layers by an integer programme, and by the rule that came before
+it, the fewest layers whose own rounding adds most noise to their output. One thread; C libraries from the shipped logs without tuning,
+so that kernels without a record have the nearest shape's schedule. *Timed* latencies are modelled; *predicted* ones are sums of records and
+estimates, as the programme has them, and *bound* is its certificate: by these figures, no other choice of layers with as little predicted
+noise takes less. Noise is in decibels below the signal. EfficientNet-B0 is missing: `--max-drop` refuses 1 and 3 dB above int8,
+because what stays in int8 with all other layers in float32 costs more.
+"""
+
+
+def noisiest_kept(flow: Flow, images: Images, method: Method, accepts: Accepts, limit: Limit) -> set[int]:
+    """Return the layers that the former rule keeps in float32."""
+    observed = observe(flow, images, method.equalise)
+    method = replace(method, narrow=frozenset())
+    noise = _noise_of_layers(observed, quantised(observed, method, accepts))
+    layers = (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
+    order = sorted((step.number for step in layers if step.number in noise), key=lambda number: -noise[number])
+    few, many = 0, len(order)
+    expected = flow.outputs(images.all())
+    while few + 1 < many:
+        middle = (few + many) // 2
+        holds = limit.holds(quantised(observed, method, accepts, order[:middle]).outputs(images.all()), expected)
+        few, many = (few, middle) if holds else (middle, many)
+    return set(order[:many])
+
+
+def _noise_of_layers(observed: Observed, network: IntegerNetwork) -> dict[int, float]:
+    """Return the noise that each integer step adds to float32 inputs, as a share of its output's power."""
+    values: dict[int, Array] = {INPUT: observed.some}
+    found = {}
+    for step in network.flow.steps:
+        inputs = step.read(values)
+        values[step.number] = exact = step.output(inputs)
+        if step.number in network.steps:
+            added = network.real(step.number, network.steps[step.number].output(inputs)).astype(np.float64) - exact
+            found[step.number] = float(np.square(added).sum() / np.square(exact, dtype=np.float64).sum())
+        network.flow.release(values, step.number)
+    return found
+
+
+def entry_of(network: str, board: str, above: float, images: int) -> Entry:
+    """Quantise a network by both rules, and time the libraries."""
+    name, alpha, side = network.split(":")
+    found: dict[str, Any] = {}
+
+    def both(flow: Flow, data: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit, pricing: Pricing) -> Mixed:
+        """Take both rules' layers, with a limit that is as far above int8 as asked."""
+        method = replace(method, narrow=frozenset())
+        observed = observe(flow, data, method.equalise)
+        expected = flow.outputs(data.all())
+
+        def noise_db(*layers: int) -> float:
+            outputs = quantised(observed, method, accepts, layers).outputs(data.all())
+            share = float(np.square(outputs.astype(np.float64) - expected).sum() / np.square(expected, dtype=np.float64).sum())
+            return decibels_below(share) or np.inf
+
+        found["int8_db"] = noise_db()
+        limit = Limit(round(found["int8_db"] + above), "dB")
+        mixed = quantise_within(flow, data, method, accepts, kept, limit, pricing)
+        decided = mixed.decision.found
+        assert decided is not None
+        noisiest = noisiest_kept(flow, data, method, accepts, limit)
+        programme = decided.programme
+        both_ways = {step for one in programme.pieces if not one.integer for step in range(one.first, one.last + 1)}
+
+        def fits(number: int, integer: bool) -> bool:
+            return integer != (number in noisiest and number in both_ways)
+
+        never = {step.number for step in flow.steps} - {
+            step for one in programme.pieces if one.integer for step in range(one.first, one.last + 1)
+        }
+        pieces = [
+            one
+            for one in programme.pieces
+            if all(number in never or fits(number, one.integer) for number in range(one.first, one.last + 1))
+        ]
+        same = fastest(replace(programme, pieces=tuple(pieces)))
+        assert same is not None
+        found.update(
+            limit=str(limit),
+            int8_us=decided.plain_us,
+            noisiest={"kept": sorted(noisiest), "predicted_us": same.latency_us, "db": noise_db(*noisiest)},
+            programme={
+                "kept": sorted(mixed.decision.kept),
+                "predicted_us": decided.predicted.latency_us,
+                "estimated_us": decided.predicted.estimated_us,
+                "bound_us": decided.predicted.bound_us,
+                "predicted_db": decibels_below(decided.predicted.noise),
+                "db": decibels_below(decided.noise),
+                "tried": decided.rounds,
+            },
+        )
+        return mixed
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "images.npy"
+        np.save(file, np.random.default_rng(0).normal(size=(images, 3, int(side), int(side))).astype(np.float32))
+        own = _FILES.get(name)
+        model = load(name, alpha=float(alpha), resolution=int(side)) if own is None else load(f"{own}:{name}", resolution=int(side))
+        data = calibration_data(str(file), Preprocessing(int(side)), generated=True)
+        options = LibraryOptions(precision=INT8, max_drop="30dB")
+        with mock.patch.object(prepared, "quantise_within", both):
+            prepare_variant(variant_job(model, find_device(board).profile, (SHIPPED_LOGS,), Path(folder), options, calibration=data))
+        for rule in ("noisiest", "programme"):
+            keep = [str(number) for number in found[rule]["kept"]]
+            results = tune(model, board, dtype="int8", calibrate=str(file), keep=keep, trials=0, out=Path(folder) / rule)
+            found[rule]["timed_us"] = round(results.variants[0].latency_us, 1)
+    return {**dict(zip(NAMES, (network, board), strict=True)), **found, "timing_model": results.context.timing_model}
+
+
+def page(entries: Sequence[Entry]) -> str:
+    """Return the page of a file's entries."""
+    rows = []
+    for entry in entries:
+        name, alpha, side = entry["network"].split(":")
+        for rule in ("noisiest", "programme"):
+            one = entry[rule]
+            ours = rule == "programme"
+            rows.append(
+                [
+                    f"{name} {alpha}-{side}" if not ours else "",
+                    entry["limit"] if not ours else "",
+                    rule,
+                    str(len(one["kept"])),
+                    latency_ms(one["timed_us"]),
+                    latency_ms(one["predicted_us"]),
+                    latency_ms(one["bound_us"]) if ours else "",
+                    f"{one['db']:.1f}",
+                    f"{one['predicted_db']:.1f}" if ours else "",
+                ]
+            )
+    heads = ("network", "limit", "rule", "layers", "timed, ms", "predicted, ms", "bound, ms", "noise, dB", "predicted, dB")
+    return "\n".join([INTRODUCTION, *markdown_table(heads, rows, texts=3), ""])
+
+
+@telling
+def main() -> int:
+    """Run from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME:ALPHA:SIDE", help=f"(default: {' '.join(NETWORKS)})")
+    parser.add_argument("--device", default="pi5-virtual", help="(default: pi5-virtual)")
+    parser.add_argument("--above", type=float, default=3.0, metavar="DB", help="limit above the noise of int8 alone (default: 3)")
+    parser.add_argument("--images", type=int, default=4, help="calibration inputs (default: 4)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "float32-layers.json", metavar="FILE", help="(default: studies/results/…)")
+    arguments = parser.parse_args()
+    wanted: dict[tuple[str, ...], Callable[[], Entry]] = {
+        (network, arguments.device): partial(entry_of, network, arguments.device, arguments.above, arguments.images)
+        for network in arguments.networks
+    }
+    completed(arguments.out, wanted, NAMES, page)
+    progress(f"written to {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""What may become a kernel of a job's library, and whose records decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvmmobile.graph.network import Network
+from tvmmobile.graph.placed import placed_concatenations
+from tvmmobile.graph.tasks import Task
+from tvmmobile.pipeline.job import VariantJob, taken
+from tvmmobile.running.formats import C
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import Region, candidate_regions
+
+
+def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:
+    """Return what may become a kernel: in C libraries, which lay their memory out themselves, no concatenation that can be placed."""
+    placed = placed_concatenations(network.module) if job.options.format == C else ()
+    return [region for region in candidates(network, taken, job.task) if region.first not in placed]
+
+
+def basis_of(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
+    """Return the records that decide: the device's own; the twin's if a real board has none of this network. They are not comparable."""
+    if job.twin is None or any(database.best(task) for task in tasks):
+        return database
+    return twin_database(job)
+
+
+def twin_database(job: VariantJob) -> Database:
+    """Return the records of a real board's twin."""
+    assert job.twin is not None
+    return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)

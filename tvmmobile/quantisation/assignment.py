@@ -1,0 +1,229 @@
+"""Chooses each layer's precision by an integer programme: the fastest network whose predicted noise stays within a bound."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+#: The layout that kernels of both precisions read and write: where activations have it, the precision may change.
+SHARED = "NHWC"
+#: Longest time for one programme. The solver then returns its best assignment, and how fast one could still be.
+_TIME_LIMIT_S = 60.0
+#: Above this share, a variable that is 0 or 1 counts as 1.
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A kernel that may compute the steps `first` to `last` (inclusive), all in int8 or all in float32.
+
+    Attributes:
+        latency_us: its recorded or estimated latency, in microseconds.
+        before, after: layout of the activation in front of it and behind it.
+        estimated: whether it has no record.
+    """
+
+    first: int
+    last: int
+    integer: bool
+    latency_us: float
+    before: str = SHARED
+    after: str = SHARED
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What one step writes and others read. It is converted where their precisions differ, once for all readers.
+
+    Attributes:
+        producer: the number of the step; -1 for an input of the network, which is in float32.
+        readers: the numbers of the steps that read it; that of the network's caller, who wants float32, is the number of steps.
+        quantise_us, dequantise_us: latency of a conversion to int8, and to float32.
+        noise: what its rounding adds to the noise of the network's output where the producer is in float32.
+        absorbed: whether a producer in float32 stores int8 at no cost if all readers want that.
+        uncorrected: what a producer in int8 adds to that noise where a reader in float32 does not correct its mean error.
+    """
+
+    producer: int
+    readers: tuple[int, ...]
+    quantise_us: float = 0.0
+    dequantise_us: float = 0.0
+    noise: float = 0.0
+    absorbed: bool = False
+    uncorrected: float = 0.0
+
+    def rounded(self, integers: Collection[int]) -> bool:
+        """Return whether it is converted to int8 if these steps are."""
+        return self.producer not in integers and any(reader in integers for reader in self.readers)
+
+    def noise_of(self, integers: Collection[int]) -> float:
+        """Return the noise that it adds if these steps are in int8."""
+        if self.producer in integers:
+            return self.uncorrected * any(reader not in integers for reader in self.readers)
+        return self.noise * self.rounded(integers)
+
+    def conversion_us(self, integers: Collection[int]) -> float:
+        """Return the latency of its conversion, 0 if there is none."""
+        floats = any(reader not in integers for reader in self.readers)
+        if self.producer in integers:
+            return self.dequantise_us * floats
+        return self.quantise_us * (self.rounded(integers) and (floats or not self.absorbed))
+
+
+@dataclass(frozen=True)
+class Programme:
+    """A network whose layers' precisions are to be chosen.
+
+    An assignment takes as long as its cheapest cover by pieces and its conversions. Its noise is the sum of what each step in int8, and
+    each tensor that is converted, adds alone.
+
+    Attributes:
+        steps: how many there are; pieces cover each of them in one precision or in both.
+        noise: what each step adds to the noise of the network's output in int8, by its number; 0 where it is missing.
+    """
+
+    steps: int
+    pieces: tuple[Piece, ...]
+    tensors: tuple[Tensor, ...]
+    noise: Mapping[int, float]
+
+    def noise_of(self, integers: Collection[int]) -> float:
+        """Return the predicted noise with these steps in int8."""
+        return math.fsum([*(self.noise.get(number, 0.0) for number in integers), *(tensor.noise_of(integers) for tensor in self.tensors)])
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The precisions of a network's layers.
+
+    Attributes:
+        integers: the numbers of the steps in int8.
+        latency_us: the sum of its kernels' and conversions' latencies, in microseconds.
+        noise: predicted, see `Programme`.
+        estimated_us: how much of the latency is that of conversions, and of kernels without a record.
+        bound_us: the certificate: no assignment of the programme with as little noise as was asked for is faster.
+    """
+
+    integers: frozenset[int]
+    latency_us: float
+    noise: float
+    bound_us: float
+    estimated_us: float = 0.0
+
+
+def fastest(programme: Programme, most_noise: float = math.inf) -> Assignment | None:
+    """Return the fastest assignment whose predicted noise is at most `most_noise`; `None` if there is none."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second
+
+    model = _Model(programme, most_noise)
+    constraints = LinearConstraint(model.matrix(), model.lows, model.highs)
+    integrality = np.arange(len(model.costs)) < len(programme.pieces)
+    found = milp(
+        model.costs,
+        integrality=integrality.astype(int),
+        bounds=Bounds(0, model.most),
+        constraints=constraints,
+        options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": 0.0},
+    )
+    if found.x is None:
+        return None
+    chosen = [piece for piece, share in zip(programme.pieces, found.x, strict=False) if share > _HALF]
+    integers = frozenset(number for piece in chosen if piece.integer for number in range(piece.first, piece.last + 1))
+    estimates = [piece.latency_us for piece in chosen if piece.estimated]
+    estimates += [tensor.conversion_us(integers) for tensor in programme.tensors]
+    estimated_us = math.fsum(estimates)
+    latency_us = math.fsum([estimated_us, *(piece.latency_us for piece in chosen if not piece.estimated)])
+    bound_us = min(float(found.mip_dual_bound), latency_us)
+    return Assignment(integers, latency_us, programme.noise_of(integers), bound_us, estimated_us)
+
+
+class _Model:
+    """A programme as `scipy.optimize.milp` takes it. The first variables say which pieces are used, as a path from the network's input to
+    its output; others say which tensors are converted. These follow from the pieces and need not be declared integers.
+
+    Attributes:
+        costs, most: of each variable, the latency where it is 1, and the largest value.
+        lows, highs: the bounds of each constraint.
+    """
+
+    def __init__(self, programme: Programme, most_noise: float) -> None:
+        self.costs = [piece.latency_us for piece in programme.pieces]
+        self.lows: list[float] = []
+        self.highs: list[float] = []
+        self._rows: list[Mapping[int, float]] = []
+        #: By step the pieces in int8 that cover it.
+        self._covering: dict[int, list[int]] = defaultdict(list)
+        noise: dict[int, float] = defaultdict(float)
+        for number, piece in enumerate(programme.pieces):
+            for step in range(piece.first, piece.last + 1) if piece.integer else ():
+                self._covering[step].append(number)
+                noise[number] += programme.noise.get(step, 0.0)
+        self._cover(programme)
+        for tensor in programme.tensors:
+            dequantised, rounded = self._convert(tensor)
+            noise[dequantised] += tensor.uncorrected
+            noise[rounded] += tensor.noise
+        self.most = [float(noise[number] <= most_noise) for number in range(len(self.costs))]
+        if 0 < most_noise < math.inf:
+            self._constrain({one: share / most_noise for one, share in noise.items()}, -math.inf, 1.0)
+
+    def _constrain(self, shares: Mapping[int, float], low: float, high: float) -> None:
+        self._rows.append(shares)
+        self.lows.append(low)
+        self.highs.append(high)
+
+    def _cover(self, programme: Programme) -> None:
+        """Add a constraint for each place between steps: as many pieces end as begin there, with each layout."""
+        ends: dict[tuple[int, str, bool], dict[int, float]] = defaultdict(dict)
+        for number, piece in enumerate(programme.pieces):
+            for place, layout, sign in ((piece.first, piece.before, -1.0), (piece.last + 1, piece.after, 1.0)):
+                # Other layouts than the shared one stay within a precision.
+                ends[(place, layout, layout == SHARED or piece.integer)][number] = sign
+        first, last = (0, SHARED, True), (programme.steps, SHARED, True)
+        for end, signs in ends.items():
+            total = float((end == last) - (end == first))
+            self._constrain(signs, total, total)
+
+    def _convert(self, tensor: Tensor) -> tuple[int, int]:
+        """Add variables for a tensor's conversions; return those that say whether it is read in float32, and whether it is rounded."""
+        dequantised, rounded = self._variable(tensor.dequantise_us), self._variable(tensor.quantise_us * (not tensor.absorbed))
+        converted = self._variable(tensor.quantise_us) if tensor.absorbed else rounded
+        for reader in tensor.readers:
+            # At least 1 where the producer is in int8 and this reader is not; and the other way round.
+            self._at_least(dequantised, {tensor.producer: 1.0, reader: -1.0})
+            self._at_least(rounded, {tensor.producer: -1.0, reader: 1.0})
+            if tensor.absorbed:
+                self._at_least(converted, {reader: -1.0}, {rounded: 1.0})
+        return dequantised, rounded
+
+    def _variable(self, cost: float) -> int:
+        self.costs.append(cost)
+        return len(self.costs) - 1
+
+    def _at_least(self, variable: int, steps: Mapping[int, float], others: Mapping[int, float] = MappingProxyType({})) -> None:
+        """Bound a variable from below by a sum over steps, each of which counts where it is in int8, and over other variables."""
+        shares: dict[int, float] = defaultdict(float, {variable: 1.0})
+        for step, sign in steps.items():
+            for piece in self._covering[step]:
+                shares[piece] -= sign
+        for other, sign in others.items():
+            shares[other] -= sign
+        self._constrain(shares, 0.0, math.inf)
+
+    def matrix(self) -> csr_array[Any]:
+        """Return the coefficients, a row for each constraint."""
+        from scipy.sparse import csr_array
+
+        entries = [(row, number, share) for row, shares in enumerate(self._rows) for number, share in shares.items()]
+        rows, columns, values = zip(*entries, strict=True)
+        return csr_array((values, (rows, columns)), shape=(len(self._rows), len(self.costs)))

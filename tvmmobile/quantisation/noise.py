@@ -1,0 +1,112 @@
+"""Measures what each layer in int8, and each rounded tensor, adds alone to the noise of a network's output."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, SumLayer
+from tvmmobile.graph.network import INPUT
+from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
+from tvmmobile.quantisation.scales import Scale
+
+
+@dataclass(frozen=True)
+class AddedNoise:
+    """Noise of a network's output as a share of its power, by the number of the step that alone adds it.
+
+    Attributes:
+        steps: of each integer step, by its rounded weights, lookups and output.
+        tensors: of the input, and of each step whose output integer steps read, by rounding that alone.
+        biases: of each integer step, by its rounded bias, where no integer step behind it corrects that (`Method.correct`).
+    """
+
+    steps: Mapping[int, float]
+    tensors: Mapping[int, float]
+    biases: Mapping[int, float] = field(default_factory=dict)
+
+
+def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool) -> AddedNoise:
+    """Run a network in float32 once for each integer step, its bias, and each tensor that integer steps read, with that alone in integers.
+
+    Args:
+        network: with all layers in integers that may be.
+        correct: whether biases are corrected (`Method.correct`).
+    """
+    flow, scales = network.flow, _scales_read(network)
+    steps, tensors, biases = (defaultdict[int, float](float) for _ in range(3))
+    power = 0.0
+    last = flow.steps[-1].number
+    for batch in batches:
+        exact: dict[int, Array] = {INPUT: batch}
+        for step in flow.steps:
+            exact[step.number] = step.output(step.read(exact))
+        power += float(np.square(exact[last], dtype=np.float64).sum())
+
+        def noise(number: int, value: Array, exact: dict[int, Array] = exact) -> float:
+            return float(np.square(_rerun(flow, exact, number, value).astype(np.float64) - exact[last]).sum())
+
+        for number, scale in scales.items():
+            tensors[number] += noise(number, scale.rounded(exact[number]))
+        for number, integers in network.steps.items():
+            inputs = integers.step.read(exact)
+            steps[number] += noise(number, _rounded(integers, inputs, correct, not correct))
+            if correct and isinstance(integers.layer, SumLayer):
+                biases[number] += noise(number, _rounded(integers, inputs, correct, True))
+    for number, some in biases.items():
+        biases[number] = max(0.0, some - steps[number])
+    return AddedNoise(*({number: some / power if power else 0.0 for number, some in found.items()} for found in (steps, tensors, biases)))
+
+
+def _scales_read(network: IntegerNetwork) -> dict[int, Scale]:
+    """Return the scale in which integer steps read each tensor, by number."""
+    found: dict[int, Scale] = {}
+    for integers in network.steps.values():
+        sources = [source for source in integers.step.sources if isinstance(source, int)]
+        found |= dict(zip(sources, integers.scales, strict=True))
+    return found
+
+
+def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bias_too: bool) -> Array:
+    """Compute a step in float32 with its weights, what it looks up and its output rounded as in integers, perhaps its bias too, from exact
+    inputs.
+    """
+    step = integers.step
+    if isinstance(step.layer, SumLayer):
+        assert step.parameters is not None
+        weight = integers.parameters.weight.astype(np.float32) * integers.weight_scale
+        parameters = replace(step.parameters, weight=weight)
+        bias = parameters.bias.astype(np.float64)
+        if correct:
+            wanted = step.sums(inputs)
+            bias -= (replace(step, parameters=parameters).sums(inputs) - wanted).mean(tuple(range(wanted.ndim - 1)))
+        if bias_too:
+            unit = integers.read.step * integers.weight_scale.astype(np.float64)
+            bias = np.rint(bias / unit) * unit
+        parameters = replace(parameters, bias=bias.astype(np.float32))
+        output = _looked_up(replace(step, parameters=parameters), inputs, integers.before)
+    else:
+        output = step.output(inputs)
+    return output if integers.written is None else integers.written.rounded(output)
+
+
+def _looked_up(step: Step, inputs: tuple[Array, ...], before: Scale | None) -> Array:
+    """Compute a step's output; what a curve looks up is rounded to `before`."""
+    if before is None:
+        return step.output(inputs)
+    return step.finished(before.rounded(step.sums(inputs)))
+
+
+def _rerun(flow: Flow, exact: Mapping[int, Array], number: int, value: Array) -> Array:
+    """Return the network's output if one tensor has another value."""
+    changed: dict[int, Array] = {number: value}
+    last = flow.steps[-1].number
+    for step in flow.steps:
+        if step.number > number and any(isinstance(source, int) and source in changed for source in step.sources):
+            changed[step.number] = step.output(step.read({**exact, **changed}))
+            flow.release(changed, step.number)
+    return changed.get(last, exact[last])
