@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tvmmobile.devices.agent.build import COMPILER_PACKAGE, build_bundle
+from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.kernels.codegen import instead_of_libc
 from tvmmobile.running.networks import adapter, checker
-from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.system.doctor import CROSS_COMPILER, CROSS_PACKAGE, require
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import PREBUILT, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import ExitCode, UserError
@@ -78,7 +78,7 @@ def stage_prebuilt(folder: Path, say: Callable[[str], None]) -> None:
     shutil.copytree(bundle, folder / bundle.name)
     for path in (*instead_of_libc(tools), adapter(), checker()):
         shutil.copyfile(path, folder / path.name)
-    remedy = f"Run: apt-get install -y --reinstall {COMPILER_PACKAGE}"
+    remedy = f"Run: apt-get install -y --reinstall {CROSS_PACKAGE}"
     versions = run_tool(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *_PACKAGES], "Asking for Debian's packages", remedy)
     for package in _PACKAGES:
         text = Path("/usr/share/doc", package, "copyright")

@@ -70,7 +70,7 @@ def check_other_cpus(library: tvmmobile.Library, monkeypatch: pytest.MonkeyPatch
     # An AArch64 machine tries the library itself before it asks QEMU.
     here, check = (str(require("qemu-aarch64")), "-cpu", "cortex-a72"), emulation._check
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(emulation, "_check", lambda library, emulator, timeout_s: check(library, emulator or here, timeout_s))
+    monkeypatch.setattr(emulation, "_check", lambda library, emulator, *rest: check(library, emulator or here, *rest))
     assert emulation.run_here(library, 60).place == "QEMU's cortex-a76"
 
 

@@ -23,7 +23,7 @@ def test_rows_that_nearly_tie_may_be_in_another_order(ranked: bool, machine: str
     expected = np.concatenate([boxes, (scores if ranked else generator.permutation(scores))[None, :, None]], 2).astype(np.float32)
     swapped = expected[:, [0, 1, 2, 4, 3, *range(5, 12)]].copy()
     swapped[0, 3:5, 4] = expected[0, 3:5, 4]
-    facts = SimpleNamespace(core="cortex-a76", quantised=False)
+    facts = SimpleNamespace(cores=("cortex-a76",), sets=(), quantised=False)
     library: Any = SimpleNamespace(facts=facts, is_c=True, tolerance=1e-4, threads=1, path=Path("net.so"))
     library.reference = lambda: ((), (expected,))
     monkeypatch.setattr(emulation.platform, "machine", lambda: machine)

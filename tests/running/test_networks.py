@@ -14,20 +14,21 @@ from tvmmobile.running.measure import Agents
 from tvmmobile.running.networks import calling
 from tvmmobile.system.errors import UserError
 
+BOARD = find_device("pi4").profile
 C = {"prefix": "mobilenet", "workspace_bytes": 640}
 
 
 def test_a_c_librarys_manifest_says_how_it_is_called(tmp_path: Path) -> None:
-    program = calling(make_library(tmp_path, format="c", c=C)).c
+    program = calling(make_library(tmp_path, format="c", c=C), BOARD).c
     assert program is not None and (program.prefix, program.workspace_bytes, program.output_shapes) == ("mobilenet", 640, ((1, 10),))
     assert program.adapter.is_file()
 
 
 def test_other_libraries_are_none(tmp_path: Path) -> None:
     library = make_library(tmp_path)
-    assert calling(library).c is None
+    assert calling(library, BOARD).c is None
     library.with_suffix(".json").unlink()
-    assert calling(library).c is None
+    assert calling(library, BOARD).c is None
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_other_libraries_are_none(tmp_path: Path) -> None:
 def test_a_bad_manifest_is_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     library = make_library(tmp_path, **{"format": "c", **changes})
     with pytest.raises(UserError, match=rf"\.json is not a manifest of tvmmobile: {complaint}") as refused:
-        calling(library)
+        calling(library, BOARD)
     assert refused.value.remedy == "Compile the library again."
 
 
