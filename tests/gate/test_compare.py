@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CommandLine, Outcome
-from report_samples import sample_results
+from report_samples import HIDDEN_STATE, sample_results
 
 from tvmmobile.gate.baselines import baseline_name, devices_in, load_baselines, save_baselines
 from tvmmobile.gate.comparison import Pairing, changed_kernels, compare_results
@@ -385,20 +385,13 @@ def test_a_baseline_in_another_ones_place_is_noticed(tmp_path: Path) -> None:
 
 def test_a_machine_that_hides_its_clocks_needs_repeats(compare: Files) -> None:
     """Two single runs decide nothing; pairs of runs do, more of them than on a board whose spread is known."""
-    hidden = {
-        "temperature_c": None,
-        "clocks_hz": [0.0] * 4,
-        "caps_hz": [0.0] * 4,
-        "throttled": [],
-        "governor": "",
-        "load": 0.1,
-        "boot": "x",
-    }
     told = measured(1)
     base = replace(
         told,
         context=replace(told.context, clock_hz=0.0),
-        variants=tuple(replace(one, conditions={"before": [hidden], "after": [hidden], "steady": True}) for one in told.variants),
+        variants=tuple(
+            replace(one, conditions={"before": [HIDDEN_STATE], "after": [HIDDEN_STATE], "steady": True}) for one in told.variants
+        ),
     )
     outcome = compare(base, rebuilt(base, 1.0))
     assert outcome.code == 4 and "tells neither clocks nor governor" in " ".join(outcome.out.split()), outcome.out

@@ -22,7 +22,7 @@ from report_pages import (
     unpublished,
     written,
 )
-from report_samples import sample_results, without_kernel_times
+from report_samples import HIDDEN_STATE, sample_results, without_kernel_times
 
 from tvmmobile.networks.models.published import PAPER
 from tvmmobile.results.file import Results, read_results
@@ -330,16 +330,7 @@ def test_markdown_leaves_out_what_a_comment_does_not_hold() -> None:
 def test_what_a_machine_hides_is_called_unknown(tmp_path: Path) -> None:
     """A hypervisor that tells no clock, governor or temperature: shares of the peak are unknown too, and nothing is invented."""
     told = sample_results(4, measured=True)
-    hidden = {
-        "temperature_c": None,
-        "clocks_hz": [0.0] * 4,
-        "caps_hz": [0.0] * 4,
-        "throttled": [],
-        "governor": "",
-        "load": 0.1,
-        "boot": "x",
-    }
-    variants = tuple(replace(one, conditions={"before": [hidden], "after": [hidden], "steady": True}) for one in told.variants)
+    variants = tuple(replace(one, conditions={"before": [HIDDEN_STATE], "after": [HIDDEN_STATE], "steady": True}) for one in told.variants)
     results = replace(told, context=replace(told.context, clock_hz=0.0), variants=variants)
     texts = written(results, tmp_path)
     assert read_results(tmp_path / "report.json") == results

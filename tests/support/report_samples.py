@@ -27,6 +27,16 @@ MODELLED = Context(
     memory_source="fitted to published latencies",
 )
 MEASURED = replace(MODELLED, device="pi4", kind="measured", timing_model=None, modelled_terms="", memory_source="measured with a copy")
+#: Of a machine that tells no clock, governor or temperature, as `conditions` has it.
+HIDDEN_STATE: dict[str, Any] = {
+    "temperature_c": None,
+    "clocks_hz": [0.0] * 4,
+    "caps_hz": [0.0] * 4,
+    "throttled": [],
+    "governor": "",
+    "load": 0.1,
+    "boot": "x",
+}
 _KINDS = {"conv": "conv 3x3", "depthwise": "depthwise 3x3", "pointwise": "conv 1x1", "dense": "fully connected"}
 #: Lanes that layers of a type keep busy; a fixed cost of 5,000 cycles each comes on top.
 _EFFICIENCY = {"conv": 0.7, "depthwise": 0.45, "pointwise": 0.92, "dense": 0.25}

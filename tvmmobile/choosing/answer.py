@@ -26,7 +26,7 @@ class PricedCandidate:
 
     @property
     def is_known(self) -> bool:
-        """Whether all kernels have records on all devices."""
+        """Return whether all kernels have records on all devices."""
         return math.isfinite(self.worst_us)
 
 

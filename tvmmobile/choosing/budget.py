@@ -36,7 +36,7 @@ class Budget:
 
     @property
     def is_bound(self) -> bool:
-        """Whether there is a bound."""
+        """Return whether there is a bound."""
         return math.isfinite(self.most_us) or self.least_top1 > 0
 
 

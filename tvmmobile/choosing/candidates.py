@@ -48,12 +48,12 @@ class Candidate:
 
     @property
     def precision(self) -> Precision:
-        """What its kernels compute in."""
+        """Return what its kernels compute in."""
         return self.options.precision
 
     @property
     def threads(self) -> int:
-        """How many it runs on."""
+        """Return how many it runs on."""
         return self.options.threads
 
     def least_us(self, profile: DeviceProfile) -> float:

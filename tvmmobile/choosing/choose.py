@@ -156,7 +156,7 @@ class _Search:
         return max(candidate.least_us(profile) for profile in self.profiles)
 
     def _is_settled(self, candidate: Candidate, priced: Sequence[PricedCandidate]) -> bool:
-        """Whether neither this candidate nor any after it can change the answer."""
+        """Return whether neither this candidate nor any after it can change the answer."""
         if self.prices_all:
             return False
         fitting = [one for one in priced if one.worst_us <= self.budget.most_us]

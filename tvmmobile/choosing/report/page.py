@@ -49,7 +49,7 @@ class ChoiceRow:
 
     @property
     def on_front(self) -> bool:
-        """Whether no other one beats it."""
+        """Return whether no other one beats it."""
         return self.place in ("best", "front")
 
 
