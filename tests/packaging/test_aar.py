@@ -20,6 +20,7 @@ from support.bionic_rules import refusals
 from support.debian import java, musl_and_jni
 from support.frames import NV21, RGB, RGBA, YUV420, Frame, some_frame
 from support.guest_libraries import STEM, THREADS, write_guest
+from support.phone_loader import android_folder, android_link
 
 import tvmmobile as tm
 from tvmmobile.cli import run
@@ -100,6 +101,37 @@ def test_what_androids_loader_demands(package: Path, tmp_path: Path) -> None:
     assert needed.count("Library soname: [liborg_example_my_net_jni.so]") == 1
 
 
+COMPILER = ["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{aar._SOURCES}"]
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("system", ["glibc", "android"])
+def test_under_a_loader(library: Path, package: Path, tmp_path: Path, system: str, request: pytest.FixtureRequest) -> None:
+    """The very files of the package, called as by Java: with glibc for Android's libc, and with Android's own loader and libc."""
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(tmp_path)
+    folder, caller = (tmp_path / NATIVE).parent, tmp_path / "call_network"
+    if system == "android":
+        root = android_folder(request)
+        own = ["-nostdlib", *android_link(root), "-fPIC"], [f"-L{root / 'system/lib64'}", "-lc", "-ldl"]
+    else:
+        root, own = Path("/usr/aarch64-linux-gnu"), ([], ["-ldl"])
+        (folder / "libc.so").symlink_to(root / "lib/libc.so.6")
+    subprocess.run([*COMPILER, *own[0], HERE / "call_network.c", *own[1], "-o", caller], check=True)
+    with np.load(library.with_suffix(".reference.npz")) as arrays:
+        arrays["input"].tofile(tmp_path / "input.f32")
+        expected = arrays["output"].reshape(-1)
+    machine = ["qemu-aarch64", "-L", root, "-E", f"LD_LIBRARY_PATH={folder}", caller]
+    for threads in (1, THREADS, THREADS + 1):
+        words = [*machine, folder / f"{Path(NATIVE).name}_jni.so", "Java_org_example_my_1net_Network", tmp_path / "input.f32", str(threads)]
+        lines = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout.splitlines()
+        if threads > THREADS:
+            assert lines[0].startswith("java/lang/IllegalArgumentException: more threads than")
+        else:
+            np.testing.assert_allclose([float(each) for each in lines[0].split()], expected, atol=1e-5 * np.abs(expected).max())
+            assert lines[1].startswith("cortex-a72: ")
+
+
 def test_the_same_library_gives_the_same_package(library: Path, package: Path, tmp_path: Path) -> None:
     assert tm.write_aar(find_libraries([library])[0], tmp_path / "again.aar", NAME, "2.1").read_bytes() == package.read_bytes()
 
@@ -118,7 +150,7 @@ def test_the_places_of_javas_functions(tmp_path: Path) -> None:
         f'_Static_assert({ours} * sizeof(void *) == offsetof(struct JNINativeInterface, {theirs}), "");' for ours, theirs in names.items()
     ]
     (tmp_path / "places.c").write_text("\n".join(["#include <jni.h>", "#include <stddef.h>", '#include "java_interface.h"', *lines]))
-    common = ["aarch64-linux-gnu-gcc", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-fsyntax-only", f"-I{aar._SOURCES}"]
+    common = [*COMPILER, "-fsyntax-only"]
     assert all(name in places for name in names)
     subprocess.run([*common, "-isystem", jni, tmp_path / "places.c"], check=True)
     for given in (0, 1):
