@@ -29,6 +29,8 @@ from tvmmobile.packaging import aar
 from tvmmobile.packaging.aar import write_aar
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.programs import zig_program
+from tvmmobile.system.toolchain import Toolchain
 
 HERE = Path(__file__).parent / "android"
 NAME, NATIVE = "org.example.my_net", "jni/arm64-v8a/liborg_example_my_net"
@@ -105,11 +107,19 @@ COMPILER = ["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("system", ["glibc", "android"])
-def test_under_a_loader(library: Path, package: Path, tmp_path: Path, system: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("system", ["glibc", "ziglang", "android"])
+def test_under_a_loader(
+    library: Path, package: Path, tmp_path: Path, system: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The very files of the package, called as by Java: with glibc for Android's libc, and with Android's own loader and libc."""
+    if system == "ziglang":
+        program = zig_program()
+        assert program is not None
+        monkeypatch.setattr(aar, "device_toolchain", lambda: Toolchain(program, device=True, zig=True))
+        package = write_aar(find_libraries([library])[0], tmp_path / "zig.aar", NAME)
     with zipfile.ZipFile(package) as archive:
         archive.extractall(tmp_path)
+    assert refusals((tmp_path / f"{NATIVE}_jni.so").read_bytes(), 16384) == []
     folder, caller = (tmp_path / NATIVE).parent, tmp_path / "call_network"
     if system == "android":
         root = android_folder(request)
