@@ -146,9 +146,10 @@ METHOD(Object, memory)(Java java, Object type, int64_t handle, int32_t place) {
 }
 
 static void finish(Java java, Network *self, int code) {
-  if (code) complain_of(java, code);
-  for (uint32_t i = NET(describe)()->input_count; !code && i < tensor_count(); ++i)
-    for (size_t j = 0; self->floats[i] && j < tensor_at(i)->bytes / sizeof(__fp16); ++j) self->floats[i][j] = ((__fp16 *)self->tensors[i])[j];
+  if (code) return complain_of(java, code);
+  for (uint32_t i = NET(describe)()->input_count; i < tensor_count(); ++i)
+    for (size_t j = 0; self->floats[i] && j < tensor_at(i)->bytes / sizeof(__fp16); ++j)
+      self->floats[i][j] = ((__fp16 *)self->tensors[i])[j];
 }
 
 METHOD(void, compute)(Java java, Object type, int64_t handle) {

@@ -1,5 +1,5 @@
-/* What glue.c calls of Java: the places of functions in the table of the Java Native Interface, as its specification numbers them. So nobody
- * needs a jni.h to make a package. */
+/* What glue.c calls of Java: the places of functions in the table of the Java Native Interface, as its specification numbers them.
+ * So nobody needs a jni.h to make a package. */
 #ifndef JAVA_INTERFACE_H
 #define JAVA_INTERFACE_H
 

@@ -3,11 +3,11 @@ package tvmmobile.template;
 import java.nio.ByteBuffer;
 
 /**
- * An image of 8 bits a channel, as a camera or file delivers it. It is read during {@link Network#run(Frame)}; buffers outside Java's heap are
- * not copied.
+ * An image of 8 bits a channel, as a camera or file delivers it. It is read during {@link Network#run(Frame)};
+ * buffers outside Java's heap are not copied.
  *
- * <p>Rows are as many bytes apart as the stride says; 0 means without gaps. Chroma has half the width and height, rounded up, and BT.601's full
- * range, as in Android's camera frames.
+ * <p>Rows are as many bytes apart as the stride says; 0 means without gaps. Chroma has half the width and height, rounded up,
+ * and BT.601's full range, as in Android's camera frames.
  */
 public final class Frame {
     // As in the library's header.
