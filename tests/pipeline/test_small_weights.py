@@ -102,3 +102,13 @@ def test_options_that_exclude_each_other(options: dict, message: str) -> None:
 
     with pytest.raises(UserError, match=message):
         LibraryOptions.of(options).check(find_device("pi5-virtual").profile)
+
+
+def test_a_quantised_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "network.py"
+    file.write_text(NETWORK)
+    model = tvmmobile.load(f"{file}:make", resolution=16)
+    monkeypatch.setattr(type(model), "quantised", property(lambda _: True))
+    with pytest.raises(UserError, match="has its weights in integers already"):
+        tvmmobile.compile(model, "pi4", weights=INT8.name, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]
