@@ -43,8 +43,6 @@ class DenseVector(Template):
 
         def fits(knobs: Knobs) -> bool:
             vectors = knobs["columns"] // lanes
-            if knobs.get("fixed") and knobs["unroll"] != options["unroll"][0]:
-                return False  # it makes no difference
             return vectors >= min(4, max(options["columns"]) // lanes) and vectors + 3 <= task.machine.registers
 
         usual = {"columns": 10 * lanes, "unroll": lanes}
