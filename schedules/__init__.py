@@ -25,7 +25,7 @@ from tvmmobile.schedules.floats.pool import PoolMean
 from tvmmobile.schedules.floats.recurrent import Sequences
 from tvmmobile.schedules.floats.resize import Resample
 from tvmmobile.schedules.floats.softmax import AxisSoftmax
-from tvmmobile.schedules.floats.sparse import SparsePointwise
+from tvmmobile.schedules.floats.sparse import SparseClusters, SparsePointwise
 from tvmmobile.schedules.floats.strassen import Strassen
 from tvmmobile.schedules.floats.window_pool import WindowMax, WindowMean
 from tvmmobile.schedules.floats.winograd import Winograd
@@ -66,6 +66,7 @@ TEMPLATES: tuple[Template, ...] = (
     AxisSoftmax(),
     Sequences(),
     SparsePointwise(),
+    SparseClusters(),
     PlaneConv(),
     PlaneMean(),
 )

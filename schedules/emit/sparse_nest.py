@@ -6,18 +6,20 @@ its lines hold nothing else, and input channels may be taken in blocks, whose pa
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.schedules.emit.epilogue import Spot
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Span, share
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
-from tvmmobile.schedules.emit.sparse_entries import Entries, Steps
+from tvmmobile.schedules.emit.sparse_entries import Entries, SparseLists, Steps
 from tvmmobile.schedules.space import Knobs
+
+Lists = TypeVar("Lists", bound=SparseLists)
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,21 @@ def strips_of(pixels: int, lanes: int, most: int) -> list[Strips]:
 
 
 @dataclass(frozen=True)
-class SparseNest:
-    """Loops over strips, pieces of outputs, blocks of inputs, and groups of outputs; their entries innermost."""
+class SparseNest(Generic[Lists]):
+    """Loops over strips, pieces of outputs, blocks of inputs, and units of outputs; their entries innermost.
+
+    Attributes:
+        work: what is done on a strip.
+    """
 
     kernel: Kernel
     layer: Conv2d
-    entries: Entries
+    entries: Lists
     knobs: Knobs
     threads: int
     buffers: Mapping[str, Buffer]
     epilogue: PlaneEpilogue
+    work: type[StripWork[Lists]]
 
     @property
     def pixels(self) -> int:
@@ -95,15 +102,15 @@ class SparseNest:
         with kernel.team(self.threads) as thread:
             copied = kernel.scratch(entries.blocks[0][1] * self.width) if self.knobs["copy"] else None
             partial = kernel.scratch(self.layer.out_channels * self.width) if len(entries.blocks) > 1 else None
-            by_groups = entries.threads > 1
+            by_units = entries.threads > 1
             total = self.strips[-1].first + self.strips[-1].count
-            low, high = (0, total) if by_groups else share(thread, self.threads, total)
+            low, high = (0, total) if by_units else share(thread, self.threads, total)
             bounds = self.buffers["bounds"]
-            groups = (bounds[thread], bounds[thread + 1]) if by_groups else (0, entries.groups)
+            units = (bounds[thread], bounds[thread + 1]) if by_units else (0, entries.units)
             for strips in self.strips:
                 with self._own(strips, low, high) as index:
                     start = strips.start + index * (len(strips.vectors) * strips.lanes)
-                    _Strip(self, strips, start, copied, partial).emit(groups)
+                    self.work(self, strips, start, copied, partial).emit(units)
 
     def _own(self, strips: Strips, low: Expr, high: Expr) -> AbstractContextManager[Expr]:
         """Return a loop over a thread's share of some strips, which yields the number of each among them."""
@@ -115,7 +122,7 @@ class SparseNest:
 
 
 @dataclass(frozen=True)
-class _Strip:
+class StripWork(ABC, Generic[Lists]):
     """The work on a strip.
 
     Attributes:
@@ -123,17 +130,28 @@ class _Strip:
         copied, partial: buffers for a copy and for partial sums, `None` without.
     """
 
-    nest: SparseNest
+    nest: SparseNest[Lists]
     strips: Strips
     start: Expr
     copied: Buffer | None
     partial: Buffer | None
 
-    def emit(self, groups: Span) -> None:
-        """Emit the outputs of some groups, block by block; the blocks between the first and the last are a loop."""
-        nest, (low, high), number = self.nest, groups, len(self.nest.entries.blocks)
-        steps = Steps(nest.kernel, nest.entries, nest.buffers, self.strips.lanes)
-        steps.begin(nest.buffers["starts"][low * number])
+    @abstractmethod
+    def begin(self, segment: Expr) -> None:
+        """Emit what comes before all lists from a segment on."""
+
+    @abstractmethod
+    def channels(self, unit: Expr) -> Sequence[Expr]:
+        """Return the output channels of a unit."""
+
+    @abstractmethod
+    def add(self, sums: Buffer, segment: Expr) -> None:
+        """Emit what adds the products of a segment to the sums of its unit: a strip for each of its channels, one after another."""
+
+    def emit(self, units: Span) -> None:
+        """Emit the outputs of some units, block by block; the blocks between the first and the last are a loop."""
+        nest, (low, high), number = self.nest, units, len(self.nest.entries.blocks)
+        self.begin(low * number)
         for first, end in dict.fromkeys(((0, 1), (1, number - 1), (number - 1, number))):
             if first < end:
                 with nest.kernel.loop(end - first) as block:
@@ -141,7 +159,7 @@ class _Strip:
                     self._copy(top + block * (bottom - top), bottom - top)
                     with nest.kernel.loop(high - low) as index:
                         segment = low * number + (first + block) * (high - low) + index
-                        self._group(steps, low + index, index, segment, first == 0, end == number)
+                        self._unit(low + index, index, segment, first == 0, end == number)
 
     def _copy(self, first: Expr, count: int) -> None:
         """Copy the channels of a block, if kernels read copies."""
@@ -156,56 +174,96 @@ class _Strip:
                 value = value if gate is None else value * gate
                 kernel.store(self.copied, value, number * self.nest.width + vector * lanes, lanes)
 
-    def _group(self, steps: Steps, group: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
-        """Emit one group's entries of a block."""
-        kernel, nest, lanes = self.nest.kernel, self.nest, self.strips.lanes
-        together, vectors, partial = nest.entries.together, len(self.strips.vectors), self.partial
-        spots = list(self._spots(group))
-        waiting = index * (together * vectors * lanes)
-        starts = nest.buffers["starts"]
+    def _unit(self, unit: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
+        """Emit one unit's sums over a block."""
+        kernel, nest, lanes, partial = self.nest.kernel, self.nest, self.strips.lanes, self.partial
+        spots = [
+            plane_spot(channel, channel * nest.pixels + self.start + place, lanes)
+            for channel in self.channels(unit)
+            for place in self.strips.vectors
+        ]
+        waiting = index * (len(spots) * lanes)
         sums = kernel.accumulators(len(spots) * lanes)
         for number, spot in enumerate(spots):
             value = nest.epilogue.begin(spot) if first else kernel.load(partial, waiting + number * lanes, lanes)
             kernel.store(sums, value, number * lanes, lanes)
-        # With 32 bits LLVM would extend the number of a step in every step.
-        begin, end = (kernel.T.bind(kernel.T.Cast("int64", starts[segment + place])) for place in (0, 1))
-        chain = kernel.chain // nest.entries.unroll
-        if not chain:
-            with kernel.span(begin, end) as step:
-                self._step(sums, steps, step)
-        else:
-            with kernel.loop((end - begin + chain - 1) // chain) as link:
-                own = kernel.accumulators(len(spots) * lanes)
-                kernel.fill(own, kernel.number(0.0), len(spots), lanes)
-                with kernel.loop(kernel.T.min(end - begin - link * chain, chain)) as step:
-                    self._step(own, steps, begin + link * chain + step)
-                for place in range(0, len(spots) * lanes, lanes):
-                    kernel.store(sums, kernel.load(sums, place, lanes) + kernel.load(own, place, lanes), place, lanes)
+        self.add(sums, segment)
         if last:
             nest.epilogue.drain(sums, spots, nest.buffers["output"])
             return
         for place in range(0, len(spots) * lanes, lanes):
             kernel.store(partial, kernel.load(sums, place, lanes), waiting + place, lanes)
 
-    def _step(self, sums: Buffer, steps: Steps, step: Expr) -> None:
-        """Emit a few entries."""
-        kernel, nest, lanes = self.nest.kernel, self.nest, self.strips.lanes
-        unroll, together, vectors = nest.entries.unroll, nest.entries.together, self.strips.vectors
-        source, corner = (nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)
-        offsets, weight_of = steps.read(step)
-        for entry in range(unroll):
-            line = kernel.T.bind(corner + offsets[entry])
-            for number, place in enumerate(vectors):
-                pixels = kernel.load(source, line + (place if self.copied is None else number * lanes), lanes)
-                for member in range(together):
-                    at = (member * len(vectors) + number) * lanes
-                    value = kernel.load(sums, at, lanes) + weight_of(entry * together + member) * pixels
-                    kernel.store(sums, value, at, lanes)
+    def loop(
+        self, sums: Buffer, places: Sequence[int], span: Span, terms: int, step: Callable[[Buffer, Sequence[int], Expr], None]
+    ) -> None:
+        """Emit a loop of steps, in chains if the precision adds only so many terms at once.
 
-    def _spots(self, group: Expr) -> Iterator[Spot]:
-        """Yield the outputs of a group, one channel after another."""
-        nest, lanes = self.nest, self.strips.lanes
-        for member, place in itertools.product(range(nest.entries.together), self.strips.vectors):
-            channel = group * nest.entries.together + member
-            target = channel * nest.pixels + self.start + place
-            yield plane_spot(channel, target, lanes)
+        Args:
+            places: of the vectors of sums that steps add to.
+            terms: that a step adds to each of them.
+            step: emits one, given the sums, the vectors' places there, and its number.
+        """
+        kernel, lanes, (begin, end) = self.nest.kernel, self.strips.lanes, span
+        chain = kernel.chain // terms
+        if not chain:
+            with kernel.span(begin, end) as number:
+                step(sums, places, number)
+            return
+        with kernel.loop((end - begin + chain - 1) // chain) as link:
+            own, own_places = kernel.accumulators(len(places) * lanes), range(0, len(places) * lanes, lanes)
+            kernel.fill(own, kernel.number(0.0), len(places), lanes)
+            with kernel.loop(kernel.T.min(end - begin - link * chain, chain)) as number:
+                step(own, own_places, begin + link * chain + number)
+            for place, own_place in zip(places, own_places, strict=True):
+                kernel.store(sums, kernel.load(sums, place, lanes) + kernel.load(own, own_place, lanes), place, lanes)
+
+    def multiply(self, sums: Buffer, places: Sequence[int], offset: Expr, weights: Sequence[Expr]) -> None:
+        """Emit the products of an input channel's pixels with weights, and add those of each weight to a strip of sums.
+
+        Args:
+            places: of the strips' vectors, weight after weight.
+            offset: where the channel begins.
+        """
+        kernel, lanes, vectors = self.nest.kernel, self.strips.lanes, self.strips.vectors
+        source, corner = (self.nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)
+        line = kernel.T.bind(corner + offset)
+        for number, place in enumerate(vectors):
+            pixels = kernel.load(source, line + (place if self.copied is None else number * lanes), lanes)
+            for member, weight in enumerate(weights):
+                at = places[member * len(vectors) + number]
+                kernel.store(sums, kernel.load(sums, at, lanes) + weight * pixels, at, lanes)
+
+
+class EntryStrip(StripWork[Entries]):
+    """The work on a strip where units are groups of outputs with the same zeros."""
+
+    @cached_property
+    def _steps(self) -> Steps:
+        return Steps(self.nest.kernel, self.nest.entries, self.nest.buffers, self.strips.lanes)
+
+    def begin(self, segment: Expr) -> None:
+        """Load the first step."""
+        self._steps.begin(self.nest.buffers["starts"][segment])
+
+    def channels(self, unit: Expr) -> Sequence[Expr]:
+        """Return the group's outputs."""
+        together = self.nest.entries.together
+        return [unit * together + member for member in range(together)]
+
+    def add(self, sums: Buffer, segment: Expr) -> None:
+        """Emit a loop over steps of a few entries."""
+        kernel, entries, lanes = self.nest.kernel, self.nest.entries, self.strips.lanes
+        starts = self.nest.buffers["starts"]
+        # With 32 bits LLVM would extend the number of a step in every step.
+        span = (kernel.T.bind(kernel.T.Cast("int64", starts[segment])), kernel.T.bind(kernel.T.Cast("int64", starts[segment + 1])))
+        places = range(0, entries.together * len(self.strips.vectors) * lanes, lanes)
+        self.loop(sums, places, span, entries.unroll, self._step)
+
+    def _step(self, sums: Buffer, places: Sequence[int], step: Expr) -> None:
+        """Emit a few entries."""
+        entries = self.nest.entries
+        offsets, weight_of = self._steps.read(step)
+        for entry, offset in enumerate(offsets):
+            first = entry * entries.together
+            self.multiply(sums, places, offset, [weight_of(first + member) for member in range(entries.together)])

@@ -47,6 +47,10 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
         (Conv2d(5, 7, 17, 13, clamp=RELU6, in_layout="NCHW", out_layout="NCHW", sparse=(60, 1)),),
         (Conv2d(6, 5, 130, 14, clamp="hswish", in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(300, 2)),),
     ),
+    "sparse_clusters": (
+        (Conv2d(5, 7, 17, 12, clamp=RELU6, in_layout="NCHW", out_layout="NCHW", sparse=(60, 1)),),
+        (Conv2d(6, 5, 130, 16, clamp="hswish", in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(300, 2)),),
+    ),
     "plane_conv": (
         (Conv2d(9, 8, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU6, "NCHW", "NCHW"),),
         (Conv2d(17, 18, 3, 8, (3, 3), (2, 2), PADDED, 1, "hswish", "NCHW", "NCHW"),),
