@@ -39,13 +39,16 @@ class Strips:
     vectors: tuple[int, ...]
 
 
-def strips_of(pixels: int, lanes: int, most: int) -> list[Strips]:
-    """Cut pixels into strips of at most so many vectors, all about equally long; fewer pixels than lanes are single ones."""
+def strips_of(pixels: int, lanes: int, most: int, equal: bool = True) -> list[Strips]:
+    """Cut pixels into strips of at most so many vectors: all about equally long, or as long as possible and a last one of what remains.
+
+    Fewer pixels than lanes are single ones.
+    """
     lanes = lanes if pixels >= lanes else 1
     vectors = -(-pixels // lanes)
     number = -(-vectors // most)
     short, longer = divmod(vectors, number)
-    sizes = [short + 1] * longer + [short] * (number - longer)
+    sizes = [short + 1] * longer + [short] * (number - longer) if equal else [most] * (number - 1) + [vectors - most * (number - 1)]
     found: list[Strips] = []
     start = 0
     for index, size in enumerate(sizes):
@@ -64,6 +67,7 @@ class SparseNest(Generic[Lists]):
     """Loops over strips, pieces of outputs, blocks of inputs, and units of outputs; their entries innermost.
 
     Attributes:
+        strips: all of them.
         work: what is done on a strip.
     """
 
@@ -74,17 +78,13 @@ class SparseNest(Generic[Lists]):
     threads: int
     buffers: Mapping[str, Buffer]
     epilogue: PlaneEpilogue
+    strips: Sequence[Strips]
     work: type[StripWork[Lists]]
 
     @property
     def pixels(self) -> int:
         """Pixels of the image."""
         return self.layer.height * self.layer.width
-
-    @cached_property
-    def strips(self) -> list[Strips]:
-        """All strips."""
-        return strips_of(self.pixels, self.kernel.lanes, self.knobs["vectors"])
 
     @property
     def width(self) -> int:

@@ -11,10 +11,11 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
 from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip
 from tvmmobile.schedules.emit.sparse_entries import Entries
-from tvmmobile.schedules.emit.sparse_nest import EntryStrip, Lists, SparseNest, StripWork, strips_of
+from tvmmobile.schedules.emit.sparse_nest import EntryStrip, Lists, SparseNest, Strips, StripWork, strips_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
@@ -102,8 +103,11 @@ class Sparse(Template, Generic[Lists]):
             together,
             knobs["vectors"] * together,
             math.log2(knobs["vectors"] * task.lanes * task.precision.bytes * block),
-            len(strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])),
+            len(self._strips(task, layer, knobs)),
         ]
+
+    def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
+        return strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
@@ -112,14 +116,14 @@ class Sparse(Template, Generic[Lists]):
         arguments = {"data": layer.input_shape, **layer.side_shapes, **lists.shapes, **constant_shapes(layer)}
         with kernel.named_body(**arguments, output=layer.output_shape) as buffers:
             epilogue = PlaneEpilogue(kernel, layer, buffers)
-            SparseNest(kernel, layer, lists, knobs, task.threads, buffers, epilogue, self.work).emit()
+            strips = self._strips(task, layer, knobs)
+            SparseNest(kernel, layer, lists, knobs, task.threads, buffers, epilogue, strips, self.work).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return the lists, then constants per channel."""
         layer = layer_of(task, Conv2d)
-        strips = strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])
-        width = max(len(strip.vectors) * strip.lanes for strip in strips)
+        width = max(len(strip.vectors) * strip.lanes for strip in self._strips(task, layer, knobs))
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
         stride = width if knobs["copy"] else layer.height * layer.width
         return [*self.lists(task, layer, knobs).pack(weight, stride, knobs["copy"] == 1), *pack_constants(parameters[0])]
@@ -180,3 +184,9 @@ class SparseClusters(Sparse[Clusters]):
         weights = layer.sparse[1] * knobs["cluster"]
         sums = knobs["vectors"] * weights * (2 if task.precision.chain else 1)
         return sums + MOST_LOADED_OF_CLUSTERS + round_up(2 * layer.sparse[1] * knobs["unroll"], task.lanes) // task.lanes
+
+    def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
+        """Return strips that begin where cache lines do, if all channels do: no line is then written in two strips."""
+        pixels = layer.height * layer.width
+        aligned = all(size * task.precision.bytes % LINE_BYTES == 0 for size in (pixels, knobs["vectors"] * task.lanes))
+        return strips_of(pixels, task.lanes, knobs["vectors"], equal=not aligned)
