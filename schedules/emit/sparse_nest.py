@@ -68,6 +68,7 @@ class SparseNest(Generic[Lists]):
 
     Attributes:
         strips: all of them.
+        waits_in_output: whether partial sums wait where outputs will be, whose cache lines are written anyway.
         work: what is done on a strip.
     """
 
@@ -79,6 +80,7 @@ class SparseNest(Generic[Lists]):
     buffers: Mapping[str, Buffer]
     epilogue: PlaneEpilogue
     strips: Sequence[Strips]
+    waits_in_output: bool
     work: type[StripWork[Lists]]
 
     @property
@@ -101,7 +103,8 @@ class SparseNest(Generic[Lists]):
         kernel, entries = self.kernel, self.entries
         with kernel.team(self.threads) as thread:
             copied = kernel.scratch(entries.blocks[0][1] * self.width) if self.knobs["copy"] else None
-            partial = kernel.scratch(self.layer.out_channels * self.width) if len(entries.blocks) > 1 else None
+            waits_apart = len(entries.blocks) > 1 and not self.waits_in_output
+            partial = kernel.scratch(self.layer.out_channels * self.width) if waits_apart else None
             by_units = entries.threads > 1
             total = self.strips[-1].first + self.strips[-1].count
             low, high = (0, total) if by_units else share(thread, self.threads, total)
@@ -127,7 +130,7 @@ class StripWork(ABC, Generic[Lists]):
 
     Attributes:
         start: its first pixel.
-        copied, partial: buffers for a copy and for partial sums, `None` without.
+        copied, partial: buffers for a copy and for partial sums, `None` without; such sums may wait in the output.
     """
 
     nest: SparseNest[Lists]
@@ -182,17 +185,19 @@ class StripWork(ABC, Generic[Lists]):
             for channel in self.channels(unit)
             for place in self.strips.vectors
         ]
-        waiting = index * (len(spots) * lanes)
+        first_place = index * (len(spots) * lanes)
+        places = [first_place + number * lanes for number in range(len(spots))] if partial is not None else [spot.target for spot in spots]
+        waiting = nest.buffers["output"] if partial is None else partial
         sums = kernel.accumulators(len(spots) * lanes)
-        for number, spot in enumerate(spots):
-            value = nest.epilogue.begin(spot) if first else kernel.load(partial, waiting + number * lanes, lanes)
+        for number, (spot, place) in enumerate(zip(spots, places, strict=True)):
+            value = nest.epilogue.begin(spot) if first else kernel.load(waiting, place, lanes)
             kernel.store(sums, value, number * lanes, lanes)
         self.add(sums, segment)
         if last:
             nest.epilogue.drain(sums, spots, nest.buffers["output"])
             return
-        for place in range(0, len(spots) * lanes, lanes):
-            kernel.store(partial, kernel.load(sums, place, lanes), waiting + place, lanes)
+        for number, place in enumerate(places):
+            kernel.store(waiting, kernel.load(sums, number * lanes, lanes), place, lanes)
 
     def loop(
         self, sums: Buffer, places: Sequence[int], span: Span, terms: int, step: Callable[[Buffer, Sequence[int], Expr], None]

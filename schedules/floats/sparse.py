@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
@@ -109,6 +109,9 @@ class Sparse(Template, Generic[Lists]):
     def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
         return strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])
 
+    def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
+        return False
+
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         lists = self.lists(task, layer, knobs)
@@ -117,7 +120,8 @@ class Sparse(Template, Generic[Lists]):
         with kernel.named_body(**arguments, output=layer.output_shape) as buffers:
             epilogue = PlaneEpilogue(kernel, layer, buffers)
             strips = self._strips(task, layer, knobs)
-            SparseNest(kernel, layer, lists, knobs, task.threads, buffers, epilogue, strips, self.work).emit()
+            waits_in_output = self._waits_in_output(task, layer, strips)
+            SparseNest(kernel, layer, lists, knobs, task.threads, buffers, epilogue, strips, waits_in_output, self.work).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -190,3 +194,8 @@ class SparseClusters(Sparse[Clusters]):
         pixels = layer.height * layer.width
         aligned = all(size * task.precision.bytes % LINE_BYTES == 0 for size in (pixels, knobs["vectors"] * task.lanes))
         return strips_of(pixels, task.lanes, knobs["vectors"], equal=not aligned)
+
+    def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
+        """Return whether outputs have the type of sums, and no other thread writes a strip's."""
+        apart = layer.height * layer.width % task.lanes == 0 or len(strips[-1].vectors) > 1
+        return task.storage[1] == task.precision and task.precision.accumulator == task.precision.name and (apart or task.threads == 1)
