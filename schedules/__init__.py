@@ -32,6 +32,7 @@ from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.fused.chain import Chain
 from tvmmobile.schedules.fused.integer_separable import LongSeparable
 from tvmmobile.schedules.fused.separable import Separable
+from tvmmobile.schedules.fused.sparse_separable import SparseSeparable
 from tvmmobile.schedules.fused.stages import Stages
 from tvmmobile.schedules.integers.depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integers.gate import IntegerGate
@@ -67,6 +68,7 @@ TEMPLATES: tuple[Template, ...] = (
     Sequences(),
     SparsePointwise(),
     SparseClusters(),
+    SparseSeparable(),
     PlaneConv(),
     PlaneMean(),
 )

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Span, share
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
+from tvmmobile.schedules.emit.planes import PlaneNest
 from tvmmobile.schedules.emit.sparse_entries import Entries, SparseLists, Steps
 from tvmmobile.schedules.space import Knobs
 
@@ -63,6 +64,41 @@ def strips_of(pixels: int, lanes: int, most: int, equal: bool = True) -> list[St
 
 
 @dataclass(frozen=True)
+class _ChannelRows(PlaneNest):
+    """Rows of one channel.
+
+    Attributes:
+        copied, corner: a buffer, and where they begin there.
+    """
+
+    copied: Buffer
+    corner: Expr
+
+    @property
+    def destination(self) -> Buffer:
+        """The copy."""
+        return self.copied
+
+    def place(self, channel: Expr, row: Expr, line: Expr, column: Expr) -> Expr:
+        """Return the element of the copy."""
+        return self.corner + line * self.layer.out_width + column
+
+
+@dataclass(frozen=True)
+class DepthwiseRows(PlaneNest):
+    """A depthwise convolution, computed row by row into copies of strips, which are its bands."""
+
+    def fill(self, lines: Buffer, copied: Buffer, start: Expr, first: Expr, count: int) -> None:
+        """Emit some channels of the strip that begins at a pixel."""
+        row, pixels = start // self.layer.out_width, self.padded.band * self.layer.out_width
+        with self.kernel.loop(count) as number:
+            given = self.kernel, self.layer, 1, self.knobs, 1, self.buffers, self.epilogue
+            nest = _ChannelRows(*given, copied, number * pixels)
+            nest.copy(lines, first + number, row)
+            nest.compute(lines, first + number, row)
+
+
+@dataclass(frozen=True)
 class SparseNest(Generic[Lists]):
     """Loops over strips, pieces of outputs, blocks of inputs, and units of outputs; their entries innermost.
 
@@ -70,6 +106,7 @@ class SparseNest(Generic[Lists]):
         strips: all of them.
         waits_in_output: whether partial sums wait where outputs will be, whose cache lines are written anyway.
         work: what is done on a strip.
+        rows: a depthwise convolution whose outputs fill the copies of strips, which are whole rows of them; `None` if they are the input's.
     """
 
     kernel: Kernel
@@ -82,6 +119,7 @@ class SparseNest(Generic[Lists]):
     strips: Sequence[Strips]
     waits_in_output: bool
     work: type[StripWork[Lists]]
+    rows: DepthwiseRows | None = None
 
     @property
     def pixels(self) -> int:
@@ -105,6 +143,7 @@ class SparseNest(Generic[Lists]):
             copied = kernel.scratch(entries.blocks[0][1] * self.width) if self.knobs["copy"] else None
             waits_apart = len(entries.blocks) > 1 and not self.waits_in_output
             partial = kernel.scratch(self.layer.out_channels * self.width) if waits_apart else None
+            lines = self.rows.blank_lines() if self.rows else None
             by_units = entries.threads > 1
             total = self.strips[-1].first + self.strips[-1].count
             low, high = (0, total) if by_units else share(thread, self.threads, total)
@@ -113,7 +152,7 @@ class SparseNest(Generic[Lists]):
             for strips in self.strips:
                 with self._own(strips, low, high) as index:
                     start = strips.start + index * (len(strips.vectors) * strips.lanes)
-                    self.work(self, strips, start, copied, partial).emit(units)
+                    self.work(self, strips, start, copied, partial, lines).emit(units)
 
     def _own(self, strips: Strips, low: Expr, high: Expr) -> AbstractContextManager[Expr]:
         """Return a loop over a thread's share of some strips, which yields the number of each among them."""
@@ -131,6 +170,7 @@ class StripWork(ABC, Generic[Lists]):
     Attributes:
         start: its first pixel.
         copied, partial: buffers for a copy and for partial sums, `None` without; such sums may wait in the output.
+        lines: the buffer of the nest's `rows`.
     """
 
     nest: SparseNest[Lists]
@@ -138,6 +178,7 @@ class StripWork(ABC, Generic[Lists]):
     start: Expr
     copied: Buffer | None
     partial: Buffer | None
+    lines: Buffer | None
 
     @abstractmethod
     def begin(self, segment: Expr) -> None:
@@ -167,6 +208,9 @@ class StripWork(ABC, Generic[Lists]):
     def _copy(self, first: Expr, count: int) -> None:
         """Copy the channels of a block, if kernels read copies."""
         if self.copied is None:
+            return
+        if self.nest.rows:
+            self.nest.rows.fill(self.lines, self.copied, self.start, first, count)
             return
         kernel, lanes, layer = self.nest.kernel, self.strips.lanes, self.nest.layer
         with kernel.loop(count) as number:
