@@ -83,7 +83,7 @@ class Clusters(SparseLists):
         left = pattern.copy()
         found: list[Array] = []
         for members in map(list, reversed(self.lists)):
-            chosen: Array = left[:, members].all(1)
+            chosen = np.asarray(left[:, members].all(1))
             left[:, members] &= ~chosen[:, None]
             found.append(chosen)
         return found[::-1]
