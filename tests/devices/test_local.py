@@ -26,6 +26,7 @@ from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
 from tvmmobile.devices.board.health import disturbances, read_health
 from tvmmobile.devices.board.pin import pinned
+from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import LocalAddress, registered_names
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.local.machine import emulator_of, local_address
@@ -126,6 +127,8 @@ def test_what_emulates_a_machine(tmp_path: Path, files: dict[str, str], emulator
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     assert emulator_of(root) == emulator
+    # A board that is reached in another way says the same.
+    assert probe(LocalRemote(), str(root)).emulator == emulator
 
 
 @pytest.mark.skipif(platform.machine() in ("aarch64", "arm64"), reason="this machine can be a device")

@@ -153,7 +153,7 @@ def _board(
         if clock_ghz is not None:
             cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": clock_ghz * 1e9}) for core in facts.cores)
             facts = facts.model_copy(update={"cores": cores})
-        if here is None and not all(core.max_hz for core in facts.cores):
+        if here is None and not facts.emulator and not all(core.max_hz for core in facts.cores):
             raise UserError("The board does not report its maximum clock.", "Give it: --clock 1.8")
         directory = directory or home_directory(remote)
         check_runs(remote, install_agent(remote, directory, bundle, said), runner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from tvmmobile.devices.board.emulators import DESCRIBING, emulator_described
 from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
@@ -53,7 +54,8 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
     clocks = [_clock_file(cpu, index) for index in range(_MOST_CORES)]
     caches = [f"{cpu}/cpu0/cache/index{index}/{field}" for index in range(_MOST_CACHES) for field in ("level", "type", "size")]
     zones = [f"{thermal}/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
-    files = read_files(remote, [*names.values(), *clocks, *caches, *zones])
+    describing = [f"{prefix}/{name}" for name in DESCRIBING]
+    files = read_files(remote, [*names.values(), *describing, *clocks, *caches, *zones])
     android = _android(remote)
     # On a phone the device tree names a chip maker's board, if it can be read at all.
     model = android.get("model", "") or files[names["model"]]
@@ -82,6 +84,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         governor=files[names["governor"]],
         temperature_c=hottest([files[path] for path in zones]),
         api_level=number_in(android.get("api", "")),
+        emulator="" if emulated else emulator_described(*(files[path] for path in describing)),
     )
 
 

@@ -69,7 +69,7 @@ class LinuxCore(_Strict):
 
     Attributes:
         implementer, part: MIDR fields, such as 0x41 and 0xd08.
-        max_hz: highest clock; 0 where the board does not tell, which only this machine is allowed.
+        max_hz: highest clock; 0 where the board does not tell, which only this machine and emulated ones are allowed.
     """
 
     implementer: int
@@ -92,6 +92,7 @@ class Facts(_Strict):
         governor: cpufreq's, of the first core; "" where there is none.
         temperature_c: the hottest sensor; `None` where there is none.
         api_level: Android's; `None` elsewhere.
+        emulator: what emulates the whole board, in words; "" for hardware, also behind a hypervisor.
     """
 
     architecture: str
@@ -106,6 +107,7 @@ class Facts(_Strict):
     governor: str = ""
     temperature_c: float | None = None
     api_level: int | None = None
+    emulator: str = ""
 
 
 class RegisteredBoard(_Strict):
@@ -127,7 +129,8 @@ class RegisteredBoard(_Strict):
     @property
     def emulator(self) -> str:
         """Return what emulates the board or runs its programs; "" for hardware."""
-        return self.runner[0] if self.runner else self.address.emulator if isinstance(self.address, LocalAddress) else ""
+        here = self.address.emulator if isinstance(self.address, LocalAddress) else ""
+        return self.runner[0] if self.runner else here or self.facts.emulator
 
 
 class DeviceFile(_Strict):

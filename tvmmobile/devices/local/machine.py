@@ -6,18 +6,13 @@ import hashlib
 import platform
 from pathlib import Path
 
+from tvmmobile.devices.board.emulators import DESCRIBING, emulator_described
 from tvmmobile.devices.board.registered import LocalAddress
 from tvmmobile.devices.local.remote import LocalRemote
 from tvmmobile.system.errors import DeviceUnavailable
 
 _ID = Path("/etc/machine-id")
 _ARCHITECTURES = ("aarch64", "arm64")
-_VENDOR, _PRODUCT = (f"sys/class/dmi/id/{name}" for name in ("sys_vendor", "product_name"))
-_MODEL, _CPUINFO = "proc/device-tree/model", "proc/cpuinfo"
-#: QEMU's machine `virt` and its likes; where their SMBIOS tables are not there, nothing tells KVM from emulation.
-_VIRT = "linux,dummy-virt"
-#: The number in MIDR_EL1 that Arm reserves for software, and QEMU gives its core `max`.
-_SOFTWARE = "CPU implementer\t: 0x00"
 
 
 def connect_local(address: LocalAddress) -> LocalRemote:
@@ -56,16 +51,8 @@ def machine_id() -> str:
 
 
 def emulator_of(root: Path) -> str:
-    """Return what emulates the machine that `proc` and `sys` in `root` describe; "" for hardware, also with a hypervisor.
-
-    QEMU names the product of its machines "KVM Virtual Machine" where KVM runs their programs on the cores themselves.
-    """
-    vendor, product, model = (_content(root / name) for name in (_VENDOR, _PRODUCT, _MODEL))
-    if product.startswith("KVM"):
-        return ""
-    if vendor == "QEMU" or product.startswith("QEMU") or "QEMU" in model or model == _VIRT or _SOFTWARE in _content(root / _CPUINFO):
-        return "QEMU"
-    return ""
+    """Return what emulates the machine that `proc` and `sys` in `root` describe; "" for hardware, also with a hypervisor."""
+    return emulator_described(*(_content(root / name) for name in DESCRIBING))
 
 
 def _user_mode() -> str:
