@@ -45,7 +45,7 @@ def test_sizes(text: str, size: float) -> None:
 
 @pytest.mark.parametrize("text", ["4", "MB", "0MB", "-1MB", "4GB", ""])
 def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="`memory.*is not a size"):
+    with pytest.raises(UserError, match=r"`memory.*is not a size"):
         Budget.of(None, None, text)
-    with pytest.raises(UserError, match="`size.*is not a size"):
+    with pytest.raises(UserError, match=r"`size.*is not a size"):
         Budget.of(None, None, None, text)
