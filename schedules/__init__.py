@@ -25,13 +25,14 @@ from tvmmobile.schedules.floats.pool import PoolMean
 from tvmmobile.schedules.floats.recurrent import Sequences
 from tvmmobile.schedules.floats.resize import Resample
 from tvmmobile.schedules.floats.softmax import AxisSoftmax
-from tvmmobile.schedules.floats.sparse import SparsePointwise
+from tvmmobile.schedules.floats.sparse import SparseClusters, SparsePointwise
 from tvmmobile.schedules.floats.strassen import Strassen
 from tvmmobile.schedules.floats.window_pool import WindowMax, WindowMean
 from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.fused.chain import Chain
 from tvmmobile.schedules.fused.integer_separable import LongSeparable
 from tvmmobile.schedules.fused.separable import Separable
+from tvmmobile.schedules.fused.sparse_separable import SparseSeparable
 from tvmmobile.schedules.fused.stages import Stages
 from tvmmobile.schedules.integers.depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integers.gate import IntegerGate
@@ -66,6 +67,8 @@ TEMPLATES: tuple[Template, ...] = (
     AxisSoftmax(),
     Sequences(),
     SparsePointwise(),
+    SparseClusters(),
+    SparseSeparable(),
     PlaneConv(),
     PlaneMean(),
 )

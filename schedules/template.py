@@ -11,6 +11,7 @@ from tvmmobile.graph import needs
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.machine import Machine
+from tvmmobile.graph.precision import SMALL_WEIGHTS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.in_order_order import inner_order
 from tvmmobile.schedules.space import Knobs, Space
@@ -31,6 +32,8 @@ ADDED = frozenset({"added"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
 #: An input or output in another precision than the kernel's, or all that it reads and writes: `Kernel.load` and `Kernel.store` convert.
 STORAGE = needs.STORAGE | {"widened"}
+#: Weights in fewer bits, see `graph.small_weights`.
+WEIGHTS = frozenset(f"weights={name}" for name in SMALL_WEIGHTS)
 _Kind = TypeVar("_Kind")
 #: Number of cached spaces: a search reuses those of a kernel and its neighbours, whose members are then counted only once.
 SPACES_KEPT = 128

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,12 +60,49 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+def environment_of(checkout: Path) -> dict[str, str]:
+    """The environment of a Python in the copy."""
+    return os.environ | {"PYTHONPATH": ":".join(str(checkout / folder) for folder in ("", "tests", "tests/support"))}
+
+
 def python(checkout: Path, *arguments: str) -> str:
     """What a Python in the copy prints."""
-    environment = os.environ | {"PYTHONPATH": ":".join(str(checkout / folder) for folder in ("", "tests", "tests/support"))}
+    environment = environment_of(checkout)
     done = subprocess.run([sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+#: Runs the programs that it reads, a line of JSON each, and answers with what they print; PyTorch and TVM are imported once.
+RUNS_PROGRAMS = """
+import contextlib, io, json, sys
+answers = sys.stdout
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(json.loads(line), {"__name__": "program"})
+    print(json.dumps(printed.getvalue()), file=answers, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def printed(checkout: Path) -> Iterator[Callable[[str], str]]:
+    """What a program prints, in one Python in the copy for all of them."""
+    command = [sys.executable, "-c", RUNS_PROGRAMS]
+    with subprocess.Popen(
+        command, cwd=checkout, env=environment_of(checkout), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def run(program: str) -> str:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps(program) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            assert answer, "the program failed; its traceback is above"
+            return str(json.loads(answer))
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.mark.parametrize("title", SECTIONS)
@@ -81,7 +120,7 @@ def test_the_board_is_a_device(checkout: Path) -> None:
     assert python(checkout, "-c", code).split() == ["NanoPi", "R2S", "1300000000.0", "modelled"]
 
 
-def test_the_template_takes_a_task_and_computes_what_pytorch_computes(checkout: Path, tmp_path: Path) -> None:
+def test_the_template_takes_a_task_and_computes_what_pytorch_computes(printed: Callable[[str], str], tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from host_kernels import run_on_host
@@ -96,7 +135,7 @@ for number, shape in enumerate(((7, 5, 22), (1, 1, 3), (3, 3, 8))):
         print(schedule, run_on_host(task, schedule, path) <= 1e-5)
 assert not [one for one in templates_for(Task((Pool(7, 5, 22),), threads=2)) if one.name == "pixel_mean"]
 """
-    said = python(checkout, "-c", code).splitlines()
+    said = printed(code).splitlines()
     assert len(said) == 4 + 1 + 4 and all(line.startswith("pixel_mean@1(pixels=") and line.endswith(" True") for line in said)
 
 
@@ -106,7 +145,9 @@ def test_few_lines_register_a_kind_and_a_trait(title: str, lines: list[int]) -> 
     assert [len(re.findall(r"^ *[+-](?![+-]{2} )", diff, re.MULTILINE)) for diff in diffs] == lines
 
 
-def test_the_layer_kind_computes_what_pytorch_computes_and_the_trait_keeps_a_batch_split(checkout: Path, tmp_path: Path) -> None:
+def test_the_layer_kind_computes_what_pytorch_computes_and_the_trait_keeps_a_batch_split(
+    printed: Callable[[str], str], tmp_path: Path
+) -> None:
     code = f"""
 import torch
 from pathlib import Path
@@ -135,12 +176,12 @@ for _ in range(2):
     operators._TRAITS_OF.pop("relax.atan", None)
     operators.operators_with.cache_clear()
 """
-    *kernels, names, agrees, split, unknown = python(checkout, "-c", code).splitlines()
+    *kernels, names, agrees, split, unknown = printed(code).splitlines()
     assert kernels == [f"largest@1(lanes={lanes}) True" for _ in range(3) for lanes in (0, 1)]
     assert (names, agrees, split, unknown) == ("max_1x7x6x9_a3 max_1x7x6x9_a2", "True", "1", "2")
 
 
-def test_the_pass_runs_in_the_pipeline(checkout: Path, tmp_path: Path) -> None:
+def test_the_pass_runs_in_the_pipeline(printed: Callable[[str], str], tmp_path: Path) -> None:
     code = f"""
 import torch
 from pathlib import Path
@@ -152,7 +193,7 @@ module = import_torch(network, (1, 3, 8, 8))
 print(module.script().count("relax.op.nn.relu") + module.script().count("R.nn.relu"))
 prepare(module, lambda layer: False, dumps)
 """
-    said = python(checkout, "-c", code).split()
+    said = printed(code).split()
     [dumped] = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*_single_relu.py")]
     assert said == ["2"] and dumped.count("R.nn.relu") == 1
 
@@ -164,7 +205,7 @@ def test_the_command_shows_in_the_help_and_runs(checkout: Path) -> None:
     assert "| `tvmmobile boards` |" in (checkout / "docs/commands.md").read_text(encoding="utf-8")
 
 
-def test_the_option_is_one_of_commands_and_calls_and_reaches_the_job(checkout: Path) -> None:
+def test_the_option_is_one_of_commands_and_calls_and_reaches_the_job(printed: Callable[[str], str]) -> None:
     code = """
 import inspect
 import tvmmobile as tm
@@ -181,7 +222,7 @@ for verb in "compile", "tune":
     print(run([verb, "--out", "out", "--note", "ours\\n, too"]))
     run([verb, "--help"])
 """
-    said = python(checkout, "-c", code).splitlines()
+    said = printed(code).splitlines()
     assert said[:3] == ["note: str | None = None True"] * 3 and said[3] == "ours"
     assert [line for line in said if line.isdigit()] == ["1", "1"]
     assert sum("--note TEXT" in line and line.endswith("Line for readers of the manifest.") for line in said) == 2

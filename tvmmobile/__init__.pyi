@@ -15,6 +15,7 @@ from tvmmobile.gate.comparison import compare as compare
 from tvmmobile.networks.model import Model as Model
 from tvmmobile.networks.preprocessing import Normalisation as Normalisation
 from tvmmobile.networks.preprocessing import Preprocessing as Preprocessing
+from tvmmobile.packaging.aar import write_aar as write_aar
 from tvmmobile.packaging.wheel import write_wheel as write_wheel
 from tvmmobile.pipeline.bench import bench as bench
 from tvmmobile.pipeline.compile import compile_models as compile  # noqa: A004

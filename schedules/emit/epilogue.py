@@ -14,6 +14,7 @@ import numpy as np
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
 from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters, SumLayer
 from tvmmobile.graph.layouts import channel_block, shuffle_of
+from tvmmobile.graph.precision import INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.vectors import Vectors
@@ -21,6 +22,8 @@ from tvmmobile.schedules.space import round_up
 
 #: Most vectors that go through a long curve together: more of them do not fit the registers beside its constants.
 AT_ONCE = 8
+#: The argument with the scales of weights in int8.
+SCALE = "scale"
 #: A barrier: values written before it are in memory and are read from there behind it.
 BARRIER = """define internal void @tvmmobile_barrier(ptr %place) alwaysinline nounwind {
   call void asm sideeffect "", "r,~{memory}"(ptr %place)
@@ -84,6 +87,7 @@ def k_blocks(layer: Conv2d, task: Task, depth: int, channels: int) -> tuple[int,
 def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
     """Return the shapes of what `pack_constants` returns, by the kernel's argument."""
     names = ["bias", *(f"constant{number}" for number in range(layer.operands.count(CHANNEL)))]
+    names += [SCALE] * (layer.weights == INT8.name)
     return dict.fromkeys(names, (round_up(layer.weight_shape[-1], lanes),))
 
 
@@ -151,15 +155,20 @@ class Epilogue(Ends):
     @property
     def begins_alike(self) -> bool:
         """False with a residual, which differs by pixel."""
-        return "residual" not in self.buffers
+        return "residual" not in self.buffers or SCALE in self.buffers
 
     def begin(self, spot: Spot) -> Expr:
-        """Return the bias, plus the residual if there is one."""
+        """Return the bias, plus the residual if there is one; sums of weights with scales begin with 0."""
+        return self.kernel.splat(self.kernel.number(0.0), spot.lanes) if SCALE in self.buffers else self._begun(spot)
+
+    def _begun(self, spot: Spot) -> Expr:
         bias = self._constant("bias", spot)
         return bias + self._tensor("residual", spot) if "residual" in self.buffers else bias
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
-        """Return the sum through all steps."""
+        """Return the sum, with the scales of its weights, through all steps."""
+        if SCALE in self.buffers:
+            value = self.kernel.T.bind(self._begun(spot) + self._constant(SCALE, spot) * value)
         tensors = itertools.count()
         numbers = {CHANNEL: itertools.count(), TENSOR: tensors, GATE: tensors}
         long = [isinstance(step, str) and CURVES[step].long for step in self.layer.steps]

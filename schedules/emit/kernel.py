@@ -221,6 +221,8 @@ class Kernel:
         #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
         sides = {*task.side_shapes, *(name for layer in task.region for name in layer.side_shapes)}
         stored = {"data": data, "output": output, **dict.fromkeys([*sides, *grouped], task.precision)}
+        if task.region[0].weights:  # no region of several layers has such weights
+            stored["weight"] = storage_named(task.region[0].weights)
         self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
         self._places = frozenset(places)

@@ -322,8 +322,7 @@ class MatmulTile:
             source = [place.origin + i * (self.step * self.a.block) + step + begin for i in range(rows)]
             for lane in range(lanes):
                 weights = place.weights + (place.done + step + begin + lane) * self.pitch(width)
-                for j in range(0, width, vector):
-                    w = load(self.w, weights + j)
+                for j, w in self._weights(weights, width):
                     for i in range(rows):
                         whole = lanes == vector or self.padded
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(load(data, source[i] + lane, 1))
@@ -331,6 +330,11 @@ class MatmulTile:
                         begins = blank and begin + lane == 0
                         total = w * a if begins else self.kernel.multiply_add(load(acc, position), w, a)
                         self.kernel.store(acc, total, position)
+
+    def _weights(self, begin: Expr, width: int) -> Iterator[tuple[int, Expr]]:
+        """Yield the vectors of a step's weights, which begin there in W, each with its first column."""
+        for j in range(0, width, self.kernel.lanes):
+            yield j, self.kernel.load(self.w, begin + j)
 
     @property
     def padded(self) -> bool:

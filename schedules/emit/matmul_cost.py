@@ -35,9 +35,9 @@ def reading(machine: Machine, size: int, again: float, blocks: float, passes: bo
 
 @dataclass(frozen=True)
 class MatrixProduct:
-    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; the
-    core, and the terms that an instruction multiplies. The unit of time is a vector's multiply-add, a cycle on a core that starts one in
-    each.
+    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate, or widened, into a buffer; lanes of a vector, bytes
+    of an element; the core, and the terms that an instruction multiplies. The unit of time is a vector's multiply-add, a cycle on a core
+    that starts one in each.
     """
 
     pixels: int
@@ -54,7 +54,9 @@ class MatrixProduct:
         """Return a 1×1 convolution's."""
         pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
         group = conv_group(layer, task)
-        return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine, group)
+        return cls(
+            pixels, layer.in_channels, layer.out_channels, layer.scaled or layer.weights != "", task.lanes, bytes_each, task.machine, group
+        )
 
     @property
     def line(self) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Span, share
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Span, parts_of, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.pairs import GROUP, JoinedTile, PairTile, join_pixels
+from tvmmobile.schedules.emit.small_weights import widened
 from tvmmobile.schedules.space import Knobs, round_up
 
 
@@ -142,13 +143,14 @@ class MatmulNest:
 
 
 class ScaledNest(MatmulNest):
-    """`MatmulNest`'s loops, for A[pixel, k] · gate[k].
+    """`MatmulNest`'s loops, for A[pixel, k] · gate[k], or weights in fewer bits, or both.
 
     A block of weights is multiplied into a buffer of its own size, which every tile of the block then reads: K × N multiplications for each
-    block of pixels, where scaling A would take pixels × K for each block of panels, and a separate buffer in another order.
+    block of pixels, where scaling A would take pixels × K for each block of panels, and a separate buffer in another order. Weights in
+    fewer bits are widened into it; `gate` is `None` if that is all.
     """
 
-    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int, gate: Buffer) -> None:
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int, gate: Buffer | None) -> None:
         super().__init__(tile, knobs, pixels, widths, threads)
         self.gate, self.packed = gate, tile.w
 
@@ -172,6 +174,9 @@ class ScaledNest(MatmulNest):
     def _scale(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
         """Multiplies a part of one panel, a vector of K at a time."""
         lanes = self.kernel.lanes
+        if self.gate is None:
+            self._widen(source, target, width * part.count)
+            return
         if isinstance(self.tile, PairTile):
             self._scale_groups(source, target, width, part)
             return
@@ -183,6 +188,14 @@ class ScaledNest(MatmulNest):
                     self._scale_row(source, target, width, step * lanes + lane, self.kernel.lane(gate, lane))
         for row in range(steps * lanes, steps * lanes + rest):
             self._scale_row(source, target, width, row, self.kernel.splat(self.kernel.load(self.gate, part.start + row, 1)))
+
+    def _widen(self, source: Expr, target: Expr, count: int) -> None:
+        """Widen so many weights, whole vectors."""
+        kernel = self.kernel
+        for size, times, first in parts_of(count, 8 * kernel.lanes, kernel.lanes):
+            with kernel.pieces(first, times, size) as place:
+                for number, weights in enumerate(widened(kernel, self.packed, source + place, size)):
+                    kernel.store(self.tile.w, weights, target + place + number * kernel.lanes)
 
     def _scale_groups(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
         """Multiplies a part of one panel whose weights lie in groups of K."""

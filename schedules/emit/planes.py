@@ -87,6 +87,15 @@ class PlaneNest:
         """Planes that an output reads."""
         return self.layer.in_channels // self.layer.groups
 
+    @property
+    def destination(self) -> Buffer:
+        """Where outputs are stored."""
+        return self.buffers["output"]
+
+    def place(self, channel: Expr, row: Expr, line: Expr, column: Expr) -> Expr:
+        """Return the element there of an output: in a line of the band that begins at a row."""
+        return (channel * self.layer.out_height + row + line) * self.layer.out_width + column
+
     def emit(self) -> None:
         """Emit the whole nest."""
         kernel, band = self.kernel, self.padded.band
@@ -94,24 +103,30 @@ class PlaneNest:
         by_channels = self.layer.is_depthwise
         outer, inner = (channels, bands) if by_channels else (bands, channels // self.together)
         with kernel.team(self.threads) as thread:
-            lines = kernel.scratch(self.depth * self.padded.size)
-            with kernel.loop(self.depth * self.padded.size // self.lanes) as place:
-                kernel.store(lines, kernel.splat(kernel.number(0.0), self.lanes), place * self.lanes, self.lanes)
+            lines = self.blank_lines()
             with kernel.span(*share(thread, self.threads, outer)) as index:
                 if not by_channels:
-                    self._copy(lines, 0, self._first(index))
+                    self.copy(lines, 0, self._first(index))
                 with kernel.loop(inner) as other:
                     channel, row = (index, self._first(other)) if by_channels else (other * self.together, self._first(index))
                     if by_channels:
-                        self._copy(lines, channel, row)
-                    self._band(lines, channel, row)
+                        self.copy(lines, channel, row)
+                    self.compute(lines, channel, row)
+
+    def blank_lines(self) -> Buffer:
+        """Return the buffer of rows, full of zeros."""
+        kernel, size = self.kernel, self.depth * self.padded.size
+        lines = kernel.scratch(size)
+        with kernel.loop(size // self.lanes) as place:
+            kernel.store(lines, kernel.splat(kernel.number(0.0), self.lanes), place * self.lanes, self.lanes)
+        return lines
 
     def _first(self, band: Expr) -> Expr:
         """Return the first row of a band; the last one overlaps with the one before if rows are no whole bands."""
         size, rows = self.padded.band, self.layer.out_height
         return band * size if rows % size == 0 else self.kernel.T.min(band * size, rows - size)
 
-    def _copy(self, lines: Buffer, channel: Expr, row: Expr) -> None:
+    def copy(self, lines: Buffer, channel: Expr, row: Expr) -> None:
         """Fill the buffer with the rows of a band, and with zeros where there are none."""
         kernel, layer, padded = self.kernel, self.layer, self.padded
         top = row * layer.stride[0] - layer.padding[0]
@@ -150,7 +165,7 @@ class PlaneNest:
             for x in range(layer.width):
                 kernel.store(lines, kernel.load(data, start + x, 1), padded.place(target, left + x), 1)
 
-    def _band(self, lines: Buffer, channel: Expr, row: Expr) -> None:
+    def compute(self, lines: Buffer, channel: Expr, row: Expr) -> None:
         """Emit the outputs of a band."""
         kernel, lanes, width, band = self.kernel, self.lanes, self.layer.out_width, self.padded.band
         rows, columns = min(self.knobs["rows"], band), self.knobs["vectors"]
@@ -167,11 +182,10 @@ class PlaneNest:
 
     def _tile(self, lines: Buffer, channel: Expr, row: Expr, first: Expr, rows: int, column: Expr, places: tuple[int, ...]) -> None:
         """Emit a tile: rows from `first` of a band on, vectors from a column on."""
-        kernel, layer, lanes = self.kernel, self.layer, self.lanes
+        kernel, lanes = self.kernel, self.lanes
         spots = []
         for member, y, place in itertools.product(range(self.together), range(rows), places):
-            target = ((channel + member) * layer.out_height + row + first + y) * layer.out_width + column + place
-            spots.append(plane_spot(channel + member, target, lanes))
+            spots.append(plane_spot(channel + member, self.place(channel + member, row, first + y, column + place), lanes))
         sums = kernel.accumulators(len(spots) * lanes)
         self.epilogue.fill(sums, spots)
         if self.depth == 1:
@@ -179,7 +193,7 @@ class PlaneNest:
         else:
             with kernel.loop(self.depth) as plane:
                 self._plane(sums, lines, channel, plane, first, rows, column, places)
-        self.epilogue.drain(sums, spots, self.buffers["output"])
+        self.epilogue.drain(sums, spots, self.destination)
 
     def _plane(
         self, sums: Buffer, lines: Buffer, channel: Expr, plane: Expr, first: Expr, rows: int, column: Expr, places: tuple[int, ...]

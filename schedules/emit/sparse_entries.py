@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,36 +16,33 @@ from tvmmobile.schedules.space import Knobs
 
 
 @dataclass(frozen=True)
-class Entries:
-    """Sparse weights as a kernel reads them: for each thread's outputs, for a block of inputs, for a group of outputs, a list of entries:
-    an input channel with a weight for every output of the group.
+class SparseLists(ABC):
+    """Sparse weights as a kernel reads them: for each thread's outputs, for a block of inputs, for a unit of outputs, a segment.
 
     Attributes:
         layer: with `sparse`.
-        unroll: entries of a step; the last step of a list is filled up with zeros.
         k_block: input channels of a block; 0 for all of them.
-        threads: that share the groups; 1 if they share pixels.
+        threads: that share the units; 1 if they share pixels.
     """
 
     layer: Conv2d
-    unroll: int
     k_block: int
     threads: int
 
-    @classmethod
-    def of(cls, task: Task, layer: Conv2d, knobs: Knobs) -> Entries:
-        """Return the entries of a kernel."""
-        return cls(layer, knobs["unroll"], knobs["k_block"], task.threads if knobs["axis"] else 1)
-
     @property
     def together(self) -> int:
-        """Outputs of a group."""
+        """Outputs of a group, which has its zeros in the same places."""
         return self.layer.sparse[1]
 
     @property
     def groups(self) -> int:
         """All groups."""
         return self.layer.out_channels // self.together
+
+    @property
+    @abstractmethod
+    def units(self) -> int:
+        """All units of outputs."""
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
@@ -54,8 +52,53 @@ class Entries:
 
     @property
     def segments(self) -> int:
-        """Lists of entries, one for each group and block."""
-        return self.groups * len(self.blocks)
+        """All segments, one for each unit and block."""
+        return self.units * len(self.blocks)
+
+    @abstractmethod
+    def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
+        """Pack weights [input, output]; offsets are input channels times a stride, perhaps counted from the first one of their block."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what `pack` returns, by name."""
+
+    def in_groups(self, weight: Array) -> tuple[Array, Array]:
+        """Return weights [input, group, member], and where any of a group is not zero; `ValueError` if they are too many."""
+        groups = weight.reshape(len(weight), self.groups, self.together)
+        pattern = (groups != 0).any(2)
+        if pattern.sum() > self.layer.sparse[0]:
+            raise ValueError(f"{self.layer.name} has {pattern.sum()} entries")
+        return groups, pattern
+
+    def shares(self, work: Array) -> list[int]:
+        """Return each thread's first unit, and their number, so that threads have about equal shares of the units' work."""
+        if self.threads == 1:
+            return [0, self.units]
+        done = np.cumsum(work + 1.0)
+        return [0, *(int(np.searchsorted(done, done[-1] * part / self.threads)) for part in range(1, self.threads)), self.units]
+
+
+@dataclass(frozen=True)
+class Entries(SparseLists):
+    """Lists of entries: an input channel with a weight for every output of a group; groups are units.
+
+    Attributes:
+        unroll: entries of a step; the last step of a list is filled up with zeros.
+    """
+
+    unroll: int
+
+    @classmethod
+    def of(cls, task: Task, layer: Conv2d, knobs: Knobs) -> Entries:
+        """Return the entries of a kernel."""
+        return cls(layer, knobs["k_block"], task.threads if knobs["axis"] else 1, knobs["unroll"])
+
+    @property
+    def units(self) -> int:
+        """All groups."""
+        return self.groups
 
     @property
     def steps(self) -> int:
@@ -63,15 +106,9 @@ class Entries:
         return (self.layer.sparse[0] + self.segments * (self.unroll - 1)) // self.unroll + 1
 
     def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
-        """Pack weights [input, output] as the kernel's `weight`, `offsets` (input channels, perhaps counted from the first one of their
-        block, times a stride), `starts` (the first step of each list) and `bounds` (each thread's first group, so that they have equally
-        many entries); `ValueError` if they are too many.
-        """
-        groups = weight.reshape(len(weight), self.groups, self.together)
-        pattern = (groups != 0).any(2)
-        if pattern.sum() > self.layer.sparse[0]:
-            raise ValueError(f"{self.layer.name} has {pattern.sum()} entries")
-        bounds = self._bounds(pattern)
+        """Return the kernel's `weight`, `offsets`, `starts` (the first step of each list) and `bounds` (each thread's first group)."""
+        groups, pattern = self.in_groups(weight)
+        bounds = self.shares(pattern.sum(0))
         values = np.zeros((self.steps * self.unroll, self.together), weight.dtype)
         offsets = np.zeros(self.steps * self.unroll, np.int32)
         starts, step = [0], 0
@@ -87,12 +124,6 @@ class Entries:
                 step += steps
                 starts.append(step)
         return [values.ravel(), offsets, np.array(starts, np.int32), np.array(bounds, np.int32)]
-
-    def _bounds(self, pattern: Array) -> list[int]:
-        if self.threads == 1:
-            return [0, self.groups]
-        done = np.cumsum(pattern.sum(0) + 1.0)
-        return [0, *(int(np.searchsorted(done, done[-1] * part / self.threads)) for part in range(1, self.threads)), self.groups]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

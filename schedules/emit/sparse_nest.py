@@ -6,18 +6,21 @@ its lines hold nothing else, and input channels may be taken in blocks, whose pa
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.schedules.emit.epilogue import Spot
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Span, share
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
-from tvmmobile.schedules.emit.sparse_entries import Entries, Steps
+from tvmmobile.schedules.emit.planes import PlaneNest
+from tvmmobile.schedules.emit.sparse_entries import Entries, SparseLists, Steps
 from tvmmobile.schedules.space import Knobs
+
+Lists = TypeVar("Lists", bound=SparseLists)
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,16 @@ class Strips:
     vectors: tuple[int, ...]
 
 
-def strips_of(pixels: int, lanes: int, most: int) -> list[Strips]:
-    """Cut pixels into strips of at most so many vectors, all about equally long; fewer pixels than lanes are single ones."""
+def strips_of(pixels: int, lanes: int, most: int, equal: bool = True) -> list[Strips]:
+    """Cut pixels into strips of at most so many vectors: all about equally long, or as long as possible and a last one of what remains.
+
+    Fewer pixels than lanes are single ones.
+    """
     lanes = lanes if pixels >= lanes else 1
     vectors = -(-pixels // lanes)
     number = -(-vectors // most)
     short, longer = divmod(vectors, number)
-    sizes = [short + 1] * longer + [short] * (number - longer)
+    sizes = [short + 1] * longer + [short] * (number - longer) if equal else [most] * (number - 1) + [vectors - most * (number - 1)]
     found: list[Strips] = []
     start = 0
     for index, size in enumerate(sizes):
@@ -58,26 +64,67 @@ def strips_of(pixels: int, lanes: int, most: int) -> list[Strips]:
 
 
 @dataclass(frozen=True)
-class SparseNest:
-    """Loops over strips, pieces of outputs, blocks of inputs, and groups of outputs; their entries innermost."""
+class _ChannelRows(PlaneNest):
+    """Rows of one channel.
+
+    Attributes:
+        copied, corner: a buffer, and where they begin there.
+    """
+
+    copied: Buffer
+    corner: Expr
+
+    @property
+    def destination(self) -> Buffer:
+        """The copy."""
+        return self.copied
+
+    def place(self, channel: Expr, row: Expr, line: Expr, column: Expr) -> Expr:
+        """Return the element of the copy."""
+        return self.corner + line * self.layer.out_width + column
+
+
+@dataclass(frozen=True)
+class DepthwiseRows(PlaneNest):
+    """A depthwise convolution, computed row by row into copies of strips, which are its bands."""
+
+    def fill(self, lines: Buffer, copied: Buffer, start: Expr, first: Expr, count: int) -> None:
+        """Emit some channels of the strip that begins at a pixel."""
+        row, pixels = start // self.layer.out_width, self.padded.band * self.layer.out_width
+        with self.kernel.loop(count) as number:
+            given = self.kernel, self.layer, 1, self.knobs, 1, self.buffers, self.epilogue
+            nest = _ChannelRows(*given, copied, number * pixels)
+            nest.copy(lines, first + number, row)
+            nest.compute(lines, first + number, row)
+
+
+@dataclass(frozen=True)
+class SparseNest(Generic[Lists]):
+    """Loops over strips, pieces of outputs, blocks of inputs, and units of outputs; their entries innermost.
+
+    Attributes:
+        strips: all of them.
+        waits_in_output: whether partial sums wait where outputs will be, whose cache lines are written anyway.
+        work: what is done on a strip.
+        rows: a depthwise convolution whose outputs fill the copies of strips, which are whole rows of them; `None` if they are the input's.
+    """
 
     kernel: Kernel
     layer: Conv2d
-    entries: Entries
+    entries: Lists
     knobs: Knobs
     threads: int
     buffers: Mapping[str, Buffer]
     epilogue: PlaneEpilogue
+    strips: Sequence[Strips]
+    waits_in_output: bool
+    work: type[StripWork[Lists]]
+    rows: DepthwiseRows | None = None
 
     @property
     def pixels(self) -> int:
         """Pixels of the image."""
         return self.layer.height * self.layer.width
-
-    @cached_property
-    def strips(self) -> list[Strips]:
-        """All strips."""
-        return strips_of(self.pixels, self.kernel.lanes, self.knobs["vectors"])
 
     @property
     def width(self) -> int:
@@ -94,16 +141,18 @@ class SparseNest:
         kernel, entries = self.kernel, self.entries
         with kernel.team(self.threads) as thread:
             copied = kernel.scratch(entries.blocks[0][1] * self.width) if self.knobs["copy"] else None
-            partial = kernel.scratch(self.layer.out_channels * self.width) if len(entries.blocks) > 1 else None
-            by_groups = entries.threads > 1
+            waits_apart = len(entries.blocks) > 1 and not self.waits_in_output
+            partial = kernel.scratch(self.layer.out_channels * self.width) if waits_apart else None
+            lines = self.rows.blank_lines() if self.rows else None
+            by_units = entries.threads > 1
             total = self.strips[-1].first + self.strips[-1].count
-            low, high = (0, total) if by_groups else share(thread, self.threads, total)
+            low, high = (0, total) if by_units else share(thread, self.threads, total)
             bounds = self.buffers["bounds"]
-            groups = (bounds[thread], bounds[thread + 1]) if by_groups else (0, entries.groups)
+            units = (bounds[thread], bounds[thread + 1]) if by_units else (0, entries.units)
             for strips in self.strips:
                 with self._own(strips, low, high) as index:
                     start = strips.start + index * (len(strips.vectors) * strips.lanes)
-                    _Strip(self, strips, start, copied, partial).emit(groups)
+                    self.work(self, strips, start, copied, partial, lines).emit(units)
 
     def _own(self, strips: Strips, low: Expr, high: Expr) -> AbstractContextManager[Expr]:
         """Return a loop over a thread's share of some strips, which yields the number of each among them."""
@@ -115,25 +164,38 @@ class SparseNest:
 
 
 @dataclass(frozen=True)
-class _Strip:
+class StripWork(ABC, Generic[Lists]):
     """The work on a strip.
 
     Attributes:
         start: its first pixel.
-        copied, partial: buffers for a copy and for partial sums, `None` without.
+        copied, partial: buffers for a copy and for partial sums, `None` without; such sums may wait in the output.
+        lines: the buffer of the nest's `rows`.
     """
 
-    nest: SparseNest
+    nest: SparseNest[Lists]
     strips: Strips
     start: Expr
     copied: Buffer | None
     partial: Buffer | None
+    lines: Buffer | None
 
-    def emit(self, groups: Span) -> None:
-        """Emit the outputs of some groups, block by block; the blocks between the first and the last are a loop."""
-        nest, (low, high), number = self.nest, groups, len(self.nest.entries.blocks)
-        steps = Steps(nest.kernel, nest.entries, nest.buffers, self.strips.lanes)
-        steps.begin(nest.buffers["starts"][low * number])
+    @abstractmethod
+    def begin(self, segment: Expr) -> None:
+        """Emit what comes before all lists from a segment on."""
+
+    @abstractmethod
+    def channels(self, unit: Expr) -> Sequence[Expr]:
+        """Return the output channels of a unit."""
+
+    @abstractmethod
+    def add(self, sums: Buffer, segment: Expr) -> None:
+        """Emit what adds the products of a segment to the sums of its unit: a strip for each of its channels, one after another."""
+
+    def emit(self, units: Span) -> None:
+        """Emit the outputs of some units, block by block; the blocks between the first and the last are a loop."""
+        nest, (low, high), number = self.nest, units, len(self.nest.entries.blocks)
+        self.begin(low * number)
         for first, end in dict.fromkeys(((0, 1), (1, number - 1), (number - 1, number))):
             if first < end:
                 with nest.kernel.loop(end - first) as block:
@@ -141,11 +203,14 @@ class _Strip:
                     self._copy(top + block * (bottom - top), bottom - top)
                     with nest.kernel.loop(high - low) as index:
                         segment = low * number + (first + block) * (high - low) + index
-                        self._group(steps, low + index, index, segment, first == 0, end == number)
+                        self._unit(low + index, index, segment, first == 0, end == number)
 
     def _copy(self, first: Expr, count: int) -> None:
         """Copy the channels of a block, if kernels read copies."""
         if self.copied is None:
+            return
+        if self.nest.rows:
+            self.nest.rows.fill(self.lines, self.copied, self.start, first, count)
             return
         kernel, lanes, layer = self.nest.kernel, self.strips.lanes, self.nest.layer
         with kernel.loop(count) as number:
@@ -156,56 +221,98 @@ class _Strip:
                 value = value if gate is None else value * gate
                 kernel.store(self.copied, value, number * self.nest.width + vector * lanes, lanes)
 
-    def _group(self, steps: Steps, group: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
-        """Emit one group's entries of a block."""
-        kernel, nest, lanes = self.nest.kernel, self.nest, self.strips.lanes
-        together, vectors, partial = nest.entries.together, len(self.strips.vectors), self.partial
-        spots = list(self._spots(group))
-        waiting = index * (together * vectors * lanes)
-        starts = nest.buffers["starts"]
+    def _unit(self, unit: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
+        """Emit one unit's sums over a block."""
+        kernel, nest, lanes, partial = self.nest.kernel, self.nest, self.strips.lanes, self.partial
+        spots = [
+            plane_spot(channel, channel * nest.pixels + self.start + place, lanes)
+            for channel in self.channels(unit)
+            for place in self.strips.vectors
+        ]
+        first_place = index * (len(spots) * lanes)
+        places = [first_place + number * lanes for number in range(len(spots))] if partial is not None else [spot.target for spot in spots]
+        waiting = nest.buffers["output"] if partial is None else partial
         sums = kernel.accumulators(len(spots) * lanes)
-        for number, spot in enumerate(spots):
-            value = nest.epilogue.begin(spot) if first else kernel.load(partial, waiting + number * lanes, lanes)
+        for number, (spot, place) in enumerate(zip(spots, places, strict=True)):
+            value = nest.epilogue.begin(spot) if first else kernel.load(waiting, place, lanes)
             kernel.store(sums, value, number * lanes, lanes)
-        # With 32 bits LLVM would extend the number of a step in every step.
-        begin, end = (kernel.T.bind(kernel.T.Cast("int64", starts[segment + place])) for place in (0, 1))
-        chain = kernel.chain // nest.entries.unroll
-        if not chain:
-            with kernel.span(begin, end) as step:
-                self._step(sums, steps, step)
-        else:
-            with kernel.loop((end - begin + chain - 1) // chain) as link:
-                own = kernel.accumulators(len(spots) * lanes)
-                kernel.fill(own, kernel.number(0.0), len(spots), lanes)
-                with kernel.loop(kernel.T.min(end - begin - link * chain, chain)) as step:
-                    self._step(own, steps, begin + link * chain + step)
-                for place in range(0, len(spots) * lanes, lanes):
-                    kernel.store(sums, kernel.load(sums, place, lanes) + kernel.load(own, place, lanes), place, lanes)
+        self.add(sums, segment)
         if last:
             nest.epilogue.drain(sums, spots, nest.buffers["output"])
             return
-        for place in range(0, len(spots) * lanes, lanes):
-            kernel.store(partial, kernel.load(sums, place, lanes), waiting + place, lanes)
+        for number, place in enumerate(places):
+            kernel.store(waiting, kernel.load(sums, number * lanes, lanes), place, lanes)
 
-    def _step(self, sums: Buffer, steps: Steps, step: Expr) -> None:
+    def loop(
+        self, sums: Buffer, places: Sequence[int], span: Span, terms: int, step: Callable[[Buffer, Sequence[int], Expr], None]
+    ) -> None:
+        """Emit a loop of steps, in chains if the precision adds only so many terms at once.
+
+        Args:
+            places: of the vectors of sums that steps add to.
+            terms: that a step adds to each of them.
+            step: emits one, given the sums, the vectors' places there, and its number.
+        """
+        kernel, lanes, (begin, end) = self.nest.kernel, self.strips.lanes, span
+        chain = kernel.chain // terms
+        if not chain:
+            with kernel.span(begin, end) as number:
+                step(sums, places, number)
+            return
+        with kernel.loop((end - begin + chain - 1) // chain) as link:
+            own, own_places = kernel.accumulators(len(places) * lanes), range(0, len(places) * lanes, lanes)
+            kernel.fill(own, kernel.number(0.0), len(places), lanes)
+            with kernel.loop(kernel.T.min(end - begin - link * chain, chain)) as number:
+                step(own, own_places, begin + link * chain + number)
+            for place, own_place in zip(places, own_places, strict=True):
+                kernel.store(sums, kernel.load(sums, place, lanes) + kernel.load(own, own_place, lanes), place, lanes)
+
+    def multiply(self, sums: Buffer, places: Sequence[int], offset: Expr, weights: Sequence[Expr]) -> None:
+        """Emit the products of an input channel's pixels with weights, and add those of each weight to a strip of sums.
+
+        Args:
+            places: of the strips' vectors, weight after weight.
+            offset: where the channel begins.
+        """
+        kernel, lanes, vectors = self.nest.kernel, self.strips.lanes, self.strips.vectors
+        source, corner = (self.nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)
+        line = kernel.T.bind(corner + offset)
+        for number, place in enumerate(vectors):
+            pixels = kernel.load(source, line + (place if self.copied is None else number * lanes), lanes)
+            for member, weight in enumerate(weights):
+                at = places[member * len(vectors) + number]
+                kernel.store(sums, kernel.load(sums, at, lanes) + weight * pixels, at, lanes)
+
+
+class EntryStrip(StripWork[Entries]):
+    """The work on a strip where units are groups of outputs with the same zeros."""
+
+    @cached_property
+    def _steps(self) -> Steps:
+        return Steps(self.nest.kernel, self.nest.entries, self.nest.buffers, self.strips.lanes)
+
+    def begin(self, segment: Expr) -> None:
+        """Load the first step."""
+        self._steps.begin(self.nest.buffers["starts"][segment])
+
+    def channels(self, unit: Expr) -> Sequence[Expr]:
+        """Return the group's outputs."""
+        together = self.nest.entries.together
+        return [unit * together + member for member in range(together)]
+
+    def add(self, sums: Buffer, segment: Expr) -> None:
+        """Emit a loop over steps of a few entries."""
+        kernel, entries, lanes = self.nest.kernel, self.nest.entries, self.strips.lanes
+        starts = self.nest.buffers["starts"]
+        # With 32 bits LLVM would extend the number of a step in every step.
+        span = (kernel.T.bind(kernel.T.Cast("int64", starts[segment])), kernel.T.bind(kernel.T.Cast("int64", starts[segment + 1])))
+        places = range(0, entries.together * len(self.strips.vectors) * lanes, lanes)
+        self.loop(sums, places, span, entries.unroll, self._step)
+
+    def _step(self, sums: Buffer, places: Sequence[int], step: Expr) -> None:
         """Emit a few entries."""
-        kernel, nest, lanes = self.nest.kernel, self.nest, self.strips.lanes
-        unroll, together, vectors = nest.entries.unroll, nest.entries.together, self.strips.vectors
-        source, corner = (nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)
-        offsets, weight_of = steps.read(step)
-        for entry in range(unroll):
-            line = kernel.T.bind(corner + offsets[entry])
-            for number, place in enumerate(vectors):
-                pixels = kernel.load(source, line + (place if self.copied is None else number * lanes), lanes)
-                for member in range(together):
-                    at = (member * len(vectors) + number) * lanes
-                    value = kernel.load(sums, at, lanes) + weight_of(entry * together + member) * pixels
-                    kernel.store(sums, value, at, lanes)
-
-    def _spots(self, group: Expr) -> Iterator[Spot]:
-        """Yield the outputs of a group, one channel after another."""
-        nest, lanes = self.nest, self.strips.lanes
-        for member, place in itertools.product(range(nest.entries.together), self.strips.vectors):
-            channel = group * nest.entries.together + member
-            target = channel * nest.pixels + self.start + place
-            yield plane_spot(channel, target, lanes)
+        entries = self.nest.entries
+        offsets, weight_of = self._steps.read(step)
+        for entry, offset in enumerate(offsets):
+            first = entry * entries.together
+            self.multiply(sums, places, offset, [weight_of(first + member) for member in range(entries.together)])

@@ -6,14 +6,17 @@ import math
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Dense, LayerParameters
+from tvmmobile.graph.precision import INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
+from tvmmobile.schedules.emit.fixed_point import FixedNest, FixedTile
 from tvmmobile.schedules.emit.kernel import Activation, Kernel
 from tvmmobile.schedules.emit.matmul import pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.emit.pairs import group_of, grouped, tile_of
+from tvmmobile.schedules.emit.small_weights import SmallTile, stored_constants
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, WEIGHTS, Template, layer_of
 
 
 class DenseVector(Template):
@@ -22,11 +25,12 @@ class DenseVector(Template):
     Knobs:
         columns: output channels accumulated at once.
         unroll: K steps per loop iteration.
+        fixed: of weights in int8 alone: 1 rounds the row to 16 bits and multiplies integers; 0 converts weights to floats.
     """
 
     name = "dense"
     version = 1
-    handles = EPILOGUE | THREADS | STORAGE
+    handles = EPILOGUE | THREADS | STORAGE | WEIGHTS
 
     def _space(self, task: Task) -> Space | None:
         if not isinstance(task.region[0], Dense):
@@ -41,7 +45,10 @@ class DenseVector(Template):
             vectors = knobs["columns"] // lanes
             return vectors >= min(4, max(options["columns"]) // lanes) and vectors + 3 <= task.machine.registers
 
-        return Space(self.name, self.version, options, fits, {"columns": 10 * lanes, "unroll": lanes})
+        usual = {"columns": 10 * lanes, "unroll": lanes}
+        if layer.weights == INT8.name:
+            options["fixed"], usual["fixed"] = (1, 0), 1
+        return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Return the size and the waste of the last panel."""
@@ -55,12 +62,16 @@ class DenseVector(Template):
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
-            tile = tile_of(group)(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
-            MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
+            kind, nest = (SmallTile if layer.weights else tile_of(group)), MatmulNest
+            if knobs.get("fixed"):
+                kind, nest = FixedTile, FixedNest
+            tile = kind(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
+            nest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return weights in panels of `columns`."""
-        weight = parameters[0].weight
-        packed = pack_panels(weight, knobs["columns"], task.lanes, group=group_of(task.precision.group, len(weight)))
-        return [packed, *pack_constants(parameters[0], task.lanes)]
+        constants = stored_constants(task.region[0], parameters[0])
+        group = group_of(task.precision.group, len(constants.weight))
+        packed = pack_panels(constants.weight, knobs["columns"], task.lanes, group=group)
+        return [packed, *pack_constants(constants, task.lanes)]

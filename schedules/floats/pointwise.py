@@ -16,8 +16,9 @@ from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, packed
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import JoinedNest, MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
+from tvmmobile.schedules.emit.small_weights import stored_constants
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, WEIGHTS, Template, layer_of
 
 #: Number of combinations that are searched.
 MEMBERS = 160
@@ -38,7 +39,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
-    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "scaled", "out_layout=NCHW"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | WEIGHTS | ADDED | {"residual", "scaled", "out_layout=NCHW"}
     enough_trials = 48
     multiplies = True
 
@@ -116,15 +117,16 @@ class Pointwise(Template):
             tile = tile_of(group)(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             nest = JoinedNest if knobs.get("joined") else MatmulNest
-            (ScaledNest(*loops, buffers["gate"]) if layer.scaled else nest(*loops)).emit()
+            (ScaledNest(*loops, buffers.get("gate")) if layer.scaled or layer.weights else nest(*loops)).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return weights in panels of `columns`."""
         layer = layer_of(task, Conv2d)
-        weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
+        constants = stored_constants(layer, parameters[0])
+        weight = constants.weight.reshape(layer.in_channels, layer.out_channels)
         packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"], conv_group(layer, task))
-        return [packed, *pack_constants(parameters[0], task.lanes)]
+        return [packed, *pack_constants(constants, task.lanes)]
 
 
 def pixels_of(layer: Conv2d) -> Pixels:

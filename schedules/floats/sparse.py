@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
+from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip
 from tvmmobile.schedules.emit.sparse_entries import Entries
-from tvmmobile.schedules.emit.sparse_nest import SparseNest, strips_of
+from tvmmobile.schedules.emit.sparse_nest import EntryStrip, Lists, SparseNest, Strips, StripWork, strips_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
@@ -19,23 +23,38 @@ from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, l
 FEWEST_VECTORS = 4
 #: Registers of pixels that were loaded and not yet multiplied.
 MOST_LOADED = 4
+#: The same where outputs are computed in clusters: several products need each.
+MOST_LOADED_OF_CLUSTERS = 3
 
 
-class SparsePointwise(Template):
+class Sparse(Template, Generic[Lists]):
     """Takes one 1×1 convolution with sparse weights, stride 1, channels first in input and output, with or without a residual
     and factors for its input.
 
     Knobs:
         vectors: most vectors of pixels in a strip, which a weight meets together.
-        unroll: entries (see `Entries`) of a step.
         k_block: input channels of a block, 0 for all of them; partial sums wait in a scratch buffer.
         copy: 1 copies a strip of all input channels, so that its cache lines hold nothing else; it is multiplied by its factors then.
         axis: what threads share: 0 strips, 1 outputs, equally many entries each.
     """
 
-    name = "sparse"
-    version = 1
     handles = EPILOGUE | THREADS | STORAGE | {"residual", "scaled", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
+    #: What is done on a strip.
+    work: type[StripWork[Lists]]
+    #: See `Space`.
+    usual: ClassVar[Knobs]
+
+    @abstractmethod
+    def lists(self, task: Task, layer: Conv2d, knobs: Knobs) -> Lists:
+        """Return the weights as kernels read them."""
+
+    @abstractmethod
+    def _own_options(self, layer: Conv2d) -> Mapping[str, tuple[int, ...]]:
+        """Return the values of the template's other knobs."""
+
+    @abstractmethod
+    def _registers(self, task: Task, layer: Conv2d, knobs: Knobs) -> int:
+        """Return how many registers a kernel needs."""
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -43,38 +62,34 @@ class SparsePointwise(Template):
             return None
         if not layer.channels_first or task.precision.group > 1:
             return None  # instructions that multiply several terms of a sum gain more than zeros do
-        together = layer.sparse[1]
-        groups = layer.out_channels // together
         options = {
             "vectors": up_to((1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20), max(layer.height * layer.width // task.lanes, 1)),
-            "unroll": (1, 2, 4, 8),
+            **self._own_options(layer),
             "k_block": (0, *(k for k in (64, 128, 256, 512) if k < layer.in_channels)),
             "copy": (1,) if layer.scaled else (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
+        if not all(options.values()):
+            return None
         fewest = min(FEWEST_VECTORS, max(options["vectors"]))
 
         def fits(knobs: Knobs) -> bool:
-            vectors, unroll = knobs["vectors"], knobs["unroll"]
-            registers = (
-                vectors * together * (2 if task.precision.chain else 1)
-                + MOST_LOADED
-                + round_up(unroll * together, task.lanes) // task.lanes
-            )
-            strip = vectors * task.lanes * task.precision.bytes
-            lists = layer.sparse[0] / groups * (knobs["k_block"] or layer.in_channels) / layer.in_channels
+            strip = knobs["vectors"] * task.lanes * task.precision.bytes
+            block = knobs["k_block"]
             return (
-                vectors >= fewest
-                and registers <= task.machine.registers
-                and (unroll == 1 or unroll <= lists)
-                and (knobs["k_block"] == 0 or knobs["k_block"] * strip <= task.machine.l1d_bytes < layer.in_channels * strip)
+                knobs["vectors"] >= fewest
+                and self._registers(task, layer, knobs) <= task.machine.registers
+                and self._pays(layer, knobs)
+                and (block == 0 or block * strip <= task.machine.l1d_bytes < layer.in_channels * strip)
             )
 
-        usual = {"vectors": 12, "unroll": 4, "k_block": 128, "copy": 1, "axis": 0}
-        return Space(self.name, self.version, options, fits, usual)
+        return Space(self.name, self.version, options, fits, self.usual)
+
+    def _pays(self, layer: Conv2d, knobs: Knobs) -> bool:
+        return True
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, share of entries, entries of a list, strip, its bytes, registers."""
+        """Return the size, share of entries, entries of a list, groups, strip, its bytes, and how many there are."""
         layer = layer_of(task, Conv2d)
         count, together = layer.sparse
         block = knobs["k_block"] or layer.in_channels
@@ -84,27 +99,103 @@ class SparsePointwise(Template):
             math.log2(layer.in_channels),
             math.log2(layer.out_channels),
             density,
-            layer.sparse[0] * together / layer.out_channels * block / layer.in_channels / knobs["unroll"],
+            layer.sparse[0] * together / layer.out_channels * block / layer.in_channels / knobs.get("unroll", 1),
             together,
             knobs["vectors"] * together,
             math.log2(knobs["vectors"] * task.lanes * task.precision.bytes * block),
-            len(strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])),
+            len(self._strips(task, layer, knobs)),
         ]
+
+    def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
+        return strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])
+
+    def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
+        return False
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel, entries = Kernel(task, knobs, places=("offsets", "starts", "bounds")), Entries.of(task, layer, knobs)
-        arguments = {"data": layer.input_shape, **layer.side_shapes, **entries.shapes, **constant_shapes(layer)}
+        lists = self.lists(task, layer, knobs)
+        kernel = Kernel(task, knobs, places=[name for name in lists.shapes if name != "weight"])
+        arguments = {"data": layer.input_shape, **layer.side_shapes, **lists.shapes, **constant_shapes(layer)}
         with kernel.named_body(**arguments, output=layer.output_shape) as buffers:
             epilogue = PlaneEpilogue(kernel, layer, buffers)
-            SparseNest(kernel, layer, entries, knobs, task.threads, buffers, epilogue).emit()
+            strips = self._strips(task, layer, knobs)
+            waits_in_output = self._waits_in_output(task, layer, strips)
+            SparseNest(kernel, layer, lists, knobs, task.threads, buffers, epilogue, strips, waits_in_output, self.work).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the entries, then constants per channel."""
+        """Return the lists, then constants per channel."""
         layer = layer_of(task, Conv2d)
-        strips = strips_of(layer.height * layer.width, task.lanes, knobs["vectors"])
-        width = max(len(strip.vectors) * strip.lanes for strip in strips)
+        width = max(len(strip.vectors) * strip.lanes for strip in self._strips(task, layer, knobs))
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
         stride = width if knobs["copy"] else layer.height * layer.width
-        return [*Entries.of(task, layer, knobs).pack(weight, stride, knobs["copy"] == 1), *pack_constants(parameters[0])]
+        return [*self.lists(task, layer, knobs).pack(weight, stride, knobs["copy"] == 1), *pack_constants(parameters[0])]
+
+
+class SparsePointwise(Sparse[Entries]):
+    """Computes each group of outputs alone.
+
+    Knobs besides those of `Sparse`:
+        unroll: entries (see `Entries`) of a step.
+    """
+
+    name = "sparse"
+    version = 1
+    work = EntryStrip
+    usual: ClassVar[Knobs] = {"vectors": 12, "unroll": 4, "k_block": 128, "copy": 1, "axis": 0}
+
+    def lists(self, task: Task, layer: Conv2d, knobs: Knobs) -> Entries:
+        """Return a list for each group."""
+        return Entries.of(task, layer, knobs)
+
+    def _own_options(self, layer: Conv2d) -> Mapping[str, tuple[int, ...]]:
+        return {"unroll": (1, 2, 4, 8)}
+
+    def _registers(self, task: Task, layer: Conv2d, knobs: Knobs) -> int:
+        together, unroll = layer.sparse[1], knobs["unroll"]
+        sums = knobs["vectors"] * together * (2 if task.precision.chain else 1)
+        return sums + MOST_LOADED + round_up(unroll * together, task.lanes) // task.lanes
+
+    def _pays(self, layer: Conv2d, knobs: Knobs) -> bool:
+        count, together = layer.sparse
+        entries = count / (layer.out_channels // together) * (knobs["k_block"] or layer.in_channels) / layer.in_channels
+        return knobs["unroll"] == 1 or knobs["unroll"] <= entries
+
+
+class SparseClusters(Sparse[Clusters]):
+    """Computes groups of outputs together whose patterns overlap: pixels that two of them need are loaded once.
+
+    Knobs besides those of `Sparse`:
+        cluster: groups that are computed together.
+        unroll: entries of a step.
+    """
+
+    name = "sparse_clusters"
+    version = 1
+    work = ClusterStrip
+    usual: ClassVar[Knobs] = {"vectors": 7, "cluster": 4, "unroll": 2, "k_block": 256, "copy": 1, "axis": 0}
+
+    def lists(self, task: Task, layer: Conv2d, knobs: Knobs) -> Clusters:
+        """Return lists for each cluster."""
+        return Clusters.of(task, layer, knobs)
+
+    def _own_options(self, layer: Conv2d) -> Mapping[str, tuple[int, ...]]:
+        groups = layer.out_channels // layer.sparse[1]
+        return {"cluster": tuple(size for size in (2, 4) if groups % size == 0), "unroll": (1, 2)}
+
+    def _registers(self, task: Task, layer: Conv2d, knobs: Knobs) -> int:
+        weights = layer.sparse[1] * knobs["cluster"]
+        sums = knobs["vectors"] * weights * (2 if task.precision.chain else 1)
+        return sums + MOST_LOADED_OF_CLUSTERS + round_up(2 * layer.sparse[1] * knobs["unroll"], task.lanes) // task.lanes
+
+    def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
+        """Return strips that begin where cache lines do, if all channels do: no line is then written in two strips."""
+        pixels = layer.height * layer.width
+        aligned = all(size * task.precision.bytes % LINE_BYTES == 0 for size in (pixels, knobs["vectors"] * task.lanes))
+        return strips_of(pixels, task.lanes, knobs["vectors"], equal=not aligned)
+
+    def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
+        """Return whether outputs have the type of sums, and no other thread writes a strip's."""
+        apart = layer.height * layer.width % task.lanes == 0 or len(strips[-1].vectors) > 1
+        return task.storage[1] == task.precision and task.precision.accumulator == task.precision.name and (apart or task.threads == 1)

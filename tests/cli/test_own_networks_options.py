@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Command
+from commands import Ended, ended_here
 from conftest import CommandLine
 from network_files import SIDE, SOURCE, convolution, module_of, write_model, write_onnx, write_pt2, write_python
 
@@ -84,18 +84,17 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     write_pt2(module, folder / "small.pt2")
     write_onnx(module, folder / "small.onnx")
     words = ("tune", "--model", "net.py:small", "--resolution", str(SIDE), "--trials", "1", "--logs", str(folder / "logs"))
-    command = Command(folder, *words, "--out", str(folder / "python"))
-    code, out = command.wait(240)
-    assert code == 0, command.errors
-    return Story(folder, out)
+    done = ended_here(folder, *words, "--out", str(folder / "python"))
+    assert done.code == 0, done.errors
+    return Story(folder, done.out)
 
 
-def compiled(story: Story, file: str) -> tuple[Path, Command]:
+def compiled(story: Story, file: str) -> tuple[Path, Ended]:
     """The library of a file, compiled with the story's records."""
     out = story.folder / file.partition(".")[2]
-    command = Command(story.folder, "compile", "--model", file, "--logs", story.logs, "--out", str(out))
-    assert command.wait() == (0, f"{out / STEM}.so\n"), command.errors
-    return out, command
+    done = ended_here(story.folder, "compile", "--model", file, "--logs", story.logs, "--out", str(out))
+    assert (done.code, done.out) == (0, f"{out / STEM}.so\n"), done.errors
+    return out, done
 
 
 def test_sizes() -> None:
@@ -152,12 +151,12 @@ def test_its_manifest_says_what_it_was_made_of(story: Story) -> None:
 
 @pytest.mark.virtual
 def test_a_pt2_is_compiled_from_its_records(story: Story) -> None:
-    out, command = compiled(story, "small.pt2")
-    assert "have no record" not in command.errors and re.search(r"No template takes \d of \d+ kernels", command.errors)
+    out, done = compiled(story, "small.pt2")
+    assert "have no record" not in done.errors and re.search(r"No template takes \d of \d+ kernels", done.errors)
     tuned, again = (json.loads((folder / f"{STEM}.json").read_text()) for folder in (story.folder / "python", out))
     assert [kernel["name"] for kernel in again["kernels"]] == [kernel["name"] for kernel in tuned["kernels"]]
-    bench = Command(story.folder, "bench", str(out), "--out", str(out))
-    assert bench.wait()[0] == 0, bench.errors
+    bench = ended_here(story.folder, "bench", str(out), "--out", str(out))
+    assert bench.code == 0, bench.errors
     (variant,) = read_results(out / "report.json").variants
     assert variant.max_error < 1e-5 and variant.network_sha256 == sha256_of(story.folder / "small.pt2")
 
@@ -171,9 +170,8 @@ def test_an_onnx_model_is_compiled_and_run(story: Story) -> None:
         np.save(story.folder / "image.npy", reference["input"])
         expected = reference["output"]
     words = ("run", str(out / f"{STEM}.so"), "image.npy", "--output", str(story.folder / "logits.npy"))
-    command = Command(story.folder, *words)
-    code, printed = command.wait()
-    assert code == 0 and "probability" in printed, command.errors
+    done = ended_here(story.folder, *words)
+    assert done.code == 0 and "probability" in done.out, done.errors
     np.testing.assert_allclose(np.load(story.folder / "logits.npy"), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -184,17 +182,15 @@ def test_an_output_that_is_no_row_of_classes(story: Story) -> None:
     text = SOURCE.replace("    return small(1),", "    return nn.Sequential(*unit(1, 8, 3), nn.Conv2d(8, 2, 1)),")
     write_python(story.folder, text, "gray.py")
     out = story.folder / "gray"
-    command = Command(story.folder, "compile", "--model", "gray.py:gray", "--logs", story.logs, "--out", str(out))
-    assert command.wait()[0] == 0, command.errors
+    done = ended_here(story.folder, "compile", "--model", "gray.py:gray", "--logs", story.logs, "--out", str(out))
+    assert done.code == 0, done.errors
     np.save(story.folder / "gray.npy", np.zeros((1, 1, 24, 24), np.float32))
-    command = Command(story.folder, "run", str(out / "gray_1.0_24_float32_t1.so"), "gray.npy")
-    code, printed = command.wait()
-    assert code == 0 and "The output is not a vector of classes" in printed, command.errors
+    done = ended_here(story.folder, "run", str(out / "gray_1.0_24_float32_t1.so"), "gray.npy")
+    assert done.code == 0 and "The output is not a vector of classes" in done.out, done.errors
 
 
 @pytest.mark.long
 @pytest.mark.virtual
 def test_a_dry_run_names_the_kernels_without_a_template(story: Story) -> None:
-    command = Command(story.folder, "tune", "--model", "small.onnx", "--logs", story.logs, "--out", "dry", "--dry-run")
-    code, printed = command.wait()
-    assert code == 0 and "No template takes" in printed and not (story.folder / "dry").exists(), command.errors
+    done = ended_here(story.folder, "tune", "--model", "small.onnx", "--logs", story.logs, "--out", "dry", "--dry-run")
+    assert done.code == 0 and "No template takes" in done.out and not (story.folder / "dry").exists(), done.errors

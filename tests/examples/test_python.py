@@ -43,6 +43,13 @@ def test_a_program(name: str, tmp_path: Path) -> None:
     assert done.stderr == ""  # nothing prints unless asked
 
 
+def check_last_lines(text: str) -> None:
+    """What the notebook's last cell prints: a latency, and a line for each kernel."""
+    lines = text.splitlines()
+    assert re.fullmatch(r"\d\.\d{3} ms modelled, Raspberry Pi 4 Model B", lines[0]) and len(lines) == 8
+
+
+@pytest.mark.long  # Jupyter's own part; what the cells do is in the next test
 def test_the_notebook_compiles_a_module_that_it_defines(tmp_path: Path) -> None:
     words = ("--to", "notebook", "--execute", "--output-dir", tmp_path, EXAMPLES / "own_network.ipynb")
     done = executed("-m", "jupyter", "nbconvert", *words, folder=tmp_path)
@@ -50,8 +57,19 @@ def test_the_notebook_compiles_a_module_that_it_defines(tmp_path: Path) -> None:
     cells = json.loads((tmp_path / "own_network.ipynb").read_text())["cells"]
     printed = [output for cell in cells for output in cell.get("outputs", [])]
     assert not any(output.get("name") == "stderr" for output in printed)
-    lines = "".join(printed[-1]["text"]).splitlines()
-    assert re.fullmatch(r"\d\.\d{3} ms modelled, Raspberry Pi 4 Model B", lines[0]) and len(lines) == 8
+    check_last_lines("".join(printed[-1]["text"]))
+
+
+def test_the_notebooks_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process, whose main program defines the module no more than a notebook's does."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for cell in json.loads((EXAMPLES / "own_network.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    printed = capsys.readouterr()
+    check_last_lines(printed.out)
+    assert printed.err == ""
 
 
 def test_the_blocks_of_the_document(tmp_path: Path) -> None:

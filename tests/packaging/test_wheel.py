@@ -119,6 +119,6 @@ def test_bad_names_and_libraries(library: CompiledLibrary, tmp_path: Path, capfd
         with pytest.raises(UserError, match="not a version"):
             write_wheel(found, tmp_path, release=release)
     assert run(["package", str(library.path), "--out", str(tmp_path)]) == 1
-    assert "Give --wheel." in capfd.readouterr().err
+    assert "Give --wheel or --android." in capfd.readouterr().err
     assert run(["package", str(library.path), "--wheel", "--out", str(tmp_path / "dist")]) == 0
     assert "python -m mobilenet_v1_0_25_128" in " ".join(capfd.readouterr().out.split())

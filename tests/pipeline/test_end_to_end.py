@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from commands import Command, records
+from commands import Command, Ended, ended_here, records
 from network_files import module_of, write_python
 from torch import nn
 
@@ -98,9 +98,16 @@ class Story:
         """Start `tune`."""
         return self.run("tune", self.out, "--trials", "1")
 
-    def run(self, verb: str, out: Path, *words: str, side: int = 32) -> Command:
+    def run(self, verb: str, out: Path, *words: str) -> Command:
         """Start `tune` or `compile`."""
-        return Command(self.folder, verb, *self.hero.words, "--resolution", str(side), "--logs", str(self.logs), "--out", str(out), *words)
+        return Command(self.folder, *self._words(verb, out, 32), *words)
+
+    def run_here(self, verb: str, out: Path, *words: str, side: int = 32) -> Ended:
+        """What `tune` or `compile` does in this process."""
+        return ended_here(self.folder, *self._words(verb, out, side), *words)
+
+    def _words(self, verb: str, out: Path, side: int) -> tuple[str, ...]:
+        return verb, *self.hero.words, "--resolution", str(side), "--logs", str(self.logs), "--out", str(out)
 
     def lines(self) -> int:
         """Lines in the log, finished or not."""
@@ -160,23 +167,23 @@ def finished(story: Story, killed: Run) -> Run:
 
 
 @pytest.fixture(scope="module")
-def again(story: Story, finished: Run) -> Run:
-    return story.ended(story.tune())
+def again(story: Story, finished: Run) -> Ended:
+    return story.run_here("tune", story.out, "--trials", "1")
 
 
 @pytest.fixture(scope="module")
 def compiled(story: Story, finished: Run) -> Path:
     out = story.folder / "compiled"
     dump = story.folder / "dump"
-    command = story.run("compile", out, "--dump-ir", str(dump))
-    assert command.wait() == (0, f"{out / story.library.name}\n"), command.errors
+    done = story.run_here("compile", out, "--dump-ir", str(dump))
+    assert (done.code, done.out) == (0, f"{out / story.library.name}\n"), done.errors
     return out
 
 
-def announced(run: Run) -> tuple[int, int]:
+def announced(command: Command | Ended) -> tuple[int, int]:
     """Records that were there, and trials to run, as the command said."""
-    found = re.search(r"\d+ distinct kernels?, (\d+) records?, (\d+) trials? to run", run.command.errors)
-    assert found, run.command.errors
+    found = re.search(r"\d+ distinct kernels?, (\d+) records?, (\d+) trials? to run", command.errors)
+    assert found, command.errors
     return int(found.group(1)), int(found.group(2))
 
 
@@ -190,22 +197,22 @@ def test_an_interrupted_run_leaves_only_its_records(interrupted: Run) -> None:
 def test_a_killed_run_leaves_no_process_and_a_sound_log(interrupted: Run, killed: Run) -> None:
     assert killed.code == -signal.SIGKILL
     assert killed.command.leftovers() == []
-    assert announced(killed)[0] == len(interrupted.logged)  # nothing of the interrupted run is measured again
+    assert announced(killed.command)[0] == len(interrupted.logged)  # nothing of the interrupted run is measured again
     assert killed.logged[: len(interrupted.logged)] == interrupted.logged
 
 
 def test_tuning_survives_the_loss_of_its_agents(killed: Run, finished: Run) -> None:
     assert finished.code == 0, finished.command.errors
-    there, missing = announced(finished)
+    there, missing = announced(finished.command)
     assert there == len(killed.logged) and there + missing == len(finished.logged)
     assert [record["error"] for record in finished.logged if record["latency_us"] is None] == []
     assert finished.command.leftovers() == []
 
 
-def test_a_second_run_measures_nothing(finished: Run, again: Run) -> None:
-    assert again.code == 0, again.command.errors
+def test_a_second_run_measures_nothing(story: Story, finished: Run, again: Ended) -> None:
+    assert again.code == 0, again.errors
     assert announced(again) == (len(finished.logged), 0)
-    assert again.logged == finished.logged
+    assert records(story.logs) == finished.logged
 
 
 def test_every_latency_is_called_modelled(story: Story, finished: Run) -> None:
@@ -260,7 +267,7 @@ def test_the_reference_is_pytorchs(story: Story, finished: Run) -> None:
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_compiling_gives_the_same_bytes(story: Story, again: Run, compiled: Path) -> None:
+def test_compiling_gives_the_same_bytes(story: Story, again: Ended, compiled: Path) -> None:
     assert sha256_of(compiled / story.library.name) == sha256_of(story.library)  # of the second `tune`
     dumped = sorted(path.name for path in (story.folder / "dump").rglob("*.py"))
     assert dumped[0].startswith("00_") and len(dumped) > 10
@@ -280,9 +287,9 @@ def test_bench_times_what_was_compiled(story: Story, compiled: Path) -> None:
 
 def test_compile_says_which_kernels_were_never_measured(story: Story, finished: Run) -> None:
     out = story.folder / "neighbour"
-    command = story.run("compile", out, side=40)
-    assert command.wait()[0] == 0, command.errors
-    assert re.search(rf"\d+ of {story.hero.kernels} kernels have no record", command.errors)
+    done = story.run_here("compile", out, side=40)
+    assert done.code == 0, done.errors
+    assert re.search(rf"\d+ of {story.hero.kernels} kernels have no record", done.errors)
     (manifest,) = out.glob(f"{story.hero.name}_40_float32_t1.json")
     kernels = json.loads(manifest.read_text())["kernels"]
     assert any("nearest tuned shape" in kernel["record"] for kernel in kernels)

@@ -84,6 +84,8 @@ TASKS = {
     "batched_product": _in_floats(Product((2,), 9, 9, 16)),
     "softmax": _in_floats(Softmax((9, 9), 16)),
     "sparse": _in_floats(replace(_POINTWISE, in_layout="NCHW", out_layout="NCHW", sparse=(400, 1))),
+    "sparse_clusters": _in_floats(replace(_POINTWISE, in_layout="NCHW", out_layout="NCHW", sparse=(400, 1))),
+    "sparse_separable": _in_floats(replace(_DEPTHWISE, in_layout="NCHW"), replace(_POINTWISE, out_layout="NCHW", sparse=(400, 1))),
     "plane_conv": _in_floats(replace(_DEPTHWISE, in_layout="NCHW", out_layout="NCHW")),
     "plane_mean": _in_floats(Pool(7, 7, 64, "NCHW")),
     "recurrent": _in_floats(Recurrent("gru", 3, 1, 8)),

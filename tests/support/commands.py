@@ -1,8 +1,9 @@
-"""Runs `tvmmobile` as users do: a process with its own session, temporary directory and data, that can be killed."""
+"""Runs `tvmmobile` as users do: a process with its own session, temporary directory and data, that can be killed; or without a process."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -10,11 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tvmmobile.cli import run
 
 
 class Command:
@@ -117,6 +121,27 @@ class Command:
             except psutil.Error:
                 continue
         return found
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command line did; named as `Command` has it."""
+
+    code: int
+    out: str
+    errors: str
+
+
+def ended_here(folder: Path, *arguments: str) -> Ended:
+    """What a command line does in `folder`, as a `Command`'s would, but in this process, which has imported PyTorch and TVM."""
+    streams = tuple(io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        patch.chdir(folder)
+        patch.setenv("TVMMOBILE_DATA", str(folder / "data"))
+        patch.setenv("COLUMNS", "80")
+        code = run(arguments)
+    out, errors = ((stream.flush(), stream.buffer.getvalue().decode())[1] for stream in streams)  # type: ignore[attr-defined]
+    return Ended(code, out, errors)
 
 
 def records(logs: Path) -> list[dict[str, Any]]:

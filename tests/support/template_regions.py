@@ -47,6 +47,20 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
         (Conv2d(5, 7, 17, 13, clamp=RELU6, in_layout="NCHW", out_layout="NCHW", sparse=(60, 1)),),
         (Conv2d(6, 5, 130, 14, clamp="hswish", in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(300, 2)),),
     ),
+    "sparse_clusters": (
+        (Conv2d(5, 7, 17, 12, clamp=RELU6, in_layout="NCHW", out_layout="NCHW", sparse=(60, 1)),),
+        (Conv2d(6, 5, 130, 16, clamp="hswish", in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(300, 2)),),
+    ),
+    "sparse_separable": (
+        (
+            Conv2d(14, 14, 20, 20, (3, 3), (1, 1), PADDED, 20, RELU6, "NCHW"),
+            Conv2d(14, 14, 20, 12, clamp=RELU6, out_layout="NCHW", sparse=(60, 1)),
+        ),
+        (
+            Conv2d(8, 8, 70, 70, (5, 3), (2, 2), (2, 1, 2, 1), 70, "hswish", "NCHW"),
+            Conv2d(4, 4, 70, 16, out_layout="NCHW", sparse=(150, 2)),
+        ),
+    ),
     "plane_conv": (
         (Conv2d(9, 8, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU6, "NCHW", "NCHW"),),
         (Conv2d(17, 18, 3, 8, (3, 3), (2, 2), PADDED, 1, "hswish", "NCHW", "NCHW"),),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import Command
+from commands import Command, ended_here
 from conftest import CommandLine
 from log_samples import PI, content, old_log, read_log, some_records, write_log
 
@@ -141,8 +141,8 @@ def test_tune_beside_a_writer(tmp_path: Path, logs: Path, holder: Holder) -> Non
 def test_fresh_does_not_move_a_writers_directory_away(tmp_path: Path, repository: Path) -> None:
     logs = tmp_path / "out" / "tuning_logs"
     holder = Holder(logs, repository)
-    command = Command(tmp_path, "tune", *SMALL, "--fresh", "--out", str(tmp_path / "out"))
-    assert command.wait()[0] == 1 and holder.complaint in command.errors
+    done = ended_here(tmp_path, "tune", *SMALL, "--fresh", "--out", str(tmp_path / "out"))
+    assert done.code == 1 and holder.complaint in done.errors
     holder.end()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tuning_logs"]
 

@@ -157,6 +157,8 @@ INT8 = Precision(
 )
 #: Bytes without sign, in which a quantised network may take its input: no kernel computes in them, and what one loads becomes int8.
 UINT8 = replace(INT8, name="uint8", reference="uint8")
+#: Names of the precisions in which kernels in float32 may read their weights, see `graph.small_weights`.
+SMALL_WEIGHTS = (FLOAT16.name, INT8.name)
 _KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, BFLOAT16, INT8)}
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from tvmmobile.graph.integers import HIGHEST
-from tvmmobile.graph.layers import Layer, Opaque
+from tvmmobile.graph.layers import Layer, Opaque, SumLayer
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import SHAPE, needs_of
 from tvmmobile.graph.precision import FLOAT32, UINT8, Precision, is_precision, precision_named, storage_named
@@ -129,8 +129,14 @@ class Task:
         (data, output), each = self.storage, self.precision.bytes
         given = sum((data.bytes if name == "input" else each) * math.prod(shape) for name, shape in first.least_read.items())
         read = sum(math.prod(shape) for layer in others for shape in layer.side_shapes.values())
-        constants = sum(layer.constants for layer in self.region)
-        return given + each * (read + constants) + output.bytes * math.prod(self.region[-1].output_shape)
+        constants = each * sum(layer.constants for layer in self.region) - sum(map(self._saved_bytes, self.region))
+        return given + each * read + constants + output.bytes * math.prod(self.region[-1].output_shape)
+
+    def _saved_bytes(self, layer: Layer) -> int:
+        """Return how many bytes fewer a layer's weights take than in the kernel's precision."""
+        if not (layer.weights and isinstance(layer, SumLayer)):
+            return 0
+        return (self.precision.bytes - storage_named(layer.weights).bytes) * math.prod(layer.weight_shape)
 
 
 def in_place(name: str, place: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
-from tvmmobile.graph.network import INPUT, KeptLayer, Network, sources_of
+from tvmmobile.graph.network import INPUT, KeptLayer, Network, results_from, sources_of
 from tvmmobile.graph.precision import Precision
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import relative_error
@@ -91,11 +91,26 @@ def _stored(array: Array, precision: Precision) -> Array:
         return array.astype(precision.numpy).astype(array.dtype)
 
 
+def network_outputs(network: Network, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Compute the outputs of a float32 network, each in the extents of the kernel that it comes from."""
+    values: dict[int, Array] = {}
+    for _ in run_layers(network, inputs, values=values):
+        pass
+    return tuple(values[result] if isinstance(result, int) else result for result in results_from(network.module))
+
+
 def run_layers(
-    network: Network, inputs: Sequence[Array], compute: Callable[[LayerRun], Array] = LayerRun.output
+    network: Network,
+    inputs: Sequence[Array],
+    compute: Callable[[LayerRun], Array] = LayerRun.output,
+    values: dict[int, Array] | None = None,
 ) -> Iterator[tuple[LayerRun, Array]]:
-    """Compute a float32 network node by node; yields the layers that templates take, and what `compute` makes of them, in order."""
-    values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
+    """Compute a float32 network node by node; yields the layers that templates take, and what `compute` makes of them, in order.
+
+    All inputs and outputs of nodes are added to `values` by the number of the node, or of the input.
+    """
+    values = {} if values is None else values
+    values |= {INPUT - place: array for place, array in enumerate(inputs)}
     for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
         arrays = (values[source] if isinstance(source, int) else source for source in sources)
         read = tuple(array.reshape(shape) for array, shape in zip(arrays, node.layer.read_shapes, strict=True))

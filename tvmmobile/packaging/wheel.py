@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 from tvmmobile.packaging import python
+from tvmmobile.packaging.archives import OLDEST_TIME, title_of
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
@@ -21,8 +22,6 @@ _MODULES = Path(python.__file__).parent
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 #: The usual forms of PEP 440.
 _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
-#: The earliest time that zip files know: the same library always gives the same wheel.
-_TIME = (1980, 1, 1, 0, 0, 0)
 
 _INIT = '''\
 """{title}: `run` computes it for arrays, `network()` is the object behind it."""
@@ -93,7 +92,7 @@ def write_wheel(library: Library, out: Path, name: str | None = None, release: s
         raise UserError(f"{name} cannot be the name of a Python module.", "Give --name lower-case letters, digits and underscores.")
     if _RELEASE.fullmatch(release) is None:
         raise UserError(f"{release} is not a version of a Python package.", "Give --release numbers such as 1.0 or 2.1.3.")
-    title = f"{library.spec.variant} in {library.dtype} on {library.threads} thread{'s' * (library.threads > 1)}"
+    title = title_of(library)
     about = {
         "title": title,
         "name": name,
@@ -142,7 +141,7 @@ def _zipped(files: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in files.items():
-            entry = zipfile.ZipInfo(path, _TIME)
+            entry = zipfile.ZipInfo(path, OLDEST_TIME)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)

@@ -48,6 +48,7 @@ class BuiltVariant:
         kept: layers that stay in float32 where the others do not.
         rounding, loss: as the manifest has them.
         max_drop: the manifest's entry on what `--max-drop` found, if layers had to be kept.
+        small_weights: the manifest's, if the job has `--weights`.
     """
 
     library: Library
@@ -57,6 +58,7 @@ class BuiltVariant:
     rounding: float = 0.0
     loss: float | None = None
     max_drop: Mapping[str, Any] | None = None
+    small_weights: Mapping[str, Any] | None = None
 
 
 def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_variant) -> BuiltVariant:
@@ -103,7 +105,8 @@ def _built(job: VariantJob, planned: PlannedVariant, *others: PlannedVariant) ->
     outdated = max(plan.database.outdated for plan in plans)
     prepared = planned.prepared
     max_drop = prepared.details.get("quantisation", {}).get("max_drop")
-    return BuiltVariant(library, tuple(refused), outdated, planned.network.kept, loss=prepared.origin.loss, max_drop=max_drop)
+    kept, small = planned.network.kept, prepared.details.get("small_weights")
+    return BuiltVariant(library, tuple(refused), outdated, kept, loss=prepared.origin.loss, max_drop=max_drop, small_weights=small)
 
 
 def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class PlannedVariant:
         """Return the share of its weights that a step's kernel leaves out because they are zero; `None` if it is not sparse."""
         if not is_sparse(step.task):
             return None
-        (layer,), (parameters,) = step.task.region, parameters_of(self.network, step)
+        layer, parameters = step.task.region[-1], parameters_of(self.network, step)[-1]
         assert isinstance(layer, Conv2d)
         return left_out(parameters.weight, layer.sparse[1])
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, integer_clamp, is_depthwise
-from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, MaxPool, Resize, SumLayer, WindowPool
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, MaxPool, Resize, SumLayer, WindowPool
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
 from tvmmobile.graph.passes.steps_apart import steps_apart
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
+from tvmmobile.graph.small_weights import fits, rounded
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
@@ -93,7 +94,8 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         _check_quantised(imported.spec)
         return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes)
     if precision.bytes >= FLOAT32.bytes:
-        return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
+        module, layers = finish(composed, precision, outside=outside)
+        return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
     wide = read_network(*finish(composed))
     images, names = [_noise(imported.spec, seed) for seed in _SEEDS], names_of(wide)
     kept = layers_to_keep(wide, images, precision, job.options.max_error)
@@ -101,6 +103,21 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     apart |= {names[one.node]: FLOAT32 for one in kept}
     network = replace(read_network(*finish(composed, precision, apart, outside)), kept=kept)
     return Prepared(network, inputs, None, _float32_layers(kept))
+
+
+def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) -> Mapping[str, ComposedLayer]:
+    """Return a float32 network's layers with weights as the job stores them, rounded to that, where a kernel takes them."""
+    name = job.options.weights
+    if name == FLOAT32.name:
+        return layers
+
+    def stored(found: ComposedLayer) -> ComposedLayer:
+        layer, weight = found.layer, found.parameters.weight
+        if not isinstance(layer, Conv2d | Dense) or not fits(weight, name) or not taken(job.task((replace(layer, weights=name),))):
+            return found
+        return replace(found, layer=replace(layer, weights=name), parameters=replace(found.parameters, weight=rounded(weight, name)))
+
+    return {key: stored(found) for key, found in layers.items()}
 
 
 def _single_terms(network: Network, images: Sequence[tuple[Array, ...]], precision: Precision) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tvmmobile.devices.kin import suitability
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.networks.states import states_of
@@ -63,6 +63,11 @@ def jobs_of(
         check_writable(dump_ir, "--dump-ir")
     toolchain(profile.target)
     found = models_of(models)
+    for model in found if options.weights != FLOAT32.name else []:
+        if model.quantised:
+            raise UserError(
+                f"{model.own} has its weights in integers already.", f"Leave out --weights; --dtype {INT8.name} stores them as they are."
+            )
     for model in found if options.image else []:
         _check_takes_images(model)
     for model in found:

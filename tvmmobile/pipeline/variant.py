@@ -17,7 +17,7 @@ from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.compose_layers import ComposedLayer
-from tvmmobile.graph.precision import INT8
+from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.kernels.serial import task_from_json, task_to_json
@@ -25,6 +25,7 @@ from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.small_weights import round_weights
 from tvmmobile.running.library import Reference
 from tvmmobile.system.files import replacing
 
@@ -85,7 +86,12 @@ def prepare_variant(job: VariantJob) -> PreparedVariant:
     integers = None if ready.integers is None else ready.integers.results(ready.inputs)
     if integers is not None and not origin.quantised:
         origin, outputs = _judged(origin, outputs, integers)
-    variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, ready.details)
+    details = dict(ready.details)
+    if job.options.weights != FLOAT32.name:
+        rounding = round_weights(ready.network, ready.inputs, outputs, job.options.weights)
+        origin, outputs = replace(origin, judge=f"{origin.judge}, {rounding.where}"), rounding.outputs
+        details["small_weights"] = rounding.entry
+    variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, details)
     if file is not None:
         with suppress(OSError):  # where the disk is full, each stage prepares the network
             _write(file, variant)

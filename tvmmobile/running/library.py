@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.precision import INT8, precision_named
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import C
@@ -24,6 +24,10 @@ Array = npt.NDArray[Any]
 _AGAIN = "Compile the library again."
 #: More than the header of an array with few dimensions needs.
 _HEADER_BYTES = 4096
+
+
+#: Tolerance of a float32 network with weights in int8, whose kernels may round what they multiply to 16 bits.
+_FIXED_TOLERANCE = 1e-3
 
 
 def stem_of(variant: str, dtype: str, threads: int) -> str:
@@ -90,7 +94,8 @@ class Library:
         facts = self.facts
         if facts.loss is not None and not facts.float32_layers:  # else integers are rounded from floats, to one side or the other
             return MOST_ROUNDING
-        return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding)
+        least = _FIXED_TOLERANCE if facts.small_weights is not None and facts.small_weights.dtype == INT8.name else 0.0
+        return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding, least)
 
     def reference(self) -> Reference:
         """Read inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.

@@ -237,12 +237,30 @@ class SetEntry(_Entry):
 _Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MOST_TENSORS)]
 
 
+class SmallWeightsEntry(_Entry):
+    """Describes weights that are stored in fewer bits than the library computes with.
+
+    Attributes:
+        dtype: name of their precision.
+        layers, weights: how many there are.
+        loss: how far they move the network's outputs for the reference inputs, relative to the largest magnitude.
+        signal_to_noise_db: of these outputs, in decibels; `None` without a difference.
+    """
+
+    dtype: str
+    layers: _Count
+    weights: _Count
+    loss: Annotated[float, Field(ge=0)]
+    signal_to_noise_db: float | None
+
+
 class Manifest(_Entry):
     """Holds a library's manifest. Entries stand in the order in which they are written; those that came later have defaults.
 
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
         sparse: what kernels gain that leave zeros out; `None` where there are none, or where a kernel has no record.
+        small_weights: of a float32 library; `None` if all its weights are float32.
         sets: of kernels, in a library for several devices; `device`, `target`, `kernels` and the like are then those of the first.
     """
 
@@ -255,6 +273,7 @@ class Manifest(_Entry):
     c: CEntry | None = None
     quantisation: dict[str, Any] | None = None
     float32_layers: tuple[dict[str, Any], ...] = ()
+    small_weights: SmallWeightsEntry | None = None
     sha256: str
     model: ModelEntry
     weights: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def adb_server_port() -> int:
             f"ANDROID_ADB_SERVER_PORT is {shown(text)}, which is not a port.", "Set it to a number from 1 to 65535, or unset it for 5037."
         )
     return int(text)
+
+
+def java_compiler() -> Path | None:
+    """Return `javac`: that of the JDK in `JAVA_HOME`, or else the first on the way; `None` without one."""
+    folder = os.environ.get("JAVA_HOME")
+    found = shutil.which("javac", path=str(Path(folder) / "bin") if folder else None)
+    return Path(found) if found else None
 
 
 def plugins() -> tuple[str, ...]:

@@ -173,8 +173,9 @@ def candidate_regions(
                 if (before == "NCHW") != (after == "NCHW") and not passing.isdisjoint(range(first, last + 1)):
                     continue
                 read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
-                sparse = first == last and read == written == "NCHW"
-                task = task_in(_between((planes[first],) if sparse else layers, read, written), nodes[first].dtype)
+                sparse = read == written == "NCHW" and last in planes
+                region = (*layers[:-1], planes[last]) if sparse else layers
+                task = task_in(_between(region, read, written), nodes[first].dtype)
                 if task.region == layers == layers[:1] or takes(task):
                     found.append(Region(first, last, task, before, after))
             if nodes[last].alone or nodes[min(last + 1, len(nodes) - 1)].dtype != nodes[first].dtype:

@@ -43,6 +43,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     ),
     "conv": ((Conv2d(7, 8, 6, 9, (3, 3), (2, 2), PADDED, 3, residual=True),), (Conv2d(6, 6, 64, 36, (3, 3), in_layout="NCHW32c"),)),
     "sparse": ((Conv2d(5, 7, 17, 12, in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(50, 2)),),),
+    "sparse_clusters": ((Conv2d(5, 7, 17, 12, in_layout="NCHW", out_layout="NCHW", residual=True, sparse=(50, 2)),),),
     "plane_conv": ((Conv2d(6, 9, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, in_layout="NCHW", out_layout="NCHW"),),),
     "winograd": ((Conv2d(6, 7, 32, 36, (3, 3), (1, 1), PADDED, in_layout="NCHW32c", residual=True),),),
 }

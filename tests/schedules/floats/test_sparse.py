@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,15 @@ from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import reference
 from tvmmobile.kernels.reference import expected_output, make_inputs
-from tvmmobile.schedules import Space, Template, template_for, template_named, templates_for
+from tvmmobile.schedules import Space, template_named, templates_for
+from tvmmobile.schedules.emit.sparse_clusters import Clusters
 from tvmmobile.schedules.emit.sparse_entries import Entries
 from tvmmobile.schedules.emit.sparse_nest import strips_of
+from tvmmobile.schedules.floats.sparse import Sparse
 
 LAYER = Conv2d(14, 14, 512, 512, clamp=(0.0, None), in_layout="NCHW", out_layout="NCHW", sparse=(52429, 1))
 KNOBS = {"vectors": 7, "unroll": 4, "k_block": 0, "copy": 1, "axis": 0}
+NAMES = ("sparse", "sparse_clusters")
 
 sides = st.integers(1, 9)
 steps = st.sampled_from((NO_CLAMP, (0.0, None), (0.0, 6.0), "hswish"))
@@ -33,14 +37,14 @@ steps = st.sampled_from((NO_CLAMP, (0.0, None), (0.0, 6.0), "hswish"))
 shares = st.sampled_from((0.0, 1e-9, 0.02, 0.1, 0.2, 0.5, 1.0))
 
 
-def template() -> Template:
-    found = template_named("sparse", 1)
-    assert found is not None
+def template(name: str) -> Sparse[Any]:
+    found = template_named(name, 1)
+    assert isinstance(found, Sparse)
     return found
 
 
-def space_of(task: Task) -> Space:
-    space = template().space(task)
+def space_of(task: Task, name: str) -> Space:
+    space = template(name).space(task)
     assert space is not None
     return space
 
@@ -52,7 +56,8 @@ def sparse(layer: Conv2d, share: float, together: int) -> Conv2d:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(FLOAT32, 1e-5), (FLOAT16, 1e-2)], ids=lambda one: getattr(one, "name", ""))
-@examples(40)
+@pytest.mark.parametrize("name", NAMES)
+@examples(25)
 @given(
     st.tuples(sides, sides, st.sampled_from((1, 3, 17, 70, 140, 300)), st.integers(1, 9), st.sampled_from((1, 2, 4))),
     shares,
@@ -64,6 +69,7 @@ def sparse(layer: Conv2d, share: float, together: int) -> Conv2d:
 )
 def test_values(
     tmp_path: Path,
+    name: str,
     precision: Precision,
     tolerance: float,
     shape: tuple[int, int, int, int, int],
@@ -76,14 +82,16 @@ def test_values(
 ) -> None:
     """With empty rows and columns, no weights at all, one, or no zeros."""
     height, width, depth, groups, together = shape
+    groups *= 2 if name == "sparse_clusters" else 1
     layer = sparse(Conv2d(height, width, depth, groups * together, clamp=clamp, residual=residual, scaled=scaled), share, together)
     task = Task((layer,), precision.name, threads, machine_of("cortex-a76"))
-    assert template_for(task) is template()
-    check_schedule(task, space_of(task), choice, tolerance, tmp_path)
+    assert template(name) in templates_for(task)
+    check_schedule(task, space_of(task, name), choice, tolerance, tmp_path)
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_fewer_entries_than_the_layer_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+def test_fewer_entries_than_the_layer_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, name: str) -> None:
     """Rows and columns are empty, and one output has almost all weights."""
     layer = Conv2d(5, 5, 40, 12, in_layout="NCHW", out_layout="NCHW", sparse=(100, 1))
     weight = np.zeros(layer.weight_shape, np.float32)
@@ -93,26 +101,28 @@ def test_fewer_entries_than_the_layer_says(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("support.host_kernels.make_parameters", lambda task: given)
     task = Task((layer,), threads=threads)
     data = make_inputs(task)
-    for number, schedule in enumerate(list(space_of(task))[::17]):
+    for number, schedule in enumerate(list(space_of(task, name))[::17]):
         actual = kernel_on_host(task, schedule, tmp_path / f"{number}.so")(data)
         assert reference.relative_error(actual, expected_output(task, data, given)) < 1e-6
 
 
-def test_more_entries_than_the_layer_says() -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_more_entries_than_the_layer_says(name: str) -> None:
     layer = replace(LAYER, sparse=(3, 1))
     full = LayerParameters(np.ones(layer.weight_shape, np.float32), np.zeros(512, np.float32))
     with pytest.raises(ValueError, match=r"^pw_14x14_512x512_sparse3x1_nchw_to_nchw_relu has 262144 entries$"):
-        template().pack(Task((layer,)), KNOBS, (full,))
+        template(name).pack(Task((layer,)), template(name).usual, (full,))
 
 
-def test_nans_reach_what_their_channel_reaches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_nans_reach_what_their_channel_reaches(tmp_path: Path, name: str) -> None:
     """But for products with zeros, which are left out."""
     layer = sparse(Conv2d(3, 5, 9, 8, clamp=(0.0, None)), 0.3, 1)
     task = Task((layer,))
     data = make_inputs(task)
     data[0][0, 4, 1, 2] = np.nan
     weight = reference.make_parameters(task)[0].weight.reshape(9, 8)
-    found = np.isnan(kernel_on_host(task, space_of(task).default, tmp_path / "kernel.so")(data))
+    found = np.isnan(kernel_on_host(task, space_of(task, name).default, tmp_path / "kernel.so")(data))
     assert (found[0, :, 1, 2] == (weight[4] != 0)).all() and found.sum() == (weight[4] != 0).sum() > 0
 
 
@@ -122,7 +132,7 @@ def test_threads_share_the_entries() -> None:
     weight = np.zeros((512, 512), np.float32)
     weight[:, :100] = 1.0
     weight[::64, 100:] = 1.0
-    *_, bounds = Entries(layer, 4, 0, 4).pack(weight, 1, False)
+    *_, bounds = Entries(layer, k_block=0, threads=4, unroll=4).pack(weight, 1, False)
     entries = [int((weight[:, low:high] != 0).sum()) for low, high in itertools.pairwise(bounds)]
     assert bounds[0] == 0 and bounds[-1] == 512 and max(entries) - min(entries) < 1024
 
@@ -140,7 +150,7 @@ def test_strips_are_about_equal_and_cover_all_pixels(pixels: int, most: int, exp
 
 
 def test_dense_templates_refuse_sparse_layers() -> None:
-    assert templates_for(Task((LAYER,))) == [template()]
+    assert templates_for(Task((LAYER,))) == list(map(template, NAMES))
     for other in (
         replace(LAYER, in_layout="NHWC"),
         replace(LAYER, out_layout="NHWC"),
@@ -153,7 +163,30 @@ def test_dense_templates_refuse_sparse_layers() -> None:
 @pytest.mark.parametrize(("mcpu", "most"), [("cortex-a72", 12), ("cortex-a76", 12)])
 def test_the_loop_has_little_besides_loads_and_multiplications(mcpu: str, most: int) -> None:
     """28 FMLA of a step of four entries; two vectors of pixels with an instruction, offsets and weights without spills."""
-    loop = hottest_loop(assembly_of(Task((LAYER,), machine=machine_of(mcpu)), KNOBS, template(), mcpu))
+    loop = hottest_loop(assembly_of(Task((LAYER,), machine=machine_of(mcpu)), KNOBS, template("sparse"), mcpu))
     pixels = sum(text.startswith(("ldp\tq", "ldr\tq")) and "]," not in text for text in loop.instructions)
     assert loop.multiply_adds == loop.indexed == 28 and pixels <= 17 and not loop.stack_accesses
     assert len(loop.instructions) - loop.multiply_adds - pixels <= most
+
+
+def test_clusters_join_outputs_that_share_inputs() -> None:
+    """Every weight is in one list; outputs with the same pattern are one cluster, and their inputs are loaded once."""
+    layer = replace(LAYER, in_channels=40, out_channels=8, sparse=(48, 1))
+    pattern = np.zeros((40, 8), bool)
+    for number, outputs in enumerate(([0, 5], [1, 7], [2, 3], [4, 6])):
+        pattern[number * 10 : number * 10 + 6, outputs] = True
+    weight = np.where(pattern, np.arange(1, 321, dtype=np.float32).reshape(40, 8), 0)
+    values, offsets, starts, firsts, order, bounds = Clusters(layer, k_block=0, threads=1, size=2, unroll=1).pack(weight, 1, False)
+    assert sorted(map(sorted, order.reshape(4, 2).tolist())) == [[0, 5], [1, 7], [2, 3], [4, 6]]
+    assert starts[-1] == 24 and bounds.tolist() == [0, 4] and firsts.tolist() == [0, 12, 24, 36]
+    assert sorted(values[:48]) == sorted(weight[pattern]) and not values[48:].any()
+    assert sorted(offsets[:24]) == sorted(np.flatnonzero(pattern.any(1)))
+
+
+def test_the_loops_of_clusters_load_pixels_once(tmp_path: Path) -> None:
+    """Two entries for two outputs: 28 FMLA, and seven pairs of vectors of pixels."""
+    knobs = {"vectors": 7, "cluster": 4, "unroll": 2, "k_block": 256, "copy": 1, "axis": 0}
+    loop = hottest_loop(assembly_of(Task((LAYER,), machine=machine_of("cortex-a72")), knobs, template("sparse_clusters"), "cortex-a72"))
+    pixels = sum(text.startswith(("ldp\tq", "ldr\tq")) and "]," not in text for text in loop.instructions)
+    assert loop.multiply_adds == loop.indexed == 28 and pixels <= 9 and not loop.stack_accesses
+    assert len(loop.instructions) - loop.multiply_adds - pixels <= 9

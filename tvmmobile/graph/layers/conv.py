@@ -48,6 +48,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
             Empty if it is a tensor of the output's extents.
         sparse: if only some weights are other than zeros: in how many pairs of an input channel and so many adjacent output channels
             there is one, at most, and the number of output channels. Empty if all weights count.
+        weights: see `SumLayer`.
     """
 
     height: int = field(metadata=SHAPE)
@@ -70,6 +71,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     windows: tuple[TapWindow, ...] = ()
     added: tuple[int, ...] = ()
     sparse: tuple[int, ...] = ()
+    weights: str = ""
     extents = ("out_height", "out_width", "in_channels", "out_channels")
 
     @property
@@ -192,7 +194,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
             parts.append(short_name(self.in_layout))
         if self.out_layout != "NHWC":
             parts.append(f"to_{short_name(self.out_layout)}")
-        parts += [*self._pieces_name, *self._stored_name()]
+        parts += [*self._pieces_name, *self._stored_name(), *self._weights_name()]
         if self.scaled:
             parts.append("scaled")
         if self.residual:

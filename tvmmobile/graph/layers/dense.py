@@ -20,12 +20,14 @@ class Dense(IntegerLayer, SumLayer):
 
     Attributes:
         clamp, then: see `Conv2d`.
+        weights: see `SumLayer`.
     """
 
     in_features: int = field(metadata=SHAPE)
     out_features: int = field(metadata=SHAPE)
     clamp: Clamp = NO_CLAMP
     then: tuple[Clamp, ...] = ()
+    weights: str = ""
     kind: ClassVar[str] = "fully connected"
     extents = ("in_features", "out_features")
 
@@ -50,7 +52,9 @@ class Dense(IntegerLayer, SumLayer):
 
     @property
     def name(self) -> str:
-        return "_".join(["dense", f"{self.in_features}x{self.out_features}", *self._stored_name(), *self._steps_name()])
+        return "_".join(
+            ["dense", f"{self.in_features}x{self.out_features}", *self._stored_name(), *self._weights_name(), *self._steps_name()]
+        )
 
     @classmethod
     def forms(cls) -> list[Form]:

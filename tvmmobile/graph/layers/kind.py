@@ -68,12 +68,13 @@ class Layer(ABC):
 
     Attributes:
         reads, writes: see `ConvertingLayer`.
+        weights: see `SumLayer`.
         integers: see `IntegerLayer`.
         extents: names of the numbers in which layers are close together whose schedules suit each other; empty for the input's extents.
     """
 
     # Without types, these are no fields.
-    reads = writes = ""
+    reads = writes = weights = ""
     integers = IntegerFacts()
     extents: ClassVar[tuple[str, ...]] = ()
 

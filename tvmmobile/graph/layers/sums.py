@@ -12,6 +12,7 @@ import numpy as np
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
 from tvmmobile.graph.layers.kind import Layer
 from tvmmobile.graph.parameters import Array, LayerParameters
+from tvmmobile.graph.small_weights import rounded
 
 #: Applied to the output: lower and upper bound, `None` if unbounded; or the name of one of `curves.CURVES`.
 Clamp = tuple[float | None, float | None] | str
@@ -29,7 +30,11 @@ def clamp_name(clamp: Clamp) -> str:
 
 
 class SumLayer(Layer):
-    """A layer whose results are sums that begin with a bias and pass through steps once complete."""
+    """A layer whose results are sums that begin with a bias and pass through steps once complete.
+
+    Attributes:
+        weights: name of the precision in which the kernel's weights are stored, see `graph.small_weights`; "" for the kernel's own.
+    """
 
     clamp: Clamp
     then: tuple[Clamp, ...]
@@ -68,6 +73,9 @@ class SumLayer(Layer):
         shapes = {TENSOR: shape, GATE: (*[1] * (len(shape) - 1), shape[-1])}
         return {f"operand{number}": shapes[kind] for number, kind in enumerate(kind for kind in self.operands if kind != CHANNEL)}
 
+    def _weights_name(self) -> list[str]:
+        return [f"{self.weights}weights"] * bool(self.weights)
+
     def _steps_name(self) -> list[str]:
         return [clamp_name(self.clamp), *map(clamp_name, self.then)]
 
@@ -75,6 +83,7 @@ class SumLayer(Layer):
         """Draw weights and biases with which sums are spread over the range of the clamp and partly beyond it."""
         fan_in = int(np.prod(self.weight_shape[:-1]))
         weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), self.weight_shape).astype(dtype)
+        weight = rounded(weight, self.weights) if self.weights else weight
         bias, *operands = (generator.normal(0.5, 1.0, self.weight_shape[-1]).astype(dtype) for _ in range(1 + self.operands.count(CHANNEL)))
         return LayerParameters(weight, bias, tuple(operands))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
+from tvmmobile.graph.precision import FLOAT32, INT8, SMALL_WEIGHTS, Precision, precision_named
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.options.image import MEAN, STD, normalisation_for
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option
@@ -93,6 +93,11 @@ class LibraryOptions(Options):
         "Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, "
         "or top-1 loses at most 1% (without labels: at most 1% get another class).",
     )
+    weights: str = option(
+        FLOAT32.name,
+        "--weights NAME",
+        "Type in which float32 libraries store the weights of large layers: float32, float16, or int8 with a scale for each channel.",
+    )
     format: str = option(
         C,
         "--format NAME",
@@ -142,6 +147,7 @@ class LibraryOptions(Options):
                 "--max-error bounds the error of float16 or bfloat16, as a share above 0 and up to 1.",
                 "Give --dtype float16, and a share such as 0.01.",
             )
+        self._check_weights()
         if self.image and ends != FLOAT32:
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
         if self.format not in FORMS:
@@ -149,6 +155,17 @@ class LibraryOptions(Options):
         for flag, given in (("--archive", self.archive), ("--stateful", self.stateful), ("--image", self.image)):
             if given and self.format != C:
                 raise UserError(f"{flag} is for C libraries.", "Leave out --format, or give --format c.")
+
+    def _check_weights(self) -> None:
+        """Raises `UserError` for a type that weights are not stored in, and for one beside another precision."""
+        known = (FLOAT32.name, *SMALL_WEIGHTS)
+        if self.weights not in known:
+            raise UserError(f"weights cannot be stored in {self.weights}.", f"Give --weights one of: {', '.join(known)}.")
+        if self.weights != FLOAT32.name and self.precision != FLOAT32:
+            raise UserError(
+                f"--weights is for libraries that compute in {FLOAT32.name}, and --dtype is {self.precision.name}.",
+                "Leave out one of them.",
+            )
 
     def _check_calibration(self) -> None:
         """Raises `UserError` for calibration data without integers."""
@@ -171,6 +188,7 @@ class LibraryArguments(TypedDict, total=False):
     calibrate: str | Path | None
     keep: str | Sequence[str]
     max_drop: str | None
+    weights: str
     format: str
     archive: bool
     stateful: str | Sequence[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,16 +33,16 @@ def nearest_schedules(task: Task, database: Database, template: Template) -> lis
 
     Empty if nothing similar was tuned.
     """
-    return [schedule for schedule, _ in _neighbours(task, database, template)]
+    return [schedule for schedule, _ in islice(_neighbours(task, database, template), NEIGHBOURS)]
 
 
 def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
     """Return the best schedule of the nearest task, of any template, moved into this task's space, and its record."""
-    return next(iter(_neighbours(task, database, None)), None)
+    return next(_neighbours(task, database, None), None)
 
 
-def _neighbours(task: Task, database: Database, only: Template | None) -> list[tuple[KnobSchedule, Record]]:
-    found: dict[KnobSchedule, Record] = {}
+def _neighbours(task: Task, database: Database, only: Template | None) -> Iterator[tuple[KnobSchedule, Record]]:
+    found: set[KnobSchedule] = set()
 
     @cache
     def space_of(name: str, version: int) -> Space | None:
@@ -54,11 +55,9 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
             assert isinstance(best.schedule, KnobSchedule)
             space = space_of(best.schedule.template, best.schedule.version)
             schedule = space.nearest(best.schedule) if space else None
-            if schedule is not None:
-                found.setdefault(schedule, best)
-        if len(found) == NEIGHBOURS:
-            break
-    return list(found.items())
+            if schedule is not None and schedule not in found:
+                found.add(schedule)
+                yield schedule, best
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:

@@ -1,0 +1,115 @@
+"""A row times a matrix of int8 with `SMLAL`: the row is rounded to 16 bits, block by block, and products are added as integers.
+
+On cores whose vector unit is 64 bits wide, such as the Cortex-A72, converting int8 to float32 takes longer than multiplying.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest
+from tvmmobile.schedules.space import round_up
+
+#: Values of the row with one scale: the sum of their products with weights of up to 127 is below 2³¹.
+BLOCK = 512
+#: Largest value of the row once it is rounded.
+_MOST = 32767
+#: Values of the row that are loaded together.
+_STEPS = 8
+#: The least of a block's largest magnitude that counts: its reciprocal times `_MOST` is finite.
+_LEAST = 1e-30
+
+
+@dataclass(frozen=True)
+class FixedTile(MatmulTile):
+    """Tiles of one row that is rounded in blocks.
+
+    Attributes:
+        values, scales: the row in 16 bits, and what one of each block stands for.
+    """
+
+    values: Buffer = None
+    scales: Buffer = None
+
+    def _sum(
+        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
+    ) -> None:
+        whole, rest = divmod(part.count, BLOCK)
+        with self.kernel.loop(whole) as number:
+            self._block(acc, number, weights, width, BLOCK)
+        if rest:
+            self._block(acc, whole, weights, width, rest)
+
+    def _block(self, acc: Buffer, number: Expr, weights: Expr, width: int, count: int) -> None:
+        """Add the products of a block."""
+        kernel, T, lanes = self.kernel, self.kernel.T, self.kernel.lanes  # noqa: N806
+        sums = kernel.places(width)
+        kernel.fill(sums, T.int32(0), width // lanes)
+        start = number * BLOCK
+        whole, rest = divmod(count, _STEPS)
+        if whole:
+            with kernel.loop(whole) as step:
+                self._multiply_fixed(sums, start + step * _STEPS, weights, width, _STEPS)
+        if rest:
+            self._multiply_fixed(sums, start + whole * _STEPS, weights, width, rest)
+        scale = T.bind(kernel.splat(kernel.load(self.scales, number, 1)))
+        for place in range(0, width, lanes):
+            total = kernel.vectors().cast(kernel.load(sums, place))
+            kernel.store(acc, kernel.multiply_add(kernel.load(acc, place), total, scale), place)
+
+    def _multiply_fixed(self, sums: Buffer, begin: Expr, weights: Expr, width: int, count: int) -> None:
+        """Add the products of so many values of the row, from one on."""
+        kernel, T, lanes = self.kernel, self.kernel.T, self.kernel.lanes  # noqa: N806
+        values = T.bind(self.values[kernel.at(begin, _STEPS)])
+        for lane in range(count):
+            value = T.Cast(f"int32x{lanes}", T.Broadcast(T.Shuffle([values], [lane]), lanes))
+            for first in range(0, width, 2 * lanes):
+                together = min(2 * lanes, width - first)
+                stored = self.w[kernel.at(weights + (begin + lane) * width + first, together)]
+                wide = T.bind(T.Cast(f"int16x{together}", stored))
+                for place in range(0, together, lanes):
+                    weight = T.Cast(f"int32x{lanes}", T.Shuffle([wide], list(range(place, place + lanes))))
+                    kernel.store(sums, kernel.load(sums, first + place) + weight * value, first + place)
+
+
+class FixedNest(MatmulNest):
+    """`MatmulNest`'s loops over panels, for a row that each thread rounds first."""
+
+    tile: FixedTile
+
+    def _panels(self, thread: Expr) -> None:
+        kernel, depth = self.kernel, self.tile.depth
+        values = self.T.alloc_buffer((round_up(depth, _STEPS),), "int16")
+        scales = kernel.scratch(-(-depth // BLOCK))
+        whole, rest = divmod(depth, BLOCK)
+        with kernel.loop(whole) as number:
+            _round(kernel, self.tile.a, values, scales, number, BLOCK)
+        if rest:
+            _round(kernel, self.tile.a, values, scales, whole, rest)
+        self.tile = replace(self.tile, values=values, scales=scales)
+        super()._panels(thread)
+
+
+def _round(kernel: Kernel, row: Activation, values: Buffer, scales: Buffer, number: Expr, count: int) -> None:
+    """Round a block of the row."""
+    T, start = kernel.T, number * BLOCK  # noqa: N806
+
+    def magnitude(index: Expr, lanes: int) -> Expr:
+        value = T.bind(kernel.load(row.buffer, index, lanes))
+        return T.max(value, kernel.splat(kernel.number(0.0), lanes) - value)
+
+    largest = T.max(kernel.reduced(start, count, magnitude, T.max), kernel.number(_LEAST))
+    kernel.store(scales, largest * kernel.number(1 / _MOST), number, 1)
+    factor = T.bind(kernel.number(_MOST) / largest)
+    whole, rest = divmod(count, kernel.lanes)
+    for lanes, times, first in ((kernel.lanes, whole, 0), (1, rest, whole * kernel.lanes)):
+        if not times:
+            continue
+        with kernel.loop(times) as step:
+            index = start + first + step * lanes
+            # A sum of this size has no fraction, and the integer in its low bits.
+            moved = kernel.load(row.buffer, index, lanes) * kernel.splat(factor, lanes) + kernel.splat(kernel.number(1.5 * 2**23), lanes)
+            bits = T.reinterpret("int32" if lanes == 1 else f"int32x{lanes}", moved)
+            T.buffer_store(values, T.Cast("int16" if lanes == 1 else f"int16x{lanes}", bits), [kernel.at(index, lanes)])

@@ -1,0 +1,150 @@
+"""A depthwise convolution and the 1×1 convolution with sparse weights behind it in one kernel, channels first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
+from tvmmobile.schedules.emit.kernel import Kernel
+from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
+from tvmmobile.schedules.emit.planes import plane_weights
+from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip
+from tvmmobile.schedules.emit.sparse_nest import DepthwiseRows, SparseNest, Strips
+from tvmmobile.schedules.floats.plane_conv import PlaneConv
+from tvmmobile.schedules.floats.sparse import MOST_LOADED_OF_CLUSTERS
+from tvmmobile.schedules.fused.separable import separable_layers
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
+from tvmmobile.schedules.template import EPILOGUE, LAYERS, THREADS, Template
+
+_DEPTHWISE = PlaneConv()
+
+
+class SparseSeparable(Template):
+    """Takes a depthwise convolution as `PlaneConv` does and a 1×1 convolution as `SparseClusters` does: the first is computed, strip by
+    strip, into what would be the second's copy of its input.
+
+    Knobs:
+        rows: of a strip.
+        dw_rows, dw_vectors: output tile of the depthwise convolution.
+        cluster, unroll, k_block: those of `SparseClusters`.
+
+    Neither reads another tensor. Threads share strips.
+    """
+
+    name = "sparse_separable"
+    version = 1
+    handles = EPILOGUE | LAYERS | THREADS | {"dilation", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
+
+    def _space(self, task: Task) -> Space | None:
+        layers = _layers(task)
+        if layers is None or task.precision.group > 1:
+            return None
+        first, second = layers
+        height, width, lanes = first.out_height, first.out_width, task.lanes
+        together, groups = second.sparse[1], second.out_channels // second.sparse[1]
+        options = {
+            "rows": tuple(rows for rows in (1, 2, 4, 7) if height % rows == 0 and rows * width % lanes == 0),
+            "dw_rows": (1, 2, 4),
+            "dw_vectors": up_to((1, 2, 3, 4, 7), -(-width // lanes)),
+            "cluster": tuple(size for size in (2, 4) if groups % size == 0),
+            "unroll": (1, 2),
+            "k_block": (0, *(k for k in (64, 128, 256, 512) if k < second.in_channels)),
+        }
+        if not all(options.values()):
+            return None
+
+        def fits(knobs: Knobs) -> bool:
+            vectors = knobs["rows"] * width // lanes
+            strip = vectors * lanes * task.precision.bytes
+            sums = vectors * together * knobs["cluster"] * (2 if task.precision.chain else 1)
+            weights = round_up(2 * together * knobs["unroll"], lanes) // lanes
+            return (
+                sums + MOST_LOADED_OF_CLUSTERS + weights <= task.machine.registers
+                and knobs["dw_rows"] <= knobs["rows"]
+                and (knobs["k_block"] == 0 or knobs["k_block"] * strip <= task.machine.l1d_bytes < second.in_channels * strip)
+            )
+
+        usual = {"rows": 2, "dw_rows": 2, "dw_vectors": 4, "cluster": 4, "unroll": 2, "k_block": 256}
+        space = Space(self.name, self.version, options, fits, usual)
+        return space if space.size(1) else None
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Return the size, channels, share of entries, a cluster's sums, a block's bytes, and the depthwise tile."""
+        first, second = _taken(task)
+        count, together = second.sparse
+        block = knobs["k_block"] or second.in_channels
+        pixels = knobs["rows"] * first.out_width
+        return [
+            math.log2(first.out_height * first.out_width),
+            math.log2(second.in_channels),
+            math.log2(second.out_channels),
+            count * together / (second.in_channels * second.out_channels),
+            pixels * together * knobs["cluster"],
+            math.log2(pixels * block),
+            knobs["cluster"] / knobs["unroll"],
+            knobs["dw_rows"] * knobs["dw_vectors"],
+            first.stride[0],
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        first, second = _taken(task)
+        lists = _lists(task, second, knobs)
+        kernel = Kernel(task, knobs, places=[name for name in lists.shapes if name != "weight"])
+        shapes = {
+            "data": first.input_shape,
+            "dw_weight": (plane_weights(math.prod(first.kernel), 1, task.lanes) * first.out_channels,),
+            **{f"dw_{name}": shape for name, shape in constant_shapes(first).items()},
+            **lists.shapes,
+            **constant_shapes(second),
+        }
+        with kernel.named_body(**shapes, output=second.output_shape) as buffers:
+            own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
+            own["data"] = buffers["data"]
+            rows = DepthwiseRows(kernel, first, 1, _depthwise_knobs(knobs), 1, own, PlaneEpilogue(kernel, first, own))
+            vectors = knobs["rows"] * first.out_width // task.lanes
+            strips = [Strips(0, first.out_height // knobs["rows"], 0, task.lanes, tuple(range(0, vectors * task.lanes, task.lanes)))]
+            epilogue, in_output = PlaneEpilogue(kernel, second, buffers), task.precision.accumulator == task.precision.name
+            copying = {**knobs, "copy": 1}
+            SparseNest(kernel, second, lists, copying, task.threads, buffers, epilogue, strips, in_output, ClusterStrip, rows).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Return both layers' constants as the single templates pack them."""
+        first, second = _taken(task)
+        weight = parameters[1].weight.reshape(second.in_channels, second.out_channels)
+        depthwise = replace(task, region=(first,), threads=1)
+        return [
+            *_DEPTHWISE._pack(depthwise, _depthwise_knobs(knobs), parameters[:1]),
+            *_lists(task, second, knobs).pack(weight, knobs["rows"] * first.out_width, True),
+            *pack_constants(parameters[1]),
+        ]
+
+
+def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
+    """Return both layers with channels first at all ends, if the template takes them."""
+    layers = separable_layers(task)
+    if layers is None or layers[1].in_layout != "NHWC":
+        return None
+    first, second = replace(layers[0], out_layout="NCHW"), replace(layers[1], in_layout="NCHW")
+    if not (first.channels_first and second.channels_first and first.is_depthwise and second.is_pointwise and second.sparse):
+        return None
+    return None if task.side_shapes or second.out_channels % second.sparse[1] else (first, second)
+
+
+def _taken(task: Task) -> tuple[Conv2d, Conv2d]:
+    layers = _layers(task)
+    assert layers is not None
+    return layers
+
+
+def _lists(task: Task, layer: Conv2d, knobs: Knobs) -> Clusters:
+    return Clusters.of(task, layer, {**knobs, "axis": 0})
+
+
+def _depthwise_knobs(knobs: Knobs) -> Knobs:
+    """Return `PlaneConv`'s knobs of the depthwise convolution."""
+    return {"rows": knobs["dw_rows"], "vectors": knobs["dw_vectors"], "together": 1, "band": knobs["rows"]}

@@ -1,0 +1,114 @@
+"""`--weights`: large layers' weights are stored in fewer bits, and the library computes what PyTorch does with the rounded ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvmmobile
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
+from tvmmobile.graph.small_weights import FEWEST
+from tvmmobile.pipeline.listener import Listener
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.small_weights import small_weights_sentence
+from tvmmobile.system.errors import UserError
+
+NETWORK = """
+from torch import nn
+
+def make():
+    first = nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU6(), nn.Conv2d(64, 520, 1), nn.ReLU6()
+    return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(520, 72), nn.ReLU(), nn.Linear(72, 10))
+"""
+
+
+class Heard(Listener):
+    """Collects remarks."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
+    def said(self, remark: str) -> None:
+        self.remarks.append(remark)
+
+
+def rounded_by_hand(weight: np.ndarray, name: str) -> np.ndarray:
+    if name == FLOAT16.name:
+        return weight.astype(np.float16).astype(np.float32)
+    scale = np.abs(weight).reshape(len(weight), -1).max(axis=1).reshape(-1, *[1] * (weight.ndim - 1)) / 127
+    return (np.round(weight / scale) * scale).astype(np.float32)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("name", [INT8.name, FLOAT16.name])
+def test_a_library_with_small_weights(tmp_path: Path, name: str) -> None:
+    """It agrees with PyTorch's network whose two large layers have rounded weights; the small classifier keeps its own."""
+    import torch
+
+    file = tmp_path / "network.py"
+    file.write_text(NETWORK)
+    heard = Heard()
+    model = tvmmobile.load(f"{file}:make", resolution=16)
+    library = tvmmobile.compile(model, "pi4", weights=name, out=tmp_path / "out", listener=heard)
+    manifest = json.loads(library.manifest_path.read_text())
+    kernels = [kernel["name"] for kernel in manifest["kernels"]]
+    assert [f"{name}weights" in kernel for kernel in kernels] == [False, True, False, True, False]
+    entry = manifest["small_weights"]
+    assert (entry["dtype"], entry["layers"], entry["weights"]) == (name, 2, 64 * 520 + 520 * 72)
+    assert manifest["checked"] and manifest["dtype"] == FLOAT32.name and f"2 layers in {name}" in manifest["reference"]
+    assert 0 < entry["loss"] < 0.05 and entry["signal_to_noise_db"] > 25
+    (sentence,) = [one for one in heard.remarks if "stored in" in one]
+    assert sentence == small_weights_sentence(library.spec.variant, entry)
+
+    scope: dict = {}
+    torch.manual_seed(0)
+    exec(NETWORK, scope)
+    network = scope["make"]().eval()
+    reference = library.reference()
+    given = torch.from_numpy(reference.inputs[0])
+    with torch.no_grad():
+        wanted = network(given).numpy()
+        for layer in (network[2], network[6]):
+            assert layer.weight.numel() >= FEWEST
+            layer.weight.copy_(torch.from_numpy(rounded_by_hand(layer.weight.numpy(), name)))
+        near = network(given).numpy()
+    assert np.abs(reference.outputs[0] - near).max() <= 1e-5 * np.abs(near).max()
+    assert np.abs(near - wanted).max() / np.abs(wanted).max() == pytest.approx(entry["loss"], rel=0.1)
+
+
+def test_networks_without_large_layers_say_so() -> None:
+    entry = {"dtype": INT8.name, "layers": 0, "weights": 0, "loss": 0.0, "signal_to_noise_db": None}
+    assert "net: no layer is large enough for weights in int8" in small_weights_sentence("net", entry)
+
+
+def test_a_large_loss_is_warned_of() -> None:
+    entry = {"dtype": INT8.name, "layers": 1, "weights": 40_000, "loss": 0.4, "signal_to_noise_db": 9.0}
+    assert "more than 25 %: look at its accuracy" in small_weights_sentence("net", entry)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "int4"}, "weights cannot be stored in int4"),
+        ({"weights": "int8", "dtype": "float16"}, "weights.* is for libraries that compute in float32, and .*dtype.* is float16"),
+        ({"weights": "float16", "dtype": "int8", "calibrate": "noise:8"}, "weights.* is for libraries that compute in float32"),
+    ],
+)
+def test_options_that_exclude_each_other(options: dict, message: str) -> None:
+    from tvmmobile.devices.registry import find_device
+
+    with pytest.raises(UserError, match=message):
+        LibraryOptions.of(options).check(find_device("pi5-virtual").profile)
+
+
+def test_a_quantised_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "network.py"
+    file.write_text(NETWORK)
+    model = tvmmobile.load(f"{file}:make", resolution=16)
+    monkeypatch.setattr(type(model), "quantised", property(lambda _: True))
+    with pytest.raises(UserError, match="has its weights in integers already"):
+        tvmmobile.compile(model, "pi4", weights=INT8.name, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]

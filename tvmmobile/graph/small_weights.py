@@ -1,0 +1,49 @@
+"""Weights that a kernel in float32 reads in fewer bits, and the numbers that they stand for.
+
+A layer's `weights` names the precision in which they are stored. Its constants are float32 numbers that this precision has, in int8
+times a scale for each output channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tvmmobile.graph.parameters import Array, LayerParameters
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
+
+#: Largest weight in int8: they are symmetric.
+MOST = 127
+#: Fewest weights of a layer that are stored in fewer bits: 128 KiB in float32. The layers of a network with fewer make up little of its
+#: file, and many of them are computed in one kernel with their neighbours.
+FEWEST = 32_768
+
+
+def fits(weight: Array, name: str) -> bool:
+    """Return whether weights are many, and finite in a precision."""
+    return weight.size >= FEWEST and bool(np.isfinite(rounded(weight, name)).all())
+
+
+def rounded(weight: Array, name: str) -> Array:
+    """Return the numbers in float32 that stored weights stand for; output channels are last."""
+    stored, scales = stored_weights(weight, name)
+    wide = stored.astype(FLOAT32.numpy)
+    return wide if scales is None else wide * scales
+
+
+def stored_weights(weight: Array, name: str) -> tuple[Array, Array | None]:
+    """Return weights in a precision, and for int8 the scale of each output channel, of the last axis; those of `rounded` weights are the
+    same.
+    """
+    if name != INT8.name:
+        with np.errstate(over="ignore"):
+            return weight.astype(FLOAT16.numpy), None
+    largest = np.abs(weight).max(axis=tuple(range(weight.ndim - 1)))
+    scales = np.where(largest > 0, largest / MOST, 1).astype(FLOAT32.numpy)
+    with np.errstate(invalid="ignore"):
+        return np.rint(weight / scales).clip(-MOST, MOST).astype(INT8.numpy), scales
+
+
+def as_stored(parameters: LayerParameters, name: str) -> LayerParameters:
+    """Return a layer's constants as its kernel reads them: the weights stored, their scales behind all other constants of channels."""
+    weight, scales = stored_weights(parameters.weight, name)
+    return LayerParameters(weight, parameters.bias, parameters.operands + (() if scales is None else (scales,)))

@@ -1,0 +1,70 @@
+"""The outputs of a float32 network whose weights are stored in fewer bits, and how far they are from those of the given network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import Network
+from tvmmobile.graph.precision import precision_named
+from tvmmobile.kernels.reference import network_error
+from tvmmobile.kernels.simulation import network_outputs
+from tvmmobile.running.manifest import SmallWeightsEntry
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedNetwork:
+    """A network with rounded weights at work.
+
+    Attributes:
+        outputs: the network's, for its reference inputs.
+        where: which weights are rounded, as an apposition.
+        entry: the manifest's, see `SmallWeightsEntry`.
+    """
+
+    outputs: tuple[Array, ...]
+    where: str
+    entry: dict[str, Any]
+
+
+def round_weights(network: Network, inputs: Sequence[Array], wanted: tuple[Array, ...], name: str) -> RoundedNetwork:
+    """Compute a network whose layers have weights that a precision holds; `wanted` are the outputs without rounded weights."""
+    sizes = [node.parameters.weight.size for node in network.nodes if node.layer.weights and node.parameters is not None]
+    computed = zip(network_outputs(network, inputs), wanted, strict=True)
+    outputs = tuple(np.ascontiguousarray(output.reshape(each.shape)) for output, each in computed)
+    entry = {
+        "dtype": name,
+        "layers": len(sizes),
+        "weights": sum(sizes),
+        "loss": float(f"{network_error(outputs, wanted):.2g}"),
+        "signal_to_noise_db": _decibels(outputs, wanted),
+    }
+    return RoundedNetwork(outputs, f"layer by layer with the weights of {len(sizes)} layers in {name}", entry)
+
+
+def _decibels(outputs: Sequence[Array], wanted: Sequence[Array]) -> float | None:
+    """Return the signal-to-noise ratio of all outputs that are real numbers; `None` without a difference."""
+    pairs = [(each.astype(np.float64), other) for each, other in zip(outputs, wanted, strict=True) if other.dtype.kind == "f"]
+    signal = sum(float(np.square(other, dtype=np.float64).sum()) for _, other in pairs)
+    noise = sum(float(np.square(each - other).sum()) for each, other in pairs)
+    return round(10 * math.log10(signal / noise), 1) if signal > 0 and noise > 0 else None
+
+
+def small_weights_sentence(variant: str, entry: Mapping[str, Any]) -> str:
+    """Return the remark on a variant with weights in fewer bits than float32."""
+    found = SmallWeightsEntry(**entry)
+    name, share = found.dtype, f"{100 * found.loss:.2g} %"
+    if not found.layers:
+        return f"{variant}: no layer is large enough for weights in {name}, or no kernel takes it; see docs/small-weights.md."
+    ratio = "" if found.signal_to_noise_db is None else f", {found.signal_to_noise_db:.1f} dB below the signal"
+    limit = precision_named(name).network_tolerance
+    warning = "" if found.loss <= limit else f" That is more than {100 * limit:.2g} %: look at its accuracy (tvmmobile evaluate)."
+    return (
+        f"{variant}: the weights of {found.layers} layers, {found.weights / 1e6:.1f} million, are stored in {name}. For noise, this moves "
+        f"the outputs by up to {share} of their largest magnitude{ratio}.{warning}"
+    )
