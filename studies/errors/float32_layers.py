@@ -136,7 +136,7 @@ def entry_of(network: str, board: str, above: float, images: int) -> Entry:
                 "predicted_us": decided.predicted.latency_us,
                 "estimated_us": decided.predicted.estimated_us,
                 "bound_us": decided.predicted.bound_us,
-                "predicted_db": decibels_below(decided.predicted.noise),
+                "predicted_db": decibels_below(decided.predicted_noise),
                 "db": decibels_below(decided.noise),
                 "tried": decided.rounds,
             },

@@ -36,3 +36,16 @@ def test_one_bound_at_a_time() -> None:
     with pytest.raises(UserError, match="exclude each other"):
         Budget.of("1ms", "70%")
     assert not Budget.of(None, None).is_bound
+
+
+@pytest.mark.parametrize(("text", "size"), [("4MB", 4e6), ("512 kB", 512e3), ("1.5MiB", 1.5 * 2**20)])
+def test_sizes(text: str, size: float) -> None:
+    assert Budget.of(None, None, text, text) == Budget(most_memory=size, most_weights=size) and not Budget.of(None, None, text).is_bound
+
+
+@pytest.mark.parametrize("text", ["4", "MB", "0MB", "-1MB", "4GB", ""])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"`memory.*is not a size"):
+        Budget.of(None, None, text)
+    with pytest.raises(UserError, match=r"`size.*is not a size"):
+        Budget.of(None, None, None, text)

@@ -14,12 +14,18 @@ from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
 from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.candidates import candidates_of
 from tvmmobile.choosing.choose import choose
+from tvmmobile.choosing.pricing import PlannedLatency, read_cached, write_cached
 from tvmmobile.choosing.report.entries import json_of
+from tvmmobile.choosing.report.sentences import left_out, origins, verdict
 from tvmmobile.cli.choose import print_choice
+from tvmmobile.cli.options import names_of
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import figures
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.results.report.measured import MeasuredAccuracy
@@ -94,6 +100,39 @@ def test_measured_accuracies_take_the_place_of_published_ones(tmp_path: Path) ->
     wrong, _ = write_evaluation(evaluation_of(replace(CONTEXT, folder="noise:8"), [result("noise/0.npy", 0.0)]), tmp_path)
     with pytest.raises(UserError, match="has no accuracy"):
         choose(SMALL, "pi4", accuracy=[wrong])
+
+
+def test_memory_and_weights_are_bounded(whole_front: NetworkChoice) -> None:
+    """Both networks have the same weights; the larger image needs more memory."""
+    small, large = (one.latencies["pi4-virtual"] for one in whole_front.front)
+    cost = count(SMALL[0].spec)  # batch norms are folded
+    assert small.weight_bytes == large.weight_bytes and cost.weights < small.weight_bytes / 4 < cost.parameters
+    assert 0.9 < large.memory_bytes / small.memory_bytes / (160 / 128) ** 2 < 1.1
+    found = choose(SMALL, "pi4", under="1s", memory=f"{(small.memory_bytes + large.memory_bytes) / 2e3:.3f}kB")
+    assert found.best == whole_front.front[0] and found.oversized == whole_front.front[1:] and not found.untuned
+    assert verdict(found).startswith("The most accurate network within 1000 ms, ") and " MB of memory on pi4-virtual: " in verdict(found)
+    assert any("1 library larger than" in sentence for sentence in left_out(found))
+    assert any(sentence.startswith("Sizes are the plan's") for sentence in origins(found))
+    assert [one["variant"] for one in json_of(found)["oversized"]] == ["mobilenet_v1_0.25_160"]
+    none = choose(SMALL, "pi4", size="1MB")
+    assert not none.front and len(none.oversized) == 2 and none.best is None
+
+
+def test_a_network_from_a_file_is_priced_once(tmp_path: Path) -> None:
+    """Its latency is kept by the file's content; a Python file may read others, so it is not."""
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"one")
+    job = variant_job(replace(SMALL[0], checkpoint=file), find_device("pi4").profile, (), tmp_path, LibraryOptions.of({}))
+    latency = PlannedLatency(5.0, 2, 0, 64, 128)
+    write_cached(job, latency)
+    assert read_cached(job) == latency
+    file.write_bytes(b"another")
+    assert read_cached(job) is None
+    assert read_cached(replace(job, model=replace(SMALL[0], own=OwnFile(tmp_path / "net.py", "net")))) is None
+
+
+def test_devices_are_split_at_commas() -> None:
+    assert names_of(["pi4,pi5", "pi3bplus"]) == ["pi4", "pi5", "pi3bplus"] and names_of(None) == ["pi4"]
 
 
 def test_few_sources_are_compared() -> None:

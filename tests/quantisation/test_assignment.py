@@ -94,6 +94,9 @@ def test_a_tensor_is_converted_once_for_all_its_readers() -> None:
     assert found(Programme(3, tuple(pieces), absorbed, {})).latency_us == 3.0
     one_in_floats = tuple(piece for piece in pieces if not (piece.first == 2 and piece.integer))
     assert found(Programme(3, one_in_floats, absorbed, {})).latency_us == 6.0
+    faster = (replace(absorbed[0], saved_us=0.5), *absorbed[1:])
+    assert found(Programme(3, tuple(pieces), faster, {})).latency_us == 2.5
+    assert found(Programme(3, one_in_floats, faster, {})).latency_us == 6.0
 
 
 def test_rounding_a_tensor_is_noise() -> None:
@@ -148,7 +151,8 @@ def programmes(draw: st.DrawFn) -> tuple[Programme, float]:
         later = [reader for reader in range(number + 2, count) if generator.random() < 0.2]
         quantise, dequantise, noise = (generator.choice((0.0, cost() / 4)) for _ in range(3))
         uncorrected = generator.choice((0.0, cost() / 4))
-        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, generator.random() < 0.5, uncorrected))
+        absorbed, saved = generator.random() < 0.5, generator.choice((0.0, cost() / 8))
+        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, absorbed, uncorrected, saved))
     programme = Programme(count, tuple(pieces), tuple(tensors), {number: cost() for number in range(count) if generator.random() < 0.9})
     # Half a step away from any sum that an assignment can have.
     share = draw(st.floats(0, 1))

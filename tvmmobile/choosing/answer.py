@@ -29,6 +29,10 @@ class PricedCandidate:
         """Return whether all kernels have records on all devices."""
         return math.isfinite(self.worst_us)
 
+    def fits(self, budget: Budget) -> bool:
+        """Return whether memory and weights are small enough on all devices."""
+        return all(one.memory_bytes <= budget.most_memory and one.weight_bytes <= budget.most_weights for one in self.latencies.values())
+
 
 @dataclass(frozen=True)
 class NetworkChoice:
@@ -41,6 +45,7 @@ class NetworkChoice:
         front: those that no other one beats, by ascending latency, among all that have records.
         beaten: the others that have records.
         untuned: those with kernels that lack records.
+        oversized: those that need more memory, or have more weights, than they may.
         skipped: how many were not looked at: too slow or too inaccurate whatever the records say.
         unknown: names of libraries whose accuracy is not known.
     """
@@ -53,3 +58,4 @@ class NetworkChoice:
     untuned: tuple[PricedCandidate, ...]
     skipped: int
     unknown: tuple[str, ...]
+    oversized: tuple[PricedCandidate, ...] = ()

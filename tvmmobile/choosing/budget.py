@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tvmmobile.system.errors import UserError
 
 _UNITS = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
+_SIZES = {"kB": 1e3, "MB": 1e6, "KiB": 2.0**10, "MiB": 2.0**20}
 
 
 @dataclass(frozen=True)
@@ -18,26 +19,39 @@ class Budget:
     Attributes:
         most_us: longest latency in microseconds.
         least_top1: lowest top-1 in percent.
+        most_memory, most_weights: largest sizes in bytes, see `PlannedSizes`.
     """
 
     most_us: float = math.inf
     least_top1: float = 0.0
+    most_memory: float = math.inf
+    most_weights: float = math.inf
 
     @classmethod
-    def of(cls, under: str | None, at_least: str | None) -> Budget:
-        """Read `12ms` and `70%`; raises `UserError` for what is neither, and for both."""
+    def of(cls, under: str | None, at_least: str | None, memory: str | None = None, size: str | None = None) -> Budget:
+        """Read `12ms`, `70%`, `4MB` and `900kB`; raises `UserError` for what is none of these, and for both of the first two."""
         if under is not None and at_least is not None:
             raise UserError(
                 "--under and --at-least exclude each other.", "Give the one that must hold; the other one is made as good as possible."
             )
         return cls(
-            *([_microseconds(under)] if under is not None else []), **({} if at_least is None else {"least_top1": _percent(at_least)})
+            math.inf if under is None else _microseconds(under),
+            0.0 if at_least is None else _percent(at_least),
+            math.inf if memory is None else _bytes("--memory", memory),
+            math.inf if size is None else _bytes("--size", size),
         )
 
     @property
     def is_bound(self) -> bool:
-        """Return whether there is a bound."""
+        """Return whether there is a bound on latency or accuracy, so that one network is the best."""
         return math.isfinite(self.most_us) or self.least_top1 > 0
+
+
+def _bytes(option: str, text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(kB|MB|KiB|MiB)", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"{option} {text} is not a size.", "Give a number with its unit, such as 4MB, 512kB or 4MiB.")
+    return float(found[1]) * _SIZES[found[2]]
 
 
 def _microseconds(text: str) -> float:

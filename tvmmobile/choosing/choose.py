@@ -62,7 +62,7 @@ def choose(
     wanted = ChooseOptions.of(options)
     if wanted.out is not None:
         check_writable(wanted.out, "--out")
-    budget = Budget.of(wanted.under, wanted.at_least)
+    budget = Budget.of(wanted.under, wanted.at_least, wanted.memory, wanted.size)
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
     networks = list(models) if models is not None else [model for family in FAMILIES for model in variants(family)]
@@ -159,7 +159,7 @@ class _Search:
         """Return whether neither this candidate nor any after it can change the answer."""
         if self.prices_all:
             return False
-        fitting = [one for one in priced if one.worst_us <= self.budget.most_us]
+        fitting = [one for one in priced if one.worst_us <= self.budget.most_us and one.fits(self.budget)]
         if not self.budget.is_bound or not any(one.is_known for one in fitting):
             return False
         if math.isfinite(self.budget.most_us):
@@ -172,11 +172,13 @@ class _Search:
 def _choice(
     budget: Budget, profiles: tuple[DeviceProfile, ...], priced: Sequence[PricedCandidate], skipped: int, unknown: Sequence[str]
 ) -> NetworkChoice:
-    known = [one for one in priced if one.is_known]
+    small = [one for one in priced if one.fits(budget)]
+    known = [one for one in small if one.is_known]
     gains = [one.candidate.accuracy.top1 for one in known]
     front = tuple(known[place] for place in pareto_front([one.worst_us for one in known], gains))
     within = [one for one in front if one.worst_us <= budget.most_us and one.candidate.accuracy.top1 >= budget.least_top1]
     best = None if not (within and budget.is_bound) else within[-1] if math.isfinite(budget.most_us) else within[0]
     beaten = tuple(one for one in known if one not in front)
-    untuned = tuple(one for one in priced if not one.is_known)
-    return NetworkChoice(budget, profiles, best, front, beaten, untuned, skipped, tuple(unknown))
+    untuned = tuple(one for one in small if not one.is_known)
+    oversized = tuple(one for one in priced if one not in small)
+    return NetworkChoice(budget, profiles, best, front, beaten, untuned, skipped, tuple(unknown), oversized)

@@ -22,6 +22,8 @@ class ChooseOptions(Options):
 
     under: str | None = option(None, "--under LATENCY", "Longest latency, such as 12ms: find the most accurate network.")
     at_least: str | None = option(None, "--at-least TOP1", "Lowest top-1, such as 70%: find the fastest network.")
+    memory: str | None = option(None, "--memory SIZE", "Most memory for activations, such as 4MB, as planned.")
+    size: str | None = option(None, "--size SIZE", "Most bytes of weights, such as 4MB; code is not counted.")
     dtypes: tuple[str, ...] = option(
         (),
         "--dtype NAME",
@@ -75,6 +77,8 @@ class ChooseArguments(TypedDict, total=False):
 
     under: str | None
     at_least: str | None
+    memory: str | None
+    size: str | None
     dtypes: str | Sequence[str]
     threads: Sequence[int]
     calibrate: str | Path | None

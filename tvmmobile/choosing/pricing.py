@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tvmmobile import __version__
+from tvmmobile.choosing.sizes import planned_sizes
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.system.environment import cache_dir
@@ -27,17 +30,22 @@ class PlannedLatency:
         latency_us: the sum of its kernels' records, in microseconds; `None` if one has none.
         kernels: how many the plan has.
         unmeasured: how many of them have no record.
+        memory_bytes, weight_bytes: see `PlannedSizes`.
     """
 
     latency_us: float | None
     kernels: int
     unmeasured: int
+    memory_bytes: int
+    weight_bytes: int
 
 
 def planned_latency(job: VariantJob) -> PlannedLatency:
     """Plan a library; a worker's job."""
-    plan = Plan(plan_variant(job).steps)
-    return PlannedLatency(plan.latency_us, len(plan.steps), [step.price.latency_us for step in plan.steps].count(None))
+    planned = plan_variant(job)
+    plan, sizes = Plan(planned.steps), planned_sizes(planned)
+    unmeasured = [step.price.latency_us for step in plan.steps].count(None)
+    return PlannedLatency(plan.latency_us, len(plan.steps), unmeasured, sizes.memory_bytes, sizes.weight_bytes)
 
 
 def read_cached(job: VariantJob) -> PlannedLatency | None:
@@ -61,7 +69,10 @@ def write_cached(job: VariantJob, latency: PlannedLatency) -> None:
 def _cached(job: VariantJob) -> Path | None:
     """Return the file for a latency, named after all that it depends on; `None` for a network whose files could change unnoticed."""
     given = "" if job.calibration is None else job.calibration.given
-    if job.model.own is not None or job.model.checkpoint is not None or not (given == "" or given.startswith("noise:")):
+    if not (given == "" or given.startswith("noise:")):
+        return None
+    read = _files_read(job.model)
+    if read is None:
         return None
     devices = [job.identity.device, *([] if job.twin is None else [job.twin.device])]
     logs = [path for directory in job.logs for device in devices for path in log_paths(directory, device)]
@@ -74,8 +85,25 @@ def _cached(job: VariantJob) -> Path | None:
         job.twin,
         sorted(job.target.items(), key=str),
         [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in logs],
+        *([read] if read else []),
     )
     return cache_dir() / "latencies" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
+
+
+def _files_read(model: Model) -> tuple[str, ...] | None:
+    """Return the hashes of the files that a network is read from; `None` for Python files, which may read others."""
+    own = model.own
+    if own is not None and own.path.suffix.lower() == ".py":
+        return None
+    paths = [*([] if own is None else files_of(own)), *([] if model.checkpoint is None else [model.checkpoint])]
+    return tuple(_sha256(path, path.stat().st_mtime_ns) for path in paths)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, changed_ns: int) -> str:
+    """Return the hash of a file that was changed last at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

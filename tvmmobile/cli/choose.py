@@ -10,7 +10,7 @@ import typer
 from tvmmobile.choosing.options import ChooseOptions
 from tvmmobile.cli.generated import takes, word_of
 from tvmmobile.cli.network import Variants
-from tvmmobile.cli.options import Alphas, Json
+from tvmmobile.cli.options import Alphas, Json, names_of
 from tvmmobile.pipeline.options.option import HelpOrder
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _AROUND = 3
 def choose(
     device: Annotated[
         list[str] | None,
-        typer.Option("--device", metavar="NAME", help="Board, such as pi4 (default); given more than once, the slowest one counts."),
+        typer.Option("--device", metavar="NAME", help="Board, such as pi4 (default), or several with commas; the slowest one counts."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -55,7 +55,7 @@ def choose(
 
     sides = [side_from(text) for text in resolution or ()]
     networks = [one for name in model or FAMILIES for one in variants(name, alpha or (), sides)]
-    found = run(networks, device or ["pi4"], **chosen, listener=Shown())
+    found = run(networks, names_of(device), **chosen, listener=Shown())
     if as_json:
         typer.echo(json.dumps(json_of(found), indent=2, ensure_ascii=False))
     else:

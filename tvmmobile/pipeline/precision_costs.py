@@ -12,7 +12,7 @@ from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, finish_integers
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
-from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.regions import basis_of, regions_of
@@ -28,6 +28,10 @@ from tvmmobile.tuning.search.nearest import nearest_record
 #: How many multiply-adds of a vector take as long as its conversion from int8, in C libraries for the virtual Pi 5; and to int8, which
 #: takes half as many instructions again.
 _DEQUANTISE, _QUANTISE = 5.1, 7.7
+#: What a line that a kernel writes costs within a network there, in `Machine.line_written`: by a conversion, which does little else, of a
+#: tensor that the second level does not hold; and by a kernel in float32, as its record has it.
+_CONVERTED, _STORED = 2.8, 1.6
+_LINE_BYTES = 64
 #: Of a board whose clock is not known.
 _CLOCK_HZ = 1.8e9
 #: Multiply-adds and bytes in a microsecond of a kernel that nothing is like.
@@ -52,7 +56,7 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
     in_floats = regions_of(job, replace(wide, nodes=tuple(nodes)), candidates)
     in_integers = regions_of(job, integers, candidates)
     tasks = [region.task for region in (*in_integers, *in_floats)]
-    prices = _Prices(basis_of(job, Database(job.identity, job.logs, None), tasks))
+    prices = _Prices(job, basis_of(job, Database(job.identity, job.logs, None), tasks))
     pieces = []
     for region in in_integers:
         covered = [number for number in numbers[region.first : region.last + 1] if number in network.steps]
@@ -63,9 +67,9 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
     steps = [step for step in flow.steps if step.number not in network.steps or network.steps[step.number].written is not None]
     return Costs(
         tuple(pieces),
-        {step.number: _conversion_us(job, step, _QUANTISE) for step in steps},
-        {step.number: _conversion_us(job, step, _DEQUANTISE) for step in steps},
-        {step.number for step in steps if _stores_integers(step, network, composed.accepts)},
+        {step.number: _conversion_us(job, step, _QUANTISE, INT8) for step in steps},
+        {step.number: _conversion_us(job, step, _DEQUANTISE, FLOAT32) for step in steps},
+        {step.number: _stored_us(job, step) for step in steps if _stores_integers(step, network, composed.accepts)},
     )
 
 
@@ -87,6 +91,7 @@ def _stores_integers(step: Step, network: IntegerNetwork, accepts: Callable[[Lay
 class _Prices:
     """Latencies of kernels by a device's records."""
 
+    job: VariantJob
     database: Database
 
     def piece(self, region: Region, first: int, last: int, integer: bool) -> list[Piece]:
@@ -96,6 +101,7 @@ class _Prices:
             return []
         known = None if best is None else best.latency_us
         latency_us = self.estimate_us(region.task) if known is None else known
+        latency_us += self.written_back_us(region.task)
         return [Piece(first, last, integer, latency_us, region.before, region.after, known is None)]
 
     def estimate_us(self, task: Task) -> float:
@@ -107,12 +113,34 @@ class _Prices:
         ratio = task.macs / other.macs if task.macs and other.macs else task.least_bytes / other.least_bytes
         return near[1].latency_us * ratio
 
+    def written_back_us(self, task: Task) -> float:
+        """Return the latency of writing back an output that no cache holds, which a kernel alone does not wait for."""
+        written = math.prod(task.region[-1].output_shape) * precision_named(task.dtype).bytes
+        return _lines_us(self.job, written) if written > self.job.machine.largest_cache_bytes else 0.0
 
-def _conversion_us(job: VariantJob, step: Step, vectors: float) -> float:
-    """Return the latency of converting a step's output, whose vectors each take as long as so many multiply-adds of theirs. Records are
-    no guide: they time such kernels apart from the network whose scales they multiply by, at up to four times what they take within it.
+
+def _conversion_us(job: VariantJob, step: Step, vectors: float, to: Precision) -> float:
+    """Return the latency of converting a step's output, whose vectors each take as long as so many multiply-adds of theirs, and whose lines
+    as long as `_CONVERTED` says. Records are no guide: they time such kernels with cold caches, at up to four times what a small tensor
+    takes within a network.
     """
+    numbers = math.prod(step.layer.output_shape)
+    cold = numbers * (FLOAT32.bytes + INT8.bytes) > job.machine.l2_bytes
+    return _multiplying_us(job, numbers * vectors) + cold * _CONVERTED * _lines_us(job, numbers * to.bytes)
+
+
+def _stored_us(job: VariantJob, step: Step) -> float:
+    """Return by how much a kernel in float32 is faster if it stores a step's output in int8."""
+    return _STORED * _lines_us(job, math.prod(step.layer.output_shape) * (FLOAT32.bytes - INT8.bytes))
+
+
+def _lines_us(job: VariantJob, written: int) -> float:
+    """Return the latency of the lines that so many bytes fill, at `Machine.line_written`."""
+    return _multiplying_us(job, written / _LINE_BYTES * job.machine.line_written * job.machine.vector_bytes / FLOAT32.bytes)
+
+
+def _multiplying_us(job: VariantJob, count: float) -> float:
+    """Return the latency of multiply-adds as fast as a job's threads can do them."""
     limits = job.identity.limits
     clock_hz = _CLOCK_HZ if limits is None else limits.clock_hz
-    cycles = math.prod(step.layer.output_shape) * vectors / job.machine.fma_lanes_per_cycle
-    return cycles / clock_hz / job.options.threads * 1e6
+    return count / job.machine.fma_lanes_per_cycle / clock_hz / job.options.threads * 1e6

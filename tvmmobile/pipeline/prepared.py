@@ -209,7 +209,7 @@ def _drop(limit: str, found: Found) -> dict[str, Any]:
         "no_other_below_us": round(predicted.bound_us, 1),
         "estimated_us": round(predicted.estimated_us, 1),
         "int8_us": round(found.plain_us, 1),
-        "predicted_db": decibels_below(predicted.noise),
+        "predicted_db": decibels_below(found.predicted_noise),
         "measured_db": decibels_below(found.noise),
         "bound_db": decibels_below(found.most_noise),
         "tried": found.rounds,

@@ -50,7 +50,8 @@ class Tensor:
         readers: the numbers of the steps that read it; that of the network's caller, who wants float32, is the number of steps.
         quantise_us, dequantise_us: latency of a conversion to int8, and to float32.
         noise: what its rounding adds to the noise of the network's output where the producer is in float32.
-        absorbed: whether a producer in float32 stores int8 at no cost if all readers want that.
+        absorbed: whether a producer in float32 stores int8 itself if all readers want that.
+        saved_us: by how much that makes the producer faster, which stores fewer bytes.
         uncorrected: what a producer in int8 adds to that noise where a reader in float32 does not correct its mean error.
     """
 
@@ -61,6 +62,7 @@ class Tensor:
     noise: float = 0.0
     absorbed: bool = False
     uncorrected: float = 0.0
+    saved_us: float = 0.0
 
     def rounded(self, integers: Collection[int]) -> bool:
         """Return whether it is converted to int8 if these steps are."""
@@ -73,11 +75,13 @@ class Tensor:
         return self.noise * self.rounded(integers)
 
     def conversion_us(self, integers: Collection[int]) -> float:
-        """Return the latency of its conversion, 0 if there is none."""
+        """Return the latency of its conversion, 0 if there is none; negative where the producer is faster for storing int8."""
         floats = any(reader not in integers for reader in self.readers)
         if self.producer in integers:
             return self.dequantise_us * floats
-        return self.quantise_us * (self.rounded(integers) and (floats or not self.absorbed))
+        if not self.rounded(integers):
+            return 0.0
+        return -self.saved_us if self.absorbed and not floats else self.quantise_us
 
 
 @dataclass(frozen=True)
@@ -196,29 +200,44 @@ class _Model:
 
     def _convert(self, tensor: Tensor) -> tuple[int, int]:
         """Add variables for a tensor's conversions; return those that say whether it is read in float32, and whether it is rounded."""
-        dequantised, rounded = self._variable(tensor.dequantise_us), self._variable(tensor.quantise_us * (not tensor.absorbed))
-        converted = self._variable(tensor.quantise_us) if tensor.absorbed else rounded
+        dequantised, rounded = self._variable(tensor.dequantise_us), self._variable(0.0 if tensor.absorbed else tensor.quantise_us)
         for reader in tensor.readers:
             # At least 1 where the producer is in int8 and this reader is not; and the other way round.
             self._at_least(dequantised, {tensor.producer: 1.0, reader: -1.0})
             self._at_least(rounded, {tensor.producer: -1.0, reader: 1.0})
-            if tensor.absorbed:
+        if tensor.absorbed:
+            self.costs[rounded] = -tensor.saved_us
+            converted = self._variable(tensor.quantise_us + tensor.saved_us)
+            for reader in tensor.readers:
                 self._at_least(converted, {reader: -1.0}, {rounded: 1.0})
+            if tensor.saved_us:
+                # It pays, so it is bounded from above: the producer is in float32, and a reader is not.
+                self._at_least(rounded, {tensor.producer: 1.0}, sign=-1.0, low=-1.0)
+                self._at_least(rounded, dict.fromkeys(tensor.readers, -1.0), sign=-1.0)
         return dequantised, rounded
 
     def _variable(self, cost: float) -> int:
         self.costs.append(cost)
         return len(self.costs) - 1
 
-    def _at_least(self, variable: int, steps: Mapping[int, float], others: Mapping[int, float] = MappingProxyType({})) -> None:
-        """Bound a variable from below by a sum over steps, each of which counts where it is in int8, and over other variables."""
-        shares: dict[int, float] = defaultdict(float, {variable: 1.0})
-        for step, sign in steps.items():
+    def _at_least(
+        self,
+        variable: int,
+        steps: Mapping[int, float],
+        others: Mapping[int, float] = MappingProxyType({}),
+        sign: float = 1.0,
+        low: float = 0.0,
+    ) -> None:
+        """Bound a variable, times its sign, from below by `low` and a sum over steps, each of which counts where it is in int8, and over
+        other variables.
+        """
+        shares: dict[int, float] = defaultdict(float, {variable: sign})
+        for step, share in steps.items():
             for piece in self._covering[step]:
-                shares[piece] -= sign
-        for other, sign in others.items():
-            shares[other] -= sign
-        self._constrain(shares, 0.0, math.inf)
+                shares[piece] -= share
+        for other, share in others.items():
+            shares[other] -= share
+        self._constrain(shares, low, math.inf)
 
     def matrix(self) -> csr_array[Any]:
         """Return the coefficients, a row for each constraint."""

@@ -105,13 +105,13 @@ class Costs:
     Attributes:
         pieces: the kernels that may compute each step, in each precision that it may have; see `Programme`.
         quantise_us, dequantise_us: latencies of conversions to int8 and to float32; 0 where a tensor is missing.
-        absorbed: tensors that a kernel in float32 can store in int8.
+        absorbed: tensors that a kernel in float32 can store in int8, and how much faster that makes it.
     """
 
     pieces: tuple[Piece, ...]
     quantise_us: Mapping[int, float] = field(default_factory=dict)
     dequantise_us: Mapping[int, float] = field(default_factory=dict)
-    absorbed: Collection[int] = ()
+    absorbed: Mapping[int, float] = field(default_factory=dict)
 
 
 #: From a network with all layers in integers that may be to what layers cost.
@@ -131,6 +131,8 @@ class Found:
     Attributes:
         predicted: with its latency, and the latency below which the programme has no assignment with as little noise as `most_noise`.
         most_noise: the bound on predicted noise with which it was found, as a share of the output's power.
+        predicted_noise: as such a share, before it was measured: the sum of what its layers add alone, corrected by what networks that
+            were measured earlier have of theirs.
         noise: measured on calibration data, as such a share.
         plain_us: the predicted latency with all layers in int8 that may be.
         rounds: how many assignments were measured.
@@ -139,6 +141,7 @@ class Found:
 
     predicted: Assignment
     most_noise: float
+    predicted_noise: float
     noise: float
     plain_us: float
     rounds: int
@@ -209,7 +212,7 @@ def quantise_within(
     def tried(assignment: Assignment) -> IntegerNetwork:
         return quantised(observed, method, accepts, [*kept, *(free - assignment.integers)])
 
-    best, found = _fastest_within(programme, compared, tried)
+    best, found = _fastest_within(programme, compared, tried, compared.noise(compared.outputs(network)))
     return Mixed(
         best, Decision(method, kept | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found)
     )
@@ -241,6 +244,7 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
             noise.tensors.get(number, 0.0),
             number in costs.absorbed,
             noise.biases.get(number, 0.0),
+            costs.absorbed.get(number, 0.0),
         )
         for number in (INPUT, *(step.number for step in flow.steps if step.number not in moving))
     ]
@@ -276,41 +280,81 @@ class _Compared:
 
 
 def _fastest_within(
-    programme: Programme, compared: _Compared, network_of: Callable[[Assignment], IntegerNetwork]
+    programme: Programme, compared: _Compared, network_of: Callable[[Assignment], IntegerNetwork], int8: float
 ) -> tuple[IntegerNetwork, Found]:
     """Return the fastest assignment for which the limit holds, of those that the programme finds with different bounds on its noise.
 
-    A bound that proves too loose is tightened by what the prediction was off; one that proves too tight is loosened so. Limits that are no
-    noise are bisected. With every layer in float32 that can be, the limit holds.
+    What layers add alone does not add up, so a sum of it is corrected by what the network in between that resembles it most has of its own,
+    at first the one with all layers in int8 that may be. A prediction with which the measurement disagrees is replaced so, and the
+    programme solved again. Limits that are no noise are bisected. With every layer in float32 that can be, the limit holds.
+
+    Args:
+        int8: the measured noise with all layers in int8 that may be.
     """
     plain = fastest(programme)
     least = fastest(replace(programme, pieces=_floats(programme)))
     assert plain is not None and least is not None
+    corrected = _Corrected()
+    corrected.learn(plain.noise, int8)
     holding, failing = least.noise, plain.noise
     decibels = compared.limit.unit == "dB"
     wanted = 10 ** (-compared.limit.value / 10)
-    bound = min(wanted, failing) if decibels else _between(holding, failing)
+    bound = corrected.sum_of(wanted) if decibels else _between(holding, failing)
     best: tuple[IntegerNetwork, Found] | None = None
+    measured: dict[frozenset[int], tuple[bool, float]] = {}
     for rounds in range(1, _ROUNDS + 1):
-        assignment = fastest(programme, bound) or least
-        network = network_of(assignment)
-        outputs = compared.outputs(network)
-        noise = compared.noise(outputs)
-        if compared.holds_for(outputs):
+        assignment = fastest(programme, min(bound, failing)) or least
+        if assignment.integers not in measured:
+            predicted = corrected.noise_of(assignment.noise)
+            network = network_of(assignment)
+            outputs = compared.outputs(network)
+            measured[assignment.integers] = holds, noise = compared.holds_for(outputs), compared.noise(outputs)
+            if holds and (best is None or assignment.latency_us < best[1].predicted.latency_us):
+                best = network, Found(assignment, corrected.noise_of(bound), predicted, noise, plain.latency_us, rounds, programme)
+            corrected.learn(assignment.noise, noise)
+        if measured[assignment.integers][0]:
             holding = max(holding, bound)
-            if best is None or assignment.latency_us < best[1].predicted.latency_us:
-                best = network, Found(assignment, bound, noise, plain.latency_us, rounds, programme)
         else:
             failing = min(failing, assignment.noise)
         if failing <= holding * _CLOSE:
             break
-        bound = wanted * assignment.noise / noise if decibels and noise else _between(holding, failing)
+        bound = corrected.sum_of(wanted) if decibels else _between(holding, failing)
         if not holding * _CLOSE < bound < failing / _CLOSE:
             bound = _between(holding, failing)
     if best is None:
+        predicted = corrected.noise_of(least.noise)
         network = network_of(least)
-        best = network, Found(least, least.noise, compared.noise(compared.outputs(network)), plain.latency_us, _ROUNDS, programme)
+        noise = compared.noise(compared.outputs(network))
+        best = network, Found(least, predicted, predicted, noise, plain.latency_us, _ROUNDS, programme)
     return best
+
+
+class _Corrected:
+    """Predicts noise from the sum of what layers add alone: by the ratio of both in the measured network that is nearest."""
+
+    def __init__(self) -> None:
+        #: By network: the sum, and what was measured.
+        self._known: list[tuple[float, float]] = []
+
+    def learn(self, total: float, noise: float) -> None:
+        """Note the noise of a network; one without any teaches nothing."""
+        if total > 0 and 0 < noise < math.inf:
+            self._known.append((total, noise))
+
+    def noise_of(self, total: float) -> float:
+        """Predict the noise of a network from the sum."""
+        return total * self._nearest(total, 0, 1)
+
+    def sum_of(self, noise: float) -> float:
+        """Return the sum with which a network can be expected to have this noise."""
+        return noise * self._nearest(noise, 1, 0)
+
+    def _nearest(self, value: float, known: int, asked: int) -> float:
+        """Return the ratio of what is asked for and what is known, of the measured network that is nearest; the latest of such."""
+        if not self._known or not value:
+            return 1.0
+        near = min(reversed(self._known), key=lambda one: abs(math.log(one[known] / value)))
+        return near[asked] / near[known]
 
 
 def _floats(programme: Programme) -> tuple[Piece, ...]:

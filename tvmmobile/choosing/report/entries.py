@@ -37,6 +37,7 @@ def json_of(choice: NetworkChoice) -> dict[str, Any]:
         "beaten": entries("beaten"),
         "skipped": choice.skipped,
         "untuned": entries("untuned"),
+        "oversized": list(map(_entry, choice.oversized)),
         "unknown_accuracy": list(choice.unknown),
     }
 
@@ -61,5 +62,7 @@ def _entry(one: PricedCandidate) -> dict[str, Any]:
         "top1_source": candidate.accuracy.source,
         "top1_measured": candidate.accuracy.measured,
         "latency_us": {name: latency.latency_us for name, latency in one.latencies.items()},
+        "memory_bytes": {name: latency.memory_bytes for name, latency in one.latencies.items()},
+        "weight_bytes": {name: latency.weight_bytes for name, latency in one.latencies.items()},
         "kernels_without_record": {name: latency.unmeasured for name, latency in one.latencies.items()},
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from tvmmobile.choosing.answer import NetworkChoice
+from tvmmobile.choosing.budget import Budget
 from tvmmobile.results.report.wording import clock, plural
 
 #: Candidates without records that are named.
@@ -17,12 +19,20 @@ def verdict(choice: NetworkChoice) -> str:
     if not budget.is_bound:
         return f"Networks on {where} that no other is as fast and as accurate as:"
     bound = f"within {budget.most_us / 1e3:g} ms" if math.isfinite(budget.most_us) else f"with a top-1 of {budget.least_top1:g} %"
+    bound += "".join(f", {limit}" for limit in _sizes(budget))
     if choice.best is None:
         return f"No network is {bound} on {where}."
     best = choice.best.candidate
     what = "The most accurate network" if math.isfinite(budget.most_us) else "The fastest network"
     threads = f" on {best.threads} threads" if best.threads > 1 else ""
     return f"{what} {bound} on {where}: {best.model.spec.variant} in {best.precision.name}{threads}."
+
+
+def _sizes(budget: Budget) -> Iterator[str]:
+    """Yield the bounds on sizes in words."""
+    for most, what in ((budget.most_memory, "memory"), (budget.most_weights, "weights")):
+        if math.isfinite(most):
+            yield f"{most / 1e6:g} MB of {what}"
 
 
 def sources_of(choice: NetworkChoice) -> list[str]:
@@ -41,6 +51,8 @@ def origins(choice: NetworkChoice) -> list[str]:
     for number, source in enumerate(sources, start=1):
         measured = any(one.candidate.accuracy.measured for one in known if one.candidate.accuracy.source == source)
         found.append(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
+    if any(_sizes(choice.budget)):
+        found.append("Sizes are the plan's: activations alive at once, without kernels' scratch memory; weights, without code.")
     if len(sources) > 1:
         found.append("Accuracies from several sources are of different trainings or images.")
     return found
@@ -50,6 +62,7 @@ def left_out(choice: NetworkChoice) -> list[str]:
     """Return a sentence on each group of libraries that is not on the front."""
     left = [
         (len(choice.beaten), "slower and no more accurate than one of these"),
+        (len(choice.oversized), "larger than " + " or ".join(_sizes(choice.budget))),
         (choice.skipped, "not priced: they cannot change the answer"),
     ]
     found = [f"{plural(count, 'library')} {why}." for count, why in left if count]
