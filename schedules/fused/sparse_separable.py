@@ -18,7 +18,7 @@ from tvmmobile.schedules.floats.plane_conv import PlaneConv
 from tvmmobile.schedules.floats.sparse import MOST_LOADED_OF_CLUSTERS
 from tvmmobile.schedules.fused.separable import separable_layers
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
-from tvmmobile.schedules.template import EPILOGUE, LAYERS, THREADS, Template
+from tvmmobile.schedules.template import EPILOGUE, LAYERS, STORAGE, THREADS, Template
 
 _DEPTHWISE = PlaneConv()
 
@@ -37,7 +37,7 @@ class SparseSeparable(Template):
 
     name = "sparse_separable"
     version = 1
-    handles = EPILOGUE | LAYERS | THREADS | {"dilation", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
+    handles = EPILOGUE | LAYERS | THREADS | STORAGE | {"dilation", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
 
     def _space(self, task: Task) -> Space | None:
         layers = _layers(task)
@@ -107,7 +107,8 @@ class SparseSeparable(Template):
             rows = DepthwiseRows(kernel, first, 1, _depthwise_knobs(knobs), 1, own, PlaneEpilogue(kernel, first, own))
             vectors = knobs["rows"] * first.out_width // task.lanes
             strips = [Strips(0, first.out_height // knobs["rows"], 0, task.lanes, tuple(range(0, vectors * task.lanes, task.lanes)))]
-            epilogue, in_output = PlaneEpilogue(kernel, second, buffers), task.precision.accumulator == task.precision.name
+            epilogue = PlaneEpilogue(kernel, second, buffers)
+            in_output = task.storage[1] == task.precision and task.precision.accumulator == task.precision.name
             copying = {**knobs, "copy": 1}
             SparseNest(kernel, second, lists, copying, task.threads, buffers, epilogue, strips, in_output, ClusterStrip, rows).emit()
         return kernel.finish()

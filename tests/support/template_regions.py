@@ -53,8 +53,8 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     ),
     "sparse_separable": (
         (
-            Conv2d(14, 14, 20, 20, (3, 3), (1, 1), PADDED, 20, RELU6, "NCHW"),
-            Conv2d(14, 14, 20, 12, clamp=RELU6, out_layout="NCHW", sparse=(60, 1)),
+            Conv2d(8, 16, 20, 20, (3, 3), (1, 1), PADDED, 20, RELU6, "NCHW"),
+            Conv2d(8, 16, 20, 12, clamp=RELU6, out_layout="NCHW", sparse=(60, 1)),
         ),
         (
             Conv2d(8, 8, 70, 70, (5, 3), (2, 2), (2, 1, 2, 1), 70, "hswish", "NCHW"),
