@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tvmmobile.graph.layers import Conv2d
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue, plane_spot
 from tvmmobile.schedules.space import Knobs, round_up
@@ -225,6 +227,13 @@ class PlaneNest:
         start = (channel // self.together * self.depth + plane) * count
         loaded = [kernel.T.bind(kernel.load(weight, start + first)) for first in range(0, count, lanes)]
         return lambda number: kernel.T.Shuffle([loaded[number // lanes]], [number % lanes])
+
+
+def packed_planes(weight: Array, together: int, lanes: int) -> Array:
+    """Return HWIO weights as [outputs that are computed together][input channel][tap][output], whole vectors of an input channel."""
+    taps, depth = math.prod(weight.shape[:2]), weight.shape[2]
+    packed = weight.reshape(taps, depth, -1, together).transpose(2, 1, 0, 3).reshape(-1, taps * together)
+    return np.pad(packed, ((0, 0), (0, plane_weights(taps, together, lanes) - taps * together))).ravel()
 
 
 def plane_weights(taps: int, together: int, lanes: int) -> int:

@@ -18,10 +18,24 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.emit.sparse_entries import SparseLists
 from tvmmobile.schedules.emit.sparse_nest import StripWork
-from tvmmobile.schedules.space import Knobs
+from tvmmobile.schedules.space import Knobs, round_up
 
 #: Elements that a kernel may load behind the last weight.
 _BEHIND = 8
+#: Registers of pixels that were loaded and not yet multiplied: several products need each.
+_MOST_LOADED = 3
+
+
+def registers_of(task: Task, layer: Conv2d, vectors: int, knobs: Knobs) -> int:
+    """Return how many registers a cluster's kernel needs for strips of so many vectors."""
+    together = layer.sparse[1]
+    sums = vectors * together * knobs["cluster"] * (2 if task.precision.chain else 1)
+    return sums + _MOST_LOADED + round_up(2 * together * knobs["unroll"], task.lanes) // task.lanes
+
+
+def output_holds_sums(task: Task) -> bool:
+    """Return whether an output has the type of the sums, so that partial ones can wait there."""
+    return task.storage[1] == task.precision and task.precision.accumulator == task.precision.name
 
 
 @dataclass(frozen=True)

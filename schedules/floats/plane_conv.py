@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
-from tvmmobile.schedules.emit.planes import PlaneNest, plane_weights
+from tvmmobile.schedules.emit.planes import PlaneNest, packed_planes, plane_weights
 from tvmmobile.schedules.floats.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
@@ -82,9 +80,5 @@ class PlaneConv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as [outputs that are computed together][input channel][tap][output], whole vectors of an input channel."""
-        layer, together = layer_of(task, Conv2d), knobs["together"]
-        taps, depth = math.prod(layer.kernel), layer.in_channels // layer.groups
-        weight = parameters[0].weight.reshape(taps, depth, -1, together).transpose(2, 1, 0, 3).reshape(-1, taps * together)
-        missing = plane_weights(taps, together, task.lanes) - taps * together
-        return [np.pad(weight, ((0, 0), (0, missing))).ravel(), *pack_constants(parameters[0])]
+        """Return weights as `packed_planes` has them, then constants per channel."""
+        return [packed_planes(parameters[0].weight, knobs["together"], task.lanes), *pack_constants(parameters[0])]

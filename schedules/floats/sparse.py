@@ -13,7 +13,7 @@ from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
-from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip
+from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip, output_holds_sums, registers_of
 from tvmmobile.schedules.emit.sparse_entries import Entries
 from tvmmobile.schedules.emit.sparse_nest import EntryStrip, Lists, SparseNest, Strips, StripWork, strips_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
@@ -23,8 +23,6 @@ from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, l
 FEWEST_VECTORS = 4
 #: Registers of pixels that were loaded and not yet multiplied.
 MOST_LOADED = 4
-#: The same where outputs are computed in clusters: several products need each.
-MOST_LOADED_OF_CLUSTERS = 3
 
 
 class Sparse(Template, Generic[Lists]):
@@ -185,9 +183,7 @@ class SparseClusters(Sparse[Clusters]):
         return {"cluster": tuple(size for size in (2, 4) if groups % size == 0), "unroll": (1, 2)}
 
     def _registers(self, task: Task, layer: Conv2d, knobs: Knobs) -> int:
-        weights = layer.sparse[1] * knobs["cluster"]
-        sums = knobs["vectors"] * weights * (2 if task.precision.chain else 1)
-        return sums + MOST_LOADED_OF_CLUSTERS + round_up(2 * layer.sparse[1] * knobs["unroll"], task.lanes) // task.lanes
+        return registers_of(task, layer, knobs["vectors"], knobs)
 
     def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
         """Return strips that begin where cache lines do, if all channels do: no line is then written in two strips."""
@@ -198,4 +194,4 @@ class SparseClusters(Sparse[Clusters]):
     def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
         """Return whether outputs have the type of sums, and no other thread writes a strip's."""
         apart = layer.height * layer.width % task.lanes == 0 or len(strips[-1].vectors) > 1
-        return task.storage[1] == task.precision and task.precision.accumulator == task.precision.name and (apart or task.threads == 1)
+        return output_holds_sums(task) and (apart or task.threads == 1)

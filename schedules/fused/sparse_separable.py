@@ -11,16 +11,12 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.plane_epilogue import PlaneEpilogue
-from tvmmobile.schedules.emit.planes import plane_weights
-from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip
+from tvmmobile.schedules.emit.planes import packed_planes, plane_weights
+from tvmmobile.schedules.emit.sparse_clusters import Clusters, ClusterStrip, output_holds_sums, registers_of
 from tvmmobile.schedules.emit.sparse_nest import DepthwiseRows, SparseNest, Strips
-from tvmmobile.schedules.floats.plane_conv import PlaneConv
-from tvmmobile.schedules.floats.sparse import MOST_LOADED_OF_CLUSTERS
 from tvmmobile.schedules.fused.separable import separable_layers
-from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
+from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import EPILOGUE, LAYERS, STORAGE, THREADS, Template
-
-_DEPTHWISE = PlaneConv()
 
 
 class SparseSeparable(Template):
@@ -45,7 +41,7 @@ class SparseSeparable(Template):
             return None
         first, second = layers
         height, width, lanes = first.out_height, first.out_width, task.lanes
-        together, groups = second.sparse[1], second.out_channels // second.sparse[1]
+        groups = second.out_channels // second.sparse[1]
         options = {
             "rows": tuple(rows for rows in (1, 2, 4, 7) if height % rows == 0 and rows * width % lanes == 0),
             "dw_rows": (1, 2, 4),
@@ -60,10 +56,8 @@ class SparseSeparable(Template):
         def fits(knobs: Knobs) -> bool:
             vectors = knobs["rows"] * width // lanes
             strip = vectors * lanes * task.precision.bytes
-            sums = vectors * together * knobs["cluster"] * (2 if task.precision.chain else 1)
-            weights = round_up(2 * together * knobs["unroll"], lanes) // lanes
             return (
-                sums + MOST_LOADED_OF_CLUSTERS + weights <= task.machine.registers
+                registers_of(task, second, vectors, knobs) <= task.machine.registers
                 and knobs["dw_rows"] <= knobs["rows"]
                 and (knobs["k_block"] == 0 or knobs["k_block"] * strip <= task.machine.l1d_bytes < second.in_channels * strip)
             )
@@ -108,18 +102,19 @@ class SparseSeparable(Template):
             vectors = knobs["rows"] * first.out_width // task.lanes
             strips = [Strips(0, first.out_height // knobs["rows"], 0, task.lanes, tuple(range(0, vectors * task.lanes, task.lanes)))]
             epilogue = PlaneEpilogue(kernel, second, buffers)
-            in_output = task.storage[1] == task.precision and task.precision.accumulator == task.precision.name
             copying = {**knobs, "copy": 1}
-            SparseNest(kernel, second, lists, copying, task.threads, buffers, epilogue, strips, in_output, ClusterStrip, rows).emit()
+            SparseNest(
+                kernel, second, lists, copying, task.threads, buffers, epilogue, strips, output_holds_sums(task), ClusterStrip, rows
+            ).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return both layers' constants as the single templates pack them."""
         first, second = _taken(task)
         weight = parameters[1].weight.reshape(second.in_channels, second.out_channels)
-        depthwise = replace(task, region=(first,), threads=1)
         return [
-            *_DEPTHWISE._pack(depthwise, _depthwise_knobs(knobs), parameters[:1]),
+            packed_planes(parameters[0].weight, 1, task.lanes),
+            *pack_constants(parameters[0]),
             *_lists(task, second, knobs).pack(weight, knobs["rows"] * first.out_width, True),
             *pack_constants(parameters[1]),
         ]

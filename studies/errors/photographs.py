@@ -30,12 +30,12 @@ from studies.errors.half_errors import host_library
 from studies.formats import export_models
 from studies.harness import RESULTS, completed
 from studies.networks.packages import locked_packages
-from tvmmobile.accuracy.differences import decibels
 from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
+from tvmmobile.kernels.reference import decibels
 from tvmmobile.networks.images import SUFFIXES, read_input
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced, read_folder
 from tvmmobile.networks.model import Model

@@ -24,11 +24,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from studies.harness import RESULTS, completed
 from studies.networks.zoo import Published, extracted, published, wheel_of
-from tvmmobile.accuracy.differences import decibels
 from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import INT8
+from tvmmobile.kernels.reference import decibels
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import own_file
 from tvmmobile.networks.own.loading import load_own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.precision import Precision
+from tvmmobile.kernels.reference import decibels
 from tvmmobile.results.file import Count, NotNegative, PositiveCount
 
 
@@ -94,8 +94,3 @@ def differences_of(found: Sequence[OutputDifference]) -> Differences:
         nans=sum(one.nans for one in found),
         subnormals=sum(one.subnormals for one in found),
     )
-
-
-def decibels(signal: float, noise: float) -> float | None:
-    """Return the ratio of two energies in decibels; `None` where one of them is 0."""
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.accuracy.differences import decibels, subnormals_in
+from tvmmobile.accuracy.differences import subnormals_in
 from tvmmobile.graph.precision import Precision
+from tvmmobile.kernels.reference import decibels
 from tvmmobile.networks.frontend import Compute
 from tvmmobile.results.file import Count, NotNegative, PositiveCount
 

@@ -15,7 +15,7 @@ from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.files import filling_cache, write_text
+from tvmmobile.system.files import filling_cache, sha256_of, write_text
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.plan import Plan
 
@@ -102,8 +102,7 @@ def _files_read(model: Model) -> tuple[str, ...] | None:
 @lru_cache(maxsize=64)
 def _sha256(path: Path, changed_ns: int) -> str:
     """Return the hash of a file that was changed last at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 @cache

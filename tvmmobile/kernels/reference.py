@@ -6,6 +6,7 @@ Those of integer layers are `kernels.integers`'.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,11 @@ def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.fl
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
+
+
+def decibels(signal: float, noise: float) -> float | None:
+    """Return the ratio of two energies in decibels; `None` where one of them is 0."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], quantised: bool = False) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tvmmobile.native.source import FUNCTIONS, IMAGE_FUNCTIONS, RUNTIME, STATE_FUNCTIONS
 from tvmmobile.packaging import android
-from tvmmobile.packaging.archives import OLDEST_TIME, title_of
+from tvmmobile.packaging.archives import entry_of, title_of
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.environment import java_compiler
@@ -197,9 +197,7 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in files.items():
-            entry = zipfile.ZipInfo(path, OLDEST_TIME)
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry = entry_of(path)
             if path.endswith(".so"):
                 entry.compress_type = zipfile.ZIP_STORED
                 entry.extra = _filling(stream.tell() + _HEADER_BYTES + len(path.encode()))

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
+
 from tvmmobile.running.library import Library
 
 #: The earliest time that zip files know: the same library always gives the same package.
-OLDEST_TIME = (1980, 1, 1, 0, 0, 0)
+_OLDEST_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def entry_of(path: str) -> zipfile.ZipInfo:
+    """Return a compressed file's entry in a zip file, which everybody may read."""
+    entry = zipfile.ZipInfo(path, _OLDEST_TIME)
+    entry.external_attr = 0o644 << 16
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
 
 
 def title_of(library: Library) -> str:

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from tvmmobile.packaging import python
-from tvmmobile.packaging.archives import OLDEST_TIME, title_of
+from tvmmobile.packaging.archives import entry_of, title_of
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
@@ -141,8 +141,5 @@ def _zipped(files: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in files.items():
-            entry = zipfile.ZipInfo(path, OLDEST_TIME)
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, content)
+            archive.writestr(entry_of(path), content)
     return stream.getvalue()

@@ -21,6 +21,7 @@ from tvmmobile.quantisation.flow import Step
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import Costs
+from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, candidate_regions, edge_layouts
 from tvmmobile.tuning.search.nearest import nearest_record
@@ -31,7 +32,6 @@ _DEQUANTISE, _QUANTISE = 5.1, 7.7
 #: What a line that a kernel writes costs within a network there, in `Machine.line_written`: by a conversion, which does little else, of a
 #: tensor that the second level does not hold; and by a kernel in float32, as its record has it.
 _CONVERTED, _STORED = 2.8, 1.6
-_LINE_BYTES = 64
 #: Of a board whose clock is not known.
 _CLOCK_HZ = 1.8e9
 #: Multiply-adds and bytes in a microsecond of a kernel that nothing is like.
@@ -136,7 +136,7 @@ def _stored_us(job: VariantJob, step: Step) -> float:
 
 def _lines_us(job: VariantJob, written: int) -> float:
     """Return the latency of the lines that so many bytes fill, at `Machine.line_written`."""
-    return _multiplying_us(job, written / _LINE_BYTES * job.machine.line_written * job.machine.vector_bytes / FLOAT32.bytes)
+    return _multiplying_us(job, written / LINE_BYTES * job.machine.line_written * job.machine.vector_bytes / FLOAT32.bytes)
 
 
 def _multiplying_us(job: VariantJob, count: float) -> float:

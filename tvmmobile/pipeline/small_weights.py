@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.precision import precision_named
-from tvmmobile.kernels.reference import network_error
+from tvmmobile.kernels.reference import decibels, network_error
 from tvmmobile.kernels.simulation import network_outputs
 from tvmmobile.running.manifest import SmallWeightsEntry
 
@@ -52,7 +51,8 @@ def _decibels(outputs: Sequence[Array], wanted: Sequence[Array]) -> float | None
     pairs = [(each.astype(np.float64), other) for each, other in zip(outputs, wanted, strict=True) if other.dtype.kind == "f"]
     signal = sum(float(np.square(other, dtype=np.float64).sum()) for _, other in pairs)
     noise = sum(float(np.square(each - other).sum()) for each, other in pairs)
-    return round(10 * math.log10(signal / noise), 1) if signal > 0 and noise > 0 else None
+    ratio = decibels(signal, noise)
+    return None if ratio is None else round(ratio, 1)
 
 
 def small_weights_sentence(variant: str, entry: Mapping[str, Any]) -> str:

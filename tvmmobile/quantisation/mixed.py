@@ -196,7 +196,8 @@ def quantise_within(
     if limit is None:
         return Mixed(network, Decision(method, kept))
     compared = _Compared(flow, images.some(_COMPARED), limit)
-    if compared.holds(network):
+    outputs = compared.outputs(network)
+    if compared.holds_for(outputs):
         return Mixed(network, Decision(method, kept))
     if method.narrow:
         return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, kept, limit, pricing)
@@ -212,7 +213,7 @@ def quantise_within(
     def tried(assignment: Assignment) -> IntegerNetwork:
         return quantised(observed, method, accepts, [*kept, *(free - assignment.integers)])
 
-    best, found = _fastest_within(programme, compared, tried, compared.noise(compared.outputs(network)))
+    best, found = _fastest_within(programme, compared, tried, compared.noise(outputs))
     return Mixed(
         best, Decision(method, kept | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found)
     )
