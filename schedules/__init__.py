@@ -16,6 +16,7 @@ from tvmmobile.schedules.floats.channel_norm import LayerNorm
 from tvmmobile.schedules.floats.conv import Conv
 from tvmmobile.schedules.floats.dense import DenseVector
 from tvmmobile.schedules.floats.depthwise import Depthwise
+from tvmmobile.schedules.floats.digits import DigitPointwise
 from tvmmobile.schedules.floats.group_norm import GroupStatistics
 from tvmmobile.schedules.floats.image_conv import ImageConv
 from tvmmobile.schedules.floats.plane_conv import PlaneConv
@@ -71,6 +72,7 @@ TEMPLATES: tuple[Template, ...] = (
     SparseSeparable(),
     PlaneConv(),
     PlaneMean(),
+    DigitPointwise(),
 )
 #: Templates for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

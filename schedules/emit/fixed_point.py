@@ -5,7 +5,9 @@ On cores whose vector unit is 64 bits wide, such as the Cortex-A72, converting i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile
@@ -95,12 +97,7 @@ class FixedNest(MatmulNest):
 def _round(kernel: Kernel, row: Activation, values: Buffer, scales: Buffer, number: Expr, count: int) -> None:
     """Round a block of the row."""
     T, start = kernel.T, number * BLOCK  # noqa: N806
-
-    def magnitude(index: Expr, lanes: int) -> Expr:
-        value = T.bind(kernel.load(row.buffer, index, lanes))
-        return T.max(value, kernel.splat(kernel.number(0.0), lanes) - value)
-
-    largest = T.max(kernel.reduced(start, count, magnitude, T.max), kernel.number(_LEAST))
+    largest = largest_magnitude(kernel, start, count, lambda index, lanes: kernel.load(row.buffer, index, lanes))
     kernel.store(scales, largest * kernel.number(1 / _MOST), number, 1)
     factor = T.bind(kernel.number(_MOST) / largest)
     whole, rest = divmod(count, kernel.lanes)
@@ -109,7 +106,39 @@ def _round(kernel: Kernel, row: Activation, values: Buffer, scales: Buffer, numb
             continue
         with kernel.loop(times) as step:
             index = start + first + step * lanes
-            # A sum of this size has no fraction, and the integer in its low bits.
-            moved = kernel.load(row.buffer, index, lanes) * kernel.splat(factor, lanes) + kernel.splat(kernel.number(1.5 * 2**23), lanes)
-            bits = T.reinterpret("int32" if lanes == 1 else f"int32x{lanes}", moved)
-            T.buffer_store(values, T.Cast("int16" if lanes == 1 else f"int16x{lanes}", bits), [kernel.at(index, lanes)])
+            bits = rounded_bits(kernel, kernel.load(row.buffer, index, lanes), factor, lanes)
+            T.buffer_store(values, T.Cast(vector_of("int16", lanes), bits), [kernel.at(index, lanes)])
+
+
+def largest_magnitude(kernel: Kernel, first: Expr, count: int, value_of: Callable[[Expr, int], Expr]) -> Expr:
+    """Return the largest magnitude of some floats, but no less than `_LEAST`; NaN if one is NaN.
+
+    Args:
+        value_of: maps an index from `first` on, and lanes, to the values there.
+    """
+    T = kernel.T  # noqa: N806
+
+    def magnitude(index: Expr, lanes: int) -> Expr:
+        value = T.bind(value_of(index, lanes))
+        return T.max(value, kernel.splat(kernel.number(0.0), lanes) - value)
+
+    return larger(kernel, kernel.reduced(first, count, magnitude, partial(larger, kernel)), kernel.number(_LEAST))
+
+
+def larger(kernel: Kernel, one: Expr, other: Expr) -> Expr:
+    """Return the larger of two magnitudes, or vectors of them, or NaN: as integers, their bits are in the same order."""
+    T, kind = kernel.T, str(one.ty.dtype)  # noqa: N806
+    whole = kind.replace("float", "int")
+    return T.reinterpret(kind, T.max(T.reinterpret(whole, one), T.reinterpret(whole, other)))
+
+
+def rounded_bits(kernel: Kernel, values: Expr, factor: Expr, lanes: int) -> Expr:
+    """Return values times a factor as integers of 32 bits, whose lower half is the nearest integer of 16 bits."""
+    # A sum of this size has no fraction, and the integer in its low bits.
+    moved = values * kernel.splat(factor, lanes) + kernel.splat(kernel.number(1.5 * 2**23), lanes)
+    return kernel.T.reinterpret(vector_of("int32", lanes), moved)
+
+
+def vector_of(kind: str, lanes: int) -> str:
+    """Return TVM's name of a vector of a type, or of the type itself for one lane."""
+    return kind if lanes == 1 else f"{kind}x{lanes}"

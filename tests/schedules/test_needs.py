@@ -86,6 +86,7 @@ TASKS = {
     "sparse": _in_floats(replace(_POINTWISE, in_layout="NCHW", out_layout="NCHW", sparse=(400, 1))),
     "sparse_clusters": _in_floats(replace(_POINTWISE, in_layout="NCHW", out_layout="NCHW", sparse=(400, 1))),
     "sparse_separable": _in_floats(replace(_DEPTHWISE, in_layout="NCHW"), replace(_POINTWISE, out_layout="NCHW", sparse=(400, 1))),
+    "digits": replace(_in_floats(replace(_POINTWISE, weights="int8")), machine=machine_of("cortex-a76")),
     "plane_conv": _in_floats(replace(_DEPTHWISE, in_layout="NCHW", out_layout="NCHW")),
     "plane_mean": _in_floats(Pool(7, 7, 64, "NCHW")),
     "recurrent": _in_floats(Recurrent("gru", 3, 1, 8)),

@@ -1,0 +1,184 @@
+"""Products of floats and int8 with `SDOT`: each pixel is rounded to 16 bits, and its upper and lower eight are multiplied apart.
+
+A pixel's numbers are `scale * (256 * upper + lower)`, with a scale of its own, so two products of bytes make one of a float, and `SDOT`
+has four times as many in an instruction as `FMLA`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from tvmmobile.schedules.emit.fixed_point import larger, largest_magnitude, rounded_bits, vector_of
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Span, parts_of
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.space import Knobs, round_up
+
+#: Bytes of a vector, and those that a lane of SDOT multiplies and adds.
+VECTOR, WORD = 16, 4
+#: Largest number of a rounded pixel: its upper digit fits in a byte, the lower one rounded to the nearest.
+MOST = 127 * 256
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A block of rounded pixels.
+
+    Attributes:
+        values: pixel after pixel, the upper digits of all channels, then the lower ones.
+        scales: of each pixel.
+        depth: channels, padded with zeros to whole vectors.
+    """
+
+    values: Buffer
+    scales: Buffer
+    depth: int
+
+    def at(self, pixel: Expr, lower: int) -> Expr:
+        """Return the first of a pixel's upper or lower digits."""
+        return (pixel * 2 + lower) * self.depth
+
+
+@dataclass(frozen=True)
+class DigitTile(MatmulTile):
+    """Tiles of rounded pixels; W has four channels of K together, see `pack_elements`.
+
+    Attributes:
+        digits: the pixels; `row` counts from the first of them.
+    """
+
+    digits: Digits | None = None
+
+    @property
+    def depth(self) -> int:
+        """K, in words."""
+        return round_up(self.a.channels, VECTOR) // WORD
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """Emit one tile over all of K."""
+        kernel, T, digits = self.kernel, self.kernel.T, self.digits  # noqa: N806
+        assert digits is not None
+        width, lanes = panel.width, kernel.lanes
+        sums = kernel.places(2 * rows * width)
+        kernel.fill(sums, T.int32(0), 2 * rows * width // lanes)
+        with kernel.loop(digits.depth // VECTOR) as step:
+            self._products(sums, row, rows, width, weights * WORD, step)
+        acc = kernel.accumulators(rows * width)
+        for pixel in range(rows):
+            scale = T.bind(kernel.load(digits.scales, row + pixel, 1))
+            factors = [kernel.splat(T.bind(scale * kernel.number(256.0))), kernel.splat(scale)]
+            for place in range(0, width, lanes):
+                upper, lower = (kernel.vectors().cast(kernel.load(sums, ((pixel * 2) + lower) * width + place)) for lower in range(2))
+                kernel.store(acc, kernel.multiply_add(lower * factors[1], upper, factors[0]), pixel * width + place)
+        channel = panel.channel + index * panel.width
+        spots = [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, lanes)]
+        self.epilogue.drain(acc, spots, self.c.buffer)
+
+    def _products(self, sums: Buffer, row: Expr, rows: int, width: int, weights: Expr, step: Expr) -> None:
+        """Emit a vector's channels of K."""
+        kernel, T, digits = self.kernel, self.kernel.T, self.digits  # noqa: N806
+        assert digits is not None
+        origins = [digits.at(row + number // 2, number % 2) + step * VECTOR for number in range(2 * rows)]
+        values = [T.bind(T.reinterpret("int32x4", digits.values[T.Ramp(origin, 1, VECTOR)])) for origin in origins]
+        for lane in range(VECTOR // WORD):
+            for place in range(0, width, kernel.lanes):
+                begin = weights + (step * (VECTOR // WORD) + lane) * (width * WORD) + place * WORD
+                weight = T.bind(self.w[T.Ramp(begin, 1, VECTOR)])
+                for number, value in enumerate(values):
+                    word = T.reinterpret("int8x16", T.Broadcast(T.Shuffle([value], [lane]), kernel.lanes))
+                    at = number * width + place
+                    kernel.store(sums, dot(kernel, kernel.load(sums, at), weight, word), at)
+
+
+def dot(kernel: Kernel, so_far: Expr, one: Expr, other: Expr) -> Expr:
+    """Return four sums, each with the products of four bytes."""
+    return kernel.T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
+
+
+class DigitNest(MatmulNest):
+    """`MatmulNest`'s loops over blocks of pixels, each of which is rounded first, with or without a gate on its channels."""
+
+    tile: DigitTile
+
+    def __init__(self, tile: DigitTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int, gate: Buffer | None) -> None:
+        super().__init__(tile, {**knobs, "outer": 0}, pixels, widths, threads)
+        self.gate, self.source = gate, tile.a
+
+    def _panels(self, thread: Expr) -> None:
+        """Emit a thread's share, with a buffer of its own."""
+        depth = round_up(self.source.channels, VECTOR)
+        tiles = self.tiles + bool(self.rest)
+        block = min(self.knobs["m_block"] + bool(self.rest), tiles) if self.knobs["m_block"] else tiles
+        self.pitch = block * self.knobs["rows"]
+        rows = self.pitch * self.pixels.lines
+        values = self.T.alloc_buffer((2 * rows * depth,), "int8")
+        self.tile = replace(self.tile, digits=Digits(values, self.kernel.scratch(rows), depth))
+        super()._panels(thread)
+
+    @contextmanager
+    def _pixel_blocks(self, tiles: Span, thread: Expr) -> Iterator[Span]:
+        """Emit blocks of pixels, rounded."""
+        height = self.knobs["rows"]
+        with super()._pixel_blocks(tiles, thread) as rows:
+            self.first = rows[0]
+            with self.kernel.loop(self.pixels.lines) as line:
+                if self.tiles:
+                    with self.kernel.span(*rows) as tile, self.kernel.loop(height) as pixel:
+                        self._round(line, tile * height + pixel)
+                if self.rest:
+                    with self.kernel.where(*self._ends(rows, tiles, thread)), self.kernel.loop(self.rest) as pixel:
+                        self._round(line, self.tiles * height + pixel)
+            yield rows
+
+    def _place(self, line: Expr, pixel: Expr) -> Expr:
+        """Return the place of a pixel in the buffer."""
+        return line * self.pitch + pixel - self.first * self.knobs["rows"]
+
+    def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
+        target = self.pixels.origin + line * self.pixels.pitch + pixel
+        self.tile.emit(self._place(line, pixel), target, rows, panel, index, part, self._weights(panel, columns, index, part))
+
+    def _round(self, line: Expr, pixel: Expr) -> None:
+        """Round a pixel, block by block of its channels."""
+        kernel, T, source, digits = self.kernel, self.kernel.T, self.source, self.tile.digits  # noqa: N806
+        assert digits is not None
+        row, place = line * self.pixels.source_pitch + pixel * self.pixels.step, T.bind(self._place(line, pixel))
+        largest = kernel.accumulators(1)
+        kernel.store(largest, kernel.number(0.0), 0, 1)
+        blocks = source.channels // source.block
+        with kernel.loop(blocks) as number:
+            found = largest_magnitude(kernel, 0, source.block, lambda index, lanes: self._value(row, number, index, lanes))
+            kernel.store(largest, larger(kernel, kernel.load(largest, 0, 1), found), 0, 1)
+        most = T.bind(kernel.load(largest, 0, 1))
+        kernel.store(digits.scales, most * kernel.number(1 / MOST), place, 1)
+        factor = T.bind(kernel.number(MOST) / most)
+        with kernel.loop(blocks) as number:
+            for size, count, first in parts_of(source.block, VECTOR, kernel.lanes, 1):
+                with kernel.pieces(first, count, size) as channel:
+                    self._split(row, number, channel, size, factor, place)
+        for lower in range(2):
+            for channel in range(source.channels, digits.depth):
+                T.buffer_store(digits.values, T.int8(0), [digits.at(place, lower) + channel])
+
+    def _value(self, row: Expr, number: Expr, channel: Expr, lanes: int) -> Expr:
+        """Return channels of a block of the source, times the gate if there is one."""
+        value = self.kernel.load(self.source.buffer, self.source.at(row, number * self.source.block) + channel, lanes)
+        if self.gate is None:
+            return value
+        return value * self.kernel.load(self.gate, number * self.source.block + channel, lanes)
+
+    def _split(self, row: Expr, number: Expr, channel: Expr, size: int, factor: Expr, place: Expr) -> None:
+        """Store so many channels of a block as digits."""
+        kernel, T, digits = self.kernel, self.kernel.T, self.tile.digits  # noqa: N806
+        assert digits is not None
+        lanes = min(kernel.lanes, size)
+        values = [self._value(row, number, channel + first, lanes) for first in range(0, size, lanes)]
+        bits = [rounded_bits(kernel, value, factor, lanes) for value in values]
+        whole = bits[0] if len(bits) == 1 else T.Shuffle(bits, list(range(size)))
+        short = T.bind(T.Cast(vector_of("int16", size), whole))
+        upper = T.shift_right(short + kernel.splat(T.int16(128), size), kernel.splat(T.int16(8), size))
+        for lower, part in enumerate((upper, short)):
+            at = digits.at(place, lower) + number * self.source.block + channel
+            T.buffer_store(digits.values, T.Cast(vector_of("int8", size), part), [kernel.at(at, size)])
