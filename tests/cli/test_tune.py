@@ -164,7 +164,7 @@ def test_bench_wants_whole_libraries(cli: CommandLine, tmp_path: Path, content: 
 
 
 def test_compile_cannot_tell_the_best_number_of_threads(cli: CommandLine) -> None:
-    refused(cli("compile", *SMALL, "--threads", "best"), 1, "--threads best needs latencies, and compile runs nothing")
+    refused(cli("compile", *SMALL, "--threads", "best"), 1, "--threads best needs latencies on one device, and compile runs nothing")
 
 
 def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:

@@ -217,3 +217,36 @@ def test_a_published_network_is_as_fast_as_in_its_own_library(cli: CommandLine, 
         assert mine.latency_us == pytest.approx(theirs.latency_us, rel=0.02)
         assert [(kernel.name, kernel.schedule) for kernel in mine.kernels] == [(kernel.name, kernel.schedule) for kernel in theirs.kernels]
         assert all(kernel.network_us is not None for kernel in mine.kernels)
+
+
+def test_tuning_for_several_devices_refuses_what_their_library_cannot_have(cli: CommandLine, tmp_path: Path) -> None:
+    """Before anything is tried."""
+    words = "tune", "--alpha", "0.25", "--resolution", "128", "--out", str(tmp_path / "out")
+    cases = {
+        ("--device", "pi4,pi4-1500"): "both have a Cortex-A72",
+        ("--device", "pi4,pi5", "--threads", "best"): "--threads best needs latencies on one device",
+        ("--device", "pi4,pi5", "--fresh"): "--fresh starts the log of one device",
+        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
+    }
+    for more, problem in cases.items():
+        done = cli(*words, *more)
+        assert done.code == 1 and problem in " ".join(done.err.split())
+    assert not any((tmp_path / "out").glob("**/*.so"))
+
+
+@pytest.mark.virtual
+@pytest.mark.long
+def test_tuning_for_several_devices_ends_with_one_library(cli: CommandLine, tmp_path: Path) -> None:
+    """And a report for each."""
+    (tmp_path / "network.py").write_text(NETWORK)
+    out = tmp_path / "out"
+    network = "--model", f"{tmp_path / 'network.py'}:make", "--resolution", "32", "--logs", str(tmp_path / "logs")
+    done = cli("tune", *network, "--trials", "1", "--device", ",".join(DEVICES), "--out", str(out))
+    assert done.code == OK and "1 library with the kernels of 2 devices" in " ".join(done.out.split())
+    (both,) = tm.open_libraries(out)
+    assert [each.device for each in both.facts.sets] == [f"{name}-virtual" for name in DEVICES]
+    for name in DEVICES:
+        (alone,) = tm.open_libraries(out / f"{name}-virtual")
+        assert not alone.facts.sets and (out / f"{name}-virtual/report.html").is_file()
+        (image,), _ = both.reference()
+        assert np.allclose(both.run(image, name), alone.run(image, name), atol=1e-5)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from tvmmobile.cli import options
 from tvmmobile.cli.generated import takes
@@ -13,20 +11,11 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkOptions
 from tvmmobile.pipeline.options.run import CompileOptions
 
-Devices = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--device",
-        metavar="NAME",
-        help="Board, such as pi4 (default); given more than once, or with commas: one library with the kernels of each, for C.",
-    ),
-]
-
 
 @takes(LibraryOptions, CompileOptions, variants=Variants, network=NetworkOptions)
 def compile_libraries(
     target: options.Target = "arm",
-    device: Devices = None,
+    device: options.Devices = None,
     *,
     variants: Variants,
     network: NetworkOptions,

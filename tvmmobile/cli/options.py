@@ -23,6 +23,14 @@ Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Target ar
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Board, such as pi4 (default); given more than once, or with commas: one library with the kernels of each, for C.",
+    ),
+]
 Libraries = Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")]
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 Out = Annotated[Path, word_of(RunOptions, "out")]

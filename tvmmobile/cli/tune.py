@@ -28,7 +28,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials a
 @takes(LibraryOptions, RunOptions, SearchOptions, variants=Variants, network=NetworkOptions)
 def tune(
     target: options.Target = "arm",
-    device: options.Device = "pi4",
+    device: options.Devices = None,
     history: options.HistoryFile = None,
     commit: options.Commit = None,
     dry_run: DryRun = False,
@@ -48,16 +48,24 @@ def tune(
     from tvmmobile.devices.registry import find_device
     from tvmmobile.history.recorder import recorder
     from tvmmobile.pipeline.tune import plan_tuning
-    from tvmmobile.pipeline.tune import tune as run
+    from tvmmobile.pipeline.tune_together import tune_together
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.console import output
 
-    board = find_device(device, require_hardware, pin)
+    boards = [find_device(name, require_hardware, pin) for name in options.names_of(device)]
     options.check_target(target)
     models = variants.models(network)
     if dry_run:
-        _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
-    else:
-        recorded = recorder(history, commit)
-        _report(run(models, board, **chosen, seed=network.seed, listener=Shown()), chosen["out"], recorded)
+        for board in boards:
+            _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
+        return
+    recorded, out = recorder(history, commit), chosen["out"]
+    found = tune_together(models, boards, **chosen, seed=network.seed, listener=Shown())
+    for results in found:
+        _report(results, out if len(found) == 1 else out / results.context.device, recorded)
+    if len(found) > 1:
+        count = plural(len(found[0].variants), "library")
+        output().print(f"Written to {out}: {count} with the kernels of {len(found)} devices", soft_wrap=True)
 
 
 def _report(results: Results, out: Path, recorded: Recorder) -> None:

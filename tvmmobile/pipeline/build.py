@@ -25,6 +25,7 @@ from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sp
 from tvmmobile.pipeline.movement import rounding
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
 from tvmmobile.pipeline.regions import twin_database
+from tvmmobile.pipeline.sharing import Shared, share_weights
 from tvmmobile.pipeline.variant import PreparedVariant, import_variant
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
@@ -49,6 +50,7 @@ class BuiltVariant:
         rounding, loss: as the manifest has them.
         max_drop: the manifest's entry on what `--max-drop` found, if layers had to be kept.
         small_weights: the manifest's, if the job has `--weights`.
+        shared_weights: the manifest's, if the job has several sets of kernels that share weights.
     """
 
     library: Library
@@ -59,6 +61,7 @@ class BuiltVariant:
     loss: float | None = None
     max_drop: Mapping[str, Any] | None = None
     small_weights: Mapping[str, Any] | None = None
+    shared_weights: Mapping[str, Any] | None = None
 
 
 def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_variant) -> BuiltVariant:
@@ -67,26 +70,31 @@ def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_v
     Raises `UserError` where network or toolchain rule it out, `Disagreement` where the library is checked and does not agree.
     """
     if job.unchecked:
-        return _built(job, plan(job), *map(plan_variant, job.others))
+        return _built(job, _plans(job, plan))
     with handed_over(job.out) as folder:
         unseen = replace(job, out=folder)
-        planned = plan(unseen)
-        others = [plan_variant(other) for other in unseen.others]
-        built = _built(unseen, planned, *others)
-        inputs = planned.prepared.reference.inputs
+        shared = _plans(unseen, plan)
+        built = _built(unseen, shared)
+        inputs = shared.plans[0].prepared.reference.inputs
 
         def explain(place: int, moves: float) -> str:
-            return first_difference(job.sets[place], (planned, *others)[place], moves)
+            return first_difference(job.sets[place], shared.plans[place], moves)
 
         check(built.library, lambda: rounding(job, import_variant(job), inputs), explain)
         widened = built.library.facts.rounding
     return replace(built, library=job.library, rounding=widened)
 
 
-def _built(job: VariantJob, planned: PlannedVariant, *others: PlannedVariant) -> BuiltVariant:
-    """Write a planned variant's files, without running the library; `others` are the plans of `job.others`."""
+def _plans(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant]) -> Shared:
+    """Plan a job's sets of kernels, the first one by `plan`."""
+    return share_weights([plan(job), *map(plan_variant, job.others)], job.share_percent)
+
+
+def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
+    """Write a planned variant's files, without running the library."""
     tools = toolchain(job.target)
-    library, plans = job.library, (planned, *others)
+    library, plans = job.library, shared.plans
+    planned = plans[0]
     kernels = [_kernel_entries(*each) for each in zip(job.sets, plans, strict=True)]
     details: dict[str, Any] = unchecked(job.unchecked)
     if job.options.format == C:
@@ -94,7 +102,7 @@ def _built(job: VariantJob, planned: PlannedVariant, *others: PlannedVariant) ->
     else:
         export(planned.compiled(job.target), library.path, tools)
     _write_reference(job, planned.prepared)
-    details |= _sparse_entry(planned)
+    details |= _sparse_entry(planned) | ({} if shared.entry is None else {"shared_weights": shared.entry})
     write_manifest(job, planned.prepared.origin, kernels[0], details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
     refused = {
         _placed(line, each.logs): None
@@ -106,7 +114,16 @@ def _built(job: VariantJob, planned: PlannedVariant, *others: PlannedVariant) ->
     prepared = planned.prepared
     max_drop = prepared.details.get("quantisation", {}).get("max_drop")
     kept, small = planned.network.kept, prepared.details.get("small_weights")
-    return BuiltVariant(library, tuple(refused), outdated, kept, loss=prepared.origin.loss, max_drop=max_drop, small_weights=small)
+    return BuiltVariant(
+        library,
+        tuple(refused),
+        outdated,
+        kept,
+        loss=prepared.origin.loss,
+        max_drop=max_drop,
+        small_weights=small,
+        shared_weights=shared.entry,
+    )
 
 
 def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:

@@ -66,16 +66,24 @@ def compile_models(
     library, run = LibraryOptions.of(options), CompileOptions.of(options)
     if run.logs is not None and not run.logs.is_dir():
         raise UserError(f"--logs {run.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
-    if library.threads == BEST:
-        raise UserError("--threads best needs latencies, and compile runs nothing.", "Give a number, or use: tvmmobile tune --threads best")
+    check_fixed_threads(library)
     planned = jobs_for(models, [each.profile for each in devices_of(device)], library, run.folder(), log_dirs(run.logs), run.dump_ir)
-    jobs = [replace(job, unchecked="" if run.check else "--no-check") for job in planned]
+    jobs = [replace(job, unchecked="" if run.check else "--no-check", share_percent=run.share_weights) for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
     for one in libraries:
         if remark := without_baseline(one.path.name, one.facts):
             listener.said(remark)
     return libraries[0] if isinstance(models, Model) else libraries
+
+
+def check_fixed_threads(library: LibraryOptions) -> None:
+    """Raises `UserError` for a number of threads that has to be found by timing."""
+    if library.threads == BEST:
+        raise UserError(
+            "--threads best needs latencies on one device, and compile runs nothing.",
+            "Give a number, or use: tvmmobile tune --threads best, with one --device",
+        )
 
 
 def without_baseline(name: str, manifest: Manifest) -> str:

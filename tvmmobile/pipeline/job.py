@@ -10,6 +10,7 @@ from typing import Any
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.machine import BASELINE, Machine
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.native.sets import Suitability
 from tvmmobile.networks.model import Model
@@ -43,6 +44,7 @@ class VariantJob:
         unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
         cpu: the core's name for people.
         others: for further devices, whose kernels go into the same library; in their own files they would be libraries like this one.
+        share_percent: how much slower each of these sets of kernels may be, so that they share weights.
         suitability: if there are others, whose kernels suit which core: this device's first, then theirs.
     """
 
@@ -60,6 +62,7 @@ class VariantJob:
     unchecked: str = "no check was asked for"
     cpu: str = ""
     others: tuple[VariantJob, ...] = ()
+    share_percent: float = 0.0
     suitability: Suitability | None = None
 
     @property
@@ -83,8 +86,11 @@ class VariantJob:
 
     @property
     def stem(self) -> str:
-        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
-        return stem_of(without_states(self.spec, self.states).variant, self.options.precision.name, self.options.threads)
+        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`; behind the precision it says how weights are stored, unless
+        that is in float32.
+        """
+        weights = "" if self.options.weights == FLOAT32.name else f"_{self.options.weights}weights"
+        return stem_of(without_states(self.spec, self.states).variant, self.options.precision.name + weights, self.options.threads)
 
     @property
     def library(self) -> Library:

@@ -234,6 +234,21 @@ class SetEntry(_Entry):
         return str(self.target["mcpu"])
 
 
+class SharedWeightsEntry(_Entry):
+    """Says what a library's sets of kernels give up to share weights.
+
+    Attributes:
+        limit_percent: how much slower each set may be than with its fastest kernels, by its records.
+        bytes, fastest_bytes: size of all constants, and what it would be with these.
+        slower_percent: how much slower each set is.
+    """
+
+    limit_percent: Annotated[float, Field(gt=0, le=100)]
+    bytes: _Count
+    fastest_bytes: _Count
+    slower_percent: tuple[float, ...]
+
+
 _Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MOST_TENSORS)]
 
 
@@ -262,6 +277,7 @@ class Manifest(_Entry):
         sparse: what kernels gain that leave zeros out; `None` where there are none, or where a kernel has no record.
         small_weights: of a float32 library; `None` if all its weights are float32.
         sets: of kernels, in a library for several devices; `device`, `target`, `kernels` and the like are then those of the first.
+        shared_weights: of such a library; `None` if each set has its fastest kernels.
     """
 
     version: Annotated[int, AfterValidator(_ours)]
@@ -297,6 +313,7 @@ class Manifest(_Entry):
     sparse: SparseEntry | None = None
     kernels: tuple[KernelEntry, ...]
     sets: Annotated[tuple[SetEntry, ...], Field(max_length=_MOST_SETS)] = ()
+    shared_weights: SharedWeightsEntry | None = None
 
     @property
     def takes(self) -> tuple[TensorEntry, ...]:

@@ -76,10 +76,12 @@ class Option:
         return (self, *self.more) if self.words else ()
 
     def checked(self, value: Any) -> Any:
-        """Return a call's value; raises `UserError` where it is below the least that `settings` allow."""
-        least = self.settings.get("min")
+        """Return a call's value; raises `UserError` where it is outside the limits that `settings` have."""
+        least, most = self.settings.get("min"), self.settings.get("max")
         if least is not None and value is not None and not value >= least:
             raise UserError(f"{self.flags[0]} {value} is too small.", f"Give {self.flags[0]} {least} or more.")
+        if most is not None and value is not None and not value <= most:
+            raise UserError(f"{self.flags[0]} {value} is too large.", f"Give {self.flags[0]} {most} or less.")
         return value
 
 

@@ -78,9 +78,16 @@ class CompileOptions(RunOptions):
         join=operator.not_,
         about="Run each library once under QEMU and compare its output before it is written to `out`; manifests say whether it was.",
     )
+    share_weights: float = option(
+        0.5,
+        "--share-weights PERCENT",
+        "With several devices: choose kernels up to this much slower, so that they use each other's weights; 0: the fastest.",
+        settings={"min": 0.0, "max": 100.0},
+    )
 
 
 class CompileArguments(RunArguments, total=False):
     """The options of `compile_models`."""
 
     check: bool
+    share_weights: float

@@ -10,6 +10,7 @@ from tvmmobile.graph.network import kept_sentence
 from tvmmobile.pipeline.build import BuiltVariant, build
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.movement import rounding_sentence
+from tvmmobile.pipeline.sharing import sharing_sentence
 from tvmmobile.pipeline.small_weights import small_weights_sentence
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.results.report.wording import latency_ms
@@ -40,6 +41,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
             said(drop_sentence(job.spec.variant, built.max_drop))
         if said is not None and built.small_weights:
             said(small_weights_sentence(job.spec.variant, built.small_weights))
+        if said is not None and built.shared_weights:
+            said(sharing_sentence(job.spec.variant, built.shared_weights))
         if said is not None and built.rounding:
             said(rounding_sentence(job.spec.variant, built.rounding))
         if said is not None and built.loss is not None:
