@@ -2,9 +2,10 @@
 
     ./studies/run float32_layers                       # studies/results/float32-layers.json and its page
     ./studies/run float32_layers --networks mobilenet_v2:1.0:224 --above 3 --out FILE.json
+    ./studies/run float32_layers --networks nets/lite0.pt2   # a file, calibrated by nets/lite0.npy: ./studies/run photographs --write nets
 
-Weights are generated. Of each network, the limit is a few decibels above what int8 alone reaches. Both libraries are built from the
-shipped logs, without tuning, and timed on the virtual board.
+Weights of built-in networks are generated. Of each network, the limit is a few decibels above what int8 alone reaches. Both libraries are
+built from the shipped logs, without tuning, and timed on the virtual board.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, Gating, Rounding
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import INT8
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline import prepared
 from tvmmobile.pipeline.job import variant_job
@@ -47,6 +49,7 @@ from tvmmobile.system.markdown import markdown_table
 NETWORKS = ("mobilenet_v3_small:1.0:224", "mobilenet_v3_large:1.0:224", "mobilenet_v2:1.0:224", "mobilenet_v1:1.0:224")
 #: A network that is no built-in one, as a file.
 _FILES = {"efficientnet_b0": ROOT / "tests/support/efficientnet.py"}
+_SUFFIX = ".pt2"
 NAMES = ("network", "board")
 INTRODUCTION = """# Which layers stay in float32 for less noise
 
@@ -91,7 +94,6 @@ def _noise_of_layers(observed: Observed, network: IntegerNetwork) -> dict[int, f
 
 def entry_of(network: str, board: str, above: float, images: int) -> Entry:
     """Quantise a network by both rules, and time the libraries."""
-    name, alpha, side = network.split(":")
     found: dict[str, Any] = {}
 
     def both(flow: Flow, data: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit, pricing: Pricing) -> Mixed:
@@ -145,10 +147,9 @@ def entry_of(network: str, board: str, above: float, images: int) -> Entry:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "images.npy"
-        np.save(file, np.random.default_rng(0).normal(size=(images, 3, int(side), int(side))).astype(np.float32))
-        own = _FILES.get(name)
-        model = load(name, alpha=float(alpha), resolution=int(side)) if own is None else load(f"{own}:{name}", resolution=int(side))
-        data = calibration_data(str(file), Preprocessing(int(side)), generated=True)
+        model = _loaded(network)
+        np.save(file, _inputs(network, model, images))
+        data = calibration_data(str(file), Preprocessing(model.spec.resolution), generated=True)
         options = LibraryOptions(precision=INT8, max_drop="30dB")
         with mock.patch.object(prepared, "quantise_within", both):
             prepare_variant(variant_job(model, find_device(board).profile, (SHIPPED_LOGS,), Path(folder), options, calibration=data))
@@ -156,20 +157,40 @@ def entry_of(network: str, board: str, above: float, images: int) -> Entry:
             keep = [str(number) for number in found[rule]["kept"]]
             results = tune(model, board, dtype="int8", calibrate=str(file), keep=keep, trials=0, out=Path(folder) / rule)
             found[rule]["timed_us"] = round(results.variants[0].latency_us, 1)
-    return {**dict(zip(NAMES, (network, board), strict=True)), **found, "timing_model": results.context.timing_model}
+    return {**dict(zip(NAMES, (title_of(network), board), strict=True)), **found, "timing_model": results.context.timing_model}
+
+
+def title_of(network: str) -> str:
+    """Return what a network is called in the figures: the name of its file, without the folder."""
+    return Path(network).stem if network.endswith(_SUFFIX) else network
+
+
+def _loaded(network: str) -> Model:
+    if network.endswith(_SUFFIX):
+        return load(network)
+    name, alpha, side = network.split(":")
+    own = _FILES.get(name)
+    return load(name, alpha=float(alpha), resolution=int(side)) if own is None else load(f"{own}:{name}", resolution=int(side))
+
+
+def _inputs(network: str, model: Model, count: int) -> Array:
+    if network.endswith(_SUFFIX):
+        given: Array = np.load(Path(network).with_suffix(".npy"), mmap_mode="r")[:count]
+        return given
+    return np.random.default_rng(0).normal(size=(count, *model.spec.input_shape[1:])).astype(np.float32)
 
 
 def page(entries: Sequence[Entry]) -> str:
     """Return the page of a file's entries."""
     rows = []
     for entry in entries:
-        name, alpha, side = entry["network"].split(":")
+        name, *size = entry["network"].split(":")
         for rule in ("noisiest", "programme"):
             one = entry[rule]
             ours = rule == "programme"
             rows.append(
                 [
-                    f"{name} {alpha}-{side}" if not ours else "",
+                    f"{name} {'-'.join(size)}".strip() if not ours else "",
                     entry["limit"] if not ours else "",
                     rule,
                     str(len(one["kept"])),
@@ -188,14 +209,16 @@ def page(entries: Sequence[Entry]) -> str:
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME:ALPHA:SIDE", help=f"(default: {' '.join(NETWORKS)})")
+    parser.add_argument(
+        "--networks", nargs="+", default=list(NETWORKS), metavar="NAME:ALPHA:SIDE|FILE.pt2", help=f"(default: {' '.join(NETWORKS)})"
+    )
     parser.add_argument("--device", default="pi5-virtual", help="(default: pi5-virtual)")
     parser.add_argument("--above", type=float, default=3.0, metavar="DB", help="limit above the noise of int8 alone (default: 3)")
     parser.add_argument("--images", type=int, default=4, help="calibration inputs (default: 4)")
     parser.add_argument("--out", type=Path, default=RESULTS / "float32-layers.json", metavar="FILE", help="(default: studies/results/…)")
     arguments = parser.parse_args()
     wanted: dict[tuple[str, ...], Callable[[], Entry]] = {
-        (network, arguments.device): partial(entry_of, network, arguments.device, arguments.above, arguments.images)
+        (title_of(network), arguments.device): partial(entry_of, network, arguments.device, arguments.above, arguments.images)
         for network in arguments.networks
     }
     completed(arguments.out, wanted, NAMES, page)

@@ -2,6 +2,7 @@
 
     ./studies/run photographs lite0                       # on 20 photographs, in libraries for the virtual Pi 5
     ./studies/run photographs --pictures DIR              # all three, on a folder of yours too: n01440764_tench.JPEG …, or CLASS/IMAGE
+    ./studies/run photographs lite0 --pictures DIR --write nets   # lite0.pt2, and what calibrates it as lite0.npy, for bench_peers
     ./studies/run photographs --out accuracy.json         # elsewhere than in studies/results; what is in a file is not computed again
 
 Packages with the weights (Apache 2.0) and with 20 labelled pictures (foolbox, MIT) are installed in the cache, once, 60 MB. One picture of
@@ -162,6 +163,11 @@ def preprocessing(name: str) -> Preprocessing:
     return Preprocessing(SIDES[name], (MEAN,) * 3, (STD,) * 3)
 
 
+def inputs_of(name: str, pictures: Sequence[LabelledImage]) -> Array:
+    """Return pictures as a network takes them."""
+    return np.concatenate([read_input(one.path, preprocessing(name)).array for one in pictures])
+
+
 def foolbox_pictures() -> tuple[LabelledImage, ...]:
     """Return foolbox's pictures of ImageNet, whose names end with their classes."""
     files = sorted((packages() / "foolbox/data").glob("imagenet_*.jpg"))
@@ -228,7 +234,7 @@ def on_host(
     """Compute pictures on this machine, a few at a time: float32 in PyTorch, float16 by kernels for this machine, exact integers."""
     import torch
 
-    module, prepare, floats = network(name), preprocessing(name), 0
+    module, floats = network(name), 0
 
     def float32(inputs: Array) -> Array:
         with torch.no_grad(), single_thread():
@@ -250,7 +256,7 @@ def on_host(
         found, floats = ready.integers.outputs, len(ready.network.kept)
     exact_classes, found_classes, signal, noise = [], [], 0.0, 0.0
     for first in range(0, len(tested), _AT_ONCE):
-        inputs = np.concatenate([read_input(one.path, prepare).array for one in tested[first : first + _AT_ONCE]])
+        inputs = inputs_of(name, tested[first : first + _AT_ONCE])
         exact, outputs = float32(inputs), found(inputs)
         exact_classes += exact.argmax(1).tolist()
         found_classes += outputs.argmax(1).tolist()
@@ -267,7 +273,7 @@ def litert_integers(name: str, file: Path, calibrating: Sequence[LabelledImage],
 
     work.mkdir(parents=True, exist_ok=True)
     export_models.convert(export_models.Source.of(file, (1, 3, SIDES[name], SIDES[name])), "model.tflite", work)
-    np.save(work / "inputs.npy", np.concatenate([read_input(one.path, preprocessing(name)).array for one in calibrating]))
+    np.save(work / "inputs.npy", inputs_of(name, calibrating))
     model, goal = work / "model.tflite", work / "integers.tflite"
     command = [sys.executable, INTEGER_MODELS, export_models.converters(progress), model, work / "inputs.npy", goal]
     run_tool(
@@ -354,13 +360,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(SIDES)} (default: all)")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="labelled pictures of all ImageNet classes")
+    parser.add_argument("--no-foolbox", action="store_true", help="leave out foolbox's pictures, which QEMU takes minutes for")
     parser.add_argument("--limit", type=int, metavar="N", help="test at most N of them, evenly spaced (default: all)")
     parser.add_argument("--precisions", nargs="+", choices=list(KINDS), default=list(KINDS), help="default: all")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write networks and calibration inputs to DIR, and do nothing else")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
     options = parser.parse_args()
     if unknown := set(options.networks) - SIDES.keys():
         raise UserError(f"There is no network {sorted(unknown)[0]}.", f"Give one of: {', '.join(SIDES)}.")
     given = None if options.pictures is None else pictures_in(options.pictures)
+    if options.write is not None:
+        make_folders(options.write)
+        for name in options.networks or SIDES:
+            calibrating = evenly_spaced(given or foolbox_pictures(), _CALIBRATION)
+            np.save(write_network(name, options.write).with_suffix(".npy"), inputs_of(name, calibrating))
+        return 0
     with tempfile.TemporaryDirectory(prefix="tvmmobile-photographs-") as folder:
         work = Path(folder)
         files = {name: write_network(name, work) for name in options.networks or SIDES}
@@ -380,7 +394,7 @@ def main() -> int:
         wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {}
         for name in files:
             for kind in options.precisions:
-                if kind != LITERT:
+                if kind != LITERT and not options.no_foolbox:
                     wanted[name, FOOLBOX, kind] = partial(small, name, kind)
                 if given is not None:
                     wanted[name, options.pictures.name, kind] = partial(large, name, kind, given)

@@ -11,6 +11,7 @@
     ./studies/run bench_peers --dtype float16 --boards pi5 --name benchmarks-half   # the others run in float32 too
     ./studies/run bench_peers --dtype bfloat16 --boards cobalt100 --name benchmarks-bfloat   # and in half precision
     ./studies/run bench_peers --dtype int8 --boards pi4 pi5 --name benchmarks-int8   # all calibrated with the same inputs
+    ./studies/run bench_peers --dtype int8 --models net.pt2 --threads 1 --name benchmarks-int8-net   # calibrated by net.npy beside it
     ./studies/run bench_peers --dtype int8 --weights trained --name benchmarks-int8-trained   # on drawn digits, two minutes a network
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
@@ -51,12 +52,12 @@ from studies.peers.runs import PeerRun, figures_of
 from studies.peers.shortcuts import Shortcuts, shortcuts_of
 from studies.peers.systems import DTYPES, OURS_C, OURS_KEYS, System, chosen_systems
 from studies.peers.tables import pages
-from studies.trained.networks import GENERATED, TRAINED, check_trainable, recipes_digest, with_trained_weights
+from studies.trained.networks import GENERATED, OWN, TRAINED, check_trainable, recipes_digest, with_trained_weights
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.precision import INT8, precision_named
 from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.load import variants as all_variants
 from tvmmobile.running.formats import VM, C
@@ -239,6 +240,7 @@ def compare(options: argparse.Namespace) -> int:
             if options.weights == TRAINED:
                 check_trainable(model)
             check_comparable(model, options.dtype)
+            options.weights = OWN if model.own is not None and options.dtype == INT8.name else options.weights
         _check_dtype(options.dtype, load_board(boards[name]))
     if not boards and not options.known:
         raise UserError("--boards names no board, and there is no --known.", "Name a board, such as pi4.")

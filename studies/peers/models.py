@@ -89,7 +89,7 @@ def top1_of(models: Path) -> float:
 
 def check_comparable(model: Model, dtype: str) -> None:
     """Raises `UserError` for a network from a file that not all systems can be asked to run: they read one image, and noise gives
-    scales to integers only where weights are generated.
+    scales to integers only where weights are generated, so inputs must be beside the file.
     """
     file, ports = model.own, (*model.spec.takes, *model.spec.returns)
     if file is None:
@@ -102,18 +102,26 @@ def check_comparable(model: Model, dtype: str) -> None:
             f"{file} does not take and return one tensor in {FLOAT32.name} each, but {there}: the other libraries are not run with it.",
             "Run it with tvmmobile bench.",
         )
-    if dtype == INT8.name:
+    if dtype == INT8.name and not (inputs := inputs_beside(file)).is_file():
         raise UserError(
             f"{file} has weights of its own, which noise does not calibrate for --dtype {dtype}.",
-            "Leave out --dtype; tvmmobile tune --dtype int8 --calibrate takes your images.",
+            f"Put inputs of the network, float32 [N, {', '.join(map(str, model.spec.input_shape[1:]))}], into {inputs}.",
         )
 
 
+def inputs_beside(file: OwnFile) -> Path:
+    """Return the file that has the inputs which calibrate a network from a file: `net.npy` beside `net.pt2`."""
+    return file.path.with_suffix(".npy")
+
+
 def _own(file: OwnFile, spec: ModelSpec) -> Path:
-    folder = cache_dir() / "peers" / f"{spec.variant}-{digest_of(files_of(file), importlib.metadata.version('torch'))}"
+    given = [inputs] if (inputs := inputs_beside(file)).is_file() else []
+    folder = cache_dir() / "peers" / f"{spec.variant}-{digest_of([*files_of(file), *given], importlib.metadata.version('torch'))}"
     with made_once(folder) as made:
         if made is not None:
-            image = noise_input(0, spec.input_shape)
+            image = np.load(inputs, mmap_mode="r")[:1] if given else noise_input(0, spec.input_shape)
+            for path in given:
+                shutil.copy(path, made / _INPUTS)
             np.save(made / "image.npy", image)
             np.save(made / "logits.npy", load_own(file, spec.image_size, None, 0).compute((image,))[0])
             for path in files_of(file):
@@ -182,6 +190,8 @@ def _converted_own(models: Path, own: Path, name: str) -> Path:
             shape = tuple(np.load(models / "image.npy", mmap_mode="r").shape)
             export_models.convert(export_models.Source.of(own, shape), name, made)
             copy_image(models, made)
+            if (inputs := models / _INPUTS).is_file():
+                shutil.copy(inputs, made)
     return folder
 
 

@@ -119,7 +119,7 @@ class BenchmarkContext:
         date: ISO 8601, UTC.
         known: when the peers' figures that were taken from an earlier comparison were got; empty where none were.
         dtype: what ours computes in; the others compute in that and in float32.
-        weights: `generated`, or `trained` on drawn digits.
+        weights: `generated`, `trained` on drawn digits, or each file's `own`.
         top1: percent of the digits that PyTorch gets right with trained weights, by variant.
     """
 

@@ -8,7 +8,7 @@ from studies.peers.kernels import BFLOAT_PRODUCT, HALF_LANES, HALF_MAKERS, MAKER
 from studies.peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
 from studies.peers.shortcuts import section
 from studies.peers.systems import OURS_KEYS, peer_tolerance
-from studies.trained.networks import CALIBRATION, TESTED, TRAINED, USUAL
+from studies.trained.networks import CALIBRATION, OWN, TESTED, TRAINED, USUAL
 from tvmmobile.graph.precision import FLOAT32, precision_named
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.markdown import markdown_table
@@ -71,6 +71,7 @@ too.{others}
 """
 _NOISE = "inputs of noise, because the weights are generated"
 _DIGITS = f"{CALIBRATION} pictures of digits"
+_GIVEN = "inputs that came with its file"
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
 over threads. *Error* is the largest difference from PyTorch's output, relative to its largest magnitude.
@@ -207,7 +208,7 @@ def _integer_kernels(comparison: Comparison) -> Iterator[str]:
     """Yield a section on how each peer's network was quantised, and its hottest kernel."""
     chosen = [one for one in comparison.kernels if one.system in QUANTISERS]
     titles = {one.system: _short(one.title) for one in chosen}
-    data = _DIGITS if comparison.context.weights == TRAINED else _NOISE
+    data = {TRAINED: _DIGITS, OWN: _GIVEN}.get(comparison.context.weights, _NOISE)
     yield from ("## Integers in the other libraries", "", _QUANTISED.format(data=data))
     yield from markdown_table(("library", "quantised by"), [(titles[key], how) for key, how in QUANTISERS.items() if key in titles], 2)
     yield ""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Array = npt.NDArray[np.float32]
 #: Where a comparison's weights come from.
-GENERATED, TRAINED = "generated", "trained"
+GENERATED, TRAINED, OWN = "generated", "trained", "own"
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,12 @@ def chain(
 
 
 def cover_us(programme: Programme, integers: Collection[int]) -> float:
-    """The cheapest cover by pieces of the right precision, from the last place to the first."""
+    """The cheapest cover by pieces of the right precision, which store int8 where they have to, from the last place to the first."""
     best: dict[tuple[object, ...], float] = {(programme.steps, "NHWC", True): 0.0}
+    storing = {tensor.producer for tensor in programme.tensors if tensor.stored(integers)}
     for piece in sorted(programme.pieces, key=lambda one: -one.first):
         steps = range(piece.first, piece.last + 1)
-        if all((number in integers) == piece.integer for number in steps):
+        if all((number in integers) == piece.integer for number in steps) and piece.stores == (piece.last in storing):
             after, before = (
                 (place, layout, layout == "NHWC" or piece.integer)
                 for place, layout in ((piece.last + 1, piece.after), (piece.first, piece.before))
@@ -91,12 +92,21 @@ def test_a_tensor_is_converted_once_for_all_its_readers() -> None:
     dear = (replace(tensors[0], quantise_us=4.0), *tensors[1:])
     assert found(Programme(3, tuple(pieces), dear, {})).latency_us == 6.0  # all in float32
     absorbed = (replace(dear[0], absorbed=True), *dear[1:])
-    assert found(Programme(3, tuple(pieces), absorbed, {})).latency_us == 3.0
-    one_in_floats = tuple(piece for piece in pieces if not (piece.first == 2 and piece.integer))
+    stored = Piece(0, 0, False, 1.5, stores=True)
+    assert found(Programme(3, (*pieces, stored), absorbed, {})).latency_us == 3.5
+    one_in_floats = tuple(piece for piece in (*pieces, stored) if not (piece.first == 2 and piece.integer))
     assert found(Programme(3, one_in_floats, absorbed, {})).latency_us == 6.0
-    faster = (replace(absorbed[0], saved_us=0.5), *absorbed[1:])
-    assert found(Programme(3, tuple(pieces), faster, {})).latency_us == 2.5
-    assert found(Programme(3, one_in_floats, faster, {})).latency_us == 6.0
+
+
+def test_a_kernel_of_several_layers_that_cannot_store_integers_is_broken_up() -> None:
+    """Where its readers are in int8; a conversion behind it is not what is built."""
+    pieces = [Piece(0, 1, False, 3.0), Piece(0, 0, False, 2.0), Piece(1, 1, False, 2.0), Piece(1, 1, False, 2.5, stores=True)]
+    readers = [Piece(2, 2, True, 1.0), Piece(2, 2, False, 9.0)]
+    tensors = (Tensor(1, (2,), 0.1, absorbed=True), Tensor(2, (3,)))
+    assert found(Programme(3, (*pieces, *readers), tensors, {})).latency_us == 5.5
+    assert found(Programme(3, (*pieces, readers[1]), tensors, {})).latency_us == 12.0
+    together = Piece(0, 1, False, 3.25, stores=True)
+    assert found(Programme(3, (*pieces, together, *readers), tensors, {})).latency_us == 4.25
 
 
 def test_rounding_a_tensor_is_noise() -> None:
@@ -151,8 +161,9 @@ def programmes(draw: st.DrawFn) -> tuple[Programme, float]:
         later = [reader for reader in range(number + 2, count) if generator.random() < 0.2]
         quantise, dequantise, noise = (generator.choice((0.0, cost() / 4)) for _ in range(3))
         uncorrected = generator.choice((0.0, cost() / 4))
-        absorbed, saved = generator.random() < 0.5, generator.choice((0.0, cost() / 8))
-        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, absorbed, uncorrected, saved))
+        absorbed = number >= 0 and generator.random() < 0.5 and False in either[number]
+        pieces += [Piece(number, number, False, cost(), stores=True)] if absorbed else []
+        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, absorbed, uncorrected))
     programme = Programme(count, tuple(pieces), tuple(tensors), {number: cost() for number in range(count) if generator.random() < 0.9})
     # Half a step away from any sum that an assignment can have.
     share = draw(st.floats(0, 1))

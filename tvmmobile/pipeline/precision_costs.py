@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tvmmobile.graph.layers import Layer, Opaque
+from tvmmobile.graph.curves import SCALED
+from tvmmobile.graph.layers import Layer, Opaque, SumLayer
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, finish_integers
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
-from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.job import VariantJob, taken
 from tvmmobile.pipeline.regions import basis_of, regions_of
-from tvmmobile.quantisation.assignment import Piece
+from tvmmobile.quantisation.assignment import SHARED, Piece
 from tvmmobile.quantisation.flow import Step
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.lowering import named_layers
@@ -24,14 +25,16 @@ from tvmmobile.quantisation.mixed import Costs
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, candidate_regions, edge_layouts
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.nearest import nearest_record
 
 #: How many multiply-adds of a vector take as long as its conversion from int8, in C libraries for the virtual Pi 5; and to int8, which
-#: takes half as many instructions again.
+#: takes half as many instructions again. In a kernel that has the numbers in registers, rounding and narrowing take fewer, and a scale that
+#: is not in its weights takes more.
 _DEQUANTISE, _QUANTISE = 5.1, 7.7
-#: What a line that a kernel writes costs within a network there, in `Machine.line_written`: by a conversion, which does little else, of a
-#: tensor that the second level does not hold; and by a kernel in float32, as its record has it.
-_CONVERTED, _STORED = 2.8, 1.6
+_NARROWED, _SCALED = 5.5, 1.4
+#: What a line that a conversion writes and no cache holds costs within a network there, in `Machine.line_written`: it does little else.
+_CONVERTED = 2.8
 #: Of a board whose clock is not known.
 _CLOCK_HZ = 1.8e9
 #: Multiply-adds and bytes in a microsecond of a kernel that nothing is like.
@@ -64,27 +67,28 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
         pieces += prices.piece(region, covered[0], covered[-1], True) if whole else []
     for region in in_floats:
         pieces += prices.piece(region, region.first, region.last, False)
+        stored = _stored(region, flow.steps[region.last], network, composed.accepts)
+        pieces += [] if stored is None else prices.storing(region, stored)
     steps = [step for step in flow.steps if step.number not in network.steps or network.steps[step.number].written is not None]
     return Costs(
         tuple(pieces),
         {step.number: _conversion_us(job, step, _QUANTISE, INT8) for step in steps},
         {step.number: _conversion_us(job, step, _DEQUANTISE, FLOAT32) for step in steps},
-        {step.number: _stored_us(job, step) for step in steps if _stores_integers(step, network, composed.accepts)},
     )
 
 
 def _layouts(layer: Layer, following: Layer, lanes: int) -> tuple[Layout, ...]:
     """Return the layouts worth trying between two layers, and that in which precisions may differ."""
-    return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes), "NHWC")))
+    return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes), SHARED)))
 
 
-def _stores_integers(step: Step, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> bool:
-    """Return whether a kernel in float32 can store what integer steps read of a step."""
-    integers = network.steps.get(step.number)
-    if step.parameters is None or integers is None or integers.written is None:
-        return False
-    found = rounded_output(step.layer, step.parameters, integers.written.per_step, integers.written.zero)
-    return found is not None and accepts(found.layer)
+def _stored(region: Region, step: Step, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> Layer | None:
+    """Return the last layer of a region in float32 as it stores what integer steps read; `None` if it cannot, and for other layouts."""
+    integers, layer = network.steps.get(step.number), region.task.region[-1]
+    if step.parameters is None or integers is None or integers.written is None or region.after != SHARED:
+        return None
+    found = rounded_output(layer, step.parameters, integers.written.per_step, integers.written.zero)
+    return None if found is None or not accepts(found.layer) else found.layer
 
 
 @dataclass(frozen=True)
@@ -104,34 +108,66 @@ class _Prices:
         latency_us += self.written_back_us(region.task)
         return [Piece(first, last, integer, latency_us, region.before, region.after, known is None)]
 
+    def storing(self, region: Region, last: Layer) -> list[Piece]:
+        """Return a region in float32 as a piece that stores int8, whose last layer then is `last`; none if it lacks a record and has
+        several layers, which become a kernel each.
+        """
+        task = replace(region.task, region=(*region.task.region[:-1], last))
+        best, single = self.database.best(task), len(task.region) == 1
+        if not taken(task) or (best is None and not single):
+            return []
+        known = None if best is None else best.latency_us
+        latency_us = self.rounding_us(region.task, task) if known is None else known
+        latency_us += self.written_back_us(task)
+        return [Piece(region.first, region.last, False, latency_us, region.before, region.after, known is None, stores=True)]
+
+    def rounding_us(self, task: Task, storing: Task) -> float:
+        """Estimate the latency of a layer in float32 that stores int8: a fourth of its lines are written, for which no core waits."""
+        layer, scaled = task.layer, isinstance(storing.layer, SumLayer) and storing.layer.then[-1:] == (SCALED,)
+        vectors = math.prod(layer.output_shape) * (_NARROWED + _SCALED * scaled)
+        return self.core_us(task) + _multiplying_us(self.job, vectors)
+
+    def core_us(self, task: Task) -> float:
+        """Return the latency of a task, or of the nearest one, without misses, where its record has that: a modelled one."""
+        best = self.database.best(task)
+        if best is None:
+            near = self.nearest(task)
+            return self.estimate_us(task) if near is None else self.core_us(near.task) * _ratio(task, near.task)
+        assert best.latency_us is not None
+        return best.latency_us if best.cycles is None else best.cycles / _clock_hz(self.job) * 1e6
+
     def estimate_us(self, task: Task) -> float:
         """Return the latency of the nearest task with a record, by multiply-adds or else bytes."""
-        near = None if isinstance(task.layer, Opaque) else nearest_record(task, self.database)
-        if near is None or near[1].latency_us is None or near[1].task.dtype != task.dtype or len(near[1].task.region) > 1:
+        near = self.nearest(task)
+        if near is None or near.latency_us is None:
             return task.macs * precision_named(task.dtype).bytes / _MACS_A_US + task.least_bytes / _BYTES_A_US
-        other = near[1].task
-        ratio = task.macs / other.macs if task.macs and other.macs else task.least_bytes / other.least_bytes
-        return near[1].latency_us * ratio
+        return near.latency_us * _ratio(task, near.task)
+
+    def nearest(self, task: Task) -> Record | None:
+        """Return the record of the task that is most like one without any, of one layer in the same precision; `None` if none is."""
+        near = None if isinstance(task.layer, Opaque) else nearest_record(task, self.database)
+        return None if near is None or near[1].task.dtype != task.dtype or len(near[1].task.region) > 1 else near[1]
 
     def written_back_us(self, task: Task) -> float:
         """Return the latency of writing back an output that no cache holds, which a kernel alone does not wait for."""
-        written = math.prod(task.region[-1].output_shape) * precision_named(task.dtype).bytes
+        written = math.prod(task.region[-1].output_shape) * task.storage[1].bytes
         return _lines_us(self.job, written) if written > self.job.machine.largest_cache_bytes else 0.0
+
+
+def _ratio(task: Task, other: Task) -> float:
+    """Return how much longer than another task one takes, by multiply-adds or else bytes."""
+    return task.macs / other.macs if task.macs and other.macs else task.least_bytes / other.least_bytes
 
 
 def _conversion_us(job: VariantJob, step: Step, vectors: float, to: Precision) -> float:
     """Return the latency of converting a step's output, whose vectors each take as long as so many multiply-adds of theirs, and whose lines
-    as long as `_CONVERTED` says. Records are no guide: they time such kernels with cold caches, at up to four times what a small tensor
-    takes within a network.
+    as long as `_CONVERTED` says where caches do not hold them beside what is read. Records are no guide: they time such kernels with cold
+    caches, at up to four times what a small tensor takes within a network.
     """
     numbers = math.prod(step.layer.output_shape)
-    cold = numbers * (FLOAT32.bytes + INT8.bytes) > job.machine.l2_bytes
-    return _multiplying_us(job, numbers * vectors) + cold * _CONVERTED * _lines_us(job, numbers * to.bytes)
-
-
-def _stored_us(job: VariantJob, step: Step) -> float:
-    """Return by how much a kernel in float32 is faster if it stores a step's output in int8."""
-    return _STORED * _lines_us(job, math.prod(step.layer.output_shape) * (FLOAT32.bytes - INT8.bytes))
+    moved, written = numbers * (FLOAT32.bytes + INT8.bytes), numbers * to.bytes
+    missed = written if moved > job.machine.largest_cache_bytes else min(written, max(0, moved - job.machine.cached_bytes))
+    return _multiplying_us(job, numbers * vectors) + _CONVERTED * _lines_us(job, missed)
 
 
 def _lines_us(job: VariantJob, written: int) -> float:
@@ -141,6 +177,9 @@ def _lines_us(job: VariantJob, written: int) -> float:
 
 def _multiplying_us(job: VariantJob, count: float) -> float:
     """Return the latency of multiply-adds as fast as a job's threads can do them."""
+    return count / job.machine.fma_lanes_per_cycle / _clock_hz(job) / job.options.threads * 1e6
+
+
+def _clock_hz(job: VariantJob) -> float:
     limits = job.identity.limits
-    clock_hz = _CLOCK_HZ if limits is None else limits.clock_hz
-    return count / job.machine.fma_lanes_per_cycle / clock_hz / job.options.threads * 1e6
+    return _CLOCK_HZ if limits is None else limits.clock_hz

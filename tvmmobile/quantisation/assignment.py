@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +29,7 @@ class Piece:
         latency_us: its recorded or estimated latency, in microseconds.
         before, after: layout of the activation in front of it and behind it.
         estimated: whether it has no record.
+        stores: whether it computes in float32 and stores int8, for readers which all want that.
     """
 
     first: int
@@ -39,6 +39,7 @@ class Piece:
     before: str = SHARED
     after: str = SHARED
     estimated: bool = False
+    stores: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class Tensor:
         readers: the numbers of the steps that read it; that of the network's caller, who wants float32, is the number of steps.
         quantise_us, dequantise_us: latency of a conversion to int8, and to float32.
         noise: what its rounding adds to the noise of the network's output where the producer is in float32.
-        absorbed: whether a producer in float32 stores int8 itself if all readers want that.
-        saved_us: by how much that makes the producer faster, which stores fewer bytes.
+        absorbed: whether a producer in float32 stores int8 itself if all readers want that, so that its piece is one that `stores`.
         uncorrected: what a producer in int8 adds to that noise where a reader in float32 does not correct its mean error.
     """
 
@@ -62,7 +62,6 @@ class Tensor:
     noise: float = 0.0
     absorbed: bool = False
     uncorrected: float = 0.0
-    saved_us: float = 0.0
 
     def rounded(self, integers: Collection[int]) -> bool:
         """Return whether it is converted to int8 if these steps are."""
@@ -75,13 +74,15 @@ class Tensor:
         return self.noise * self.rounded(integers)
 
     def conversion_us(self, integers: Collection[int]) -> float:
-        """Return the latency of its conversion, 0 if there is none; negative where the producer is faster for storing int8."""
+        """Return the latency of its conversion, 0 if there is none."""
         floats = any(reader not in integers for reader in self.readers)
         if self.producer in integers:
             return self.dequantise_us * floats
-        if not self.rounded(integers):
-            return 0.0
-        return -self.saved_us if self.absorbed and not floats else self.quantise_us
+        return self.quantise_us * (self.rounded(integers) and (floats or not self.absorbed))
+
+    def stored(self, integers: Collection[int]) -> bool:
+        """Return whether its producer stores int8 although it computes in float32, if these steps are in int8."""
+        return self.absorbed and self.producer not in integers and all(reader in integers for reader in self.readers)
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,16 @@ class _Model:
         self.lows: list[float] = []
         self.highs: list[float] = []
         self._rows: list[Mapping[int, float]] = []
-        #: By step the pieces in int8 that cover it.
+        #: By step the pieces in int8 that cover it, and those in float32 that end with it and store int8.
         self._covering: dict[int, list[int]] = defaultdict(list)
+        self._storing: dict[int, list[int]] = defaultdict(list)
         noise: dict[int, float] = defaultdict(float)
         for number, piece in enumerate(programme.pieces):
             for step in range(piece.first, piece.last + 1) if piece.integer else ():
                 self._covering[step].append(number)
                 noise[number] += programme.noise.get(step, 0.0)
+            if piece.stores:
+                self._storing[piece.last].append(number)
         self._cover(programme)
         for tensor in programme.tensors:
             dequantised, rounded = self._convert(tensor)
@@ -201,42 +205,31 @@ class _Model:
     def _convert(self, tensor: Tensor) -> tuple[int, int]:
         """Add variables for a tensor's conversions; return those that say whether it is read in float32, and whether it is rounded."""
         dequantised, rounded = self._variable(tensor.dequantise_us), self._variable(0.0 if tensor.absorbed else tensor.quantise_us)
-        for reader in tensor.readers:
+        producer, readers = tensor.producer, tensor.readers
+        for reader in readers:
             # At least 1 where the producer is in int8 and this reader is not; and the other way round.
-            self._at_least(dequantised, {tensor.producer: 1.0, reader: -1.0})
-            self._at_least(rounded, {tensor.producer: -1.0, reader: 1.0})
+            self._at_least(0.0, {producer: -1.0, reader: 1.0}, {dequantised: 1.0})
+            self._at_least(0.0, {producer: 1.0, reader: -1.0}, {rounded: 1.0})
         if tensor.absorbed:
-            self.costs[rounded] = -tensor.saved_us
-            converted = self._variable(tensor.quantise_us + tensor.saved_us)
-            for reader in tensor.readers:
-                self._at_least(converted, {reader: -1.0}, {rounded: 1.0})
-            if tensor.saved_us:
-                # It pays, so it is bounded from above: the producer is in float32, and a reader is not.
-                self._at_least(rounded, {tensor.producer: 1.0}, sign=-1.0, low=-1.0)
-                self._at_least(rounded, dict.fromkeys(tensor.readers, -1.0), sign=-1.0)
+            converted, storing = self._variable(tensor.quantise_us), self._storing[producer]
+            for reader in readers:
+                self._at_least(0.0, {producer: 1.0, reader: -1.0}, dict.fromkeys([converted, *storing], 1.0))
+                # Int8 is stored only where this reader wants it, ...
+                self._at_least(0.0, {reader: 1.0}, dict.fromkeys(storing, -1.0))
+            # ... and always where all readers do.
+            self._at_least(1.0 - len(readers), {producer: 1.0, **dict.fromkeys(readers, -1.0)}, dict.fromkeys(storing, 1.0))
         return dequantised, rounded
 
     def _variable(self, cost: float) -> int:
         self.costs.append(cost)
         return len(self.costs) - 1
 
-    def _at_least(
-        self,
-        variable: int,
-        steps: Mapping[int, float],
-        others: Mapping[int, float] = MappingProxyType({}),
-        sign: float = 1.0,
-        low: float = 0.0,
-    ) -> None:
-        """Bound a variable, times its sign, from below by `low` and a sum over steps, each of which counts where it is in int8, and over
-        other variables.
-        """
-        shares: dict[int, float] = defaultdict(float, {variable: sign})
+    def _at_least(self, low: float, steps: Mapping[int, float], variables: Mapping[int, float]) -> None:
+        """Bound a sum from below: shares of steps, each of which counts where it is in int8, and of variables."""
+        shares: dict[int, float] = defaultdict(float, variables)
         for step, share in steps.items():
             for piece in self._covering[step]:
-                shares[piece] -= share
-        for other, share in others.items():
-            shares[other] -= share
+                shares[piece] += share
         self._constrain(shares, low, math.inf)
 
     def matrix(self) -> csr_array[Any]:

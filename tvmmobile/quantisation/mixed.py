@@ -105,13 +105,11 @@ class Costs:
     Attributes:
         pieces: the kernels that may compute each step, in each precision that it may have; see `Programme`.
         quantise_us, dequantise_us: latencies of conversions to int8 and to float32; 0 where a tensor is missing.
-        absorbed: tensors that a kernel in float32 can store in int8, and how much faster that makes it.
     """
 
     pieces: tuple[Piece, ...]
     quantise_us: Mapping[int, float] = field(default_factory=dict)
     dequantise_us: Mapping[int, float] = field(default_factory=dict)
-    absorbed: Mapping[int, float] = field(default_factory=dict)
 
 
 #: From a network with all layers in integers that may be to what layers cost.
@@ -236,6 +234,8 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
         steps = range(piece.first, piece.last + 1)
         return all(step in network.steps if piece.integer else step in free or step not in network.steps for step in steps)
 
+    pieces = list(filter(allowed, costs.pieces))
+    absorbed = {piece.last for piece in pieces if piece.stores}
     tensors = [
         Tensor(
             number,
@@ -243,13 +243,11 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
             costs.quantise_us.get(number, 0.0),
             costs.dequantise_us.get(number, 0.0),
             noise.tensors.get(number, 0.0),
-            number in costs.absorbed,
+            number in absorbed,
             noise.biases.get(number, 0.0),
-            costs.absorbed.get(number, 0.0),
         )
         for number in (INPUT, *(step.number for step in flow.steps if step.number not in moving))
     ]
-    pieces = list(filter(allowed, costs.pieces))
     covered = {step for piece in pieces for step in range(piece.first, piece.last + 1)}
     pieces += [Piece(number, number, number in network.steps, 0.0) for number in range(count) if number not in covered]
     return Programme(count, tuple(pieces), tuple(tensors), noise.steps)
