@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from evaluations import CONTEXT, result
 
 from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
+from tvmmobile.choosing import networks
 from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.candidates import candidates_of
 from tvmmobile.choosing.choose import choose
+from tvmmobile.choosing.networks import networks_of
 from tvmmobile.choosing.pricing import PlannedLatency, read_cached, write_cached
 from tvmmobile.choosing.report.entries import json_of
 from tvmmobile.choosing.report.sentences import left_out, origins, verdict
@@ -80,6 +83,46 @@ def test_kernels_without_records_have_no_latency(tmp_path: Path) -> None:
     assert choice.best is None and not choice.front
     (one,) = choice.untuned
     assert one.latencies["pi4-virtual"].unmeasured == one.latencies["pi4-virtual"].kernels > 0
+
+
+def test_kernels_without_a_record_are_estimated_and_said_to_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """MobileNet v1 of 144 pixels was never tuned: its kernels are priced by those of other sides."""
+    small, between, large = (Model(ModelSpec("mobilenet_v1", 0.25, side)) for side in (128, 144, 160))
+    accuracies = tmp_path / "accuracies.json"
+    accuracies.write_text(json.dumps([{"library": "mobilenet_v1_0.25_144_float32", "top1_percent": 44.0, "images": "500 images of val"}]))
+    choice = choose([small, between, large], "pi4", accuracy=[accuracies])
+    fast, estimated, slow = sorted((*choice.front, *choice.beaten), key=lambda one: one.worst_us)
+    latency = estimated.latencies["pi4-virtual"]
+    assert fast.worst_us < estimated.worst_us < slow.worst_us and estimated.candidate.model == between
+    assert latency.unmeasured and latency.latency_us is not None and 0 < latency.estimated_us <= latency.latency_us
+    assert fast.estimated == slow.estimated == 0 < estimated.estimated <= 1 and not choice.untuned
+    assert estimated.worst_us == pytest.approx((fast.worst_us + slow.worst_us) / 2, rel=0.2)  # in kernels of one layer each
+    print_choice(choice)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"~{estimated.worst_us / 1e3:.2f}" in printed and "of a latency is estimated: kernels without a record" in printed
+    assert "measured on 500 images of val" in printed
+
+
+def test_an_accuracy_stated_by_hand_must_be_one(tmp_path: Path) -> None:
+    file = tmp_path / "accuracies.json"
+    file.write_text('[{"library": "net_1.0_224_float32", "top1_percent": 144, "images": "val"}]')
+    with pytest.raises(UserError, match="top1_percent"):
+        choose(SMALL, "pi4", accuracy=[file])
+
+
+def test_a_network_from_a_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "net.pt2"
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    torch.export.save(torch.export.export(network.eval(), (torch.zeros(1, 3, 8, 12),)), file)
+    first = networks_of(str(file), (), ())
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "variants", lambda *_: pytest.fail("it was imported before"))
+        assert networks_of(str(file), (), ()) == first and first[0].spec.input_shape == (1, 3, 8, 12)
+    file.write_bytes(b"another")
+    with pytest.raises(UserError):
+        networks_of(str(file), (), ())
+    assert [str(one) for one in networks_of("mobilenet_v1", [0.25], [128])] == ["mobilenet_v1_0.25_128"]
 
 
 def test_what_is_printed(whole_front: NetworkChoice, capsys: pytest.CaptureFixture[str]) -> None:

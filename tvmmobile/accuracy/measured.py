@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from tvmmobile.accuracy.evaluation_file import FORMAT, EvaluationFile
 from tvmmobile.accuracy.noise import is_noise
@@ -13,6 +17,29 @@ from tvmmobile.system.json_files import FileKind, check_version, read_json, vali
 
 _MADE_BY = "tvmmobile evaluate LIBRARY FOLDER --out DIR"
 _KIND = FileKind("an evaluation of tvmmobile", f"Name an evaluation.json: {_MADE_BY}", _MADE_BY)
+
+
+@dataclass(frozen=True)
+class StatedAccuracy:
+    """An accuracy that the user states, in a JSON file with a list of them.
+
+    Attributes:
+        library: its name without the number of threads, such as `net_1.0_224_int8`.
+        top1_percent: the accuracy.
+        images: what it was measured on, such as `50000 images of ImageNet`.
+    """
+
+    library: str
+    top1_percent: Annotated[float, Field(ge=0, le=100)]
+    images: str
+
+
+def read_accuracies(path: Path) -> list[MeasuredAccuracy]:
+    """Return the accuracy in an `evaluation.json`, or those in a list of `StatedAccuracy`; raises `UserError` as `read_accuracy` does."""
+    text, content = read_json(path, _KIND)
+    if not isinstance(content, list):
+        return [read_accuracy(path)]
+    return [MeasuredAccuracy(one.library, "", one.top1_percent, one.images) for one in validated(path, _KIND, text, list[StatedAccuracy])]
 
 
 def read_accuracy(path: Path) -> MeasuredAccuracy:

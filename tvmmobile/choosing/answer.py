@@ -21,13 +21,18 @@ class PricedCandidate:
 
     @property
     def worst_us(self) -> float:
-        """Latency in microseconds on the device where it is slowest; infinite where a kernel has no record."""
+        """Latency in microseconds on the device where it is slowest; infinite where nothing like a kernel was tuned."""
         return max(math.inf if one.latency_us is None else one.latency_us for one in self.latencies.values())
 
     @property
     def is_known(self) -> bool:
-        """Return whether all kernels have records on all devices."""
+        """Return whether all kernels have records on all devices, or others have that are like them."""
         return math.isfinite(self.worst_us)
+
+    @property
+    def estimated(self) -> float:
+        """Return the largest share of a latency that no record of its kernels supports."""
+        return max(one.estimated_us / one.latency_us if one.latency_us else 0.0 for one in self.latencies.values())
 
     def fits(self, budget: Budget) -> bool:
         """Return whether memory and weights are small enough on all devices."""
@@ -42,9 +47,9 @@ class NetworkChoice:
         budget: what was asked for.
         profiles: the devices, in the order in which they were named.
         best: the best candidate within the budget; `None` if there is none, or no bound was given.
-        front: those that no other one beats, by ascending latency, among all that have records.
-        beaten: the others that have records.
-        untuned: those with kernels that lack records.
+        front: those that no other one beats, by ascending latency, among all whose latency is known.
+        beaten: the others whose latency is known.
+        untuned: those with kernels of which nothing alike was tuned.
         oversized: those that need more memory, or have more weights, than they may.
         skipped: how many were not looked at: too slow or too inaccurate whatever the records say.
         unknown: names of libraries whose accuracy is not known.

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import Precision
@@ -72,7 +71,7 @@ def candidates_of(
     A published accuracy stands for float32 and half precision; one in integers is known only where it was measured. What was measured of a
     library holds for any number of threads.
     """
-    known = {_without_threads(PurePath(one.library).stem): Accuracy(one.top1, one.images, measured=True) for one in measured}
+    known = {_without_threads(one.library.removesuffix(".so")): Accuracy(one.top1, one.images, measured=True) for one in measured}
     published = _published(models)
     found: list[Candidate] = []
     unknown: list[str] = []

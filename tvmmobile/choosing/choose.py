@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from tvmmobile.accuracy.measured import read_accuracy
+from tvmmobile.accuracy.measured import read_accuracies
 from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.choosing.budget import Budget
 from tvmmobile.choosing.candidates import Candidate, candidates_of
@@ -66,7 +66,7 @@ def choose(
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
     networks = list(models) if models is not None else [model for family in FAMILIES for model in variants(family)]
-    candidates, unknown = candidates_of(networks, libraries, list(map(read_accuracy, wanted.accuracy)))
+    candidates, unknown = candidates_of(networks, libraries, [one for path in wanted.accuracy for one in read_accuracies(path)])
     if not candidates:
         raise UserError(
             f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),

@@ -1,9 +1,13 @@
-"""A library's latency on a device, from the tuning logs alone: the sum of what the records of its plan's kernels say."""
+"""A library's latency on a device, from the tuning logs alone: the sum of what the records of its plan's kernels say, or of those that are
+nearest.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -11,13 +15,14 @@ from pathlib import Path
 from tvmmobile import __version__
 from tvmmobile.choosing.sizes import planned_sizes
 from tvmmobile.networks.model import Model
+from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, sha256_of, write_text
 from tvmmobile.tuning.database import log_paths
-from tvmmobile.tuning.plan import Plan
+from tvmmobile.tuning.search.nearest import estimated_us
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -27,10 +32,12 @@ class PlannedLatency:
     """Holds the latency that records promise a library.
 
     Attributes:
-        latency_us: the sum of its kernels' records, in microseconds; `None` if one has none.
+        latency_us: the sum of its kernels' records, in microseconds, and of estimates from the nearest shapes where there are none; `None`
+            if nothing like a kernel was tuned.
         kernels: how many the plan has.
         unmeasured: how many of them have no record.
         memory_bytes, weight_bytes: see `PlannedSizes`.
+        estimated_us: how much of the latency is estimated.
     """
 
     latency_us: float | None
@@ -38,14 +45,20 @@ class PlannedLatency:
     unmeasured: int
     memory_bytes: int
     weight_bytes: int
+    estimated_us: float = 0.0
 
 
 def planned_latency(job: VariantJob) -> PlannedLatency:
     """Plan a library; a worker's job."""
-    planned = plan_variant(job)
-    plan, sizes = Plan(planned.steps), planned_sizes(planned)
-    unmeasured = [step.price.latency_us for step in plan.steps].count(None)
-    return PlannedLatency(plan.latency_us, len(plan.steps), unmeasured, sizes.memory_bytes, sizes.weight_bytes)
+    planned = plan_variant(job, judged=False)
+    sizes = planned_sizes(planned)
+    known = [step.price.latency_us for step in planned.steps if step.price.latency_us is not None]
+    guessed = [estimated_us(step.task, planned.basis) for step in planned.steps if step.price.latency_us is None]
+    estimates = [one for one in guessed if one is not None]
+    latency_us = math.fsum([*known, *estimates]) if len(estimates) == len(guessed) else None
+    return PlannedLatency(
+        latency_us, len(planned.steps), len(guessed), sizes.memory_bytes, sizes.weight_bytes, math.fsum(estimates) if latency_us else 0.0
+    )
 
 
 def read_cached(job: VariantJob) -> PlannedLatency | None:
@@ -68,38 +81,51 @@ def write_cached(job: VariantJob, latency: PlannedLatency) -> None:
 
 def _cached(job: VariantJob) -> Path | None:
     """Return the file for a latency, named after all that it depends on; `None` for a network whose files could change unnoticed."""
-    given = "" if job.calibration is None else job.calibration.given
-    if not (given == "" or given.startswith("noise:")):
-        return None
     read = _files_read(job.model)
     if read is None:
         return None
     devices = [job.identity.device, *([] if job.twin is None else [job.twin.device])]
     logs = [path for directory in job.logs for device in devices for path in log_paths(directory, device)]
     facts = (
-        __version__,
-        _newest_source_ns(),
+        *package_facts(),
         job.options,
         job.model,
         job.identity,
         job.twin,
         sorted(job.target.items(), key=str),
-        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in logs],
+        _stated(logs),
         *([read] if read else []),
+        *([] if job.calibration is None else [job.calibration.given, _stated(job.calibration.files)]),
     )
     return cache_dir() / "latencies" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
 
 
+def _stated(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Return files with their sizes and when they were changed last."""
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat())]
+
+
 def _files_read(model: Model) -> tuple[str, ...] | None:
     """Return the hashes of the files that a network is read from; `None` for Python files, which may read others."""
-    own = model.own
-    if own is not None and own.path.suffix.lower() == ".py":
+    own = () if model.own is None else digests_of(model.own)
+    if own is None:
         return None
-    paths = [*([] if own is None else files_of(own)), *([] if model.checkpoint is None else [model.checkpoint])]
-    return tuple(_sha256(path, path.stat().st_mtime_ns) for path in paths)
+    return (*own, *([] if model.checkpoint is None else [_sha256(model.checkpoint, model.checkpoint.stat().st_mtime_ns)]))
 
 
-@lru_cache(maxsize=64)
+def digests_of(file: OwnFile) -> tuple[str, ...] | None:
+    """Return the hashes of a network's file, and of those beside it that it reads; `None` for a Python file."""
+    if file.path.suffix.lower() == ".py":
+        return None
+    return tuple(_sha256(path, path.stat().st_mtime_ns) for path in files_of(file))
+
+
+def package_facts() -> tuple[str, int]:
+    """Return what tells versions of this package apart: its number, and when it was changed last."""
+    return __version__, _newest_source_ns()
+
+
+@lru_cache(maxsize=256)
 def _sha256(path: Path, changed_ns: int) -> str:
     """Return the hash of a file that was changed last at a time."""
     return sha256_of(path)

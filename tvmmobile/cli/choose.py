@@ -46,15 +46,15 @@ def choose(
     """
     from tvmmobile.choosing.choose import FAMILIES
     from tvmmobile.choosing.choose import choose as run
+    from tvmmobile.choosing.networks import networks_of
     from tvmmobile.choosing.report.entries import json_of
     from tvmmobile.choosing.report.files import FILES
     from tvmmobile.cli.progress import Shown
     from tvmmobile.networks.own.files import side_from
-    from tvmmobile.pipeline.load import variants
     from tvmmobile.system.console import output
 
     sides = [side_from(text) for text in resolution or ()]
-    networks = [one for name in model or FAMILIES for one in variants(name, alpha or (), sides)]
+    networks = [one for name in model or FAMILIES for one in networks_of(name, alpha or (), sides)]
     found = run(networks, names_of(device), **chosen, listener=Shown())
     if as_json:
         typer.echo(json.dumps(json_of(found), indent=2, ensure_ascii=False))
@@ -66,7 +66,7 @@ def choose(
 
 def print_choice(choice: NetworkChoice) -> None:
     """Print the front around the best network, and what was left out."""
-    from tvmmobile.choosing.report.sentences import left_out, origins, sources_of, verdict
+    from tvmmobile.choosing.report.sentences import ESTIMATED, left_out, origins, sources_of, verdict
     from tvmmobile.results.report.wording import latency_ms
     from tvmmobile.system.console import output, table_of
 
@@ -77,7 +77,8 @@ def print_choice(choice: NetworkChoice) -> None:
     for one in shown:
         candidate, accuracy = one.candidate, one.candidate.accuracy
         mark = "→" if one is choice.best else ""
-        latencies = [latency_ms(one.latencies[profile.name].latency_us) for profile in choice.profiles]
+        priced = [one.latencies[profile.name] for profile in choice.profiles]
+        latencies = [ESTIMATED * (latency.estimated_us > 0) + latency_ms(latency.latency_us) for latency in priced]
         top1 = f"{accuracy.top1:.1f} [{sources.index(accuracy.source) + 1}]"
         table.add_row(mark, candidate.model.spec.variant, candidate.precision.name, str(candidate.threads), *latencies, top1)
     console.print(verdict(choice))

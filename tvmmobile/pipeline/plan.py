@@ -104,7 +104,10 @@ class PlannedVariant:
 
 
 def plan_variant(
-    job: VariantJob, database: Database | None = None, candidates: Callable[..., list[Region]] = candidate_regions
+    job: VariantJob,
+    database: Database | None = None,
+    candidates: Callable[..., list[Region]] = candidate_regions,
+    judged: bool = True,
 ) -> PlannedVariant:
     """Plan a job's network; compiles only what the fallback needs.
 
@@ -112,8 +115,9 @@ def plan_variant(
         job: the library to make.
         database: the device's records; those in the job's logs if `None`.
         candidates: like `candidate_regions`, of whose regions it may leave some out.
+        judged: whether reference outputs are needed, see `prepare_variant`.
     """
-    ready = prepare_variant(job)
+    ready = prepare_variant(job, judged)
     network = ready.network
     if database is None:
         database = Database(job.identity, job.logs, None)

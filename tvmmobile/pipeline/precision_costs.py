@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tvmmobile.graph.curves import SCALED
-from tvmmobile.graph.layers import Layer, Opaque, SumLayer
+from tvmmobile.graph.layers import Layer, SumLayer
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, finish_integers
@@ -25,8 +25,7 @@ from tvmmobile.quantisation.mixed import Costs
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, candidate_regions, edge_layouts
-from tvmmobile.tuning.records import Record
-from tvmmobile.tuning.search.nearest import nearest_record
+from tvmmobile.tuning.search.nearest import estimated_us, nearest_alike
 
 #: How many multiply-adds of a vector take as long as its conversion from int8, in C libraries for the virtual Pi 5; and to int8, which
 #: takes half as many instructions again. In a kernel that has the numbers in registers, rounding and narrowing take fewer, and a scale that
@@ -130,33 +129,20 @@ class _Prices:
     def core_us(self, task: Task) -> float:
         """Return the latency of a task, or of the nearest one, without misses, where its record has that: a modelled one."""
         best = self.database.best(task)
-        if best is None:
-            near = self.nearest(task)
-            return self.estimate_us(task) if near is None else self.core_us(near.task) * _ratio(task, near.task)
-        assert best.latency_us is not None
-        return best.latency_us if best.cycles is None else best.cycles / _clock_hz(self.job) * 1e6
+        near = (best, 1.0) if best is not None else nearest_alike(task, self.database)
+        if near is None or near[0].cycles is None:
+            return self.estimate_us(task) if best is None or best.latency_us is None else best.latency_us
+        return near[0].cycles / _clock_hz(self.job) * 1e6 * near[1]
 
     def estimate_us(self, task: Task) -> float:
         """Return the latency of the nearest task with a record, by multiply-adds or else bytes."""
-        near = self.nearest(task)
-        if near is None or near.latency_us is None:
-            return task.macs * precision_named(task.dtype).bytes / _MACS_A_US + task.least_bytes / _BYTES_A_US
-        return near.latency_us * _ratio(task, near.task)
-
-    def nearest(self, task: Task) -> Record | None:
-        """Return the record of the task that is most like one without any, of one layer in the same precision; `None` if none is."""
-        near = None if isinstance(task.layer, Opaque) else nearest_record(task, self.database)
-        return None if near is None or near[1].task.dtype != task.dtype or len(near[1].task.region) > 1 else near[1]
+        found = estimated_us(task, self.database)
+        return task.macs * precision_named(task.dtype).bytes / _MACS_A_US + task.least_bytes / _BYTES_A_US if found is None else found
 
     def written_back_us(self, task: Task) -> float:
         """Return the latency of writing back an output that no cache holds, which a kernel alone does not wait for."""
         written = math.prod(task.region[-1].output_shape) * task.storage[1].bytes
         return _lines_us(self.job, written) if written > self.job.machine.largest_cache_bytes else 0.0
-
-
-def _ratio(task: Task, other: Task) -> float:
-    """Return how much longer than another task one takes, by multiply-adds or else bytes."""
-    return task.macs / other.macs if task.macs and other.macs else task.least_bytes / other.least_bytes
 
 
 def _conversion_us(job: VariantJob, step: Step, vectors: float, to: Precision) -> float:

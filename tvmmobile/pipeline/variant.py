@@ -69,8 +69,10 @@ class PreparedVariant:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_variant(job: VariantJob) -> PreparedVariant:
+def prepare_variant(job: VariantJob, judged: bool = True) -> PreparedVariant:
     """Read a job's network from the file of an earlier stage, or import and prepare it, and write that file if the job names one.
+
+    Where `judged` is false, reference outputs, which take a run of the network, are left out, and nothing is written.
 
     Raises `UserError` where the network, or its calibration data, cannot be used.
     """
@@ -81,8 +83,10 @@ def prepare_variant(job: VariantJob) -> PreparedVariant:
 
     imported = import_variant(job)
     ready = prepared(imported, job, job.dump_dir)
-    outputs = imported.compute(ready.inputs)
     origin = Origin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
+    if not judged:
+        return PreparedVariant(ready.network, Reference(ready.inputs, ()), origin, None, ready.details)
+    outputs = imported.compute(ready.inputs)
     integers = None if ready.integers is None else ready.integers.results(ready.inputs)
     if integers is not None and not origin.quantised:
         origin, outputs = _judged(origin, outputs, integers)

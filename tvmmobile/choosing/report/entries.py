@@ -8,7 +8,7 @@ from typing import Any
 from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.results.report.spreadsheet import csv_text
 
-#: Of a line of `choice.csv`, in front of `latency_us` of each device. Empty latencies are unknown: a kernel has no record.
+#: Of a line of `choice.csv`, in front of `latency_us` of each device. Empty latencies are unknown: nothing like a kernel was tuned.
 _COLUMNS = ("variant", "dtype", "threads", "place", "top1_percent", "top1_source", "top1_measured")
 
 
@@ -62,6 +62,7 @@ def _entry(one: PricedCandidate) -> dict[str, Any]:
         "top1_source": candidate.accuracy.source,
         "top1_measured": candidate.accuracy.measured,
         "latency_us": {name: latency.latency_us for name, latency in one.latencies.items()},
+        "estimated_us": {name: latency.estimated_us for name, latency in one.latencies.items()},
         "memory_bytes": {name: latency.memory_bytes for name, latency in one.latencies.items()},
         "weight_bytes": {name: latency.weight_bytes for name, latency in one.latencies.items()},
         "kernels_without_record": {name: latency.unmeasured for name, latency in one.latencies.items()},

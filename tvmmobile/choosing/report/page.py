@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.choosing.report.entries import placed
-from tvmmobile.choosing.report.sentences import left_out, origins, sources_of, verdict
+from tvmmobile.choosing.report.sentences import ESTIMATED, left_out, origins, sources_of, verdict
 from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Axis, Mark, Plot, PlotLine, place_labels, ticks, x_axis, y_axis
 from tvmmobile.results.report.markdown import bullets, escape, table
 from tvmmobile.results.report.page import PAGE_SCRIPT, rendered
@@ -113,7 +113,8 @@ def _rows(choice: NetworkChoice) -> list[ChoiceRow]:
 
 
 def _latencies(choice: NetworkChoice, one: PricedCandidate) -> tuple[str, ...]:
-    return tuple(latency_ms(one.latencies[profile.name].latency_us) for profile in choice.profiles)
+    priced = [one.latencies[profile.name] for profile in choice.profiles]
+    return tuple(ESTIMATED * (latency.estimated_us > 0) + latency_ms(latency.latency_us) for latency in priced)
 
 
 def _short(variant: str) -> str:

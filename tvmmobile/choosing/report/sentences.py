@@ -9,6 +9,8 @@ from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.budget import Budget
 from tvmmobile.results.report.wording import clock, plural
 
+#: In front of a latency that is partly estimated.
+ESTIMATED = "~"
 #: Candidates without records that are named.
 _NAMED = 3
 
@@ -51,6 +53,12 @@ def origins(choice: NetworkChoice) -> list[str]:
     for number, source in enumerate(sources, start=1):
         measured = any(one.candidate.accuracy.measured for one in known if one.candidate.accuracy.source == source)
         found.append(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
+    shares = [one.estimated for one in (*choice.front, *choice.beaten) if one.estimated]
+    if shares:
+        found.append(
+            f"{ESTIMATED} Up to {max(shares):.0%} of a latency is estimated: kernels without a record, from the nearest shapes with one. "
+            "tvmmobile tune measures them."
+        )
     if any(_sizes(choice.budget)):
         found.append("Sizes are the plan's: activations alive at once, without kernels' scratch memory; weights, without code.")
     if len(sources) > 1:
@@ -69,9 +77,10 @@ def left_out(choice: NetworkChoice) -> list[str]:
     for one in choice.untuned[:_NAMED]:
         spec, lacking = one.candidate.model.spec, max(latency.unmeasured for latency in one.latencies.values())
         kernels = plural(lacking, "kernel")
-        found.append(f"{spec.variant} in {one.candidate.precision.name}: {kernels} without a record; tvmmobile tune measures them.")
+        what = "without a record, or one like it; tvmmobile tune measures them."
+        found.append(f"{spec.variant} in {one.candidate.precision.name}: {kernels} {what}")
     if len(choice.untuned) > _NAMED:
-        found.append(f"{len(choice.untuned) - _NAMED} more have kernels without a record.")
+        found.append(f"{len(choice.untuned) - _NAMED} more have such kernels.")
     if choice.unknown:
         more = f" and {len(choice.unknown) - 1} more" if len(choice.unknown) > 1 else ""
         found.append(f"No accuracy is known of {choice.unknown[0]}{more}: measure it with tvmmobile evaluate, and give --accuracy.")

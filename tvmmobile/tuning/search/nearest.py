@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.layers import Layer, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_named
 from tvmmobile.tuning.database import Database
@@ -39,6 +39,25 @@ def nearest_schedules(task: Task, database: Database, template: Template) -> lis
 def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
     """Return the best schedule of the nearest task, of any template, moved into this task's space, and its record."""
     return next(_neighbours(task, database, None), None)
+
+
+def nearest_alike(task: Task, database: Database) -> tuple[Record, float] | None:
+    """Return the record of the nearest task of one layer in the same precision, and how many times as long a task takes, by multiply-adds
+    or else bytes; `None` where nothing like it was tuned.
+    """
+    if len(task.region) > 1 or isinstance(task.layer, Opaque):
+        return None
+    near = nearest_record(task, database)
+    if near is None or near[1].task.dtype != task.dtype or len(near[1].task.region) > 1:
+        return None
+    other = near[1].task
+    return near[1], task.macs / other.macs if task.macs and other.macs else task.least_bytes / other.least_bytes
+
+
+def estimated_us(task: Task, database: Database) -> float | None:
+    """Estimate the latency of a task without a record, in microseconds; `None` where nothing like it was tuned."""
+    near = nearest_alike(task, database)
+    return None if near is None or near[0].latency_us is None else near[0].latency_us * near[1]
 
 
 def _neighbours(task: Task, database: Database, only: Template | None) -> Iterator[tuple[KnobSchedule, Record]]:

@@ -1,0 +1,46 @@
+"""Loads the networks to choose from; one from a file that was imported before is known by the file's content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tvmmobile.choosing.pricing import digests_of, package_facts
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.spec import OwnSpec
+from tvmmobile.networks.own.files import OwnFile, Side, own_file
+from tvmmobile.networks.signature import Port
+from tvmmobile.pipeline.load import variants
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import filling_cache, write_text
+
+
+def networks_of(name: str, alphas: Sequence[float], sides: Sequence[Side]) -> list[Model]:
+    """Return the variants of a family, or a network from a file, which is imported once for each content; see `variants`."""
+    file = own_file(name)
+    digests = None if file is None or alphas else digests_of(file)
+    if file is None or digests is None:
+        return variants(name, alphas, sides)
+    facts = repr((package_facts(), str(file), digests, tuple(sides)))
+    path = cache_dir() / "imported" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json"
+    try:
+        return [_model(file, entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError):
+        models = variants(name, alphas, sides)
+    if all(model == Model(model.spec, own=file, quantised=model.quantised) for model in models):
+        with filling_cache():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps([{"spec": asdict(model.spec), "quantised": model.quantised} for model in models]))
+    return models
+
+
+def _model(file: OwnFile, entry: dict[str, Any]) -> Model:
+    inputs, outputs = (tuple(_port(one) for one in entry["spec"][ends]) for ends in ("inputs", "outputs"))
+    return Model(OwnSpec.of(entry["spec"]["name"], entry["spec"]["contents"], inputs, outputs), own=file, quantised=entry["quantised"])
+
+
+def _port(fields: dict[str, Any]) -> Port:
+    return Port(**fields | {"shape": tuple(fields["shape"])})
