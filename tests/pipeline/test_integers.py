@@ -182,6 +182,41 @@ def test_class_folders_of_calibration_data_are_labels(part: str, labelled: bool,
     assert given == [tuple(sorted([*range(10)] * 2)) if labelled else ()]
 
 
+GATED = """
+import torch
+from torch import nn
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 8, 1)
+        self.squeeze, self.excite = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
+
+    def forward(self, image):
+        found = torch.relu(self.first(image))
+        gate = torch.relu(self.squeeze(nn.functional.adaptive_avg_pool2d(found, 1)))
+        return self.last(found * nn.functional.hardsigmoid(self.excite(gate)))
+
+
+def make():
+    torch.manual_seed(0)
+    return Gated().eval()
+"""
+
+
+@pytest.mark.virtual
+def test_a_gate_can_stay_in_float32(tmp_path: Path) -> None:
+    """As a product of its own; a limit that holds only with every layer in float32 is met so."""
+    plain, kept = (compiled(tmp_path / name, GATED, "pi5", side=16, **keep) for name, keep in (("a", {}), ("b", {"keep": ["gate_*"]})))
+    names = [[kernel["name"] for kernel in library.manifest()["kernels"]] for library in (plain, kept)]
+    assert any(name.startswith("gate_") for name in names[0]) and not any(name.startswith("gate_") for name in names[1])
+    output = kept.run(kept.reference().inputs, "pi5")
+    assert relative_error(output, np.load(kept.reference_path)["integers"]) < 0.02
+    found = compiled(tmp_path / "c", GATED, "pi5", side=16, max_drop="90dB").manifest()["quantisation"]["max_drop"]
+    assert found["measured_db"] is None or found["measured_db"] >= 90
+
+
 @pytest.mark.virtual
 def test_layers_in_float32_are_those_that_cost_least(tmp_path: Path) -> None:
     """The manifest has the prediction, the bound on it, and what was measured; the library computes that network."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tvmmobile.graph.curves import SCALED
-from tvmmobile.graph.layers import Layer, SumLayer
+from tvmmobile.graph.layers import Gating, Layer, SumLayer
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, finish_integers
@@ -32,6 +32,8 @@ from tvmmobile.tuning.search.nearest import estimated_us, nearest_alike
 #: is not in its weights takes more.
 _DEQUANTISE, _QUANTISE = 5.1, 7.7
 _NARROWED, _SCALED = 5.5, 1.4
+#: The same of a gate in float32, which loads, multiplies and stores.
+_PRODUCT = 2.0
 #: What a line that a conversion writes and no cache holds costs within a network there, in `Machine.line_written`: it does little else.
 _CONVERTED = 2.8
 #: Of a board whose clock is not known.
@@ -68,6 +70,10 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
         pieces += prices.piece(region, region.first, region.last, False)
         stored = _stored(region, flow.steps[region.last], network, composed.accepts)
         pieces += [] if stored is None else prices.storing(region, stored)
+    for step in flow.steps:
+        if isinstance(step.layer, Gating):
+            product_us = _multiplying_us(job, math.prod(step.layer.output_shape) * _PRODUCT)
+            pieces.append(Piece(step.number, step.number, False, product_us, estimated=True))
     steps = [step for step in flow.steps if step.number not in network.steps or network.steps[step.number].written is not None]
     return Costs(
         tuple(pieces),

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Gating, Rounding
+from tvmmobile.graph.layers import Array, Rounding
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.assignment import Assignment, Piece, Programme, Tensor, fastest
 from tvmmobile.quantisation.calibration import Accepts, Images, Method, observe, quantised
@@ -94,8 +94,8 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
 
 
 def _keepable(flow: Flow) -> Iterator[Step]:
-    """Return the steps that have a kernel in float32; gates do not, because other kernels apply them."""
-    return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
+    """Return the steps that can be computed in float32; a gate becomes a product there."""
+    return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Rounding))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,7 @@ def quantise_within(
     free = {step.number for step in _keepable(flow) if step.number in network.steps}
     if not compared.holds(quantised(observed, method, accepts, [*kept, *free])):
         raise UserError(
-            f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be, such as gates, costs more.",
+            f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be costs more.",
             "Give another limit, or leave out --dtype int8.",
         )
     most = max(1, min(_ALONE, _NUMBERS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
