@@ -178,7 +178,7 @@ def test_noise_of_layers_adds_up(images: Array) -> None:
 
 
 def test_a_limit_that_cannot_be_met_is_refused(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Because of a layer that stays in int8, here the last one, as gates do elsewhere."""
+    """Because of a layer that stays in int8, here the last one."""
     monkeypatch.setattr(mixed, "_keepable", lambda flow: iter(flow.steps[:-1]))
     with pytest.raises(UserError, match=r"`max_drop='200dB'` cannot be met: what stays in int8 .* costs more") as caught:
         quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"))
