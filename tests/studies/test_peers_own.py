@@ -10,7 +10,7 @@ import torch
 
 from studies.formats import export_models
 from studies.peers import bench_peers
-from studies.peers.models import exported, model_files
+from studies.peers.models import check_comparable, exported, model_files
 from studies.peers.systems import chosen_systems
 from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.load import load
@@ -49,6 +49,18 @@ def test_a_file_is_a_network_to_compare(program: Path) -> None:
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     assert (folder / "own.pt2").read_bytes() == program.read_bytes()
     assert exported(model, lambda _: pytest.fail("it is there already")) == folder
+
+
+def test_inputs_beside_a_file_calibrate_it(program: Path) -> None:
+    """The first one is the image that all systems run."""
+    inputs = np.random.default_rng(0).normal(size=(3, 3, 8, 12)).astype(np.float32)
+    (model,) = bench_peers.variants(str(program), [], [], False, 1)
+    generated = exported(model, lambda _: None)
+    np.save(program.with_suffix(".npy"), inputs)
+    check_comparable(model, "int8")
+    folder = exported(model, lambda _: None)
+    assert folder != generated and np.array_equal(np.load(folder / "image.npy"), inputs[:1])
+    assert np.array_equal(np.load(folder / "inputs.npy"), inputs)
 
 
 def test_each_format_is_made_when_it_is_asked_for(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
