@@ -119,7 +119,7 @@ def _own(file: OwnFile, spec: ModelSpec) -> Path:
     folder = cache_dir() / "peers" / f"{spec.variant}-{digest_of([*files_of(file), *given], importlib.metadata.version('torch'))}"
     with made_once(folder) as made:
         if made is not None:
-            image = np.load(inputs, mmap_mode="r")[:1] if given else noise_input(0, spec.input_shape)
+            image = np.array(np.load(inputs, mmap_mode="r")[:1]) if given else noise_input(0, spec.input_shape)
             for path in given:
                 shutil.copy(path, made / _INPUTS)
             np.save(made / "image.npy", image)
