@@ -414,6 +414,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/zoo.md": {"zoo": zoo_table},
     "docs/quantisation-accuracy.md": {
         "photographs": photographs_table,
+        "lite0": lambda: peers_table("benchmarks-int8-lite0"),
         "text": text_table,
         "methods": quantisation_table,
         "trained": trained_table,
