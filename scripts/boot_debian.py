@@ -36,7 +36,9 @@ def main() -> int:
     parser.add_argument("--internet", action="store_true", help="let it reach what this machine reaches")
     arguments = parser.parse_args()
     if missing():
-        raise UserError(f"{', '.join(missing())} is missing.", "Run: apt-get install -y qemu-system-arm e2fsprogs cpio openssh-client")
+        raise UserError(
+            f"{', '.join(missing())} is missing.", "Run: apt-get install -y qemu-system-arm qemu-utils e2fsprogs cpio openssh-client"
+        )
     progress("making the image, if it is not in the cache")
     made = image()
     progress("booting")

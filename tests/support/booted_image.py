@@ -84,9 +84,11 @@ class Image:
         """`<type> <base64>` of its SSH server."""
         return public_key(self.folder / "ssh_host_ed25519_key")
 
-    def boot_words(self, disk: Path, kernel_words: Sequence[str] = (), options: Sequence[str] = (), memory: str = "2G") -> list[str]:
+    def boot_words(
+        self, disk: Path, kernel_words: Sequence[str] = (), options: Sequence[str] = (), memory: str = "2G", form: str = "qcow2"
+    ) -> list[str]:
         """The command that boots `disk`; what is written to it and flushed there survives the end of this process."""
-        drive = f"file={disk},if=none,id=disk,format=raw,cache=writeback"
+        drive = f"file={disk},if=none,id=disk,format={form},cache=writeback"
         words = [QEMU, "-M", "virt", "-cpu", "cortex-a72", "-smp", str(CORES), "-m", memory, "-accel", "tcg,thread=multi"]
         words += ["-kernel", str(self.folder / "kernel"), "-initrd", str(self.folder / "initrd")]
         words += ["-append", " ".join(("console=ttyAMA0", "root=/dev/vda", "panic=-1", "quiet", *kernel_words))]
@@ -96,13 +98,13 @@ class Image:
 
 def missing() -> list[str]:
     """Programs that the machine needs and that are not here."""
-    return [name for name in (QEMU, "apt-get", "dpkg-deb", "mke2fs", "cpio", "ssh", "ssh-keygen") if not _installed(name)]
+    return [name for name in (QEMU, "qemu-img", "apt-get", "dpkg-deb", "mke2fs", "cpio", "ssh", "ssh-keygen") if not _installed(name)]
 
 
 def require_machine() -> None:
     """Skips the test where a machine cannot be emulated, or its image not be made."""
     if lacking := missing():
-        pytest.skip(f"needs {', '.join(lacking)} (apt-get install qemu-system-arm e2fsprogs cpio openssh-client, on Debian)")
+        pytest.skip(f"needs {', '.join(lacking)} (apt-get install qemu-system-arm qemu-utils e2fsprogs cpio openssh-client, on Debian)")
 
 
 def image() -> Image:
@@ -139,7 +141,7 @@ def _make(scratch: Path, made: Image) -> None:
     run_tool([str(_installed(words[0])), *words[1:]], "Making the disk", "Free some gigabytes of disk.")
     log = scratch / "setup.log"
     with log.open("wb") as said:
-        words = made.boot_words(made.disk, ["init=/setup/setup.sh"], ["-no-reboot", "-nic", "none"])
+        words = made.boot_words(made.disk, ["init=/setup/setup.sh"], ["-no-reboot", "-nic", "none"], form="raw")
         subprocess.run(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=True, timeout=SETUP_TIMEOUT_S)
     text = log.read_text(errors="replace")
     assert "setup: done" in text, text[-4000:]

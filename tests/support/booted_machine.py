@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -22,11 +24,12 @@ from tvmmobile.devices.ssh.keys import fingerprint_of
 #: Starting up under emulation, on a busy machine.
 BOOT_S = 600.0
 COMMAND_S = 300.0
+_KEPT = "kept"
 #: What a run of ours may leave on a board until the next one, and must not after that.
 _LEFT = r"""
 ls -d /tmp/tvmmobile.lease /tmp/.tvm* /home/*/.tvmmobile/work-* /srv/old/home/old/.tvmmobile/work-* 2>/dev/null
 for each in /proc/[0-9]*; do
-    case "$(tr '\0' ' ' <"$each/cmdline" 2>/dev/null)" in */agent-*) echo "process ${each#/proc/}" ;; esac
+    case "$(tr '\0' ' ' <"$each/cmdline" 2>/dev/null)" in */agent-[0-9a-f]*) echo "process ${each#/proc/}" ;; esac
 done
 exit 0
 """
@@ -65,12 +68,13 @@ class Machine:
         self.image, self.folder = image, folder
         self.port = free_port()
         self._disk, self._kept = disk or folder / "disk", disk is not None
+        self._monitor = folder / "monitor"
         self._known = folder / "known_hosts"
         self._drives, self._memory, self._restricted = drives, memory, restricted
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if not self._disk.exists():
-            subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(image.disk), str(self._disk)], check=True)
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(self._disk)], check=True)
         self._known.write_text(f"{self.known_line}\n")
 
     @property
@@ -83,10 +87,11 @@ class Machine:
         """Its line in a file of known hosts."""
         return f"[127.0.0.1]:{self.port} {self.image.host_key}"
 
-    def start(self) -> None:
-        """Boot it, and wait until its SSH server lets root in."""
+    def start(self, kept: bool = False) -> None:
+        """Boot it, or resume it as it was `kept`, and wait until its SSH server lets root in."""
         network = f"user,id=net,restrict={'on' if self._restricted else 'off'},hostfwd=tcp:127.0.0.1:{self.port}-:22"
-        options = ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
+        options = ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-qmp", f"unix:{self._monitor},server=on,wait=off"]
+        options += ["-loadvm", _KEPT] if kept else []
         for number, path in enumerate(self._drives):
             options += ["-drive", f"file={path},if=none,id=d{number},format=raw,readonly=on", "-device", f"virtio-blk-pci,drive=d{number}"]
         with (self.folder / "console").open("ab") as log:
@@ -97,6 +102,18 @@ class Machine:
     def wait_until_up(self) -> None:
         """Wait until its SSH server lets root in."""
         wait_until(self._answers, f"the machine to boot; its console: {self.folder / 'console'}", BOOT_S)
+
+    def keep(self) -> None:
+        """Keep its disk and memory as they are now, for `resume`."""
+        self._order(f"savevm {_KEPT}")
+
+    def resume(self) -> None:
+        """Make it what it was when kept: a matter of seconds, even if it has ended."""
+        if self.runs:
+            self._order(f"loadvm {_KEPT}")
+            self.wait_until_up()
+        else:
+            self.start(kept=True)
 
     def boot(self) -> str:
         """Which start of the machine this is."""
@@ -158,6 +175,19 @@ class Machine:
         """Add it by the command line."""
         outcome = cli(*self.add_words(name, user, *more))
         assert outcome.code == 0, outcome.err
+
+    def _order(self, command: str) -> None:
+        """Have QEMU's monitor do it."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._monitor))
+            connection.settimeout(COMMAND_S)
+            stream = connection.makefile("rw")
+            monitor = {"execute": "human-monitor-command", "arguments": {"command-line": command}}
+            for words in ({"execute": "qmp_capabilities"}, monitor):
+                stream.write(json.dumps(words) + "\n")
+                stream.flush()
+                answer = next(value for value in map(json.loads, stream) if {"return", "error"} & value.keys())
+            assert answer == {"return": ""}, answer
 
     def _answers(self) -> bool:
         assert self.runs, (self.folder / "console").read_text(errors="replace")[-3000:]
