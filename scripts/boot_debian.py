@@ -3,7 +3,7 @@
     ./scripts/boot_debian
     ./scripts/boot_debian --disk my.disk --memory 4G
 
-The first call makes the image, in the cache, which takes about a quarter of an hour; a boot takes a minute. Nothing but this machine can
+The first call makes the image, in the cache, which takes up to half an hour; a boot takes a minute. Nothing but this machine can
 reach it, and it reaches nothing. Its users are plain, admin (who may use sudo) and root. Ctrl-C ends it like a power cut; with --disk, its
 disk stays. Latencies there are emulated.
 """
@@ -31,7 +31,12 @@ from booted_machine import Machine, machine  # noqa: E402
 def main() -> int:
     """Boot it and wait; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disk", type=Path, metavar="FILE", help="its disk, made if it is not there (default: a copy that is removed)")
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        metavar="FILE",
+        help="its disk, made on top of the cached image if it is not there (default: one that is removed)",
+    )
     parser.add_argument("--memory", default="2G", metavar="SIZE", help="as QEMU takes it (default: 2G)")
     parser.add_argument("--internet", action="store_true", help="let it reach what this machine reaches")
     arguments = parser.parse_args()

@@ -23,7 +23,7 @@ def small():
 
 @pytest.fixture(scope="session")
 def debian() -> Image:
-    """Made at the first call ever, which takes a quarter of an hour."""
+    """Made at the first call ever, which takes up to half an hour."""
     require_machine()
     return image()
 

@@ -28,9 +28,7 @@ _KEPT = "kept"
 #: What a run of ours may leave on a board until the next one, and must not after that.
 _LEFT = r"""
 ls -d /tmp/tvmmobile.lease /tmp/.tvm* /home/*/.tvmmobile/work-* /srv/old/home/old/.tvmmobile/work-* 2>/dev/null
-for each in /proc/[0-9]*; do
-    case "$(tr '\0' ' ' <"$each/cmdline" 2>/dev/null)" in */agent-[0-9a-f]*) echo "process ${each#/proc/}" ;; esac
-done
+grep -la '/agent-[0-9a-f]' /proc/[0-9]*/cmdline 2>/dev/null
 exit 0
 """
 
@@ -88,7 +86,7 @@ class Machine:
         return f"[127.0.0.1]:{self.port} {self.image.host_key}"
 
     def start(self, kept: bool = False) -> None:
-        """Boot it, or resume it as it was `kept`, and wait until its SSH server lets root in."""
+        """Boot it, and wait until it is up, or resume it as it was `kept`."""
         network = f"user,id=net,restrict={'on' if self._restricted else 'off'},hostfwd=tcp:127.0.0.1:{self.port}-:22"
         options = ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-qmp", f"unix:{self._monitor},server=on,wait=off"]
         options += ["-loadvm", _KEPT] if kept else []
@@ -97,11 +95,8 @@ class Machine:
         with (self.folder / "console").open("ab") as log:
             words = self.image.boot_words(self._disk, (), options, self._memory)
             self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.wait_until_up()
-
-    def wait_until_up(self) -> None:
-        """Wait until its SSH server lets root in."""
-        wait_until(self._answers, f"the machine to boot; its console: {self.folder / 'console'}", BOOT_S)
+        script = "true" if kept else "systemctl is-system-running --wait >/dev/null; true"
+        wait_until(lambda: self._answers(script), f"the machine to boot; its console: {self.folder / 'console'}", BOOT_S)
 
     def keep(self) -> None:
         """Keep its disk and memory as they are now, for `resume`."""
@@ -111,7 +106,6 @@ class Machine:
         """Make it what it was when kept: a matter of seconds, even if it has ended."""
         if self.runs:
             self._order(f"loadvm {_KEPT}")
-            self.wait_until_up()
         else:
             self.start(kept=True)
 
@@ -189,11 +183,11 @@ class Machine:
                 answer = next(value for value in map(json.loads, stream) if {"return", "error"} & value.keys())
             assert answer == {"return": ""}, answer
 
-    def _answers(self) -> bool:
+    def _answers(self, script: str) -> bool:
         assert self.runs, (self.folder / "console").read_text(errors="replace")[-3000:]
         time.sleep(0.5)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.user("root", "systemctl is-system-running --wait >/dev/null; true", 120).code == 0
+            return self.user("root", script, 120).code == 0
         return False
 
     def __str__(self) -> str:

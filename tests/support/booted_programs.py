@@ -13,7 +13,9 @@ from tvmmobile.system.files import filling_cache, made_once, sha256_of
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.sysroot import DOWNLOAD_TIMEOUT_S, PLATFORMS, _digest
 
-LOCK, TORCH = REPOSITORY / "scripts/requirements.lock", REPOSITORY / "scripts/torch.lock"
+LOCK = REPOSITORY / "scripts/requirements.lock"
+#: PyPI's newest build for AArch64 that needs no CUDA; the lock's is on PyTorch's own index.
+TORCH = "torch==2.10.0"
 #: Of the Python in Debian's release.
 PYTHON = "3.11"
 _INDEX = "Check that pip reaches a package index that has wheels for AArch64."
@@ -25,13 +27,12 @@ def packages_disk() -> Path:
     Raises:
         UserError: pip or mke2fs fails.
     """
-    torch = TORCH.read_text().split()[0]
-    folder = cache_dir() / f"booted-packages-{_digest([sha256_of(LOCK), torch, PLATFORMS])}"
+    folder = cache_dir() / f"booted-packages-{_digest([sha256_of(LOCK), TORCH, PLATFORMS])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
             site = made.parent / "site"
             _install(site, "-r", str(LOCK))
-            _install(site, torch)
+            _install(site, TORCH)
             if sys.version_info[:2] == tuple(map(int, PYTHON.split("."))):  # its byte code is the same on all machines
                 compileall.compile_dir(site, quiet=2, workers=1)
             words = ["/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(site), str(made / "disk")]

@@ -13,7 +13,7 @@ from tvmmobile.devices.agent.build import agent_words
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
 from tvmmobile.devices.board.connect import connect, described, remedy
 from tvmmobile.devices.board.cores import fast_core_words
-from tvmmobile.devices.board.install import install_agent
+from tvmmobile.devices.board.install import check_runs, install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.registered import RegisteredBoard
@@ -144,6 +144,7 @@ class BoardLink:
         lease.take(remote)
         try:
             folder = install_agent(remote, self.board.directory, self.plan.bundle)
+            check_runs(remote, folder, self.board.runner)
             self._remote, self._places = remote, {}
             tracker_port = remote.reverse(self.gate.port)
             before = fast_core_words(remote, self.board)
