@@ -3,8 +3,8 @@
 set -euo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 name=$(basename "$0")
-# fuzz reads the tests' samples, which need development tools.
-case $name in fuzz) ensure_setup --dev ;; *) ensure_setup ;; esac
+# These read the tests' files, which need development tools.
+case $name in boot_debian | fuzz) ensure_setup --dev ;; *) ensure_setup ;; esac
 case $name in
     calibrate) program=(-m tvmmobile.virtual.calibration.calibrate) ;;
     sysroot) program=(-m tvmmobile.virtual.sysroot) ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -21,14 +22,17 @@ from registered_boards import RUNNER, TestBoard, make_local_board, only_board, r
 from small_disk import mounted_disk
 from waiting import wait_until
 
+from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
 from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.lease import BoardLease
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import LocalAddress, registered_names
 from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.board.storage import not_stored
 from tvmmobile.devices.local.machine import emulator_of, local_address
 from tvmmobile.devices.local.remote import LocalRemote
 from tvmmobile.devices.protocol import MEASURED
@@ -234,6 +238,39 @@ def test_a_full_disk(board: TestBoard, cli: CommandLine, tmp_path: Path) -> None
         outcome = cli(*TestBoard(board.root, disk / "agent").add_words("desk"))
         assert outcome.code == 3 and "its disk is full" in outcome.err and registered_names() == []
         assert [path.name for path in disk.rglob("*.tmp*")] == []
+    with mounted_disk(tmp_path / "larger", "16m") as disk:
+        register(cli, TestBoard(board.root, disk / "agent"))
+        rest = disk / "rest"
+        with rest.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(1 << 16)):
+                pass
+        outcome = cli("device", "check", "desk")
+        assert outcome.code == 3 and "its disk is full" in outcome.err, outcome.err
+        rest.unlink()
+        assert cli("device", "check", "desk").code == 0
+
+
+def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
+    for path in ("/proc/lease", str(tmp_path / "no folder" / "lease")):
+        with pytest.raises(DeviceUnavailable, match=f"^{path} cannot be stored on the board: "):
+            BoardLease(path, "/", "me@here", "run").take(LocalRemote())
+    error = not_stored("/tmp/lease", "sh: 1: cannot create /tmp/lease: Read-only file system\n")
+    assert "its disk is read-only" in error.message and "dmesg" in error.remedy
+
+
+def test_who_measures_learns_what_the_host_process_knows() -> None:
+    host = """
+import signal, sys, time
+def stop(*_):
+    print('{"error": "its disk is read-only."}')
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+print('{"port": 1}', flush=True)
+time.sleep(60)
+"""
+    with pytest.raises(DeviceUnavailable, match="its disk is read-only") as caught, hosted([sys.executable, "-c", host], "", 20, "", ""):
+        raise DeviceUnavailable("no agent answers.", "Run it again.")
+    assert caught.value.remedy == "Run it again."
 
 
 def test_nothing_is_built_while_something_is_measured(tmp_path: Path) -> None:

@@ -11,19 +11,26 @@ from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.sysroot import _NO_MIRROR, DOWNLOAD_TIMEOUT_S, _apt, _digest, _unpack_archives
 
 
-def debian_folder(packages: Sequence[str]) -> Path:
-    """Unpack Debian's AArch64 packages of these names, without their dependencies, once, into a folder in the cache.
+def debian_folder(packages: Sequence[str], architecture: str = "arm64", release: str = "") -> Path:
+    """Unpack Debian's packages of these names, by default for AArch64, without their dependencies, once, into a folder in the cache.
+
+    Args:
+        release: Debian's name of the one to take them from; by default what apt's own sources say.
 
     Raises:
         UserError: apt-get or dpkg-deb is missing or fails.
     """
-    folder = cache_dir() / f"debian-{_digest([sorted(packages)])}"
+    folder = cache_dir() / f"debian-{_digest([sorted(packages), *([architecture] if architecture != 'arm64' else [])])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
-            apt, archives = _apt(made.parent, ""), made.parent / "archives"
+            apt, archives = _apt(made.parent, release, architecture), made.parent / "archives"
             archives.mkdir()
             run_tool(
-                [*apt, "download", *packages], f"Downloading {', '.join(packages)} for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S, archives
+                [*apt, "download", *packages],
+                f"Downloading {', '.join(packages)} for {architecture}",
+                _NO_MIRROR,
+                DOWNLOAD_TIMEOUT_S,
+                archives,
             )
             _unpack_archives(archives, made)
     return folder

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.schedules import template_for
-from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.system.files import filling_cache, write_text
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database
@@ -139,6 +140,19 @@ def test_a_virtual_boards_full_disk_is_no_outage(small_disk: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space left") as caught, agents._session(1):
         pass
     assert caught.value.filename == str(small_disk)
+
+
+def test_a_boards_full_disk_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def opened(*_: object) -> Iterator[None]:
+        yield
+        raise NotStored("net.so", 10 << 20)
+
+    monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
+    profile = replace(find_device("pi4").profile, origin=MEASURED)
+    agents = Agents(profile, Endpoint("127.0.0.1", 1, "pi4"))
+    with pytest.raises(DeviceUnavailable, match=r"cannot store net\.so \(10485760 bytes\): its disk is full"), agents._session(1):
+        pass
 
 
 @pytest.mark.parametrize(("ends", "reason"), [("KILL SEGV", "SEGV"), ("KILL KILL", "KILL"), ("SEGV", "SEGV")])

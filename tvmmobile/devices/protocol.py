@@ -135,8 +135,8 @@ class Device(Protocol):
 
 
 class NotStored(OSError):
-    """Raised when the device cannot store a file of this `size`, in bytes."""
+    """Raised when the device cannot store a file of this `name` and `size`, in bytes."""
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__(f"the device cannot store {name} ({size} bytes)")
-        self.size = size
+        self.name, self.size = name, size

@@ -25,6 +25,7 @@ from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind, NotStored
 from tvmmobile.running.networks import Calling, CNetwork, ReadyNetwork, VmNetwork, calling
 from tvmmobile.system.clock import ClockPlan, sample_clock
+from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.calibration.fit import Phase
@@ -203,7 +204,8 @@ class Agents:
 
     Every verb takes `library`, a `.so` for the device, and `timeout_s`, how long the whole session may last, loading included; on a virtual
     board, time in which it waits for a processor of this machine does not count, up to `Endpoint.longest_s`. Every one
-    raises `MeasureError` where it could not be done; see its kind. For a C library with a bad manifest, verbs raise `UserError`.
+    raises `MeasureError` where it could not be done; see its kind. For a C library with a bad manifest, verbs raise `UserError`, and for
+    one that the device's disk has no room for, `DeviceUnavailable`.
 
     Attributes:
         profile: the device's.
@@ -288,13 +290,19 @@ class Agents:
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[Any]:
-        """Open a session whose failures become `MeasureError`s; raises `OSError` if this machine's disk is full under a virtual board."""
+        """Open a session whose failures become `MeasureError`s; a full disk is `DeviceUnavailable` there, and `OSError` on this machine."""
         try:
             with open_session(self.endpoint, timeout_s) as session:
                 yield session
         except Exception as error:
             if self.profile.origin.modelled:
                 check_space(Path(tempfile.gettempdir()), error.size if isinstance(error, NotStored) else 0)
+            elif isinstance(error, NotStored):
+                device = self.profile.name
+                raise DeviceUnavailable(
+                    f"{device} cannot store {error.name} ({error.size} bytes): its disk is full, or read-only.",
+                    "See df -h there. Finished measurements are kept; run the same command again.",
+                ) from error
             if isinstance(error, MeasureError):
                 raise
             if not isinstance(error, LinkError | OSError):  # TVM raises errors of any kind from C++ on either end of the connection

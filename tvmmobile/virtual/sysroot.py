@@ -177,8 +177,8 @@ def cpuinfo(board: Board) -> str:
     return "".join(f"processor\t: {number}\n{core}" for number in range(board.cores))
 
 
-def _apt(scratch: Path, release: str) -> list[str]:
-    """Return an apt-get command for AArch64 with no packages installed and its state in `scratch`; its lists are up to date."""
+def _apt(scratch: Path, release: str, architecture: str = "arm64") -> list[str]:
+    """Return an apt-get command for that architecture with no packages installed and its state in `scratch`; its lists are up to date."""
     for name in ("apt-get", "dpkg-deb"):
         if shutil.which(name) is None:
             raise UserError(f"{name} is missing; it is needed for Debian's AArch64 packages.", "Run this on Debian or Ubuntu.")
@@ -186,7 +186,7 @@ def _apt(scratch: Path, release: str) -> list[str]:
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()
     apt = ["apt-get", "-q", "-y", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::State::status={scratch}/status"]
-    apt += ["-o", f"Dir::Cache={scratch}/cache", "-o", "APT::Architecture=arm64", "-o", "APT::Architectures::=arm64"]
+    apt += ["-o", f"Dir::Cache={scratch}/cache", "-o", f"APT::Architecture={architecture}", "-o", f"APT::Architectures::={architecture}"]
     apt += ["-o", "APT::Sandbox::User=root"]  # apt's own user may not read this folder
     if release:
         (scratch / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {release} main\n", encoding="ascii")

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from tvmmobile.devices.agents.host import STOP_S
 from tvmmobile.system.errors import DeviceUnavailable
 
+#: Time for a host process to end everything that it started, also on a slow board.
+_STOP_HOST_S = 5 * STOP_S
+
 
 @contextlib.contextmanager
 def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, remedy: str) -> Iterator[int]:
@@ -26,7 +29,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         remedy: the error's second sentence, if the process gives none.
 
     Raises:
-        DeviceUnavailable: the agents did not come up.
+        DeviceUnavailable: the agents did not come up. One that is raised inside gets the process's own reason, if that has one.
     """
     host = subprocess.Popen(
         words,
@@ -38,18 +41,30 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         message = _first_message(host, config, deadline_s)
         if "port" not in message:
             raise DeviceUnavailable(f"{what}: {message['error']}", str(message.get("remedy") or remedy))
-        yield int(str(message["port"]))
+        try:
+            yield int(str(message["port"]))
+        except DeviceUnavailable as error:  # who measures only sees that no agent answers
+            host.terminate()
+            if reason := _message(host, _STOP_HOST_S).get("error"):
+                raise DeviceUnavailable(str(reason), error.as_typed[1]) from error
+            raise
     finally:
         _stop(host)
 
 
 def _first_message(host: subprocess.Popen[bytes], config: str, deadline_s: float) -> dict[str, object]:
-    assert host.stdin is not None and host.stdout is not None
+    assert host.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         host.stdin.write(config.encode())
         host.stdin.flush()
-    line = _read_line(host.stdout.fileno(), deadline_s + STOP_S)
-    message: dict[str, object] = json.loads(line) if line.startswith(b"{") else {"error": "the device host ended without a word."}
+    return _message(host, deadline_s + STOP_S) or {"error": "the device host ended without a word."}
+
+
+def _message(host: subprocess.Popen[bytes], deadline_s: float) -> dict[str, object]:
+    """Return what the host process says next; nothing if it ends, or says nothing in time."""
+    assert host.stdout is not None
+    lines = _read_line(host.stdout.fileno(), deadline_s).splitlines()
+    message: dict[str, object] = json.loads(lines[0]) if lines and lines[0].startswith(b"{") else {}
     return message
 
 
@@ -74,7 +89,7 @@ def _stop(host: subprocess.Popen[bytes]) -> None:
             with contextlib.suppress(OSError):
                 pipe.close()
     try:
-        host.wait(2 * STOP_S)
+        host.wait(_STOP_HOST_S)
     except subprocess.TimeoutExpired:
         host.kill()
         host.wait()

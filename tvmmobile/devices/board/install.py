@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tvmmobile.devices.agent.build import AGENT, LOADER
 from tvmmobile.devices.board.remote import Remote
+from tvmmobile.devices.board.storage import not_stored
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.files import sha256_of
 
@@ -84,9 +84,7 @@ def make_directory(remote: Remote, directory: str) -> None:
     if done.status == 9:
         raise DeviceUnavailable(f"{directory} on the board holds files that are not tvmmobile's.", "Name another folder with --directory.")
     if done.status != 0:
-        raise DeviceUnavailable(
-            f"{directory} cannot be created on the board: {done.stderr.strip()}.", "Name another folder with --directory."
-        )
+        raise not_stored(directory, done.stderr, "Name another folder with --directory.", "created")
 
 
 #: Time to hash some dozens of megabytes on a slow card.
@@ -127,18 +125,12 @@ def push_files(
         folders = sorted({str(Path(folder, name).parent) for name in missing})
         done = remote.run(["mkdir", "-p", "--", *folders])
         if done.status != 0:
-            raise DeviceUnavailable(
-                f"{folders[0]} cannot be created on the board: {done.stderr.strip()}.", "Name another folder with --to."
-            )
+            raise not_stored(folders[0], done.stderr, "Name another folder with --to.", "created")
     for name in missing:
         try:
             remote.push(files[name], f"{folder}/{name}")
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise DeviceUnavailable(
-                f"{folder}/{name} cannot be stored on the board: {'its disk is full' if full else error}.",
-                "Free some megabytes there." if full else f"Name another folder with {option}.",
-            ) from error
+            raise not_stored(f"{folder}/{name}", str(error), f"Name another folder with {option}.") from error
     stored = _hashes(remote, folder, missing)
     wrong = next((name for name in missing if stored.get(name) != wanted[name]), None)
     if wrong is not None:

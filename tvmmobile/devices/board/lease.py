@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from tvmmobile.devices.board.remote import Remote
+from tvmmobile.devices.board.storage import not_stored
 
 #: Duration of a lease after it was taken or renewed, and the interval of renewals.
 LEASE_S, RENEW_S = 60.0, 15.0
@@ -18,7 +19,7 @@ LEASE_S, RENEW_S = 60.0, 15.0
 _SIZE = 512
 _STATE = 'cat "$1" 2>/dev/null; echo; cat "$2/proc/sys/kernel/random/boot_id"; cut -d" " -f1 "$2/proc/uptime"'
 _CREATE = 'umask 0; set -C; cat > "$1"'
-_REWRITE = 'all=$(cat); printf "%s\\n" "$all" | dd of="$1" conv=nocreat,notrunc 2>/dev/null || printf "%s\\n" "$all" > "$1"'
+_REWRITE = 'all=$(cat); printf "%s\\n" "$all" | dd of="$1" conv=nocreat,notrunc 2>/dev/null || printf "%s\\n" "$all" | cat > "$1"'
 _UPTIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _REMOVE = 'rm -f "$1" 2>/dev/null || true'
 
@@ -62,14 +63,16 @@ class BoardLease:
         self.path, self.root, self.owner, self.run = path, root.rstrip("/"), owner, run
 
     def take(self, remote: Remote) -> None:
-        """Take or renew it; raises `BoardBusy` if somebody else has the board."""
+        """Take or renew it; raises `BoardBusy` if somebody else has the board, and `DeviceUnavailable` if it cannot be written there."""
         held, boot, uptime_s = self._state(remote)
         if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
             raise BoardBusy(f"{held.owner} uses the board, for {math.ceil(held.until_s - uptime_s)} s more unless that is renewed")
         mine = Lease(self.owner, self.run, boot, uptime_s + LEASE_S)
         exists = remote.run(["sh", "-c", _CREATE, "sh", self.path], stdin=mine.to_bytes()).status != 0
         if exists:
-            remote.run(["sh", "-c", _REWRITE, "sh", self.path], stdin=mine.to_bytes())
+            written = remote.run(["sh", "-c", _REWRITE, "sh", self.path], stdin=mine.to_bytes())
+            if written.status != 0:
+                raise not_stored(self.path, written.stderr)
         now_held, *_ = self._state(remote)
         if now_held is not None and now_held.run != self.run:
             raise BoardBusy(f"{now_held.owner} took the board at the same moment")
@@ -79,8 +82,7 @@ class BoardLease:
         held, boot, _ = self._state(remote)
         if held is not None and held.run == self.run:
             ended = Lease(self.owner, self.run, boot, 0.0)
-            remote.run(["sh", "-c", _REWRITE, "sh", self.path], stdin=ended.to_bytes())
-            remote.run(["sh", "-c", _REMOVE, "sh", self.path])
+            remote.run(["sh", "-c", f"{_REWRITE}; {_REMOVE}", "sh", self.path], stdin=ended.to_bytes())
 
     def _state(self, remote: Remote) -> tuple[Lease | None, str, float]:
         """Return the stored lease, the board's current boot, and seconds since then."""

@@ -13,11 +13,12 @@ from tvmmobile.devices.agent.build import agent_words
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
 from tvmmobile.devices.board.connect import connect, described, remedy
 from tvmmobile.devices.board.cores import fast_core_words
-from tvmmobile.devices.board.install import install_agent
+from tvmmobile.devices.board.install import check_runs, install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost, Remote, RemoteProcess
+from tvmmobile.devices.board.storage import not_stored
 from tvmmobile.system.errors import DeviceUnavailable
 
 #: Longest outage before a board is given up: a reboot takes about half a minute.
@@ -66,12 +67,14 @@ class BoardLink:
     Attributes:
         gate: where its agent registers.
         problem: why the board was given up, sentence and remedy; `None` if it was not.
+        trouble: the same of why its agent is not registered just now.
     """
 
     def __init__(self, board: RegisteredBoard, plan: AgentPlan, tracker: Tracker) -> None:
         self.board, self.plan, self.tracker = board, plan, tracker
         self.gate: ForwardedPort = tracker.open_gate(self._place)
         self.problem: tuple[str, str] | None = None
+        self.trouble: tuple[str, str] | None = None
         #: Whether its agent ever registered, and whether it did since the last outage.
         self._ready_once = self._ready_lately = False
         self._stopping = threading.Event()
@@ -117,12 +120,13 @@ class BoardLink:
                     remote.close()
                 return
             except (LinkLost, BoardBusy, DeviceUnavailable) as error:
+                self.trouble = self._told(error)
                 if self._ready_lately:
                     away_since, self._ready_lately = time.monotonic(), False
                 # What fails at first contact will fail again a second later. Later failures are most likely a reboot.
                 first = not self._ready_once and not isinstance(error, LinkLost)
                 if first or isinstance(error, BoardBusy) or time.monotonic() - away_since > RECONNECT_S:
-                    self.problem = self._told(error)
+                    self.problem = self.trouble
                     return
             self._stopping.wait(PAUSE_S)
 
@@ -140,6 +144,7 @@ class BoardLink:
         lease.take(remote)
         try:
             folder = install_agent(remote, self.board.directory, self.plan.bundle)
+            check_runs(remote, folder, self.board.runner)
             self._remote, self._places = remote, {}
             tracker_port = remote.reverse(self.gate.port)
             before = fast_core_words(remote, self.board)
@@ -169,9 +174,11 @@ class BoardLink:
         pid = ""
         try:
             pid = process.read_line(REGISTER_S)
+            if not pid:
+                raise not_stored(work, process.last_words())
             process.write(self.plan.secret.encode() + b"\n")
             self._wait(process, self._stopping.is_set, lambda: self.tracker.servers(self.gate) > 0)
-            self._watch(remote, process, lease)
+            self._watch(remote, process, lease, work)
             return process.last_words()
         finally:
             self._end(remote, process, pid, work)
@@ -187,10 +194,10 @@ class BoardLink:
                 )
             time.sleep(0.02)
         if registered():
-            self._ready_once = self._ready_lately = True
+            self._ready_once, self._ready_lately, self.trouble = True, True, None
 
-    def _watch(self, remote: Remote, process: RemoteProcess, lease: BoardLease) -> None:
-        """Return once the agent ends or this link is stopped."""
+    def _watch(self, remote: Remote, process: RemoteProcess, lease: BoardLease, work: str) -> None:
+        """Return once the agent ends or this link is stopped; raises `DeviceUnavailable` if the board can store nothing any more."""
         renewed = asked = time.monotonic()
         while not self._stopping.wait(0.1) and process.poll() is None:
             now = time.monotonic()
@@ -200,6 +207,9 @@ class BoardLink:
                 asked = time.monotonic()
             if now - renewed > RENEW_S:
                 lease.take(remote)
+                written = remote.run(["sh", "-c", 'cat /proc/uptime > "$1/alive"', "sh", work])
+                if written.status != 0:
+                    raise not_stored(work, written.stderr)
                 renewed = time.monotonic()
 
     def _end(self, remote: Remote, process: RemoteProcess, pid: str, work: str) -> None:

@@ -18,8 +18,8 @@ from tvmmobile.devices.agents.host import HostLoop, StopRequested, say, stop_on_
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
 from tvmmobile.devices.board.registered import RegisteredBoard
 
-#: Time for all links together to end their agents.
-_STOP_ALL_S = 2 * STOP_S
+#: Time for all links together to end their agents and release the boards, which takes a slow one some seconds.
+_STOP_ALL_S = 4 * STOP_S
 
 
 class LinkConfig(BaseModel):
@@ -55,6 +55,8 @@ def _serve(config: LinkConfig) -> None:
             link.stop(0)
         for link in links:
             link.stop(max(0.1, until - time.monotonic()))
+        if troubles := [link.trouble for link in links if link.trouble is not None]:
+            say({"error": troubles[0][0], "remedy": troubles[0][1]})  # read if the run ended because of it
 
 
 def main() -> None:
