@@ -258,19 +258,28 @@ def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
     assert "its disk is read-only" in error.message and "dmesg" in error.remedy
 
 
-def test_who_measures_learns_what_the_host_process_knows() -> None:
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ("", "Run the same command again."),
+        ("Read dmesg there.", "Read dmesg there. Run the same command again."),
+        ("Check its power; then run the same command again.", "Run the same command again."),
+    ],
+)
+def test_who_measures_learns_what_the_host_process_knows(known: str, told: str) -> None:
     host = """
-import signal, sys, time
+import json, signal, sys, time
 def stop(*_):
-    print('{"error": "its disk is read-only."}')
+    print(json.dumps({"error": "its disk is read-only.", "remedy": sys.argv[1]}))
     sys.exit()
 signal.signal(signal.SIGTERM, stop)
 print('{"port": 1}', flush=True)
 time.sleep(60)
 """
-    with pytest.raises(DeviceUnavailable, match="its disk is read-only") as caught, hosted([sys.executable, "-c", host], "", 20, "", ""):
-        raise DeviceUnavailable("no agent answers.", "Run it again.")
-    assert caught.value.remedy == "Run it again."
+    words = [sys.executable, "-c", host, known]
+    with pytest.raises(DeviceUnavailable, match="its disk is read-only") as caught, hosted(words, "", 20, "", ""):
+        raise DeviceUnavailable("no agent answers.", "Run the same command again.")
+    assert caught.value.remedy == told
 
 
 def test_nothing_is_built_while_something_is_measured(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         remedy: the error's second sentence, if the process gives none.
 
     Raises:
-        DeviceUnavailable: the agents did not come up. One that is raised inside gets the process's own reason, if that has one.
+        DeviceUnavailable: the agents did not come up. One that is raised inside gets the process's own reason and remedy, if that has them.
     """
     host = subprocess.Popen(
         words,
@@ -45,8 +45,11 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
             yield int(str(message["port"]))
         except DeviceUnavailable as error:  # who measures only sees that no agent answers
             host.terminate()
-            if reason := _message(host, _STOP_HOST_S).get("error"):
-                raise DeviceUnavailable(str(reason), error.as_typed[1]) from error
+            said = _message(host, _STOP_HOST_S)
+            if "error" in said:
+                remedies = (str(said.get("remedy") or ""), error.as_typed[1])
+                cure = "" if "same command again" in remedies[0] else remedies[0]  # both would say so
+                raise DeviceUnavailable(str(said["error"]), f"{cure} {remedies[1]}".strip()) from error
             raise
     finally:
         _stop(host)
