@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from booted_image import Image
-from booted_machine import Machine, machine
+from booted_machine import BOOT_S, Machine, machine
 from commands import records
 from conftest import CommandLine, Outcome
+from debian import debian_folder
 
 from tvmmobile.devices.board.registered import DeviceFile, load_device, save_device
 from tvmmobile.system.errors import ExitCode
@@ -33,6 +34,7 @@ AWAY = (
 NEARLY_FULL = "cd /home/plain; fallocate -l $(($(df --output=avail -B1 . | tail -1) - 3000000)) most"
 FULL = "cat /dev/zero >/home/plain/rest; true"
 FREE = "rm -f /home/plain/most /home/plain/rest"
+NO_PROGRAMS = "mount --bind /home /home; mount -o remount,bind,noexec /home"
 
 
 class User:
@@ -91,6 +93,12 @@ class User:
         self.found()
         assert self.machine.leftovers() == []
 
+    def assert_ready(self, name: str) -> None:
+        """The device is ready, and nothing of earlier runs is on it."""
+        outcome = self("device", "check", name)
+        assert outcome.code == 0 and f"{name} is ready." in outcome.out, outcome.err
+        assert self.machine.leftovers() == []
+
     def refused(self, outcome: Outcome, *words: str) -> None:
         """The board cannot be used, for the reason in these words."""
         assert outcome.code == ExitCode.DEVICE_UNAVAILABLE and all(word in outcome.err for word in words), outcome
@@ -121,12 +129,44 @@ def user(board: tuple[Machine, list[DeviceFile]], cli: CommandLine, tmp_path: Pa
 
 
 @again
+def test_reboot(user: User, time_: int) -> None:
+    first = user.machine.boot()
+
+    def reboot() -> None:
+        user.machine.user("root", "systemctl reboot")
+        deadline = time.monotonic() + BOOT_S
+        while user.machine.user("root", "cat /proc/sys/kernel/random/boot_id").out in ("", first):
+            assert time.monotonic() < deadline
+            time.sleep(1)
+
+    user.assert_outlived(user.struck(reboot), *AWAY)
+
+
+@again
+def test_power_cut(user: User, time_: int) -> None:
+    def cut() -> None:
+        user.machine.cut_power()
+        user.machine.start()
+
+    user.assert_outlived(user.struck(cut), *AWAY)
+
+
+@again
 def test_full_disk(user: User, time_: int) -> None:
     user.machine.root(NEARLY_FULL)
     user.refused(user.struck(lambda: user.machine.user("plain", FULL)), "booted cannot store", "disk is full", "measurements are kept")
     user.refused(user.add("other", "plain", "--directory", "/home/plain/other"), "disk is full", "Free some megabytes")
     user.machine.root(FREE)
     user.assert_outlived(user.tune())
+
+
+@again
+def test_home_without_programs(user: User, time_: int) -> None:
+    user.machine.root(NO_PROGRAMS)
+    user.refused(user("device", "check", "booted"), "noexec")
+    user.refused(user.add("other", "plain", "--directory", "/home/plain/other"), "noexec", "--directory")
+    assert user.add("other", "plain", "--directory", "/var/tmp/tvmmobile").code == 0
+    user.assert_ready("other")
 
 
 def test_no_sudo(user: User) -> None:
@@ -162,3 +202,22 @@ def test_ssh_server_that_is_started_again(user: User, time_: int) -> None:
     """Its connections end, too."""
     restart = "systemctl restart ssh; pkill -KILL -u plain sshd; true"
     user.assert_outlived(user.struck(lambda: user.machine.user("root", restart)), *AWAY)
+
+
+def test_32_bit_programs_on_a_64_bit_kernel(user: User) -> None:
+    """The user's shell and its commands are for 32-bit Arm; the agent brings all that it needs."""
+    where = "/srv/old"
+    busybox = debian_folder(("busybox-static",), "armhf", "bookworm") / "bin/busybox"
+    folders = " ".join(f"{where}/{name}" for name in ("bin", "home/old", "tmp", "proc", "sys", "dev"))
+    user.machine.send(busybox, "root", f"mkdir -p {folders}; cat >{where}/bin/busybox")
+    user.machine.root(
+        f"cd {where} && chmod 755 bin/busybox && chroot . /bin/busybox --install -s /bin && chmod 1777 tmp && chown old:old home/old && "
+        "printf '#!/bin/sh\\nexec sh \"$@\"\\n' >bin/bash && chmod 755 bin/bash && "
+        "for place in proc sys dev; do mount --rbind /$place $place; done"
+    )
+    elf_class = user.machine.user("old", "dd if=/bin/busybox bs=1 skip=4 count=1 2>/dev/null | od -An -tu1").out.split()
+    assert elf_class == ["1"]  # ELFCLASS32
+    outcome = user.add("old", "old")
+    assert outcome.code == 0, outcome.err
+    user.assert_ready("old")
+    assert user("device", "remove", "old").code == 0
