@@ -152,6 +152,15 @@ def test_power_cut(user: User, time_: int) -> None:
 
 
 @again
+def test_power_cut_after_the_installation(user: User, time_: int) -> None:
+    """What the disk did not get is sent again."""
+    assert user.add("other", "plain", "--directory", "/home/plain/other").code == 0
+    user.machine.cut_power()
+    user.machine.start()
+    user.assert_ready("other")
+
+
+@again
 def test_full_disk(user: User, time_: int) -> None:
     user.machine.root(NEARLY_FULL)
     user.refused(user.struck(lambda: user.machine.user("plain", FULL)), "booted cannot store", "disk is full", "measurements are kept")
