@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tvmmobile.schedules.emit.vectors import vector_of
+
 if TYPE_CHECKING:
     from tvmmobile.schedules.emit.kernel import Kernel
 
@@ -35,26 +37,24 @@ def _narrowing(lanes: int) -> str:
 """
 
 
-def _kind(name: str, lanes: int) -> str:
-    return f"{name}x{lanes}" if lanes > 1 else name
-
-
 def widened(value: Expr, lanes: int) -> Expr:
     """Return numbers as float32."""
     from tvm.tirx.script import builder as T  # noqa: N812
 
-    bits = T.Cast(_kind("uint32", lanes), T.reinterpret(_kind("uint16", lanes), value))
+    bits = T.Cast(vector_of("uint32", lanes), T.reinterpret(vector_of("uint16", lanes), value))
     shift = T.uint32(16)
-    return T.reinterpret(_kind("float32", lanes), T.shift_left(bits, T.Broadcast(shift, lanes) if lanes > 1 else shift))
+    return T.reinterpret(vector_of("float32", lanes), T.shift_left(bits, T.Broadcast(shift, lanes) if lanes > 1 else shift))
 
 
 def narrowed(kernel: Kernel, value: Expr, lanes: int) -> Expr:
     """Return the nearest numbers of float32 or float16 ones."""
-    return kernel.T.reinterpret(_kind("bfloat16", lanes), _narrowed_bits(kernel, kernel.T.Cast(_kind("float32", lanes), value), lanes))
+    return kernel.T.reinterpret(
+        vector_of("bfloat16", lanes), _narrowed_bits(kernel, kernel.T.Cast(vector_of("float32", lanes), value), lanes)
+    )
 
 
 def _narrowed_bits(kernel: Kernel, value: Expr, lanes: int) -> Expr:
-    return kernel.result_of(_kind("uint16", lanes), f"tvmmobile_bfloats_{lanes}", lambda: _narrowing(lanes), value)
+    return kernel.result_of(vector_of("uint16", lanes), f"tvmmobile_bfloats_{lanes}", lambda: _narrowing(lanes), value)
 
 
 def bits_at(kernel: Kernel, buffer: Buffer, index: Expr, lanes: int) -> Expr:

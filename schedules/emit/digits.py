@@ -6,14 +6,13 @@ has four times as many in an instruction as `FMLA`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from tvmmobile.schedules.emit.fixed_point import larger, largest_magnitude, rounded_bits, vector_of
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Span, parts_of
+from tvmmobile.schedules.emit.fixed_point import larger, largest_magnitude, rounded_bits
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, parts_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
-from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.emit.matmul_nest import Pixels, PreparedNest
+from tvmmobile.schedules.emit.vectors import vector_of
 from tvmmobile.schedules.space import Knobs, round_up
 
 #: Bytes of a vector, and those that a lane of SDOT multiplies and adds.
@@ -72,9 +71,7 @@ class DigitTile(MatmulTile):
             for place in range(0, width, lanes):
                 upper, lower = (kernel.vectors().cast(kernel.load(sums, ((pixel * 2) + lower) * width + place)) for lower in range(2))
                 kernel.store(acc, kernel.multiply_add(lower * factors[1], upper, factors[0]), pixel * width + place)
-        channel = panel.channel + index * panel.width
-        spots = [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, lanes)]
-        self.epilogue.drain(acc, spots, self.c.buffer)
+        self.epilogue.drain(acc, self.spots(target, rows, panel, index), self.c.buffer)
 
     def _products(self, sums: Buffer, row: Expr, rows: int, width: int, weights: Expr, step: Expr) -> None:
         """Emit a vector's channels of K."""
@@ -89,48 +86,31 @@ class DigitTile(MatmulTile):
                 for number, value in enumerate(values):
                     word = T.reinterpret("int8x16", T.Broadcast(T.Shuffle([value], [lane]), kernel.lanes))
                     at = number * width + place
-                    kernel.store(sums, dot(kernel, kernel.load(sums, at), weight, word), at)
+                    kernel.store(sums, kernel.dot(kernel.load(sums, at), weight, word), at)
 
 
-def dot(kernel: Kernel, so_far: Expr, one: Expr, other: Expr) -> Expr:
-    """Return four sums, each with the products of four bytes."""
-    return kernel.T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
-
-
-class DigitNest(MatmulNest):
-    """`MatmulNest`'s loops over blocks of pixels, each of which is rounded first, with or without a gate on its channels."""
+class DigitNest(PreparedNest):
+    """`PreparedNest`'s loops over pixels that are rounded, with or without a gate on their channels."""
 
     tile: DigitTile
 
     def __init__(self, tile: DigitTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int, gate: Buffer | None) -> None:
-        super().__init__(tile, {**knobs, "outer": 0}, pixels, widths, threads)
-        self.gate, self.source = gate, tile.a
+        super().__init__(tile, knobs, pixels, widths, threads)
+        self.gate = gate
 
     def _panels(self, thread: Expr) -> None:
         """Emit a thread's share, with a buffer of its own."""
         depth = round_up(self.source.channels, VECTOR)
-        tiles = self.tiles + bool(self.rest)
-        block = min(self.knobs["m_block"] + bool(self.rest), tiles) if self.knobs["m_block"] else tiles
-        self.pitch = block * self.knobs["rows"]
+        self.pitch = self.most_tiles * self.knobs["rows"]
         rows = self.pitch * self.pixels.lines
         values = self.T.alloc_buffer((2 * rows * depth,), "int8")
         self.tile = replace(self.tile, digits=Digits(values, self.kernel.scratch(rows), depth))
         super()._panels(thread)
 
-    @contextmanager
-    def _pixel_blocks(self, tiles: Span, thread: Expr) -> Iterator[Span]:
-        """Emit blocks of pixels, rounded."""
-        height = self.knobs["rows"]
-        with super()._pixel_blocks(tiles, thread) as rows:
-            self.first = rows[0]
-            with self.kernel.loop(self.pixels.lines) as line:
-                if self.tiles:
-                    with self.kernel.span(*rows) as tile, self.kernel.loop(height) as pixel:
-                        self._round(line, tile * height + pixel)
-                if self.rest:
-                    with self.kernel.where(*self._ends(rows, tiles, thread)), self.kernel.loop(self.rest) as pixel:
-                        self._round(line, self.tiles * height + pixel)
-            yield rows
+    def prepare(self, line: Expr, tile: Expr, count: int) -> None:
+        """Round the pixels of a tile."""
+        with self.kernel.loop(count) as pixel:
+            self._round(line, tile * self.knobs["rows"] + pixel)
 
     def _place(self, line: Expr, pixel: Expr) -> Expr:
         """Return the place of a pixel in the buffer."""

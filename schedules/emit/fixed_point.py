@@ -12,6 +12,7 @@ from functools import partial
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest
+from tvmmobile.schedules.emit.vectors import ROUNDER, vector_of
 from tvmmobile.schedules.space import round_up
 
 #: Values of the row with one scale: the sum of their products with weights of up to 127 is below 2³¹.
@@ -134,11 +135,5 @@ def larger(kernel: Kernel, one: Expr, other: Expr) -> Expr:
 
 def rounded_bits(kernel: Kernel, values: Expr, factor: Expr, lanes: int) -> Expr:
     """Return values times a factor as integers of 32 bits, whose lower half is the nearest integer of 16 bits."""
-    # A sum of this size has no fraction, and the integer in its low bits.
-    moved = values * kernel.splat(factor, lanes) + kernel.splat(kernel.number(1.5 * 2**23), lanes)
+    moved = values * kernel.splat(factor, lanes) + kernel.splat(kernel.number(ROUNDER), lanes)
     return kernel.T.reinterpret(vector_of("int32", lanes), moved)
-
-
-def vector_of(kind: str, lanes: int) -> str:
-    """Return TVM's name of a vector of a type, or of the type itself for one lane."""
-    return kind if lanes == 1 else f"{kind}x{lanes}"

@@ -454,6 +454,14 @@ class Kernel:
         """Return a vector of sums with one more product."""
         return so_far + weight * value
 
+    def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
+        """Return a call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
+        return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
+
+    def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
+        """Return four sums, each with the products of four bytes."""
+        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
+
     def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
         """Return the element at `line + offset` in all lanes, from vectors that stay within [low, high) of the line."""
         if high - low < self.lanes:

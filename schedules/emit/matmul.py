@@ -173,11 +173,15 @@ class MatmulTile:
             weights: where this part of the panel begins in W.
         """
         acc = self.kernel.accumulators(rows * panel.width)
-        channel = panel.channel + index * panel.width
-        spots = [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, self.kernel.lanes)]
+        spots = self.spots(target, rows, panel, index)
         self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
         self.accumulate(acc, row, rows, panel.width, weights, part, alike=part.first and self.epilogue.begins_alike)
         self.epilogue.drain(acc, spots, self.c.buffer, part.last)
+
+    def spots(self, target: Expr, rows: int, panel: Panel, index: Expr) -> list[Spot]:
+        """Return the vectors of a tile, with `emit`'s arguments, pixel after pixel."""
+        channel = panel.channel + index * panel.width
+        return [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, self.kernel.lanes)]
 
     def _spot(self, target: Expr, i: int, panel: Panel, channel: Expr, j: int) -> Spot:
         """Return a vector of the tile."""

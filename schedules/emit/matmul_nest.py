@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -213,35 +214,57 @@ class ScaledNest(MatmulNest):
             self.kernel.store(self.tile.w, self.kernel.load(self.packed, source + place) * factor, target + place)
 
 
-class JoinedNest(MatmulNest):
-    """`MatmulNest`'s loops over a line of pixels, with products in bfloat16: each two pixels of a block are joined once for all panels."""
+class PreparedNest(MatmulNest, ABC):
+    """`MatmulNest`'s loops over blocks of pixels, each of which is put into a buffer in another form, once for all panels.
+
+    Attributes:
+        source: the pixels as they are.
+        first: the first tile of the block.
+        most_tiles: of a block, the one at the end of a line included.
+    """
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
         super().__init__(tile, {**knobs, "outer": 0}, pixels, widths, threads)
-        self.source, self.tile_rows = tile.a, round_up(knobs["rows"], 2)
+        self.source, self.first = tile.a, 0
+        every, block = self.tiles + bool(self.rest), self.knobs["m_block"]
+        self.most_tiles = min(block + bool(self.rest), every) if block else every
+
+    @contextmanager
+    def _pixel_blocks(self, tiles: Span, thread: Expr) -> Iterator[Span]:
+        """Blocks of pixels, prepared."""
+        with super()._pixel_blocks(tiles, thread) as rows:
+            self.first = rows[0]
+            with self.kernel.loop(self.pixels.lines) as line:
+                if self.tiles:
+                    with self.kernel.span(*rows) as tile:
+                        self.prepare(line, tile, self.knobs["rows"])
+                if self.rest:
+                    with self.kernel.where(*self._ends(rows, tiles, thread)):
+                        self.prepare(line, self.tiles, self.rest)
+            yield rows
+
+    @abstractmethod
+    def prepare(self, line: Expr, tile: Expr, count: int) -> None:
+        """Emit the preparation of a tile of a line, of so many pixels."""
+
+
+class JoinedNest(PreparedNest):
+    """`PreparedNest`'s loops over a line of pixels, with products in bfloat16, in which each two pixels of a tile are joined."""
+
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
+        super().__init__(tile, knobs, pixels, widths, threads)
+        self.tile_rows = round_up(knobs["rows"], 2)
 
     def _panels(self, thread: Expr) -> None:
         """A thread's share, with a buffer of its own."""
-        depth, most = self.source.channels, self.tiles + bool(self.rest)
-        rows = self.tile_rows * (min(self.knobs["m_block"] + bool(self.rest), most) if self.knobs["m_block"] else most)
+        depth, rows = self.source.channels, self.tile_rows * self.most_tiles
         joined = Activation(self.kernel.scratch(rows * depth), rows // 2, 2 * depth, 2 * depth)
         self.tile = JoinedTile(**{**vars(self.tile), "a": joined})
         super()._panels(thread)
 
-    @contextmanager
-    def _pixel_blocks(self, tiles: Span, thread: Expr) -> Iterator[Span]:
-        """Blocks of pixels, joined."""
-        with super()._pixel_blocks(tiles, thread) as rows:
-            self.first = rows[0]
-            if self.tiles:
-                with self.kernel.span(*rows) as tile:
-                    self._join(tile, self.knobs["rows"])
-            if self.rest:
-                with self.kernel.where(*self._ends(rows, tiles, thread)):
-                    self._join(self.tiles, self.rest)
-            yield rows
-
-    def _join(self, tile: Expr, count: int) -> None:
+    def prepare(self, line: Expr, tile: Expr, count: int) -> None:
+        """Join the pixels of a tile."""
+        del line  # there is one
         for row in range(0, count, 2):
             pixel, place = tile * self.knobs["rows"] + row, (tile - self.first) * self.tile_rows + row
             pair = pixel, pixel + min(1, count - 1 - row)

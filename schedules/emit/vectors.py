@@ -37,6 +37,15 @@ _HALF_LEAST, _HALF_MOST = -10.7, 9.0
 _MOST = 85.0
 
 
+#: 1.5 · 2^23: the sum of a smaller float32 number with it has no fraction, and the nearest integer in its low bits.
+ROUNDER = 12582912.0
+
+
+def vector_of(kind: str, lanes: int) -> str:
+    """Return TVM's name of a vector of a type, or of the type itself for one lane."""
+    return f"{kind}x{lanes}" if lanes > 1 else kind
+
+
 class Vectors:
     """Vectors of so many lanes, or single numbers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -46,7 +47,7 @@ class DigitPointwise(Template):
             return None
         if layer.weights != INT8.name or layer.pieces or "dot" not in task.machine.has or task.precision != FLOAT32:
             return None
-        pixels, channels, lanes = pixels_of(layer), layer.out_channels, task.lanes
+        pixels, channels, lanes, registers = pixels_of(layer), layer.out_channels, task.lanes, task.machine.registers
         options = {
             "rows": up_to((1, 2, 3, 4, 5), pixels.count),
             "columns": up_to((1, 2, 3, 4), round_up(channels, lanes), lanes),
@@ -54,13 +55,12 @@ class DigitPointwise(Template):
             "order": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        most = max(
-            _sums(rows, columns // lanes) for rows in options["rows"] for columns in options["columns"] if _fits(rows, columns // lanes)
-        )
+        tiles = itertools.product(options["rows"], options["columns"])
+        most = max(_sums(rows, columns // lanes) for rows, columns in tiles if _fits(rows, columns // lanes, registers))
 
         def fits(knobs: Knobs) -> bool:
             rows, vectors = knobs["rows"], knobs["columns"] // lanes
-            if not _fits(rows, vectors) or _sums(rows, vectors) < min(8, most) or rows * knobs["m_block"] > pixels.count:
+            if not _fits(rows, vectors, registers) or _sums(rows, vectors) < min(8, most) or rows * knobs["m_block"] > pixels.count:
                 return False
             block = (knobs["m_block"] * rows or pixels.count) * pixels.lines
             return block == rows or 2 * block * round_up(layer.in_channels, VECTOR) <= _MOST_BYTES
@@ -109,6 +109,6 @@ def _sums(rows: int, vectors: int) -> int:
     return 2 * rows * vectors
 
 
-def _fits(rows: int, vectors: int) -> bool:
-    """Return whether a tile fits the registers, beside a vector of each pixel's digits and two of weights."""
-    return _sums(rows, vectors) + 2 * rows + min(vectors, 2) <= 32
+def _fits(rows: int, vectors: int, registers: int) -> bool:
+    """Return whether a tile fits the registers, beside two vectors of each pixel's digits and two of weights."""
+    return _sums(rows, vectors) + 2 * rows + min(vectors, 2) <= registers

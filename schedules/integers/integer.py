@@ -33,14 +33,15 @@ from tvmmobile.graph.integers import (
 from tvmmobile.graph.layers import Array, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.vectors import ROUNDER
 from tvmmobile.schedules.integers.lookup import MOST_TOGETHER, lookup, symbol_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import Template, layer_of
 
 #: Lanes of sums in a vector; bytes of a vector, and the fewest that kernels for channels compute together.
 LANES, VECTOR, EIGHT = 4, 16, 8
-#: 1.5 · 2^23, and its bits.
-ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
+#: The bits of `ROUNDER`.
+ROUNDER_BITS = 0x4B400000
 #: Needs that integer templates handle besides those they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
 #: Further steps on sums that `IntegerEnds` can do where integers are written.
@@ -262,10 +263,6 @@ class IntegerKernel(Kernel):
         """Return the type of an argument's elements."""
         return self._types[argument]
 
-    def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
-        """Return a call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
-        return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
-
     def sums(self, vectors: int) -> Buffer:
         """Registers for `count` vectors of four sums."""
         return self.accumulators(vectors * LANES)
@@ -285,10 +282,6 @@ class IntegerKernel(Kernel):
     def long_product(self, one: Expr, other: Expr) -> Expr:
         """Return eight products of 16 bits."""
         return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", one, other)
-
-    def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
-        """Return four sums, each with the products of four bytes."""
-        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
 
     def pairs(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
         """Return the sums of each of two rows of eight bytes times each of another two: first with first, first with second, and so on."""
