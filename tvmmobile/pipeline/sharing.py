@@ -17,13 +17,12 @@ from tvmmobile.kernels.function import packed_constants
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.pipeline.plan import PlannedVariant, parameters_of
 from tvmmobile.running.manifest import SharedWeightsEntry
+from tvmmobile.system.integer_programme import Row, minimised
 from tvmmobile.tuning.choice import Choice
 from tvmmobile.tuning.plan import Price, Step
 
 #: How long the solver may take, and how far from the smallest library it may stay.
 _TIME_LIMIT_S, _GAP = 20.0, 0.002
-#: Chosen variables are 1, but for the solver's tolerance.
-_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,40 +93,27 @@ def smallest(sets: Sequence[Candidates], most_us: Sequence[float]) -> list[dict[
 
     Of libraries that are equally small, the fastest is taken. Where the solver finds nothing in time, each set's fastest schedules are.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second
-    from scipy.sparse import csr_array
-
     variables = [(place, task, each) for place, found in enumerate(sets) for task, members in found.items() for each in members]
     sizes = {digest: size for _, _, each in variables for digest, size in each.constants.items()}
     column = {digest: len(variables) + number for number, digest in enumerate(sizes)}
-    rows: list[tuple[Mapping[int, float], float, float]] = []
+    rows: list[Row] = []
     kernels: dict[tuple[int, Task], dict[int, float]] = defaultdict(dict)
     extra: dict[int, dict[int, float]] = defaultdict(dict)
     for number, (place, task, each) in enumerate(variables):
         kernels[place, task][number] = 1.0
         extra[place][number] = each.extra_us
-        rows += [({number: 1.0, column[digest]: -1.0}, -math.inf, 0.0) for digest in each.constants]
-    rows += [(members, 1.0, 1.0) for members in kernels.values()]
-    rows += [(members, -math.inf, most_us[place]) for place, members in extra.items()]
+        rows += [Row({number: 1.0, column[digest]: -1.0}, -math.inf, 0.0) for digest in each.constants]
+    rows += [Row(members, 1.0, 1.0) for members in kernels.values()]
+    rows += [Row(members, -math.inf, most_us[place]) for place, members in extra.items()]
     total = max(1.0, math.fsum(sizes.values()))
     slowest = max(1.0, math.fsum(most_us))
     costs = [1e-4 * each.extra_us / slowest for _, _, each in variables] + [size / total for size in sizes.values()]
-    entries = [(row, number, share) for row, (shares, _, _) in enumerate(rows) for number, share in shares.items()]
-    places, columns, values = zip(*entries, strict=True)
-    found = milp(
-        costs,
-        integrality=(np.arange(len(costs)) < len(variables)).astype(int),
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(
-            csr_array((values, (places, columns)), shape=(len(rows), len(costs))), [low for _, low, _ in rows], [high for *_, high in rows]
-        ),
-        options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": _GAP},
-    )
-    if found.x is None:
+    found = minimised(costs, len(variables), 1.0, rows, _TIME_LIMIT_S, _GAP)
+    if found is None:
         return [{task: members[0] for task, members in each.items()} for each in sets]
     chosen: list[dict[Task, Candidate]] = [{} for _ in sets]
-    for (place, task, each), share in zip(variables, found.x, strict=False):
-        if share > _HALF:
+    for (place, task, each), used in zip(variables, found.chosen, strict=True):
+        if used:
             chosen[place][task] = each
     return chosen
 

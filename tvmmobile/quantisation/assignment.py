@@ -6,19 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from tvmmobile.system.integer_programme import Row, minimised
 
 #: The layout that kernels of both precisions read and write: where activations have it, the precision may change.
 SHARED = "NHWC"
 #: Longest time for one programme. The solver then returns its best assignment, and how fast one could still be.
 _TIME_LIMIT_S = 60.0
-#: Above this share, a variable that is 0 or 1 counts as 1.
-_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -128,44 +122,32 @@ class Assignment:
 
 def fastest(programme: Programme, most_noise: float = math.inf) -> Assignment | None:
     """Return the fastest assignment whose predicted noise is at most `most_noise`; `None` if there is none."""
-    from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second
-
     model = _Model(programme, most_noise)
-    constraints = LinearConstraint(model.matrix(), model.lows, model.highs)
-    integrality = np.arange(len(model.costs)) < len(programme.pieces)
-    found = milp(
-        model.costs,
-        integrality=integrality.astype(int),
-        bounds=Bounds(0, model.most),
-        constraints=constraints,
-        options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": 0.0},
-    )
-    if found.x is None:
+    found = minimised(model.costs, len(programme.pieces), model.most, model.rows, _TIME_LIMIT_S, gap=0.0)
+    if found is None:
         return None
-    chosen = [piece for piece, share in zip(programme.pieces, found.x, strict=False) if share > _HALF]
+    chosen = [piece for piece, used in zip(programme.pieces, found.chosen, strict=True) if used]
     integers = frozenset(number for piece in chosen if piece.integer for number in range(piece.first, piece.last + 1))
     estimates = [piece.latency_us for piece in chosen if piece.estimated]
     estimates += [tensor.conversion_us(integers) for tensor in programme.tensors]
     estimated_us = math.fsum(estimates)
     latency_us = math.fsum([estimated_us, *(piece.latency_us for piece in chosen if not piece.estimated)])
-    bound_us = min(float(found.mip_dual_bound), latency_us)
+    bound_us = min(found.bound, latency_us)
     return Assignment(integers, latency_us, programme.noise_of(integers), bound_us, estimated_us)
 
 
 class _Model:
-    """A programme as `scipy.optimize.milp` takes it. The first variables say which pieces are used, as a path from the network's input to
+    """A programme as `minimised` takes it. The first variables say which pieces are used, as a path from the network's input to
     its output; others say which tensors are converted. These follow from the pieces and need not be declared integers.
 
     Attributes:
         costs, most: of each variable, the latency where it is 1, and the largest value.
-        lows, highs: the bounds of each constraint.
+        rows: the constraints.
     """
 
     def __init__(self, programme: Programme, most_noise: float) -> None:
         self.costs = [piece.latency_us for piece in programme.pieces]
-        self.lows: list[float] = []
-        self.highs: list[float] = []
-        self._rows: list[Mapping[int, float]] = []
+        self.rows: list[Row] = []
         #: By step the pieces in int8 that cover it, and those in float32 that end with it and store int8.
         self._covering: dict[int, list[int]] = defaultdict(list)
         self._storing: dict[int, list[int]] = defaultdict(list)
@@ -186,9 +168,7 @@ class _Model:
             self._constrain({one: share / most_noise for one, share in noise.items()}, -math.inf, 1.0)
 
     def _constrain(self, shares: Mapping[int, float], low: float, high: float) -> None:
-        self._rows.append(shares)
-        self.lows.append(low)
-        self.highs.append(high)
+        self.rows.append(Row(shares, low, high))
 
     def _cover(self, programme: Programme) -> None:
         """Add a constraint for each place between steps: as many pieces end as begin there, with each layout."""
@@ -231,11 +211,3 @@ class _Model:
             for piece in self._covering[step]:
                 shares[piece] += share
         self._constrain(shares, low, math.inf)
-
-    def matrix(self) -> csr_array[Any]:
-        """Return the coefficients, a row for each constraint."""
-        from scipy.sparse import csr_array
-
-        entries = [(row, number, share) for row, shares in enumerate(self._rows) for number, share in shares.items()]
-        rows, columns, values = zip(*entries, strict=True)
-        return csr_array((values, (rows, columns)), shape=(len(self._rows), len(self.costs)))
