@@ -1,5 +1,6 @@
 /* Loads a C library: `taken LIBRARY.so PREFIX [FLAGS [CPUS]]` runs it once on numbers that are the same everywhere and prints the device whose kernels
- * it took, why, the time that init took in microseconds, and a hash of the outputs' bits. Ends with init's code. */
+ * it took, why, the time that init took in microseconds, a hash of the outputs' bits, and the number of threads: 1, or with the flag
+ * TVMMOBILE_FASTEST_THREADS what that comes to. Ends with init's code. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -30,7 +31,8 @@ int main(int count, char **words) {
   if (!library) return fprintf(stderr, "%s\n", dlerror()), 99;
   prefix = words[2];
   const tvmmobile_description *net = ((const tvmmobile_description *(*)(void))function_of("describe"))();
-  tvmmobile_options options = {.threads = 1, .flags = count > 3 ? (uint32_t)strtoul(words[3], 0, 0) : 0, .cpus = count > 4 ? strtoul(words[4], 0, 0) : 0};
+  tvmmobile_options options = {.flags = count > 3 ? (uint32_t)strtoul(words[3], 0, 0) : 0, .cpus = count > 4 ? strtoul(words[4], 0, 0) : 0};
+  options.threads = options.flags & TVMMOBILE_FASTEST_THREADS ? 0 : 1;
   static tvmmobile_instance instance;
   double begin = microseconds();
   int code = ((int (*)(uint32_t, tvmmobile_instance *, const tvmmobile_options *))function_of("init"))(TVMMOBILE_INTERFACE, &instance, &options);
@@ -53,6 +55,6 @@ int main(int count, char **words) {
   if (least && run(&instance, inputs, outputs, workspace, least - 1, 0) != TVMMOBILE_WORKSPACE) return 98;
   if (run(&instance, inputs, outputs, workspace, least, 0)) return 97;
   for (size_t i = 0; i < net->outputs[0].bytes; ++i) hash = (hash ^ output[i]) * 16777619u;
-  printf("%s | %s | %.0f | %08x\n", set->device, net->reasons[instance.state[1]], took, hash);
+  printf("%s | %s | %.0f | %08x | %u\n", set->device, net->reasons[instance.state[1]], took, hash, (unsigned)instance.state[2]);
   return 0;
 }

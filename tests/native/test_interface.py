@@ -9,7 +9,7 @@ from tvmmobile.native.source import INTERFACE, interface_version
 
 _DESCRIPTION = (
     "interface 0, threads 4, name 8, version 16, core 24, inputs 32, outputs 40, input_count 48, output_count 52, workspace_bytes 56, "
-    "weight_bytes 64, alignment 72, sets 80, reasons 88, set_count 96"
+    "weight_bytes 64, alignment 72, sets 80, reasons 88, set_count 96, fastest_threads 104"
 )
 #: By structure, its fields with their offsets, and its size where programs allocate it or count by it.
 LAYOUT: dict[str, tuple[str, int | None]] = {
@@ -30,7 +30,7 @@ def test_programs_compiled_with_an_older_header_go_on_working(tmp_path: Path) ->
     assert interface_version() == 1
     checks = [f"TVMMOBILE_{name} == {number}" for number, name in enumerate(CODES)]
     checks += ["TVMMOBILE_CPU == 13", "TVMMOBILE_BIG_CORES == 1", "TVMMOBILE_ANY_CPU == 2", "TVMMOBILE_ALWAYS_SPIN == 0xffffffff"]
-    checks += ["TVMMOBILE_SET(3) == 0x3000000"]
+    checks += ["TVMMOBILE_SET(3) == 0x3000000", "TVMMOBILE_FASTEST_THREADS == 4"]
     for structure, (fields, size) in LAYOUT.items():
         checks += ["offsetof({}, {}) == {}".format(structure, *field.split()) for field in fields.split(",")]
         checks += [f"sizeof({structure}) == {size}"] if size else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,84 @@ def test_threads_have_shares_by_the_speeds_of_their_cpus(cpus: tuple[int, ...], 
     program = shares_program(tmp_path, compiler, "-static", "-Wl,-u,pthread_create,-u,pthread_join")
     words = [runner[0], "-L", str(tmp_path), str(program), "87", str(len(cpus)), str(sum(1 << cpu for cpu in cpus)), str(lanes)]
     assert subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout == f"{expected}\n"
+
+
+BIG_CORES, FASTEST = 1, 4
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`fastest.c`, built for AArch64."""
+    program, (compiler, _) = tmp_path_factory.mktemp("fastest") / "fastest", MACHINES["aarch64"]
+    static = ["-static", "-Wl,-u,pthread_create,-u,pthread_join", "-pthread"]
+    command = [compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{REPOSITORY}/tvmmobile/native", str(HERE / "fastest.c")]
+    subprocess.run([*command, *static, "-o", str(program)], check=True)
+    return program
+
+
+def counted(program: Path, root: Path, capacities: dict[int, int], words: Sequence[object], allowed: Sequence[int]) -> str:
+    """What `fastest.c` prints where Linux shows these capacities, 0 for none, and its threads may run on some CPUs of this machine."""
+    for cpu, capacity in capacities.items():
+        path = root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{capacity}\n" if capacity else "")
+    command = ["taskset", "-c", ",".join(map(str, allowed)), "qemu-aarch64", "-L", str(root), str(program), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("capacities", "threads", "fastest", "expected"),
+    [
+        ((0, 0), 0, 4, 2),  # all CPUs, of which nothing is known
+        ((1024, 1024), 0, 4, 2),
+        ((1024, 1024), 0, 1, 1),
+        ((1024, 1024), 1, 4, 1),  # a limit
+        ((1024, 600), 0, 4, 2),
+        ((1024, 400), 0, 4, 1),
+        ((400, 1024), 0, 4, 1),
+        ((1024,), 0, 4, 1),
+    ],
+)
+def test_the_fastest_number_of_threads_leaves_small_cores_out(
+    capacities: tuple[int, ...], threads: int, fastest: int, expected: int, counting: Path, tmp_path: Path
+) -> None:
+    """And CPUs that the program may not use; with threads that are pinned, the same."""
+    allowed = sorted(os.sched_getaffinity(0))[: len(capacities)]
+    if len(allowed) < len(capacities) or allowed[-1] > 63:
+        pytest.skip("needs two CPUs")
+    shown = dict.fromkeys(range(64), 0) | dict(zip(allowed, capacities, strict=True))
+    assert counted(counting, tmp_path, shown, (threads, FASTEST, 0, fastest), allowed) == f"{expected} 0\n"
+
+
+#: CPUs 56 to 63 of a phone, whose small cores come first, as they do on most.
+PHONE = dict(enumerate((300, 300, 300, 300, 897, 897, 897, 1024), 56))
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("threads", "flags", "cpus", "fastest", "expected"),
+    [
+        (0, FASTEST, PHONE, 4, (60, 61, 62, 63)),
+        (0, FASTEST, PHONE, 2, (60, 63)),
+        (1, FASTEST, PHONE, 4, (63,)),
+        (0, FASTEST, (56, 57), 4, (56, 57)),  # whoever names them gets them
+        (2, BIG_CORES, (), 4, (60, 63)),  # and the number is not asked for
+        (2, 0, PHONE, 4, tuple(PHONE)),
+    ],
+)
+def test_no_thread_is_pinned_to_a_small_core_by_its_number(
+    threads: int, flags: int, cpus: Iterable[int], fastest: int, expected: tuple[int, ...], counting: Path, tmp_path: Path
+) -> None:
+    """Of the CPUs that the options name, or of all, the largest are taken."""
+    shown = dict.fromkeys(range(64), 0) | PHONE
+    words = threads, flags, sum(1 << cpu for cpu in cpus), fastest
+    count = threads if not flags & FASTEST else len(expected)
+    found = counted(counting, tmp_path, shown, words, sorted(os.sched_getaffinity(0)))
+    assert found == f"{count} {sum(1 << cpu for cpu in expected):x}\n"
+
+
+@pytest.mark.virtual
+def test_nothing_is_pinned_where_no_capacity_is_shown(counting: Path, tmp_path: Path) -> None:
+    shown = dict.fromkeys(range(64), 0)
+    assert counted(counting, tmp_path, shown, (2, BIG_CORES, 0, 2), sorted(os.sched_getaffinity(0))) == "2 0\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     for place, choice in enumerate(CHOICES):
         kernels = kernels_of(read, choice, THREADS)
         module = lower(read, kernels)
-        sets.append(LoweredSet(module, HOST, frozenset(kernel.task.symbol for kernel in kernels), f"board{place}"))
+        separate = frozenset(kernel.task.symbol for kernel in kernels)
+        sets.append(LoweredSet(module, HOST, separate, f"board{place}", None if place else 1))
         outputs.append(run_lowered(module, image, folder / f"vm{place}.so"))
         names.append(tuple(kernel.task.symbol for kernel in kernels))
     how = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
@@ -76,6 +78,18 @@ def test_the_description_lists_the_sets(both: Both) -> None:
     assert described.workspace_bytes == max(each.workspace_bytes for each in sets) == both.written.whole.workspace_bytes
     assert [each.weight_bytes for each in sets] == [each.weight_bytes for each in both.written.sets]
     assert described.weight_bytes < sum(each.weight_bytes for each in sets)  # both have the same biases
+    assert described.fastest_threads[:2] == [1, THREADS]
+
+
+def test_each_set_runs_on_its_fastest_number_of_threads(both: Both) -> None:
+    """Where that is asked for, and there are as many CPUs; no more than a limit that the options name."""
+    library, cpus = CLibrary(both.path), len(os.sched_getaffinity(0))
+    for place, limit, threads in ((0, 0, 1), (1, 0, min(THREADS, cpus)), (1, 1, 1)):
+        instance = library.instance(Options(limit, flags=place + 1 << 24 | 4))
+        assert instance[2] == threads
+        (output,) = library.run(instance, [both.image])
+        assert output.tobytes() == both.outputs[place].tobytes()
+        assert library.c.net_free(instance) == OK
 
 
 def test_without_a_known_core_the_first_by_features_is_taken(both: Both) -> None:

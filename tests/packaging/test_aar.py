@@ -132,7 +132,7 @@ def test_under_a_loader(
         arrays["input"].tofile(tmp_path / "input.f32")
         expected = arrays["output"].reshape(-1)
     machine = ["qemu-aarch64", "-L", root, "-E", f"LD_LIBRARY_PATH={folder}", caller]
-    for threads in (1, THREADS, THREADS + 1):
+    for threads in (0, 1, THREADS, THREADS + 1):
         words = [*machine, folder / f"{Path(NATIVE).name}_jni.so", "Java_org_example_my_1net_Network", tmp_path / "input.f32", str(threads)]
         lines = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout.splitlines()
         if threads > THREADS:
@@ -322,7 +322,7 @@ def test_in_a_java_machine(library: Path, package: Path, tmp_path: Path) -> None
     argument = "java.lang.IllegalArgumentException: "
     for what, sentence in {
         "too many threads": "more threads than the library was compiled for, or than init was asked for",
-        "no threads": "a network needs at least one thread, not 0",
+        "no threads": "a network needs at least one thread, not -1",
         "too few numbers": "input: float32 [1, 3, 16, 16] has 768 numbers, and the buffer has 3",
         "too few bytes": "input: float32 [1, 3, 16, 16] has 3072 bytes, and the buffer has 3",
         "another type": "input: float32 [1, 3, 16, 16] cannot be read from a HeapIntBuffer",

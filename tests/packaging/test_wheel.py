@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -47,6 +48,8 @@ for name, (shape, dtype) in wrong.items():
         mynet.run(np.zeros(shape, dtype))
     except (ValueError, TypeError) as error:
         said[name] = str(error)
+with mynet.Network(mynet.LIBRARY, threads=0) as fastest:
+    said["fastest"] = fastest.threads, bool((fastest.run(inputs["image"]) == expected).all())
 network.close()
 said["closed"] = bool((mynet.run(inputs["image"]) == expected).all())
 print(json.dumps(said))
@@ -88,6 +91,7 @@ def test_it_computes_what_the_network_does(library: CompiledLibrary, installed: 
     said = json.loads(done.stdout)
     assert np.abs(np.array(said["scores"]) - expected).max() <= 1e-4 * np.abs(expected).max()
     assert said["without batch"] and said["threads"] == [True] * 4 and said["forked"] == 0 and said["closed"]
+    assert said["fastest"] == [min(2, len(os.sched_getaffinity(0))), True]
     assert said["ports"] == [[["input", [1, 3, 128, 128], "float32", "NCHW"]], [["output", [1, 1000], "float32", said["ports"][1][0][3]]]]
     assert "not [3, 9, 9]" in said["shape"] and "complex64" in said["type"] and "[128, 128, 4]" in said["bytes"]
     Image.fromarray(picture).save(tmp_path / "picture.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.compile import without_baseline
 from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.pipeline.request import jobs_for
 from tvmmobile.running.manifest import differences
 from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import log_dirs
+from tvmmobile.tuning.records import Record
+from tvmmobile.virtual.board import load_board
 
 NETWORK = """
 from torch import nn
@@ -35,7 +39,7 @@ def make():
     return nn.Sequential(*first, *depthwise, *last)
 """
 DEVICES = ("pi4", "pi5")
-ANY_CPU = 2
+ANY_CPU, FASTEST_THREADS = 2, 4
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 A53, A55, A72, A76 = (f"0x00000000{midr}\n" for midr in ("410fd034", "412fd050", "410fd083", "414fd0b1"))
 TUNED, SIMILAR = "it was tuned for this core", "it was tuned for a similar core"
@@ -50,7 +54,7 @@ class Built:
     program: Path
 
     def said(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
-        """What the program ends with on a CPU of QEMU's, and says: the device, the reason, init's time, the output's hash."""
+        """What the program ends with on a CPU of QEMU's, and says: device, reason, init's time, the output's hash, threads."""
         words = [self.program, library.path, library.facts.program.prefix, str(flags), str(cpus)]
         command = ["qemu-aarch64", "-L", root, "-cpu", cpu, *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -89,9 +93,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     ],
 )
 def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Built, cpu: str, place: int, why: str) -> None:
-    code, (device, reason, _, output) = built.said(built.both, cpu)
+    code, (device, reason, _, output, _) = built.said(built.both, cpu)
     assert (code, device, reason) == (OK, f"{DEVICES[place]}-virtual", why)
-    _, (_, only, _, alone) = built.said(built.alone[place], cpu)
+    _, (_, only, _, alone, _) = built.said(built.alone[place], cpu)
     assert alone == output and only == "there is no other"
 
 
@@ -186,6 +190,33 @@ def test_devices_run_their_own_kernels(built: Built) -> None:
     for place, name in enumerate(DEVICES):
         found = built.both.run(image, name)
         assert np.array_equal(found, built.alone[place].run(image, name)) and np.abs(found - expected).max() < 0.2
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("counts", "taken"), [((1, 2), (1, 2)), ((2,), (2, 2))])
+def test_each_set_has_the_number_of_threads_that_was_fastest(
+    counts: tuple[int, ...], taken: tuple[int, ...], built: Built, tmp_path: Path
+) -> None:
+    """By records of kernels tuned for 1 and 2 threads, which cost more than they save on one board. Without some, as many as it has."""
+    (tmp_path / "network.py").write_text(NETWORK)
+    model, logs = tm.load(f"{tmp_path / 'network.py'}:make", resolution=32), tmp_path / "logs"
+    profiles = [find_device(name).profile for name in DEVICES]
+    (job,) = jobs_for(model, profiles, LibraryOptions(threads=2), tmp_path, log_dirs(logs), None)
+    for each, profile, slower in zip(job.sets, profiles, (1.5, 0.6), strict=True):
+        database, clock_hz = Database(each.identity, (), logs), load_board(str(profile.board_file)).clock_hz
+        for count in counts:
+            plan = plan_variant(replace(each, options=replace(each.options, threads=count)), judged=False)
+            latency_us = 1000.0 if count == 1 else 1000.0 * slower
+            schedules = {step.task: plan.choices[step.task].schedule for step in plan.steps}
+            cycles = round(latency_us * clock_hz / 1e6)
+            database.append([Record(task, schedule, latency_us, cycles=cycles) for task, schedule in schedules.items()])
+    library = tm.compile(model, DEVICES, threads=2, out=tmp_path / "out", logs=logs, check=False)
+    assert all(kernel.latency_us in (1500.0, 600.0) for each in library.facts.sets for kernel in each.kernels)
+    cpus = len(os.sched_getaffinity(0))
+    for cpu, threads in zip(("cortex-a72", "cortex-a76"), taken, strict=True):
+        code, said = built.said(library, cpu, FASTEST_THREADS)
+        assert (code, said[4]) == (OK, str(min(threads, cpus)))
+        assert built.said(library, cpu)[1][3:] == [said[3], "1"]
 
 
 def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: CommandLine) -> None:

@@ -76,6 +76,7 @@ class Described(ctypes.Structure):
         ("sets", ctypes.POINTER(Set)),
         ("reasons", ctypes.POINTER(ctypes.c_char_p)),
         ("set_count", ctypes.c_uint32),
+        ("fastest_threads", ctypes.POINTER(ctypes.c_uint32)),
     ]
 
 

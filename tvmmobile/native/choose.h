@@ -18,11 +18,11 @@ static bool find_set(uint32_t core, Features cpu, Shown *found) {
   uint32_t place = row_of(core);
   for (uint32_t i = 0; place && i < SETS; ++i) {
     const Core *row = &cores[place - 1];
-    *found = (Shown){row->order[i], i < row->tuned ? BY_CORE : BY_KIN};
+    *found = (Shown){row->order[i], i < row->tuned ? BY_CORE : BY_KIN, 0};
     if (fits(kernel_sets[found->set].needs, cpu)) return true;
   }
   for (uint32_t i = 0; i < 2 * SETS; ++i) {
-    *found = (Shown){by_features[i % SETS], BY_FEATURES};
+    *found = (Shown){by_features[i % SETS], BY_FEATURES, 0};
     const KernelSet *set = &kernel_sets[found->set];
     if (fits(set->needs, cpu) && (i >= SETS || fits(set->typical, cpu))) return true;
   }
@@ -58,8 +58,8 @@ static uint32_t largest_core(uint64_t cpus) {
 
 /* The CPUs among `cpus` that the threads are pinned to, or those that they may run on. */
 static uint64_t cpus_of(uint64_t cpus, uint32_t threads) {
-  uint64_t allowed[MOST_CPUS / 4] = {0}, found = 0;
-  if (!cpus) return system_call(SYS_sched_getaffinity, 0L, (long)sizeof allowed, (long)allowed, 0L) > 0 ? allowed[0] : 0;
+  uint64_t allowed[MOST_ALLOWED], found = 0;
+  if (!cpus) return allowed_cpus(allowed), allowed[0];
   for (uint32_t cpu = 0; cpu < MOST_CPUS && threads; ++cpu)
     if (cpus >> cpu & 1) found |= UINT64_C(1) << cpu, --threads;
   return found;
@@ -83,10 +83,10 @@ static bool choose(uint32_t wanted, uint64_t cpus, uint32_t threads, bool truste
   bool asked;
   Features cpu = cpu_features(&asked);
   if (wanted) {
-    *found = (Shown){wanted - 1, BY_OPTION};
+    *found = (Shown){wanted - 1, BY_OPTION, 0};
     return trusted || fits(kernel_sets[wanted - 1].needs, cpu);
   }
   if (find_set(asked ? current_core(cpu, cpus, threads) : 0, cpu, found)) return true;
-  *found = (Shown){by_features[SETS - 1], BY_TRUST};
+  *found = (Shown){by_features[SETS - 1], BY_TRUST, 0};
   return trusted;
 }

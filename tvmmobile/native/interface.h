@@ -58,6 +58,7 @@ typedef struct tvmmobile_description {
   const tvmmobile_set *sets;
   const char *const *reasons; /* why an instance takes its set, see tvmmobile_instance */
   uint32_t set_count;
+  const uint32_t *fastest_threads; /* of each set, by its device's records */
 } tvmmobile_description;
 
 /* One piece of work: `number` counts from 0. */
@@ -70,12 +71,13 @@ typedef int (*tvmmobile_join)(unsigned long thread, void **result);
 
 #define TVMMOBILE_BIG_CORES 1u            /* flag: pin each thread of the library to one of the fastest cores */
 #define TVMMOBILE_ANY_CPU 2u              /* flag: never return TVMMOBILE_CPU, where the system does not report what the CPU has */
+#define TVMMOBILE_FASTEST_THREADS 4u      /* flag: take the set's fastest_threads, or as many as there are large CPUs; `threads` is a limit */
 #define TVMMOBILE_SET(n) ((uint32_t)(n) << 24) /* flag: take the n-th of the description's sets, counted from 1 */
 #define TVMMOBILE_ALWAYS_SPIN 0xffffffffu /* spins: never sleep */
 
 /* Zeros mean the defaults. */
 typedef struct tvmmobile_options {
-  uint32_t threads; /* of run: its caller's and those that init starts; 0 means 1 */
+  uint32_t threads; /* of run: its caller's and those that init starts; 0 means 1, with TVMMOBILE_FASTEST_THREADS no limit */
   uint32_t spins;   /* polls before a waiting thread sleeps; 0 means 20000 */
   uint32_t flags;
   uint32_t reserved;           /* 0 */
@@ -87,7 +89,7 @@ typedef struct tvmmobile_options {
 } tvmmobile_options;
 
 /* Memory for an instance, provided by the program; it must not move between init and free. After init, its kernels are the description's
- * sets[state[0]], because of reasons[state[1]]. */
+ * sets[state[0]], because of reasons[state[1]]; it has state[2] threads. */
 typedef struct tvmmobile_instance {
   uint64_t state[128];
 } tvmmobile_instance;

@@ -84,11 +84,12 @@ enum { BY_OPTION, BY_CORE, BY_KIN, BY_FEATURES, BY_TRUST };
 #define MAGIC UINT64_C(0x74766d6d6f62696c)
 #define MOST_THREADS 32
 #define MOST_CPUS 64
+#define MOST_ALLOWED 16 /* words of 64 CPUs, of which a thread may use some */
 #define MOST_DIGITS 9
 #define MOST_SPEED 1024 /* of a thread; so that products with it fit */
 #define DEFAULT_SPINS 20000
 #define LINE 64
-#define FLAGS (TVMMOBILE_BIG_CORES | TVMMOBILE_ANY_CPU)
+#define FLAGS (TVMMOBILE_BIG_CORES | TVMMOBILE_ANY_CPU | TVMMOBILE_FASTEST_THREADS)
 #define FLAG_BITS 24 /* below the number of a set */
 
 #if defined(__linux__)
@@ -166,7 +167,7 @@ typedef struct Instance {
 
 /* At the beginning of its memory: what programs may read. */
 typedef struct Shown {
-  uint64_t set, reason;
+  uint64_t set, reason, threads;
 } Shown;
 
 _Static_assert(sizeof(Shown) + LINE + sizeof(Instance) <= sizeof(tvmmobile_instance), "raise tvmmobile_instance");
@@ -444,12 +445,12 @@ static void find_speeds(Instance *self) {
 static void find_speeds(Instance *self) { (void)self; }
 #endif
 
-/* The `count` CPUs of the largest capacity; 0 where the system does not say which those are. */
-static uint64_t big_cores(uint32_t count) {
+/* The `count` CPUs among `cpus` of the largest capacity; 0 where the system does not say which those are. */
+static uint64_t big_cores(uint32_t count, uint64_t cpus) {
   uint64_t found = 0;
 #if defined(__linux__)
   uint32_t capacities[MOST_CPUS];
-  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) capacities[cpu] = number_of(cpu, CAPACITY);
+  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) capacities[cpu] = cpus >> cpu & 1 ? number_of(cpu, CAPACITY) : 0;
   for (; count; --count) {
     uint32_t best = 0;
     for (uint32_t cpu = 1; cpu < MOST_CPUS; ++cpu)
@@ -459,9 +460,43 @@ static uint64_t big_cores(uint32_t count) {
     capacities[best] = 0;
   }
 #endif
-  (void)count;
+  (void)count, (void)cpus;
   return found;
 }
+
+#if defined(__linux__)
+/* Reads which CPUs the calling thread may run on; none if that is not known. */
+static void allowed_cpus(uint64_t allowed[MOST_ALLOWED]) {
+  for (uint32_t i = 0; i < MOST_ALLOWED; ++i) allowed[i] = 0;
+  system_call(SYS_sched_getaffinity, 0L, MOST_ALLOWED * (long)sizeof *allowed, (long)allowed, 0L);
+}
+#endif
+
+/* Among how many CPUs work may be shared evenly: of those that the thread may run on, the ones with more than half of the largest's capacity.
+ * Where the system shows no capacities, all of them; 1 where it does not even show those. */
+static uint32_t suitable_cpus(void) {
+  uint32_t count = 0;
+#if defined(__linux__)
+  uint64_t allowed[MOST_ALLOWED];
+  uint32_t capacities[MOST_CPUS], largest = 0;
+  allowed_cpus(allowed);
+  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) {
+    capacities[cpu] = allowed[0] >> cpu & 1 ? number_of(cpu, CAPACITY) : 0;
+    largest = capacities[cpu] > largest ? capacities[cpu] : largest;
+  }
+  for (uint32_t cpu = 0; cpu < MOST_ALLOWED * MOST_CPUS; ++cpu)
+    count += allowed[cpu / MOST_CPUS] >> cpu % MOST_CPUS & 1 && (!largest || cpu >= MOST_CPUS || 2 * capacities[cpu] > largest);
+#endif
+  return count ? count : 1;
+}
+
+static uint32_t count_of(uint64_t cpus) {
+  uint32_t count = 0;
+  for (; cpus; cpus &= cpus - 1) ++count;
+  return count;
+}
+
+static uint32_t less(uint32_t one, uint32_t other) { return one < other ? one : other; }
 
 #ifdef SETS
 #include "choose.h"
@@ -489,6 +524,14 @@ static int start(Instance *self, const tvmmobile_options *options) {
 
 PUBLIC const tvmmobile_description *MODEL(describe)(void) { return &description; }
 
+/* The CPUs for that many threads; 0 if they are not pinned. Of more CPUs than the fastest number of threads, the largest. */
+static uint64_t pinned_to(const tvmmobile_options *options, uint32_t flags, uint32_t threads) {
+  uint64_t all = ~UINT64_C(0), cpus = options->cpus;
+  if (cpus && (!(flags & TVMMOBILE_FASTEST_THREADS) || count_of(cpus) <= threads)) return cpus;
+  uint64_t largest = cpus || flags & TVMMOBILE_BIG_CORES ? big_cores(threads, cpus ? cpus : all) : 0;
+  return cpus && count_of(largest) < threads ? cpus : largest;
+}
+
 PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvmmobile_options *given) {
   static const tvmmobile_options defaults;
   const tvmmobile_options *options = given ? given : &defaults;
@@ -498,19 +541,26 @@ PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvm
   if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
   Instance *self = instance_in(memory);
   if (ready(memory, self)) return TVMMOBILE_IN_USE;
-  uint32_t threads = options->threads ? options->threads : 1;
-  if (threads > description.threads || threads > MOST_THREADS) return TVMMOBILE_THREADS;
-  uint64_t cpus = options->cpus || !(flags & TVMMOBILE_BIG_CORES) ? options->cpus : big_cores(threads);
-  Shown shown = {0, 0};
+  bool fastest = flags & TVMMOBILE_FASTEST_THREADS;
+  uint32_t most = less(description.threads, MOST_THREADS), threads = options->threads ? options->threads : fastest ? most : 1;
+  if (threads > most) return TVMMOBILE_THREADS;
+  if (fastest) threads = less(threads, options->cpus ? count_of(options->cpus) : suitable_cpus());
+  uint64_t cpus = pinned_to(options, flags, threads);
+  Shown shown = {0, 0, 0};
 #ifdef SETS
   if (!choose(wanted, cpus, threads, flags & TVMMOBILE_ANY_CPU, &shown)) return TVMMOBILE_CPU;
 #else
   bool asked;
   if (!(flags & TVMMOBILE_ANY_CPU) && !fits((Features){NEEDED_HWCAP, NEEDED_HWCAP2}, cpu_features(&asked)) && asked) return TVMMOBILE_CPU;
 #endif
+  if (fastest && description.fastest_threads && threads > description.fastest_threads[shown.set]) {
+    threads = description.fastest_threads[shown.set];
+    cpus = pinned_to(options, flags, threads);
+  }
   for (uint32_t i = 0; i < sizeof memory->state / sizeof *memory->state; ++i) memory->state[i] = 0;
   memory->state[0] = shown.set;
   memory->state[1] = shown.reason;
+  memory->state[2] = threads;
 #ifdef SETS
   self->set = &kernel_sets[shown.set];
 #endif

@@ -24,12 +24,14 @@ class LoweredSet:
         target: the core's target.
         separate: kernels whose parts write different outputs, and need not wait for each other.
         device: whose records chose its kernels.
+        fastest_threads: with how many threads it is fastest; `None` for all that it was compiled for.
     """
 
     module: Any
     target: Mapping[str, Any]
     separate: frozenset[str] = frozenset()
     device: str = ""
+    fastest_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,14 @@ def set_lines(sets: Sequence[CompiledSet], suitability: Suitability) -> Iterator
     yield "};"
 
 
-def shown_lines(sets: Sequence[CompiledSet]) -> Iterator[str]:
-    """Yield the sets as the description lists them."""
+def shown_lines(sets: Sequence[CompiledSet], threads: int) -> Iterator[str]:
+    """Yield the sets as the description lists them; `threads` are those of the library."""
     yield "static const tvmmobile_set sets[] = {"
     for each in sets:
         words = ", ".join(map(c_string, (each.lowered.device, each.core, _names(each.needs))))
         yield f"    {{{words}, {each.layout.workspace_bytes}, {len(each.layout.weights)}}},"
     yield "};"
+    yield f"static const uint32_t fastest_threads[] = {{{_listed([each.lowered.fastest_threads or threads for each in sets])}}};"
     yield "static const char *const reasons[] = {REASONS};"
 
 

@@ -282,10 +282,10 @@ def _described(description: Description, sets: Sequence[CompiledSet], weight_byt
             words = ", ".join(map(c_string, (port.name, tensor.dtype, port.layout)))
             yield f"    {{{words}, {kind}{number}_shape, {len(port.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
         yield "};"
-    yield from shown_lines(sets)
+    yield from shown_lines(sets, description.threads)
     workspace_bytes = max(each.layout.workspace_bytes for each in sets)
     words = ", ".join(map(c_string, (description.name, description.version, description.core)))
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {workspace_bytes}, {weight_bytes}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"
     yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts},"
-    yield f"    sets, reasons, {len(sets)}}};"
+    yield f"    sets, reasons, {len(sets)}, fastest_threads}};"

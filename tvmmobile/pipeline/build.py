@@ -23,7 +23,7 @@ from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
-from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
+from tvmmobile.pipeline.plan import PlannedVariant, fastest_threads, plan_variant
 from tvmmobile.pipeline.regions import twin_database
 from tvmmobile.pipeline.sharing import Shared, share_weights
 from tvmmobile.pipeline.variant import PreparedVariant, import_variant
@@ -175,7 +175,8 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     image = None if taken is None else Preprocessing(spec.resolution, taken.mean, taken.std)
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     sets = [
-        LoweredSet(plan.lowered(), each.target, plan.separate, each.identity.device) for each, plan in zip(job.sets, plans, strict=True)
+        LoweredSet(plan.lowered(), each.target, plan.separate, each.identity.device, fastest_threads(each, plan))
+        for each, plan in zip(job.sets, plans, strict=True)
     ]
     written = write_sets(sets, description, job.library.path, job.options.archive, job.suitability)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written.whole)}

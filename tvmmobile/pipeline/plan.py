@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, LayerParameters
@@ -19,7 +19,7 @@ from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
 from tvmmobile.schedules import template_named
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Price, Region, Step, VariantTasks, candidate_regions, dense_us, make_plan
+from tvmmobile.tuning.plan import Plan, Price, Region, Step, VariantTasks, candidate_regions, dense_us, make_plan
 from tvmmobile.tuning.zeros import is_sparse, left_out
 
 
@@ -136,6 +136,32 @@ def plan_variant(
     plan = make_plan(len(network.nodes), regions, price)
     dense = dense_us(plan, len(network.nodes), regions, price)
     return PlannedVariant(ready, plan.steps, choices, database, basis, dense_us=dense)
+
+
+def fastest_threads(job: VariantJob, planned: PlannedVariant) -> int:
+    """Return the number of threads, of those up to the job's, with which the network is fastest by the records of kernels tuned for each.
+
+    Numbers for which a kernel has no record do not count; where that is the job's own, it is taken for the fastest.
+    """
+    most, latency_us = job.options.threads, Plan(planned.steps).latency_us
+    if latency_us is None:
+        return most
+    by_count = {count: found for count in range(1, most) if (found := _recorded_us(job, planned, count)) is not None}
+    return min({**by_count, most: latency_us}.items(), key=lambda each: each[1])[0]
+
+
+def _recorded_us(job: VariantJob, planned: PlannedVariant, threads: int) -> float | None:
+    """Return the sum of the records of the best plan for another number of threads, in microseconds; `None` where one is missing."""
+    network, other = planned.network, replace(job, options=replace(job.options, threads=threads))
+    if not any(planned.basis.records(other.task((node.layer,))) for node in network.nodes):
+        return None  # at once: nobody tuned for that number
+    regions = regions_of(other, network)
+
+    def price(task: Task) -> Price:
+        best = planned.basis.best(task)
+        return Price(None if best is None else best.latency_us, "")
+
+    return make_plan(len(network.nodes), regions, price).latency_us
 
 
 def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:

@@ -82,7 +82,7 @@ public class Program {
             return Collections.frequency(alike, true);
         });
         say("too many threads", () -> new Network(Network.mostThreads() + 1));
-        say("no threads", () -> new Network(0));
+        say("no threads", () -> new Network(-1));
         say("too few numbers", () -> network.run(FloatBuffer.allocate(3)));
         say("too few bytes", () -> network.run(ByteBuffer.allocate(3)));
         say("another type", () -> network.run(IntBuffer.allocate(768)));

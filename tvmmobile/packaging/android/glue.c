@@ -118,7 +118,8 @@ METHOD(int64_t, open)(Java java, Object type, int32_t threads) {
     return 0;
   }
   /* Android shows a library the functions of those alone that it names as needed. The network's names none, so it is given these. */
-  tvmmobile_options options = {.threads = (uint32_t)threads, .create = pthread_create, .join = pthread_join};
+  uint32_t flags = threads ? 0 : TVMMOBILE_FASTEST_THREADS;
+  tvmmobile_options options = {.threads = (uint32_t)threads, .flags = flags, .create = pthread_create, .join = pthread_join};
   int code = NET(init)(TVMMOBILE_INTERFACE, &self->instance, &options);
 #if STATES
   if (!code && (code = NET(reset)(&self->instance, self->state, NET(state_bytes)()))) NET(free)(&self->instance);

@@ -17,6 +17,8 @@ Array = npt.NDArray[Any]
 _INTERFACE = 1  # TVMMOBILE_INTERFACE of the header that these structures follow
 _RGB = 1
 _INSTANCE_BYTES = 1024
+_FASTEST_THREADS = 4  # flag of the options; the instance's third word is how many they are
+_THREADS_AT = 16
 
 
 class _Tensor(Structure):
@@ -74,7 +76,8 @@ class Network:
 
     Args:
         library: path of the `.so`; its manifest, a `.json`, lies beside it.
-        threads: how many share the work; default: as many as it was compiled for.
+        threads: how many share the work; default: as many as it was compiled for. 0: as many as are fastest on this CPU, by what was known
+            when it was compiled.
 
     Raises:
         RuntimeError: the library refuses, such as where the CPU lacks instructions; the message says why.
@@ -146,8 +149,11 @@ class Network:
         if self._instance is not None and self._process == os.getpid():
             return
         self._memory = np.zeros(_INSTANCE_BYTES + 8, np.uint8)  # an instance must not move
-        instance = c_void_p(self._memory.ctypes.data + -self._memory.ctypes.data % 8)
-        self._call("init", _INTERFACE, instance, byref(_Options(threads=self.threads)))
+        address = self._memory.ctypes.data + -self._memory.ctypes.data % 8
+        instance = c_void_p(address)
+        flags = 0 if self.threads else _FASTEST_THREADS
+        self._call("init", _INTERFACE, instance, byref(_Options(threads=self.threads, flags=flags)))
+        self.threads = self.threads or c_uint64.from_address(address + _THREADS_AT).value
         self._instance, self._process = instance, os.getpid()
         self._reset()
 

@@ -32,13 +32,14 @@ public class Network implements AutoCloseable {
     }
 
     /**
-     * Starts {@code threads - 1} threads: the one that calls {@code run} works as well.
+     * Starts {@code threads - 1} threads: the one that calls {@code run} works as well. 0 stands for as many as are fastest on this CPU, by
+     * what was known when the network was compiled.
      *
      * @throws IllegalArgumentException for more threads than the network was compiled for
      * @throws UnsupportedOperationException if this device's CPU cannot run it
      */
     public Network(int threads) {
-        if (threads < 1) throw new IllegalArgumentException("a network needs at least one thread, not " + threads);
+        if (threads < 0) throw new IllegalArgumentException("a network needs at least one thread, not " + threads);
         handle = open(threads);
         memory = new ByteBuffer[inputs.size() + outputs.size()];
         for (int i = 0; i < memory.length; ++i) memory[i] = memory(handle, i).order(ByteOrder.nativeOrder());
