@@ -1,10 +1,13 @@
 /* Loads a C library: `taken LIBRARY.so PREFIX [FLAGS [CPUS]]` runs it once on numbers that are the same everywhere and prints the device whose kernels
  * it took, why, the time that init took in microseconds, a hash of the outputs' bits, and the number of threads: 1, or with the flag
- * TVMMOBILE_FASTEST_THREADS what that comes to. Ends with init's code. */
+ * TVMMOBILE_FASTEST_THREADS what that comes to, and how many KiB of the library are in memory. Ends with init's
+ * code. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "interface.h"
@@ -24,6 +27,21 @@ static double microseconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return 1e6 * (double)now.tv_sec + 1e-3 * (double)now.tv_nsec;
+}
+
+/* KiB of the library's files that are in this process's memory. QEMU answers for /proc/self by itself, and knows no such numbers. */
+static unsigned long resident(const char *path) {
+  char line[4096], *real = realpath(path, 0);
+  unsigned long whole = 0, one;
+  bool ours = false;
+  FILE *maps = fopen("/proc/thread-self/smaps", "r");
+  while (maps && fgets(line, sizeof line, maps)) {
+    if (sscanf(line, "Rss: %lu kB", &one) == 1)
+      whole += ours ? one : 0;
+    else if (strchr(line, '-') && strchr(line, '-') < strchr(line, ' '))
+      ours = strstr(line, real) != 0;
+  }
+  return whole;
 }
 
 int main(int count, char **words) {
@@ -55,6 +73,6 @@ int main(int count, char **words) {
   if (least && run(&instance, inputs, outputs, workspace, least - 1, 0) != TVMMOBILE_WORKSPACE) return 98;
   if (run(&instance, inputs, outputs, workspace, least, 0)) return 97;
   for (size_t i = 0; i < net->outputs[0].bytes; ++i) hash = (hash ^ output[i]) * 16777619u;
-  printf("%s | %s | %.0f | %08x | %u\n", set->device, net->reasons[instance.state[1]], took, hash, (unsigned)instance.state[2]);
+  printf("%s | %s | %.0f | %08x | %u | %lu\n", set->device, net->reasons[instance.state[1]], took, hash, (unsigned)instance.state[2], resident(words[1]));
   return 0;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, CommandLine
-from support.c_libraries import CPU, OK
+from conftest import CommandLine
+from support.c_libraries import CPU, OK, SYSROOT, taken, taking_program
 
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device
@@ -23,7 +22,6 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.pipeline.request import jobs_for
 from tvmmobile.running.manifest import differences
-from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import log_dirs
 from tvmmobile.tuning.records import Record
@@ -40,7 +38,6 @@ def make():
 """
 DEVICES = ("pi4", "pi5")
 ANY_CPU, FASTEST_THREADS = 2, 4
-SYSROOT = Path("/usr/aarch64-linux-gnu")
 A53, A55, A72, A76 = (f"0x00000000{midr}\n" for midr in ("410fd034", "412fd050", "410fd083", "414fd0b1"))
 TUNED, SIMILAR = "it was tuned for this core", "it was tuned for a similar core"
 
@@ -54,11 +51,8 @@ class Built:
     program: Path
 
     def said(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
-        """What the program ends with on a CPU of QEMU's, and says: device, reason, init's time, the output's hash, threads."""
-        words = [self.program, library.path, library.facts.program.prefix, str(flags), str(cpus)]
-        command = ["qemu-aarch64", "-L", root, "-cpu", cpu, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        return done.returncode, [word.strip() for word in done.stdout.split("|")]
+        """What the program ends with on a CPU of QEMU's, and says, see `taken`."""
+        return taken(self.program, library, cpu, flags, cpus, root)
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +67,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         jobs_for(model, [find_device(name).profile], LibraryOptions.of(options), folder / name, log_dirs(None), None)[0] for name in DEVICES
     ]
     alone = tuple(CompiledLibrary(**vars(build(job).library)) for job in jobs)
-    program = folder / "taken"
-    source = Path(__file__).parents[1] / "native/taken.c"
-    subprocess.run([str(require(CROSS_COMPILER)), f"-I{REPOSITORY}/tvmmobile/native", source, "-o", program, "-ldl"], check=True)
-    return Built(both, alone, program)
+    return Built(both, alone, taking_program(folder))
 
 
 @pytest.mark.virtual
@@ -93,9 +84,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     ],
 )
 def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Built, cpu: str, place: int, why: str) -> None:
-    code, (device, reason, _, output, _) = built.said(built.both, cpu)
+    code, (device, reason, _, output, *_) = built.said(built.both, cpu)
     assert (code, device, reason) == (OK, f"{DEVICES[place]}-virtual", why)
-    _, (_, only, _, alone, _) = built.said(built.alone[place], cpu)
+    _, (_, only, _, alone, *_) = built.said(built.alone[place], cpu)
     assert alone == output and only == "there is no other"
 
 
@@ -193,9 +184,9 @@ def test_devices_run_their_own_kernels(built: Built) -> None:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize(("counts", "taken"), [((1, 2), (1, 2)), ((2,), (2, 2))])
+@pytest.mark.parametrize(("counts", "expected"), [((1, 2), (1, 2)), ((2,), (2, 2))])
 def test_each_set_has_the_number_of_threads_that_was_fastest(
-    counts: tuple[int, ...], taken: tuple[int, ...], built: Built, tmp_path: Path
+    counts: tuple[int, ...], expected: tuple[int, ...], built: Built, tmp_path: Path
 ) -> None:
     """By records of kernels tuned for 1 and 2 threads, which cost more than they save on one board. Without some, as many as it has."""
     (tmp_path / "network.py").write_text(NETWORK)
@@ -213,10 +204,10 @@ def test_each_set_has_the_number_of_threads_that_was_fastest(
     library = tm.compile(model, DEVICES, threads=2, out=tmp_path / "out", logs=logs, check=False)
     assert all(kernel.latency_us in (1500.0, 600.0) for each in library.facts.sets for kernel in each.kernels)
     cpus = len(os.sched_getaffinity(0))
-    for cpu, threads in zip(("cortex-a72", "cortex-a76"), taken, strict=True):
+    for cpu, threads in zip(("cortex-a72", "cortex-a76"), expected, strict=True):
         code, said = built.said(library, cpu, FASTEST_THREADS)
         assert (code, said[4]) == (OK, str(min(threads, cpus)))
-        assert built.said(library, cpu)[1][3:] == [said[3], "1"]
+        assert built.said(library, cpu)[1][3:5] == [said[3], "1"]
 
 
 def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: CommandLine) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine
+from support.c_libraries import OK, taken, taking_program
 
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
+from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.pipeline.request import jobs_for
@@ -94,6 +96,51 @@ def test_a_library_shares_what_records_allow(tmp_path: Path, cli: CommandLine) -
             saved.append(entry.fastest_bytes - entry.bytes)
     assert saved == [4 * 16 * 96, 4 * (16 * 96 + 96 * 320)]
     assert sizes[0] - sizes[2] >= saved[1]
+
+
+#: The end of MobileNet v1, whose layers the shipped logs know on all boards.
+LARGE = """
+from torch import nn
+
+def normalised(*convolution, **more):
+    return nn.Conv2d(*convolution, **more, bias=False), nn.BatchNorm2d(convolution[1]), nn.ReLU6()
+
+def make():
+    middle = *normalised(512, 1024, 1), *normalised(1024, 1024, 3, 1, 1, groups=1024), *normalised(1024, 1024, 1)
+    return nn.Sequential(*normalised(3, 512, 1), *middle, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 1000))
+"""
+BOARDS = ("pi3bplus", "rk3566", "pi4", "pi5", "exynos1330", "cobalt100")
+#: Kilobytes that a process may hold more than with a board's own library; microseconds that `init` may take.
+MOST_KIB, MOST_INIT_US = 1024, 1000
+
+
+@pytest.mark.virtual
+@pytest.mark.long
+def test_a_process_holds_only_the_set_that_it_uses(tmp_path: Path) -> None:
+    """With six sets that share weights it needs about as much memory as with one, and begins as soon."""
+    (tmp_path / "network.py").write_text(LARGE)
+    model, program = tm.load(f"{tmp_path / 'network.py'}:make", resolution=7), taking_program(tmp_path)
+
+    def compiled(*devices: str) -> CompiledLibrary:
+        return tm.compile(model, devices, share_weights=0.5, check=False, out=tmp_path / "-".join(devices))
+
+    def told(library: CompiledLibrary, place: int) -> tuple[float, int]:
+        """The shortest time of init and the memory, on a CPU that takes any set."""
+        code, words = min(
+            (taken(program, library, "max,sve=off,sme=off", place + 1 << 24) for _ in range(5)), key=lambda each: float(each[1][2])
+        )
+        assert code == OK
+        return float(words[2]), int(words[5])
+
+    six = compiled(*BOARDS)
+    shared = six.facts.shared_weights
+    assert shared is not None and shared.bytes < 0.7 * shared.fastest_bytes
+    for place, board in enumerate(BOARDS):
+        init_us, resident_kib = told(six, place)
+        assert init_us <= MOST_INIT_US and resident_kib * 1024 < 0.8 * six.path.stat().st_size
+        if board in ("pi4", "cobalt100"):
+            _, alone_kib = told(compiled(board), 0)
+            assert resident_kib <= alone_kib + MOST_KIB
 
 
 def test_the_limit_is_a_percentage(cli: CommandLine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from conftest import REPOSITORY
 from support.assembly import TARGET
 from support.deployed import write_own_manifest
 from support.own_networks import network_of
@@ -25,8 +26,11 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.networks.states import states_of, without_states
+from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.system.doctor import CROSS_COMPILER, require
 
 PREFIX = "net"
+SYSROOT = Path("/usr/aarch64-linux-gnu")
 #: Instances that were initialised: the threads of one that is not freed go on using it.
 _KEPT: list[Any] = []
 INTERFACE = 1
@@ -227,6 +231,21 @@ def write_device_library(folder: Path, name: str = "net", core: str = TARGET["mc
     program = {"prefix": PREFIX, "workspace_bytes": written.workspace_bytes}
     write_own_manifest(path, shape, output.shape, reference="PyTorch", format="c", c=program, target=target)
     return path
+
+
+def taking_program(folder: Path) -> Path:
+    """`taken.c`, which says which kernels a library takes and what they cost, compiled for AArch64 in a folder."""
+    program, source = folder / "taken", REPOSITORY / "tests/native/taken.c"
+    subprocess.run([str(require(CROSS_COMPILER)), f"-I{REPOSITORY}/tvmmobile/native", source, "-o", program, "-ldl"], check=True)
+    return program
+
+
+def taken(program: Path, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
+    """What that program ends with on a CPU of QEMU's, and says: device, reason, init's time, the output's hash, threads, KiB in memory."""
+    words = [str(program), str(library.path), library.facts.program.prefix, str(flags), str(cpus)]
+    command = ["qemu-aarch64", "-L", str(root), "-cpu", cpu, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, [word.strip() for word in done.stdout.split("|")]
 
 
 def check_syntax(compiler: Sequence[str], source: Path) -> None:
