@@ -206,3 +206,9 @@ def test_no_thread_is_pinned_to_a_small_core_by_its_number(
 def test_nothing_is_pinned_where_no_capacity_is_shown(counting: Path, tmp_path: Path) -> None:
     shown = dict.fromkeys(range(64), 0)
     assert counted(counting, tmp_path, shown, (2, BIG_CORES, 0, 2), sorted(os.sched_getaffinity(0))) == "2 0\n"
+
+
+@pytest.mark.virtual
+def test_zeros_mean_one_thread(counting: Path, tmp_path: Path) -> None:
+    """As they did before anyone could ask for the fastest number."""
+    assert counted(counting, tmp_path, {}, (0, 0, 0, 4), sorted(os.sched_getaffinity(0))) == "1 0\n"
