@@ -65,12 +65,14 @@ _set_up() {
 }
 
 # PyTorch, the build that pip would choose here, if it is a published one. With --require-hashes pip passes over builds in a local folder.
+# PyPI's build for AArch64 does not work without CUDA's libraries; PyTorch's own index has one that does, which pip prefers.
 _install_torch() {
-    local pin wheels=$venv/torch
+    local pin wheels=$venv/torch index=()
+    if [[ $HOSTTYPE == aarch64 ]]; then index=(--extra-index-url https://download.pytorch.org/whl/cpu); fi
     pin=$(grep -o '^torch==[^ ]*' "$root/scripts/torch.lock")
     compgen -G "$venv/lib/python3*/site-packages/${pin/==/-}*.dist-info" >/dev/null && return
     rm -rf "$wheels"
-    _run_pip download --no-deps --only-binary=:all: --dest "$wheels" "$pin"
+    _run_pip download --no-deps --only-binary=:all: "${index[@]}" --dest "$wheels" "$pin"
     grep -q "sha256:$(sha256sum "$wheels"/* | cut -c1-64)" "$root/scripts/torch.lock" ||
         _fail "$(cd "$wheels" && echo *) is not a build of PyTorch in scripts/torch.lock. If you trust it, add its SHA-256 to scripts/torch-builds.txt and run ./scripts/lock."
     _pip --no-deps "$wheels"/*

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workflows import Runner, Workflow, clone, git, load_workflow
+from workflows import SOMEBODY, Runner, Workflow, clone, documented, git, load_workflow
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.schedules import KnobSchedule
@@ -23,9 +23,6 @@ FILES = sorted(EXAMPLES.glob("*.yml"))
 VIRTUAL, BOARD, ARM = (EXAMPLES / f"{name}.yml" for name in ("virtual-pi4", "board", "latency-arm-runner"))
 GATE = "Compare with the baselines"
 SMALL = {"DEVICE": "pi4-virtual", "ALPHA": "0.25", "RESOLUTION": "128"}
-SOMEBODY = {
-    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "Some Body"), ("EMAIL", "s@example.invalid"))
-}
 #: The smallest network of the shipped logs, and a kernel that five of its layers use.
 NETWORK, KERNEL = "mobilenet_v1_0.25_128_float32_t1", "pw_8x8_128x128_32c_to_32c_relu6_float32_t1"
 
@@ -132,20 +129,12 @@ def test_a_noisy_board_is_tried_again(tmp_path: Path, file: Path, codes: tuple[i
     cases = "".join(f"{number}) exit {code};; " for number, code in enumerate(codes, 1))
     program.write_text(f'#!/bin/bash\necho "$*" >>calls\ncase $(wc -l <calls) in {cases}*) exit 99;; esac\n')
     program.chmod(0o755)
-    variables = {"DEVICE": "a pi", "ALPHA": "1.0", "RESOLUTION": "224", "PIP_EXTRA_INDEX_URL": ""}
+    variables = {"DEVICE": "a pi", "ALPHA": "1.0", "RESOLUTION": "224"}
     runner = Runner(tmp_path, variables, tmp_path)
     (done,) = runner.run(load_workflow(file), GATE)
     assert done.code == ends_with and done.out.count("::warning::") == warnings
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == len(codes) and all(call.startswith("regress out --device a pi --require-hardware ") for call in calls)
-
-
-def documented(repository: Path, heading: str) -> str:
-    """The shell commands below a heading of docs/ci.md."""
-    text = (repository / "docs" / "ci.md").read_text()
-    found = re.search(rf"^## {re.escape(heading)}\n.*?^```sh\n(.*?)^```$", text, re.M | re.S)
-    assert found, heading
-    return found.group(1)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +146,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     folder = tmp_path_factory.mktemp("ci")
     checkout = clone(repository, folder / "checkout")
     runner = Runner(checkout, {**SMALL, **SOMEBODY, "TVMMOBILE_DATA": str(folder / "data")}, folder)
-    saved = runner.execute({"name": "save", "run": documented(checkout, "Saving the baselines")})
+    saved = runner.execute({"name": "save", "run": documented(checkout / "docs/ci.md", "Saving the baselines")})
     assert saved.code == 0, saved.err
     return runner
 

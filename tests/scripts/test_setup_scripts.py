@@ -110,6 +110,15 @@ while (( $# )); do [[ $1 = --dest ]] && {{ mkdir -p "$2"; printf '{built.decode(
     assert known or "torch-2-any.whl is not a build of PyTorch in scripts/torch.lock" in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize(("host", "asked"), [("aarch64", True), ("x86_64", False)])
+def test_pytorchs_own_index_is_asked_on_aarch64(checkout: Path, host: str, asked: bool) -> None:
+    """PyPI's build for it needs CUDA."""
+    _program(checkout / ".venv/bin/python", f'echo "$*" >>"{checkout}/pip.log"')
+    script = f'source "{checkout}/scripts/setup.sh"; HOSTTYPE={host} _install_torch'
+    subprocess.run(["bash", "-c", script], capture_output=True, check=False)
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in (checkout / "pip.log").read_text()) == asked
+
+
 def test_without_root_the_missing_packages_are_named(checkout: Path) -> None:
     _program(checkout / "bin" / "id", "echo 1000")
     _program(checkout / "bin" / "apt-get", "echo apt-get was called >&2; exit 99")
