@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from virtual_libraries import build_library
 
 from tvmmobile.devices.agents.host import STOP_S
 from tvmmobile.devices.agents.rpc import LinkError, open_relay, open_session
-from tvmmobile.devices.protocol import MEASURED, Endpoint
+from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
 from tvmmobile.devices.virtual_board import STRETCH
 from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
@@ -108,6 +109,18 @@ def test_a_session_that_waits_for_a_processor_has_not_had_its_time(library: Path
         waiting.resume()
         function(*tensors)
         np.testing.assert_array_equal(session.get(tensors[1]), 2 * X)
+
+
+def test_a_session_without_a_folder_is_not_the_librarys_fault(library: Path) -> None:
+    """As on a disk that is full or read-only."""
+    before = set(emulated(psutil.Process()))
+    with DEVICE.started(1) as started:
+        (agent,) = set(emulated(psutil.Process())) - before
+        shutil.rmtree(agent.cwd())
+        with pytest.raises(NotStored, match="a session's folder"), open_session(started, 10):
+            pass
+        error = failure(started, library, "scale")
+        assert error.kind == "link" and "cannot store a session's folder" in error.reason
 
 
 def test_wrong_architecture_is_a_load_failure(endpoint: Endpoint, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -227,7 +228,10 @@ class Agent {
   Outcome Session(int fd, double timeout) {
     SetDeadline(fd, 0);
     std::string directory = options_.work_dir + "/session-" + std::to_string(++sessions_);
-    mkdir(directory.c_str(), 0700);
+    if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+      SayWhy(fd, std::string("cannot be stored: ") + strerror(errno));
+      return Outcome::kServed;
+    }
     int alive[2];  // the child holds the writing end: its end, however it comes, shows as a hang-up
     if (pipe2(alive, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
     Fork fork([&] {

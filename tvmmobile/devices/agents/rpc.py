@@ -18,11 +18,13 @@ from typing import Any, Self
 from tvmmobile.devices.agents.proof import BYTES, Seal, nonce, proves, tracker_seal
 from tvmmobile.devices.agents.relay import PROVE_S, NotProven, Relay, prove, receive
 from tvmmobile.devices.agents.tracker import MAX_MESSAGE_BYTES, REQUEST, SUCCESS, TRACKER_MAGIC
-from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.protocol import Endpoint, NotStored
 
 #: Time after the agent's own deadline at which this side cuts the connection.
 GRACE_S = 5.0
 DEFAULT_WAIT_S = 60.0
+#: The agent's answer where a session's folder cannot be made (agent.cc, `SayWhy`), and what that takes: a block of most file systems.
+_NOT_STORED, _FOLDER_BYTES = "tvmmobile session cannot be stored", 4096
 
 
 class LinkError(Exception):
@@ -44,6 +46,7 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
     Raises:
         LinkError: no agent was free in time, or it did not answer. Failures of what runs inside come as TVM's own exceptions.
+        NotStored: the device's disk is full or read-only.
     """
     from tvm.rpc import _ffi_api
 
@@ -54,6 +57,8 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
             module = _ffi_api.Connect("127.0.0.1", relay.port, relay.key, False)
             connection = relay.hand_over()
         except Exception as error:  # TVM raises many kinds of errors from C++: RuntimeError, InternalError, …
+            if _NOT_STORED in str(error):
+                raise NotStored("a session's folder", _FOLDER_BYTES) from error
             raise LinkError(f"the agent of {endpoint.key!r} did not open a session: {_last_line(error)}") from error
         with _cut_off(relay.agent, endpoint.longest_s(timeout_s) + GRACE_S):
             close = module.get_function("CloseRPCConnection")
