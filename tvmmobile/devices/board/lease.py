@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from dataclasses import dataclass
 
 from tvmmobile.devices.board.remote import Remote
@@ -15,6 +16,7 @@ from tvmmobile.devices.board.storage import not_stored
 
 #: Duration of a lease after it was taken or renewed, and the interval of renewals.
 LEASE_S, RENEW_S = 60.0, 15.0
+_RELEASE_S = 10.0
 #: A lease is written over in place: files in /tmp cannot be removed by others.
 _SIZE = 512
 _STATE = 'cat "$1" 2>/dev/null; echo; cat "$2/proc/sys/kernel/random/boot_id"; cut -d" " -f1 "$2/proc/uptime"'
@@ -78,7 +80,10 @@ class BoardLease:
             raise BoardBusy(f"{now_held.owner} took the board at the same moment")
 
     def release(self, remote: Remote) -> None:
-        """Release it, if it is this run's."""
+        """Release it, if it is this run's. A board that has no memory for a program is asked again for a while."""
+        deadline = time.monotonic() + _RELEASE_S
+        while remote.run(["true"]).status != 0 and time.monotonic() < deadline:
+            time.sleep(1)
         held, boot, _ = self._state(remote)
         if held is not None and held.run == self.run:
             ended = Lease(self.owner, self.run, boot, 0.0)
