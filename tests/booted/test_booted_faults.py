@@ -16,6 +16,7 @@ from commands import records
 from conftest import CommandLine, Outcome
 from debian import debian_folder
 
+from tvmmobile.devices.board.lease import LEASE_S
 from tvmmobile.devices.board.registered import DeviceFile, load_device, save_device
 from tvmmobile.system.errors import ExitCode
 
@@ -34,7 +35,14 @@ AWAY = (
 NEARLY_FULL = "cd /home/plain; fallocate -l $(($(df --output=avail -B1 . | tail -1) - 3000000)) most"
 FULL = "cat /dev/zero >/home/plain/rest; true"
 FREE = "rm -f /home/plain/most /home/plain/rest"
+READ_ONLY = "echo u >/proc/sysrq-trigger; while touch /home/plain/probe; do sleep 1; done 2>/dev/null"
 NO_PROGRAMS = "mount --bind /home /home; mount -o remount,bind,noexec /home"
+#: More than there is, at once; what is largest the kernel kills until it is enough, but not this.
+NO_MEMORY = """
+mkdir -p /mnt/m; mount -t tmpfs -o size=200% m /mnt/m
+timeout 200 fallocate -l $(($(sed -n 's/MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) + 30000))K /mnt/m/all
+sleep 3; umount -l /mnt/m; rmdir /mnt/m
+"""
 
 
 class User:
@@ -170,6 +178,16 @@ def test_full_disk(user: User, time_: int) -> None:
 
 
 @again
+def test_read_only_root(user: User, time_: int) -> None:
+    user.refused(user.struck(lambda: user.machine.root(READ_ONLY)), "read-only", "un the same command again")
+    time.sleep(LEASE_S)  # nobody can take the lease off a read-only disk
+    user.refused(user("device", "check", "booted"), "its disk is read-only", "dmesg")
+    user.refused(user.add("other", "plain", "--directory", "/home/plain/other"), "its disk is read-only", "dmesg")
+    user.machine.root("mount -o remount,rw /")
+    user.assert_outlived(user.tune())
+
+
+@again
 def test_home_without_programs(user: User, time_: int) -> None:
     user.machine.root(NO_PROGRAMS)
     user.refused(user("device", "check", "booted"), "noexec")
@@ -199,6 +217,20 @@ def test_no_sudo(user: User) -> None:
 def test_clock_that_jumps(user: User, time_: int) -> None:
     way = ("+1 year", "-1 year")[time_ % 2]
     user.assert_outlived(user.struck(lambda: user.machine.root(f"date -s '{way}'")))
+
+
+@again
+def test_memory_that_runs_out(user: User, time_: int) -> None:
+    def exhaust() -> None:
+        user.machine.root(f"cat >/run/exhaust <<'end'\n{NO_MEMORY}end\nsystemd-run -p OOMScoreAdjust=-1000 sh /run/exhaust")
+        time.sleep(5)
+        deadline = time.monotonic() + BOOT_S
+        while user.machine.user("root", "test ! -e /mnt/m").code != 0:
+            assert time.monotonic() < deadline
+            time.sleep(1)
+
+    user.assert_outlived(user.struck(exhaust), *AWAY)
+    assert "Out of memory: Killed process" in user.machine.root("dmesg").out
 
 
 @again

@@ -85,11 +85,17 @@ class Image:
         return public_key(self.folder / "ssh_host_ed25519_key")
 
     def boot_words(
-        self, disk: Path, kernel_words: Sequence[str] = (), options: Sequence[str] = (), memory: str = "2G", form: str = "qcow2"
+        self,
+        disk: Path,
+        kernel_words: Sequence[str] = (),
+        options: Sequence[str] = (),
+        memory: str = "2G",
+        form: str = "qcow2",
+        core: str = "cortex-a72",
     ) -> list[str]:
         """The command that boots `disk`; what is written to it and flushed there survives the end of this process."""
         drive = f"file={disk},if=none,id=disk,format={form},cache=writeback"
-        words = [QEMU, "-M", "virt", "-cpu", "cortex-a72", "-smp", str(CORES), "-m", memory, "-accel", "tcg,thread=multi"]
+        words = [QEMU, "-M", "virt", "-cpu", core, "-smp", str(CORES), "-m", memory, "-accel", "tcg,thread=multi"]
         words += ["-kernel", str(self.folder / "kernel"), "-initrd", str(self.folder / "initrd")]
         words += ["-append", " ".join(("console=ttyAMA0", "root=/dev/vda", "panic=-1", "quiet", *kernel_words))]
         words += ["-drive", drive, "-device", "virtio-blk-pci,drive=disk", "-display", "none", "-monitor", "none", "-serial", "stdio"]

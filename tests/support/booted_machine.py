@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,10 @@ class Machine:
         image: what to boot.
         folder: for the disk and the console's log.
         restricted: nothing beyond this machine can be reached from there.
-        drives: files that it sees as further disks.
         memory: QEMU's notation of its size.
         disk: to keep and to use again; by default one that is removed in the end.
+        core: QEMU's name of its cores' model.
+        disk_size: of a new disk, in QEMU's notation, if the image's does not do; its file system is still the image's.
     """
 
     def __init__(
@@ -59,20 +60,22 @@ class Machine:
         image: Image,
         folder: Path,
         restricted: bool = True,
-        drives: Sequence[Path] = (),
         memory: str = "2G",
         disk: Path | None = None,
+        core: str = "cortex-a72",
+        disk_size: str | None = None,
     ) -> None:
         self.image, self.folder = image, folder
         self.port = free_port()
         self._disk, self._kept = disk or folder / "disk", disk is not None
         self._monitor = folder / "monitor"
         self._known = folder / "known_hosts"
-        self._drives, self._memory, self._restricted = drives, memory, restricted
+        self._memory, self._restricted, self._core = memory, restricted, core
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if not self._disk.exists():
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(self._disk)], check=True)
+            words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(self._disk)]
+            subprocess.run([*words, *([disk_size] if disk_size else [])], check=True)
         self._known.write_text(f"{self.known_line}\n")
 
     @property
@@ -90,10 +93,8 @@ class Machine:
         network = f"user,id=net,restrict={'on' if self._restricted else 'off'},hostfwd=tcp:127.0.0.1:{self.port}-:22"
         options = ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-qmp", f"unix:{self._monitor},server=on,wait=off"]
         options += ["-loadvm", _KEPT] if kept else []
-        for number, path in enumerate(self._drives):
-            options += ["-drive", f"file={path},if=none,id=d{number},format=raw,readonly=on", "-device", f"virtio-blk-pci,drive=d{number}"]
         with (self.folder / "console").open("ab") as log:
-            words = self.image.boot_words(self._disk, (), options, self._memory)
+            words = self.image.boot_words(self._disk, (), options, self._memory, core=self._core)
             self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         script = "true" if kept else "systemctl is-system-running --wait >/dev/null; true"
         wait_until(lambda: self._answers(script), f"the machine to boot; its console: {self.folder / 'console'}", BOOT_S)
