@@ -37,11 +37,16 @@ FULL = "cat /dev/zero >/home/plain/rest; true"
 FREE = "rm -f /home/plain/most /home/plain/rest"
 READ_ONLY = "echo u >/proc/sysrq-trigger; while touch /home/plain/probe; do sleep 1; done 2>/dev/null"
 NO_PROGRAMS = "mount --bind /home /home; mount -o remount,bind,noexec /home"
-#: More than there is, at once; what is largest the kernel kills until it is enough, but not this.
+#: More than there is at once, for a little less makes the machine crawl; more again until the kernel has killed a program, not this one.
 NO_MEMORY = """
 mkdir -p /mnt/m; mount -t tmpfs -o size=200% m /mnt/m
-timeout 200 fallocate -l $(($(sed -n 's/MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) + 30000))K /mnt/m/all
-sleep 3; umount -l /mnt/m; rmdir /mnt/m
+size=$(sed -n 's/MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
+until dmesg | grep -q 'Out of memory: Killed process'; do
+    size=$((size + 30000))
+    timeout 100 fallocate -l ${size}K /mnt/m/all
+    : >/mnt/m/all
+done
+umount -l /mnt/m; rmdir /mnt/m
 """
 
 
@@ -99,7 +104,9 @@ class User:
             assert self.found()[: len(kept)] == kept
         assert outcome.code == 0, outcome.err
         self.found()
-        assert self.machine.leftovers() == []
+        assert self.machine.leftovers() == [], self.machine.root(
+            "ls -l /tmp; cat /tmp/tvmmobile.lease; cut -d' ' -f1 /proc/uptime; dmesg | tail -40"
+        )
 
     def assert_ready(self, name: str) -> None:
         """The device is ready, and nothing of earlier runs is on it."""
