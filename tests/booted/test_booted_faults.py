@@ -46,7 +46,7 @@ class User:
 
     def __init__(self, machine: Machine, cli: CommandLine, folder: Path, network: list[str]) -> None:
         self.machine, self._cli, self.logs = machine, cli, folder / "logs"
-        self._tuning = ("--device", "booted", *network, "--logs", str(self.logs), "--out", str(folder / "out"))
+        self._tuning = (*network, "--logs", str(self.logs), "--out", str(folder / "out"))
 
     def __call__(self, *words: str) -> Outcome:
         """Run a command, which never ends with a traceback."""
@@ -58,9 +58,9 @@ class User:
         """Register the machine under a further name."""
         return self(*self.machine.add_words(name, user, *more))
 
-    def tune(self, *more: str) -> Outcome:
+    def tune(self, *more: str, device: str = "booted") -> Outcome:
         """Tune to the end."""
-        return self("tune", *self._tuning, "--trials", "3", *more)
+        return self("tune", "--device", device, *self._tuning, "--trials", "3", *more)
 
     def found(self) -> list[dict[str, Any]]:
         """The records so far; none blames a candidate."""
@@ -204,7 +204,7 @@ def test_no_sudo(user: User, time_: int) -> None:
     )
     for name, words in (("plain", ("does not let its user set the governor", "Leave out --pin")), ("admin", ())):
         assert user.add("booted2" if words else "booted3", name, "--root", tree).code == 0
-        outcome = user.tune("--device", "booted2" if words else "booted3", "--pin")
+        outcome = user.tune("--pin", device="booted2" if words else "booted3")
         if words:
             user.refused(outcome, *words)
         else:
