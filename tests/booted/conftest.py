@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 from booted_image import Image, image, require_machine
-from booted_machine import Machine, at_home, machine
+from booted_machine import NETWORK, Machine, at_home, machine
 from ssh_server import Home
 
 from tvmmobile.system.environment import cache_dir
-
-#: An ordinary network of few kernels; `tune` needs a minute or two on the machine.
-NETWORK = """
-from torch import nn
-
-def small():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU6(), nn.Conv2d(8, 16, 1))
-"""
 
 
 @pytest.fixture(scope="session")

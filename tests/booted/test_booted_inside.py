@@ -9,21 +9,16 @@ from pathlib import Path
 import pytest
 from booted_checkout import LONG_S, MachineRunner, clone_into, install, packages_asked_for
 from booted_image import Image
-from booted_machine import Machine, machine
+from booted_machine import NETWORK, Machine, machine
 from conftest import REPOSITORY
-from workflows import SOMEBODY, documented, load_workflow
+from page_commands import commands_of, readme_commands
+from workflows import SOMEBODY, load_workflow
 
 pytestmark = pytest.mark.long
 WORKFLOW = REPOSITORY / "examples/ci/latency-arm-runner.yml"
 GATE = "Compare with the baselines"
 #: Of the second command's tests, those of an AArch64 machine that is its own device; all take days under emulation.
 SUBSET = "tests/devices/test_local.py tests/devices/test_agent_build.py"
-NETWORK = """
-from torch import nn
-
-def small():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU6(), nn.Conv2d(8, 16, 1))
-"""
 
 
 class Inside:
@@ -46,15 +41,6 @@ def inside(debian: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with machine(debian, folder, restricted=False, memory="8G", disk_size="24G", core="cortex-a76") as made:
         clone_into(made, folder)
         yield Inside(made)
-
-
-def readme_commands() -> tuple[str, str]:
-    """README's two commands, without their comments."""
-    text = (REPOSITORY / "README.md").read_text()
-    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
-    assert block
-    first, second = (line.partition("#")[0].strip() for line in block[1].splitlines())
-    return first, second
 
 
 def test_the_first_command(inside: Inside) -> None:
@@ -92,7 +78,7 @@ def test_the_workflow_of_an_arm_runner(inside: Inside, tmp_path: Path) -> None:
     first = {one.name: one for one in runner.run(workflow)}
     assert {name: one.code for name, one in first.items() if one.code} == {GATE: 1}, first
     assert "has no baseline" in first[GATE].err
-    saved = runner.execute({"name": "save", "run": documented(REPOSITORY / "docs/ci.md", "Saving the baselines")})
+    saved = runner.execute({"name": "save", "run": commands_of(REPOSITORY / "docs/ci.md", "Saving the baselines")})
     assert saved.code == 0, saved.err
     inside("./scripts/tvmmobile device remove arm-runner")
     again = runner.run(workflow)

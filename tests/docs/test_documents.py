@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from page_commands import readme_commands
 
 from tvmmobile.cli import VERBS, load
 
@@ -124,7 +125,7 @@ def test_commands_have_the_options_that_they_are_given(document: str) -> None:
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:
-    commands = [line.split(" #")[0].strip() for line in text_of("README.md").split("```sh\n")[1].split("```")[0].splitlines()]
+    commands = readme_commands()
     assert commands == ["./scripts/tvmmobile tune --target arm --device pi4", "./scripts/test"]
     assert all((REPOSITORY / shlex.split(command)[0]).stat().st_mode & 0o111 for command in commands)
     assert "Relay" in text_of("README.md")

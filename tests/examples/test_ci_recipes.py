@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workflows import SOMEBODY, Runner, Workflow, clone, documented, git, load_workflow
+from page_commands import commands_of
+from workflows import SOMEBODY, Runner, Workflow, clone, git, load_workflow
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.schedules import KnobSchedule
@@ -146,7 +147,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     folder = tmp_path_factory.mktemp("ci")
     checkout = clone(repository, folder / "checkout")
     runner = Runner(checkout, {**SMALL, **SOMEBODY, "TVMMOBILE_DATA": str(folder / "data")}, folder)
-    saved = runner.execute({"name": "save", "run": documented(checkout / "docs/ci.md", "Saving the baselines")})
+    saved = runner.execute({"name": "save", "run": commands_of(checkout / "docs/ci.md", "Saving the baselines")})
     assert saved.code == 0, saved.err
     return runner
 

@@ -20,6 +20,7 @@ from deployed import make_library
 from guest_python import board_python
 from network_files import write_python
 from own_networks import module_text
+from page_commands import commands_of
 from PIL import Image
 from ssh_server import Home, Server, new_key, require_sshd
 from workflows import clone
@@ -69,11 +70,6 @@ class Walk:
         with np.load(self.library.with_suffix(".reference.npz")) as arrays:
             arrays["input"].astype("<f4").tofile(path)
             return path, arrays["output"].reshape(-1)
-
-
-def commands_of(guide: Path) -> str:
-    """The text of all blocks marked `sh`."""
-    return "".join(re.findall(r"```sh\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL))
 
 
 def in_clone(command: str, folder: Path, **variables: str) -> str:

@@ -18,18 +18,13 @@ from conftest import REPOSITORY
 from support.debian import debian_folder
 from support.guest_libraries import STEM, THREADS, write_guest
 from support.guest_python import board_python
+from support.page_commands import commands_of
 from support.small_networks import HOST
 
-GUIDE = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
+GUIDE = REPOSITORY / "docs/native-examples.md"
 COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --archive --out out"
 BUILT = ("classify-c", "classify-cc", "classify-rs")
 ANSWER = re.compile(r"^class (\d+): (\S+)$", re.MULTILINE)
-
-
-def commands_of(heading: str) -> str:
-    """The commands below a heading of the guide; "" is what comes before the first."""
-    sections = dict(zip(["", *re.findall(r"^## (.*)$", GUIDE, re.MULTILINE)], re.split(r"^## .*$", GUIDE, flags=re.MULTILINE), strict=True))
-    return "".join(re.findall(r"```sh\n(.*?)```", sections[heading], re.DOTALL))
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def walk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     write_program(folder / "scripts/tvmmobile", tvmmobile)
     write_program(folder / ".venv/bin/python", f'exec {shlex.quote(sys.executable)} "$@"')
     walk = Walk(folder)
-    walk.run(commands_of(""))
+    walk.run(commands_of(GUIDE, ""))
     return walk
 
 
@@ -90,7 +85,7 @@ def require(program: str) -> None:
 @pytest.mark.parametrize(("language", "program"), [("C", "make"), ("C++", "cmake")])
 def test_programs_print_what_pytorch_computes(walk: Walk, language: str, program: str) -> None:
     require(program)
-    commands = commands_of(language)
+    commands = commands_of(GUIDE, language)
     walk.check(walk.run(commands), commands.count("qemu-aarch64"))
 
 
@@ -107,7 +102,7 @@ def test_rust_for_a_board(walk: Walk, tmp_path: Path) -> None:
         compiled = [str(tmp_path / "rustc"), *target, "--crate-type", "lib", "--emit", "metadata", "empty.rs"]
         if subprocess.run(compiled, cwd=tmp_path, capture_output=True, check=False).returncode:
             pytest.skip("no standard library for AArch64 of this rustc's version: rustup target add aarch64-unknown-linux-gnu")
-    walk.check(walk.run(f"export PATH={tmp_path}:$PATH\n{commands_of('Rust')}"))
+    walk.check(walk.run(f"export PATH={tmp_path}:$PATH\n{commands_of(GUIDE, 'Rust')}"))
 
 
 @pytest.mark.virtual
@@ -127,7 +122,7 @@ def test_the_package_for_cmake_can_be_moved_and_has_the_archive(walk: Walk, tmp_
 
 @pytest.mark.virtual
 def test_the_apps_input(walk: Walk) -> None:
-    walk.run(commands_of("Android"))
+    walk.run(commands_of(GUIDE, "Android"))
     assets = walk.folder / "examples/native/android/app/src/main/assets"
     assert (assets / "input.f32").read_bytes() == (walk.folder / "input.f32").read_bytes()
     activity = (assets.parent / "java/org/example/classifier/MainActivity.java").read_text(encoding="utf-8")
@@ -137,7 +132,7 @@ def test_the_apps_input(walk: Walk) -> None:
 @pytest.mark.virtual
 def test_python_on_the_board(walk: Walk) -> None:
     """With an AArch64 Python, from the folder where library and program lie together."""
-    (command,) = re.findall(r"^pi\$ python3 (.*)$", GUIDE, re.MULTILINE)
+    (command,) = re.findall(r"^pi\$ python3 (.*)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
     python = shlex.join(board_python())
     copies = f"mkdir -p pi; cp examples/native/classify.py input.f32 out/{STEM}.so out/{STEM}.json pi; cd pi"
     walk.check(walk.run(f"{copies}; PYTHONNOUSERSITE=1 PYTHONPATH= OMP_NUM_THREADS=1 {python} {command}"))

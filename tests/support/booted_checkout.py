@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import ssl
 import subprocess
 import urllib.error
@@ -13,7 +14,7 @@ from typing import Any
 
 from booted_machine import Machine, Said
 from conftest import REPOSITORY
-from workflows import Done, Runner
+from workflows import SHELL, Done, Runner
 
 from tvmmobile.virtual.sysroot import MIRROR
 
@@ -74,7 +75,7 @@ class MachineRunner(Runner):
         variables = {**self.variables, "CI": "true", "GITHUB_STEP_SUMMARY": "/home/plain/summary.md"}
         script.write_text("".join(f"export {name}='{value}'\n" for name, value in variables.items()) + step["run"])
         self._machine.send(script, "plain", "cat >step.sh")
-        said = self._machine.user("plain", "cd tvmmobile && bash --noprofile --norc -eo pipefail ../step.sh", LONG_S)
+        said = self._machine.user("plain", f"cd tvmmobile && {shlex.join(SHELL)} ../step.sh", LONG_S)
         return Done(step["name"], said.code, said.out, said.err)
 
 

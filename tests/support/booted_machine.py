@@ -25,6 +25,13 @@ from tvmmobile.devices.ssh.keys import fingerprint_of
 BOOT_S = 600.0
 COMMAND_S = 300.0
 _KEPT = "kept"
+#: An ordinary network of few kernels; `tune` needs a minute or two on the machine.
+NETWORK = """
+from torch import nn
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU6(), nn.Conv2d(8, 16, 1))
+"""
 #: What a run of ours may leave on a board until the next one, and must not after that.
 _LEFT = r"""
 ls -d /tmp/tvmmobile.lease /tmp/.tvm* /home/*/.tvmmobile/work-* /srv/old/home/old/.tvmmobile/work-* 2>/dev/null

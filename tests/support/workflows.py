@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 #: What the runner calls for `shell: bash`.
-_SHELL = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
+SHELL = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 #: Who commits.
 SOMEBODY = {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "Some Body"), ("EMAIL", "s@example.invalid"))
@@ -112,7 +112,7 @@ class Runner:
         script.write_text(step["run"])
         environment = {**os.environ, **self.variables, "CI": "true", "GITHUB_STEP_SUMMARY": str(self._summary)}
         ended = subprocess.run(
-            [*_SHELL, str(script)],
+            [*SHELL, str(script)],
             cwd=self.checkout,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -147,10 +147,3 @@ def clone(repository: Path, folder: Path) -> Path:
 def git(folder: Path, *words: str) -> str:
     """What git prints."""
     return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
-
-
-def documented(page: Path, heading: str) -> str:
-    """The shell commands below a heading of a page."""
-    found = re.search(rf"^## {re.escape(heading)}\n.*?^```sh\n(.*?)^```$", page.read_text(), re.M | re.S)
-    assert found, heading
-    return found[1]
