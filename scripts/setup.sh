@@ -139,7 +139,7 @@ _install_system_packages() {
 }
 
 # For tests, which skip with a reason where these are missing: the other ends of SSH and adb, this machine's own C++ for the agent under
-# sanitizers, what examples/native is built with, QEMU's machine without an operating system, Google Benchmark's compare.py, and a browser for
+# sanitizers, what examples/native is built with, QEMU's machine and what makes a disk for it, Google Benchmark's compare.py, and a browser for
 # the report's page. Not on a machine that runs services: Debian would start an SSH server there.
 _install_test_programs() {
     local missing=()
@@ -151,6 +151,8 @@ _install_test_programs() {
     command -v rustc >/dev/null || missing+=(rustc)
     command -v ld.lld >/dev/null || missing+=(lld)
     command -v qemu-system-aarch64 >/dev/null || missing+=(qemu-system-arm)
+    command -v qemu-img >/dev/null || missing+=(qemu-utils)
+    command -v cpio >/dev/null || missing+=(cpio)
     [[ -f /usr/share/benchmark/compare.py ]] || missing+=(libbenchmark-tools)
     command -v chromium >/dev/null || missing+=(chromium)
     [[ ${#missing[@]} -gt 0 && $(id -u) -eq 0 && ! -d /run/systemd/system ]] && command -v apt-get >/dev/null || return 0

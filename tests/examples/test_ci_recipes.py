@@ -15,6 +15,7 @@ from page_commands import commands_of
 from workflows import SOMEBODY, Runner, Workflow, clone, git, load_workflow
 
 from tvmmobile.devices.registry import find_device
+from tvmmobile.running.manifest import read_manifest
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity
@@ -24,8 +25,8 @@ FILES = sorted(EXAMPLES.glob("*.yml"))
 VIRTUAL, BOARD, ARM = (EXAMPLES / f"{name}.yml" for name in ("virtual-pi4", "board", "latency-arm-runner"))
 GATE = "Compare with the baselines"
 SMALL = {"DEVICE": "pi4-virtual", "ALPHA": "0.25", "RESOLUTION": "128"}
-#: The smallest network of the shipped logs, and a kernel that five of its layers use.
-NETWORK, KERNEL = "mobilenet_v1_0.25_128_float32_t1", "pw_8x8_128x128_32c_to_32c_relu6_float32_t1"
+#: The smallest network of the shipped logs.
+NETWORK = "mobilenet_v1_0.25_128_float32_t1"
 
 
 def actionlint() -> str | None:
@@ -181,7 +182,10 @@ def test_a_slower_library_ends_the_virtual_workflow_with_2(project: Runner, tmp_
     profile = find_device("pi4-virtual").profile
     logs = checkout / "tuning_logs"
     database = Database(Identity.of(profile), (logs,), logs)
-    (task,) = [task for task in database.tasks() if task.name == KERNEL]
+    # A kernel of the library whose records these are: after a search for longer chains it is another one.
+    used = read_manifest(project.checkout / "out" / f"{NETWORK}.json").kernels
+    kernel = max((one for one in used if one.schedule["template"] == "pointwise"), key=lambda one: one.macs).name
+    (task,) = [task for task in database.tasks() if task.name == kernel]
     best = database.best(task)
     assert best is not None and best.latency_us is not None and best.cycles is not None and isinstance(best.schedule, KnobSchedule)
     slow = replace(best.schedule, knobs=tuple((best.schedule.values | {"rows": 1, "columns": 4}).items()))
@@ -194,5 +198,5 @@ def test_a_slower_library_ends_the_virtual_workflow_with_2(project: Runner, tmp_
     done = {one.name: one for one in runner.run(workflow)}
     assert {name: one.code for name, one in done.items()} == {"Set up": 0, "Compile": 0, GATE: 2, "Summary": 0}, done[GATE].err
     assert "Nothing is missing." in done["Set up"].out
-    assert "**slower**" in runner.summary and "mobilenet" in runner.summary and KERNEL in done[GATE].out
+    assert "**slower**" in runner.summary and "mobilenet" in runner.summary and kernel in done[GATE].out
     assert NETWORK in (checkout / "out" / "gate.xml").read_text()
