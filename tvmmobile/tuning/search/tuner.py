@@ -244,6 +244,7 @@ class _Runner:
             raise DeviceUnavailable(
                 f"the device {self._bench.profile.name} went away: {lost[0][1].error}",
                 "Finished measurements are kept; run the same command again once the device is back.",
+                again=True,
             )
         if held.spoiled >= MOST_ATTEMPTS:
             raise DeviceUnavailable(
