@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tvmmobile.devices.adb.files import error_number, receive_file, send_file
+from tvmmobile.devices.adb.files import receive_file, send_file
 from tvmmobile.devices.adb.server import AdbRefused, AdbServer, Gone, NoAnswer, receive, running_server
 from tvmmobile.devices.adb.shell import AdbProcess, service_of
 from tvmmobile.devices.board.registered import AdbAddress
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
+from tvmmobile.devices.board.storage import error_number
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import replacing
 
@@ -179,7 +180,7 @@ class AdbRemote:
                     send_file(connection, content, part, mode)
                 moved = self.run(["mv", "-f", part, target])
                 if moved.status != 0:
-                    raise OSError(error_number(moved.stderr), moved.stderr.strip(), target)
+                    raise OSError(error_number(moved.stderr, errno.EIO), moved.stderr.strip(), target)
             except BaseException as error:  # Ctrl-C, too
                 with contextlib.suppress(LinkLost):
                     failed = isinstance(error, OSError) and error.errno == errno.EIO
