@@ -76,7 +76,7 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
         UserError: an operator on integers that is not known.
     """
     changed = copy.deepcopy(model)
-    rewriting = Rewriting(model.graph, opset_of(model))
+    rewriting = QuantisedRewriting(model.graph, opset_of(model))
     del changed.graph.node[:], changed.graph.value_info[:]
     for node in model.graph.node:
         rewriting.add(node)
@@ -90,7 +90,7 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
     return changed, rewriting.weights
 
 
-class Rewriting(Nodes):
+class QuantisedRewriting(Nodes):
     """The nodes of a graph while integers become real numbers."""
 
     def __init__(self, graph: Any, opset: int) -> None:
@@ -126,9 +126,9 @@ class Rewriting(Nodes):
             raise UserError(f"{node.op_type} ({node.output[0]}) has scales or zero points that are not one constant each.", _FIX)
         self.nodes.append(copied)
 
-    def within(self) -> Rewriting:
+    def within(self) -> QuantisedRewriting:
         """Return the nodes of a graph inside."""
-        return Rewriting(GraphProto(), self.opset)
+        return QuantisedRewriting(GraphProto(), self.opset)
 
     def leave(self, value: Any) -> None:
         """Append the conversion of an output that has to hold integers."""
@@ -220,14 +220,14 @@ def _inputs(node: Any, count: int) -> list[str]:
     return [*node.input, *[""] * count][:count]
 
 
-def _quantize(into: Rewriting, node: Any) -> bool:
+def _quantize(into: QuantisedRewriting, node: Any) -> bool:
     data, scale, zero = _inputs(node, 3)
     given = attribute(node, "output_dtype", 0)
     grid = into.grid(scale, zero, str(np.dtype(helper.tensor_dtype_to_np_dtype(given))) if given else "uint8")
     return grid is not None and into.rounded(data, node.output[0], grid)
 
 
-def _dequantize(into: Rewriting, node: Any) -> bool:
+def _dequantize(into: QuantisedRewriting, node: Any) -> bool:
     source, output = into.reals(_inputs(node, 3), attribute(node, "axis", 1)), node.output[0]
     if source is None:
         return False
@@ -257,7 +257,7 @@ class _Form:
     axis: int = 0
 
 
-def _in_reals(into: Rewriting, node: Any) -> bool:
+def _in_reals(into: QuantisedRewriting, node: Any) -> bool:
     """Append an operator between integers in float32, and the rounding of its result; `QGemm` may also return real numbers."""
     form, inputs, output = _FORMS[node.op_type], _inputs(node, max(9, len(node.input))), node.output[0]
     axis = 1 - attribute(node, "transB", 0) if form.operator == "Gemm" else form.axis
@@ -278,7 +278,7 @@ def _in_reals(into: Rewriting, node: Any) -> bool:
     return grid is None or into.rounded(made, output, grid)
 
 
-def _moved(into: Rewriting, node: Any) -> bool:
+def _moved(into: QuantisedRewriting, node: Any) -> bool:
     if node.op_type not in _MOVING.split() or node.domain not in _DOMAINS:
         raise UserError(f"the network has an operator on integers that is not supported: {node.op_type} ({node.output[0]}).", _FIX)
     data = node.input[0]
@@ -291,7 +291,7 @@ def _moved(into: Rewriting, node: Any) -> bool:
     return True
 
 
-def _converted(into: Rewriting, node: Any) -> bool:
+def _converted(into: QuantisedRewriting, node: Any) -> bool:
     (data,) = node.input
     if attribute(node, "to", 0) != TensorProto.FLOAT:
         return _moved(into, node)
@@ -299,7 +299,7 @@ def _converted(into: Rewriting, node: Any) -> bool:
     return True
 
 
-def _added(into: Rewriting, node: Any) -> bool:
+def _added(into: QuantisedRewriting, node: Any) -> bool:
     """Append `Add` of sums of products, which are real numbers already, and other integers."""
     if any(name in into.grids for name in node.input):
         return _moved(into, node)
@@ -309,7 +309,7 @@ def _added(into: Rewriting, node: Any) -> bool:
     return True
 
 
-def _resized(into: Rewriting, node: Any) -> bool:
+def _resized(into: QuantisedRewriting, node: Any) -> bool:
     """Rewrite a `Resize` of integers: between neighbours ONNX Runtime computes real numbers and truncates them."""
     mode = attribute(node, "mode", b"nearest")
     data, output, grid = node.input[0], node.output[0], into.grids.get(node.input[0])
@@ -326,7 +326,7 @@ def _resized(into: Rewriting, node: Any) -> bool:
     return into.rounded(into.emit("Mul", [centred, into.real(grid.scale)]), output, grid)
 
 
-def _padded(into: Rewriting, node: Any) -> bool:
+def _padded(into: QuantisedRewriting, node: Any) -> bool:
     """Append `Pad` of integers, by an integer or the integer 0."""
     data, grid, mode = node.input[0], into.grids.get(node.input[0]), attribute(node, "mode", b"constant")
     value = _inputs(node, 3)[2]
@@ -341,7 +341,12 @@ def _padded(into: Rewriting, node: Any) -> bool:
 
 
 #: Rewriters of operators on integers that do more than move them.
-_ON_INTEGERS: Mapping[str, Callable[[Rewriting, Any], bool]] = {"Add": _added, "Cast": _converted, "Pad": _padded, "Resize": _resized}
+_ON_INTEGERS: Mapping[str, Callable[[QuantisedRewriting, Any], bool]] = {
+    "Add": _added,
+    "Cast": _converted,
+    "Pad": _padded,
+    "Resize": _resized,
+}
 #: Operators between integers.
 _FORMS: Mapping[str, _Form] = {
     "QGemm": _Form("Gemm", result=7, bias=6),
@@ -353,7 +358,7 @@ _FORMS: Mapping[str, _Form] = {
     **{f"QLinear{name}": _Form(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
 }
 #: From an operator to what appends others in its place, or does not.
-_REWRITES: Mapping[str, Callable[[Rewriting, Any], bool]] = {
+_REWRITES: Mapping[str, Callable[[QuantisedRewriting, Any], bool]] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     **dict.fromkeys(_FORMS, _in_reals),

@@ -74,7 +74,7 @@ def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
     """
     if not has_varying(model.graph):
         return model, ()
-    rewriting = Rewriting(model)
+    rewriting = VaryingRewriting(model)
     rewriting.run()
     filled = rewriting.fill_outputs()
     return fold_constants(rewriting.rewritten()), filled
@@ -95,7 +95,7 @@ def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array
     return tuple(found)
 
 
-class Rewriting(Nodes):
+class VaryingRewriting(Nodes):
     """A model while its nodes are read in order.
 
     Attributes:
