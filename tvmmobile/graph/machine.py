@@ -110,6 +110,7 @@ _A53 = Machine(in_order=True, accumulators=8, l1d_ways=4, line_read=0.0, line_fr
 _A55 = replace(_A53, l2_bytes=256 * _KIB, has=_V8_2, inserts_beside=True, line_read=6.1, line_from_memory=16.3, line_written=27.3)
 #: By LLVM's name. Cache sizes are the usual ones, for boards that do not report them.
 _MACHINES = {
+    "cortex-a34": _A53,
     "cortex-a35": _A53,
     "cortex-a53": _A53,
     "cortex-a55": _A55,
@@ -121,6 +122,7 @@ _MACHINES = {
     "neoverse-n1": replace(_A76, l2_bytes=1 * _MIB),
     "cortex-a77": _A76,
     "cortex-a78": _A76,
+    "cortex-a78ae": _A76,
     "cortex-a78c": _A76,
     "cortex-x1": _X1,
     "cortex-a510": replace(_A55, fma_lanes_per_cycle=8, has=_V9),
@@ -128,6 +130,8 @@ _MACHINES = {
     "cortex-a715": replace(_A76, has=_V9),
     "cortex-a720": replace(_A76, has=_V9),
     "neoverse-n2": replace(_A76, l2_bytes=1 * _MIB, has=_V9),
+    "neoverse-v1": replace(_X1, has=_V9),
+    "neoverse-v2": replace(_X1, has=_V9),
     "cortex-x2": replace(_X1, has=_V9),
     "cortex-x3": replace(_X1, has=_V9),
     "cortex-x4": replace(_X1, has=_V9),

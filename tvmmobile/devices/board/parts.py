@@ -23,17 +23,20 @@ class CoreDesign:
         mcpu: LLVM's name, of the newest core not newer than it that LLVM 16 schedules for.
         machine: what it offers a kernel, with the usual caches.
         product: the only one with this core and implementer; "" where there are others.
+        modelled_as: the core that stands for it on virtual boards, as `Board.mcpu`, whether or not there are any.
     """
 
     cpu: str
     mcpu: str
     machine: Machine
     product: str = ""
+    modelled_as: str = ""
 
 
-def _design(cpu: str, mcpu: str = "", product: str = "", **caches: Any) -> CoreDesign:
-    mcpu = mcpu or cpu.lower().replace(" ", "-")
-    return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches), product)
+def _design(cpu: str, mcpu: str = "", product: str = "", modelled_as: str = "", **caches: Any) -> CoreDesign:
+    own = cpu.lower().replace(" ", "-")
+    mcpu = mcpu or own
+    return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches), product, modelled_as or own)
 
 
 _FILE = Path(__file__).with_name("parts.toml")
