@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md and docs/layer-kinds.md followed to the letter in a copy of the checkout."""
+"""CONTRIBUTING.md, docs/layer-kinds.md and docs/core-models.md followed to the letter in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -15,9 +15,20 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GUIDE = "\n".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/layer-kinds.md"))
+GUIDE = "\n".join(
+    (REPOSITORY / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/layer-kinds.md", "docs/core-models.md")
+)
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-SECTIONS = ("A virtual board", "A schedule template", "A layer kind", "An operator's trait", "A graph pass", "A command", "An option")
+SECTIONS = (
+    "A virtual board",
+    "A core",
+    "A schedule template",
+    "A layer kind",
+    "An operator's trait",
+    "A graph pass",
+    "A command",
+    "An option",
+)
 
 
 def section(title: str) -> str:
@@ -32,7 +43,7 @@ def follow(title: str, checkout: Path) -> tuple[set[str], set[str]]:
     for found in BLOCK.finditer(text):
         kind, content = found.group(2), textwrap.dedent(found.group(3))
         before = text[: found.start()].rstrip().splitlines()[-1]
-        if kind == "python":
+        if kind in ("python", "toml"):
             (name,) = re.findall(r"Create `([^`]+)`", before)
             (checkout / name).write_text(content, encoding="utf-8")
             made.add(name)
@@ -107,7 +118,8 @@ def printed(checkout: Path) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
-    for name in ("tvmmobile/cli", "tvmmobile/graph", "tvmmobile/pipeline/options", "tvmmobile/virtual/boards", "schedules", "docs"):
+    rooms = ("cli", "graph", "pipeline/options", "virtual/boards", "virtual/cores")
+    for name in (*(f"tvmmobile/{room}" for room in rooms), "schedules", "docs"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.svg"))
     made, edited = follow(title, tmp_path)
     anchor = title.lower().replace(" ", "-").replace("'", "")
@@ -118,6 +130,26 @@ def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
 def test_the_board_is_a_device(checkout: Path) -> None:
     code = "from tvmmobile.devices.registry import find_device as f; p = f('r2s').profile; print(p.board, p.clock_hz, p.origin.kind)"
     assert python(checkout, "-c", code).split() == ["NanoPi", "R2S", "1300000000.0", "modelled"]
+
+
+def test_the_core_is_known_and_its_schedule_counts(checkout: Path, tmp_path: Path) -> None:
+    text = (REPOSITORY / "tvmmobile/virtual/boards/rk3566.toml").read_text(encoding="utf-8")
+    board = tmp_path / "mine.toml"
+    board.write_text(text.replace("cortex-a55", "cortex-a65").replace('name = "rk3566"', 'name = "mine"'), encoding="utf-8")
+    code = f"""
+from tvmmobile.devices.board.parts import part_of
+from tvmmobile.devices.kin import suitability
+from tvmmobile.devices.registry import find_device
+from tvmmobile.devices.virtual_board import VirtualDevice
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.cores.corrected import CORES, corrected_version
+board, pi4 = load_board({str(board)!r}), find_device("pi4-virtual").profile
+mine = VirtualDevice("mine-virtual", board).profile
+print(board.cpu, corrected_version(board.mcpu), CORES[board.mcpu](["nop"] * 8), mine.machine.has)
+(own,) = (core for core in suitability([pi4, mine]).cores if core.core == 0x41D06)
+print(part_of(0x41, 0xD06).mcpu, own.tuned, own.order)
+"""
+    assert python(checkout, "-c", code).splitlines() == ["Cortex-A65 1 4.0 ('half', 'dot')", "cortex-a65 1 (1, 0)"]
 
 
 def test_the_template_takes_a_task_and_computes_what_pytorch_computes(printed: Callable[[str], str], tmp_path: Path) -> None:

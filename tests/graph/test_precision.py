@@ -12,7 +12,7 @@ from float64 import FLOAT64
 from small_networks import Residual, accepted, kernels_of, prepared, run_lowered, seeded, unit
 from torch import nn
 
-from tvmmobile.devices.board.parts import ARM, part_of
+from tvmmobile.devices.board.parts import part_of
 from tvmmobile.graph.layers import Layer, LayerParameters, Opaque
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.network import lower, names_of, read_network
@@ -50,8 +50,8 @@ def test_integers_are_multiplied_as_fast_as_a_core_can() -> None:
 
 
 def test_cores_of_boards_have_their_machines() -> None:
-    assert part_of(ARM, 0xD08).machine == machine_of("cortex-a72")
-    assert part_of(ARM, 0xD82).machine.l2_bytes == 2 << 20 and part_of(0, 0).machine == BASELINE
+    assert part_of(0x41, 0xD08).machine == machine_of("cortex-a72")
+    assert part_of(0x41, 0xD82).machine.l2_bytes == 2 << 20 and part_of(0, 0).machine == BASELINE
 
 
 class Halves(nn.Module):

@@ -37,7 +37,7 @@ from tvmmobile.virtual.calibration.fitting import fit_terms
 from tvmmobile.virtual.calibration.terms import TERMS
 from tvmmobile.virtual.profile import MissCounts
 
-A72, A57 = 0xD08, 0xD07
+A72, A57, X4, A720, A78AE = 0xD08, 0xD07, 0xD82, 0xD81, 0xD42
 NAMES = Suite(1, {f"kernel {n}": layer for n, layer in enumerate(SUITE.kernels.values())}, ())
 
 
@@ -73,6 +73,12 @@ def test_a_model_can_be_named(tmp_path: Path) -> None:
     assert model_for(profile, "rk3399-a72").told.board == model_for(profile, "rk3399-a72-virtual").told.board == "rk3399-a72"
     with pytest.raises(UserError, match="pi5 has Cortex-A76, and desk has Cortex-A72"):
         model_for(profile, "pi5")
+
+
+@pytest.mark.parametrize(("part", "chosen"), [(X4, "d9300"), (A720, "d9300-a720"), (A720, "orion-o6"), (A78AE, "orin-nano")])
+def test_a_core_that_llvm_names_after_an_older_one_has_its_model(part: int, chosen: str) -> None:
+    assert model_for(registered(part).profile, chosen).board == load_board(chosen)
+    assert model_for(registered(part).profile).board.cpu == load_board(chosen).cpu
 
 
 def refusal(cli: CommandLine, *words: str, code: int = 1) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from tvmmobile.pipeline.library import open_libraries
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
 from tvmmobile.running.library import find_libraries
-from tvmmobile.running.manifest import records_compare, write_manifest
+from tvmmobile.running.manifest import differences, records_compare, write_manifest
 from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.system.files import sha256_of
 
@@ -217,6 +218,20 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
     libraries = find_libraries([path])
     check_libraries(libraries, PROFILE, SimpleNamespace(said=remarks.append))  # type: ignore[arg-type]
     assert remarks == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("core", "said"),
+    [
+        ("neoverse-n2", ""),
+        ("cortex-a715", ""),
+        ("cortex-x3", "note: net was compiled for cortex-x3; pi4-virtual has cortex-a715."),
+    ],
+)
+def test_a_core_that_llvm_names_after_an_older_one_is_that_of_virtual_boards(tmp_path: Path, core: str, said: str) -> None:
+    real = replace(PROFILE, cpu="Cortex-A720", mcpu="cortex-a715", modelled_as="neoverse-n2")
+    (library,) = find_libraries([write_library(tmp_path, lambda manifest: manifest["target"].update(mcpu=core))])
+    assert differences("net", library.facts, real) == said
 
 
 def test_records_of_another_device_are_not_shown_as_this_ones(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tvmmobile.devices.protocol import MEASURED, Origin
+from tvmmobile.devices.board.hardware import profile_of
+from tvmmobile.devices.board.registered import Facts, LinuxCore, RegisteredBoard, SshAddress
+from tvmmobile.devices.protocol import MEASURED, DeviceProfile, Origin
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
@@ -19,7 +21,9 @@ from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_database, twin_identity
+from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_board, twin_database, twin_identity
+from tvmmobile.virtual.board import Board, load_board
+from tvmmobile.virtual.calibration.fit import calibrated_boards
 
 VIRTUAL = find_device("pi4-virtual").profile
 BOARD = replace(VIRTUAL, name="desk", origin=MEASURED)
@@ -51,6 +55,22 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
     assert named is not None and named.device == "rk3588-a76-virtual"  # a Raspberry Pi 5 has that clock, too
     assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
     assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
+
+
+def registered_like(board: Board, product: str) -> DeviceProfile:
+    """The profile of a real board with a virtual one's core and clock, as registration reads them."""
+    core = LinuxCore(implementer=board.midr >> 24, part=board.midr >> 4 & 0xFFF, max_hz=board.clock_hz)
+    facts = Facts(architecture="aarch64", model=product, cores=(core,), memory_bytes=1 << 30, system="", kernel="", libc="")
+    address = SshAddress(destination="me@desk", host_key="ssh-ed25519 AAAA")
+    return profile_of("desk", RegisteredBoard(address=address, directory="/home/me/x", facts=facts, added="today"))
+
+
+@pytest.mark.parametrize("name", sorted(calibrated_boards()))
+def test_every_calibrated_board_is_the_twin_of_the_real_one(name: str) -> None:
+    board = load_board(name)
+    assert twin_board(registered_like(board, board.board.split(",")[0])) == board
+    other = twin_board(registered_like(board, "Somebody's board"))
+    assert other is not None and other.mcpu == board.mcpu
 
 
 @pytest.mark.long

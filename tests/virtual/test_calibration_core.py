@@ -92,7 +92,7 @@ def test_other_cores_are_left_alone() -> None:
 
 
 def test_pinned_numbers() -> None:
-    """When these change, raise the core's of `VERSIONS` in corrected.py with them, and calibrate again."""
+    """When these change, raise `version` in the core's file with them, and calibrate again."""
     chain = assemble("fmul v0.4s, v0.4s, v1.4s\nfrintm v0.4s, v0.4s\nfmla v2.4s, v0.4s, v1.4s\nfdiv v0.4s, v2.4s, v3.4s\n")
     blocks = [Block(BASE, 100, assemble(CLAMP)), Block(BASE + 0x100, 1000, chain)]
     assert (VERSIONS["cortex-a72"], corrected_time(blocks, PI4).cycles) == (6, 33831)

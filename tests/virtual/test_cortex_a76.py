@@ -147,7 +147,7 @@ def test_the_schedule_counts_alone_but_not_below_the_ports() -> None:
 
 
 def test_pinned_numbers() -> None:
-    """When these change, raise the core's of `VERSIONS` in corrected.py with them, and calibrate again."""
+    """When these change, raise `version` in the core's file with them, and calibrate again."""
     clamp = "ld1 {v0.4s, v1.4s, v2.4s, v3.4s}, [x1]\nfmax v0.4s, v0.4s, v31.4s\nst1 {v0.4s, v1.4s, v2.4s, v3.4s}, [x1], #64\n"
     chain = "fmul v0.4s, v0.4s, v1.4s\nfrintm v0.4s, v0.4s\nfmla v2.4s, v0.4s, v1.4s\nfdiv v0.4s, v2.4s, v3.4s\n"
     units = "fcvtzs v0.4s, v1.4s\nfdiv v2.4s, v1.4s, v3.4s\nscvtf v4.4s, v1.4s\n" + "fadd v5.4s, v1.4s, v3.4s\n" * 4

@@ -224,7 +224,7 @@ def test_products_of_bytes() -> None:
 
 
 def test_pinned_numbers() -> None:
-    """When these change, raise the core's of `VERSIONS` in corrected.py with them, and calibrate again."""
+    """When these change, raise `version` in the core's file with them, and calibrate again."""
     text = "fmla v0.4s, v1.4s, v2.4s\nsmull v3.8h, v4.8b, v5.8b\nsadalp v6.4s, v3.8h\nsqxtn v7.4h, v6.4s\nldr q8, [x0], #16\n"
     text += "frecps v9.4s, v8.4s, v0.4s\nfdiv v10.4s, v9.4s, v8.4s\nst2 {v10.4s, v11.4s}, [x1]\nstlxr w2, w3, [x4]\n"
     blocks = [Block(0x10000, 1000, assemble(text))]

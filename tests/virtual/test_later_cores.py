@@ -58,7 +58,7 @@ def test_a_core_that_llvm_mca_does_not_know_has_its_kins_tables() -> None:
 
 
 def test_pinned_numbers() -> None:
-    """When these change, raise the core's of `VERSIONS` in corrected.py with them, and calibrate again."""
+    """When these change, raise `version` in the core's file with them, and calibrate again."""
     clamp = "ld1 {v0.4s, v1.4s, v2.4s, v3.4s}, [x1]\nfmax v0.4s, v0.4s, v31.4s\nst1 {v0.4s, v1.4s, v2.4s, v3.4s}, [x1], #64\n"
     chain = "fmul v0.4s, v0.4s, v1.4s\nfrintm v0.4s, v0.4s\nfmla v2.4s, v0.4s, v1.4s\nfdiv v0.4s, v2.4s, v3.4s\n"
     sums = "smull v0.8h, v1.8b, v2.8b\nsadalp v3.4s, v0.8h\nldp q5, q6, [x0], #32\nstp q5, q6, [x1]\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tvmmobile.graph.machine import is_known, machine_of
@@ -13,6 +15,8 @@ from tvmmobile.virtual.calibration.fit import calibration_of
 def test_a_core_multiplies_as_fast_for_schedules_as_in_the_boards_file(name: str) -> None:
     board = load_board(name)
     assert is_known(board.mcpu) and machine_of(board.mcpu).fma_lanes_per_cycle == board.fma_lanes_per_cycle
+    named = board.cpu.lower().replace(" ", "-")  # as reports know it
+    assert is_known(named) and machine_of(named) == replace(machine_of(board.mcpu), l2_bytes=machine_of(named).l2_bytes)
 
 
 @pytest.mark.parametrize("name", ["pi3bplus", "rk3566"])

@@ -1,19 +1,16 @@
-"""Which core takes the kernels of which, where a library holds those of several (`kin.toml`)."""
+"""Which core takes the kernels of which, where a library holds those of several (graph/cores.toml)."""
 
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.cores import all_cores
 from tvmmobile.native.instructions import typical_features
 from tvmmobile.native.sets import Suitability, SuitedCore
 from tvmmobile.system.errors import UserError
-
-_FILE = Path(__file__).with_name("kin.toml")
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,7 @@ class Relative:
 @functools.cache
 def relatives() -> tuple[Relative, ...]:
     """Return all known cores, from small ones to large ones."""
-    found: list[Relative] = []
-    for number, group in enumerate(tomllib.loads(_FILE.read_text(encoding="utf-8"))["group"]):
-        for name, *parts in group["cores"]:
-            found.append(Relative(name, tuple(parts), len(found), number, group.get("in_order", False)))
-    return tuple(found)
+    return tuple(Relative(core.cpu, core.parts + core.kin, core.place, core.group, core.in_order) for core in all_cores())
 
 
 def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:

@@ -53,6 +53,7 @@ class DeviceProfile:
         origin: where its latencies come from.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
         cpus: option `cpus` of C libraries in several threads; 0 to leave them where the system puts them.
+        modelled_as: the core that stands for a real board's on virtual boards, as their `mcpu`; empty for a virtual board.
     """
 
     name: str
@@ -66,6 +67,16 @@ class DeviceProfile:
     origin: Origin
     board_file: str = ""
     cpus: int = 0
+    modelled_as: str = ""
+
+    @property
+    def virtual_mcpu(self) -> str:
+        """Return `mcpu` of virtual boards with this core; a real board's own is an older core's where LLVM 16 does not know its own."""
+        return self.modelled_as or self.mcpu
+
+    def has_core(self, mcpu: str) -> bool:
+        """Return whether LLVM's name, of a real board's core or a virtual one's, means this core."""
+        return mcpu in (self.mcpu, self.virtual_mcpu)
 
 
 @dataclass(frozen=True)

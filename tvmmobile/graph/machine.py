@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-_KIB, _MIB = 1 << 10, 1 << 20
+from tvmmobile.graph.cores import all_cores, llvm_name
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Machine:
     """
 
     fma_lanes_per_cycle: int = 4
-    l1d_bytes: int = 32 * _KIB
-    l2_bytes: int = 512 * _KIB
+    l1d_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
     has: tuple[str, ...] = ()
     in_order: bool = False
     inserts_beside: bool = False
@@ -83,66 +86,27 @@ MOST_FUSED = 256
 #: directly and 1.11 ms this way, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
 STRASSEN_CHANNELS = 128
 
-_V8_2 = ("half", "dot")
-_V9 = (*_V8_2, "matrix", "bfloat16")
-#: 64-bit pipelines that take a Q-form multiply-add every other cycle each: as the Cortex-A72, with its latency of 7 cycles (3 from
-#: accumulator to accumulator). Measured there, 12 sums suffice.
-_A73 = Machine(l1d_bytes=64 * _KIB, l1d_ways=16, l2_bytes=1 * _MIB)
-#: Two pipelines of 128 bits, 4 cycles from a multiply-add to its result. Lines from a level of its own cost nothing that could be measured,
-#: those that leave for memory the most (as calibrated for the Cortex-A76).
-_A76 = Machine(
-    8,
-    64 * _KIB,
-    512 * _KIB,
-    _V8_2,
-    accumulators=8,
-    l1d_ways=4,
-    l3_bytes=2 * _MIB,
-    stores_multiply=True,
-    line_read=0.2,
-    line_from_memory=5.0,
-    line_written=20.0,
-)
-_X1 = replace(_A76, fma_lanes_per_cycle=16, l2_bytes=1 * _MIB, accumulators=16)
-#: In order, a vector's multiply-add a cycle, with a result after 8 cycles (Cortex-A55: 4). Four lines a set. Lines cost what they do where
-#: these cores are calibrated: a Pi 3B+, an RK3566.
-_A53 = Machine(in_order=True, accumulators=8, l1d_ways=4, line_read=0.0, line_from_memory=14.9, line_written=49.4)
-_A55 = replace(_A53, l2_bytes=256 * _KIB, has=_V8_2, inserts_beside=True, line_read=6.1, line_from_memory=16.3, line_written=27.3)
-#: By LLVM's name. Cache sizes are the usual ones, for boards that do not report them.
-_MACHINES = {
-    "cortex-a35": _A53,
-    "cortex-a53": _A53,
-    "cortex-a55": _A55,
-    "cortex-a57": Machine(l2_bytes=2 * _MIB),
-    "cortex-a72": Machine(l2_bytes=1 * _MIB),
-    "cortex-a73": _A73,
-    "cortex-a75": replace(_A73, fma_lanes_per_cycle=8, l2_bytes=256 * _KIB, has=_V8_2),
-    "cortex-a76": _A76,
-    "neoverse-n1": replace(_A76, l2_bytes=1 * _MIB),
-    "cortex-a77": _A76,
-    "cortex-a78": _A76,
-    "cortex-a78c": _A76,
-    "cortex-x1": _X1,
-    "cortex-a510": replace(_A55, fma_lanes_per_cycle=8, has=_V9),
-    "cortex-a710": replace(_A76, has=_V9),
-    "cortex-a715": replace(_A76, has=_V9),
-    "cortex-a720": replace(_A76, has=_V9),
-    "neoverse-n2": replace(_A76, l2_bytes=1 * _MIB, has=_V9),
-    "cortex-x2": replace(_X1, has=_V9),
-    "cortex-x3": replace(_X1, has=_V9),
-    "cortex-x4": replace(_X1, has=_V9),
-}
 #: Features of every AArch64 core.
 BASELINE = Machine()
 #: Features of any core: a log does not say which core it is of.
-ANY = Machine(has=_V9)
+ANY = Machine(has=("half", "dot", "matrix", "bfloat16"))
+
+
+@functools.cache
+def _machines() -> Mapping[str, Machine]:
+    """Return the cores of which there are figures, by LLVM's names."""
+    return {llvm_name(core.cpu): _machine(core.figures) for core in all_cores() if core.figures is not None}
+
+
+def _machine(figures: Mapping[str, Any]) -> Machine:
+    return Machine(**{**figures, "has": tuple(figures.get("has", ()))})
 
 
 def machine_of(mcpu: str) -> Machine:
     """Return the core with LLVM's name `mcpu`; the baseline if it is unknown."""
-    return _MACHINES.get(mcpu, BASELINE)
+    return _machines().get(mcpu, BASELINE)
 
 
 def is_known(mcpu: str) -> bool:
     """Return whether there are figures for the core that LLVM calls `mcpu`."""
-    return mcpu in _MACHINES
+    return mcpu in _machines()

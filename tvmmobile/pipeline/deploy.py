@@ -168,6 +168,6 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         if remark := unchecked_note(library.path.name, manifest):
             listener.said(remark)
         cores = manifest.cores
-        if profile.mcpu not in cores:
+        if not any(map(profile.has_core, cores)):
             listener.said(f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
     return found

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from tvmmobile.devices.protocol import Kind
+from tvmmobile.graph.cores import llvm_name
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import is_precision, precision_named
 from tvmmobile.running.formats import REFERENCE, VM
@@ -87,7 +88,7 @@ class Context:
 
     def fma_lanes(self, dtype: str) -> float:
         """Return multiply-adds a core can do in a cycle in this precision; those in float32 where this version does not know it."""
-        machine = machine_of(self.cpu.lower().replace(" ", "-"))
+        machine = machine_of(llvm_name(self.cpu))
         return self.fma_lanes_per_cycle * (precision_named(dtype).rate_on(machine) if is_precision(dtype) else 1.0)
 
 

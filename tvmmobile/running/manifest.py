@@ -448,7 +448,7 @@ def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
     manifest = manifest.on(profile)
     device, core = manifest.device, manifest.core
     found = []
-    if core != profile.mcpu:
+    if not profile.has_core(core):
         found.append(f"was compiled for {core}; {profile.name} has {profile.mcpu}")
     if device != profile.name:
         found.append(f"has its schedules from records of {device}, whose latencies are not shown beside those of {profile.name}")

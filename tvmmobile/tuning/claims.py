@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.cores import llvm_name
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import ANY, Machine, is_known
 from tvmmobile.graph.precision import is_precision
@@ -149,7 +150,7 @@ class Limits:
         if profile.origin.kind == "emulated" or not profile.clock_hz:
             return None
         # A core unknown to LLVM has the name of an older one, and may be faster than that.
-        known = profile.origin.modelled or is_known(profile.cpu.lower().replace(" ", "-"))
+        known = profile.origin.modelled or is_known(llvm_name(profile.cpu))
         lanes = profile.machine.fma_lanes_per_cycle if known else 0
         return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled, profile.machine)
 

@@ -280,10 +280,15 @@ def read_board(path: Path, cluster: str = "") -> Board:
 
 
 @functools.cache
-def core_values(mcpu: str) -> dict[str, Any]:
-    """Return the figures that all boards with this core share, from its file; empty if the core has no file."""
+def core_file(mcpu: str) -> dict[str, Any]:
+    """Return what a core's file holds; empty if the core has no file."""
     known = {path.stem: path for path in CORES.glob("*.toml")}
     return _toml(known[mcpu]) if mcpu in known else {}
+
+
+def core_values(mcpu: str) -> dict[str, Any]:
+    """Return the figures that all boards with this core share; empty if the core has no file."""
+    return {key: value for key, value in core_file(mcpu).items() if key != "timing"}
 
 
 @functools.cache

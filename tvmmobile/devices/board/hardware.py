@@ -98,4 +98,5 @@ def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
             part.machine, l1d_bytes=board.facts.l1d_bytes or part.machine.l1d_bytes, l2_bytes=board.facts.l2_bytes or part.machine.l2_bytes
         ),
         origin=EMULATED if board.emulator else MEASURED,
+        modelled_as=part.modelled_as,
     )

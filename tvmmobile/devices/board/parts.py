@@ -1,17 +1,14 @@
-"""Arm's cores by their part numbers (`parts.toml`), and their properties for compiler and reports."""
+"""Cores by their part numbers, as boards report them, and their properties for compiler and reports (graph/cores.toml)."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tvmmobile.devices.board.registered import LinuxCore
-from tvmmobile.graph.machine import Machine, machine_of
-
-ARM = 0x41
+from tvmmobile.graph.cores import Core, all_cores, llvm_name
+from tvmmobile.graph.machine import BASELINE, Machine, is_known, machine_of
 
 
 @dataclass(frozen=True)
@@ -23,28 +20,34 @@ class CoreDesign:
         mcpu: LLVM's name, of the newest core not newer than it that LLVM 16 schedules for.
         machine: what it offers a kernel, with the usual caches.
         product: the only one with this core and implementer; "" where there are others.
+        modelled_as: the core that stands for it on virtual boards, as `Board.mcpu`, whether or not there are any.
     """
 
     cpu: str
     mcpu: str
     machine: Machine
     product: str = ""
+    modelled_as: str = ""
 
 
-def _design(cpu: str, mcpu: str = "", product: str = "", **caches: Any) -> CoreDesign:
-    mcpu = mcpu or cpu.lower().replace(" ", "-")
-    return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches), product)
+@functools.cache
+def _designs() -> Mapping[int, CoreDesign]:
+    """Return the cores whose parts are known, by `implementer << 12 | part`."""
+    return {part: _design(core, core.products.get(part, "")) for core in all_cores() for part in core.parts}
 
 
-_FILE = Path(__file__).with_name("parts.toml")
-_PARTS = {int(part, 16): _design(**core) for part, core in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()}
+def _design(core: Core, product: str) -> CoreDesign:
+    own = llvm_name(core.cpu)
+    return CoreDesign(core.cpu, core.mcpu, machine_of(own if is_known(own) else core.mcpu), product, core.modelled_as)
+
+
 #: For cores that are not listed; every AArch64 core runs code compiled for it.
-_GENERIC = _design("AArch64 core", "generic")
+_GENERIC = CoreDesign("AArch64 core", "generic", BASELINE)
 
 
 def part_of(implementer: int, part: int) -> CoreDesign:
     """Return the core design with these MIDR fields; a generic one if it is unknown."""
-    return _PARTS.get(part if implementer == ARM else implementer << 12 | part, _GENERIC)
+    return _designs().get(implementer << 12 | part, _GENERIC)
 
 
 def fastest(cores: Sequence[LinuxCore]) -> list[int]:

@@ -52,7 +52,7 @@ def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedMode
     """
     if chosen is not None:
         board = load_board(chosen.removesuffix(VIRTUAL_SUFFIX))
-        if board.mcpu != profile.mcpu:
+        if board.mcpu != profile.virtual_mcpu:
             raise UserError(f"{chosen} has {board.cpu}, and {profile.name} has {profile.cpu}.", "Give --board one with the same core.")
     else:
         likest = twin_board(profile)

@@ -29,7 +29,7 @@ def similar_core_identity(profile: DeviceProfile, shipped: Path) -> Identity | N
     others = [find_device(name).profile for name in names if name != profile.name and (shipped / name).is_dir()]
     if not others:
         return None
-    nearest = min(others, key=lambda other: (other.mcpu != profile.mcpu, unlikeness(profile.machine, other.machine), other.name))
+    nearest = min(others, key=lambda other: (other.mcpu != profile.virtual_mcpu, unlikeness(profile.machine, other.machine), other.name))
     return Identity.of(nearest)
 
 

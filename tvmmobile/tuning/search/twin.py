@@ -38,7 +38,9 @@ def twin_board(profile: DeviceProfile) -> Board | None:
         other = not profile.board.startswith(board.board.split(",")[0])
         return other, bool(board.assumed), abs(board.clock_hz - profile.clock_hz), board.name
 
-    return min((board for name in calibrated_boards() if (board := load_board(name)).mcpu == profile.mcpu), key=differs, default=None)
+    return min(
+        (board for name in calibrated_boards() if (board := load_board(name)).mcpu == profile.virtual_mcpu), key=differs, default=None
+    )
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:

@@ -19,13 +19,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.cores.core_timing import timing_of
 from tvmmobile.virtual.profile import MissCounts
 
-#: Raise this, and the versions in `_OTHERS`, with every change of the terms.
-TERMS_VERSION = 3
-#: Cores later than the Cortex-A76, by LLVM's names; those that compute while memory works.
-_LATER = ("cortex-a78", "cortex-x4", "neoverse-n2")
-_OVERLAPPING = frozenset({"cortex-a76", *_LATER})
 #: A parameter this close to a bound, relative to the distance between both, counts as lying on it.
 ON_BOUND = 1e-3
 
@@ -131,26 +127,27 @@ _LATER_TERMS: Mapping[str, Term] = {
         "a store fetches from it and that goes back later", _OVERLAPPING_TERMS["stores"].amount_ms, "a copy's rate (not fitted)"
     ),
 }
-#: Version and terms of the cores that have others than `TERMS`, by LLVM's names.
-_OTHERS: Mapping[str, tuple[int, Mapping[str, Term]]] = {
-    **dict.fromkeys(_OVERLAPPING, (4, _OVERLAPPING_TERMS)),
-    **dict.fromkeys(_LATER, (6, _LATER_TERMS)),
+#: Version and terms by the kind of `CoreTiming.memory`. Raise the version with every change of the terms.
+_KINDS: Mapping[str, tuple[int, Mapping[str, Term]]] = {
+    "added": (3, TERMS),
+    "bus_rate": (4, _OVERLAPPING_TERMS),
+    "copy_rate": (6, _LATER_TERMS),
 }
 
 
 def overlaps(board: Board) -> bool:
     """Return whether the board's core computes while memory works."""
-    return board.mcpu in _OVERLAPPING
+    return timing_of(board.mcpu).memory != "added"
 
 
 def terms_of(board: Board) -> Mapping[str, Term]:
     """Return the terms of the board's core by name; the names are those of `TERMS`."""
-    return _OTHERS.get(board.mcpu, (TERMS_VERSION, TERMS))[1]
+    return _KINDS[timing_of(board.mcpu).memory][1]
 
 
 def terms_version(mcpu: str) -> int:
     """Return the version of a core's terms."""
-    return _OTHERS.get(mcpu, (TERMS_VERSION, TERMS))[0]
+    return _KINDS[timing_of(mcpu).memory][0]
 
 
 @dataclass(frozen=True)

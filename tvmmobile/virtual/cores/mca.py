@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from tvmmobile.system.doctor import installed, require
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.programs import run_tool
+from tvmmobile.virtual.cores.core_timing import timing_of
 
 PACKAGE = "llvm-16"
 #: The version with which the shipped logs were modelled.
 SHIPPED_VERSION = "Debian LLVM version 16.0.6"
 ITERATIONS = 50
 TIMEOUT_S = 120.0
-#: Cores that this version of llvm-mca does not know, and the one whose tables are taken.
-_KNOWN_AS = {"cortex-x4": "neoverse-v2"}
 _FLAGS = ("--mtriple=aarch64-linux-gnu", f"--iterations={ITERATIONS}", "--resource-pressure=0", "--instruction-info=0")
 _TOTAL = re.compile(r"^\[\d+\] Code Region - b(\d+)\n|^Total Cycles:\s+(\d+)", re.MULTILINE)
 _PRESSURE = re.compile(r"^ *(?:- )?(Resource Pressure|Register Dependencies|Memory Dependencies) +\[ ([\d.]+)% \]", re.MULTILINE)
@@ -57,7 +56,7 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
     if not blocks:
         return []
     regions = [f"# LLVM-MCA-BEGIN b{i}\n" + "\n".join(block) + f"\n# LLVM-MCA-END b{i}\n" for i, block in enumerate(blocks)]
-    done = _run("llvm-mca", [f"--mcpu={_KNOWN_AS.get(mcpu, mcpu)}", *_FLAGS], "".join(regions))
+    done = _run("llvm-mca", [f"--mcpu={timing_of(mcpu).llvm_mca or mcpu}", *_FLAGS], "".join(regions))
     if done.returncode == 0:
         found, region = {}, ""
         for name, total in _TOTAL.findall(done.stdout):
@@ -73,7 +72,7 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
 
 def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
     """Return the reasons why a block waits, in percent of its cycles: `resources`, `registers`, `memory`; empty if llvm-mca cannot tell."""
-    done = _run("llvm-mca", [f"--mcpu={_KNOWN_AS.get(mcpu, mcpu)}", "--bottleneck-analysis", *_FLAGS], "\n".join(block) + "\n")
+    done = _run("llvm-mca", [f"--mcpu={timing_of(mcpu).llvm_mca or mcpu}", "--bottleneck-analysis", *_FLAGS], "\n".join(block) + "\n")
     return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
 
 
