@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import CommandLine
 from evaluations import CONTEXT, result
+from labelled_images import write_image
 
 from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
 from tvmmobile.choosing import networks
@@ -17,7 +19,7 @@ from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.candidates import candidates_of
 from tvmmobile.choosing.choose import choose
 from tvmmobile.choosing.networks import networks_of
-from tvmmobile.choosing.pricing import PlannedLatency, read_cached, write_cached
+from tvmmobile.choosing.pricing import PlannedLatency, _cached, read_cached, write_cached
 from tvmmobile.choosing.report.entries import json_of
 from tvmmobile.choosing.report.sentences import left_out, origins, verdict
 from tvmmobile.cli.choose import print_choice
@@ -28,7 +30,8 @@ from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import figures
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.pipeline.job import variant_job
+from tvmmobile.networks.preprocessing import HALVES, Normalisation
+from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.results.report.measured import MeasuredAccuracy
@@ -145,6 +148,35 @@ def test_measured_accuracies_take_the_place_of_published_ones(tmp_path: Path) ->
         choose(SMALL, "pi4", accuracy=[wrong])
 
 
+def test_calibration_images_are_normalised_as_the_network_wants_them(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the words of `tune`, in calls as on the command line; what is asked for is not planned."""
+    accuracies, photos, jobs = tmp_path / "accuracies.json", tmp_path / "photos", list[VariantJob]()
+    accuracies.write_text(json.dumps([{"library": "mobilenet_v1_0.25_128_int8", "top1_percent": 40.0, "images": "500 images of val"}]))
+    write_image(photos / "one.png", 0)
+    words = ("--model", "mobilenet_v1", "--alpha", "0.25", "--resolution", "128", "--dtype", "int8", "--accuracy", str(accuracies))
+    normalisation = Normalisation((0.485, 0.456, 0.406), (0.25, 0.25, 0.25))
+
+    def priced(job: VariantJob) -> PlannedLatency:
+        jobs.append(replace(job, out=tmp_path))
+        return PlannedLatency(5.0, 2, 0, 64, 128)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tvmmobile.choosing.choose.read_cached", priced)
+        for image, numbers in ((None, ()), (normalisation, ("--image", "--mean", "0.485,0.456,0.406", "--std", "0.25"))):
+            assert cli("choose", *words, "--calibrate", str(photos), *numbers).code == 0
+            choose(SMALL[:1], "pi4", dtypes="int8", accuracy=[accuracies], calibrate=photos, image=image)
+    plain, given = jobs[0], jobs[2]
+    assert [plain, plain, given, given] == jobs
+    found = [(job.calibration.preprocessing.mean, job.calibration.preprocessing.std) for job in (plain, given) if job.calibration]
+    assert found == [(HALVES, HALVES), (normalisation.mean, normalisation.std)]
+    # Its scales decide a library's latency; floats have none, and are not priced again.
+    assert _cached(plain) != _cached(given)
+    floats = [replace(job, options=LibraryOptions.of({"image": job.options.image}), calibration=None) for job in (plain, given)]
+    assert floats[0] != floats[1] and _cached(floats[0]) == _cached(floats[1])
+
+
 def test_memory_and_weights_are_bounded(whole_front: NetworkChoice) -> None:
     """Both networks have the same weights; the larger image needs more memory."""
     small, large = (one.latencies["pi4-virtual"] for one in whole_front.front)
@@ -196,6 +228,19 @@ def test_bad_arguments() -> None:
         choose(SMALL, ["pi4", "pi4-virtual"])
     with pytest.raises(UserError, match="float16 needs arithmetic"):
         choose(SMALL, "pi4", dtypes=["float16"])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--mean", "0.4"), "--mean is for libraries that take images"),
+        (("--image", "--std", "0"), "cannot normalise pixels"),
+        (("--image", "--mean", "1,2"), "--mean 1,2 is not one number or three"),
+    ],
+)
+def test_bad_numbers_of_images(cli: CommandLine, words: tuple[str, ...], complaint: str) -> None:
+    outcome = cli("choose", "--model", "mobilenet_v1", *words)
+    assert outcome.code == 1 and complaint in outcome.err and outcome.out == ""
 
 
 def test_as_json(whole_front: NetworkChoice) -> None:

@@ -86,7 +86,7 @@ def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list
     found = []
     for name, threads in itertools.product(dict.fromkeys(names), dict.fromkeys(wanted.threads)):
         scales = {"calibrate": wanted.calibrate} if name == INT8.name else {}
-        one = LibraryOptions.of({"dtype": name, "threads": threads, **scales})
+        one = LibraryOptions.of({"dtype": name, "threads": threads, "image": wanted.image, **scales})
         for profile in profiles:
             one.check(profile)
         found.append(one)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.options.library import LibraryOptions, texts
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of
 from tvmmobile.pipeline.options.run import RunOptions, path_or_none
@@ -45,6 +46,12 @@ class ChooseOptions(Options):
         about="How many threads a library may run on.",
     )
     calibrate: str | None = option_of(LibraryOptions, "calibrate", help="Data that give int8 its scales, as in tune.")
+    image: Normalisation | None = option_of(
+        LibraryOptions,
+        "image",
+        help="Compare C libraries that take images; those of --calibrate are normalised alike, as in tune.",
+        about="Normalisation of images in C libraries that take them, and of those that give int8 its scales, as in `tune`.",
+    )
     accuracy: tuple[Path, ...] = option(
         (),
         "--accuracy FILE",
@@ -82,6 +89,7 @@ class ChooseArguments(TypedDict, total=False):
     dtypes: str | Sequence[str]
     threads: Sequence[int]
     calibrate: str | Path | None
+    image: Normalisation | None
     accuracy: Sequence[str | Path]
     out: str | Path | None
     logs: str | Path | None

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -88,14 +88,14 @@ def _cached(job: VariantJob) -> Path | None:
     logs = [path for directory in job.logs for device in devices for path in log_paths(directory, device)]
     facts = (
         *package_facts(),
-        job.options,
+        replace(job.options, image=None),  # which decides by the calibration data alone
         job.model,
         job.identity,
         job.twin,
         sorted(job.target.items(), key=str),
         _stated(logs),
         *([read] if read else []),
-        *([] if job.calibration is None else [job.calibration.given, _stated(job.calibration.files)]),
+        *([] if job.calibration is None else [job.calibration.given, job.calibration.preprocessing, _stated(job.calibration.files)]),
     )
     return cache_dir() / "latencies" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
 

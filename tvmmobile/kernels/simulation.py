@@ -6,14 +6,14 @@ import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
+from tvmmobile.graph.layers import Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.network import INPUT, KeptLayer, Network, results_from, sources_of
 from tvmmobile.graph.precision import Precision
 from tvmmobile.kernels.codegen import compile_kernel
@@ -39,19 +39,24 @@ class LayerRun:
     inputs: tuple[Array, ...]
     parameters: LayerParameters
 
-    def output(self) -> Array:
-        """Compute the layer's output."""
-        return self._computed(self.layer, lambda array: array)
-
+    @cached_property
     def sums(self) -> Array:
-        """Compute the layer's output before any step that limits or bends it."""
-        bare: Any = {"clamp": NO_CLAMP, "then": ()} if isinstance(self.layer, SumLayer) else {}
-        return self._computed(replace(self.layer, **bare), lambda array: array)
+        """The layer's sums, channels last, before any step that limits or bends them; the output of a layer without sums."""
+        compute = self.layer.sums if isinstance(self.layer, SumLayer) else self.layer.compute
+        return compute(self.inputs[0], self.parameters, self._side(self.inputs[1:]))
+
+    def output(self) -> Array:
+        """Compute the layer's output from its sums."""
+        if not isinstance(self.layer, SumLayer):
+            return self.sums
+        return self.layer.finished(self.sums, self.parameters, self._side(self.inputs[1:]))
 
     def rounded(self, precision: Precision) -> Array:
         """Compute the layer's output if all that it reads and writes is stored in a precision, and sums are exact."""
-        stored = partial(_stored, precision=precision)
-        return stored(self._computed(self.layer, stored))
+        stored, given = partial(_stored, precision=precision), self.parameters
+        constants = LayerParameters(stored(given.weight), stored(given.bias), tuple(map(stored, given.operands)))
+        data, *others = map(stored, self.inputs)
+        return stored(self.layer.compute(data, constants, self._side(others)))
 
     def in_precision(self, precision: Precision, generator: np.random.Generator) -> Array:
         """Estimate the layer's output in a precision: `rounded`, with noise for the rounding of partial sums.
@@ -66,7 +71,8 @@ class LayerRun:
         terms = math.prod(self.layer.weight_shape[:-1])
         chain = min(precision.chain or terms, terms)
         chains = -(-terms // chain)
-        sums, bias = self.sums().astype(np.float64), self.parameters.bias.astype(np.float64)
+        # In one order of memory: a mean depends on it in its last digits.
+        sums, bias = self.sums.astype(np.float64, order="C"), self.parameters.bias.astype(np.float64)
         power = np.square(sums - bias).mean(tuple(range(sums.ndim - 1))) * (chain + chains) / 2
         power += np.square(bias) * (terms if chains == 1 else chains) / 3
         share = _ROUNDED * float(np.finfo(precision.accumulator).eps) / 2
@@ -76,11 +82,8 @@ class LayerRun:
         noise = share * np.sqrt(power) * generator.normal(0.0, 1.0, output.shape) * inside
         return _stored((output + noise).astype(output.dtype), precision)
 
-    def _computed(self, layer: Layer, read: Callable[[Array], Array]) -> Array:
-        given = self.parameters
-        constants = LayerParameters(read(given.weight), read(given.bias), tuple(map(read, given.operands)))
-        data, *others = map(read, self.inputs)
-        return layer.compute(data, constants, dict(zip(self.layer.side_shapes, others, strict=True)))
+    def _side(self, others: Sequence[Array]) -> dict[str, Array]:
+        return dict(zip(self.layer.side_shapes, others, strict=True))
 
 
 def _stored(array: Array, precision: Precision) -> Array:
@@ -201,7 +204,7 @@ def _error(
 
 def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
     """Return why a layer cannot be computed in a precision; "" if it can."""
-    numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, run.sums(), output)
+    numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, run.sums, output)
     largest = max(float(np.abs(array).max(initial=0.0)) for array in numbers)
     if not largest <= float(precision.limits.max):
         return f"values up to {largest:.2g}"

@@ -249,21 +249,30 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         thinned: Array = np.where(groups.repeat(together).reshape(weight.shape), weight / weight.dtype.type(share), weight.dtype.type(0))
         return thinned
 
-    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+    def sums(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
-        if self.channels_first:
-            images = {name for name, shape in self.side_shapes.items() if shape == self.output_shape}
-            side = {name: _to_nhwc(array) if name in images else array for name, array in side.items()}
+        side = self._channels_last(side)
         image = self._image(data, side, self.in_layout)
-        if self.added:
-            last, first = [*side][-1], self.added[1]
-            side = {**side, last: side[last][..., first : first + self.out_channels]}
         if self.scaled:
             image = image * torch.from_numpy(to_nchw(side["gate"]))
         weight, bias = torch.from_numpy(constants.weight).permute(3, 2, 0, 1), torch.from_numpy(constants.bias)
-        sums = torch.nn.functional.conv2d(image, weight, bias, self.stride, 0, self.dilation, self.groups)
-        return from_nhwc(self._finished(sums.permute(0, 2, 3, 1).numpy(), constants, side), self.out_layout)
+        products = torch.nn.functional.conv2d(image, weight, bias, self.stride, 0, self.dilation, self.groups)
+        sums: Array = products.permute(0, 2, 3, 1).numpy()
+        return sums + side["residual"] if "residual" in side else sums
+
+    def finished(self, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        return from_nhwc(self._stepped(sums, constants, self._channels_last(side)), self.out_layout)
+
+    def _channels_last(self, side: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return other inputs with images in NHWC, and of a tensor that is a slice of another one the slice alone."""
+        if self.channels_first:
+            images = {name for name, shape in self.side_shapes.items() if shape == self.output_shape}
+            side = {name: _to_nhwc(array) if name in images else array for name, array in side.items()}
+        if self.added:
+            last, first = [*side][-1], self.added[1]
+            side = {**side, last: side[last][..., first : first + self.out_channels]}
+        return side
 
 
 def _to_nhwc(image: Array) -> Array:

@@ -68,8 +68,9 @@ class Dense(IntegerLayer, SumLayer):
         known = len(shape_of(found["product"].args[0])) == len(shapes[0]) == 2
         return cls(shapes[0][0], shapes[1][1], clamp) if known else None
 
-    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+    def sums(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
         given, weight, bias = map(torch.from_numpy, (data, constants.weight, constants.bias))
-        return self._finished(torch.nn.functional.linear(given, weight.T, bias).numpy(), constants, side)
+        sums: Array = torch.nn.functional.linear(given, weight.T, bias).numpy()
+        return sums

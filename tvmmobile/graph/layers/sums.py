@@ -87,9 +87,19 @@ class SumLayer(Layer):
         bias, *operands = (generator.normal(0.5, 1.0, self.weight_shape[-1]).astype(dtype) for _ in range(1 + self.operands.count(CHANNEL)))
         return LayerParameters(weight, bias, tuple(operands))
 
-    def _finished(self, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
-        """Apply the steps to sums, which already include the bias; channels are last."""
-        values = sums + side["residual"] if "residual" in side else sums
+    @abstractmethod
+    def sums(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        """Compute the complete sums, bias and residual included, of which `finished` makes the output; channels are last."""
+
+    def finished(self, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        """Compute the output by applying the steps to `sums`; `side` is that of `compute`."""
+        return self._stepped(sums, constants, side)
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        return self.finished(self.sums(data, constants, side), constants, side)
+
+    def _stepped(self, values: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        """Apply the steps; channels are last, those of the tensors in `side` too."""
         tensors = [array for name, array in side.items() if name.startswith("operand")]
         operands = {CHANNEL: list(constants.operands), TENSOR: tensors, GATE: tensors}
         for step in self.steps:
