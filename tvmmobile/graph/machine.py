@@ -20,8 +20,8 @@ class Machine:
         has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA),
             `bfloat16` (BFMMLA).
         in_order: starts instructions in the order of the program.
-        inserts_beside: for in-order cores, whether the insertion of 8 bytes from a general register starts beside an FMLA.
-        vector_bytes: of a vector register.
+        inserts_beside: true if, on an in-order core, the insertion of 8 bytes from a general register starts beside an FMLA.
+        vector_bytes: bytes of a vector register.
         registers: vector registers.
         accumulators: independent sums that keep its multipliers busy: latency × multiply-adds of a vector per cycle, or as measured.
         stores_multiply: a vector's store takes a slot of the pipelines that multiply.
@@ -108,7 +108,7 @@ _X1 = replace(_A76, fma_lanes_per_cycle=16, l2_bytes=1 * _MIB, accumulators=16)
 #: these cores are calibrated: a Pi 3B+, an RK3566.
 _A53 = Machine(in_order=True, accumulators=8, l1d_ways=4, line_read=0.0, line_from_memory=14.9, line_written=49.4)
 _A55 = replace(_A53, l2_bytes=256 * _KIB, has=_V8_2, inserts_beside=True, line_read=6.1, line_from_memory=16.3, line_written=27.3)
-#: By LLVM's name. Cache sizes are the usual ones, for boards that do not report them.
+#: Machines by LLVM's name of the core. Cache sizes are the usual ones, for boards that do not report them.
 _MACHINES = {
     "cortex-a35": _A53,
     "cortex-a53": _A53,
