@@ -16,7 +16,7 @@ ARM = 0x41
 
 @dataclass(frozen=True)
 class CoreDesign:
-    """Describes a core design.
+    """A core design.
 
     Attributes:
         cpu: its name.
@@ -38,7 +38,7 @@ def _design(cpu: str, mcpu: str = "", product: str = "", **caches: Any) -> CoreD
 
 _FILE = Path(__file__).with_name("parts.toml")
 _PARTS = {int(part, 16): _design(**core) for part, core in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()}
-#: For cores that are not listed; every AArch64 core runs code compiled for it.
+#: Core assumed for those that are not listed; every AArch64 core runs code compiled for it.
 _GENERIC = _design("AArch64 core", "generic")
 
 
