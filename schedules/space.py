@@ -55,7 +55,7 @@ def _steps_from(wanted: int | None, choices: tuple[int, ...]) -> dict[int, float
 
 @dataclass(frozen=True)
 class Space:
-    """All schedules of one template for one task.
+    """The schedules of one template for one task.
 
     Attributes:
         template, version: whose knobs these are.

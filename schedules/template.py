@@ -145,7 +145,7 @@ class Template(ABC):
 
     @abstractmethod
     def _space(self, task: Task) -> Space | None:
-        """Return `space`, for tasks whose needs are all handled."""
+        """Return the schedules for a task whose needs are all handled; `None` to refuse it."""
 
     @abstractmethod
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -153,8 +153,8 @@ class Template(ABC):
 
     @abstractmethod
     def _emit(self, task: Task, knobs: Knobs) -> PrimFunc:
-        """`emit`, with exactly the knobs of the space."""
+        """Return the kernel for knobs that `emit` has checked."""
 
     @abstractmethod
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """`pack`, with exactly the knobs of the space."""
+        """Return the packed constants for knobs that `pack` has checked."""

@@ -48,7 +48,7 @@ What runs on boards, built for 64-bit Arm Linux and Android:
 
 
 def build_wheel(out: Path, say: Callable[[str], None]) -> Path:
-    """Build the wheel in `out` and return its path; raises `UserError` if the cross compiler is missing or a step fails."""
+    """Build the wheel in `out` and return its path; raise `UserError` if the cross compiler is missing or a step fails."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-wheel-") as folder:
         stage = Path(folder, "stage")

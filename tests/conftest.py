@@ -1,4 +1,4 @@
-"""What every test gets: caches and data of its own, a plain environment."""
+"""Gives every test caches and data of its own, and a plain environment."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command line did."""
+    """The outcome of a command line."""
 
     code: int
     out: str

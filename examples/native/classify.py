@@ -59,7 +59,7 @@ class Network:
         self._workspace = self._aligned(net.workspace_bytes)
 
     def run(self) -> list[np.ndarray]:
-        """Compute `outputs` from `inputs`; returns `outputs`, which the next run overwrites. Other Python threads run meanwhile."""
+        """Compute `outputs` from `inputs`; return `outputs`, which the next run overwrites. Other Python threads run meanwhile."""
         inputs, outputs = ((c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)) for arrays in (self.inputs, self.outputs))
         workspace = c_void_p(self._workspace.ctypes.data), c_size_t(self._workspace.size)
         self._call("run", self._instance, inputs, outputs, *workspace, 0)

@@ -11,7 +11,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Pattern:
-    """Describes which weights become zero.
+    """The weights that become zero.
 
     Attributes:
         zeros: share of the weights.

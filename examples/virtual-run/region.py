@@ -1,4 +1,4 @@
-"""What the four programs beside this file share: arguments, the marked region, and the comparison with PyTorch."""
+"""Code that the four programs beside this file share: arguments, the marked region, and the comparison with PyTorch."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Digits:
 
     Attributes:
         values: pixel after pixel, the upper digits of all channels, then the lower ones.
-        scales: of each pixel.
+        scales: scale of each pixel.
         depth: channels, padded with zeros to whole vectors.
     """
 

@@ -40,7 +40,7 @@ class Spot:
         channel: its first one.
         target: where it is stored, in the buffer of the output.
         place: its position in a tensor with the output's extents.
-        lanes: of the accumulator.
+        lanes: lanes of the accumulator.
         count: lanes that exist.
         lane: where each is stored, if they are not consecutive.
         taps: places of its window that lie in the input; 0 where nobody asks.
@@ -146,7 +146,7 @@ class Epilogue(Ends):
     """A layer's bias, residual and steps (`SumLayer.steps`), which a template calls wherever it begins or stores accumulators.
 
     Attributes:
-        buffers: by the names of `constant_shapes` and of `side_shapes`.
+        buffers: buffers by the names of `constant_shapes` and of `side_shapes`.
     """
 
     layer: SumLayer

@@ -61,7 +61,7 @@ class InOrderBlock:
 
     Attributes:
         accumulators, bases: how many there are.
-        beside: whether an insertion starts beside an FMLA.
+        beside: true if an insertion starts beside an FMLA.
     """
 
     multiplications: tuple[Multiplication, ...]
@@ -177,7 +177,7 @@ def multiply_window(
     rows: Mapping[int, tuple[Buffer, Expr, int]],
     weights: tuple[Buffer, Expr],
 ) -> bool:
-    """Emit a depthwise tile's multiplications, one value of the window after another; returns whether there is such a block.
+    """Emit a depthwise tile's multiplications, one value of the window after another; return whether there is such a block.
 
     Args:
         products: output, row and column of the window, tap.

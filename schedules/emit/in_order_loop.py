@@ -22,12 +22,12 @@ class InOrderLoop:
     """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` times four steps of K, in float32.
 
     Attributes:
-        shape: of the tile.
+        shape: shape of the tile.
         passes: at least two.
-        row_bytes: from one row of A to the next.
-        step_bytes: from one step of K to the next in W.
+        row_bytes: bytes from one row of A to the next.
+        step_bytes: bytes from one step of K to the next in W.
         block: passes in a block of A; 0 where all of K follows each other.
-        jump_bytes: from a block's last four steps to the next block's first, in A.
+        jump_bytes: bytes from a block's last four steps to the next block's first, in A.
         alike: all rows' accumulators begin as the first row's: they are copied beside the first loads.
     """
 

@@ -44,7 +44,7 @@ class Policy:
     Attributes:
         train: a train of insertions begins at the latest this many FMLAs before the first one that needs a half.
         single: the same for an insertion that no other one shares its cycle with.
-        mixed: whether the most urgent half is paired with the least urgent one rather than with the next.
+        mixed: true if the most urgent half is paired with the least urgent one rather than with the next.
         start: fewest FMLAs before the first train.
     """
 
@@ -113,8 +113,8 @@ class VectorHalf:
     Attributes:
         of: `a`, `w` or, outside of loops, `v`.
         index: the row of A, or which of a pass's vectors of W; which of the vectors that are read.
-        high: whether they are the upper ones.
-        following: whether they are the next pass's.
+        high: true if they are the upper ones.
+        following: true if they are the next pass's.
     """
 
     of: str

@@ -232,7 +232,7 @@ class Kernel:
 
     @contextmanager
     def body(self, **shapes: tuple[int, ...]) -> Iterator[list[Buffer]]:
-        """Open the function with one argument per name and shape; yields them as flat buffers."""
+        """Open the function with one argument per name and shape; yield them as flat buffers."""
         with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
             self.T.func_name(self._symbol)
             self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True, PLAIN: True})
@@ -252,7 +252,7 @@ class Kernel:
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
-        """Emit `body`; yields the buffers by name."""
+        """Open the function as `body` does; yield its buffers by argument name."""
         with self.body(**shapes) as flat:
             yield dict(zip(shapes, flat, strict=True))
 
@@ -273,14 +273,14 @@ class Kernel:
         self.T.evaluate(self.result_of("void", symbol, llvm, *pointers))
 
     def result_of(self, kind: str, symbol: str, llvm: Callable[[], str], *arguments: Expr) -> Expr:
-        """Return the result of such a function of any arguments."""
+        """Return a call of a function that LLVM's text defines, with any arguments."""
         if symbol not in self._imported:
             self._imported[symbol] = llvm()
         return self.T.call_extern(kind, symbol, *arguments)
 
     @contextmanager
     def loop(self, count: Expr) -> Iterator[Expr]:
-        """Emit a loop, unless it would run once; yields the iteration's number."""
+        """Emit a loop, unless it would run once; yield the iteration's number."""
         if isinstance(count, int) and count == 1:
             yield 0
             return
@@ -295,17 +295,17 @@ class Kernel:
 
     @contextmanager
     def pieces(self, first: Expr, count: Expr, size: int) -> Iterator[Expr]:
-        """Emit a loop over `count` pieces that follow each other, unless there is only one; yields where each begins."""
+        """Emit a loop over `count` pieces that follow each other, unless there is only one; yield where each begins."""
         with self.loop(count) as index:
             yield first + index * size
 
     def tiles(self, run: Run) -> AbstractContextManager[Expr]:
-        """Return a loop over the tiles of a run; yields the tile's first output index."""
+        """Return a loop over the tiles of a run; yield the tile's first output index."""
         return self.pieces(run.start, run.count, run.size)
 
     @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:
-        """Emit a loop whose iterations are threads; yields the thread's number, `None` if there is only one.
+        """Emit a loop whose iterations are threads; yield the thread's number, `None` if there is only one.
 
         Loops of one kernel write different outputs, and none reads what another writes: in a C library they do not wait for each other.
         """

@@ -59,7 +59,7 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
     Args:
         weight: (K, N).
         width: channels per panel.
-        lanes: of a vector.
+        lanes: lanes of a vector.
         k_block: K per block, the last one shorter; 0 for all of K.
         n_block: panels per block; 0 for all of them. The narrower panel is a block of its own.
         group: K that lie together for each channel, in bfloat16, see `Precision.group`; divides K.
@@ -358,7 +358,7 @@ class _Place:
         origin: the first row's, in A.
         weights: the panel's part, in W.
         done: steps of the part before this block.
-        row: of the accumulators.
+        row: row of the accumulators.
     """
 
     origin: Expr

@@ -91,7 +91,7 @@ class PlaneNest:
 
     @property
     def destination(self) -> Buffer:
-        """Where outputs are stored."""
+        """The output buffer."""
         return self.buffers["output"]
 
     def place(self, channel: Expr, row: Expr, line: Expr, column: Expr) -> Expr:

@@ -57,7 +57,7 @@ class Clusters(SparseLists):
 
     @property
     def units(self) -> int:
-        """All clusters."""
+        """Number of units; each cluster is one."""
         return self.groups // self.size
 
     @property

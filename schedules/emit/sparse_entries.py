@@ -20,9 +20,9 @@ class SparseLists(ABC):
     """Sparse weights as a kernel reads them: for each thread's outputs, for a block of inputs, for a unit of outputs, a segment.
 
     Attributes:
-        layer: with `sparse`.
+        layer: layer with `sparse`.
         k_block: input channels of a block; 0 for all of them.
-        threads: that share the units; 1 if they share pixels.
+        threads: threads that share the units; 1 if they share pixels.
     """
 
     layer: Conv2d
@@ -36,13 +36,13 @@ class SparseLists(ABC):
 
     @property
     def groups(self) -> int:
-        """All groups."""
+        """Number of groups of output channels."""
         return self.layer.out_channels // self.together
 
     @property
     @abstractmethod
     def units(self) -> int:
-        """All units of outputs."""
+        """Number of units; each is one group of output channels or several."""
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
@@ -52,7 +52,7 @@ class SparseLists(ABC):
 
     @property
     def segments(self) -> int:
-        """All segments, one for each unit and block."""
+        """Number of segments: one for each unit and block of inputs."""
         return self.units * len(self.blocks)
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Entries(SparseLists):
 
     @property
     def units(self) -> int:
-        """All groups."""
+        """Number of units; each group is one."""
         return self.groups
 
     @property
@@ -138,7 +138,7 @@ class Steps:
     that loads of pixels do not wait for where they are.
 
     Args:
-        lanes: of the vectors that weights are multiplied with.
+        lanes: lanes of the vectors that weights are multiplied with.
     """
 
     def __init__(self, kernel: Kernel, entries: Entries, buffers: Mapping[str, Buffer], lanes: int) -> None:

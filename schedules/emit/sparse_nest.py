@@ -104,7 +104,7 @@ class SparseNest(Generic[Lists]):
 
     Attributes:
         strips: all of them.
-        waits_in_output: whether partial sums wait where outputs will be, whose cache lines are written anyway.
+        waits_in_output: true if partial sums wait where outputs will be, whose cache lines are written anyway.
         work: what is done on a strip.
         rows: a depthwise convolution whose outputs fill the copies of strips, which are whole rows of them; `None` if they are the input's.
     """

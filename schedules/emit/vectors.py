@@ -52,7 +52,7 @@ class Vectors:
     Args:
         dtype: `float16`, `float32` or `float64`.
         bind: gives a value a name, so that it is computed once.
-        ordered: whether the vector unit has maximum and minimum of integers of the same width.
+        ordered: true if the vector unit has maximum and minimum of integers of the same width.
         wide: what exponential functions are computed in, "" for `dtype`.
     """
 

@@ -24,7 +24,7 @@ class HeadAttention(Template):
 
     Knobs:
         rows: queries at a time.
-        vectors: of keys, then of a value's elements, whose sums are held in registers at a time.
+        vectors: vectors of keys, then of a value's elements, whose sums are held in registers at a time.
     """
 
     name = "attention"
@@ -72,10 +72,10 @@ class _Head:
 
     Attributes:
         vectors: see `HeadAttention`.
-        buffers: by argument.
-        turned: its keys, transposed: the first elements of all keys first.
-        scores: of a few queries, one after another, each padded to a whole vector of keys.
-        share: its number, group by group, and which of its queries.
+        buffers: buffers by argument.
+        turned: the head's keys, transposed: the first elements of all keys first.
+        scores: scores of a few queries, one after another, each padded to a whole vector of keys.
+        share: number of the head, group by group, and its queries to compute.
     """
 
     kernel: Kernel
@@ -88,12 +88,12 @@ class _Head:
 
     @property
     def head(self) -> Expr:
-        """Its number."""
+        """Number of the head whose queries this share computes."""
         return self.share.number
 
     @property
     def pitch(self) -> int:
-        """Scores of a query."""
+        """Number of scores of a query, padded to whole vectors."""
         return round_up(self.layer.keys, self.kernel.lanes)
 
     def emit(self, rows: int) -> None:
@@ -155,7 +155,7 @@ class _Head:
                         kernel.store_part(self.buffers["output"], mean, target, parts[j])
 
     def _softmax(self, row: int) -> Expr:
-        """Replace a query's scores by exp(score - largest score); returns one over their sum."""
+        """Replace a query's scores by exp(score - largest score); return one over their sum."""
         kernel, T, base = self.kernel, self.kernel.T, row * self.pitch  # noqa: N806
 
         def score(place: Expr, lanes: int) -> Expr:

@@ -23,8 +23,8 @@ class BatchedProduct(Template):
     Sums of many terms in half precision are those of shorter ones (`Precision.chain`), which are added in float32.
 
     Knobs:
-        rows: at a time.
-        vectors: of columns whose sums are held in registers at a time.
+        rows: rows at a time.
+        vectors: vectors of columns whose sums are held in registers at a time.
     """
 
     name = "batched_product"
@@ -72,7 +72,7 @@ class _One:
 
     Attributes:
         knobs: see `BatchedProduct`.
-        buffers: by argument.
+        buffers: buffers by argument.
         left, right: memory for a transposed matrix; `None` for one that is read as it is.
         totals: memory for the totals of a tile; `None` where a sum is one chain.
         chain: terms that are added one after another.

@@ -23,7 +23,7 @@ class LayerNorm(Norm):
     """Takes one layer norm or RMS norm over channels, NHWC. Threads divide the pixels among them.
 
     Knobs:
-        pixels: at a time, each with its own sums, because additions to one sum wait for each other.
+        pixels: pixels at a time, each with its own sums, because additions to one sum wait for each other.
     """
 
     name = "channel_norm"
@@ -62,8 +62,8 @@ class _Pixels:
     """Emits the results of a few pixels that follow each other.
 
     Attributes:
-        buffers: by argument.
-        first, count: which pixels.
+        buffers: buffers by argument.
+        first, count: first pixel, and number of pixels.
     """
 
     kernel: Kernel

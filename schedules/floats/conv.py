@@ -145,10 +145,10 @@ class _Part:
     """Output channels that have the same input channels and the same taps: those of a group, or of a window.
 
     Attributes:
-        number: of the part.
-        weights: where its packed weights begin.
-        depth: its first input channel.
-        window: its taps, see `Conv2d.windows`.
+        number: number of the part.
+        weights: place where its packed weights begin.
+        depth: first input channel of the part.
+        window: taps of the part, see `Conv2d.windows`.
     """
 
     number: Expr

@@ -24,7 +24,7 @@ class GroupStatistics(Norm):
     """Takes one group norm, NHWC. Every thread computes the statistics of all groups; threads divide the pixels of the result among them.
 
     Knobs:
-        vectors: of channels at a time, each with its own sums.
+        vectors: vectors of channels at a time, each with its own sums.
     """
 
     name = "group_norm"
@@ -61,8 +61,8 @@ class _Image:
 
     Attributes:
         vectors: see `GroupStatistics`.
-        buffers: by argument.
-        means, factors: for each channel its group's mean, and one over its standard deviation.
+        buffers: buffers by argument.
+        means, factors: mean of each channel's group, and one over its standard deviation.
     """
 
     kernel: Kernel

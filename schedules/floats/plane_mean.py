@@ -18,7 +18,7 @@ class PlaneMean(Template):
     """Takes one average pool over all pixels, channels first. Threads share the channels.
 
     Knobs:
-        channels: how many are summed together.
+        channels: number of channels summed together.
     """
 
     name = "plane_mean"

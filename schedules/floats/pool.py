@@ -84,9 +84,9 @@ class _Means:
     """Emits the means of a group's channels, in every block.
 
     Attributes:
-        group: of a block's channels, which are summed together.
-        pixels: in flight.
-        share: a pixel's.
+        group: channels of a block that are summed together.
+        pixels: number of pixels in flight.
+        share: buffer with a pixel's share of the mean.
     """
 
     kernel: Kernel
@@ -122,7 +122,7 @@ class _Means:
             kernel.store(self.output, kernel.narrowed(_sum(terms) * share, group.lanes), channel + offset, group.lanes)
 
     def _add(self, sums: Buffer, corner: Expr, pixel: Expr, count: int, first: bool = False) -> None:
-        """Adds `count` pixels to as many sums, or begins the sums with them."""
+        """Add `count` pixels to as many sums, or start the sums with them."""
         kernel, lanes, size = self.kernel, self.group.lanes, self.group.size
         for place in range(0, count * size, lanes):
             stored = kernel.load(self.source.buffer, corner + (pixel + place // size) * self.source.block + place % size, lanes)

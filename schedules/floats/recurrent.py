@@ -31,7 +31,7 @@ class Sequences(Template):
         rows: sequences that are computed together.
         columns: elements of gates accumulated at once.
         unroll: units of the state per iteration of the product's loop.
-        vectors: of units whose gates are computed together.
+        vectors: vectors of units whose gates are computed together.
     """
 
     name = "recurrent"
@@ -113,8 +113,8 @@ class _Block:
 
     Attributes:
         knobs: see `Sequences`.
-        buffers: by argument.
-        products: of the states, for each of `products_of`.
+        buffers: buffers by argument.
+        products: products of the states, for each of `products_of`.
         hidden, other: states, row by row: the hidden ones, and an LSTM's memories or a GRU's states after its reset.
         direction, first: the direction's number, and the first sequence.
     """

@@ -75,7 +75,7 @@ class _Softmax:
     """The common part of both forms.
 
     Attributes:
-        buffers: by argument.
+        buffers: buffers by argument.
         weights: exponential functions; `None` where only their sum is needed, for a logarithm.
     """
 
@@ -113,7 +113,7 @@ class _Rows(_Softmax):
     """Emits a few rows, each with its channels together.
 
     Attributes:
-        first, count: which rows.
+        first, count: first row, and number of rows.
     """
 
     first: Expr

@@ -119,7 +119,7 @@ def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
 
 
 class StrassenNest:
-    """All loops for one part of the pixels.
+    """Emits Strassen's seven products for one part of the pixels.
 
     Pixels, K and output channels are halved. With an odd number of pixels the first half is a row short: that row counts as zeros
     in A and is not stored in C.

@@ -51,7 +51,7 @@ class TileGrid:
 
     @cached_property
     def tiles(self) -> int:
-        """All of them."""
+        """Number of tiles of the output."""
         return self.rows * self.columns
 
     @cached_property
@@ -95,7 +95,7 @@ class _Tile:
 
 
 class WinogradNest:
-    """All loops, with the knobs that `Winograd` describes."""
+    """Emits all loops of a Winograd convolution for one choice of `Winograd`'s knobs."""
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         self.kernel = kernel = epilogue.kernel
@@ -232,7 +232,7 @@ class WinogradNest:
 
     @property
     def _beyond(self) -> bool:
-        """Return whether the last tiles read lines below the image."""
+        """True if the last tiles read lines below the image."""
         return self.grid.rows * self.grid.outputs + self.filtering.values - self.grid.outputs - self.layer.padding[0] > self.layer.height
 
     def _columns_inside(self, column: int) -> tuple[int, int]:

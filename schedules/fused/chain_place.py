@@ -18,7 +18,7 @@ class Moment:
     """The loops' variables.
 
     Attributes:
-        block, part, step: of channels, columns and rows; steps before the first one are negative.
+        block, part, step: numbers of a block of channels, part of columns and step of rows; steps before the first one are negative.
         first: the thread's first step.
     """
 
@@ -34,7 +34,7 @@ class Place:
 
     Attributes:
         stage, source: the layer's stage and the one before, `None` for the first layer.
-        last: whether its output is the region's.
+        last: true if its output is the region's.
         data, output, scratch: the region's input, its output, and the buffer for everything in between.
         weight: the layer's packed weights.
         epilogue: the layer's.

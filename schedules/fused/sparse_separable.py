@@ -24,7 +24,7 @@ class SparseSeparable(Template):
     strip, into what would be the second's copy of its input.
 
     Knobs:
-        rows: of a strip.
+        rows: rows of a strip.
         dw_rows, dw_vectors: output tile of the depthwise convolution.
         cluster, unroll, k_block: those of `SparseClusters`.
 

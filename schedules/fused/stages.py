@@ -35,7 +35,7 @@ class Stages(Template):
     concatenation it is; axes that follow each other in all tensors are one. Sums and extrema along axes are kept in registers.
 
     Knobs:
-        vectors: that are computed together.
+        vectors: vectors that are computed together.
     """
 
     name, version = "stages", 1
@@ -81,7 +81,7 @@ class _Function:
     """A function under construction, with flat buffers.
 
     Args:
-        parameters: of the function of the stages.
+        parameters: parameters of the function of the stages.
     """
 
     def __init__(self, task: Task, vectors: int, parameters: Sequence[Any]) -> None:
@@ -282,7 +282,7 @@ class _Box:
 
     @contextmanager
     def _nest(self, axes: Sequence[_Axis], threads: int = 1) -> Iterator[Places]:
-        """Emit loops over axes; yields their variables' values. Threads share the outermost."""
+        """Emit loops over axes; yield their variables' values. Threads share the outermost."""
         if not axes:
             yield {}
             return
@@ -371,7 +371,7 @@ class _Box:
 
 @contextmanager
 def _loop(T: Any, number: Callable[[int], Expr], count: int, threads: int) -> Iterator[Expr]:  # noqa: N803
-    """Emit a loop, which threads share, unless it would run once; yields the iteration's number."""
+    """Emit a loop, which threads share, unless it would run once; yield the iteration's number."""
     if count == 1:
         yield number(0)
     elif threads == 1:

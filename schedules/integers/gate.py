@@ -18,7 +18,7 @@ class _GateEnds(IntegerEnds):
     """Ends with multipliers that are known when the kernel runs.
 
     Attributes:
-        factors: of each vector of four.
+        factors: factors of each vector of four.
     """
 
     factors: tuple[Expr, ...] = ()

@@ -32,7 +32,7 @@ MOST_ROWS_IN_FLOATS = 5
 
 @dataclass(frozen=True)
 class _Shape:
-    """Sizes in bytes of what a layer's kernel keeps.
+    """Sizes in bytes of the buffers of an image convolution.
 
     Attributes:
         layer: the layer.
@@ -44,12 +44,12 @@ class _Shape:
 
     @property
     def taps(self) -> int:
-        """A window's row."""
+        """Bytes of one row of a window."""
         return self.layer.kernel[1] * self.layer.in_channels
 
     @property
     def depth(self) -> int:
-        """A window."""
+        """Bytes of a window."""
         return self.layer.kernel[0] * self.taps
 
     @property
@@ -59,12 +59,12 @@ class _Shape:
 
     @property
     def pitch(self) -> int:
-        """From one window to the next."""
+        """Bytes from one window to the next, a whole number of vectors."""
         return round_up(self.depth, VECTOR)
 
     @property
     def line(self) -> int:
-        """From one row of the image to the next: with the padding, and a vector that may be stored beyond it."""
+        """Bytes of a padded image row in whole vectors, plus one vector that stores may overrun."""
         columns = self.layer.width + self.layer.padding[1] + self.layer.padding[3]
         return round_up(columns * self.layer.in_channels, VECTOR) + VECTOR
 

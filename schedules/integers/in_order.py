@@ -25,7 +25,7 @@ class Refill:
         register: its number.
         base, offset: the general register by name, and bytes from there, that it is filled with.
         release, need: units that start before it may be overwritten, and that may start before it is filled.
-        following: whether it is what the next pass begins with.
+        following: true if it is what the next pass begins with.
     """
 
     register: int

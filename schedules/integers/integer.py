@@ -109,8 +109,10 @@ def _has_more(layer: Layer) -> bool:
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
-    """Return biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to
-    products of sums with these bits, where a layer has such; `numbers`; and the table of a layer that looks up.
+    """Return a layer's constants in the order of `constant_shapes`.
+
+    Biases begin at the bits of `ROUNDER` where sums are not converted. Multipliers follow, then addends, or what is added to products of
+    sums with these bits, if the layer has any. `numbers` come next, and last the table of a layer that looks up.
     """
     assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.integers.bounded
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
@@ -143,7 +145,7 @@ class IntegerTemplate(Template):
     """The base class of templates for integer layers.
 
     Attributes:
-        dot: whether it is for cores with SDOT; otherwise it is for those without.
+        dot: true if it is for cores with SDOT; otherwise it is for those without.
     """
 
     version = 1
@@ -183,7 +185,7 @@ class TileKnobs:
     Args:
         tiles: rows and columns of each.
         most: rows and columns that there are.
-        names: of the knobs.
+        names: names of the knobs.
     """
 
     def __init__(self, tiles: Sequence[tuple[int, int]], *most: int, names: tuple[str, str] = ("rows", "columns")) -> None:
@@ -233,7 +235,7 @@ class IntegerKernel(Kernel):
     keep and copy them, and a copy takes a slot of the pipelines that multiply.
 
     Attributes:
-        in_order: whether the core issues in order.
+        in_order: true if the core issues in order.
     """
 
     def __init__(self, task: Task) -> None:
@@ -264,7 +266,7 @@ class IntegerKernel(Kernel):
         return self._types[argument]
 
     def sums(self, vectors: int) -> Buffer:
-        """Registers for `count` vectors of four sums."""
+        """Return registers for `vectors` vectors of four sums."""
         return self.accumulators(vectors * LANES)
 
     def bytes_at(self, buffer: Buffer, index: Expr, count: int = 16) -> Expr:
@@ -334,7 +336,7 @@ class IntegerEnds:
     """The start values of sums, and how sums become stored results.
 
     Attributes:
-        buffers: by the kernel's arguments.
+        buffers: buffers by the kernel's arguments.
     """
 
     kernel: IntegerKernel

@@ -34,7 +34,7 @@ class LongTile(IntegerTile):
     """Tiles of sums whose vectors have four channels each, see `steps`. K is counted in sixteens; the last may be half full.
 
     Attributes:
-        bytes: of a pixel of A.
+        bytes: bytes of a pixel of A.
         columns: channels of a panel that is whole.
         table: of the steps' order, see `order_steps`; `None` where there is one step or half of one.
     """

@@ -86,8 +86,8 @@ class IntegerPairTile(IntegerTile):
     """Tiles of sums of which a vector has two pixels' of two channels. K is counted in `GROUP`s.
 
     Attributes:
-        bytes: of a pixel of A, whole groups.
-        laid_out: whether A has two pixels' groups of K one after another; the first row of a tile is even.
+        bytes: bytes of a pixel of A, whole groups.
+        laid_out: true if A has two pixels' groups of K one after another; the first row of a tile is even.
     """
 
     epilogue: PairEnds

@@ -67,11 +67,11 @@ class StepsLoop:
     """sums[row, channel] += the products of a panel, over all of K.
 
     Attributes:
-        rows, width: of the tile; the width divides by 4.
-        row_bytes: from one pixel of A to the next.
-        steps: of 16 bytes of K.
-        half: whether there are 8 bytes more.
-        in_order: whether the core issues in order.
+        rows, width: extents of the tile; the width divides by 4.
+        row_bytes: bytes from one pixel of A to the next.
+        steps: number of steps of 16 bytes of K.
+        half: true if there are 8 bytes more.
+        in_order: true if the core issues in order.
     """
 
     rows: int

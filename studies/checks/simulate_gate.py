@@ -202,7 +202,7 @@ def runs_report(rows: Sequence[Mapping[str, float | str]]) -> str:
 
 
 def main() -> int:
-    """Run the simulation; returns the exit code."""
+    """Run the simulation; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=1000, help="of equal code, and as many of slowed code (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulated noise (default: 0)")

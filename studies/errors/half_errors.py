@@ -128,7 +128,7 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
 
 
 def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], int]:
-    """Build a network in half precision for this machine; returns it, and how many layers stay in float32."""
+    """Build a network in half precision for this machine; return it, and how many layers stay in float32."""
     job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
     job = replace(job, target=HOST)
     planned = plan_variant(job)

@@ -112,7 +112,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 @telling
 def main() -> int:
-    """Compute what is missing; returns the exit code."""
+    """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=32, metavar="N", help="inputs for each network (default 32)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")

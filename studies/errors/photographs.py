@@ -150,7 +150,7 @@ def network(name: str) -> torch.nn.Module:
 
 
 def write_network(name: str, folder: Path) -> Path:
-    """Write a trained network into a folder as `tvmmobile` takes it; returns its file."""
+    """Write a trained network into a folder as `tvmmobile` takes it; return its file."""
     import torch
 
     file = folder / f"{name}.pt2"
@@ -194,7 +194,7 @@ def pictures_in(folder: Path) -> tuple[LabelledImage, ...]:
 
 
 def laid_out(pictures: Sequence[LabelledImage], folder: Path) -> Path:
-    """Link pictures into a folder for each class, as `tvmmobile` takes them; returns the folder."""
+    """Link pictures into a folder for each class, as `tvmmobile` takes them; return the folder."""
     for picture in pictures:
         make_folders(folder / str(picture.label))
         (folder / str(picture.label) / picture.path.name).symlink_to(picture.path.resolve())
@@ -358,7 +358,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 @telling
 def main() -> int:
-    """Compute what is missing; returns the exit code."""
+    """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(SIDES)} (default: all)")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="labelled pictures of all ImageNet classes")

@@ -267,7 +267,7 @@ def table(content: Sequence[Mapping[str, Any]]) -> str:
 
 @telling
 def main() -> int:
-    """Compute what is missing; returns the exit code."""
+    """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", type=int, default=2000, metavar="N", help="words to test on (default 2000)")
     parser.add_argument("--networks", nargs="+", choices=list(FILES), default=list(FILES), help="default: both")

@@ -120,7 +120,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 @telling
 def main() -> int:
-    """Compute what is missing; returns the exit code."""
+    """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000, metavar="N", help="pictures to test on (default 5000)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")

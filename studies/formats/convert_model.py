@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 def to_litert(module: str, shape: str, output: str) -> None:
-    """From a module that torch.save has written, or an exported program (`.pt2`); what comes out takes images in NHWC."""
+    """Convert a PyTorch module (written by `torch.save`) or an exported program (`.pt2`) to LiteRT; images become NHWC."""
     import litert_torch
     import torch
 
@@ -26,7 +26,7 @@ def to_litert(module: str, shape: str, output: str) -> None:
 
 
 def to_mnn(model: str, output: str) -> None:
-    """From ONNX.
+    """Convert an ONNX model to MNN.
 
     The wheel's own `mnnconvert` calls the same function, but then installs a package to report what it did to its makers.
     """

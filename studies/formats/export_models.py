@@ -110,7 +110,7 @@ def export(
 
 
 def convert(source: Source, name: str, made: Path) -> None:
-    """Write one of `STEPS` into `made`, ncnn's weights with its text; raises `UserError` if a converter does not take the network."""
+    """Write one of `STEPS` into `made`, ncnn's weights with its text; raise `UserError` if a converter does not take the network."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-export-") as scratch:
         place, packages = Path(scratch), converters(lambda _step: None)
         if name == "model.mnn":

@@ -18,7 +18,7 @@ import numpy as np
 
 
 def to_litert(model: Path, inputs: Any, output: Path) -> None:
-    """With ai-edge-quantizer."""
+    """Quantise a LiteRT model with ai-edge-quantizer."""
     from ai_edge_quantizer import quantizer, recipe_manager
     from ai_edge_quantizer.qtyping import TFLOperationName
     from ai_edge_quantizer.recipe import AlgorithmName
@@ -37,7 +37,7 @@ def to_litert(model: Path, inputs: Any, output: Path) -> None:
 
 
 def to_mnn(model: Path, inputs: Any, output: Path) -> None:
-    """With MNN's own tool, which reads inputs from files of text."""
+    """Quantise an MNN model with MNN's own tool, which reads inputs from files of text."""
     import _tools
 
     with tempfile.TemporaryDirectory(prefix="tvmmobile-quantise-") as scratch:
@@ -65,7 +65,7 @@ def to_mnn(model: Path, inputs: Any, output: Path) -> None:
 
 
 def to_onnx(model: Path, inputs: Any, output: Path) -> None:
-    """With ONNX Runtime's quantiser: each float between a pair of conversions, which it joins with the operators when loading."""
+    """Quantise an ONNX model with ONNX Runtime's quantiser: floats between pairs of conversions, which it fuses when loading."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -86,7 +86,7 @@ def to_onnx(model: Path, inputs: Any, output: Path) -> None:
 
 
 def to_ncnn(model: Path, inputs: Any, output: Path) -> None:
-    """With the largest magnitudes that ncnn itself finds; the weights go into a file beside `output`."""
+    """Quantise an ncnn model by the largest magnitudes that ncnn itself finds; weights go into a file beside `output`."""
     import ncnn
 
     from studies.formats.ncnn_models import quantise, quantised_inputs, read_layers, write_layers

@@ -30,7 +30,7 @@ _LARGEST = 127
 
 @dataclass
 class NcnnLayer:
-    """A line of the text with what belongs to it of the weights.
+    """A layer: its line of the `.param` file and its part of the weights.
 
     Attributes:
         inputs, outputs: names of tensors.
@@ -51,18 +51,18 @@ class NcnnLayer:
     scales: list[Array] = field(default_factory=list)
 
     def number(self, key: int, default: int = 0) -> int:
-        """A parameter that is a whole number."""
+        """Return a parameter that is a whole number."""
         return int(self.values.get(str(key), default))
 
     def line(self) -> str:
-        """Its line of the text."""
+        """Return the layer's line of the `.param` file."""
         counts = f"{len(self.inputs)} {len(self.outputs)}"
         return " ".join(
             [self.kind, self.name, counts, *self.inputs, *self.outputs, *(f"{key}={value}" for key, value in self.values.items())]
         )
 
     def content(self) -> bytes:
-        """Its part of the weights' file."""
+        """Return the layer's bytes in the `.bin` file."""
         parts = [] if self.weights is None else [np.int32(_FLOAT32_TAG).tobytes(), self.weights.tobytes()]
         plain = (self.bias, self.constants, *self.scales)
         return b"".join([*parts, *(array.tobytes() for array in plain if array is not None)])

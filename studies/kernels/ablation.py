@@ -226,7 +226,7 @@ library without it would be. Steps within the matrix product are left out of dir
 
 @telling
 def main() -> int:
-    """Run the comparison; returns the exit code."""
+    """Run the comparison; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1.0)")
     parser.add_argument("--resolution", type=int, default=224, help="input side (default: 224)")

@@ -151,7 +151,7 @@ shape's schedule or a template's default knobs; such networks can still become f
 
 @telling
 def main() -> int:
-    """Run the comparison; returns the exit code."""
+    """Run the comparison; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
     parser.add_argument("--results", type=Path, nargs="+", default=[], metavar="REPORT.json", help="of `tvmmobile tune` or `bench`")

@@ -48,7 +48,7 @@ def detector(name: str, side: int, best: bool) -> torch.nn.Module:
 
 
 def write(name: str, side: int, best: bool, folder: Path) -> Path:
-    """Write a detector into a folder; returns its file."""
+    """Write a detector into a folder; return its file."""
     import torch
 
     file = folder / f"{name}-{side}{'-best' if best else ''}.onnx"

@@ -248,7 +248,7 @@ def give_weights(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def write(name: str, folder: Path) -> dict[str, str]:
-    """Write a network in both formats; returns what exporters said that wrote none, by format."""
+    """Write a network in both formats; return what exporters said that wrote none, by format."""
     import torch
 
     surveyed = NETWORKS[name]

@@ -64,7 +64,7 @@ class SurveyOutcome:
 
 
 def exported(name: str, work: Path) -> Mapping[str, str]:
-    """Write a network in both formats; returns the reason for each that failed, by format."""
+    """Write a network in both formats; return the reason for each that failed, by format."""
     told = work / f"{name}.json"
     if not told.is_file():
         needed = "" if NETWORKS[name].source == "here" else str(locked_packages(HERE / "survey.lock", "torchvision and timm"))
@@ -105,7 +105,7 @@ def _complaint(text: str) -> str:
 
 
 def survey(names: Iterable[str], options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Try networks; returns `known` with them, and writes `--out` after each."""
+    """Try networks; return `known` with them, and write `--out` after each."""
     found = dict(known)
     options.work.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -169,7 +169,7 @@ def answer(outcome: Mapping[str, Any]) -> str:
 
 @telling
 def main() -> int:
-    """Try the networks, print the table and write the file; returns the exit code."""
+    """Try the networks, print the table and write the file; return the exit code."""
     options = tuning_parser(__doc__, "NETWORK", "out/survey").parse_args()
     if unknown := [name for name in options.names if name not in NETWORKS]:
         raise UserError(f"There is no network {unknown[0]} in the survey.", f"Known: {', '.join(NETWORKS)}.")

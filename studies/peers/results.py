@@ -1,4 +1,4 @@
-"""All figures of one comparison, the ratios between them, and their file."""
+"""The figures of one comparison, the ratios between them, and their file."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Figures:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Figures:
-        """Read figures from the output of `asdict`; raises `TypeError` or `ValueError` for anything else."""
+        """Read figures from the output of `asdict`; raise `TypeError` or `ValueError` for anything else."""
         hottest = values.get("hottest")
         return cls(**{**values, "hottest": HotKernel(**hottest) if hottest else None})
 

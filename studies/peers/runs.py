@@ -147,7 +147,7 @@ def _checked(figures: Figures, job: PeerRun) -> Figures:
 
 
 def check_difference(difference: float, job: PeerRun) -> None:
-    """Raises `Disagreement` for an output that is too far from PyTorch's, relative to its largest magnitude."""
+    """Raise `Disagreement` for an output that is too far from PyTorch's, relative to its largest magnitude."""
     if not difference <= job.system.tolerance:
         raise Disagreement(
             f"{job.system.key}'s output is {difference:.1e} of its largest magnitude off PyTorch's; {job.system.tolerance:g} is allowed.",
@@ -156,7 +156,7 @@ def check_difference(difference: float, job: PeerRun) -> None:
 
 
 def _count(job: PeerRun) -> tuple[bytes, str, float]:
-    """Run the program under QEMU; returns the plugin's counts, the memory map, and the output's difference from PyTorch's."""
+    """Run the program under QEMU; return the plugin's counts, the memory map, and the output's difference from PyTorch's."""
     build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
         command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, str(job.threads), *job.command()]
@@ -166,7 +166,7 @@ def _count(job: PeerRun) -> tuple[bytes, str, float]:
 
 
 def difference_in(output: str, job: PeerRun) -> float:
-    """Read a program's difference from PyTorch, relative to the largest magnitude; raises `UserError` if it printed none."""
+    """Read a program's difference from PyTorch, relative to the largest magnitude; raise `UserError` if it printed none."""
     said = _DIFFERENCE.search(output)
     if said is None:
         raise UserError(f"{job.system.key} did not say how far it is from PyTorch.", f"See {job.system.program}.")

@@ -66,7 +66,7 @@ def to_text(report: StartReport) -> str:
 
 
 def from_file(path: Path) -> StartReport:
-    """Read the output of `to_text`; raises `UserError` for anything else."""
+    """Read the output of `to_text`; raise `UserError` for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != FORMAT:

@@ -121,7 +121,7 @@ def start_up(key: str, variant: str, job: PeerRun) -> StartUp:
 
 
 def memory_use(key: str, variant: str, job: PeerRun, needed_bytes: int | None = None) -> MemoryUse:
-    """Count the pages of a system's process; raises as `count_pages`."""
+    """Count the pages of a system's process; raise as `count_pages`."""
     return MemoryUse(key, variant, pages_of(job if key == PLAIN else _marked(job, "load")), needed_bytes)
 
 
@@ -139,7 +139,7 @@ def pages_of(job: PeerRun) -> Pages:
 
 
 def count_pages(job: PeerRun) -> Pages:
-    """Count a run's pages under QEMU; raises `UserError` if it fails, and `Disagreement` if its output is not PyTorch's."""
+    """Count a run's pages under QEMU; raise `UserError` if it fails, and `Disagreement` if its output is not PyTorch's."""
     program, _ = find_program(job.command()[0], job.sysroot)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-pages-") as scratch:
         out = Path(scratch, "pages.json")

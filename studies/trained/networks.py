@@ -36,7 +36,7 @@ GENERATED, TRAINED, OWN = "generated", "trained", "own"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """A network's training: its steps and batches.
 
     Attributes:
         steps: batches that it sees.
@@ -49,13 +49,13 @@ class Recipe:
 
 
 USUAL = Recipe()
-#: For networks that do not learn with the usual one, or that take images of one side.
+#: Recipes for networks that do not learn with the usual one, or that take images of one side.
 _OTHER_RECIPES = {
     "alexnet": Recipe(200, batches=((224, 16),)),
     "shufflenet_v1": Recipe(800),
     "vgg16": Recipe(120, batches=((224, 8), (112, 16))),
 }
-#: Of learning.
+#: Highest learning rate.
 _HIGHEST_RATE = 0.05
 #: Digits from which pictures are made: those to train on; to calibrate with and to run; to test on.
 _DRAWN, _OTHERS = 2000, 500
@@ -69,13 +69,13 @@ _CHECKPOINT = "weights.pt"
 
 
 def check_trainable(model: Model) -> None:
-    """Raises `UserError` for a network whose weights are its own."""
+    """Raise `UserError` for a network whose weights are its own."""
     if model.own is not None:
         raise UserError(f"{model.own} has weights of its own.", f"Leave out --weights {TRAINED}.")
 
 
 def recipe_of(spec: ModelSpec) -> Recipe:
-    """How a network is trained."""
+    """Return the training of a network."""
     return _OTHER_RECIPES.get(spec.name, USUAL)
 
 

@@ -41,7 +41,7 @@ COMMANDS = {
 
 
 def fits(text: str) -> bool:
-    """Whether nothing is wider than 80 columns or cut off."""
+    """Return whether nothing is wider than 80 columns or cut off."""
     return max(map(len, text.splitlines())) <= 80 and "…" not in text
 
 

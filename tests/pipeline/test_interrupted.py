@@ -70,7 +70,7 @@ class Place:
         return found + (self.board.leftovers() if self.board else [])
 
     def agent_folders(self, command: Command, inside: str = "") -> bool:
-        """Whether an agent of the command has its folder, with something of a name in it."""
+        """Return whether an agent of the command has its folder, with something of a name in it."""
         folder, pattern = (self.board.directory, "work-*") if self.board else (command.temporary, "tvmmobile-*/agent-*")
         return any(folder.glob(pattern + inside))
 
@@ -363,7 +363,7 @@ def _listening() -> set[int]:
 
 
 def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler of its own for a signal (proc(5), SigCgt)."""
+    """Return whether a process has a handler of its own for a signal (proc(5), SigCgt)."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("SigCgt:"):

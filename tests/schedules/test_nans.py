@@ -41,7 +41,7 @@ OTHERS: dict[str, tuple[tuple[Layer, ...], ...]] = {
 
 
 def leaves_zeros_out(region: tuple[Layer, ...]) -> bool:
-    """Whether some weights are not multiplied, so that a NaN may not reach the output as in PyTorch: see `floats/test_sparse.py`."""
+    """Return whether some weights are not multiplied, so that a NaN may not reach the output as in PyTorch: see `floats/test_sparse.py`."""
     return any(isinstance(layer, Conv2d) and (layer.sparse or layer.windows) for layer in region)
 
 

@@ -121,7 +121,7 @@ def with_field(layer: Layer, name: str, value: object, says_shape: bool = False)
 
 
 def declares(template: Template, name: str) -> bool:
-    """Whether a template declares a need of that name."""
+    """Return whether a template declares a need of that name."""
     return name in template.handles or (name in ("clamp", "then") and template.handles >= EPILOGUE)
 
 

@@ -87,7 +87,7 @@ async def shell(device: Device, stream: Stream, command: str, packets: bool) -> 
 
 
 def session_lives(leader: int) -> bool:
-    """Whether anything of a command still runs."""
+    """Return whether anything of a command still runs."""
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:

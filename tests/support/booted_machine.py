@@ -87,7 +87,7 @@ class Machine:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """True if it has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property

@@ -54,7 +54,7 @@ class Command:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended yet."""
+        """True if it has not ended yet."""
         return self._process.poll() is None
 
     @property

@@ -59,7 +59,7 @@ class Guarded:
 
     @property
     def untouched(self) -> bool:
-        """Whether the guard bands hold what they held."""
+        """True if the guard bands hold what they held."""
         inside = np.zeros(self._whole.shape, bool)
         inside[self._inner] = True
         same = self._bits(self._whole) == self._bits(self._before)
@@ -72,7 +72,7 @@ class Guarded:
 
     @property
     def unchanged(self) -> bool:
-        """Whether nothing at all was written."""
+        """True if nothing at all was written."""
         return bool((self._bits(self._whole) == self._bits(self._before)).all())
 
 

@@ -82,7 +82,7 @@ def outcomes(
 
 
 def named_in(message: str, case: Case) -> bool:
-    """Whether a message has the name of one of the model's operators."""
+    """Return whether a message has the name of one of the model's operators."""
     operators = {case.operator, *(node.op_type for graph in graphs_of(case.model.graph) for node in graph.node)}
     return not operators.isdisjoint(re.findall(r"\w+", message))
 

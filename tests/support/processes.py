@@ -7,7 +7,7 @@ import psutil
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that nobody has waited for has."""
+    """Return whether a process has not ended; one that nobody has waited for has."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False

@@ -76,7 +76,7 @@ def two_blocks() -> nn.Module:
 
 
 def accepted(layer: Layer, precision: Precision = FLOAT32) -> bool:
-    """Whether some template takes a layer."""
+    """Return whether some template takes a layer."""
     return template_for(Task((layer,), precision.name)) is not None
 
 

@@ -161,7 +161,7 @@ def layouts(plan: Plan) -> list[tuple[Layout, Layout]]:
 
 
 def single(task: Task) -> bool:
-    """Whether a task has one layer, as if no template took several."""
+    """Return whether a task has one layer, as if no template took several."""
     return len(task.region) == 1
 
 

@@ -61,7 +61,7 @@ class Level:
         self.sets: list[OrderedDict[int, bool]] = [OrderedDict() for _ in range(size // 64 // ways)]
 
     def touch(self, line: int, dirty: bool) -> bool:
-        """Whether the line is there; then it is the most recent."""
+        """Return whether the line is there; then it is the most recent."""
         entries = self.sets[line % len(self.sets)]
         if line not in entries:
             return False

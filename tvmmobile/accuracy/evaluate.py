@@ -123,7 +123,7 @@ def evaluate(
 
 
 def _check_ends(library: Library, noise: bool) -> None:
-    """Raises `UserError` unless the library takes an image and returns numbers, and scores of classes where images have labels."""
+    """Raise `UserError` unless the library takes an image and returns numbers, and scores of classes where images have labels."""
     spec = library.spec
     if len(spec.takes) > 1 or spec.input_shape[0] != 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
         there = "; ".join(map(str, (*spec.takes, *spec.returns)))
@@ -139,7 +139,7 @@ def _check_ends(library: Library, noise: bool) -> None:
 
 
 def check_one_network(libraries: Sequence[Library]) -> None:
-    """Raises `UserError` unless the libraries are of one network with the same weights."""
+    """Raise `UserError` unless the libraries are of one network with the same weights."""
     first = libraries[0]
     for library in libraries[1:]:
         if (library.spec, library.weights) != (first.spec, first.weights):
@@ -181,7 +181,7 @@ def _written(
 
 
 def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing, listener: Listener) -> None:
-    """Raises one `UserError` for all images whose headers show that they cannot be used."""
+    """Raise one `UserError` for all images whose headers show that they cannot be used."""
     problems: list[UserError] = []
     names: list[str] = []
     with listener.stage("checking", len(images)) as done:

@@ -232,7 +232,7 @@ def evaluation_of(
 
 
 def write_evaluation(evaluation: EvaluationFile, out: Path) -> tuple[Path, Path]:
-    """Write `evaluation.json` and `evaluation.csv`, each whole; returns their paths."""
+    """Write `evaluation.json` and `evaluation.csv`, each whole; return their paths."""
     paths = out / "evaluation.json", out / "evaluation.csv"
     write_text(paths[0], json.dumps(asdict(evaluation), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
     write_text(paths[1], csv_text(COLUMNS, map(_line, evaluation.images)))

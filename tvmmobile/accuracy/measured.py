@@ -35,7 +35,7 @@ class StatedAccuracy:
 
 
 def read_accuracies(path: Path) -> list[MeasuredAccuracy]:
-    """Return the accuracy in an `evaluation.json`, or those in a list of `StatedAccuracy`; raises `UserError` as `read_accuracy` does."""
+    """Return the accuracy in an `evaluation.json`, or those in a list of `StatedAccuracy`; raise `UserError` as `read_accuracy` does."""
     text, content = read_json(path, _KIND)
     if not isinstance(content, list):
         return [read_accuracy(path)]

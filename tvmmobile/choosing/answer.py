@@ -26,12 +26,12 @@ class PricedCandidate:
 
     @property
     def is_known(self) -> bool:
-        """Return whether all kernels have records on all devices, or others have that are like them."""
+        """True if all kernels have records on all devices, or are like others that have."""
         return math.isfinite(self.worst_us)
 
     @property
     def estimated(self) -> float:
-        """Return the largest share of a latency that no record of its kernels supports."""
+        """The largest share of a latency that no record of its kernels supports."""
         return max(one.estimated_us / one.latency_us if one.latency_us else 0.0 for one in self.latencies.values())
 
     def fits(self, budget: Budget) -> bool:

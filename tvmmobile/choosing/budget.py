@@ -14,7 +14,7 @@ _SIZES = {"kB": 1e3, "MB": 1e6, "KiB": 2.0**10, "MiB": 2.0**20}
 
 @dataclass(frozen=True)
 class Budget:
-    """Holds a bound; without one, all of the front counts.
+    """A bound; without one, all of the front counts.
 
     Attributes:
         most_us: longest latency in microseconds.
@@ -29,7 +29,7 @@ class Budget:
 
     @classmethod
     def of(cls, under: str | None, at_least: str | None, memory: str | None = None, size: str | None = None) -> Budget:
-        """Read `12ms`, `70%`, `4MB` and `900kB`; raises `UserError` for what is none of these, and for both of the first two."""
+        """Read `12ms`, `70%`, `4MB` and `900kB`; raise `UserError` for what is none of these, and for both of the first two."""
         if under is not None and at_least is not None:
             raise UserError(
                 "--under and --at-least exclude each other.", "Give the one that must hold; the other one is made as good as possible."
@@ -43,7 +43,7 @@ class Budget:
 
     @property
     def is_bound(self) -> bool:
-        """Return whether there is a bound on latency or accuracy, so that one network is the best."""
+        """True if there is a bound on latency or accuracy, so that one network is the best."""
         return math.isfinite(self.most_us) or self.least_top1 > 0
 
 

@@ -29,7 +29,7 @@ class KnownAccuracy:
     Attributes:
         top1: in percent.
         source: who published it, or what `evaluate` measured it on.
-        measured: whether it is of these weights in this precision; a published one is of its authors' weights in float32.
+        measured: true if it is of these weights in this precision; a published one is of its authors' weights in float32.
     """
 
     top1: float
@@ -47,12 +47,12 @@ class Candidate:
 
     @property
     def precision(self) -> Precision:
-        """Return what its kernels compute in."""
+        """Precision in which its kernels compute."""
         return self.options.precision
 
     @property
     def threads(self) -> int:
-        """Return how many it runs on."""
+        """Number of threads it runs on."""
         return self.options.threads
 
     def least_us(self, profile: DeviceProfile) -> float:

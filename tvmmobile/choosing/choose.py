@@ -80,7 +80,7 @@ def choose(
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
-    """Return the options of the libraries to compare; raises `UserError` where a device does not support one."""
+    """Return the options of the libraries to compare; raise `UserError` where a device does not support one."""
     halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
     names = wanted.dtypes or (FLOAT32.name, *[FLOAT16.name] * halves)
     found = []

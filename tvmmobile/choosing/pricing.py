@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class PlannedLatency:
-    """Holds the latency that records promise a library.
+    """Latency that records promise a library.
 
     Attributes:
         latency_us: the sum of its kernels' records, in microseconds, and of estimates from the nearest shapes where there are none; `None`

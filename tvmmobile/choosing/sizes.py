@@ -12,7 +12,7 @@ from tvmmobile.pipeline.plan import PlannedVariant
 
 @dataclass(frozen=True)
 class PlannedSizes:
-    """Holds a library's sizes in bytes, as its plan knows them.
+    """Sizes of a library in bytes, as its plan knows them.
 
     Attributes:
         memory_bytes: activations between kernels that live at the same time, at most; kernels' own scratch memory is not in it.

@@ -122,7 +122,7 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Failures are reported on stderr; none is raised."""
+    """Run one command line; return its exit code. Failures are reported on stderr; none is raised."""
     try:
         load_plugins()
         result = typer.main.get_command(app)(list(arguments) or ["--help"], prog_name="tvmmobile", standalone_mode=False)

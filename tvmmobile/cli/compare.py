@@ -33,7 +33,7 @@ BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=Fal
 
 
 def check_targets(*files: Path | None) -> None:
-    """Raises `UserError` unless the files can be written; before any work."""
+    """Raise `UserError` unless the files can be written; before any work."""
     from tvmmobile.system.files import check_file_writable
 
     for file, option in zip(files, ("--markdown", "--json", "--junit"), strict=True):
@@ -42,7 +42,7 @@ def check_targets(*files: Path | None) -> None:
 
 
 def present(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> int:
-    """Write the files, print the table; returns the exit code."""
+    """Write the files, print the table; return the exit code."""
     from tvmmobile.gate.report import print_comparison, write_comparison
 
     write_comparison(comparison, markdown, json_file, junit)

@@ -22,7 +22,7 @@ _Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show t
 
 
 class HistoryFormat(StrEnum):
-    """What `history show` prints."""
+    """Output format of `history show`."""
 
     TABLE = "table"
     JSON = "json"

@@ -52,7 +52,7 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
 
 
 def preprocessing_for(library: Library, mean: str | None, std: str | None, no_resize: bool) -> Preprocessing:
-    """Return the preprocessing before the library gets an image; raises `UserError` for a --mean or --std that is neither one number nor
+    """Return the preprocessing before the library gets an image; raise `UserError` for a --mean or --std that is neither one number nor
     three.
 
     If they are not given, a library that takes images has the values it was compiled with.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tvmmobile.cli.model_tables import Column
 
 _DEFAULT = "list"
-#: What --alpha and --resolution alone are about.
+#: Network that --alpha and --resolution alone refer to.
 _DEFAULT_FAMILY = "mobilenet_v1"
 
 

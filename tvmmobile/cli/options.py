@@ -54,7 +54,7 @@ Commit = Annotated[
 
 
 def check_target(target: str) -> None:
-    """Raises `UserError` for an architecture that is not known."""
+    """Raise `UserError` for an architecture that is not known."""
     if target not in TARGETS:
         raise UserError(f"target {target!r} is not known.", f"Give --target one of: {', '.join(TARGETS)}.")
 

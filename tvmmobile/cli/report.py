@@ -60,7 +60,7 @@ def report(
 
 
 def _check_kept(files: list[Path], out: Path) -> None:
-    """Raises `UserError` if the joined result would replace one of its sources."""
+    """Raise `UserError` if the joined result would replace one of its sources."""
     target = out / "report.json"
     if target.exists() and any(file.samefile(target) for file in files):
         raise UserError(f"{target} is one of the results to join and would be replaced.", "Name another folder with --out.")

@@ -69,7 +69,7 @@ def _takes_image(library: Library) -> bool:
 
 
 def _check_files(library: Library, output: Path | None, save_input: Path | None) -> None:
-    """Raises `UserError` for files that cannot hold the library's outputs and input, or cannot be written."""
+    """Raise `UserError` for files that cannot hold the library's outputs and input, or cannot be written."""
     from tvmmobile.system.errors import UserError
     from tvmmobile.system.files import check_file_writable
 

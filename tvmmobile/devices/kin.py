@@ -1,4 +1,4 @@
-"""Which core takes the kernels of which, where a library holds those of several (graph/cores.toml)."""
+"""Decides which device's kernels each core runs when a library holds several sets (`graph/cores.toml`)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def relatives() -> tuple[Relative, ...]:
 
 
 def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:
-    """Return which of several devices' kernels suit which core; raises `UserError` for two of the same core, or one that is not known."""
+    """Return which of several devices' kernels suit which core; raise `UserError` for two of the same core, or one that is not known."""
     known = {relative.name: relative for relative in relatives()}
     cores: list[Relative] = []
     for profile in profiles:

@@ -13,7 +13,7 @@ Kind = Literal["modelled", "measured", "emulated"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Says where latencies come from.
+    """Origin of latencies.
 
     Attributes:
         kind: a timing model, the board's clock, or the clock of a machine that emulates the board.
@@ -25,12 +25,12 @@ class Origin:
 
     @property
     def modelled(self) -> bool:
-        """Return whether they come from a model, not a clock."""
+        """True if latencies come from a model, not from a clock."""
         return self.kind == "modelled"
 
     @property
     def written(self) -> str | None:
-        """Return the form in files that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
+        """Form in files that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
         return self.kind if self.kind == "emulated" else self.model
 
 
@@ -39,7 +39,7 @@ MEASURED, EMULATED = Origin("measured"), Origin("emulated")
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """Holds everything that the rest of the program needs to know about a board.
+    """Everything that the rest of the program needs to know about a board.
 
     Attributes:
         name: such as `pi4`, or `pi4-virtual` for the virtual board.
@@ -81,7 +81,7 @@ class DeviceProfile:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Says how to reach the tracker of a device's agents; it can be sent to another process on this machine.
+    """Address of the tracker of a device's agents; it can be sent to another process on this machine.
 
     Attributes:
         host: the tracker's address.
@@ -123,18 +123,18 @@ class Device(Protocol):
 
     @property
     def profile(self) -> DeviceProfile:
-        """Return the description of the board."""
+        """The description of the board."""
 
     @property
     def boards(self) -> int | None:
-        """Return the number of boards that measure at the same time; `None` if it is the number of agents asked for."""
+        """Number of boards that measure at the same time; `None` if it is the number of agents asked for."""
 
     def started(self, agents: int = 1, timed: bool = True) -> AbstractContextManager[Endpoint]:
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
 
         Args:
             agents: how many, where that can be chosen.
-            timed: whether latencies are wanted; without them, a virtual board does not count instructions.
+            timed: true if latencies are wanted; without them, a virtual board does not count instructions.
 
         Raises:
             DeviceUnavailable: the agents did not come up.
@@ -142,7 +142,7 @@ class Device(Protocol):
         """
 
     def watched(self) -> AbstractContextManager[Watch | None]:
-        """Watch over the board while the context lasts; yields `None` for a board whose state is always the same."""
+        """Watch over the board while the context lasts; yield `None` for a board whose state is always the same."""
 
 
 class NotStored(OSError):

@@ -54,7 +54,7 @@ class VirtualDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """Return the description of the board; its latencies are modelled."""
+        """The description of the board; its latencies are modelled."""
         board = self.board
         return DeviceProfile(
             name=self._name,
@@ -79,7 +79,7 @@ class VirtualDevice:
 
     @property
     def boards(self) -> None:
-        """Return `None`: there are as many as agents are asked for."""
+        """`None`: there are as many boards as agents are asked for."""
         return
 
     @contextlib.contextmanager
@@ -128,7 +128,7 @@ def _cpus(board: Board) -> range:
 
 
 def _write_system(board: Board, folder: Path) -> list[str]:
-    """Write the files that tell C libraries the speeds of `_cpus`; returns QEMU's words for them."""
+    """Write the files that tell C libraries the speeds of `_cpus`; return QEMU's words for them."""
     if not board.clocks_hz:
         return []
     for name, text in capacity_files(board, _cpus(board).start).items():

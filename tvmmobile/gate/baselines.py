@@ -23,7 +23,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True)
 class Baseline:
-    """Names the result kept for one variant on one device; `path` is its result file."""
+    """The result kept for one variant on one device; `path` is its result file."""
 
     path: Path
     context: Context
@@ -31,16 +31,16 @@ class Baseline:
 
     @property
     def name(self) -> str:
-        """Return the variant, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
+        """The variant, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
         return self.path.name.removesuffix(_SUFFIX)
 
     @property
     def library_path(self) -> Path:
-        """Return the path of the library, if it was kept."""
+        """The path of the library, if it was kept."""
         return self.path.with_name(f"{self.name}.so")
 
     def library(self) -> Library | None:
-        """Return the library that was timed, `None` where it was not kept; raises `UserError` where it is damaged, or another library."""
+        """Return the library that was timed, `None` where it was not kept; raise `UserError` where it is damaged, or another library."""
         if not self.library_path.is_file():
             return None
         (library,) = find_libraries([self.library_path])
@@ -55,7 +55,7 @@ def baseline_name(variant: VariantResult) -> str:
 
 
 def save_baselines(results: Results, libraries: str | Path, directory: str | Path) -> list[Baseline]:
-    """Make variants the baselines of their device, with the `libraries` given; raises `UserError` before anything is written."""
+    """Make variants the baselines of their device, with the `libraries` given; raise `UserError` before anything is written."""
     if not results.variants:
         raise UserError("there are no variants to save.", "Time one with tvmmobile bench.")
     folder = device_folder(Path(directory), results.context.device)
@@ -68,7 +68,7 @@ def save_baselines(results: Results, libraries: str | Path, directory: str | Pat
 
 
 def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
-    """Return a device's baselines by name, none where it has no folder; raises `UserError` for a file that is damaged or in the wrong
+    """Return a device's baselines by name, none where it has no folder; raise `UserError` for a file that is damaged or in the wrong
     place.
     """
     folder = device_folder(Path(directory), device)
@@ -76,7 +76,7 @@ def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
 
 
 def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]:
-    """Return the baselines of one device, or of all; raises `UserError` where there are none."""
+    """Return the baselines of one device, or of all; raise `UserError` where there are none."""
     names = [device] if device is not None else devices_in(directory)
     found = [one for name in names for one in load_baselines(directory, name)]
     if not found:
@@ -86,7 +86,7 @@ def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]
 
 
 def baselines_named(name: str, directory: Path, device: str | None = None) -> list[Baseline]:
-    """Return the baselines of this name, else those whose name begins with it; raises `UserError` if none match."""
+    """Return the baselines of this name, else those whose name begins with it; raise `UserError` if none match."""
     found = find_baselines(directory, device)
     matching = [one for one in found if one.name == name] or [one for one in found if one.name.startswith(name)]
     if not matching:
@@ -101,7 +101,7 @@ def devices_in(directory: Path) -> list[str]:
 
 
 def device_folder(directory: Path, device: str) -> Path:
-    """Return where a device's baselines are; raises `UserError` where its name cannot be a folder's."""
+    """Return where a device's baselines are; raise `UserError` where its name cannot be a folder's."""
     return directory / _check_name(device, "device")
 
 

@@ -1,4 +1,4 @@
-"""Two result files → a verdict per variant and an exit code. Results that cannot be compared are refused; changed kernels are named."""
+"""Compares two result files: a verdict per variant and an exit code. Refuses results that cannot be compared; names changed kernels."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Compared:
 
     @property
     def label(self) -> str:
-        """E.g. `mobilenet_v1 1.0-224`."""
+        """Model, α and side, e.g. `mobilenet_v1 1.0-224`."""
         return f"{self.model} {self.alpha}-{self.input or self.resolution}"
 
 
@@ -204,13 +204,13 @@ def _summary(verdicts: Sequence[Verdict], threshold: float) -> str:
 
 
 def check_threshold(threshold: float) -> None:
-    """Raises `UserError` unless it is a share that a change can exceed."""
+    """Raise `UserError` unless it is a share that a change can exceed."""
     if not 0 <= threshold <= 10:
         raise UserError(f"a threshold of {100 * threshold:g} % is outside 0 to 1000 %.", "Give a smaller --threshold.")
 
 
 def check_comparable(base: Context, new: Context) -> None:
-    """Raises `UserError` if results with these two contexts cannot be compared."""
+    """Raise `UserError` if results with these two contexts cannot be compared."""
     for name, mine, theirs in (
         ("devices", base.device, new.device),
         ("boards", base.board, new.board),
@@ -225,7 +225,7 @@ def check_comparable(base: Context, new: Context) -> None:
 
 
 def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
-    """Return the variants of both, the new file's first, each with the reason where it is not compared; raises as `compare_results`."""
+    """Return the variants of both, the new file's first, each with the reason where it is not compared; raise as `compare_results`."""
     old, young = (_by_key(results) for results in (base, new))
     _check_settings(old, young)
     keys = [*young, *(key for key in old if key not in young)]

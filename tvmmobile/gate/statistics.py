@@ -27,11 +27,11 @@ ALPHA = 0.01
 #: Standard deviation of the medians of separate runs of one library, as a share: 1 % between runs, and as much for a drift of 2 % over a
 #: run, which moves its median by half of that.
 RUN_TO_RUN = math.hypot(0.01, 0.01)
-#: What is known of the spread between runs counts as much as this many pairs of runs that were seen to differ by it.
+#: Prior knowledge of the spread between runs counts as much as this many observed pairs.
 _KNOWN_FREEDOM = 12
 #: Confidence with which "same" excludes a slowdown beyond the threshold.
 CONFIDENCE = 0.95
-#: The same while more pairs of runs may follow: each look is another chance to clear a slow variant, and all together leave 90 %.
+#: This confidence while more pairs of runs may follow: each look is another chance to clear a slow variant, and all together leave 90 %.
 _CONFIDENCE_EARLY = 0.99
 #: The error of a run with fewer samples cannot be estimated.
 MIN_SAMPLES = 8
@@ -60,7 +60,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Holds the samples of a run of the old library and one of the new one, in order and of any unit, at least one each."""
+    """Samples of a run of the old library and one of the new one, in order and of any unit, at least one each."""
 
     base: Samples
     new: Samples
@@ -86,7 +86,7 @@ class Estimate:
 
     @property
     def change(self) -> float:
-        """Return the new latency over the old one, less 1."""
+        """The new latency over the old one, less 1."""
         return math.expm1(self.log_ratio)
 
     def p_value(self, sign: int) -> float:
@@ -122,7 +122,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Holds a verdict with its evidence.
+    """A verdict with its evidence.
 
     Attributes:
         change: new over old latency, less 1.
@@ -139,7 +139,7 @@ class Judgement:
 
 
 def check_samples(samples: Samples) -> None:
-    """Raises `ValueError` unless there are samples, and all are positive finite numbers."""
+    """Raise `ValueError` unless there are samples, and all are positive finite numbers."""
     if not len(samples):
         raise ValueError("no samples")
     for value in samples:
@@ -190,7 +190,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
-    """Estimate how much slower the new library is, from pairs of runs; raises `ValueError` without a pair, or for a bad sample."""
+    """Estimate how much slower the new library is, from pairs of runs; raise `ValueError` without a pair, or for a bad sample."""
     if not pairs:
         raise ValueError("no runs")
     return combine([_estimate_pair(pair) for pair in pairs])
@@ -202,7 +202,7 @@ def without_spread(estimate: Estimate) -> Estimate:
 
 
 def _estimate_pair(pair: Pair) -> Estimate:
-    """Return the estimate from one pair of runs; raises `ValueError` for a bad sample."""
+    """Return the estimate from one pair of runs; raise `ValueError` for a bad sample."""
     check_samples(pair.base)
     check_samples(pair.new)
     base, new = (np.asarray(side, dtype=np.float64) for side in (pair.base, pair.new))

@@ -30,7 +30,7 @@ class Access:
     """The elements of a tensor, by their position in a source.
 
     Attributes:
-        dimensions: for each dimension its factors, the slowest first; none of extent 1.
+        dimensions: factors of each dimension, the slowest first; none of extent 1.
         offset: position of the first element.
     """
 

@@ -27,13 +27,13 @@ class Curve:
     """A function of a number, and perhaps of operands.
 
     Attributes:
-        exact: its values, from float64 to float64; channels are the last axis. Operands follow the number.
-        emit: from vector arithmetic (`schedules.vectors.Vectors`), a vector and the operands' vectors to the vector of its values.
-        max_error: of what is emitted in float32, over max(1, |x|, |value|), for every x with a finite value.
+        exact: computes its values in float64; channels are the last axis. Operands follow the number.
+        emit: emits the vector of its values, from vector arithmetic (`schedules.vectors.Vectors`), a vector and the operands' vectors.
+        max_error: error of the code emitted in float32, over max(1, |x|, |value|), for every x with a finite value.
         spellings: the forms in which `layers.sum_forms` looks for it; earlier passes may rewrite other forms to these.
-        operands: its other inputs: `CHANNEL`, a constant for each channel of the output, `TENSOR`, another tensor with the
+        operands: other inputs: `CHANNEL`, a constant for each channel of the output, `TENSOR`, another tensor with the
             output's extents, NHWC, or `GATE`, a tensor with one number for each channel of the output.
-        long: whether it takes so many registers that only a few vectors of a register tile can go through it at a time.
+        long: true if its registers suffice only for a few vectors of a register tile at a time.
     """
 
     exact: Callable[..., Float64]
@@ -53,7 +53,7 @@ def _gelu(x: Float64) -> Float64:
 
 
 def _gelu_argument(x: Any, number: Callable[[float], Any] = float) -> Any:
-    """The sigmoid of this is (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
+    """Return the argument whose sigmoid is GELU's second factor, (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
     return x * (number(1.5957691216057308) + number(0.07135481282553) * (x * x))
 
 
@@ -70,7 +70,8 @@ def _emit_hswish(v: Any, x: Any) -> Any:
 
 
 def _emit_gelu(v: Any, x: Any) -> Any:
-    """Below -5.5 the other factor is 0 within its error."""
+    """Emit GELU by the normal distribution's CDF."""
+    # Below -5.5 the CDF is 0 within its error.
     x = v.bind(v.limited(x, -5.5, None))
     return x * v.normal_cdf_from(x)
 

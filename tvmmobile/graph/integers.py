@@ -1,59 +1,10 @@
-"""Layers of scaled integers (precision `int8`): their constants, and their exact arithmetic.
+"""Layers of scaled integers (precision `int8`): their constants, and facts about their arithmetic.
 
-A stored integer q stands for the real number scale · (q - zero). Activations have one scale and one zero point per tensor, and are
-int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32. Weights
-that others have quantised may be -128 as well in kernels whose instructions add products in 32 bits, those for SDOT but for depthwise ones.
+A stored integer q stands for the real number scale · (q - zero). Per channel, a layer computes
 
-An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is in `INTEGER_CURVES`, `LOOKUP` or
-none: bounds are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share
-kernels and records. Per channel it computes
+    out = limit(rint(float32(bias + Σ data · weight) · multiplier) + zero_out, low, high)
 
-    sum = bias + Σ data · weight              exactly; where the window reaches into padding, data is `zero_in`
-    q   = rint(float32(sum) · multiplier)     the product is exact and rounded once, ties to even
-    out = limit(q + zero_out, low, high)      exactly: whatever leaves int8 becomes the nearest bound
-
-where float32(sum) rounds sums from 2^24 up to 24 bits, ties to even. Derived from real numbers,
-
-    bias       = rint(real bias / (scale_in · scale_weight)) - zero_in · Σ weight, over a channel's weights
-    multiplier = scale_in · scale_weight / scale_out
-
-A `Pool` has a bias and a multiplier per channel too. The sum over its pixels is that of weights of 1: they are -pixels · zero_in and
-scale_in / (pixels · scale_out). Kernels agree with `kernels.integers`, which computes this in NumPy, bit for bit.
-
-A layer with a residual or a curve takes more steps, in float32:
-
-    x   = fma(float32(sum), multiplier, other)    rounded once; other = float32(residual - zero_side) · scale_side, or 0
-    t   = limit(fma(x, sixth, 3 · sixth), 0, 6 · sixth)    multiples of sixth rounded
-    q   = rint(x)                                 without a curve; scale_side = scale_residual / scale_out
-    q   = rint(x · t)                             of h-swish; the product is exact
-    q   = rint(t)                                 of h-sigmoid
-
-With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and sixth = 1 / (6 · scale_out).
-
-A layer that looks up (`LOOKUP`) computes out as above, with or without a residual, as a number of its own scale. What it stores is
-`table[out & 255]`, which may be any function of it in any scale: all curves of one variable share kernels and records.
-
-A layer with `addend` takes these steps too. A float32 number per channel is what rounding its bias to steps of the sums leaves, in units of
-x, and its multipliers and zero points may be any: networks that others have quantised need both. What it writes as float32 is x.
-
-    other = addend, or fma(float32(residual - zero_side), scale_side, addend)
-
-A `Gating` has sums of one term, data - zero_in, whose multiplier is float32(gate - zero_side) · multiplier, rounded to float32.
-
-The ends of a network are the layers' own:
-
-    with `reads="float32"`, data = limit(rint(float · per_scale_in) + zero_in, -128, 127), the product exact; per_scale_in = 1 / scale_in
-    with `reads="uint8"`, data = byte - 128
-    with `writes="float32"`, out = float32(sum) · multiplier, rounded to float32, where multiplier = scale_in · scale_weight
-
-How kernels get float32(sum) and store q is a matter of their speed. Where |sum| < 2^22 it costs nothing: sums begin at the bits of
-R = 1.5 · 2^23, and are the mantissa of a float, R + sum. A multiplier that is a multiple of 2^-22 (`short_multipliers`) makes
-R · multiplier an integer, so that one fused multiply-add of R + sum, and of R · (1 - multiplier) + zero_out, gives R + q + zero_out. If
-zero_out is even, its ties are q's. Where q fits in 16 bits, it is narrowed in half as many instructions. Other sums are converted, which
-takes a pipeline that multiplies on some cores, and other results saturated step by step. Which of the two is in a kernel has to be
-known from its task: layers of more than `NARROW_TERMS` products a sum are always converted, which is hardly seen beside those; all others
-are not, unless their `integers` say `wide`, as `is_wide` asks for; it is rare, as the bounds are those of inputs that have the sign of the
-weights everywhere, and scales are chosen with short multipliers and even zero points.
+`docs/int8-arithmetic.md` defines every step, bit for bit; `kernels/integers.py` computes it in NumPy.
 """
 
 from __future__ import annotations

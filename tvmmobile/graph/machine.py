@@ -23,8 +23,8 @@ class Machine:
         has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA),
             `bfloat16` (BFMMLA).
         in_order: starts instructions in the order of the program.
-        inserts_beside: for in-order cores, whether the insertion of 8 bytes from a general register starts beside an FMLA.
-        vector_bytes: of a vector register.
+        inserts_beside: true if, on an in-order core, the insertion of 8 bytes from a general register starts beside an FMLA.
+        vector_bytes: bytes of a vector register.
         registers: vector registers.
         accumulators: independent sums that keep its multipliers busy: latency × multiply-adds of a vector per cycle, or as measured.
         stores_multiply: a vector's store takes a slot of the pipelines that multiply.

@@ -44,10 +44,10 @@ def needs_of(value: Any) -> frozenset[str]:
 
 @functools.cache
 def shape_of(kind: Any) -> frozenset[str]:
-    """Names of the fields of a class that are shape.
+    """Return the names of a class's fields that are shape.
 
-    Templates recognise layers by `isinstance`, so those for a kind of layer also see its subclasses. Whatever a subclass says of a field
-    that it adds or defines anew, these templates do not know it, and it is a need.
+    Templates recognise layers by `isinstance`, so a template for a kind of layer also sees its subclasses. It does not know the fields that
+    a subclass adds or defines anew, so these are needs, whatever their metadata.
     """
     shape: set[str] = set()
     for owner, fields in _definitions(kind):
@@ -59,8 +59,9 @@ def shape_of(kind: Any) -> frozenset[str]:
 
 @functools.cache
 def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Names of the needs of a class with what templates take for granted: the default where the field first appears; the sentinel of a
-    field without a default equals no value.
+    """Return the fields of a class that may be needs, each with the value that templates assume.
+
+    That value is the default where the field first appears. The sentinel of a field without a default equals no value.
     """
     first: dict[str, Any] = {}
     for _, fields in _definitions(kind):

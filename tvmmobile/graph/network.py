@@ -28,11 +28,11 @@ class Node:
     """One kernel-sized step of the network.
 
     Attributes:
-        layer: what it computes.
-        parameters: its constants; `None` for an opaque function, whose constants are arguments.
+        layer: layer that it computes.
+        parameters: constants of the layer; `None` for an opaque function, whose constants are arguments.
         function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
-        alone: its output has a consumer besides the next node, such as the network's caller, or the next node has other inputs than side
-            inputs, so the two cannot be fused.
+        alone: true if it cannot be fused with the next node: its output has another consumer, such as the network's caller, or the next
+            node has other inputs than side inputs.
         gated: the node that multiplies its output by a gate computed from it by the nodes in between, the first of which pools it (squeeze
             and excite); `None` if there is none.
         dtype: the name of the precision of a layer's kernel; "" for an opaque one.
@@ -261,7 +261,7 @@ def kernel_bindings(module: Any) -> list[Any]:
 
 
 def _refuse_others(module: Any) -> None:
-    """Raises `UserError` if `main` runs anything but kernels with one result."""
+    """Raise `UserError` if `main` runs anything but kernels with one result."""
     from tvm import relax
 
     kernels, found = set(kernel_bindings(module)), set()

@@ -17,7 +17,7 @@ def multiply_adds(operator: str, function: Any) -> int:
 
     Args:
         operator: name of the fused operators: see `layers.Opaque`.
-        function: with static extents.
+        function: TIR function with static extents.
     """
     from tvm import s_tir
     from tvm_ffi import structural_walk

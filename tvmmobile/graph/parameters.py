@@ -23,5 +23,5 @@ class LayerParameters:
     operands: tuple[Array, ...] = ()
 
 
-#: For layers without constants.
+#: Parameters of layers without constants.
 NO_PARAMETERS = LayerParameters(np.zeros(0), np.zeros(0))

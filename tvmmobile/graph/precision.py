@@ -22,14 +22,14 @@ class Precision:
 
     Attributes:
         name: NumPy's and TVM's name of weights and activations in memory; part of the names of tasks, logs and libraries.
-        accumulator: the same of sums in registers.
-        total: the same of sums that grow with every term, such as a mean's, and of exponential functions.
-        reference: the same of a kernel's reference output, which PyTorch computes.
+        accumulator: type name of sums in registers.
+        total: type name of sums that grow with every term, such as a mean's, and of exponential functions.
+        reference: type name of a kernel's reference output, which PyTorch computes.
         tolerance: largest error of a kernel, relative to the largest magnitude of that.
         network_tolerance: largest error of a network, relative to the largest magnitude of the float32 network's output.
         fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32; see `rate_on`.
         bits: integers of the same width with vector maximum and minimum, because positive numbers sort like their bits; "" for none.
-        needs: what a template must declare to be asked for it (`Task.needs`): nothing if kernels multiply and add as in float32.
+        needs: need that a template must declare to be asked for it (`Task.needs`); none if kernels multiply and add as in float32.
         chain: most terms of a product's sum that are added one after another, before such sums are; 0 for any number of terms.
         computes: name of the precision that kernels compute in, if they widen what they load and narrow what they store; "" for its own.
         group: terms of a product that an instruction multiplies and adds, whose weights therefore lie together.
@@ -144,7 +144,7 @@ BFLOAT16 = Precision(
     group=4,
     single=FLOAT16.name,
 )
-#: Scaled integers, see `graph.integers`: kernels compute exactly what is defined there.
+#: Scaled integers, see docs/int8-arithmetic.md: kernels compute exactly what is defined there.
 INT8 = Precision(
     "int8",
     "int32",

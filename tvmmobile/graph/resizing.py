@@ -1,4 +1,4 @@
-"""Which input pixels a resized image takes its pixels from, by PyTorch's and ONNX's rules, along one axis."""
+"""Computes, along one axis, which input pixels each output pixel of a resize reads, by PyTorch's and ONNX's rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvmmobile.graph.parameters import Array
 
 #: Added before a position is rounded down, and subtracted before it is rounded up, against float32 errors, as in TVM.
 _MARGIN = 1e-5
-#: From an output's index and the extents of input and output to its position in the input, in pixels. In float32, as in PyTorch.
+#: Maps output indices, and the extents of input and output, to positions in the input in pixels. In float32, as in PyTorch.
 _Place = Callable[[npt.NDArray[np.float32], int, int], npt.NDArray[np.float32]]
 _HALF = np.float32(0.5)
 
@@ -20,7 +20,7 @@ def _ratio(inputs: int, outputs: int) -> np.float32:
     return np.float32(inputs) / np.float32(outputs)
 
 
-#: By ONNX's names. `half_pixel` compares the centres of pixels; with `align_corners` the first and last ones coincide.
+#: Positions by ONNX's names of them. `half_pixel` compares the centres of pixels; with `align_corners` the first and last ones coincide.
 PLACES: dict[str, _Place] = {
     "half_pixel": lambda x, inputs, outputs: (x + _HALF) * _ratio(inputs, outputs) - _HALF,
     "pytorch_half_pixel": lambda x, inputs, outputs: (x + _HALF) * _ratio(inputs, outputs) - _HALF if outputs > 1 else 0 * x,
@@ -28,7 +28,7 @@ PLACES: dict[str, _Place] = {
     "asymmetric": lambda x, inputs, outputs: x * _ratio(inputs, outputs),
     "tf_half_pixel_for_nn": lambda x, inputs, outputs: (x + _HALF) * _ratio(inputs, outputs),
 }
-#: From positions to those of pixels.
+#: Maps positions to pixels.
 ROUNDINGS: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
     "floor": lambda x: np.floor(x + np.float32(_MARGIN)),
     "ceil": lambda x: np.ceil(x - np.float32(_MARGIN)),

@@ -29,11 +29,11 @@ class Stage:
 
     Attributes:
         buffer: the variable of the tensor.
-        places: the variables of its dimensions, with their extents.
-        over: those of the elements that are joined; none of a tensor that is computed element by element.
-        value: of one element, or of one of those that are joined.
-        join: how elements are joined, one of `JOINS`; "" for none.
-        first: what the join begins with; `None` for no join.
+        places: variables of its dimensions, with their extents.
+        over: variables of the elements that are joined, with their extents; none for a tensor that is computed element by element.
+        value: value of one element, or of one that is joined.
+        join: operator that joins elements, one of `JOINS`; "" for none.
+        first: value that the join begins with; `None` for no join.
     """
 
     buffer: Any
@@ -45,7 +45,7 @@ class Stage:
 
     @property
     def elements(self) -> int:
-        """How often the value is computed."""
+        """Number of times the value is computed: the product of all loop extents."""
         return math.prod(extent for _, extent in (*self.places, *self.over))
 
     @property

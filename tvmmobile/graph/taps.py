@@ -27,7 +27,7 @@ class Taps:
     """The weighted input pixels of each output pixel along one axis.
 
     Attributes:
-        pixels: of the input, int64, (outputs, taps).
+        pixels: pixels of the input, int64, (outputs, taps).
         weights: float32, of the same shape.
     """
 

@@ -30,8 +30,8 @@ class Cell:
 
     Attributes:
         kind: one of `GATES`, which has the order of the gates.
-        weight: of the hidden state, (units, gates · units): an array, or an expression if it is computed; so are `bias` and `holes`.
-        bias: of its product, (gates · units).
+        weight: weights of the hidden state, (units, gates · units): an array, or an expression if computed, as are `bias` and `holes`.
+        bias: bias of its product, (gates · units).
         curves: activations, as in `CELL_ACTIVATIONS`.
         holes: an LSTM's peepholes of its input, forget and output gate, (3 · units).
         clip: the largest magnitude of what activations of gates read.
@@ -53,7 +53,7 @@ class Cell:
         return known and self.curves == CELL_ACTIVATIONS[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
 
     def step(self, given: Any, states: Sequence[Any]) -> list[Any]:
-        """Emit a step; returns its states.
+        """Emit a step; return its states.
 
         Args:
             given: the product of its input, (sequences, gates · units).

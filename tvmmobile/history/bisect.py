@@ -31,7 +31,7 @@ _MOST_RUNS = 4
 _CLOSE = 2.0
 #: The two results must differ by this many standard deviations of their difference.
 _APART = 3.0
-#: What an interrupted command has to end in order.
+#: Time that an interrupted command has to end in order.
 _PATIENCE_S = 10.0
 
 Said = Callable[[str], None]
@@ -91,7 +91,7 @@ class _Timer:
         return new
 
     def _run(self, commit: Commit) -> float | None:
-        """Run the command; returns the latency in microseconds that it found, `None` if it failed or wrote no result."""
+        """Run the command; return the latency in microseconds that it found, `None` if it failed or wrote no result."""
         self.result.unlink(missing_ok=True)
         process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
         try:
@@ -201,7 +201,7 @@ def _worktree(name: str) -> Iterator[Path]:
 
 
 def git(folder: Path | None, *words: str, remedy: str = "Run it in a git checkout with the commits.") -> str:
-    """Run git; returns what it says, raises `UserError` if it fails."""
+    """Run git; return what it says; raise `UserError` if it fails."""
     try:
         return run_tool(["git", *words], f"git {words[0]}", remedy, folder=folder)
     except FileNotFoundError:

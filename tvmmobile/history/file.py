@@ -114,7 +114,7 @@ class History:
         self.path, self._database = path, database
 
     def add(self, results: Results, commit: Commit, source: str, verdicts: Mapping[str, str] | None = None) -> int:
-        """Add each variant's result, unless it is there already; returns how many are new. Each is on the disk before the next is added.
+        """Add each variant's result, unless it is there already; return how many are new. Each is on the disk before the next is added.
 
         Args:
             source: the command that it came from; `baseline` also marks results that are there.
@@ -143,7 +143,7 @@ class History:
         return [KernelResult(name, kind, macs, record, schedule, network_us=own) for name, kind, macs, record, schedule, own in found]
 
     def _checked(self, form: Any, rows: Sequence[Any]) -> Any:
-        """Return rows in this form; raises `UserError` if a value is impossible."""
+        """Return rows in this form; raise `UserError` if a value is impossible."""
         try:
             return reader_of(form).validate_python(rows)
         except ValidationError as error:
@@ -197,7 +197,7 @@ class History:
             raise
 
     def prepare(self) -> None:
-        """Make the tables if the file is new; raises `UserError` if it is not a history, or of a newer version."""
+        """Make the tables if the file is new; raise `UserError` if it is not a history, or of a newer version."""
         with _refused(self.path), self._transaction():
             whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
             tables = [row[0] for row in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
@@ -210,7 +210,7 @@ class History:
         self.check()
 
     def check(self) -> None:
-        """Raises `UserError` if the file is not a history, or of a newer version."""
+        """Raise `UserError` if the file is not a history, or of a newer version."""
         with _refused(self.path):
             whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
             tables = [row[0] for row in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]

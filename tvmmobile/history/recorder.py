@@ -14,7 +14,7 @@ from tvmmobile.system.errors import UserError
 
 @dataclass(frozen=True)
 class Recorder:
-    """Holds where results go and what commit they are of; `path` is `None` where no history was asked for."""
+    """Destination of results, and the commit that they are of; `path` is `None` where no history was asked for."""
 
     path: Path | None
     commit: Commit

@@ -100,7 +100,7 @@ class Series:
 
     @property
     def label(self) -> str:
-        """All of it but for its device and clock."""
+        """Network, precision, threads and format, without device and clock."""
         return f"{self.network} {self.how}"
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
@@ -164,7 +164,7 @@ class MeasuredCommit:
 
     @property
     def short(self) -> str:
-        """Its name as people write it; `+` for a dirty tree."""
+        """Abbreviated name of the commit, with `+` for a dirty tree."""
         return (self.name[:10] if _HASH.fullmatch(self.name) else self.name) + "+" * self.dirty
 
 

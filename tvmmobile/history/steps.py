@@ -40,7 +40,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Step:
-    """A change of level.
+    """A lasting change of the latency between two commits.
 
     Attributes:
         at: index of the first latency of the new level; chosen so that the step is at most one off as often as possible.
@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a line of latencies looks like.
+    """The levels, steps and outliers of a series of latencies.
 
     Attributes:
         steps: in order.

@@ -44,7 +44,7 @@ def make_target(target: Mapping[str, Any]) -> Any:
 
 
 def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:
-    """Build one TIR function into a shared library at `path`, written whole; raises `UserError` if nothing can link it."""
+    """Build one TIR function into a shared library at `path`, written whole; raise `UserError` if nothing can link it."""
     import tvm
 
     tools = toolchain(target)
@@ -67,7 +67,7 @@ def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
 
 
 def export(library: Any, path: Path, tools: Toolchain) -> None:
-    """Link a built module to `path`, whole or not at all, without debug information; raises `OSError` for a full disk and the like."""
+    """Link a built module to `path`, whole or not at all, without debug information; raise `OSError` for a full disk and the like."""
 
     def link(output: str, objects: Sequence[str], **_options: Any) -> None:
         command = tools.shared([*instead_of_libc(tools), *objects], Path(output), ("--strip-debug",))

@@ -41,7 +41,7 @@ ERRORS = {
     "fmod": 0.0,
     "pow": 8e-7,
 }
-#: Of TVM, where it is not `tirx` and the function's name.
+#: TVM's operators whose name is not `tirx` and the function's.
 _OPERATORS = {"log2": "prim.log2"}
 #: Bases of exponential functions: log₂ of the base, one over that in two parts (the first with few bits), and its logarithm.
 _BASES = {
@@ -49,7 +49,7 @@ _BASES = {
     "exp2": (1.0, 1.0, 0.0, math.log(2)),
     "exp10": (math.log2(10), 0.30078125, 2.48745663981195213739e-4, math.log(10)),
 }
-#: Highest power first, as all that follow.
+#: Coefficients of polynomials, highest power first, here and below.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0, 1.0)
 _LOG = (
     *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1),
@@ -62,7 +62,7 @@ _ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-
 _ASIN = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
 _ERF_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
 _ERF_FAR = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.128717512)
-#: From here on, adding 1 to the square changes nothing.
+#: Magnitude from which adding 1 to the square changes nothing.
 _GREAT = 1e5
 #: π/2 in three parts, the first two with few bits.
 _HALF_PI = (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)

@@ -13,7 +13,7 @@ from tvmmobile.system.errors import UserError
 
 
 def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
-    """Make the kernel `task.symbol`, an opaque one from its unscheduled `source`; raises `UserError` for a template that is missing."""
+    """Make the kernel `task.symbol`, an opaque one from its unscheduled `source`; raise `UserError` for a template that is missing."""
     if isinstance(schedule, TraceSchedule):
         return apply_trace(schedule, source).with_attr("global_symbol", task.symbol)
     template = template_named(schedule.template, schedule.version)

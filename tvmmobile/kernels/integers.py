@@ -1,4 +1,4 @@
-"""Reference outputs of integer layers in NumPy, exactly as `graph.integers` defines them, and random constants for them."""
+"""Reference outputs of integer layers in NumPy, exactly as docs/int8-arithmetic.md defines them, and random constants for them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Ranking:
 
     @property
     def tied(self) -> int:
-        """How many rows of a list have the score of its last one, at most."""
+        """Most rows of a list that have the score of its last row."""
         return int((self.scores == self.scores[:, -1:]).sum(1).max())
 
 

@@ -39,7 +39,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 
 def task_from_json(value: dict[str, Any]) -> Task:
-    """Return the task that `task_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """Return the task that `task_to_json` wrote; raise `KeyError`, `TypeError` or `ValueError` for anything else."""
     region = []
     for entry in value["region"]:
         fields = {name: _tuples(field) for name, field in entry.items() if name != "kind"}
@@ -57,7 +57,7 @@ def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
 
 
 def schedule_from_json(value: dict[str, Any]) -> Schedule:
-    """Return the schedule that `schedule_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """Return the schedule that `schedule_to_json` wrote; raise `KeyError`, `TypeError` or `ValueError` for anything else."""
     if "trace" in value:
         return TraceSchedule(str(value["trace"]))
     knobs = tuple((str(name), int(knob)) for name, knob in value["knobs"].items())

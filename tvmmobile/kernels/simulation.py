@@ -21,7 +21,7 @@ from tvmmobile.kernels.reference import relative_error
 
 #: Root mean square of what rounding adds to a number, as a share of it and of a unit in the last place: mantissas are spread evenly.
 _ROUNDED = 0.4
-#: What the largest error may be on other images, as a multiple of the largest one seen.
+#: Largest error assumed on other images, as a multiple of the largest one seen.
 _UNSEEN = 1.25
 
 
@@ -30,8 +30,8 @@ class LayerRun:
     """One layer of a network at work, in float32.
 
     Attributes:
-        node: its number.
-        inputs: its first input, then what else it reads.
+        node: number of the node.
+        inputs: first input of the node, then all else that it reads.
     """
 
     node: int
@@ -108,7 +108,7 @@ def run_layers(
     compute: Callable[[LayerRun], Array] = LayerRun.output,
     values: dict[int, Array] | None = None,
 ) -> Iterator[tuple[LayerRun, Array]]:
-    """Compute a float32 network node by node; yields the layers that templates take, and what `compute` makes of them, in order.
+    """Compute a float32 network node by node; yield the layers that templates take, and what `compute` makes of them, in order.
 
     All inputs and outputs of nodes are added to `values` by the number of the node, or of the input.
     """

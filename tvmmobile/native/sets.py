@@ -70,7 +70,7 @@ class SuitedCore:
 
 @dataclass(frozen=True)
 class Suitability:
-    """Says which of a library's sets suit which core.
+    """Suitability of a library's sets for cores.
 
     Attributes:
         cores: those that are known, from small ones to large ones.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
 _IMAGES = _HERE / "image.h"
-#: Of every library, of those that take images, and of those that keep tensors between calls.
+#: Functions of every library, of libraries that take images, and of libraries that keep tensors between calls.
 FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
 STATE_FUNCTIONS = ("state_bytes", "reset")

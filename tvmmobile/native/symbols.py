@@ -28,13 +28,13 @@ _TYPE, _FLAGS, _OFFSET, _SIZE, _LINK, _INFO, _ENTRY = 1, 2, 4, 5, 6, 7, 9
 
 
 def code_of(content: bytes) -> bytes:
-    """Return the instructions of an object file; raises `ValueError` for any other file."""
+    """Return the instructions of an object file; raise `ValueError` for any other file."""
     _, sections = _sections(content)
     return b"".join(content[section[_OFFSET] : section[_OFFSET] + section[_SIZE]] for section in sections if section[_FLAGS] & _EXECUTABLE)
 
 
 def localised(content: bytes, keep: Collection[str]) -> bytes:
-    """Make the defined symbols of an object file local, except those in `keep`; raises `ValueError` for any other file."""
+    """Make the defined symbols of an object file local, except those in `keep`; raise `ValueError` for any other file."""
     begin, sections = _sections(content)
     tables = [index for index, section in enumerate(sections) if section[_TYPE] == _SYMBOLS]
     if len(tables) != 1 or any(section[_TYPE] == _MANY_SECTIONS for section in sections):

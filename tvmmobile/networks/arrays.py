@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
-    """Raises `UserError` for NaN, infinity, and numbers that become infinite in the type that a library takes, `stored`."""
+    """Raise `UserError` for NaN, infinity, and numbers that become infinite in the type that a library takes, `stored`."""
     if not np.isfinite(array).all():
         raise UserError(f"{what} holds values that are not finite (NaN or infinity).", "Check how it was made.")
     with np.errstate(over="ignore"):

@@ -40,7 +40,7 @@ _SMALLER = "Give a network that a board can run."
 
 
 def check_elements(what: str, shape: Iterable[int]) -> None:
-    """Raises `UserError` for a tensor with a negative extent or with more elements than any network needs; `what` names it."""
+    """Raise `UserError` for a tensor with a negative extent or with more elements than any network needs; `what` names it."""
     extents = list(shape)
     if any(extent < 0 for extent in extents):
         raise UserError(f"{what} has a negative extent: {_times(extents)}.", "Export it again.")
@@ -49,13 +49,13 @@ def check_elements(what: str, shape: Iterable[int]) -> None:
 
 
 def check_constants(what: str, elements: int) -> None:
-    """Raises `UserError` for more elements of constants than fit into memory."""
+    """Raise `UserError` for more elements of constants than fit into memory."""
     if elements > MOST_CONSTANTS:
         raise UserError(f"{what} has {shown(elements)} numbers in its constants, more than {MOST_CONSTANTS:,}.", _SMALLER)
 
 
 def check_zeros(what: str, elements: int, stored: int, copies: int = 1) -> None:
-    """Raises `UserError` for constants that a file stores without their zeros, and that fill memory with them.
+    """Raise `UserError` for constants that a file stores without their zeros, and that fill memory with them.
 
     Args:
         elements: of these constants with their zeros.
@@ -68,7 +68,7 @@ def check_zeros(what: str, elements: int, stored: int, copies: int = 1) -> None:
 
 
 def check_unpacked(what: str, packed_bytes: int, unpacked_bytes: int) -> None:
-    """Raises `UserError` for an archive that fills memory when it is unpacked."""
+    """Raise `UserError` for an archive that fills memory when it is unpacked."""
     if unpacked_bytes > _TIMES * packed_bytes + _MORE_BYTES:
         many = f"{unpacked_bytes:,}" if unpacked_bytes < 10**15 else "countless"
         raise UserError(f"{what} has {packed_bytes:,} bytes and unpacks to {many}, too many more.", "Save it again, without compression.")
@@ -86,21 +86,21 @@ def check_zip(what: str, archive: Path | BinaryIO) -> None:
 
 
 def check_operators(what: str, count: int) -> None:
-    """Raises `UserError` for more operators than can be imported in minutes."""
+    """Raise `UserError` for more operators than can be imported in minutes."""
     if count > MOST_OPERATORS:
         many = f"{count:,}" if count < 10**15 else "countless"
         raise UserError(f"{what} has {many} operators, functions inlined: more than {MOST_OPERATORS:,}.", _SMALLER)
 
 
 def check_window(what: str, name: str, numbers: Iterable[Any], least: int = 0) -> None:
-    """Raises `UserError` for a size, step, gap or padding of windows that is below `least`, or that would make indices overflow."""
+    """Raise `UserError` for a size, step, gap or padding of windows that is below `least`, or that would make indices overflow."""
     for number in numbers:
         if not isinstance(number, int) or not least <= number <= MOST_WINDOW:
             raise UserError(f"{what} has {name} {shown(number)}, not a number from {least} to {MOST_WINDOW:,}.", "Export it again.")
 
 
 def check_batch(what: str, images: int, operators: int) -> None:
-    """Raises `UserError` for a batch that makes more calls than can be planned and compiled in minutes: images are computed one by one."""
+    """Raise `UserError` for a batch that makes more calls than can be planned and compiled in minutes: images are computed one by one."""
     most = min(MOST_IMAGES, max(1, MOST_CALLS // max(operators, 1)))
     if images > most:
         raise UserError(
@@ -110,7 +110,7 @@ def check_batch(what: str, images: int, operators: int) -> None:
 
 
 def check_module(what: str, module: Any, macs: int) -> None:
-    """Raises `UserError` for a Relax module with a tensor, a window, a batch or a number of multiply-adds beyond the limits."""
+    """Raise `UserError` for a Relax module with a tensor, a window, a batch or a number of multiply-adds beyond the limits."""
     main = module["main"]
     bindings = bindings_of(main)
     check_operators(what, len(bindings))

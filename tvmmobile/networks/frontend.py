@@ -1,4 +1,4 @@
-"""A network → Relax: one function `main` from the inputs to a tensor or a tuple; here from PyTorch. Also counts its multiply-adds."""
+"""Imports PyTorch networks into Relax: one function `main` from the inputs to a tensor or a tuple. Also counts multiply-adds."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
 
 
 def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
-    """Export an eval-mode module for inputs like these; raises `UserError` if it cannot be traced."""
+    """Export an eval-mode module for inputs like these; raise `UserError` if it cannot be traced."""
     import torch
 
     with refusing("the network cannot be exported", "It must export with torch.export at a static shape."), quiet(), torch.no_grad():
@@ -158,7 +158,7 @@ def without_assertions(program: torch.export.ExportedProgram) -> torch.export.Ex
 
 
 def import_program(program: torch.export.ExportedProgram) -> Any:
-    """Return a decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
+    """Return a decomposed program as a Relax IRModule, with its weights as constants; raise `UserError` if Relax cannot import it."""
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     from tvmmobile.networks.sorting import without_sorting
@@ -190,7 +190,7 @@ def place_of(node: Any) -> str:
 
 
 def refuse_operators(unknown: Iterable[str]) -> None:
-    """Raises `UserError` naming the network's operators that Relax's importer lacks, if there are any."""
+    """Raise `UserError` naming the network's operators that Relax's importer lacks, if there are any."""
     names = sorted(set(unknown))
     if names:
         raise UserError(
@@ -201,7 +201,7 @@ def refuse_operators(unknown: Iterable[str]) -> None:
 
 @contextmanager
 def refusing(what: str, fix: str) -> Iterator[None]:
-    """Raises `UserError` for whatever goes wrong: frameworks, and a user's own code, raise errors of any kind."""
+    """Raise `UserError` for whatever goes wrong: frameworks, and a user's own code, raise errors of any kind."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""From an image or array on disk to a network's input: NCHW float32, normalised as timm does for `mobilenetv1_100`."""
+"""Reads an image or array from disk as a network's input: NCHW float32, normalised as timm does for `mobilenetv1_100`."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def noise_input(number: int, shape: tuple[int, ...]) -> Array:
 
 
 def check_image(path: Path, preprocessing: Preprocessing) -> None:
-    """Read an image's header; raises `UserError` if it shows that `read_input` will refuse the file."""
+    """Read an image's header; raise `UserError` if it shows that `read_input` will refuse the file."""
     with _pillow_reads(path) as image:
         _check_kind(image, str(path), preprocessing)
 
@@ -154,7 +154,7 @@ def _pillow_reads(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_kind(image: Image.Image, source: str, preprocessing: Preprocessing) -> None:
-    """Raises `UserError` for what the header alone rules out."""
+    """Raise `UserError` for what the header alone rules out."""
     if image.mode not in _EIGHT_BITS:
         raise UserError(f"{source} has more than 8 bits a channel ({image.mode}).", "Save it with 8 bits a channel.")
     width, height = image.size

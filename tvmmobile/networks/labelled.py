@@ -39,7 +39,7 @@ class Classes:
     Attributes:
         labels: for each folder's name the index of its class.
         how: how names became labels, for people, in one line.
-        certain: whether no order was assumed of some of the network's classes.
+        certain: true if no order was assumed of some of the network's classes.
     """
 
     labels: Mapping[str, int]
@@ -160,7 +160,7 @@ def _numbered(folder: Path, found: Sequence[str], classes: int) -> dict[str, int
 
 
 def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
-    """Raises `UserError` if there are `names` of class folders that cannot be used."""
+    """Raise `UserError` if there are `names` of class folders that cannot be used."""
     if names:
         raise UserError(f"{folder} has {some_of(names)}, {why}.", remedy)
 

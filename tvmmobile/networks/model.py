@@ -20,7 +20,7 @@ class Model:
         checkpoint: state dict with the weights; `None` for generated ones.
         seed: of generated weights, and of what a Python file draws.
         own: the file of a network of the user's own.
-        quantised: whether that file has scales for integers.
+        quantised: true if that file has scales for integers.
     """
 
     spec: ModelSpec

@@ -73,7 +73,7 @@ def _cumsum(_builder: Any, attrs: Any, data: Any) -> Any:
     return sums if wanted in (FLOAT32.name, "void", "") else op.astype(op.round(sums), wanted)
 
 
-#: By operator: makes the call of a builder, of the operator's attributes and data.
+#: Functions that make a builder's call from an operator's attributes and data, by operator.
 _RULES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "relax.topk": _topk,
     "relax.sort": lambda *given: _sorted(*given)[0],

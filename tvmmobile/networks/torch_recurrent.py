@@ -72,7 +72,7 @@ def _single(cell: str, node: Any, importer: Any) -> Any:
 
 
 def _layer(importer: Any, cell: str, direction: str, data: Any, sets: Sequence[Sequence[Any]], states: Sequence[Any]) -> tuple[Any, ...]:
-    """Emit a layer; returns the outputs of all steps, and the states of the end.
+    """Emit a layer; return the outputs of all steps, and the states of the end.
 
     Args:
         sets: for each direction the weights of the input and of the state, and both biases or none.

@@ -19,7 +19,7 @@ SUPPRESSION, PLACES = (f"torch.ops.{LIBRARY}.{name}.default" for name in ("suppr
 
 @cache
 def register_selection() -> Any:
-    """Register the operators with PyTorch; returns their library, without which they are gone.
+    """Register the operators with PyTorch; return their library, without which they are gone.
 
     `suppression` is torchvision's `nms` of boxes with a score above `least`. Both return places, with 0 behind, and how many there are.
     """

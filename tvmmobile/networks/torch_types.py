@@ -13,7 +13,7 @@ _MASKS = {"where": 0, "masked_fill": 1}
 
 
 def with_conversions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Make conversions between types, and factors `alpha` of sums, operators of their own, in place; returns the program."""
+    """Make conversions between types, and factors `alpha` of sums, operators of their own, in place; return the program."""
     for node in list(program.graph.nodes):
         if isinstance(node.target, torch._ops.OpOverload) and isinstance(node.meta.get("val"), torch.Tensor):
             with program.graph.inserting_before(node):

@@ -27,10 +27,10 @@ SUFFIX = ".aar"
 #: Android 5, the first for 64-bit Arm.
 _MIN_SDK = 21
 _ABI = "arm64-v8a"
-#: Of memory pages, on newer devices.
+#: Bytes of a memory page on newer devices.
 _PAGE = 16384
 _SOURCES = Path(android.__file__).parent
-#: What the Java sources call their package, and their native library.
+#: Name of the package and the native library in the Java sources.
 _TEMPLATE = "tvmmobile.template"
 #: Java's words that are not names, as far as they have lower-case letters alone.
 _RESERVED = """
@@ -40,7 +40,7 @@ static strictfp super switch synchronized this throw throws transient true try v
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _MOST_NAME = 150
 _RELEASE = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,99}")
-#: What the glue takes of Android's C library.
+#: Functions of Android's C library that the glue calls.
 _LIBC = ("free", "posix_memalign", "pthread_create", "pthread_join")
 _JDK = (
     "Run: apt-get install -y openjdk-17-jdk-headless; or set JAVA_HOME to a JDK of version 11 or newer, such as Android Studio's folder jbr"

@@ -1,4 +1,4 @@
-"""What all packages of libraries have in common."""
+"""Parts common to all packages of libraries."""
 
 from __future__ import annotations
 

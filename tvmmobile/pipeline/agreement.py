@@ -32,7 +32,7 @@ def session_timeout_s(library: Library) -> float:
 
 
 def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], place: str) -> float:
-    """Return the largest difference of outputs from their references (see `network_error`); raises `Disagreement` if it is too large."""
+    """Return the largest difference of outputs from their references (see `network_error`); raise `Disagreement` if it is too large."""
     difference = network_error(outputs, expected, library.facts.quantised)
     if not agrees(library, difference):
         raise disagreement(library, place, error_of(difference), _remedy(library))

@@ -52,7 +52,7 @@ def bench(
 
 
 def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:
-    """Raises `UserError` unless there are some, for thread counts that the device has; tells the listener what sets them apart from those
+    """Raise `UserError` unless there are some, for thread counts that the device has; tell the listener what sets them apart from those
     compiled for the device.
     """
     if not libraries:

@@ -1,4 +1,4 @@
-"""A network variant → library, manifest and reference output, from the tuning logs alone."""
+"""Builds a variant's library, manifest and reference output from the tuning logs alone."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class BuiltVariant:
     Attributes:
         refused: lines that hold no record, or one that cannot be true; paths begin with the number of the directory in `VariantJob.logs`,
             which has another name where the job was done on another machine.
-        outdated: how many records rest on another timing model.
+        outdated: number of records that rest on another timing model.
         kept: layers that stay in float32 where the others do not.
-        rounding, loss: as the manifest has them.
+        rounding, loss: values as the manifest has them.
         max_drop: the manifest's entry on what `--max-drop` found, if layers had to be kept.
         small_weights: the manifest's, if the job has `--weights`.
         shared_weights: the manifest's, if the job has several sets of kernels that share weights.
@@ -165,7 +165,7 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[PlannedKernel, ...]
 
 
 def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
-    """Write the C library; returns what the manifest says of it."""
+    """Write the C library; return what the manifest says of it."""
     from tvmmobile.native.library import write_sets
 
     spec, states = job.library.spec, job.states

@@ -36,7 +36,7 @@ def check(library: Library, rounding: Callable[[], float], explain: Callable[[in
     """Run a library once on its reference input, with each of its sets of kernels, compare its outputs, and note it in the manifest.
 
     Args:
-        library: with its manifest and reference.
+        library: library with its manifest and reference.
         rounding: measures the error that roundings explain, where there is more than the tolerance.
         explain: says, given a set's place and that error, where the values differ first, as the end of a sentence; "" where that cannot be
             said.

@@ -78,7 +78,7 @@ def compile_models(
 
 
 def check_fixed_threads(library: LibraryOptions) -> None:
-    """Raises `UserError` for a number of threads that has to be found by timing."""
+    """Raise `UserError` for a number of threads that has to be found by timing."""
     if library.threads == BEST:
         raise UserError(
             "--threads best needs latencies on one device, and compile runs nothing.",

@@ -39,11 +39,11 @@ class Deployment:
     """The state of one board after deployment.
 
     Attributes:
-        board: its address, in words.
-        folder: where the libraries are.
-        libraries: all that were asked for.
+        board: address of the board, in words.
+        folder: folder of the libraries.
+        libraries: all requested libraries.
         pushed: names of the files that were not there yet.
-        pushed_bytes: of these.
+        pushed_bytes: bytes of the pushed libraries.
         program: words before a program of the user's own on the board.
     """
 
@@ -121,7 +121,7 @@ def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
 
 
 def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> bool:
-    """Run a C library where it was deployed, with what was deployed; raises `Disagreement`.
+    """Run a C library where it was deployed, with what was deployed; raise `Disagreement`.
 
     Returns:
         False where rows in order of a score are not those of the reference place by place, which this machine has to judge.
@@ -143,7 +143,7 @@ def _line(text: str, begin: str = "") -> str:
 
 
 def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: Sequence[Library]) -> None:
-    """Run libraries on a board in sessions of its agent, and compare their outputs here; raises `Disagreement`."""
+    """Run libraries on a board in sessions of its agent, and compare their outputs here; raise `Disagreement`."""
     if not libraries:
         return
     with started_agents(HardwareDevice(file.model_copy(update={"boards": (place,)})), timed=False) as agents:

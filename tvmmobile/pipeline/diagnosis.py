@@ -145,9 +145,9 @@ class _Kernel:
     """A step of a plan at work.
 
     Attributes:
-        computed: its output on this machine for what it reads.
-        written: its output in the library, or the same.
-        tolerance: between the two.
+        computed: output on this machine for the tensors that the kernel reads.
+        written: output in the library, or the same.
+        tolerance: largest difference between the two.
     """
 
     step: PlannedKernel

@@ -32,19 +32,19 @@ class VariantJob:
 
     Attributes:
         model: the network and where its weights come from.
-        options: what the library is.
-        identity, logs: which records are used, and the directories they are read from.
+        options: options of the library.
+        identity, logs: identity of the records that are used, and the directories they are read from.
         target: the device's target.
-        twin: of a real board, whose modelled records its ranks are compared with.
+        twin: twin of a real board; the board's ranks are compared with its modelled records.
         out: directory for the results.
-        dump_dir: where to write the Relax module after each pass, or `None`.
+        dump_dir: folder for the Relax module after each pass, or `None`.
         machine: the device's core.
-        calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
+        calibration: source of the data that give integers their scales; `None` for other precisions, and quantised networks.
         prepared: the file that keeps the prepared network between the stages of a run; `None` to prepare it in each.
         unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
         cpu: the core's name for people.
-        others: for further devices, whose kernels go into the same library; in their own files they would be libraries like this one.
-        share_percent: how much slower each of these sets of kernels may be, so that they share weights.
+        others: jobs for further devices, whose kernels go into the same library; in their own files they would be libraries like this one.
+        share_percent: percent by which each of these sets of kernels may be slower so that they share weights.
         suitability: if there are others, whose kernels suit which core: this device's first, then theirs.
     """
 

@@ -45,6 +45,6 @@ class CompiledLibrary(Library):
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
-    """Return libraries by path, those of a directory by name; raises `UserError` for none, a damaged one, or a name twice."""
+    """Return libraries by path, those of a directory by name; raise `UserError` for none, a damaged one, or a name twice."""
     places = [paths] if isinstance(paths, str | Path) else paths
     return [CompiledLibrary(**vars(library)) for library in find_libraries([Path(place) for place in places])]

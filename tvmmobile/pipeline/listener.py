@@ -11,7 +11,7 @@ from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
-#: Of two desktop cores: the time of a trial besides its runs, and on a virtual board that of its runs.
+#: Seconds of a trial on two desktop cores: besides its runs, and on a virtual board for each emulated multiply-add.
 _TRIAL_S, _EMULATED_S_PER_MAC = 0.45, 2.2e-9
 
 
@@ -20,9 +20,9 @@ class TuningPlan:
     """The work of a run.
 
     Attributes:
-        profile: of the device.
-        variants: how many networks.
-        assignments: of the first round, those with nothing to do included.
+        profile: profile of the device.
+        variants: number of networks.
+        assignments: assignments of the first round, including those with nothing to do.
         first: trials per kernel in that round.
         trials: trials per kernel at most, for those that a network's plan may use.
         outdated: records that rest on another timing model and do not count.

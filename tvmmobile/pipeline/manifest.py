@@ -77,7 +77,7 @@ def kernel_entry(
 
     Args:
         ranks: correlations with a twin's records, where there is one.
-        basis: whose records decided.
+        basis: database whose records decided.
         zeros: share of its weights that a sparse kernel leaves out.
     """
     return {

@@ -33,7 +33,7 @@ class NeededTrials:
 
     Attributes:
         later: rounds after the first: (trials at most, how much faster a kernel may become).
-        pending: whether there is anything to try.
+        pending: true if there is anything to try.
         tasks: every kernel that a network may have; an opaque one with its TIR function as JSON text.
     """
 

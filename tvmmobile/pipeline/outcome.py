@@ -1,4 +1,4 @@
-"""A timed run of a library → its entry in a result file."""
+"""Makes the result file's entry of a library's timed run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.summary import doubt
 
-#: What a modelled latency includes and excludes, in words.
+#: Sentence on what a modelled latency includes and excludes.
 _MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
 
 

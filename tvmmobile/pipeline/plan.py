@@ -43,7 +43,7 @@ class PlannedVariant:
     Attributes:
         steps: the plan's.
         database: the device's records.
-        basis: whose records decided, see `basis_of`.
+        basis: database whose records decided, see `basis_of`.
         left_out: TVM's passes that do not run when the network is built.
         dense_us: the sum of the records of the best plan without sparse kernels, in microseconds; `None` if it is not known or none is
             sparse.
@@ -115,7 +115,7 @@ def plan_variant(
         job: the library to make.
         database: the device's records; those in the job's logs if `None`.
         candidates: like `candidate_regions`, of whose regions it may leave some out.
-        judged: whether reference outputs are needed, see `prepare_variant`.
+        judged: true if reference outputs are needed, see `prepare_variant`.
     """
     ready = prepare_variant(job, judged)
     network = ready.network

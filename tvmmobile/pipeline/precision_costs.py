@@ -1,4 +1,4 @@
-"""What a network's layers cost in int8 and in float32, from the tuning logs, for `--max-drop`."""
+"""Prices each layer in int8 and in float32 from the tuning logs, for `--max-drop`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, candidate_regions, edge_layouts
 from tvmmobile.tuning.search.nearest import estimated_us, nearest_alike
 
-#: How many multiply-adds of a vector take as long as its conversion from int8, in C libraries for the virtual Pi 5; and to int8, which
+#: Multiply-adds of a vector that take as long as its conversion from int8, in C libraries for the virtual Pi 5; and to int8, which
 #: takes half as many instructions again. In a kernel that has the numbers in registers, rounding and narrowing take fewer, and a scale that
 #: is not in its weights takes more.
 _DEQUANTISE, _QUANTISE = 5.1, 7.7
 _NARROWED, _SCALED = 5.5, 1.4
-#: The same of a gate in float32, which loads, multiplies and stores.
+#: Multiply-adds of a vector that take as long as a gate in float32, which loads, multiplies and stores.
 _PRODUCT = 2.0
-#: What a line that a conversion writes and no cache holds costs within a network there, in `Machine.line_written`: it does little else.
+#: Cost within a network, in `Machine.line_written`, of a line that a conversion writes and no cache holds: a conversion does little else.
 _CONVERTED = 2.8
-#: Of a board whose clock is not known.
+#: Clock assumed for a board that does not report one.
 _CLOCK_HZ = 1.8e9
 #: Multiply-adds and bytes in a microsecond of a kernel that nothing is like.
 _MACS_A_US, _BYTES_A_US = 8000.0, 4000.0
@@ -48,7 +48,7 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
 
     Args:
         wide: the network in float32, whose nodes are the steps of `network`.
-        accepts: whether some template takes an integer layer.
+        accepts: returns whether some template takes an integer layer.
     """
     names, flow = names_of(wide), network.flow
     layers = named_layers(network, names)

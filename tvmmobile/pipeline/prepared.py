@@ -45,9 +45,9 @@ _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed 
 _SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
 #: Calibration data on which the manifest's signal-to-noise ratios are measured.
 _LOOKED_AT = 8
-#: Of layers that no int8 kernel takes.
+#: Reason for layers that no int8 kernel takes.
 _NO_KERNEL = "no int8 kernel"
-#: Of layers that an int8 kernel takes longer for.
+#: Reason for layers that an int8 kernel would slow down.
 _FASTER = "faster in float32"
 
 
@@ -56,7 +56,7 @@ class Prepared:
     """A network for the planner.
 
     Attributes:
-        inputs: those of the library's reference outputs.
+        inputs: inputs of the library's reference outputs.
         integers: the network in exact integers on the host, if that is what the library computes.
         details: the manifest's entries on how numbers are stored.
     """
@@ -137,7 +137,7 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
 
 
 def _check_quantised(spec: ModelSpec) -> None:
-    """Raises `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
+    """Raise `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
     ports = (*spec.takes, *spec.returns)
     if len(ports) > 2 or any(port.dtype != FLOAT32.name for port in ports) or spec.input_shape[0] != 1:
         raise _unfit_for_integers(spec, f"one input of a batch of 1 and one output in {FLOAT32.name}")

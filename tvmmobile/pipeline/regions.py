@@ -1,4 +1,4 @@
-"""What may become a kernel of a job's library, and whose records decide."""
+"""Lists the candidate kernels of a job and picks the database whose records price them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list
 
 
 def basis_of(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
-    """Return the records that decide: the device's own; the twin's if a real board has none of this network. They are not comparable."""
+    """Return the records that price kernels: the device's own, or its twin's if a real board has none of this network. Never both: modelled
+    and measured latencies cannot be compared.
+    """
     if job.twin is None or any(database.best(task) for task in tasks):
         return database
     return twin_database(job)

@@ -84,7 +84,7 @@ def _compared(
 
 
 def _baselines_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path) -> list[Baseline]:
-    """Return the baselines of these libraries, checked before anything is timed; raises `UserError` if one is unsuitable."""
+    """Return the baselines of these libraries, checked before anything is timed; raise `UserError` if one is unsuitable."""
     if len({library.threads for library in libraries}) > 1:
         raise UserError("libraries for several thread counts cannot share a report.", "Compare them one thread count at a time.")
     wanted = {_identity(library) for library in libraries}
@@ -101,7 +101,7 @@ def _baselines_of(libraries: Sequence[Library], profile: DeviceProfile, director
 
 
 def _check_format(baseline: Baseline, library: Library) -> None:
-    """Raises `UserError` where the library is of another format than the one that was timed for its baseline."""
+    """Raise `UserError` where the library is of another format than the one that was timed for its baseline."""
     old, new = baseline.variant.format, library.format
     if old != new:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Kernels whose time within the network contradicts their records: measured again alone, and the records corrected."""
+"""Measures again, alone, kernels whose time in the network contradicts their record, and corrects the record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def doubted(results: Results, database: Database, tasks: Mapping[Task, str | Non
 def measure_again(
     records: Mapping[Task, Record], database: Database, tasks: Mapping[Task, str | None], bench: Bench, said: Callable[[str], None]
 ) -> bool:
-    """Measure records' schedules once more and log the results; returns whether any record was false, far off its new latency.
+    """Measure records' schedules once more and log the results; return whether any record was false, far off its new latency.
 
     `tasks` has opaque tasks' TIR functions as JSON text. Raises `DeviceUnavailable` where the device went away and did not come back.
     """

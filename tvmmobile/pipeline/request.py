@@ -1,4 +1,4 @@
-"""The jobs of a run: networks, a device, options and folders, all checked before any work."""
+"""Checks a run's networks, device, options and folders, and makes its jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
 
 
 def models_of(models: Models) -> list[Model]:
-    """Load all networks; raises `UserError` if there is none, or one cannot be loaded."""
+    """Load all networks; raise `UserError` if there is none, or one cannot be loaded."""
     found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
     if not found:
         raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
@@ -35,7 +35,7 @@ def models_of(models: Models) -> list[Model]:
 
 
 def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
-    """Return one or several devices; raises `UserError` for none, and for one that is named twice."""
+    """Return one or several devices; raise `UserError` for none, and for one that is named twice."""
     found = [device_of(each) for each in (devices if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices])]
     if not found or len({each.profile.name for each in found}) < len(found):
         raise UserError("--device must name each board once.", "Name one or several.")
@@ -50,12 +50,12 @@ def device_of(device: str | Device) -> Device:
 def jobs_of(
     models: Models, profile: DeviceProfile, options: LibraryOptions, out: Path, logs: LogDirs, dump_ir: Path | None
 ) -> list[VariantJob]:
-    """Return one job per network; raises `UserError` for everything that can be checked before any work.
+    """Return one job per network; raise `UserError` for everything that can be checked before any work.
 
     Args:
-        out: where libraries go.
-        logs: whose records count.
-        dump_ir: where to dump modules.
+        out: folder of the libraries.
+        logs: logs whose records count.
+        dump_ir: folder for dumped modules.
     """
     options.check(profile)
     check_writable(out, "--out")
@@ -99,7 +99,7 @@ def jobs_for(
 
 
 def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | None:
-    """Return a network's calibration data; raises `UserError` for integers without any, and for a network that has scales already."""
+    """Return a network's calibration data; raise `UserError` for integers without any, and for a network that has scales already."""
     if not options.precision.is_integer:
         return None
     if model.quantised:
@@ -123,7 +123,7 @@ def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | Non
 
 
 def _check_takes_images(model: Model) -> None:
-    """Raises `UserError` for a network whose input is not a square image of three channels."""
+    """Raise `UserError` for a network whose input is not a square image of three channels."""
     spec = model.spec
     if spec.odd_shape:
         there = ", ".join(map(str, spec.takes))

@@ -60,7 +60,7 @@ def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
 
 @contextmanager
 def agents_on(device: DeviceLike, library: Library, timed: bool) -> Iterator[Agents]:
-    """Yield the agents of a device, started if need be; raises `UserError` where it has fewer cores than the library threads."""
+    """Yield the agents of a device, started if need be; raise `UserError` where it has fewer cores than the library threads."""
     if isinstance(device, Agents):
         check_cores(library, device.profile)
         yield device
@@ -72,7 +72,7 @@ def agents_on(device: DeviceLike, library: Library, timed: bool) -> Iterator[Age
 
 
 def check_cores(library: Library, profile: DeviceProfile) -> None:
-    """Raises `UserError` for a library of more threads than the device has cores."""
+    """Raise `UserError` for a library of more threads than the device has cores."""
     if library.threads > profile.cores:
         raise UserError(
             f"{library.path.name} uses {library.threads} threads, more than the {profile.cores} cores of {profile.board}.",
@@ -117,7 +117,7 @@ def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: U
 
 
 def _inputs(library: Library, given: Given) -> list[Array]:
-    """Return a library's inputs in order; raises `UserError` where one is missing or cannot be used."""
+    """Return a library's inputs in order; raise `UserError` where one is missing or cannot be used."""
     takes = library.spec.takes
     if isinstance(given, Mapping):
         named: Mapping[str, npt.ArrayLike] = given

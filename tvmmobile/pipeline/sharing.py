@@ -31,7 +31,7 @@ class ScheduleCandidate:
 
     Attributes:
         choice: the schedule and its price.
-        extra_us: how much slower all the set's kernels with this schedule are than with the fastest one, in microseconds.
+        extra_us: microseconds by which all the set's kernels with this schedule are slower than with the fastest one.
         constants: the sizes in bytes of the constants they read, by digest.
     """
 
@@ -40,7 +40,7 @@ class ScheduleCandidate:
     constants: Mapping[bytes, int]
 
 
-#: By kernel what one set may choose from, the fastest first.
+#: Schedules that one set may choose from, by kernel, the fastest first.
 Candidates = Mapping[Task, Sequence[ScheduleCandidate]]
 
 
@@ -60,8 +60,8 @@ def share_weights(plans: Sequence[PlannedVariant], percent: float) -> Shared:
     """Choose the schedules of a library's sets with which its weights are smallest.
 
     Args:
-        plans: one for each set, of the same network.
-        percent: how much slower each plan may become, by its records.
+        plans: plans of one network, one for each set.
+        percent: percent by which each plan may become slower, by its records.
     """
     if len(plans) < 2 or not percent:
         return Shared(tuple(plans))

@@ -22,7 +22,7 @@ class RoundedNetwork:
 
     Attributes:
         outputs: the network's, for its reference inputs.
-        where: which weights are rounded, as an apposition.
+        where: how the outputs were computed, as an apposition.
         entry: the manifest's, see `SmallWeightsEntry`.
     """
 

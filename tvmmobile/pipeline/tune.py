@@ -113,7 +113,7 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
 
 
 def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Listener) -> bool:
-    """Measure again kernels whose time within their network contradicts their records; returns whether a record was false."""
+    """Measure again kernels whose time within their network contradicts their records; return whether a record was false."""
     records = doubted(results, needs.database, needs.tasks)
     # A run that had nothing to try has not asked for the right to write.
     with nullcontext() if needs.pending or not records else needs.writing():
@@ -148,10 +148,10 @@ def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener
 def plan_tuning(
     models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TuningPlan:
-    """Return what `tune` would do with the same arguments; raises what it would raise. Nothing is tried or written.
+    """Return what `tune` would do with the same arguments; raise what it would raise. Nothing is tried or written.
 
     Args:
-        models, device, listener: as of `tune`.
+        models, device, listener: arguments of `tune`.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
     """
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)

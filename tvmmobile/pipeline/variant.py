@@ -40,7 +40,7 @@ class NetworkOrigin:
     Attributes:
         weights, macs, parameters: see `Imported`.
         judge: the program that computed the reference outputs.
-        quantised: whether the network's file has its weights in integers.
+        quantised: true if the network's file has its weights in integers.
         loss: error of the network in integers, if it is too large for a library to be compared with anything but these; else `None`.
     """
 
@@ -113,7 +113,7 @@ def _judged(origin: NetworkOrigin, outputs: tuple[Array, ...], integers: tuple[A
 
 
 def import_variant(job: VariantJob) -> Imported:
-    """Import a job's network; raises `UserError` where that cannot be done."""
+    """Import a job's network; raise `UserError` where that cannot be done."""
     model = job.model
     if model.own is not None:
         return load_again(model.own, model.spec, model.checkpoint, model.seed)

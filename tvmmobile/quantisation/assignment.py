@@ -20,10 +20,10 @@ class KernelSpan:
     """A kernel that may compute the steps `first` to `last` (inclusive), all in int8 or all in float32.
 
     Attributes:
-        latency_us: its recorded or estimated latency, in microseconds.
-        before, after: layout of the activation in front of it and behind it.
-        estimated: whether it has no record.
-        stores: whether it computes in float32 and stores int8, for readers which all want that.
+        latency_us: recorded or estimated latency, in microseconds.
+        before, after: layout of the activation in front of the kernel and behind it.
+        estimated: true if the kernel has no record.
+        stores: true if it computes in float32 and stores int8, because all readers want that.
     """
 
     first: int
@@ -38,15 +38,15 @@ class KernelSpan:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one step writes and others read. It is converted where their precisions differ, once for all readers.
+    """The tensor that one step writes and others read. It is converted where their precisions differ, once for all readers.
 
     Attributes:
-        producer: the number of the step; -1 for an input of the network, which is in float32.
-        readers: the numbers of the steps that read it; that of the network's caller, who wants float32, is the number of steps.
+        producer: number of the step that writes it; -1 for an input of the network, which is in float32.
+        readers: numbers of the steps that read it; the network's caller, who wants float32, counts as one past the last step.
         quantise_us, dequantise_us: latency of a conversion to int8, and to float32.
-        noise: what its rounding adds to the noise of the network's output where the producer is in float32.
-        absorbed: whether a producer in float32 stores int8 itself if all readers want that, so that its piece is one that `stores`.
-        uncorrected: what a producer in int8 adds to that noise where a reader in float32 does not correct its mean error.
+        noise: noise that its rounding adds to the network's output where the producer is in float32.
+        absorbed: true if a producer in float32 stores int8 itself where all readers want that, so that its piece is one that `stores`.
+        uncorrected: noise that a producer in int8 adds where a reader in float32 does not correct its mean error.
     """
 
     producer: int
@@ -87,8 +87,8 @@ class Programme:
     each tensor that is converted, adds alone.
 
     Attributes:
-        steps: how many there are; pieces cover each of them in one precision or in both.
-        noise: what each step adds to the noise of the network's output in int8, by its number; 0 where it is missing.
+        steps: number of steps; pieces cover each in one precision or in both.
+        noise: noise that each step adds to the network's output in int8, by its number; 0 where it is missing.
     """
 
     steps: int
@@ -109,7 +109,7 @@ class Assignment:
         integers: the numbers of the steps in int8.
         latency_us: the sum of its kernels' and conversions' latencies, in microseconds.
         noise: predicted, see `Programme`.
-        estimated_us: how much of the latency is that of conversions, and of kernels without a record.
+        estimated_us: part of the latency due to conversions, and to kernels without a record.
         bound_us: the certificate: no assignment of the programme with as little noise as was asked for is faster.
     """
 

@@ -20,7 +20,7 @@ from tvmmobile.quantisation.moves import joined_scales, read_as_integers
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
 
-#: Whether a kernel takes an integer layer.
+#: Returns whether a kernel takes an integer layer.
 Accepts = Callable[[Layer], bool]
 #: Images, evenly spaced, on which errors of layers are measured; and how many numbers of these a tensor may have at most.
 _MEASURED, _NUMBERS = 64, 8_000_000
@@ -29,9 +29,10 @@ _BATCH = 8
 _MOST = 1e30
 #: Images on which methods are compared, at most; and of a network with large tensors.
 _TRIED, _LEAST_TRIED = 64, 16
-#: By how much the output must be better without corrected biases: those are computed from few inputs, and so is this.
+#: Decibels by which the output must be better without corrected biases: both are computed from few inputs.
 _CLEARLY_DB = 1.0
-#: What 7 bits for weights may cost the output's signal-to-noise ratio. The trained network of docs/quantisation.md loses 1.8, and no top-1.
+#: Decibels of the output's signal-to-noise ratio that weights of 7 bits may cost. The
+#: trained network of docs/quantisation.md loses 1.8, and no top-1.
 MOST_LOST_DB = 2.0
 
 
@@ -40,10 +41,10 @@ class Method:
     """Options of quantisation.
 
     Attributes:
-        ranges: how activations' ranges are chosen, one of `RANGES`.
-        equalise: whether channels are equalised across layers.
-        correct: whether biases make up for the mean error of each channel.
-        per_channel: whether weights have a scale for each output channel, as kernels have it; else all have the largest of these.
+        ranges: choice of activations' ranges, one of `RANGES`.
+        equalise: true if channels are equalised across layers.
+        correct: true if biases make up for the mean error of each channel.
+        per_channel: true if weights have a scale for each output channel, as kernels have it; otherwise all have the largest one.
         narrow: numbers of steps whose weights are smaller than int8 allows, so that kernels are faster (`integer_step`).
     """
 
@@ -59,8 +60,8 @@ class Images:
     """Calibration data that are read anew for each pass over them.
 
     Attributes:
-        count: how many inputs there are.
-        read: from their numbers to a batch of them, NCHW, float32.
+        count: number of inputs.
+        read: returns a batch of inputs by their numbers, NCHW, float32.
         labels: the class of each; empty where that is not known.
     """
 
@@ -90,8 +91,13 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """A network after calibration: equalised or not, with the values of its input and of each step's output, by number, and of what steps
-    with a `curve` look up; and the steps that are `read_as_integers`.
+    """A network after calibration, equalised or not.
+
+    Attributes:
+        histograms: values of the input and of each step's output, by number.
+        looked_up: values that steps with a `curve` look up, by number.
+        read_as_integers: numbers of the steps that `moves.read_as_integers` returns.
+        some: inputs on which errors of layers are measured.
     """
 
     flow: Flow
@@ -145,8 +151,9 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
 
 
 def share_lost(outputs: Array, expected: Array) -> float:
-    """Return the share of power that noise has, at most all of it, on average over the slices of an output; along the axis where that is
-    largest, the first of which is the batch. So scores count as much as coordinates in pixels beside them.
+    """Return the noise's share of the output's power, at most 1: the mean over slices of the output, along the axis where it is largest.
+
+    By slices, scores count as much as coordinates in pixels beside them. The first axis is the batch, which is not tried.
     """
     noise, power = (np.square(array, dtype=np.float64) for array in (outputs.astype(np.float64) - expected, expected))
 
@@ -168,7 +175,7 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     some of the others, those with the fewest multiply-adds.
 
     Args:
-        gains: whether the kernel of an integer layer with such weights is faster with smaller ones.
+        gains: returns whether the kernel of an integer layer with such weights is faster with smaller ones.
     """
     seen, unseen = _halves(flow, images)
     observed = observe(flow, seen, method.equalise)

@@ -20,7 +20,7 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.system.errors import UserError, one_line
 
-#: What calibration data may be.
+#: Sources of calibration data.
 SOURCES = "a folder of images, a .npy or .npz of float32 inputs, or, for generated weights, noise:N"
 _GIVE = f"Give {SOURCES}."
 
@@ -30,9 +30,9 @@ class CalibrationData:
     """The location of calibration data, which can be sent to a worker process.
 
     Attributes:
-        given: by the user, such as `photos` or `noise:64`.
+        given: words of the user, such as `photos` or `noise:64`.
         place: a file or folder; `None` for noise.
-        preprocessing: of images, and the input that the network takes.
+        preprocessing: preprocessing of images, and the network's input.
     """
 
     given: str
@@ -62,7 +62,7 @@ class CalibrationData:
         (`networks.labelled`); empty where they are not.
 
         Args:
-            classes: of the network.
+            classes: number of the network's classes.
         """
         place = self.place
         if place is None or not place.is_dir() or any(path.parent.parent != place for path in self.files):
@@ -76,7 +76,7 @@ class CalibrationData:
         return tuple(found.labels[name] for name in names) if found.certain and listed else ()
 
     def images(self) -> Images:
-        """Return the inputs; raises `UserError` if there are none, or when an invalid one is read."""
+        """Return the inputs; raise `UserError` if there are none, or when an invalid one is read."""
         preprocessing = self.preprocessing
         shape = preprocessing.input_shape
         if self.place is None:
@@ -105,7 +105,7 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
     """Find the calibration data that `--calibrate` names.
 
     Args:
-        generated: whether the network's weights are generated, so that noise is as good as images.
+        generated: true if the network's weights are generated, so that noise is as good as images.
 
     Raises:
         UserError: there is no such file or folder, or noise is given for weights that somebody trained.
@@ -145,7 +145,7 @@ def _arrays(place: Path, given: str) -> list[Any]:
 
 
 def _checked(array: Any, given: str, shape: tuple[int, ...]) -> Any:
-    """Return an array of inputs; raises `UserError` if it is something else."""
+    """Return an array of inputs; raise `UserError` if it is something else."""
     wanted = f"float32 [N, {', '.join(map(str, shape[1:]))}]"
     if not isinstance(array, np.ndarray):  # of another file in an archive NumPy returns the bytes
         raise UserError(f"--calibrate {given} holds something other than arrays.", f"Save {wanted} alone, normalised.")

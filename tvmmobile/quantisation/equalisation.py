@@ -106,7 +106,7 @@ class ChannelRange:
 
     @property
     def size(self) -> Array:
-        """Return each channel's size: the root mean square of its sums, float64.
+        """Each channel's size: the root mean square of its sums, float64.
 
         By its largest value, every channel would end where the tensor's range does, and be cut off by the next image that goes further; and
         channels that bounds silence on the calibration data have a size too.

@@ -22,10 +22,10 @@ class FlowStep:
     """One kernel-sized step.
 
     Attributes:
-        number: of its node in the network.
-        layer: what it computes.
-        parameters: its constants in float32; `None` for an opaque function.
-        sources: for its first input and all else it reads the number of the step that computes it, or of an input, or a constant.
+        number: number of its node in the network.
+        layer: layer that it computes.
+        parameters: constants in float32; `None` for an opaque function.
+        sources: origin of its first input, then of all else that it reads: the number of a step or of an input, or a constant.
         most: the upper bound of each channel, in place of the clamp's; `None` where the clamp has the last word.
         function: TIR of an opaque layer.
     """
@@ -123,7 +123,7 @@ class Flow:
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[FlowStep, Array, Array]]:
-        """Compute a batch; yields each step with its sums, if it is `summing` or has a `curve`, and its output. Values are dropped after
+        """Compute a batch; yield each step with its sums, if it is `summing` or has a `curve`, and its output. Values are dropped after
         their last reader.
 
         Args:

@@ -35,8 +35,8 @@ class Given:
     """A quantised network.
 
     Attributes:
-        network: its flow has only those roundings that no integer layer does.
-        floats: for the number of each layer that stays in float32 the reason.
+        network: network whose flow has only the roundings that no integer layer does.
+        floats: reason for each layer that stays in float32, by number.
     """
 
     network: IntegerNetwork

@@ -14,9 +14,9 @@ from tvmmobile.quantisation.scales import Scale, scale_of
 _BINS = 2048
 #: The share of values on each side of 0 that a percentile's range may leave out.
 _OUTSIDE = 1e-4
-#: How much narrower than all values the ranges are that least squares tries, at each end.
+#: Ranges that least squares tries at each end, as shares of the range of all values.
 _SHARES = np.linspace(1.0, 0.3, 71)
-#: The same of numbers that are looked up: some curves are flat on one side.
+#: Such shares for numbers that are looked up: some curves are flat on one side.
 _SHARES_LOOKED_UP = np.geomspace(1.0, 0.1, 24)
 
 

@@ -53,9 +53,9 @@ class IntegerStep:
 
     Attributes:
         step: the float32 step.
-        layer: its layer in integers.
-        parameters: its constants.
-        weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts; for a gate, its scale.
+        layer: the step's layer in integers.
+        parameters: constants of the layer.
+        weight_scale: scale of each output channel's weights; for a pool, the weight of a pixel; for a gate, its scale.
         read, written: scale of the first input and of the output; `None` for an output in float32.
         side: scale of what else is read, where there is something.
         before: scale of the numbers that a step with a curve looks up.
@@ -141,7 +141,7 @@ def integer_step(
         given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers from
             -128 to 127.
         exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
-        stored: what the network's input is stored in.
+        stored: type that the network's input is stored in.
         before: scale of the numbers that a step with a `curve` looks up.
     """
     layer = step.layer
@@ -265,9 +265,9 @@ class IntegerNetwork:
     """A network in integers, and the float32 network that it stands for.
 
     Attributes:
-        flow: in float32, equalised.
-        steps: in integers, by number; those of the flow that are not among them stay in float32.
-        scales: of the outputs of steps that return integers, by number; roundings do too, though they are not among `steps`.
+        flow: network in float32, equalised.
+        steps: steps in integers, by number; the other steps of the flow stay in float32.
+        scales: scales of the outputs of steps that return integers, by number, roundings included, which are not among `steps`.
     """
 
     flow: Flow
@@ -287,7 +287,7 @@ class IntegerNetwork:
         return self.scales[step.number].quantised(output) if step.number in self.scales else output
 
     def run(self, values: dict[int, Array]) -> Iterator[tuple[FlowStep, Array]]:
-        """Compute a batch; yields each step in float32 and its output, in order.
+        """Compute a batch; yield each step in float32 and its output, in order.
 
         Args:
             values: the inputs by number, images in NCHW; at the end those of the outputs, too.
@@ -312,7 +312,7 @@ class IntegerNetwork:
         """Return the signal-to-noise ratio of each step's output in decibels, by the number of the step.
 
         Args:
-            flow: what the outputs are compared with; of the same function, such as `flow`.
+            flow: network that the outputs are compared with; it computes the same function, such as `flow`.
         """
         signal, noise = (dict.fromkeys((step.number for step in flow.steps), 0.0) for _ in range(2))
         for batch in batches:

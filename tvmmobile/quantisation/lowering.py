@@ -16,7 +16,7 @@ class NamedLayers:
 
     Attributes:
         quantised: layers in integers.
-        floats: those that stay in float32, equalised as their neighbours are.
+        floats: layers that stay in float32, equalised as their neighbours are.
     """
 
     quantised: dict[str, QuantisedLayer]
@@ -27,7 +27,7 @@ def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
     """Return the layers of a network by name.
 
     Args:
-        names: of the steps' external functions, by number; "" for an opaque one.
+        names: names of the steps' external functions, by number; "" for an opaque one.
     """
     found = NamedLayers({}, {})
     for step in network.flow.steps:

@@ -100,7 +100,7 @@ def _keepable(flow: Flow) -> Iterator[FlowStep]:
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What layers cost in int8 and in float32; tensors are numbered by the step that writes them.
+    """Latencies of layers in int8 and in float32; tensors are numbered by the step that writes them.
 
     Attributes:
         pieces: the kernels that may compute each step, in each precision that it may have; see `Programme`.
@@ -112,7 +112,7 @@ class Costs:
     dequantise_us: Mapping[int, float] = field(default_factory=dict)
 
 
-#: From a network with all layers in integers that may be to what layers cost.
+#: Returns the costs of layers for a network with all possible layers in integers.
 Pricing = Callable[[IntegerNetwork], Costs]
 
 
@@ -127,14 +127,14 @@ class FoundAssignment:
     """An assignment that `--max-drop` found.
 
     Attributes:
-        predicted: with its latency, and the latency below which the programme has no assignment with as little noise as `most_noise`.
-        most_noise: the bound on predicted noise with which it was found, as a share of the output's power.
-        predicted_noise: as such a share, before it was measured: the sum of what its layers add alone, corrected by what networks that
-            were measured earlier have of theirs.
-        noise: measured on calibration data, as such a share.
-        plain_us: the predicted latency with all layers in int8 that may be.
-        rounds: how many assignments were measured.
-        programme: from which it was chosen.
+        predicted: the assignment with its latency, and a lower bound on the latency of all assignments within `most_noise`.
+        most_noise: bound on predicted noise with which it was found, as a share of the output's power.
+        predicted_noise: noise predicted before the measurement, as such a share: the sum of what its layers add alone, corrected by
+            networks measured earlier.
+        noise: noise measured on calibration data, as such a share.
+        plain_us: predicted latency with all possible layers in int8.
+        rounds: number of assignments that were measured.
+        programme: programme that it solves.
     """
 
     predicted: Assignment
@@ -156,9 +156,9 @@ class Decision:
     """The results of quantisation that take long to find.
 
     Attributes:
-        method: how it is quantised.
-        kept: for the number of each layer that was chosen for float32 the reason.
-        found: what the integer programme says of these; `None` where it was not needed.
+        method: options of quantisation.
+        kept: reason for float32, by the number of each layer chosen for it.
+        found: assignment of the integer programme; `None` where it was not needed.
     """
 
     method: Method
@@ -281,14 +281,15 @@ class _Compared:
 def _fastest_within(
     programme: Programme, compared: _Compared, network_of: Callable[[Assignment], IntegerNetwork], int8: float
 ) -> tuple[IntegerNetwork, FoundAssignment]:
-    """Return the fastest assignment for which the limit holds, of those that the programme finds with different bounds on its noise.
+    """Return the fastest assignment that meets the limit, of those that the programme finds with different bounds on its noise.
 
-    What layers add alone does not add up, so a sum of it is corrected by what the network in between that resembles it most has of its own,
-    at first the one with all layers in int8 that may be. A prediction with which the measurement disagrees is replaced so, and the
-    programme solved again. Limits that are no noise are bisected. With every layer in float32 that can be, the limit holds.
+    The programme adds up the noise that layers add alone; the network's noise differs from this sum. Predictions are therefore corrected by
+    the ratio of both in the most similar network measured so far, which at first is the one with all possible layers in int8. When a
+    measurement disagrees with its prediction, it corrects the next one, and the programme is solved again. Limits other than noise are
+    bisected. With all possible layers in float32, the limit is met.
 
     Args:
-        int8: the measured noise with all layers in int8 that may be.
+        int8: measured noise with all possible layers in int8.
     """
     plain = fastest(programme)
     least = fastest(replace(programme, pieces=_floats(programme)))
@@ -352,7 +353,7 @@ class _Corrected:
         return noise * self._nearest(noise, 1, 0)
 
     def _nearest(self, value: float, known: int, asked: int) -> float:
-        """Return the ratio of what is asked for and what is known, of the measured network that is nearest; the latest of such."""
+        """Return the requested ratio of the nearest measured network; the latest if several are as near."""
         if not self._known or not value:
             return 1.0
         near = min(reversed(self._known), key=lambda one: abs(math.log(one[known] / value)))

@@ -21,8 +21,10 @@ def read_as_integers(flow: Flow) -> set[int]:
 
 
 def joined_scales(flow: Flow) -> dict[int, int]:
-    """Map the numbers of tensors, the input's included, to that of a tensor with the same scale: of what is joined, cut, moved or compared
-    on its way to a layer that `has_integers`, one stands for all. Tensors that are missing stand for themselves.
+    """Map the number of each tensor, the input's included, to that of the tensor whose scale it shares.
+
+    Tensors share one scale if they are joined, cut, moved or compared on their way to a layer that `has_integers`. Tensors missing from the
+    map have a scale of their own.
     """
     found: dict[int, int] = {}
 

@@ -20,9 +20,9 @@ class AddedNoise:
     """Noise of a network's output as a share of its power, by the number of the step that alone adds it.
 
     Attributes:
-        steps: of each integer step, by its rounded weights, lookups and output.
-        tensors: of the input, and of each step whose output integer steps read, by rounding that alone.
-        biases: of each integer step, by its rounded bias, where no integer step behind it corrects that (`Method.correct`).
+        steps: noise of each integer step, due to its rounded weights, lookups and output.
+        tensors: noise due to rounding only the input, or only one step's output that integer steps read.
+        biases: noise of each integer step, due to its rounded bias, where no later integer step corrects that (`Method.correct`).
     """
 
     steps: Mapping[int, float]
@@ -34,8 +34,8 @@ def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool
     """Run a network in float32 once for each integer step, its bias, and each tensor that integer steps read, with that alone in integers.
 
     Args:
-        network: with all layers in integers that may be.
-        correct: whether biases are corrected (`Method.correct`).
+        network: network with all possible layers in integers.
+        correct: true if biases are corrected (`Method.correct`).
     """
     flow, scales = network.flow, _scales_read(network)
     steps, tensors, biases = (defaultdict[int, float](float) for _ in range(3))

@@ -37,7 +37,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e18)]
 Positive = Annotated[float, Field(gt=0, le=1e18)]
-#: In microseconds: a nanosecond to eleven days.
+#: Latencies in microseconds: a nanosecond to eleven days.
 Latency = Annotated[float, Field(ge=1e-3, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**18)]
@@ -312,7 +312,7 @@ def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write `report.json` whole; raises `ValueError`, and writes nothing, if a number is not finite: JSON has no such numbers."""
+    """Write `report.json` whole; raise `ValueError`, and writes nothing, if a number is not finite: JSON has no such numbers."""
     benchmarks = []
     for index, variant in enumerate(results.variants):
         entry = _stated(asdict(variant))
@@ -368,7 +368,7 @@ def read_results(path: str | Path) -> Results:
 
 
 def _check_median(path: Path, index: int, entry: Benchmark) -> None:
-    """Raises `UserError` if an entry's median does not follow from its samples: readers use either."""
+    """Raise `UserError` if an entry's median does not follow from its samples: readers use either."""
     median = statistics.median(entry.samples_us)
     for name in ("real_time", "cpu_time", "latency_us"):
         if not math.isclose(getattr(entry, name), median, rel_tol=1e-6):

@@ -13,7 +13,7 @@ from tvmmobile.system.workers import WorkerPool
 
 @dataclass(frozen=True)
 class Bench:
-    """Holds a started device, the processes that build for it and measure on it, and the watch over its boards.
+    """A started device, the processes that build for it and measure on it, and the watch over its boards.
 
     Attributes:
         agents: the device itself; all of a bench that a job takes along to another process.
@@ -29,7 +29,7 @@ class Bench:
 
     @property
     def profile(self) -> DeviceProfile:
-        """Return the device's profile."""
+        """The device's profile."""
         return self.agents.profile
 
 

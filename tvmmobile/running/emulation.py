@@ -28,7 +28,7 @@ _QEMU = "qemu-aarch64"
 #: QEMU's name of a core with every instruction that it knows.
 _ANY_CORE = "max"
 _ERROR = re.compile(r"^error (\S+) of", re.MULTILINE)
-#: What `check.c` prints for outputs that are not finite.
+#: Error that `check.c` prints for outputs that are not finite.
 _NOT_FINITE = 1e300
 
 
@@ -38,7 +38,7 @@ class NotRunnable(Exception):
 
 @dataclass(frozen=True)
 class RunHere:
-    """Holds the results of a library's run on its reference input.
+    """Results of a library's run on its reference input.
 
     Attributes:
         error: of its outputs, see `network_error`.
@@ -84,7 +84,7 @@ def run_here(library: Library, timeout_s: float, number: int = 0) -> RunHere:
 
 
 def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str, timeout_s: float) -> tuple[Array, ...]:
-    """Return a library's outputs under QEMU, as `Agents.outputs` does; raises like `run_here`."""
+    """Return a library's outputs under QEMU, as `Agents.outputs` does; raise like `run_here`."""
     try:
         with started_agents(VirtualDevice("here", board_with(core)), timed=False) as agents:
             (outputs,) = agents.outputs(path, [inputs], threads, timeout_s)
@@ -106,7 +106,7 @@ def check_options(library: Library) -> list[str]:
 
 
 def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, options: Sequence[str] = ()) -> float:
-    """Return the error that `check.c` finds; raises like `run_here`."""
+    """Return the error that `check.c` finds; raise like `run_here`."""
     try:
         folder, program = _runtime(), checker()
     except UserError as error:

@@ -4,5 +4,5 @@
 C, VM = FORMS = ("c", "vm")
 #: The program that computed the output that a library is compared with, unless a file names another.
 REFERENCE = "PyTorch"
-#: What users call them.
+#: Formats as users name them.
 WORDS = {C: "C library", VM: "VM library"}

@@ -36,7 +36,7 @@ def stem_of(variant: str, dtype: str, threads: int) -> str:
 
 
 class Reference(NamedTuple):
-    """Holds inputs of a network and its outputs for them, in the network's order."""
+    """Inputs of a network and its outputs for them, in the network's order."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
@@ -44,7 +44,7 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Library:
-    """Names the files of a compiled variant: `path` is the `.so`; its manifest and `.reference.npz` lie beside it under the same stem."""
+    """The files of a compiled variant: `path` is the `.so`; its manifest and `.reference.npz` lie beside it under the same stem."""
 
     spec: ModelSpec
     dtype: str
@@ -70,7 +70,7 @@ class Library:
 
     @property
     def facts(self) -> Manifest:
-        """Return the manifest; raises `UserError` if it cannot be read."""
+        """The manifest. Raises `UserError` if it cannot be read."""
         return read_manifest(self.manifest_path)
 
     @property
@@ -80,17 +80,17 @@ class Library:
 
     @property
     def is_c(self) -> bool:
-        """Return true for a C library, false for one of TVM's virtual machine."""
+        """True for a C library, false for one of TVM's virtual machine."""
         return self.format == C
 
     @property
     def weights(self) -> str:
-        """Return the source of the weights, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
+        """The source of the weights, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
         return self.facts.weights
 
     @property
     def tolerance(self) -> float:
-        """Return the largest error of its outputs, relative to the largest magnitude of their references."""
+        """The largest error of its outputs, relative to the largest magnitude of their references."""
         facts = self.facts
         if facts.loss is not None and not facts.float32_layers:  # else integers are rounded from floats, to one side or the other
             return MOST_ROUNDING

@@ -42,7 +42,7 @@ class _Entry(BaseModel):
 
 
 class CheckEntry(_Entry):
-    """Describes the run that compared a library with its reference output: its error and where it was, or why there was none."""
+    """The run that compared a library with its reference output: its error and where it was, or why there was none."""
 
     error: float | None = None
     place: str = ""
@@ -50,7 +50,7 @@ class CheckEntry(_Entry):
 
 
 class ImageEntry(_Entry):
-    """Describes the images that a C library takes."""
+    """The images that a C library takes."""
 
     resampling: str = ""
     side: int = 0
@@ -60,7 +60,7 @@ class ImageEntry(_Entry):
 
     @property
     def normalisation(self) -> Normalisation:
-        """Return how pixels are normalised."""
+        """Normalisation of pixels."""
         return Normalisation(self.mean, self.std)
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class ImageEntry(_Entry):
 
 
 class StateEntry(_Entry):
-    """Names a tensor that a C library keeps between calls: the network's `input` and the `output` that is the next one."""
+    """A tensor that a C library keeps between calls: the network's `input` and the `output` that is the next one."""
 
     input: str
     output: str
@@ -88,7 +88,7 @@ def _called(interface: int) -> int:
 
 
 class CEntry(_Entry):
-    """Says how a C library is called; manifests that do not name their interface have the first."""
+    """Calling convention of a C library; manifests that do not name their interface have the first."""
 
     prefix: Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,999}$")]
     interface: Annotated[int, AfterValidator(_called), Field(validate_default=True)] = 1
@@ -100,7 +100,7 @@ class CEntry(_Entry):
 
 
 class ModelEntry(_Entry):
-    """Describes a network: a variant of a family, or from a file, with its `contents`."""
+    """A network: a variant of a family, or from a file, with its `contents`."""
 
     name: str
     alpha: float
@@ -112,7 +112,7 @@ class ModelEntry(_Entry):
 
 
 class TensorEntry(_Entry):
-    """Describes an input or output of a library; it has a name where there are several."""
+    """An input or output of a library; it has a name where there are several."""
 
     name: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     shape: Annotated[tuple[_Positive, ...], Field(min_length=1)]
@@ -149,7 +149,7 @@ def _readable(schedule: dict[str, Any]) -> dict[str, Any]:
 
 
 class KernelEntry(_Entry):
-    """Describes a kernel: its layers, its schedule, and the record that this comes from.
+    """A kernel: its layers, its schedule, and the record that this comes from.
 
     Attributes:
         zeros: share of its weights that a sparse kernel leaves out because they are zero; `None` for others.
@@ -170,12 +170,12 @@ class KernelEntry(_Entry):
 
     @property
     def fallback(self) -> bool:
-        """Return whether no template made the kernel."""
+        """True if no template made the kernel."""
         return "trace" in self.schedule
 
 
 class SparseEntry(_Entry):
-    """Says what sparse kernels gain, by the records of the library's device.
+    """Gains of sparse kernels, by the records of the library's device.
 
     Attributes:
         dense_us: the sum of the records of the best kernels without sparse ones, in microseconds.
@@ -209,7 +209,7 @@ def _for_devices(target: dict[str, Any]) -> dict[str, Any]:
 
 
 class SetEntry(_Entry):
-    """Describes one of several sets of kernels in a C library, as the manifest describes the only one of another library.
+    """One of several sets of kernels in a C library, as the manifest describes the only one of another library.
 
     Attributes:
         cpu: the core's name for people.
@@ -230,12 +230,12 @@ class SetEntry(_Entry):
 
     @property
     def core(self) -> str:
-        """Return the core that it was compiled for."""
+        """The core that it was compiled for."""
         return str(self.target["mcpu"])
 
 
 class SharedWeightsEntry(_Entry):
-    """Says what a library's sets of kernels give up to share weights.
+    """Latencies that a library's sets of kernels give up to share weights.
 
     Attributes:
         limit_percent: how much slower each set may be than with its fastest kernels, by its records.
@@ -253,7 +253,7 @@ _Several = Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=_MO
 
 
 class SmallWeightsEntry(_Entry):
-    """Describes weights that are stored in fewer bits than the library computes with.
+    """Weights that are stored in fewer bits than the library computes with.
 
     Attributes:
         dtype: name of their precision.
@@ -270,7 +270,7 @@ class SmallWeightsEntry(_Entry):
 
 
 class Manifest(_Entry):
-    """Holds a library's manifest. Entries stand in the order in which they are written; those that came later have defaults.
+    """The manifest of a library. Entries stand in the order in which they are written; those that came later have defaults.
 
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
@@ -317,17 +317,17 @@ class Manifest(_Entry):
 
     @property
     def takes(self) -> tuple[TensorEntry, ...]:
-        """Return the library's inputs."""
+        """The library's inputs."""
         return self.inputs or (() if self.input is None else (self.input,))
 
     @property
     def returns(self) -> tuple[TensorEntry, ...]:
-        """Return the library's outputs."""
+        """The library's outputs."""
         return self.outputs or (() if self.output is None else (self.output,))
 
     @property
     def spec(self) -> ModelSpec:
-        """Return the network; raises `UserError` for a variant that a family does not have."""
+        """The network. Raises `UserError` for a variant that a family does not have."""
         model = self.model
         if model.contents is None:
             return ModelSpec(model.name, model.alpha, model.resolution, model.activation, model.classes)
@@ -336,28 +336,28 @@ class Manifest(_Entry):
 
     @property
     def core(self) -> str:
-        """Return the core that the library was compiled for."""
+        """The core that the library was compiled for."""
         return str(self.target["mcpu"])
 
     @property
     def cores(self) -> tuple[str, ...]:
-        """Return the cores of all its sets of kernels."""
+        """The cores of all its sets of kernels."""
         return tuple(each.core for each in self.sets) or (self.core,)
 
     @property
     def program(self) -> CEntry:
-        """Return how the library is called, which must be a C library."""
+        """Calling convention of the library, which must be a C library."""
         assert self.c is not None
         return self.c
 
     @property
     def stateful(self) -> tuple[str, ...]:
-        """Return the inputs that the library keeps between calls, as `--stateful` takes them."""
+        """The inputs that the library keeps between calls, as `--stateful` takes them."""
         return tuple(f"{state.input}={state.output}" for state in self.c.states) if self.c else ()
 
     @property
     def normalisation(self) -> Normalisation | None:
-        """Return how a C library for images normalises pixels; `None` for others."""
+        """Normalisation of pixels by a C library for images; `None` for others."""
         return self.c.image.normalisation if self.c and self.c.image else None
 
     def set_for(self, profile: DeviceProfile) -> int | None:
@@ -395,7 +395,7 @@ class Manifest(_Entry):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest; raises `UserError` for anything else, and for a library that cannot be what it says."""
+    """Read a manifest; raise `UserError` for anything else, and for a library that cannot be what it says."""
     text, _ = read_json(path, _KIND)
     return validated(path, _KIND, text, Manifest)
 
@@ -415,10 +415,10 @@ def note_check(path: Path, entries: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """Holds a manifest's entries on the run that compared its library with the reference output.
+    """A manifest's entries on the run that compared its library with the reference output.
 
     Attributes:
-        done: whether there was such a run. Manifests written before libraries were checked count as done, at no `place`.
+        done: true if there was such a run. Manifests written before libraries were checked count as done, at no `place`.
         place: what it ran on, such as `QEMU's cortex-a72`.
         why: why there was none.
         error: of its outputs.

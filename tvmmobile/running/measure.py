@@ -68,7 +68,7 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """Says how a run is timed. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are for real ones.
+    """Settings for timing a run. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are for real ones.
 
     Attributes:
         warmup: runs before the timed ones.
@@ -100,7 +100,7 @@ ONCE, WARM = Timing(), Timing(warmup=1)
 
 @dataclass(frozen=True)
 class Latency:
-    """Holds the latency of one run, and what it consists of.
+    """Latency of one run, and what it consists of.
 
     Attributes:
         kind: of the device's `Origin`.
@@ -112,7 +112,7 @@ class Latency:
         misses: of the simulated caches, by kind; None when measured.
         term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
         samples_ns: raw samples in ns; empty when modelled.
-        steady: whether the times had settled before the first sample.
+        steady: true if the times had settled before the first sample.
         hottest: the costliest blocks, most cycles first; empty when measured.
         unknown_instructions: executed instructions the model knows only a lower bound for.
         phases: the parts of `cycles` and `misses`, if the model distinguishes phases of a run.
@@ -135,7 +135,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """Holds how long one kernel's run took, and the arrays asked for, as the timed run left them."""
+    """Time of one kernel's run, and the arrays asked for, as the timed run left them."""
 
     latency: Latency
     outputs: tuple[Array, ...]
@@ -143,7 +143,7 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """Holds a kernel's call in its network: seconds modelled or the runs' median; misses and bytes as in `Latency`, `None` if measured."""
+    """A kernel's call in its network: seconds modelled or the runs' median; misses and bytes as in `Latency`, `None` if measured."""
 
     symbol: str
     seconds: float
@@ -153,7 +153,7 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """Holds the results of one network's run.
+    """Results of one network's run.
 
     Attributes:
         latency: how long it took.
@@ -171,7 +171,7 @@ class NetworkRun:
 
 @dataclass(frozen=True)
 class Startup:
-    """Holds how long a library takes to start on a board, measured by its clock; it is not modelled.
+    """Time that a library takes to start on a board, measured by its clock; never modelled.
 
     Attributes:
         init_seconds: from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's round

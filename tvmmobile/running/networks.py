@@ -47,7 +47,7 @@ class ReadyNetwork(Protocol):
 
     @property
     def observable(self) -> bool:
-        """Return whether the network can be timed kernel by kernel."""
+        """True if the network can be timed kernel by kernel."""
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
         """Set the inputs of further runs, reals in float32; they are converted to the type that the library takes."""
@@ -58,7 +58,7 @@ class ReadyNetwork(Protocol):
 
 @dataclass(frozen=True)
 class CProgram:
-    """Holds a C library's data from its manifest, and `adapter.c`, compiled for devices."""
+    """A C library's data from its manifest, and `adapter.c`, compiled for devices."""
 
     prefix: str
     workspace_bytes: int
@@ -68,7 +68,7 @@ class CProgram:
 
 @dataclass(frozen=True)
 class Calling:
-    """Describes the calling convention of a network's library.
+    """Calling convention of a network's library.
 
     Attributes:
         inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
@@ -157,11 +157,11 @@ class CNetwork:
 
     @property
     def observable(self) -> bool:
-        """Return false for a library that was compiled before libraries had observers."""
+        """False for a library that was compiled before libraries had observers."""
         return bool(self.module["observable"]())
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """Set the inputs; raises `ValueError` if the library refuses them."""
+        """Set the inputs; raise `ValueError` if the library refuses them."""
         self.arguments[:] = [*map(self._session.put, self._how.taken(arrays)), *self._outputs, self._workspace]
         code = int(self.module[self.function](*self.arguments))
         if code:
@@ -180,7 +180,7 @@ def _refusal(code: int) -> str:
 
 @functools.cache
 def adapter() -> Path:
-    """Return `adapter.c` for devices, compiled if needed; raises `UserError` without the cross compiler."""
+    """Return `adapter.c` for devices, compiled if needed; raise `UserError` without the cross compiler."""
     return _compiled(_ADAPTER, ".so", _FLAGS)
 
 

@@ -16,7 +16,7 @@ HOST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvi
 
 
 def compile_here(source: Path, output: Path, title: str) -> None:
-    """Compile a C file to a shared library for this machine; raises `UserError`, with `title`, if there is no compiler or it fails."""
+    """Compile a C file to a shared library for this machine; raise `UserError`, with `title`, if there is no compiler or it fails."""
     run_tool([str(require("cc")), *HOST_FLAGS, str(source), "-o", str(output)], title, "Run: apt-get install -y gcc libc6-dev")
 
 

@@ -92,7 +92,7 @@ class Diagnosis:
 
 
 def require(name: str) -> Path:
-    """Return the path of a program of `TOOLS`, e.g. `require("llvm-mca")`; raises `UserError`, with the remedy, without one."""
+    """Return the path of a program of `TOOLS`, e.g. `require("llvm-mca")`; raise `UserError`, with the remedy, without one."""
     tool = _tool(name)
     path, problem = _find(tool)
     if path is None:

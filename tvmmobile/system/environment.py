@@ -16,7 +16,7 @@ TVM_VERSION = "0.27.0.post1"
 TVM_FFI_VERSION = "0.1.14.post1"
 #: The tuning logs that come with the program.
 SHIPPED_LOGS = Path(__file__).resolve().parents[1] / "tuning_logs"
-#: What a wheel brings ready built for devices; not there in a checkout.
+#: Folder of what a wheel brings ready-built for devices; missing in a checkout.
 PREBUILT = Path(__file__).resolve().parents[1] / "prebuilt"
 
 
@@ -41,7 +41,7 @@ def user_data_dir() -> Path:
 
 
 def adb_server_port() -> int:
-    """Return adb's port on this machine: `ANDROID_ADB_SERVER_PORT`, as adb does, or 5037; raises `UserError` if it is not a port."""
+    """Return adb's port on this machine: `ANDROID_ADB_SERVER_PORT`, as adb does, or 5037; raise `UserError` if it is not a port."""
     text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
         raise UserError(

@@ -47,12 +47,12 @@ class UserError(Exception):
 
     @property
     def message(self) -> str:
-        """What was wrong, in the words of calls."""
+        """The failure, in the words of calls."""
         return in_calls(self.as_typed[0])
 
     @property
     def remedy(self) -> str:
-        """What to do, in the words of calls; "" if unknown."""
+        """The advice, in the words of calls; "" if there is none."""
         return in_calls(self.as_typed[1])
 
     def __str__(self) -> str:

@@ -192,7 +192,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_writable(directory: Path, option: str) -> None:
-    """Raise `UserError` unless `directory` can be written, or created; leaves nothing behind."""
+    """Raise `UserError` unless `directory` can be written, or created; leave nothing behind."""
     existing, remedy = directory.absolute(), f"Name another directory with {option}."
     try:
         while not existing.exists() and existing != existing.parent:
@@ -206,7 +206,7 @@ def check_writable(directory: Path, option: str) -> None:
 
 
 def check_file_writable(file: Path, option: str) -> None:
-    """Raise `UserError` unless `file` can be written, or created; leaves nothing behind."""
+    """Raise `UserError` unless `file` can be written, or created; leave nothing behind."""
     try:
         if file.is_dir():
             raise UserError(f"{option} {file} is a directory.", "Name a file in it.")

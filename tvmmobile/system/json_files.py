@@ -43,7 +43,7 @@ class FileKind:
 
 
 def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
-    """Read a JSON file, as text and as values; raises `UserError` if it is unreadable, too large, not JSON, or has a NaN or infinity."""
+    """Read a JSON file, as text and as values; raise `UserError` if it is unreadable, too large, not JSON, or has a NaN or infinity."""
     text = _text(path, kind)
     if not text.strip():
         raise UserError(f"{path} is empty.", kind.remedy)
@@ -90,7 +90,7 @@ reader_of = cache(TypeAdapter[Any])
 
 
 def validated(path: Path, kind: FileKind, text: str, form: type[Value]) -> Value:
-    """Read the text of `path` as a `form`; raises `UserError` with the first field that is missing, unknown or wrong."""
+    """Read the text of `path` as a `form`; raise `UserError` with the first field that is missing, unknown or wrong."""
     try:
         value: Value = reader_of(form).validate_json(text)  # type: ignore[arg-type]  # every type is hashable
         return value

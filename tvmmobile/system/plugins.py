@@ -9,7 +9,7 @@ from tvmmobile.system.errors import UserError, one_line, shown
 
 
 def load_plugins() -> None:
-    """Import the modules that the user named, once in a process; raises `UserError` where one cannot be imported."""
+    """Import the modules that the user named, once in a process; raise `UserError` where one cannot be imported."""
     for name in plugins():
         try:
             importlib.import_module(name)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tvmmobile.system.errors import UserError
 
-#: What compilers say of a program of theirs that a signal ended.
+#: Words in a compiler's message about a program of its own that this signal ended.
 _TOO_LARGE = str(signal.strsignal(signal.SIGXFSZ))
 
 
 def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600, folder: Path | None = None) -> str:
-    """Run a program to its end and return its standard output; raises `UserError` with the end of it if it fails or takes too long, and
+    """Run a program to its end and return its standard output; raise `UserError` with the end of it if it fails or takes too long, and
     `OSError` if a file grows beyond this process's limit.
 
     It runs in `folder`, by default in this process's.

@@ -83,7 +83,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _remove_unlocked(folder: str) -> None:
-    """Remove an unlocked folder; raises `OSError` if it is locked."""
+    """Remove an unlocked folder; raise `OSError` if it is locked."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def survives(call: Callable[[], object]) -> bool:
-    """Run a call in a copy of this process and lose what it returns or raises; returns false where a signal ended that process."""
+    """Run a call in a copy of this process and lose what it returns or raises; return false where a signal ended that process."""
     child = os.fork()
     if child == 0:
         try:

@@ -27,8 +27,8 @@ class Toolchain:
 
     Attributes:
         program: GCC or a compatible compiler; for ziglang, `zig`.
-        device: whether it makes code for devices, which needs no C library; otherwise for this machine.
-        zig: whether it is ziglang.
+        device: true if it makes code for devices, which needs no C library; otherwise for this machine.
+        zig: true if it is ziglang.
     """
 
     program: Path
@@ -43,7 +43,7 @@ class Toolchain:
         return f"Run: apt-get install -y --reinstall {CROSS_PACKAGE if self.device else 'gcc libc6-dev'}"
 
     def compiled(self, source: Path, output: Path, flags: Sequence[str], folders: Sequence[Path] = ()) -> None:
-        """Compile one file of C or assembly into an object; raises `UserError`.
+        """Compile one file of C or assembly into an object; raise `UserError`.
 
         Args:
             flags: in GCC's syntax.
@@ -68,12 +68,12 @@ class Toolchain:
         return [str(self.program), "-shared", "-fPIC", *(f"-Wl,{option}" for option in options), *without, *rest]
 
     def merged(self, objects: Sequence[Path], output: Path) -> None:
-        """Link objects into one; raises `UserError`."""
+        """Link objects into one; raise `UserError`."""
         words = ("ld.lld", "-r", "--strip-debug") if self.zig else ("-r", "-nostdlib", "-Wl,--strip-debug")
         self._run([str(self.program), *words, *map(str, objects), "-o", str(output)], output)
 
     def archived(self, member: Path, output: Path) -> None:
-        """Write a static library that contains one object; raises `UserError`."""
+        """Write a static library that contains one object; raise `UserError`."""
         words = [str(self.program), "ar"] if self.zig else [CROSS_COMPILER.removesuffix("gcc") + "ar" if self.device else "ar"]
         self._run([*words, "rcsD", str(output), str(member)], output)
 
@@ -82,7 +82,7 @@ class Toolchain:
 
 
 def toolchain(target: Mapping[str, Any]) -> Toolchain:
-    """Return the toolchain for a device profile's target; raises `UserError` if there is none."""
+    """Return the toolchain for a device profile's target; raise `UserError` if there is none."""
     if "aarch64" not in str(target.get("mtriple", "")):
         return _host_toolchain()
     return device_toolchain()
@@ -96,7 +96,7 @@ def _host_toolchain() -> Toolchain:
 
 
 def device_toolchain() -> Toolchain:
-    """Return the AArch64 cross compiler, or ziglang if that is missing; raises `UserError` if both are."""
+    """Return the AArch64 cross compiler, or ziglang if that is missing; raise `UserError` if both are."""
     zig = zig_program()
     if zig is not None and not installed(CROSS_COMPILER):
         return Toolchain(zig, device=True, zig=True)

@@ -186,7 +186,7 @@ class Workers:
             self._replace_if_lost()
 
     def _replace_if_lost(self) -> None:
-        """Start the workers again where one of them died; raises `UserError` if they die before they can work."""
+        """Start the workers again where one of them died; raise `UserError` if they die before they can work."""
         with self._lock:
             if not self._pool.lost():
                 return
@@ -328,7 +328,7 @@ class _Process(ForkServerProcess):
         self._starts: _Starts | None = starts
 
     def start(self) -> None:
-        """Start the process; raises `OSError` if the pool is ending."""
+        """Start the process; raise `OSError` if the pool is ending."""
         starts, self._starts = self._starts, None  # it is not pickled for the process
         assert starts is not None
         with starts.lock:

@@ -18,14 +18,14 @@ from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nea
 
 @dataclass(frozen=True)
 class Choice:
-    """Holds a schedule and what it is expected to cost."""
+    """A schedule and its expected latency."""
 
     schedule: Schedule
     price: Price
 
 
 def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
-    """Return the schedule for `task`, sampled for `target` if none was measured; raises `UserError` if no schedule exists."""
+    """Return the schedule for `task`, sampled for `target` if none was measured; raise `UserError` if no schedule exists."""
     best = database.best(task)
     if best is not None:
         count = len(database.trials(task))

@@ -18,7 +18,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.schedules import KnobSchedule, template_named
 
-#: In microseconds: a nanosecond, and 17 minutes, many times the deadline of a trial.
+#: Shortest and longest latency in microseconds: a nanosecond, and 17 minutes, many times the deadline of a trial.
 LEAST_US, MOST_US = 1e-3, 1e9
 _MOST_CYCLES = 10**15
 #: Multiply-adds of a kernel; the largest published network has some 10**10.
@@ -31,7 +31,7 @@ _AFTER_THE_END = 1.1
 
 @dataclass(frozen=True)
 class RecordFigures:
-    """Holds the numbers of a record; see `records.Record`."""
+    """Numbers of a record; see `records.Record`."""
 
     latency_us: float | None
     cycles: int | None
@@ -40,7 +40,7 @@ class RecordFigures:
 
 
 def read_figures(value: Mapping[str, Any]) -> RecordFigures:
-    """Return the numbers of a line; raises `KeyError` or `ValueError` if one is no number, is out of range, or contradicts the others."""
+    """Return the numbers of a line; raise `KeyError` or `ValueError` if one is no number, is out of range, or contradicts the others."""
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
         latency = _microseconds("latency_us", latency, LEAST_US)
@@ -55,7 +55,7 @@ def read_figures(value: Mapping[str, Any]) -> RecordFigures:
 
 
 def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_us: tuple[tuple[str, float], ...]) -> None:
-    """Raises `ValueError` if a latency does not follow from its samples or terms."""
+    """Raise `ValueError` if a latency does not follow from its samples or terms."""
     if latency_us is None:
         return
     if samples_us and not min(samples_us) - _ROUNDING_US <= latency_us <= max(samples_us) + _ROUNDING_US:
@@ -66,7 +66,7 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
 
 
 def check_task(task: Task) -> None:
-    """Raises `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or what no layer has."""
+    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or what no layer has."""
     if task.threads < 1:
         raise ValueError(f"{task.threads} threads")
     extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
@@ -101,7 +101,7 @@ def short(text: str) -> str:
 
 @dataclass(frozen=True)
 class RefusedLine:
-    """Names a refused line of a log, and the reason."""
+    """A refused line of a log, and the reason."""
 
     path: Path
     number: int
@@ -128,11 +128,11 @@ def outdated_sentence(records: int) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """Holds the limits that no kernel on a device can beat.
+    """Limits that no kernel on a device can beat.
 
     Attributes:
-        clock_hz: of its cores; 0 where it is not known.
-        cores: how many there are.
+        clock_hz: clock of its cores; 0 where it is not known.
+        cores: number of cores.
         fma_lanes_per_cycle: float32 multiply-adds that one starts in a cycle; 0 where the core is not known.
         modelled: latencies are modelled, so that each has core cycles.
         machine: a core, which says how many integers it multiplies.

@@ -18,7 +18,7 @@ Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """Holds a record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
+    """A record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
     schedule: Schedule
@@ -26,7 +26,7 @@ class KeptRecord:
 
 
 def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dropped]:
-    """Return a line's `kept` and `dropped`, in the order of trials; raises one of `records.MALFORMED` if they are invalid."""
+    """Return a line's `kept` and `dropped`, in the order of trials; raise one of `records.MALFORMED` if they are invalid."""
     dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
     kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
     if not kept and not dropped:

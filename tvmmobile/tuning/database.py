@@ -44,7 +44,7 @@ from tvmmobile.tuning.records import (
 )
 from tvmmobile.tuning.trials import Trials
 
-#: For kernels without trials.
+#: Stands for the trials of a kernel without any.
 _NONE = Trials()
 
 
@@ -58,10 +58,10 @@ class _Unread(NamedTuple):
 
 
 class Database:
-    """Holds the records of one device, over all tasks.
+    """Records of one device, over all tasks.
 
     Args:
-        identity: which records count.
+        identity: identity of the records that count.
         sources: directories read in this order; none needs to exist.
         target: the directory new records are written to; `None` for a database that is only read.
 
@@ -69,7 +69,7 @@ class Database:
 
     Attributes:
         ignored: lines and schedules that do not count, whatever the reason.
-        outdated: how many lines differ in the timing model alone.
+        outdated: number of lines that differ in the timing model alone.
         refused: lines that hold no record, or an impossible one, as far as lines have been parsed; see `read_all`.
     """
 
@@ -129,7 +129,7 @@ class Database:
         return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records to the end of their files, flushed to disk before this returns, under a lock; raises `UserError` on failure.
+        """Write records to the end of their files, flushed to disk before this returns, under a lock; raise `UserError` on failure.
 
         A schedule that is already there is left out, unless it was measured `again`. An unfinished line left by a crash is ended first, so
         that it does not swallow a new one.
@@ -156,7 +156,7 @@ class Database:
         return writing(self.target, self.identity.device)
 
     def replace(self, path: Path, records: Iterable[Record], dropped: Mapping[Task, Dropped] = MappingProxyType({})) -> Path:
-        """Replace a file by one with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
+        """Replace a file by one with these records alone; return the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
 
         Tried schedules without a record stay known, including those in `dropped`.
         """
@@ -247,7 +247,7 @@ def file_name(task: Task) -> str:
 
 
 def content_of(path: Path) -> bytes:
-    """Return the content of a log; raises `UserError` if it cannot be read."""
+    """Return the content of a log; raise `UserError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

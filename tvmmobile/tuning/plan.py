@@ -34,7 +34,7 @@ class Region:
     """The nodes `first` to `last` (inclusive), which may become one kernel.
 
     Attributes:
-        task: that kernel's.
+        task: the kernel's task.
         before, after: layout of the activation that passes in front of `first` and behind `last`; anything not in blocks is called
             NHWC. It is what the kernel reads and writes, except between a squeeze-and-excite's nodes, past which its input is kept.
     """
@@ -75,8 +75,8 @@ class VariantTasks:
     """Candidate kernels of a variant.
 
     Attributes:
-        nodes: of its network.
-        regions: in order among them.
+        nodes: number of nodes of its network.
+        regions: candidate kernels, in the order of their nodes.
         sources: opaque tasks' TIR functions as JSON text.
         kept: layers that stay in float32 although the others do not.
         macs: multiply-adds of opaque tasks.
@@ -129,9 +129,9 @@ def candidate_regions(
     """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
-        takes: whether some template takes a task of several layers, or with channels in blocks.
-        task_of: the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
-        layouts: those worth trying between two layers.
+        takes: returns whether some template takes a task of several layers, or with channels in blocks.
+        task_of: returns the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
+        layouts: returns the layouts worth trying between two layers.
 
     Returns the regions in order.
     """
@@ -256,7 +256,7 @@ def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Pri
     for region in regions:
         if region.first == region.last or prices[region.task].latency_us is not None:
             by_first.setdefault(region.first, []).append(region)
-    #: By node and the layout of its input: unmeasured kernels and latency from there on, and the first region.
+    #: Unmeasured kernels and latency from a node on, and the first region, by node and the layout of its input.
     best: list[dict[Layout, tuple[int, float, Region | None]]] = _places(nodes, regions)
     best[nodes]["NHWC"] = (0, 0.0, None)
     for first in sorted(by_first, reverse=True):

@@ -21,7 +21,7 @@ from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 #: Versions of a line with one record, and of a compacted line with all kept records of a kernel.
 FORMAT, COMPACTED = 1, 2
-#: What reading a line, or the extents of a task that no network has, may raise.
+#: Errors that reading a line may raise, or the extents of a task that no network has.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
@@ -35,7 +35,7 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """Holds the facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
+    """Facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin
@@ -57,7 +57,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Record:
-    """Holds one tried schedule and its outcome.
+    """A tried schedule and its outcome.
 
     Attributes:
         latency_us: microseconds; `None` where the candidate failed.
@@ -66,8 +66,8 @@ class Record:
         error: why it failed, `None` if it did not.
         when: ISO 8601, UTC.
         terms_us: the terms of a modelled latency, by name (docs/virtual-boards.md); empty if it was measured, and in older logs.
-        again: it was measured once more because the kernel's time within a network contradicted its record; it replaces earlier ones.
-        trial: which of its kernel's trials it was, where a compacted log says so; 0 for the one after the record before it.
+        again: true if it was measured again because the kernel's time within a network contradicted its record; it replaces earlier ones.
+        trial: number among its kernel's trials, where a compacted log says so; 0 for the one after the record before it.
     """
 
     task: Task
@@ -83,13 +83,13 @@ class Record:
 
     @property
     def figures(self) -> RecordFigures:
-        """Return the record's numbers."""
+        """The record's numbers."""
         return RecordFigures(self.latency_us, self.cycles, self.samples_us, self.terms_us)
 
 
 @dataclass(frozen=True)
 class Line:
-    """Holds the content of a log's line: one record of a kernel or, in a compacted log, all its kept records, in the order they were made.
+    """Content of a log's line: one record of a kernel or, in a compacted log, all its kept records, in the order they were made.
 
     `dropped` has digests of further schedules that were tried; `when` is the time of the last trial.
     """
@@ -131,7 +131,7 @@ def _written(version: int, task: Task, value: Mapping[str, Any], identity: Ident
 
 
 def read_line(text: bytes, known: KnownTasks | None = None) -> Line:
-    """Return the content of a line; raises `MalformedRecord` if it is not a record.
+    """Return the content of a line; raise `MalformedRecord` if it is not a record.
 
     Args:
         known: tasks of earlier lines.
@@ -183,7 +183,7 @@ class KnownTasks:
         self._spaces: dict[tuple[str, int, Task], Space | None] = {}
 
     def task(self, name: str, value: dict[str, Any]) -> Task:
-        """Return the task that `value` describes; raises `ValueError` if its name is not that of the task."""
+        """Return the task that `value` describes; raise `ValueError` if its name is not that of the task."""
         key = name, repr(value)  # compared as text: 1, 1.0 and true are equal, but not all describe a task
         if key not in self._tasks:
             task = task_from_json(value)
@@ -204,7 +204,7 @@ class KnownTasks:
 
 
 def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
-    """Return the content of a line; raises one of `MALFORMED` if it is not a record."""
+    """Return the content of a line; raise one of `MALFORMED` if it is not a record."""
     if value["v"] == COMPACTED:
         return _kernel_in(value, identity, known)
     if value["v"] != FORMAT:

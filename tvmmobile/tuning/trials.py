@@ -28,10 +28,10 @@ def digest(schedule: Schedule) -> str:
 
 
 class Trials:
-    """Holds the schedules tried for one kernel, each once.
+    """Schedules tried for one kernel, each once.
 
     Attributes:
-        records: in the order they were made.
+        records: records in the order they were made.
         dropped: digests of schedules that were tried and no longer have a record, by family.
     """
 

@@ -29,7 +29,7 @@ class ModelledRun:
         term_ms: the terms of the modelled time by name: `core` and the kinds of misses, of one thread or, with several, along the chain of
             segments that nothing could start earlier; then `handover` and `bandwidth` (timeline.py). `core` alone, and with several
             threads `handover`, for a board whose core is not calibrated.
-        calibrated: whether misses are in the modelled time.
+        calibrated: true if misses are in the modelled time.
         dram_bytes: bytes read from memory and written back to it.
         busy_ms: working time of each thread in milliseconds, longest first.
         phases: of the thread that was modelled, as `phases_of`; empty with several threads.

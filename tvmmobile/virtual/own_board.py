@@ -27,7 +27,7 @@ def check_own_board(path: Path, option: str) -> None:
 
 
 def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Board:
-    """Write a board under the file's name, with `remarks` as comments at the top; returns it as the file has it now."""
+    """Write a board under the file's name, with `remarks` as comments at the top; return it as the file has it now."""
     named = board.model_copy(update={"name": path.stem})
     values = named.model_dump() | {name: getattr(named, name) for name in ("midr", "features", "assumed")}
     if named.clocks_hz:

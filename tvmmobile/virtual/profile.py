@@ -82,7 +82,7 @@ class MissCounts:
 
     @property
     def l1d(self) -> int:
-        """All misses of the first level."""
+        """Misses of the first-level data cache, loads and stores."""
         return self.loads_from_l2 + self.loads_from_l3 + self.loads_from_memory + self.stores
 
     def dram_bytes(self, line_bytes: int) -> int:

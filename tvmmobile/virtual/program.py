@@ -29,7 +29,7 @@ from tvmmobile.virtual.modelled import ModelledRun, modelled_run
 from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_profile
 
-#: Where g++-aarch64-linux-gnu keeps the libraries that its programs need.
+#: Folder in which g++-aarch64-linux-gnu keeps the libraries that its programs need.
 CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
 #: Makes QEMU's random values for the program (stack protectors, AT_RANDOM) the same in every run.
 SEED = "1"
@@ -84,7 +84,7 @@ def run_program(
 
 
 def profile_program(board: Board, command: Sequence[str], sysroot: Path | None = None, *, skip_start: bool = False) -> tuple[bytes, str]:
-    """Run a program to its end, as `run_program` does; returns the plugin's output, for `parse_profile`, and its memory map.
+    """Run a program to its end, as `run_program` does; return the plugin's output, for `parse_profile`, and its memory map.
 
     Raises:
         UserError: see `run_program`.

@@ -77,7 +77,7 @@ def wheels_digest(requirements: Sequence[str], release: str = "") -> str:
 
 
 def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
-    """Return a sysroot without a board's files; builds it if it is missing."""
+    """Return a sysroot without a board's files; build it if it is missing."""
     with made_once(folder) as made:
         if made is not None:
             say("Building an AArch64 Python in the cache (once, about a minute) …")
@@ -235,7 +235,7 @@ def _python_version(root: Path) -> str:
 
 @telling
 def main() -> int:
-    """Build a sysroot and print its folder; returns the exit code."""
+    """Build a sysroot and print its folder; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("requirements", nargs="*", metavar="REQUIREMENT", help="wheels, as pip takes them")
     parser.add_argument("--board", default="pi4", metavar="NAME", help="whose core programs shall find (default: pi4)")

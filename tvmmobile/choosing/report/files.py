@@ -1,4 +1,4 @@
-"""An answer → its files."""
+"""Writes an answer's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvmmobile.choosing.report.entries import csv_of, json_of
 from tvmmobile.choosing.report.page import markdown_of, page_of
 from tvmmobile.system.files import write_text
 
-#: What `write_choice` writes.
+#: Files that `write_choice` writes.
 FILES = ("choice.json", "choice.csv", "choice.md", "choice.html")
 
 

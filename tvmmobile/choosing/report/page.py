@@ -49,7 +49,7 @@ class ChoiceRow:
 
     @property
     def on_front(self) -> bool:
-        """Return whether no other one beats it."""
+        """True if no other row beats it."""
         return self.place in ("best", "front")
 
 

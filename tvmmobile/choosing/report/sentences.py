@@ -1,4 +1,4 @@
-"""What the terminal, Markdown and the page say of an answer."""
+"""Sentences about an answer, for the terminal, Markdown and the page."""
 
 from __future__ import annotations
 

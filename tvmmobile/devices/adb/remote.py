@@ -36,14 +36,14 @@ _AUTHORIZE = "Unlock its screen, accept this computer's key there, and run the s
 
 
 def devices() -> list[tuple[str, str]]:
-    """Return serial and state of every device that adb knows, `device` for a usable one; raises `DeviceUnavailable` without adb."""
+    """Return serial and state of every device that adb knows, `device` for a usable one; raise `DeviceUnavailable` without adb."""
     server = running_server()
     with _server_answers(server):
         return server.devices()
 
 
 def connect_adb(address: AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> AdbRemote:
-    """Connect to a board behind adb, on the network or not; raises `DeviceUnavailable` with the reason and what to do about it."""
+    """Connect to a board behind adb, on the network or not; raise `DeviceUnavailable` with the reason and what to do about it."""
     deadline = time.monotonic() + timeout_s
     server, serial = running_server(), address.serial
     with _server_answers(server):
@@ -113,7 +113,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
 
 
 def _connect(server: AdbServer, serial: str, deadline: float) -> str:
-    """Run `adb connect`; returns its output or the reason for a failure."""
+    """Run `adb connect`; return its output or the reason for a failure."""
     try:
         return server.ask(f"host:connect:{serial}", timeout_s=_left(deadline))
     except AdbRefused as error:

@@ -47,7 +47,7 @@ class AdbServer:
     port: int
 
     def open(self, *requests: str, timeout_s: float) -> socket.socket:
-        """Send the server requests, each once the one before is accepted; returns a connection to the service.
+        """Send the server requests, each once the one before is accepted; return a connection to the service.
 
         It fails with `TimeoutError` after `timeout_s`.
 
@@ -76,7 +76,7 @@ class AdbServer:
             return _text(connection)
 
     def order(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S) -> None:
-        """Give an order, the last of the requests, and wait until it is done; raises `AdbRefused`, `NoAnswer` or `Gone` if it fails."""
+        """Give an order, the last of the requests, and wait until it is done; raise `AdbRefused`, `NoAnswer` or `Gone` if it fails."""
         with self.open(*requests, timeout_s=timeout_s) as connection:
             _check_okay(connection)
 
@@ -91,13 +91,13 @@ class AdbServer:
 
 
 def send(connection: socket.socket, content: bytes) -> None:
-    """Send all of it; raises `NoAnswer` or `Gone` on failure."""
+    """Send all of it; raise `NoAnswer` or `Gone` on failure."""
     with _answers():
         connection.sendall(content)
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """Receive exactly that many bytes; raises `NoAnswer` or `Gone` on failure."""
+    """Receive exactly that many bytes; raise `NoAnswer` or `Gone` on failure."""
     content = bytearray()
     while len(content) < size:
         with _answers():
@@ -135,7 +135,7 @@ def _check_okay(connection: socket.socket) -> None:
 
 
 def running_server() -> AdbServer:
-    """Return the server, started if needed; raises `DeviceUnavailable` if that fails or if it accepts connections from other machines."""
+    """Return the server, started if needed; raise `DeviceUnavailable` if that fails or if it accepts connections from other machines."""
     port = adb_server_port()
     if not _listens(port):
         _start(port)

@@ -88,7 +88,7 @@ class AdbProcess:
             return self._errors.decode(errors="replace").strip()[-LAST_WORDS_CHARACTERS:]
 
     def outcome(self, stdin: bytes, timeout_s: float, deadline: float) -> tuple[int, str, str]:
-        """Send all its input and wait for its end; returns its status, standard output and standard error.
+        """Send all its input and wait for its end; return its status, standard output and standard error.
 
         The `deadline` is one of `time.monotonic`; `timeout_s`, which led to it, is for messages.
         """

@@ -18,7 +18,7 @@ PLATFORM = "manylinux_2_28_aarch64"
 
 @dataclass(frozen=True)
 class Wheel:
-    """Names a wheel and the members to unpack.
+    """A wheel and the members to unpack.
 
     Attributes:
         requirement: as pip takes it.
@@ -49,7 +49,7 @@ WHEELS = (
 
 
 def unpack_wheel(wheel: Wheel, scratch: Path) -> None:
-    """Fetch `wheel` with pip and unpack its libraries and headers under `scratch/unpacked`; raises `UserError` for any other file."""
+    """Fetch `wheel` with pip and unpack its libraries and headers under `scratch/unpacked`; raise `UserError` for any other file."""
     folder = scratch / wheel.requirement
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     command += ["--platform", PLATFORM, "--python-version", "3.11", "--dest", str(folder), wheel.requirement]

@@ -104,7 +104,7 @@ class _Agents:
             pipe.write(f"{self._config.secret}\n".encode())
 
     def restart_ended(self) -> str:
-        """Restart agents that ended; returns a sentence if that happens too often, else ""."""
+        """Restart agents that ended; return a sentence if that happens too often, else ""."""
         now = time.monotonic()
         for index, process in list(self._processes.items()):
             if process.poll() is None:
@@ -151,7 +151,7 @@ class HostLoop:
 
     Attributes:
         tracker: the run's.
-        announced: whether the tracker's port was announced.
+        announced: true if the tracker's port was announced.
     """
 
     def __init__(self, secret: str, parent: int) -> None:

@@ -52,7 +52,7 @@ class Seal:
         return proof(self._key, self._ours, self._sent.to_bytes(8, "little"), content) + content
 
     def opened(self, message: bytes) -> bytes:
-        """Return the content of the next message received; raises `ValueError` where its tag is wrong."""
+        """Return the content of the next message received; raise `ValueError` where its tag is wrong."""
         self._received += 1
         tag, content = message[:BYTES], message[BYTES:]
         if not proves(tag, self._key, self._theirs, self._received.to_bytes(8, "little"), content):

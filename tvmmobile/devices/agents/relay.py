@@ -66,7 +66,7 @@ def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> Non
 
 
 def receive(sock: socket.socket, size: int, deadline: float) -> bytes:
-    """Receive exactly `size` bytes; raises `TimeoutError` at the deadline (of `time.monotonic`), `OSError` if the connection ends."""
+    """Receive exactly `size` bytes; raise `TimeoutError` at the deadline (of `time.monotonic`), `OSError` if the connection ends."""
     data = b""
     while len(data) < size:
         left = deadline - time.monotonic()
@@ -106,7 +106,7 @@ class Relay:
         self._thread.start()
 
     def hand_over(self) -> socket.socket:
-        """Give TVM's client, which is connected, the agent's connection for its own; returns it, to be used while no call is under way.
+        """Give TVM's client, which is connected, the agent's connection for its own; return it, to be used while no call is under way.
 
         Raises:
             OSError: the client has gone.
@@ -144,7 +144,7 @@ class Relay:
             _shut(self._client)
 
     def _ready(self, *socks: socket.socket) -> list[socket.socket]:
-        """Return the readable sockets; raises `TimeoutError` at the deadline, `_Stopped` when the thread must end."""
+        """Return the readable sockets; raise `TimeoutError` at the deadline, `_Stopped` when the thread must end."""
         poller = select.poll()
         by_number = {sock.fileno(): sock for sock in (*socks, self._woken)}
         for number in by_number:

@@ -33,7 +33,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         self._address = self.get_function("tvmmobile.address")
 
     def upload_file(self, path: Path) -> None:
-        """Copy a file into the session's directory on the device, under its own name; raises `NotStored`, or another `OSError`."""
+        """Copy a file into the session's directory on the device, under its own name; raise `NotStored`, or another `OSError`."""
         content, name = path.read_bytes(), path.name.encode()
         self._request(_FILE, 0, len(content), name)
         self._connection.sendall(content)
@@ -46,7 +46,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         raise NotStored(path.name, len(content), number)
 
     def put(self, array: npt.NDArray[Any]) -> Any:
-        """Make a tensor on the device with the array's shape, type and content; raises `OSError` if the connection is gone."""
+        """Make a tensor on the device with the array's shape, type and content; raise `OSError` if the connection is gone."""
         content = np.ascontiguousarray(array)
         tensor = tvm.runtime.empty(content.shape, str(content.dtype), self.cpu(0))
         self._request(_WRITE, self._address(tensor), content.nbytes)
@@ -56,7 +56,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         return tensor
 
     def get(self, tensor: Any) -> npt.NDArray[Any]:
-        """Return a copy of a tensor of the device; raises `OSError` if the connection is gone."""
+        """Return a copy of a tensor of the device; raise `OSError` if the connection is gone."""
         array = np.empty(tuple(int(extent) for extent in tensor.shape), dtype=str(tensor.dtype))
         self._request(_READ, self._address(tensor), array.nbytes)
         self._receive_into(array.reshape(-1).view(np.uint8).data)

@@ -45,7 +45,7 @@ class ForwardedPort:
 
     @property
     def port(self) -> int:
-        """Return the tracker's port on 127.0.0.1."""
+        """The tracker's port on 127.0.0.1."""
         return int(self.listener.getsockname()[1])
 
 

@@ -14,7 +14,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 @contextmanager
 def connected(address: Address, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
-    """Connect to a board until the context ends; raises `DeviceUnavailable` if the connection cannot be made, or is lost."""
+    """Connect to a board until the context ends; raise `DeviceUnavailable` if the connection cannot be made, or is lost."""
     remote = connect(address, timeout_s)
     try:
         yield remote

@@ -40,12 +40,12 @@ class HardwareDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """Return the profile of the first board; `kind` is `measured`, or `emulated` if the agent runs in an emulator."""
+        """The profile of the first board; `kind` is `measured`, or `emulated` if the agent runs in an emulator."""
         return profile_of(self.file.name, self.file.boards[0])
 
     @property
     def boards(self) -> int:
-        """Return the number of boards; each measures one candidate at a time."""
+        """The number of boards; each measures one candidate at a time."""
         return len(self.file.boards)
 
     @contextlib.contextmanager

@@ -26,7 +26,7 @@ _STEADY_GOVERNORS = ("performance", "userspace")
 
 @dataclass(frozen=True)
 class Health:
-    """Holds the state of a board at one moment.
+    """State of a board at one moment.
 
     Attributes:
         temperature_c: the hottest sensor; `None` where there is none.

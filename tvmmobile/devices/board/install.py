@@ -21,7 +21,7 @@ MARK = ".tvmmobile"
 
 
 def home_directory(remote: Remote) -> str:
-    """Return the user's own folder for this program on a board; raises `DeviceUnavailable` where none can be written."""
+    """Return the user's own folder for this program on a board; raise `DeviceUnavailable` where none can be written."""
     script = (
         "if [ -d /data/local/tmp ] && [ -w /data/local/tmp ]; then echo /data/local/tmp/tvmmobile; "
         'elif [ -n "$HOME" ] && [ -w "$HOME" ]; then echo "$HOME/.tvmmobile"; else exit 1; fi'
@@ -52,7 +52,7 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
 
 
 def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
-    """Start the loader that was installed in `folder`; raises `DeviceUnavailable` if this user may not execute it there."""
+    """Start the loader that was installed in `folder`; raise `DeviceUnavailable` if this user may not execute it there."""
     done = remote.run([*runner, f"{folder}/{LOADER}", "--version"])
     if done.status == 0:
         return
@@ -68,7 +68,7 @@ def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
 
 
 def remove_folder(remote: Remote, directory: str) -> None:
-    """Remove all our files from the board; raises `UserError` if the folder is not ours, or cannot be removed."""
+    """Remove all our files from the board; raise `UserError` if the folder is not ours, or cannot be removed."""
     script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_REMOVE_TIMEOUT_S)
     if done.status == 9:
@@ -78,7 +78,7 @@ def remove_folder(remote: Remote, directory: str) -> None:
 
 
 def make_directory(remote: Remote, directory: str) -> None:
-    """Create the user's own folder on the board, private and with our mark; raises `DeviceUnavailable` if that is impossible."""
+    """Create the user's own folder on the board, private and with our mark; raise `DeviceUnavailable` if that is impossible."""
     script = 'if [ -e "$1" ]; then [ -f "$1/$2" ] || [ -z "$(ls -A "$1")" ] || exit 9; fi; mkdir -p -m 700 "$1" && : > "$1/$2"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK])
     if done.status == 9:

@@ -65,7 +65,7 @@ class BoardLease:
         self.path, self.root, self.owner, self.run = path, root.rstrip("/"), owner, run
 
     def take(self, remote: Remote) -> None:
-        """Take or renew it; raises `BoardBusy` if somebody else has the board, and `DeviceUnavailable` if it cannot be written there."""
+        """Take or renew it; raise `BoardBusy` if somebody else has the board, and `DeviceUnavailable` if it cannot be written there."""
         held, boot, uptime_s = self._state(remote)
         if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
             raise BoardBusy(f"{held.owner} uses the board, for {math.ceil(held.until_s - uptime_s)} s more unless that is renewed")

@@ -43,7 +43,7 @@ _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
 @dataclass(frozen=True)
 class AgentPlan:
-    """Describes the agent that every board of a device runs.
+    """The agent that every board of a device runs.
 
     Attributes:
         key: agents register under it.
@@ -75,7 +75,7 @@ class BoardLink:
         self.gate: ForwardedPort = tracker.open_gate(self._place)
         self.problem: DeviceUnavailable | None = None
         self.trouble: DeviceUnavailable | None = None
-        #: Whether its agent ever registered, and whether it did since the last outage.
+        #: True once its agent has registered: ever, and since the last outage.
         self._ready_once = self._ready_lately = False
         self._stopping = threading.Event()
         self._remote: Remote | None = None
@@ -93,7 +93,7 @@ class BoardLink:
 
     @property
     def ready(self) -> bool:
-        """Return whether its agent is registered."""
+        """True if its agent is registered."""
         return self.problem is None and self.tracker.servers(self.gate) > 0
 
     def _place(self, port: int) -> int:
@@ -165,7 +165,7 @@ class BoardLink:
                 raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps exiting: {words or 'no output'}.")
 
     def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
-        """Run one agent until it ends or this link is stopped; returns its standard error."""
+        """Run one agent until it ends or this link is stopped; return its standard error."""
         work = f"{self.board.directory}/work-{self.plan.run}"
         # While this run has the board, other folders are leftovers of outages.
         remote.run(["sh", "-c", 'rm -rf "$1"/work-*', "sh", self.board.directory])
@@ -198,7 +198,7 @@ class BoardLink:
             self._ready_once, self._ready_lately, self.trouble = True, True, None
 
     def _watch(self, remote: Remote, process: RemoteProcess, lease: BoardLease, work: str) -> None:
-        """Return once the agent ends or this link is stopped; raises `DeviceUnavailable` if the board can store nothing any more."""
+        """Return once the agent ends or this link is stopped; raise `DeviceUnavailable` if the board can store nothing any more."""
         renewed = asked = time.monotonic()
         while not self._stopping.wait(0.1) and process.poll() is None:
             now = time.monotonic()

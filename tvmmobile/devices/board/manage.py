@@ -110,7 +110,7 @@ def remove_device(name: str, keep_files: bool = False, said: Said = lambda _sent
 
 
 def registered(name: str) -> DeviceFile:
-    """Return the boards of a device; raises `UserError` where it is not registered."""
+    """Return the boards of a device; raise `UserError` where it is not registered."""
     found = load_device(name)
     if found is None:
         known = ", ".join(registered_names()) or "none"

@@ -13,7 +13,7 @@ from tvmmobile.graph.machine import BASELINE, Machine, is_known, machine_of
 
 @dataclass(frozen=True)
 class CoreDesign:
-    """Describes a core design.
+    """A core design.
 
     Attributes:
         cpu: its name.
@@ -41,7 +41,7 @@ def _design(core: Core, product: str) -> CoreDesign:
     return CoreDesign(core.cpu, core.mcpu, machine_of(own if is_known(own) else core.mcpu), product, core.modelled_as)
 
 
-#: For cores that are not listed; every AArch64 core runs code compiled for it.
+#: Core assumed for those that are not listed; every AArch64 core runs code compiled for it.
 _GENERIC = CoreDesign("AArch64 core", "generic", BASELINE)
 
 

@@ -33,7 +33,7 @@ while read -r _; do :; done
 
 @contextlib.contextmanager
 def pinned(remote: Remote, board: RegisteredBoard) -> Iterator[None]:
-    """Set the governor `performance` on all cores until the context or connection ends; raises `DeviceUnavailable` if it cannot be set."""
+    """Set the governor `performance` on all cores until the context or connection ends; raise `DeviceUnavailable` if it cannot be set."""
     guard = remote.start(["sh", "-c", _GUARD, "sh", board.root.rstrip("/")])
     try:
         answer = guard.read_line(_PIN_S)

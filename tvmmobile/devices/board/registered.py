@@ -23,7 +23,7 @@ class _Strict(BaseModel):
 
 
 class SshAddress(_Strict):
-    """Says how to reach a board behind an SSH server.
+    """Address of a board behind an SSH server.
 
     Attributes:
         destination: as the user gave it, `[user@]host`; `~/.ssh/config` is read again for every connection.
@@ -38,7 +38,7 @@ class SshAddress(_Strict):
 
 
 class AdbAddress(_Strict):
-    """Says how to reach a phone or tablet behind adb.
+    """Address of a phone or tablet behind adb.
 
     Attributes:
         serial: as `adb devices` prints it; HOST:PORT for one on the network, which is connected to when needed.
@@ -49,7 +49,7 @@ class AdbAddress(_Strict):
 
 
 class LocalAddress(_Strict):
-    """Names the machine that tvmmobile itself runs on.
+    """Address of the machine that tvmmobile itself runs on.
 
     Attributes:
         machine: tells it from other machines that share this user's files; "" where it has no ID.
@@ -65,7 +65,7 @@ Address = SshAddress | AdbAddress | LocalAddress
 
 
 class LinuxCore(_Strict):
-    """Describes one core, as Linux does.
+    """A core as Linux describes it.
 
     Attributes:
         implementer, part: MIDR fields, such as 0x41 and 0xd08.
@@ -78,7 +78,7 @@ class LinuxCore(_Strict):
 
 
 class Facts(_Strict):
-    """Describes a board as it was when it was added.
+    """Facts about a board when it was added.
 
     Attributes:
         architecture: `uname -m`.
@@ -111,7 +111,7 @@ class Facts(_Strict):
 
 
 class RegisteredBoard(_Strict):
-    """Says how to reach one board and how it is used.
+    """A registered board: how to reach it and how it is used.
 
     Attributes:
         directory: on the board, absolute, of the user's own; everything there is ours and removed with the board.
@@ -128,13 +128,13 @@ class RegisteredBoard(_Strict):
 
     @property
     def emulator(self) -> str:
-        """Return what emulates the board or runs its programs; "" for hardware."""
+        """Name of what emulates the board or runs its programs; "" for hardware."""
         here = self.address.emulator if isinstance(self.address, LocalAddress) else ""
         return self.runner[0] if self.runner else here or self.facts.emulator
 
 
 class DeviceFile(_Strict):
-    """Lists all boards of one name; they are alike and share the work."""
+    """All boards of one name; they are alike and share the work."""
 
     version: Literal[1] = 1
     name: str
@@ -160,7 +160,7 @@ def check_name(name: str) -> None:
 
 
 def load_device(name: str) -> DeviceFile | None:
-    """Return the registered device of that name, if there is one; raises `UserError` if its file is damaged or of another version."""
+    """Return the registered device of that name, if there is one; raise `UserError` if its file is damaged or of another version."""
     path = devices_dir() / f"{name}.json"
     if not _NAME.fullmatch(name) or not path.is_file():
         return None
@@ -178,7 +178,7 @@ def load_device(name: str) -> DeviceFile | None:
 
 
 def save_device(device: DeviceFile) -> Path:
-    """Write a device's file; returns where. Raises `OSError` if it cannot be written."""
+    """Write a device's file; return where. Raises `OSError` if it cannot be written."""
     path = devices_dir() / f"{device.name}.json"
     write_text(path, device.model_dump_json(indent=1) + "\n")
     return path

@@ -20,7 +20,7 @@ class LinkLost(Exception):
 
 @dataclass(frozen=True)
 class Completed:
-    """Holds the result of a program on the board.
+    """Result of a program on the board.
 
     Attributes:
         status: its exit status.
@@ -78,10 +78,10 @@ class Remote(Protocol):
         """
 
     def forward(self, port: int) -> int:
-        """Open a port on this machine's 127.0.0.1 that leads to `port` of the board's 127.0.0.1, until the connection ends; returns it."""
+        """Open a port on this machine's 127.0.0.1 that leads to `port` of the board's 127.0.0.1, until the connection ends; return it."""
 
     def reverse(self, port: int) -> int:
-        """Open a port on the board's 127.0.0.1 that leads to `port` of this machine's 127.0.0.1, until the connection ends; returns it.
+        """Open a port on the board's 127.0.0.1 that leads to `port` of this machine's 127.0.0.1, until the connection ends; return it.
 
         A board that refuses to forward ports is `LinkLost` too.
         """

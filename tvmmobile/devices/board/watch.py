@@ -31,7 +31,7 @@ class BoardWatch:
         self._remotes: dict[int, Remote] = {}
 
     def read(self) -> tuple[Health, ...]:
-        """Return the boards' state, in their order; raises `DeviceUnavailable` if one is away, and stays so."""
+        """Return the boards' state, in their order; raise `DeviceUnavailable` if one is away, and stays so."""
         return tuple(self._read(index, board) for index, board in enumerate(self._boards))
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:

@@ -16,7 +16,7 @@ _ARCHITECTURES = ("aarch64", "arm64")
 
 
 def connect_local(address: LocalAddress) -> LocalRemote:
-    """Return the connection to this machine; raises `DeviceUnavailable` if another one was registered."""
+    """Return the connection to this machine; raise `DeviceUnavailable` if another one was registered."""
     if address.machine != machine_id():
         raise DeviceUnavailable(
             "The device is another machine than this one; both share this user's files.",

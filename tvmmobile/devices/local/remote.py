@@ -146,7 +146,7 @@ class LocalProcess:
             self._stdout.close()
 
     def _ready(self, pipe: IO[bytes], writing: bool, deadline: float) -> bool:
-        """Wait for a pipe until the deadline; raises `LinkLost` once the program was stopped."""
+        """Wait for a pipe until the deadline; raise `LinkLost` once the program was stopped."""
         if pipe.closed:
             raise LinkLost(f"{self._name} was stopped")
         waiting = select.poll()  # knows no limit of file numbers

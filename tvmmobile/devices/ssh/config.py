@@ -16,7 +16,7 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
-#: In the order in which they are tried if the configuration names none.
+#: Key files in the order in which they are tried if the configuration names none.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _DEEPEST_INCLUDE = 16
 # Both end up in a proxy's command, parts of which a shell interprets.
@@ -26,16 +26,16 @@ _USER = re.compile(r"[\w.][\w.@+-]*")
 
 @dataclass(frozen=True)
 class Route:
-    """Holds a resolved way to connect to a server.
+    """A resolved way to connect to a server.
 
     Attributes:
         destination: as the user gave it.
         host, port, user: where the server listens, and who logs in there.
         known_as: the server's name in known_hosts files when the port is the default one.
-        alias: whether `known_as` is a HostKeyAlias, which goes without the port.
+        alias: true if `known_as` is a HostKeyAlias, which goes without the port.
         key_files: private keys to try.
-        only_these_keys: whether keys of the agent that are not among `key_files` are left alone (IdentitiesOnly).
-        agent: whether the ssh agent is asked at all.
+        only_these_keys: true if keys of the agent that are not among `key_files` are left alone (IdentitiesOnly).
+        agent: true if the ssh agent is asked at all.
         proxy: the command whose standard input and output lead to the server; `None` for a TCP connection.
         timeout_s: ConnectTimeout; `None` where it is not set.
         known_hosts: files with host keys.
@@ -56,13 +56,13 @@ class Route:
 
     @property
     def where(self) -> str:
-        """Return the server for messages, and the destination if it has a different name."""
+        """The server for messages, and the destination if it has a different name."""
         server = f"{self.host} port {self.port}"
         return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
 
     @property
     def ssh_arguments(self) -> str:
-        """Return the arguments of `ssh` for commands that the user is told to run."""
+        """The arguments of `ssh` for commands that the user is told to run."""
         port = ["-p", str(self.port)] if self.port != DEFAULT_PORT else []
         return shlex.join([*port, f"{self.user}@{self.host}"])
 

@@ -32,7 +32,7 @@ class Forwards:
         self._reversed: dict[int, int] = {}
 
     def listen(self, port: int) -> int:
-        """Listen on a free port of this machine's 127.0.0.1, and lead its connections to `port` of the board's; returns it."""
+        """Listen on a free port of this machine's 127.0.0.1, and lead its connections to `port` of the board's; return it."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         listener.settimeout(_POLL_S)
         here: int = listener.getsockname()[1]

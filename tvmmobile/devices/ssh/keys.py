@@ -20,7 +20,7 @@ Known = Literal["known", "unknown", "changed"]
 
 @dataclass(frozen=True)
 class HostKey:
-    """Holds a server's public key.
+    """Public key of a server.
 
     Attributes:
         text: `<type> <base64>`, as in a known_hosts file.

@@ -71,7 +71,7 @@ def _check_host_key(route: Route, expected: str, found: str) -> None:
 
 
 def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate], tried: _Tried, deadline: float, first: bool) -> bool:
-    """Log the user in; returns `False` with the transport ended if candidates may be left."""
+    """Log the user in; return `False` with the transport ended if candidates may be left."""
     if first:
         try:
             _limit(route, transport, deadline)

@@ -33,7 +33,7 @@ _SETTLE_S = 0.2
 
 @dataclass(frozen=True)
 class Ended:
-    """Holds a program's exit status and standard error."""
+    """Exit status and standard error of a program that ended."""
 
     status: int
     stderr: bytes
@@ -73,7 +73,7 @@ class IdleWatch:
 
 @contextlib.contextmanager
 def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
-    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end; raises `LinkLost`."""
+    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end; raise `LinkLost`."""
     try:
         channel = transport.open_session(timeout=idle_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
@@ -101,7 +101,7 @@ def execute(
         where: for messages.
         stdin: what it reads.
         take: called with its standard output, piece by piece.
-        idle: whether `timeout_s` counts from the last piece moved either way, not from the start.
+        idle: true if `timeout_s` counts from the last piece moved either way, not from the start.
 
     Raises:
         LinkLost: the connection is gone, or the program did not end in time.
@@ -231,7 +231,7 @@ class SshProcess:
 
 
 def is_gone(transport: Any) -> bool:
-    """Return whether the connection has ended; waits a moment in case it is about to, because paramiko closes the channels first."""
+    """Return whether the connection has ended; wait a moment in case it is about to, because paramiko closes the channels first."""
     if transport.is_active():
         transport.join(_SETTLE_S)
     return not transport.is_alive() or not transport.is_active()

@@ -19,15 +19,15 @@ HeadView = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Attention(ConvertingLayer):
-    """For each head and query the mean of values, weighted by the softmax of the query's products with the keys (arXiv 1706.03762).
+    """Attention (arXiv 1706.03762): each query's mean of the values, weighted by the softmax of its products with the keys.
 
     Attributes:
         groups: independent sets of tokens, such as those of several images.
-        heads, queries, keys: how many of each group.
+        heads, queries, keys: their numbers in each group.
         depth, width: elements of a query or key, and of a value.
-        scale: the factor of the products.
-        shapes: of the tensors with queries, keys and values; these may be one.
-        query_place, key_place, value_place: their positions in these tensors.
+        scale: factor of the products.
+        shapes: shapes of the tensors with queries, keys and values, which may be one tensor.
+        query_place, key_place, value_place: positions of queries, keys and values in these tensors.
         merged: the output has a token's heads one behind the other, (groups, queries, heads · width); else it is (groups, heads, queries,
             width).
         bias: numbers of groups and heads with constants that are added to the scaled products, (groups or 1, heads or 1, queries,

@@ -35,7 +35,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         kernel, stride: (vertical, horizontal).
         padding: (top, left, bottom, right), of zeros.
         clamp: applied to the output after the residual was added.
-        in_layout, out_layout: of the input and the output. Weights are HWIO.
+        in_layout, out_layout: layouts of the input and the output. Weights are HWIO.
         residual: a tensor of the output's extents, NHWC, is added.
         scaled: each channel of the input is multiplied by its own factor, from another input (squeeze and excite).
         sources, pieces: if the input's channels come from several NHWC tensors: the number of channels of each tensor, and for
@@ -106,7 +106,7 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
 
     @property
     def channels_first(self) -> bool:
-        """Whether input and output have their channels first; tensors that are added have them so too then, and are NHWC otherwise."""
+        """True if input and output are NCHW; added tensors are then NCHW, otherwise NHWC."""
         return self.in_layout == self.out_layout == "NCHW"
 
     @property

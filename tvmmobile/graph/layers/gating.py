@@ -17,8 +17,8 @@ from tvmmobile.graph.parameters import Array, LayerParameters
 
 @dataclass(frozen=True)
 class Gating(ImageLayer, IntegerLayer):
-    """Each channel of the input times a factor of its own, which is another input, NHWC: `Conv2d.scaled` by itself, for networks whose
-    kernels do not multiply what they load.
+    """Multiplies each channel of the input, NHWC, by a factor from another input: `Conv2d.scaled` as a layer of its own, for kernels that
+    cannot scale what they load.
     """
 
     kind: ClassVar[str] = "gate"

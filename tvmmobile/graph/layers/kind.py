@@ -20,8 +20,8 @@ class Form:
     """One form of a layer in a network: a pattern of operators, whose parts are examined once they are found.
 
     Attributes:
-        pattern: of operators of Relax.
-        parts: those of the pattern that the functions below look at, by name.
+        pattern: pattern of Relax operators.
+        parts: parts of the pattern that the functions below look at, by name.
         layer: makes the layer of the parts found; `None` where they are not one (a batch, a bias of another shape).
         reads: returns the tensors that a kernel takes: the layer's input, then what `side_shapes` lists. They are none of the pattern's.
         constants: returns the layer's constants.
@@ -47,8 +47,8 @@ class IntegerFacts:
     """Facts of an integer layer that are in its kernels, see `graph.integers`.
 
     Attributes:
-        wide: its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
-        bounded: its output's bounds lie inside int8.
+        wide: true if its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
+        bounded: true if its output's bounds lie inside int8.
         addend: a float of its channel is added to each scaled sum before it is rounded.
     """
 

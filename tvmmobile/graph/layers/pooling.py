@@ -22,7 +22,7 @@ class Pool(ImageLayer, IntegerLayer):
     """The mean of every channel over all pixels: → (1, 1, 1, channels).
 
     Attributes:
-        in_layout: of the input.
+        in_layout: layout of the input.
     """
 
     in_layout: Layout = "NHWC"
@@ -31,7 +31,6 @@ class Pool(ImageLayer, IntegerLayer):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """(1, 1, 1, channels)."""
         return (1, 1, 1, self.channels)
 
     @property

@@ -26,8 +26,8 @@ class Product(ConvertingLayer):
 
     Attributes:
         leading: dimensions in front of the matrices.
-        rows, terms, columns: of a product; `terms` is the length of its sums.
-        turned: whether the first and the second matrix are stored transposed.
+        rows, terms, columns: extents of a product; `terms` is the length of its sums.
+        turned: for the first and the second matrix, true if it is stored transposed.
     """
 
     leading: tuple[int, ...] = field(metadata=SHAPE)

@@ -28,11 +28,11 @@ class Recurrent(ConvertingLayer):
 
     Attributes:
         cell: one of `GATES`.
-        steps, sequences, units: how many; sequences do not depend on each other.
+        steps, sequences, units: their numbers; sequences do not depend on each other.
         direction: `FORWARD`, `BACKWARD` or `BOTH`.
-        initial: whether hidden states, and an LSTM's memories, of the beginning are inputs, (directions, sequences, units); else they
+        initial: true if hidden states, and an LSTM's memories, of the beginning are inputs, (directions, sequences, units); else they
             are 0.
-        memory: whether an LSTM's memories of the end follow in the output as one more step.
+        memory: true if an LSTM's memories of the end follow in the output as one more step.
     """
 
     cell: str = field(metadata=SHAPE)

@@ -26,7 +26,7 @@ class Resize(ImageLayer):
     Attributes:
         out_height, out_width: output size in pixels.
         method: `linear`, or how a position is rounded to a pixel: see `graph.resizing.ROUNDINGS`; `nearest` where pixels are given.
-        places: where an output pixel lies in the input: see `graph.resizing.PLACES`; `given` where the constants say it.
+        places: rule for an output pixel's place in the input, see `graph.resizing.PLACES`; `given` where the constants say it.
         out_layout: `NHWC`, in which the input is, or `NCHW`.
     """
 

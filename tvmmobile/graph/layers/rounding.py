@@ -23,7 +23,7 @@ class Rounding(Layer):
     Kernels that write or read integers round by themselves, so no kernel consists of this layer alone.
 
     Attributes:
-        shape: of input and output, with the batch of 1.
+        shape: shape of input and output, with the batch of 1.
         step: the difference between two neighbours.
         zero: the integer that stands for 0.
         low, high: bounds, integers.

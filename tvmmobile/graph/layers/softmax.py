@@ -23,7 +23,7 @@ class Softmax(ConvertingLayer):
         leading: dimensions in front of the axis.
         channels: extent of the axis.
         trailing: dimensions behind it.
-        logarithm: whether the output is the logarithm of that, as of PyTorch's `log_softmax`.
+        logarithm: true if the output is the logarithm, as of PyTorch's `log_softmax`.
     """
 
     leading: tuple[int, ...] = field(metadata=SHAPE)

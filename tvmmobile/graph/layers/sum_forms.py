@@ -25,8 +25,8 @@ def sum_forms(operator: str, before: str, order: str, layer: _Make) -> Iterator[
     """Yield a form for each spelling of each curve, and for bounds.
 
     Args:
-        before: what happens to the data: it is `permuted` from NCHW to NHWC, or `scaled` by a gate, or nothing.
-        order: of the operands of the last addition.
+        before: change of the data: `permuted` from NCHW to NHWC, or `scaled` by a gate, or none.
+        order: order of the operands of the last addition.
     """
     for curve, entry in CURVES.items():
         for spelling in entry.spellings:

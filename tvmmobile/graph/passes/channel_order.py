@@ -47,8 +47,8 @@ class _Edit:
 
     Attributes:
         pieces: the input is put together from (tensor, first channel, channels).
-        inputs: for each input channel of a convolution which one it was; the groups stay what they are.
-        outputs: for each channel of the output which one it was.
+        inputs: permutation of a convolution's input channels, new to old; groups stay.
+        outputs: permutation of the output's channels, new to old.
     """
 
     pieces: tuple[tuple[Any, int, int], ...] = ()
@@ -67,11 +67,11 @@ class _Reader:
     """A convolution that reads moved channels.
 
     Attributes:
-        variable: its output.
-        origins: of its input's channels.
-        groups: in which it sums over them.
-        followers: of a depthwise one, what is computed channel by channel from it.
-        last: and the convolutions that sum over these channels in the end.
+        variable: the output.
+        origins: origin of each input channel.
+        groups: number of groups of input channels that are summed over.
+        followers: variables computed channel by channel from a depthwise convolution.
+        last: convolutions that finally sum over the channels of `followers`.
     """
 
     variable: Any

@@ -26,7 +26,7 @@ class Moved:
     Attributes:
         origins: for each channel which tensor it comes from, by number, and which channel of that: (channels, 2), within a shuffle
             (groups, channels of a group, 2).
-        axis: of its channels, `NCHW` or `NHWC`.
+        axis: axis of its channels, by `NCHW` or `NHWC`.
         shuffled: a shuffle is part of the way.
     """
 

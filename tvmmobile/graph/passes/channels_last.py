@@ -39,8 +39,8 @@ class _Images:
     """The images of `main`, one binding after another.
 
     Attributes:
-        last: for the variable of an image NCHW, one of the same image NHWC.
-        changed: whether a value of `main` is another one now.
+        last: variable of an image in NHWC, by the variable of the same image in NCHW.
+        changed: true if a value of `main` was replaced.
     """
 
     def __init__(self, main: Any) -> None:

@@ -70,7 +70,7 @@ class LayerComposer:
 
     def __init__(self, accepts: Callable[[Layer], bool]) -> None:
         self.accepts = accepts
-        #: By the name of the external function; filled when the pass runs.
+        #: Layers by the name of their external function; filled when the pass runs.
         self.layers: dict[str, ComposedLayer] = {}
 
     def __call__(self, module: Any) -> Any:

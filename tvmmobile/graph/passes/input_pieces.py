@@ -21,7 +21,7 @@ def reading_pieces(layer: _Layer, data: Any, values: Mapping[Any, Any]) -> tuple
 
     Args:
         data: the variable that is its input.
-        values: of variables.
+        values: value of each variable.
     """
     if isinstance(layer, Conv2d) and layer.is_pointwise and min(layer.in_channels, layer.out_channels) >= STRASSEN_CHANNELS:
         return None

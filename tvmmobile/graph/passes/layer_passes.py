@@ -14,10 +14,10 @@ class LayerGraph:
     """The calls of layers in `main`, and its other values.
 
     Attributes:
-        values: by variable; of layers that a pass has changed, the new calls.
+        values: values by variable; the new calls for layers that a pass has changed.
         readers: see `readers_of`.
-        accepts: whether some template takes a layer.
-        layers: by the name of their external function.
+        accepts: returns whether some template takes a layer.
+        layers: layers by the name of their external function.
     """
 
     def __init__(self, main: Any, accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> None:

@@ -39,7 +39,7 @@ class _Seen:
 
     Attributes:
         image: a variable of shape (1, height, width, channels).
-        first: whether the variable has the channels first, and then the pixels; else it has the image's elements in the image's order.
+        first: true if the variable has the channels first, then the pixels; otherwise it has the elements in the image's order.
     """
 
     image: Any
@@ -47,11 +47,11 @@ class _Seen:
 
 
 class _Rewriting(MainRewriter):
-    """`main` while its linear layers become convolutions."""
+    """Rewrites `main` so that linear layers become convolutions."""
 
     def __init__(self, main: Any) -> None:
         super().__init__(main)
-        #: By the old variable.
+        #: New values by the old variable.
         self.seen: dict[Any, _Seen] = {}
         #: Variables that would be images with their channels last, for all that is known.
         self.guessed: set[Any] = set()

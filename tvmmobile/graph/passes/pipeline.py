@@ -77,7 +77,7 @@ class Composed:
 
     Attributes:
         module: `main` calls an external function for each layer.
-        layers: by the name of that function.
+        layers: layers by the name of that function.
         accepts, dump_dir, passes: see `compose`; `passes` is the number done so far.
     """
 
@@ -140,9 +140,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
 
 
 def _images_in_nhwc(module: Any) -> Any:
-    """Return the pass that lays images out for the templates. Where an input is resized, resizes follow the layout they find: an input has
-    its channels first.
-    """
+    """Convert images to NHWC. Where an input is resized, resizes stay in the layout that they find: inputs are NCHW."""
     main = module["main"]
     inputs = {*main.params} | input_steps(main)
     resized = {binding.value.args[0] for binding in bindings_of(main) if operator_of(binding.value) == RESIZE}
@@ -175,10 +173,9 @@ def compose(
 
     Args:
         module: Relax module as the front end leaves it.
-        accepts: whether some template takes a layer.
-        dump_dir: where to write the module after each pass, as `NN_name.py`.
-        lone: whether steps that change nothing are left out, and those that no layer in front of them computes become layers of their own;
-            those of a network that its file has quantised are looked for as they are.
+        accepts: returns whether some template takes a layer.
+        dump_dir: folder for the module after each pass, as `NN_name.py`.
+        lone: also turn steps that no layer absorbs into layers, and drop neutral ones; off for networks whose file is quantised.
         whole_rows: see `standalone_steps`.
     """
     composer = LayerComposer(accepts)
@@ -218,7 +215,7 @@ def finish_integers(
     """Finish with the layers in `quantised` in integers, and those in `floats` in place of the network's, by external function.
 
     Args:
-        accepts: whether some template takes an integer layer.
+        accepts: returns whether some template takes an integer layer.
     """
     layers = {**composed.layers, **floats}
     convert = [("to_integers", to_integers(layers, quantised, composed.accepts)), ("integer_pieces", integer_pieces(accepts, layers))]
@@ -229,7 +226,7 @@ def finish_integers(
 def prepare(
     module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Return `compose` and `finish`: from the imported network to what the planner reads."""
+    """Compose and finish an imported network in one call, for tests."""
     return finish(compose(module, accepts, dump_dir), precision)
 
 

@@ -32,8 +32,8 @@ def recurrent_call(
 
     Args:
         cell, direction, data: see `Recurrent`.
-        weights, biases: of the products of each direction's states, (units, gates · units) and (gates · units).
-        states: those of the beginning, in the order of `states_of`; none for zeros.
+        weights, biases: constants of the products of each direction's states, (units, gates · units) and (gates · units).
+        states: initial states, in the order of `states_of`; none for zeros.
 
     Returns:
         The hidden states of all steps, (steps, sequences, directions · units), and an LSTM's memories of the end, (directions, sequences,
@@ -98,10 +98,10 @@ def _layer_of(value: Any) -> Recurrent | None:
 
 
 class _Rewriting(MainRewriter):
-    """`main` while recurrent layers are replaced.
+    """Rewrites `main` so that importers' calls become recurrent layers, or operators where no template takes them.
 
     Attributes:
-        results: of each importer's call.
+        results: results of each importer's call.
     """
 
     def __init__(self, main: Any, accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> None:
@@ -131,7 +131,7 @@ class _Rewriting(MainRewriter):
         return bound if isinstance(bound, tvm.ir.GenericConst) else value
 
     def _layer(self, layer: Recurrent, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """Emit a layer; returns the results of the importer's call."""
+        """Emit a layer; return the results of the importer's call."""
         import tvm
         from tvm import relax
 

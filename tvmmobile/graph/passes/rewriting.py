@@ -100,11 +100,11 @@ def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], 
 
 
 class MainRewriter(ABC):
-    """`main` while its variables get other types, one binding after another.
+    """Rewrites `main` binding by binding; subclasses say what each one becomes.
 
     Attributes:
-        values: of the old variables.
-        replaced: the new variable for each old one so far.
+        values: value of each old variable.
+        replaced: new variable for each old one so far.
     """
 
     def __init__(self, main: Any) -> None:
@@ -165,7 +165,7 @@ def rewrite_main(
     TVM's matcher sees through a second name of a variable, such as that of an output, and would give it as a match.
 
     Args:
-        replacement: from a match, and the matches of the pattern's parts, to the new value; `None` for a match that stays.
+        replacement: returns the new value from a match and the matches of the pattern's parts; `None` for a match that stays.
         numbers: values of constants of the pattern, where they are part of a match.
     """
     from tvm import relax
@@ -229,7 +229,7 @@ def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], 
     """Return the module with some values of `main` replaced, and without what nobody reads then.
 
     Args:
-        replacement: from a value, and all values by their variables, to the new value; `None` for one that stays.
+        replacement: returns the new value from a value and all values by their variables; `None` for one that stays.
         in_turn: replacements get the new values of the variables in front.
     """
     values, found = values_of(module["main"]), dict[Any, Any]()

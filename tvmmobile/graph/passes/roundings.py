@@ -40,9 +40,9 @@ class _Found:
 def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
     """Return the module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
 
-    A clip right before a rounding becomes part of it, if nothing but roundings reads it; of two roundings to the same integers, one after
-    the other, the second is left out, whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise
-    convolution of one of them, with weights of 1, to which the other is added, if `takes` such a layer.
+    A clip right before a rounding becomes part of it, if only roundings read it. The second of two roundings to the same integers is
+    dropped, even if numbers are moved or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one, with
+    weights of 1, that adds the other, if `takes` such a layer.
     """
     return _Simpler(module["main"], takes).in_module(module, canonical=True)
 
@@ -63,10 +63,10 @@ def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple
 
 
 class Recognising(MainRewriter):
-    """`main` while variables that hold rounded numbers are known.
+    """Rewrites `main` and keeps track of the variables that hold rounded numbers.
 
     Attributes:
-        found: such variables, of the old ones.
+        found: rounding of each old variable that holds rounded numbers.
     """
 
     def __init__(self, main: Any) -> None:

@@ -28,11 +28,11 @@ def selected_scores(module: Any) -> Any:
 
 
 class _Selections:
-    """What is selected from sigmoids.
+    """Finds sigmoids of which only selected elements are read.
 
     Attributes:
-        selected: the sigmoids.
-        operands: of the sigmoids that variables are now.
+        selected: variables of these sigmoids.
+        operands: operand of the sigmoid that each variable is now.
     """
 
     def __init__(self, module: Any) -> None:

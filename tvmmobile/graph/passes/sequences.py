@@ -58,7 +58,7 @@ def _window_of_column(value: Any) -> int:
 
 
 class _Rewriting(MainRewriter):
-    """`main` while its sequences become images."""
+    """Rewrites `main` so that sequences become images."""
 
     def __init__(self, main: Any) -> None:
         super().__init__(main)

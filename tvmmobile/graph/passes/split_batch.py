@@ -48,11 +48,11 @@ _Call = Callable[[Sequence[Any]], Any]
 
 
 class _Split:
-    """`main` while it is rewritten.
+    """Rewrites `main` so that operators run once per image.
 
     Attributes:
-        wholes: the new variable for each old one, of all images.
-        parts: the same of each image.
+        wholes: new variable for each old one, with all images.
+        parts: new variables for each old one, image by image.
         waiting: bindings that are not computed yet, each for one image at a time.
     """
 

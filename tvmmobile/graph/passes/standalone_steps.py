@@ -1,7 +1,8 @@
-"""Steps that no layer in front of them computes as well, and concatenations that are read as one tensor, as layers of their own.
+"""Makes layers of element-wise steps that no preceding layer can absorb, and of concatenations read as one tensor.
 
-A depthwise 1×1 convolution with factors of one changes nothing. With it in front, such a step is like any other behind a convolution, and a
-concatenation is the pieces that it reads (a batch norm behind several branches, the sum of two blocks' results, a product of two branches).
+A depthwise 1×1 convolution with factors of one changes nothing. The pass inserts one in front of such a step, which then is like any step
+behind a convolution. A concatenation becomes the pieces that the convolution reads. Examples are a batch norm behind several branches, the
+sum of two blocks' results, and a product of two branches.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _BINARY = operators_with(Trait.ARITHMETIC)
 
 
 def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
-    """Return the pass, behind that of the composer, as often as it composes more.
+    """Return the pass, which follows the composer's and runs as often as it composes more.
 
     Args:
-        whole_rows: take steps that another one joins together or not at all, as in integers, where each layer rounds.
+        whole_rows: treat steps that another step joins as one, all or none, as in integers, where each layer rounds.
     """
 
     def composed(module: Any, joined: bool) -> Any:
@@ -125,9 +126,10 @@ def _count(module: Any) -> int:
 
 
 def _starts(module: Any, joined: bool) -> dict[Any, Any]:
-    """Return the concatenations, and what the first of each row of steps reads, each with the steps that get it, or `None` for all.
+    """Return the concatenations, and the tensors read by the first step of each row, each with the steps that get a convolution in front.
 
-    Steps have the number of their row; those that another one joins are one row, if that is asked for.
+    `None` stands for all steps that read the tensor. Steps have the number of their row. If `joined`, steps that another step joins are one
+    row.
     """
     made_of_input = input_steps(module["main"])
     values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input}
@@ -152,7 +154,7 @@ def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
 
 
 class _Inserting(MainRewriter):
-    """`main` while convolutions are put in front of steps."""
+    """Rewrites `main` so that convolutions stand in front of steps."""
 
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
         super().__init__(main)

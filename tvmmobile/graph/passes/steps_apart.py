@@ -25,8 +25,8 @@ def steps_apart(
     """Return the module of composed layers and roundings with such steps apart, and all layers by the name of their external function.
 
     Args:
-        takes: whether an integer kernel takes a layer that returns float32, whose weights are integers.
-        accepts: whether some template takes a layer in float32.
+        takes: returns whether an integer kernel takes a layer that returns float32, whose weights are integers.
+        accepts: returns whether some template takes a layer in float32.
     """
     graph = LayerGraph(module["main"], accepts, dict(layers))
     found = {variable: made for variable in graph.values if (made := _apart(graph, variable, takes)) is not None}

@@ -40,7 +40,7 @@ class _Shuffled:
     Attributes:
         source: a variable, whose channels are those of a group for each pixel of a place, pixel by pixel, and so group by group.
         strides: pixels of a place, (vertical, horizontal).
-        shape: of the result.
+        shape: shape of the result.
     """
 
     source: Any
@@ -69,11 +69,11 @@ class _Shuffled:
 
 
 class _Unfolding(MainRewriter):
-    """`main` while it is rewritten."""
+    """Rewrites `main` so that transposed convolutions become convolutions and shuffles."""
 
     def __init__(self, main: Any) -> None:
         super().__init__(main)
-        #: By the old variable; a batch norm's are tuples.
+        #: New values by the old variable; a batch norm's are tuples.
         self.shuffled: dict[Any, _Shuffled] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
@@ -137,9 +137,9 @@ class _Axis:
     """One dimension of a transposed convolution: taps that outputs need, relative to the place of the input that they share.
 
     Attributes:
-        taps: for each of the outputs of a place, (tap of the transposed convolution, tap of the convolution).
+        taps: pairs (tap of the transposed convolution, tap of the convolution) for each output of a place.
         count: taps of the convolution.
-        before, after: its padding.
+        before, after: padding of the convolution.
     """
 
     taps: tuple[tuple[tuple[int, int], ...], ...]

@@ -32,10 +32,10 @@ class QuantisedLayer:
     """A layer in integers.
 
     Attributes:
-        layer: without bounds (curves stay); `reads` and `writes` say float32 where it rounds its input itself, or returns real numbers.
-        parameters: its constants.
+        layer: layer without bounds (curves stay); `reads` or `writes` is float32 where it rounds its input itself, or returns real numbers.
+        parameters: constants of the layer.
         step: the difference of the real numbers that two neighbouring integers of the output stand for; `None` for real numbers.
-        inputs: for each tensor that it reads what real numbers are multiplied by to become integers, and the zero point.
+        inputs: factor that turns real numbers into integers, and the zero point, for each tensor that it reads.
         zero: the integer of the output that stands for 0.
     """
 
@@ -53,7 +53,7 @@ def to_integers(
 
     Args:
         layers: changed along with `main`.
-        accepts: whether some template takes a layer in float32 that stores integers.
+        accepts: returns whether some template takes a layer in float32 that stores integers.
     """
 
     def convert(module: Any) -> Any:
@@ -78,7 +78,7 @@ class _Stored:
 
 
 class _Rewriting(Recognising):
-    """`main` while some of its variables become integers."""
+    """Rewrites `main` so that some of its variables become integers."""
 
     def __init__(
         self,

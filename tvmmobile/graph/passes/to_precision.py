@@ -31,7 +31,7 @@ def to_precision(
 
     Args:
         layers: changed along with `main`.
-        accepts: whether some template takes a layer that converts what it reads or writes.
+        accepts: returns whether some template takes a layer that converts what it reads or writes.
         kept: layers in other precisions. Tensors that only they read are stored in these.
     """
 
@@ -39,7 +39,7 @@ def to_precision(
 
 
 class _Conversion(MainRewriter):
-    """`main` while it is rewritten."""
+    """Rewrites `main` in another precision."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.parameters import Array
 from tvmmobile.graph.passes.rewriting import VIEW
 
-#: From channels first to channels last, and back.
+#: Permutations from channels first to channels last, and back.
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -26,7 +26,7 @@ def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
     """Return the numbers of a constant or of a view of one; `None` for what is computed.
 
     Args:
-        values: of variables.
+        values: value of each variable.
     """
     import tvm
 

@@ -33,7 +33,7 @@ class _Naming:
 
 
 def load_checkpoint(module: torch.nn.Module, body: Part, path: Path, spare: Sequence[str] = ()) -> str:
-    """Put the state dict saved in `path` into `module`; returns `checkpoint sha256 <hex>`.
+    """Put the state dict saved in `path` into `module`; return `checkpoint sha256 <hex>`.
 
     Only tensors are unpickled (`weights_only=True`), so a hostile file runs no code.
 
@@ -127,7 +127,7 @@ def _check_names(path: Path, wanted: Collection[str], given: Collection[str], re
 
 
 def _check_tensor(path: Path, name: str, value: Any, wanted: torch.Tensor, remedy: str) -> None:
-    """Raises `UserError` unless `value` can replace `wanted`."""
+    """Raise `UserError` unless `value` can replace `wanted`."""
     if not isinstance(value, torch.Tensor) or (wanted.is_floating_point() and not value.is_floating_point()):
         raise UserError(f"checkpoint {path}: {name} is not a tensor of floating-point numbers.", "Save the float32 model's state dict.")
     if value.shape != wanted.shape:

@@ -68,7 +68,7 @@ class ModelCost:
 
     @property
     def parameters(self) -> int:
-        """All trainable values."""
+        """Number of trainable values."""
         return sum(cost.parameters for cost in self.layers)
 
     def by_type(self) -> tuple[TypeCost, ...]:
@@ -90,5 +90,5 @@ def count_layer(layer: WeightLayer) -> LayerCost:
 
 
 def count(spec: ModelSpec) -> ModelCost:
-    """Return the cost of a variant; raises `UserError` if its family is not known."""
+    """Return the cost of a variant; raise `UserError` if its family is not known."""
     return ModelCost(spec, tuple(count_layer(layer) for layer in family(spec.name).layers(spec)))

@@ -90,7 +90,7 @@ class TorchModel:
 
 
 def family(name: str) -> Family:
-    """Return the family called `name`; raises `UserError` naming the known ones."""
+    """Return the family called `name`; raise `UserError` naming the known ones."""
     if name not in FAMILIES:
         raise UserError(f"model {name!r} is not known.", f"Give --model one of: {', '.join(FAMILIES)}.")
     return FAMILIES[name]

@@ -113,7 +113,7 @@ class ModelSpec:
 
     @property
     def side(self) -> str:
-        """Its input side, or its substitute if the first input is not a square image; see `side_of`."""
+        """Input side as names show it, such as `224`, `96x128` or `1x16000`; see `side_of`."""
         return side_of(self._by_channels)
 
     @property

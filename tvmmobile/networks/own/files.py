@@ -103,7 +103,7 @@ class Tensor:
 
 
 def own_file(model: str) -> OwnFile | None:
-    """Return the file that `--model` names; `None` for a built-in network's name; raises `UserError` for files of other kinds."""
+    """Return the file that `--model` names; `None` for a built-in network's name; raise `UserError` for files of other kinds."""
     path = Path(model)
     if match := _PYTHON.fullmatch(model):
         if not (match["factory"] or "").isidentifier():
@@ -119,7 +119,7 @@ def own_file(model: str) -> OwnFile | None:
 
 
 def side_from(text: str) -> Side:
-    """Return a side in pixels, or height and width, from `160` or `96x128`; raises `UserError` for other texts."""
+    """Return a side in pixels, or height and width, from `160` or `96x128`; raise `UserError` for other texts."""
     match = re.fullmatch(r"(-?\d{1,9})(?:[x×](-?\d{1,9}))?", text)
     if match is None:
         raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
@@ -128,7 +128,7 @@ def side_from(text: str) -> Side:
 
 
 def read_whole(path: Path) -> bytes:
-    """Return the content of a file; raises `UserError` where it cannot be read."""
+    """Return the content of a file; raise `UserError` where it cannot be read."""
     check_readable(path)
     try:
         return path.read_bytes()
@@ -137,7 +137,7 @@ def read_whole(path: Path) -> bytes:
 
 
 def check_readable(path: Path) -> None:
-    """Raises `UserError` for a path that may be a network's file and is no file, or one of more bytes than are read: a pipe would block."""
+    """Raise `UserError` for a path that may be a network's file and is no file, or one of more bytes than are read: a pipe would block."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # a NUL in its name
@@ -201,7 +201,7 @@ def height_and_width(side: Side) -> tuple[int, int]:
 
 
 def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
-    """Raises `UserError` for a dimension that is not a number; `kind` is `input` or `output`, see `spec_of` for `fix`."""
+    """Raise `UserError` for a dimension that is not a number; `kind` is `input` or `output`, see `spec_of` for `fix`."""
     for place, extent in enumerate(tensor.shape or ()):
         if isinstance(extent, str):
             called = f" ({extent})" if extent else ""

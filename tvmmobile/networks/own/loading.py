@@ -70,7 +70,7 @@ def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int)
 
 
 def _check_divisors(file: OwnFile, module: Any) -> None:
-    """Raises `UserError` for a division by a constant that is 0, which TVM refuses to fold."""
+    """Raise `UserError` for a division by a constant that is 0, which TVM refuses to fold."""
     import tvm
 
     for binding in bindings_of(module["main"]):
@@ -94,7 +94,7 @@ def files_of(file: OwnFile) -> list[Path]:
 
 
 def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:
-    """Load the same network again, in another process; raises `UserError` if it has changed."""
+    """Load the same network again, in another process; raise `UserError` if it has changed."""
     imported = load_own(file, spec.image_size, checkpoint, seed, spec.input_shape[0])
     if imported.spec != spec:
         raise UserError(

@@ -35,12 +35,12 @@ class HostReference:
         self._reasons: list[str] = []
 
     def judge(self) -> str:
-        """Name and version of the program that computes, and why others that should have do not; raises `UserError` as `compute` does."""
+        """Name and version of the program that computes, and why others that should have do not; raise `UserError` as `compute` does."""
         title, _ = self._started()
         return f"{title} ({'; '.join(self._reasons)})" if self._reasons else title
 
     def compute(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the outputs for these inputs; raises `UserError` if no program can compute them."""
+        """Return the outputs for these inputs; raise `UserError` if no program can compute them."""
         while True:
             _, compute = self._started()
             try:

@@ -1,1 +1,1 @@
-"""What an Android archive of a network contains besides the library: Java classes, and C between them and the library."""
+"""Contents of a network's Android archive besides the library: Java classes, and C between them and the library."""

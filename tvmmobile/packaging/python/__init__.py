@@ -1,1 +1,1 @@
-"""What a wheel of a network contains besides the library: modules that need NumPy and nothing of tvmmobile."""
+"""Contents of a network's wheel besides the library: modules that need NumPy and nothing of tvmmobile."""

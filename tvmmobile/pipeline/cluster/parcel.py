@@ -79,7 +79,7 @@ def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parc
 
 
 def unpack(parcel: Parcel, folder: Path) -> Any:
-    """Write a parcel's files below `folder` and return the job with the paths it has there; raises `OSError` where that fails."""
+    """Write a parcel's files below `folder` and return the job with the paths it has there; raise `OSError` where that fails."""
     for name, content in parcel.files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def delivery(job: Any, result: Any) -> Delivery:
 
 
 def accept(job: Any, delivered: Delivery) -> Any:
-    """Write what came back where the job as it was sent wants it, and return the result; raises `OSError` where that fails."""
+    """Write what came back where the job as it was sent wants it, and return the result; raise `OSError` where that fails."""
     for name, content in delivered.files.items():
         top, _, plain = name.partition("/")
         write_bytes(job.writes()[top] / Path(plain).name, zlib.decompress(content))

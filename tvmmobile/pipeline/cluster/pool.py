@@ -45,7 +45,7 @@ class ClusterWorkers:
         address: the scheduler's, `tcp://HOST:PORT`, or `tls://HOST:PORT` with certificates from Dask's own configuration.
         here: processes of this machine, for what runs on boards that only this machine reaches; without them, whatever runs on a board
             runs on virtual boards that the workers start.
-        connect_s: how long the scheduler may take to answer.
+        connect_s: longest time for the scheduler to answer.
 
     Raises:
         UserError: the address is invalid or not encrypted, certificates do not match, Dask is not installed, or a worker has other versions
@@ -218,7 +218,7 @@ def _carrier() -> Callable[[bytes], Delivery]:
 
 
 def check_address(address: str) -> None:
-    """Raises `UserError` unless it is the address of a scheduler."""
+    """Raise `UserError` unless it is the address of a scheduler."""
     found = _ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found.group(3)) < 65536:
         raise UserError(
@@ -227,7 +227,7 @@ def check_address(address: str) -> None:
 
 
 def _check_encrypted(address: str, required: bool | None) -> None:
-    """Raises `UserError` for an address without TLS, unless Dask's configuration, `None` by default, says that it is not required."""
+    """Raise `UserError` for an address without TLS, unless Dask's configuration, `None` by default, says that it is not required."""
     if address.startswith("tcp://") and required is not False:
         raise UserError(
             f"Everybody who reaches {address} can run code there, and through its answers here: it is not encrypted.",
@@ -245,7 +245,7 @@ async def _greet(address: str, connect_s: float, arguments: Mapping[str, Any]) -
 
 
 def _certificates() -> Mapping[str, Any]:
-    """Return what Dask's configuration says of connections, with its certificates loaded; raises `UserError` if they cannot be."""
+    """Return what Dask's configuration says of connections, with its certificates loaded; raise `UserError` if they cannot be."""
     from distributed.security import Security
 
     try:

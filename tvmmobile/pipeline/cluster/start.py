@@ -15,8 +15,8 @@ def started_workers(count: int, boards: int | None = None, dask: str | None = No
     """Yield workers while the context lasts.
 
     Args:
-        count: of processes, on this machine.
-        boards: how many boards work is measured on that only this machine reaches; `None` for none.
+        count: number of processes, on this machine.
+        boards: number of boards to measure on that only this machine reaches; `None` for none.
         dask: the address of a Dask scheduler, whose workers do the rest, if any.
 
     Raises:

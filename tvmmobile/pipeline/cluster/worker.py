@@ -51,7 +51,7 @@ def versions_here() -> dict[str, str]:
 
 
 def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str) -> None:
-    """Raises `UserError` unless two machines have the same versions of `PACKAGES`."""
+    """Raise `UserError` unless two machines have the same versions of `PACKAGES`."""
     different = [name for name in PACKAGES if here.get(name) != there.get(name)]
     if different:
         words = [", ".join(f"{name} {versions.get(name)}" for name in different) for versions in (there, here)]
@@ -109,7 +109,7 @@ class _Site:
         atexit.register(self.close)
 
     def place(self, profile: DeviceProfile, board_file: tuple[str, str] | None) -> _Place:
-        """Return the board of that profile, started if needed; raises `UserError` if another board is here, or it cannot be started."""
+        """Return the board of that profile, started if needed; raise `UserError` if another board is here, or it cannot be started."""
         with self._lock:
             if profile not in self._places:
                 self._places[profile] = self._start(profile, board_file)

@@ -21,7 +21,7 @@ def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
     Its signature lists them, as does its documentation, in place of a line `options: …`.
 
     Args:
-        defaults: of the function, where they are not those of the objects.
+        defaults: defaults of the function that differ from those of the objects.
     """
 
     def decorate(function: Call) -> Call:

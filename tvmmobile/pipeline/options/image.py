@@ -13,7 +13,7 @@ STD = Option(None, "--std R,G,B", "With --image: per-channel standard deviation 
 
 
 def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:
-    """Return the normalisation of a library that takes images, else `None`; raises `UserError` unless one or three numbers are given."""
+    """Return the normalisation of a library that takes images, else `None`; raise `UserError` unless one or three numbers are given."""
     if image:
         return Normalisation(triple("--mean", "0.5" if mean is None else mean), triple("--std", "0.5" if std is None else std))
     for option, value in (("--mean", mean), ("--std", std)):

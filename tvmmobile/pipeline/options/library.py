@@ -29,7 +29,7 @@ def texts(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _thread_count(given: int | str) -> int:
-    """Return a number of threads, or `BEST`; raises `UserError` for what is neither."""
+    """Return a number of threads, or `BEST`; raise `UserError` for what is neither."""
     if given == "best":
         return BEST
     if not str(given).isdecimal() or int(given) < 1:
@@ -128,13 +128,13 @@ class LibraryOptions(Options):
     )
 
     def limit(self) -> Limit | None:
-        """Return `max_drop` as a limit; raises `UserError` where it cannot be read."""
+        """Return `max_drop` as a limit; raise `UserError` where it cannot be read."""
         from tvmmobile.quantisation.mixed import limit_of  # with NumPy, which `--help` does without
 
         return None if self.max_drop is None else limit_of(self.max_drop)
 
     def check(self, profile: DeviceProfile) -> None:
-        """Raises `UserError` for options that exclude each other, and for those that a device does not support."""
+        """Raise `UserError` for options that exclude each other, and for those that a device does not support."""
         check_threads(self.threads, profile)
         _check_precision(self.precision, profile)
         self._check_calibration()
@@ -157,7 +157,7 @@ class LibraryOptions(Options):
                 raise UserError(f"{flag} is for C libraries.", "Leave out --format, or give --format c.")
 
     def _check_weights(self) -> None:
-        """Raises `UserError` for a type that weights are not stored in, and for one beside another precision."""
+        """Raise `UserError` for a type that weights are not stored in, and for one beside another precision."""
         known = (FLOAT32.name, *SMALL_WEIGHTS)
         if self.weights not in known:
             raise UserError(f"weights cannot be stored in {self.weights}.", f"Give --weights one of: {', '.join(known)}.")
@@ -168,7 +168,7 @@ class LibraryOptions(Options):
             )
 
     def _check_calibration(self) -> None:
-        """Raises `UserError` for calibration data without integers."""
+        """Raise `UserError` for calibration data without integers."""
         if self.calibrate is not None and not self.precision.is_integer:
             raise UserError(
                 f"--calibrate is for {INT8.name}, and --dtype is {self.precision.name}.", f"Leave it out, or give --dtype {INT8.name}."
@@ -196,13 +196,13 @@ class LibraryArguments(TypedDict, total=False):
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:
-    """Raises `UserError` for a thread count the device cannot run."""
+    """Raise `UserError` for a thread count the device cannot run."""
     if threads > profile.cores:
         raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
 
 
 def _check_precision(precision: Precision, profile: DeviceProfile) -> None:
-    """Raises `UserError` for a precision that the device's core does not compute in."""
+    """Raise `UserError` for a precision that the device's core does not compute in."""
     if precision.requires and precision.requires not in profile.machine.has:
         raise UserError(
             f"{precision.name} needs arithmetic that the {profile.mcpu} of {profile.board} does not have.",

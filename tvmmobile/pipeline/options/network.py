@@ -13,12 +13,12 @@ from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 from tvmmobile.pipeline.options.run import path_or_none
 from tvmmobile.system.errors import UserError
 
-#: What PyTorch's generator takes.
+#: Largest seed that PyTorch's generator takes.
 _MOST_SEED = 2**63 - 1
 
 
 def shape_from(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return an input's name and its shape from `audio=1x16000`; raises `UserError` for other texts."""
+    """Return an input's name and its shape from `audio=1x16000`; raise `UserError` for other texts."""
     name, _, extents = text.rpartition("=")
     if not name or not re.fullmatch(r"[1-9]\d{0,8}([x×,][1-9]\d{0,8})*", extents):
         raise UserError(f"--shape {text} is not an input with its dimensions.", "Give both, such as --shape audio=1x16000.")
@@ -26,7 +26,7 @@ def shape_from(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def value_from(text: str) -> tuple[str, float]:
-    """Return an input's name and its value from `sr=16000`; raises `UserError` for other texts."""
+    """Return an input's name and its value from `sr=16000`; raise `UserError` for other texts."""
     name, _, number = text.rpartition("=")
     try:
         value = float(number)

@@ -28,12 +28,12 @@ class Option:
     """A choice of the user.
 
     Attributes:
-        default: in calls.
-        words: its flags on the command line and what stands for its value, such as `--threads, --num-threads N`; "" for calls alone.
-        help: of the command line.
-        order: its position in `--help`, if it comes after that of the field before.
-        keyword: in calls, if it is not the field's name.
-        kind: of the command line's value, if it is neither the default's nor the field's.
+        default: default in calls.
+        words: flags on the command line, and a name for the value, such as `--threads, --num-threads N`; "" for calls alone.
+        help: help text of the command line.
+        order: position in `--help`, if it does not follow the field before.
+        keyword: keyword in calls, if it is not the field's name.
+        kind: type of the command line's value, if it is neither the default's nor the field's.
         typed: the default of the command line, if it is not that of calls.
         more: further options of the command line that belong to it.
         settings: others that `typer.Option` takes.
@@ -76,7 +76,7 @@ class Option:
         return (self, *self.more) if self.words else ()
 
     def checked(self, value: Any) -> Any:
-        """Return a call's value; raises `UserError` where it is outside the limits that `settings` have."""
+        """Return a call's value; raise `UserError` where it is outside the limits that `settings` have."""
         least, most = self.settings.get("min"), self.settings.get("max")
         if least is not None and value is not None and not value >= least:
             raise UserError(f"{self.flags[0]} {value} is too small.", f"Give {self.flags[0]} {least} or more.")
@@ -103,7 +103,7 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Read a call's keywords, and leave others alone; raises `UserError` for a value that is not known, or too small."""
+        """Read a call's keywords, and leave others alone; raise `UserError` for a value that is not known, or too small."""
         return cls(**{name: each.read(each.checked(given[each.keyword])) for name, each in options_of(cls) if each.keyword in given})
 
 

@@ -12,7 +12,7 @@ STRATEGIES = ("evolution", "climb", "random")
 
 
 def known_strategy(name: str) -> str:
-    """Return the strategy; raises `UserError` for one that is not known."""
+    """Return the strategy; raise `UserError` for one that is not known."""
     if name not in STRATEGIES:
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
     return name

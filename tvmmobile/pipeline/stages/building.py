@@ -1,4 +1,4 @@
-"""Networks → libraries."""
+"""Builds the libraries of a run in worker processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
 
 
 def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, said: Progress | None = None) -> list[Library]:
-    """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built.
+    """Compile every variant, in the order of `jobs`; raise `UserError` where one cannot be built.
 
     `said` hears a sentence about the lines of the logs that did not count, and ones about networks with layers that stay
     in float32, or that are compared less strictly than others.

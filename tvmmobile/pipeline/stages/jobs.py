@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 
 
 def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
-    """Return how many seconds a worker may take to import, quantise and compile any variant; raises `UserError` for unusable data."""
+    """Return how many seconds a worker may take to import, quantise and compile any variant; raise `UserError` for unusable data."""
     most = 0.0
     for data in (job.calibration for job in jobs if job.calibration is not None):
         runs = _QUANTISING_RUNS + _RUNS_PER_INPUT * data.images().count
@@ -30,7 +30,7 @@ def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
 
 
 def succeeded(result: Any, what: str) -> Any:
-    """Return the result of a worker's job; raises `UserError`, naming `what` it was about, if it did not finish."""
+    """Return the result of a worker's job; raise `UserError`, naming `what` it was about, if it did not finish."""
     if isinstance(result, WorkerError):
         if result.code == -signal.SIGKILL:
             why = "its process was killed, as happens where memory runs out"

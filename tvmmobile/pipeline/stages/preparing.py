@@ -1,4 +1,4 @@
-"""Networks → prepared, with their candidate kernels."""
+"""Prepares a run's networks in worker processes and collects their candidate kernels."""
 
 from __future__ import annotations
 

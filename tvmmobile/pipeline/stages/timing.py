@@ -1,4 +1,4 @@
-"""Libraries → verified and timed on a device."""
+"""Verifies and times libraries on a device."""
 
 from __future__ import annotations
 

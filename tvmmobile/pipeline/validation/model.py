@@ -21,10 +21,10 @@ class ComparedModel:
     """A calibrated virtual board and how it is applied.
 
     Attributes:
-        source: its name, or the path of its file.
-        board: as the file has it.
-        clocked: the same at the real board's clock.
-        parameters: of its core, or its own.
+        source: name of the board, or path of its file.
+        board: board as the file has it.
+        clocked: this board at the real board's clock.
+        parameters: parameters of its core, or its own.
     """
 
     source: str

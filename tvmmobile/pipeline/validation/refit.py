@@ -26,8 +26,8 @@ class FittedParameter:
     """One parameter before and after.
 
     Attributes:
-        before: in the model that was compared.
-        fitted: with its value now.
+        before: value in the model that was compared.
+        fitted: parameter with its new value.
         low, high: the least and the most of the values fitted with one point left out.
     """
 
@@ -42,9 +42,9 @@ class Refit:
     """A model fitted to a board.
 
     Attributes:
-        board: as its file has it.
-        path: of the file.
-        parameters: one for each term.
+        board: board as its file has it.
+        path: path of the file.
+        parameters: parameters, one for each term.
         before, after: relative errors of the points with the old and the new parameters.
         left_out: of each point, with parameters fitted to the others.
     """
@@ -58,7 +58,7 @@ class Refit:
 
 
 def check_refit(path: Path, profile: DeviceProfile) -> None:
-    """Raises `UserError` if a fit to this device would be meaningless, or cannot be written."""
+    """Raise `UserError` if a fit to this device would be meaningless, or cannot be written."""
     if profile.origin.kind != "measured":
         raise UserError(
             f"{profile.name} runs programs in an emulator, whose times say nothing about the board.",

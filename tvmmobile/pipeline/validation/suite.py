@@ -33,9 +33,9 @@ class Suite:
     """Kernels and networks. Raise `version` with every change.
 
     Attributes:
-        version: of the lists.
+        version: version of the lists.
         kernels: layers by name; each with its template's default schedule.
-        networks: from the tuning logs as far as they have records.
+        networks: networks, compiled from the tuning logs as far as they have records.
     """
 
     version: int

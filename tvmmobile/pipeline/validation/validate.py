@@ -47,8 +47,8 @@ class Validated:
     """The result of a validation.
 
     Attributes:
-        validation: as the file has it.
-        model: that the board was compared with.
+        validation: validation as the file has it.
+        model: model that the board was compared with.
         refit: the model's parameters fitted to it, if that was asked for.
     """
 
@@ -74,14 +74,14 @@ def validate_device(
     nothing where the file is complete.
 
     Args:
-        name: of the device.
+        name: name of the device.
         out: the file.
         model: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
         share: a second file, for strangers: without what could tell whose board it is; see `shareable`.
         pin: hold the board's clocks at their highest.
         listener: is told of progress.
-        suite: what is measured; without it, `SUITE`.
+        suite: suite to measure; without it, `SUITE`.
 
     Raises:
         UserError: the device is not registered, its core is not calibrated, `out` holds something else, or nothing can be fitted.

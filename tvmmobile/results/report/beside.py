@@ -16,7 +16,7 @@ _FULL_BAR = 0.1
 
 @dataclass(frozen=True)
 class Joined:
-    """Holds several results as one.
+    """Several results as one.
 
     Attributes:
         remarks: notes for the reader, one sentence each: which variants occurred twice, which versions differ.
@@ -28,7 +28,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class VariantPair:
-    """Holds a variant's figures in either result or both.
+    """Figures of a variant in either result or both.
 
     Attributes:
         change: new over old latency, less 1; `None` where one is missing or does not count, or the two are of different kinds.
@@ -42,7 +42,7 @@ class VariantPair:
 
 @dataclass(frozen=True)
 class Beside:
-    """Holds two results, variant by variant.
+    """Two results, variant by variant.
 
     Attributes:
         headings: of the two columns: old and new, or the devices where these differ.
@@ -57,7 +57,7 @@ class Beside:
 
     @property
     def new_name(self) -> str:
-        """Return the second result, in words."""
+        """The second result, in words."""
         if self.old.context.device == self.new.context.device:
             return f"the new result, of {self.new.context.date}"
         return f"the result of {self.new.context.device}, of {self.new.context.date}"
@@ -69,7 +69,7 @@ class Beside:
 
     @property
     def compared(self) -> bool:
-        """Return whether some variant has a change."""
+        """True if some variant has a change."""
         return any(pair.change is not None for pair in self.pairs)
 
 
@@ -89,7 +89,7 @@ def differences(first: Context, second: Context) -> list[str]:
 
 
 def join(results: Sequence[Results]) -> Joined:
-    """Return all variants of the results, each from the latest result with it; raises `UserError` if their contexts differ."""
+    """Return all variants of the results, each from the latest result with it; raise `UserError` if their contexts differ."""
     ordered = sorted(results, key=lambda one: one.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:

@@ -33,7 +33,7 @@ _WHY = (
 
 @dataclass(frozen=True)
 class UsedKernel:
-    """Describes a kernel where a network runs it.
+    """A kernel where a network runs it.
 
     Attributes:
         name: of its task.
@@ -50,7 +50,7 @@ class UsedKernel:
 
 @dataclass(frozen=True)
 class _Total:
-    """All runs of one kernel: how many, their multiply-adds, and their time in microseconds if it is known."""
+    """The runs of one kernel: number, multiply-adds, and time in microseconds if it is known."""
 
     name: str
     calls: int

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: In units of the drawing; the page scales it to the width there is.
+#: Size in units of the drawing; the page scales it to the available width.
 WIDTH, HEIGHT = 440, 360
 FONT, RADIUS = 11, 4.5
 #: Colours and shapes of series the page's style knows; further series begin again.
@@ -21,7 +21,7 @@ _CHARACTER, _LINE = 0.6, 1.0
 
 @dataclass(frozen=True)
 class Box:
-    """Describes a rectangle; y grows downwards."""
+    """A rectangle; y grows downwards."""
 
     left: float
     top: float
@@ -37,13 +37,13 @@ class Box:
 
 @dataclass(frozen=True)
 class PlacedLabel:
-    """Holds the place of a label's middle, on its baseline."""
+    """Place of a label's middle, on its baseline."""
 
     x: float
     y: float
 
 
-#: Where the plot is; numbers and titles of axes are around it.
+#: Rectangle of the plot; numbers and titles of axes are around it.
 FRAME = Box(54, 12, WIDTH - 12, HEIGHT - 44)
 
 
@@ -54,7 +54,7 @@ class Axis:
     Attributes:
         low, high: the values at its ends.
         start, end: their coordinates.
-        logarithmic: whether equal distances are equal ratios.
+        logarithmic: true if equal distances are equal ratios.
     """
 
     low: float
@@ -102,7 +102,7 @@ def axis_of(values: Sequence[float], start: float, end: float, *, logarithmic: b
 
 @dataclass(frozen=True)
 class Tick:
-    """Holds a tick's coordinate and its text."""
+    """A tick: its coordinate and its text."""
 
     at: float
     text: str
@@ -110,7 +110,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """Describes one point of a plot.
+    """A point of a plot.
 
     Attributes:
         style: of its series, from 0.
@@ -134,7 +134,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class PlotLine:
-    """Describes a line through coordinates.
+    """A line through coordinates.
 
     Attributes:
         name: its class in the page's style.
@@ -149,13 +149,13 @@ class PlotLine:
 
     @property
     def path(self) -> str:
-        """Return the points as SVG's `polyline` takes them."""
+        """The points as SVG's `polyline` takes them."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Holds a plot's axes and what is drawn in it.
+    """A plot: its axes and what is drawn in it.
 
     Attributes:
         key: for ids in the page.

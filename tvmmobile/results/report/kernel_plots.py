@@ -16,7 +16,7 @@ _OWN_STYLES = STYLES - 1
 
 @dataclass(frozen=True)
 class BarPart:
-    """Holds where a part of a bar begins and how long it is, as shares of the whole bar."""
+    """A part of a bar: where it begins and how long it is, as shares of the whole bar."""
 
     start: float
     length: float
@@ -26,7 +26,7 @@ class BarPart:
 
 @dataclass(frozen=True)
 class Bars:
-    """Holds a variant's two bars."""
+    """The two bars of a variant."""
 
     row: VariantRow
     time: tuple[BarPart, ...]

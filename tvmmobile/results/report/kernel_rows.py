@@ -9,7 +9,7 @@ from typing import Literal
 
 from tvmmobile.results.file import Context, KernelResult, VariantResult
 
-#: Of kernels whose type is not known.
+#: Type of kernels whose type is not known.
 OTHER = "other"
 Limit = Literal["compute", "memory"]
 #: A kernel is far off its record where it takes more than twice as long within the network, or less than half. Of the 256 kernels of
@@ -21,7 +21,7 @@ _FAR_US = 5.0
 
 @dataclass(frozen=True)
 class Roof:
-    """Holds a kernel's limits by cores and memory (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
+    """Limits of a kernel by cores and memory (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
 
     Attributes:
         compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add; `None` if their clock is unknown.
@@ -33,7 +33,7 @@ class Roof:
 
     @property
     def ridge(self) -> float | None:
-        """Return the operations per byte from which memory is fast enough for the FMA units."""
+        """The operations per byte from which memory is fast enough for the FMA units."""
         return self.compute_gflops / self.memory_gb_per_s if self.compute_gflops and self.memory_gb_per_s else None
 
     def attainable_gflops(self, intensity: float | None) -> float:
@@ -47,7 +47,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """Holds one kernel's figures; values that need its latency or its bytes are `None` where these are not known.
+    """Figures of one kernel; values that need its latency or its bytes are `None` where these are not known.
 
     Attributes:
         latency_us: within a run of the network, or as its record has it; see `KernelTable.within`.
@@ -73,7 +73,7 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class KernelTable:
-    """Holds the figures of all kernels of a variant, in order of execution.
+    """Figures of all kernels of a variant, in order of execution.
 
     Attributes:
         within: the latencies are those within a run of the network; otherwise the tuning records have them, each timed alone.

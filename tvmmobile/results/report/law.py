@@ -83,7 +83,7 @@ class Departure:
 
     @property
     def departs(self) -> bool:
-        """Return whether the variant is further from the law than `TOLERANCE`."""
+        """True if the variant is further from the law than `TOLERANCE`."""
         return abs(self.ratio - 1) > TOLERANCE
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from tvmmobile.results.file import Results, VariantResult
 from tvmmobile.system.errors import UserError
 
-#: What the source of such an accuracy begins with.
+#: Beginning of the source of such an accuracy.
 _MEASURED = "measured on "
 
 
 @dataclass(frozen=True)
 class MeasuredAccuracy:
-    """Holds the top-1 of a library over labelled images.
+    """Top-1 of a library over labelled images.
 
     Attributes:
         library, library_sha256: its file name, and the digest of the `.so`.

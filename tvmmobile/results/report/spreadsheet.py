@@ -33,7 +33,7 @@ KERNEL_COLUMNS = (
 )
 
 
-#: What begins a formula, in full width as well.
+#: Characters that begin a formula, in full width as well.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 

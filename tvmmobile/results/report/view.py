@@ -21,7 +21,7 @@ from tvmmobile.system.errors import some_of
 
 @dataclass(frozen=True)
 class VariantRow:
-    """Holds a variant's figures and notes, as every shape of report shows them.
+    """Figures and notes of a variant, as every shape of report shows them.
 
     Attributes:
         index: its place in the report, from 0.
@@ -45,7 +45,7 @@ class VariantRow:
 
     @property
     def valid(self) -> bool:
-        """Return whether the latency counts; others are shown, and nothing is concluded from them."""
+        """True if the latency counts; other latencies are shown, and nothing is concluded from them."""
         return not self.variant.invalid
 
 
@@ -65,7 +65,7 @@ class Grid:
 
     @property
     def rows(self) -> tuple[VariantRow, ...]:
-        """Return the grid's rows, α by α."""
+        """The grid's rows, α by α."""
         return tuple(row for _, cells in self.lines for row in cells if row)
 
     def heat(self, row: VariantRow) -> float:
@@ -76,7 +76,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class View:
-    """Holds everything that a report shows.
+    """Everything that a report shows.
 
     Attributes:
         rows: by network, then α and resolution, largest first.
@@ -97,18 +97,18 @@ class View:
 
     @property
     def context(self) -> Context:
-        """Return the device, timing and versions that the numbers were obtained with."""
+        """The device, timing and versions that the numbers were obtained with."""
         return self.results.context
 
     @property
     def title(self) -> str:
-        """Return the heading of the report."""
+        """The heading of the report."""
         models = ", ".join(dict.fromkeys(row.variant.model for row in self.rows))
         return f"{models} on {self.context.device}"
 
     @property
     def accuracy_note(self) -> str:
-        """Return a description of top-1; "" where none is known."""
+        """A description of top-1; "" where none is known."""
         published = "Top-1 is as published, not that of the weights timed here."
         measured = "Top-1 that was measured is that of the libraries timed here."
         kinds = dict.fromkeys(map(is_measured, self.sources))
@@ -116,12 +116,12 @@ class View:
 
     @property
     def counted(self) -> bool:
-        """Return whether core cycles and misses are known for some variant."""
+        """True if core cycles and misses are known for some variant."""
         return any(row.variant.cycles is not None for row in self.rows)
 
     @property
     def sampled(self) -> bool:
-        """Return whether some variant was timed more than once."""
+        """True if some variant was timed more than once."""
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
 
     def figures_of(self, row: VariantRow, decimals: int) -> list[str]:

@@ -17,14 +17,14 @@ Present = Callable[[str], Identity | None]
 
 @dataclass(frozen=True)
 class LogDirs:
-    """Names the directories from which tuning records are read, and to which new ones go."""
+    """Directories from which tuning records are read, and to which new ones go."""
 
     sources: tuple[Path, ...]
     target: Path
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Return every directory that is read."""
+        """All directories that are read."""
         return tuple(dict.fromkeys((*self.sources, self.target)))
 
 
@@ -60,7 +60,7 @@ def present_identity(device: str) -> Identity | None:
 
 
 def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
-    """Return the folder that `--device NAME` means, and where to look up present identities; raises `UserError` where there is neither.
+    """Return the folder that `--device NAME` means, and where to look up present identities; raise `UserError` where there is neither.
 
     A folder of that name takes precedence over a device: boards are removed, and their logs stay.
     """

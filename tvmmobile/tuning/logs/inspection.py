@@ -30,12 +30,12 @@ Key = tuple[Identity, Task, Schedule | tuple[str, str], bool]
 
 @dataclass(frozen=True)
 class LogLine:
-    """Holds a line of a log.
+    """A line of a log.
 
     Attributes:
-        number: from 1.
-        text: in the file, without its line end.
-        held: its content; `None` if it holds no record.
+        number: number of the line, from 1.
+        text: text in the file, without its line end.
+        held: content of the line; `None` if it holds no record.
         fault: why it does not belong in this file; "" if it does.
         remark: why some of its records do not count now although they belong there; "" if all count.
     """
@@ -49,7 +49,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Log:
-    """Holds a log as it was found; `foreign` says why it is not one of ours and was not checked, else ""."""
+    """A log as it was found; `foreign` says why it is not one of ours and was not checked, else ""."""
 
     path: Path
     lines: tuple[LogLine, ...]
@@ -57,17 +57,17 @@ class Log:
 
     @property
     def device(self) -> str:
-        """Return the device that its folder is called after."""
+        """The device that its folder is called after."""
         return self.path.parent.name
 
     @property
     def faults(self) -> list[LogLine]:
-        """Return the lines that do not belong in it."""
+        """The lines that do not belong in it."""
         return [line for line in self.lines if line.fault]
 
 
 def logs_in(directory: Path, device: str | None = None) -> list[Path]:
-    """Return the logs of a directory, of one device or of all, sorted; raises `UserError` where there are none."""
+    """Return the logs of a directory, of one device or of all, sorted; raise `UserError` where there are none."""
     folders = [directory / device] if device is not None else sorted(path for path in directory.glob("*") if path.is_dir())
     paths = [path for folder in folders for path in log_paths(directory, folder.name)]
     if not paths:
@@ -97,11 +97,11 @@ def is_log_name(name: str) -> bool:
 
 
 def inspect(path: Path, present: Identity | None, content: bytes | None = None) -> Log:
-    """Check every line of a log; raises `UserError` if it cannot be read.
+    """Check every line of a log; raise `UserError` if it cannot be read.
 
     Args:
-        present: its device's current identity; `None` if unknown, in which case timing models cannot be compared.
-        content: its content, from a caller that holds its lock; read from the file unless given.
+        present: current identity of the log's device; `None` if unknown, in which case timing models cannot be compared.
+        content: content of the log, from a caller that holds its lock; read from the file unless given.
     """
     if not is_log_name(path.name):
         return Log(path, (), f"its name is not that of a log, DTYPE_tTHREADS{path.suffix}")

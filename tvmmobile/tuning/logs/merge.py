@@ -44,7 +44,7 @@ class MergedLog:
 
 @dataclass(frozen=True)
 class Merged:
-    """Holds the result of a merge, log by log, and what it left out."""
+    """Result of a merge, log by log, and what it left out."""
 
     joined: tuple[MergedLog, ...]
     refused: tuple[RefusedLine, ...]

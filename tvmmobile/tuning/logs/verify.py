@@ -35,7 +35,7 @@ def cut_file(path: Path) -> Path:
 
 
 def repair(path: Path, present: Identity | None) -> Log:
-    """Rewrite a log without its faulty lines, which are appended to `<file>.cut`; returns the log as it was.
+    """Rewrite a log without its faulty lines, which are appended to `<file>.cut`; return the log as it was.
 
     Outdated records stay. Records may be appended by others meanwhile; they wait. Raises `UserError`, the log being as it was, where it
     cannot be read or written.

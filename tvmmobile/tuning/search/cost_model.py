@@ -37,7 +37,7 @@ class CostModel:
         self._targets: list[float] = []
         self._booster: Any = None
         self._fitted = 0
-        #: Of the records that the booster was fitted with.
+        #: Knobs of the records that the booster was fitted with.
         self._knobs: list[str] = []
 
     def add(self, records: Iterable[Record]) -> None:
@@ -54,7 +54,7 @@ class CostModel:
 
     @property
     def trained(self) -> bool:
-        """Return whether there are enough records to predict from."""
+        """True if there are enough records to predict from."""
         return sum(1 for target in self._targets if not math.isnan(target)) >= MIN_RECORDS
 
     def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
@@ -89,7 +89,7 @@ class CostModel:
 
 
 class CostModels:
-    """Holds a cost model for each template, shared by all tasks; each begins with the records of a database when it is first asked for."""
+    """A cost model for each template, shared by all tasks; each begins with the records of a database when it is first asked for."""
 
     def __init__(self, database: Database, machine: Machine = BASELINE) -> None:
         self.database, self._machine = database, machine

@@ -21,7 +21,7 @@ from tvmmobile.tuning.records import Record
 _FORMS = {"stride": 3.0, "kernel": 3.0, "dilation": 3.0, "in_layout": 1.0, "out_layout": 1.0, "scaled": 1.0, "clamp": 0.1, "pieces": 1.0}
 #: Layers and extents of a layer that are compared, at most.
 _MOST_LAYERS, _MOST_EXTENTS = 4, 6
-#: Of each database's tasks, as many as it had when it was last asked.
+#: Tasks of each database, as of the last query.
 _KNOWN: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3

@@ -22,12 +22,12 @@ from tvmmobile.tuning.trials import Trials, family
 
 @dataclass(frozen=True)
 class ScheduleRanking:
-    """Lists a kernel's best schedules by an earlier model.
+    """A kernel's best schedules by an earlier model.
 
     Attributes:
         task: the kernel.
-        file: its log.
-        old: their records, fastest first, each schedule once; then the fastest of each template that is not among them.
+        file: path of the log.
+        old: records of the schedules, fastest first, each schedule once; then the fastest of each template that is not among them.
         dropped: digests of all other schedules that were tried; they stay tried, without a record.
     """
 
@@ -39,29 +39,29 @@ class ScheduleRanking:
 
 @dataclass(frozen=True)
 class Rescored:
-    """Holds a ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
+    """A ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
 
     ranking: ScheduleRanking
     new: tuple[Record, ...]
 
     @property
     def old_best_us(self) -> float | None:
-        """Return the earlier model's lowest latency in microseconds."""
+        """The earlier model's lowest latency in microseconds."""
         return self.ranking.old[0].latency_us
 
     @property
     def new_best_us(self) -> float | None:
-        """Return the present model's lowest latency in microseconds; `None` where every schedule failed."""
+        """The present model's lowest latency in microseconds; `None` where every schedule failed."""
         return min((record.latency_us for record in self.new if record.latency_us is not None), default=None)
 
     @property
     def best_is_another(self) -> bool:
-        """Return whether a different schedule is the fastest now."""
+        """True if a different schedule is the fastest now."""
         return self._order()[0] != 0
 
     @property
     def ranks_changed(self) -> int:
-        """Return the number of schedules whose place in the order has changed; equal ones keep theirs."""
+        """The number of schedules whose place in the order has changed; equal ones keep theirs."""
         return sum(place != rank for rank, place in enumerate(self._order()))
 
     def _order(self) -> list[int]:
@@ -128,7 +128,7 @@ def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: M
 def rescore(
     ranked: Sequence[ScheduleRanking], assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
-    """Measure what is missing, each logged beside the old ones before the next comes; raises `DeviceUnavailable` if the device is lost.
+    """Measure what is missing, each logged beside the old ones before the next comes; raise `DeviceUnavailable` if the device is lost.
 
     No worker waits for another's kernel: many kernels have a schedule or two.
     """
@@ -152,7 +152,7 @@ def rescore(
 
 
 def replace_logs(ranked: Sequence[ScheduleRanking], database: Database) -> tuple[list[Rescored], list[Path]]:
-    """Rewrite each log with only the current model's records, in the old order; returns them, and the paths of the old logs.
+    """Rewrite each log with only the current model's records, in the old order; return them, and the paths of the old logs.
 
     Schedules tried under earlier models stay tried: a longer search does not return to those that were slower there.
     """

@@ -27,11 +27,11 @@ from tvmmobile.system.workers import processor_limit
 
 @dataclass(frozen=True)
 class TrialJob:
-    """Holds the input of one trial in a worker.
+    """Input of one trial in a worker.
 
     Attributes:
         source: an opaque task's TIR function as JSON text, else `None`.
-        timeout_s: for running on the device.
+        timeout_s: longest time for running on the device.
         build_s: processor time for building.
     """
 
@@ -45,14 +45,14 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Holds the outcome of a trial.
+    """Outcome of a trial.
 
     Attributes:
         latency_us: microseconds; `None` where it failed.
         error: why it failed, in a line.
         outage: the device could not be reached, so nothing is known about the schedule.
         final: the device will not come back in this run.
-        terms_us: what a modelled latency consists of, by name.
+        terms_us: terms of a modelled latency, by name.
     """
 
     latency_us: float | None
@@ -66,7 +66,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Built:
-    """Holds a candidate, perhaps built on another machine: the library's content or, if it could not be built, the error for the log."""
+    """A candidate, perhaps built on another machine: the library's content or, if it could not be built, the error for the log."""
 
     job: TrialJob
     result: bytes | Outcome = field(repr=False)

@@ -53,12 +53,12 @@ DEADLINES = Deadlines()
 
 @dataclass(frozen=True)
 class TrialBudget:
-    """Says how many trials a task still lacks; one for each template that takes it.
+    """Number of trials that a task still lacks; one for each template that takes it.
 
     Attributes:
-        template: whose schedules are tried, `None` where no template takes the task.
+        template: template whose schedules are tried; `None` where no template takes the task.
         source: an opaque task's unscheduled TIR function as JSON text, else `None`.
-        candidates: for a task that no template takes, the schedules MetaSchedule's rules gave; empty for others.
+        candidates: schedules from MetaSchedule's rules for a task that no template takes; empty for others.
         done: records that exist already.
         missing: trials to run.
     """
@@ -72,19 +72,19 @@ class TrialBudget:
 
     @property
     def title(self) -> str:
-        """Return the task's name, and the template's where it is not the first that takes the task."""
+        """The task's name, and the template's where it is not the first that takes the task."""
         first = template_for(self.task)
         return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
 
 
 @dataclass(frozen=True)
 class Search:
-    """Holds the options of a search for schedules.
+    """Options of a search for schedules.
 
     Attributes:
         strategy: `evolution`, `random` or `climb`.
         twin: records of a similar virtual board, whose best are tried first.
-        similar: those of the most similar core, some of whose best are among the first.
+        similar: records of the most similar core, some of whose best schedules are among the first tried.
     """
 
     strategy: str = "evolution"
@@ -171,7 +171,7 @@ class _Held:
         self.outcomes, self.reason = [], ""
 
     def add(self, job: TrialJob, outcome: Outcome) -> list[tuple[TrialJob, Outcome]]:
-        """Add an outcome; returns those that count now: none until a batch is complete."""
+        """Add an outcome; return those that count now: none until a batch is complete."""
         self.outcomes.append((job, outcome))
         return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
 
@@ -239,7 +239,7 @@ class _Runner:
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
     def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
-        """Raises `DeviceUnavailable` if another attempt is pointless."""
+        """Raise `DeviceUnavailable` if another attempt is pointless."""
         if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
             raise DeviceUnavailable(
                 f"the device {self._bench.profile.name} went away: {lost[0][1].error}",

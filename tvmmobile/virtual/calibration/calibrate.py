@@ -38,7 +38,7 @@ from tvmmobile.virtual.sysroot import cpuinfo, python_sysroot
 
 #: The networks that are run in several threads: one parameter is fitted to them, and such a run takes minutes.
 IN_SEVERAL = ("squeezenet", "mobilenet", "shufflenet_v2")
-#: As benchncnn: empty weights, an input of 0.01, its allocators. The arguments: the network's path, its input's side, how many threads.
+#: A program like benchncnn: empty weights, an input of 0.01, its allocators. Arguments: the network's path, its input's side, threads.
 PROGRAM = """\
 import ctypes, sys
 import ncnn

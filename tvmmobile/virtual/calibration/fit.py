@@ -36,7 +36,7 @@ PUBLISHED = CALIBRATED / "published.json"
 _KIND = FileKind("a calibration", "Run: ./scripts/calibrate --networks DIR")
 #: Text does not count as a number; `errors`, which follow from the rest, are ignored.
 _STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-#: What errors are relative to.
+#: Latencies that errors are relative to.
 _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 

@@ -33,7 +33,7 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
         boards: by name, all with one core.
         observations: of one thread.
         most: upper bound of each parameter.
-        bounded: whether they keep within their bounds.
+        bounded: true if they keep within their bounds.
     """
     import numpy as np
     from scipy.optimize import least_squares, lsq_linear

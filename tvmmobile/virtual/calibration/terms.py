@@ -61,7 +61,7 @@ def _latency_in_line_copies(board: Board) -> float:
 
 
 _LATENCY = "no more than a random read that no cache has (latency_ns)"
-#: By name, in the order in which they are shown.
+#: Terms by name, in the order in which they are shown.
 TERMS: Mapping[str, Term] = {
     "cache_hits": Term(
         _hits_ms,
@@ -82,7 +82,7 @@ TERMS: Mapping[str, Term] = {
         _LATENCY,
     ),
 }
-#: The same for cores that compute while memory works.
+#: Terms of cores that compute while memory works.
 _OVERLAPPING_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],
     "lines_read": Term(
@@ -116,7 +116,7 @@ def _copied(what: str, amount_ms: Callable[[Board, MissCounts], float], source: 
     )
 
 
-#: The same for later cores, on buses that no core can fill: one core reads lines no faster than it copies them. With both rates fitted,
+#: Terms of later cores, on buses that no core can fill: one core reads lines no faster than it copies them. With both rates fitted,
 #: networks that are left out come out worse.
 _LATER_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],

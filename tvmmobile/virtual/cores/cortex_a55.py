@@ -46,7 +46,7 @@ from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 _LOADED, _LOADED_PAIR, _LOADED_ADDRESS = 4, 5, 2
 #: [slothy] D registers after 3, 4, … cycles, Q registers after 4, 6, …; [llvm] a lane, or one for all lanes, after 4.
 _FIRST_BEAT, _LANE_LOADED = 2, 4
-#: As on the Cortex-A53; nothing is published.
+#: Cycles of a vector store, as on the Cortex-A53; nothing is published.
 _STORED_VECTOR = 1
 #: Vector instructions of which [llvm] and [vfp] have other figures than the Cortex-A53 shows: a product and an addition in four cycles.
 OWN_NAMES = frozenset({"fmla", "fmls", "fmadd", "fmsub", "fnmadd", "fnmsub", "frecps", "frsqrts", "fmlal", "fmlal2", "fmlsl", "fmlsl2"})

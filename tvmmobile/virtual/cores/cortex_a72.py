@@ -74,7 +74,7 @@ _REDUCTION: dict[int, _Cost] = {4: (4, (("f1", 1),)), 8: (7, (("vector", 1), ("f
 #: [osaca], [llvm] From the first-level cache to a general and to a vector register; [llvm] 3 more for lanes sorted or repeated.
 _LOADED, _LOADED_VECTOR, _SORTED = 4, 5, 3
 _LANE_BYTES = {"b": 1, "h": 2, "s": 4, "d": 8}
-#: What writes 16 bytes.
+#: Instructions that write 16 bytes.
 _SIXTEEN_BYTES = re.compile(r"(?:v\d+\.(?:16b|8h|4s|2d)\b(?!\[)|q\d+\b)")
 #: The three-operand forms are no accumulations of a register that they write.
 _WITHOUT_CHAIN = frozenset({"fmadd", "fmsub", "fnmadd", "fnmsub"})

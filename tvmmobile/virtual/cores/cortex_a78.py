@@ -53,7 +53,7 @@ class CoreFamily:
         pairs: accesses of a load of two 8-byte general registers.
         sorted_stores: passes of st2 … st4 through the vector pipelines, as a multiple of the usual ones.
         products: latencies that are not the Neoverse N2's.
-        hands_elements_over: whether a multiply-add by an element hands its sum over early, as others do.
+        hands_elements_over: true if a multiply-add by an element hands its sum over early, as others do.
     """
 
     pipelines: Mapping[str, int]

@@ -60,14 +60,14 @@ class Instruction:
         writes: register names; `flags` last. Without the base register.
         base: the base register of a pre- or post-indexed access, which it writes; "" for others.
         data: registers that a load writes or a store reads from.
-        quad: whether the vectors are 16 bytes long.
+        quad: true if the vectors are 16 bytes long.
         shape: `4s`, `8h`, … of the first vector, its letter alone for a lane (`s`); "" where there is none.
-        lane: whether a load or store is of one lane.
-        interleaved: whether a load or store is one of `ld2` … `st4`, which permute.
-        accumulates: whether its first operand is read and written whole; it is the first of `reads`.
-        keeps: whether it writes a lane of its first operand, not among `reads`, and keeps the others.
-        atomic: whether it reads, changes and writes memory in one, as those of ARMv8.1 do.
-        status: whether it is a store-exclusive, which writes a register.
+        lane: true if a load or store is of one lane.
+        interleaved: true if a load or store is one of `ld2` … `st4`, which permute.
+        accumulates: true if its first operand is read and written whole; it is the first of `reads`.
+        keeps: true if it writes a lane of its first operand, not among `reads`, and keeps the others.
+        atomic: true if it reads, changes and writes memory in one, as those of ARMv8.1 do.
+        status: true if it is a store-exclusive, which writes a register.
     """
 
     name: str

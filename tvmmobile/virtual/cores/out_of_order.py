@@ -66,7 +66,7 @@ class CoreTables:
         chosen: the parts of a kind between which dispatch chooses, where each has a queue of its own: the one with fewer waiting, of equals
             the first. An operation then goes through that pipeline as often as it takes the kind, from one entry of its queue.
         base_latency: cycles until the base register of a pre- or post-indexed access can be used.
-        early_stores: whether a store starts with its address, and waits for its data only to leave the window.
+        early_stores: true if a store starts with its address, and waits for its data only to leave the window.
     """
 
     name: str

@@ -45,7 +45,7 @@ class DetectionOptions:
 
     @classmethod
     def of(cls, content: bytes) -> DetectionOptions:
-        """Read the options of an operator; raises exceptions of any kind for damaged ones."""
+        """Read the options of an operator; raise exceptions of any kind for damaged ones."""
         entries = flexbuffers.GetRoot(content).AsMap
         keys = {key.AsKey for key in entries.Keys}
         y, x, height, width = (float(entries[f"{side}_scale"].AsFloat) for side in "yxhw")

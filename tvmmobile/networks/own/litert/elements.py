@@ -23,7 +23,7 @@ def row(
     Args:
         onnx: ONNX's operator, or what appends several.
         numbers: operands behind those of the file.
-        front: whether images are read with their channels in front; otherwise if all operands are images or constants.
+        front: true if images are read with their channels in front; otherwise if all operands are images or constants.
         is_exact: the result's elements are some of the first operand, which need no rounding if both have one grid.
         sources: operands to read, the first ones.
         options: ONNX's attributes, each from an option of the operator.

@@ -85,7 +85,7 @@ class LiteRtNetwork:
         names: of inputs and outputs in the file's signature, by tensor.
         first: those that run once, before it does.
         same: tensors that stand for others of the file, see `litert/states.py`.
-        stateful: whether the file keeps variables, which are inputs and outputs here.
+        stateful: true if the file keeps variables, which are inputs and outputs here.
     """
 
     name: str

@@ -56,7 +56,7 @@ class Translation(Nodes):
         return self.known.get(number) or self.network.tensors[number]
 
     def value(self, number: int) -> Array:
-        """Return a constant of the file; raises `UserError` where it is computed."""
+        """Return a constant of the file; raise `UserError` where it is computed."""
         found = self.tensor(number).value if number >= 0 else None
         if found is None:
             name = self.tensor(number).name if number >= 0 else "a tensor"
@@ -64,7 +64,7 @@ class Translation(Nodes):
         return found
 
     def real_value(self, number: int) -> Array:
-        """Return the real numbers of a constant of the file; raises `UserError` where it is computed."""
+        """Return the real numbers of a constant of the file; raise `UserError` where it is computed."""
         self.value(number)
         return self.tensor(number).real_numbers()
 

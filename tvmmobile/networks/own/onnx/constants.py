@@ -104,7 +104,7 @@ def without_functions(model: Any, known: Set[str]) -> Any:
 
 
 def with_shapes(model: Any) -> Any:
-    """Return the model with the shapes and types that ONNX infers; raises as `fold_constants` does.
+    """Return the model with the shapes and types that ONNX infers; raise as `fold_constants` does.
 
     ONNX infers none for norms that it defines as functions, and then none behind them: they are inferred as copies of their input.
     """

@@ -29,7 +29,7 @@ _CURVES = [b"Sigmoid", b"Tanh", b"Tanh"]
 
 
 def _quantised(into: QuantisedRewriting, data: str) -> tuple[str, str, str]:
-    """Append the rounding of a tensor by its own extremes; returns the names of integers, scale and zero point, all in float32."""
+    """Append the rounding of a tensor by its own extremes; return the names of integers, scale and zero point, all in float32."""
     least, zero, most = map(into.real, (1.2e-38, 0, _MOST))
     high, low = (into.emit(keep, [into.emit(f"Reduce{keep}", [data], keepdims=0), zero]) for keep in ("Max", "Min"))
     scale = into.emit("Max", [into.emit("Div", [into.emit("Sub", [high, low]), most]), least])
@@ -40,7 +40,7 @@ def _quantised(into: QuantisedRewriting, data: str) -> tuple[str, str, str]:
 
 
 def _rounded(into: QuantisedRewriting, data: str) -> tuple[str, str]:
-    """Append the same; returns the names of integers less their zero point, and of the scale."""
+    """Append the same; return the names of integers less their zero point, and of the scale."""
     integers, scale, zero = _quantised(into, data)
     return into.emit("Sub", [integers, zero]), scale
 
@@ -83,7 +83,7 @@ def _sums(into: QuantisedRewriting, node: Any, operator: str, axis: int) -> bool
 def _product(
     into: QuantisedRewriting, factors: tuple[str | None, str | None], output: str, operator: str = "MatMul", given: Any = ()
 ) -> bool:
-    """Append the sums of products of integers; returns whether both factors are known."""
+    """Append the sums of products of integers; return whether both factors are known."""
     known = [name for name in factors if name is not None]
     if len(known) == 2:
         into.emit(operator, known, output, given)

@@ -131,7 +131,7 @@ def _parsed(file: OwnFile, content: bytes) -> Any:
 
 
 def _checked_versions(file: OwnFile, model: Any) -> None:
-    """Raises `UserError` if the installed `onnx` does not know the versions of the operators or of the format."""
+    """Raise `UserError` if the installed `onnx` does not know the versions of the operators or of the format."""
     for name, given, known in (
         ("opset", opset_of(model), onnx.defs.onnx_opset_version()),
         ("IR version", int(model.ir_version), int(onnx.IR_VERSION)),
@@ -149,7 +149,7 @@ def _location(file: OwnFile, tensor: Any) -> str:
 
 
 def _read_beside(file: OwnFile, model: Any) -> list[Any]:
-    """Read the weights that are in files beside it; returns those tensors."""
+    """Read the weights that are in files beside it; return those tensors."""
     tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)

@@ -26,7 +26,7 @@ _MOST_NESTED = 100
 
 
 def check_onnx(file: OwnFile, model: Any) -> None:
-    """Raises `UserError` for element types that ONNX does not have, extents, windows or functions that no network needs."""
+    """Raise `UserError` for element types that ONNX does not have, extents, windows or functions that no network needs."""
     functions = {(one.domain, one.name): one for one in model.functions}
     check_operators(str(file), _operators(file, model.graph.node, functions, {}, 0))
     parts = [graph for part in (model.graph, *model.functions) for graph in (part, *_graphs(file, part.node))]
@@ -34,13 +34,13 @@ def check_onnx(file: OwnFile, model: Any) -> None:
 
 
 def check_shapes(file: OwnFile, model: Any) -> None:
-    """Raises `UserError` for inferred shapes beyond the limits."""
+    """Raise `UserError` for inferred shapes beyond the limits."""
     for value in (*model.graph.value_info, *model.graph.output):
         _check_value(file, value)
 
 
 def _check_graph(file: OwnFile, graph: Any) -> int:
-    """Check values, nodes and constants of a graph or function; returns how many numbers the constants hold, with zeros of sparse ones."""
+    """Check values, nodes and constants of a graph or function; return how many numbers the constants hold, with zeros of sparse ones."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         if not isinstance(value, str):  # of a function, which has no types
             _check_value(file, value)
@@ -103,7 +103,7 @@ def _nodes(file: OwnFile, nodes: Any) -> Iterator[Any]:
 
 
 def _operators(file: OwnFile, nodes: Any, functions: Mapping[tuple[str, str], Any], known: dict[tuple[str, str], int], depth: int) -> int:
-    """Count the operators of nodes with functions inlined; raises `UserError` for functions that call themselves."""
+    """Count the operators of nodes with functions inlined; raise `UserError` for functions that call themselves."""
     if depth > _MOST_NESTED:
         raise UserError(f"{file} has functions that call one another, more than {_MOST_NESTED} deep.", _AGAIN)
     count = 0

@@ -27,7 +27,7 @@ def pool(operator: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: in
 
 
 def _refuse_dilated(attrs: dict[str, Any], operator: str) -> None:
-    """Raises `ValueError` for dilated windows padded by `SAME`: ONNX Runtime pads them as if they had no gaps, unlike ONNX."""
+    """Raise `ValueError` for dilated windows padded by `SAME`: ONNX Runtime pads them as if they had no gaps, unlike ONNX."""
     if any(int(step) != 1 for step in attrs.get("dilations", ())):
         raise ValueError(f"{operator} with auto_pad SAME and dilations is ambiguous")
 

@@ -62,7 +62,7 @@ class ResizeMethod:
 
 
 def positions(places: str, axis: ResizedAxis) -> _Floats:
-    """Return the position of each output pixel in the input, in pixels; raises `KeyError` for an unknown rule."""
+    """Return the position of each output pixel in the input, in pixels; raise `KeyError` for an unknown rule."""
     if axis.factor == 1:
         return np.arange(axis.outputs, dtype=np.float32)
     return np.asarray(_PLACES[places](np.arange(axis.outputs, dtype=np.float32), axis), np.float32)
@@ -124,7 +124,7 @@ def outside(method: ResizeMethod, axis: ResizedAxis) -> Array | None:
 
 
 def taps_along(method: ResizeMethod, axis: ResizedAxis) -> Taps:
-    """Return the weighted input pixels of each output pixel; raises `KeyError` for an unknown rule."""
+    """Return the weighted input pixels of each output pixel; raise `KeyError` for an unknown rule."""
     if method.antialiased:
         return _antialiased(method, axis)
     found = positions(method.places, axis)

@@ -18,7 +18,7 @@ from tvmmobile.system.errors import UserError
 
 #: Places of our gates among ONNX's: input, output, forget and new; update, reset and new.
 _ORDER = {"LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2], "RNN": [0]}
-#: The same for peepholes: input, output and forget.
+#: Places of our peepholes among ONNX's: input, output and forget.
 _PEEPHOLES = [0, 2, 1]
 _DIRECTIONS = {"forward": FORWARD, "reverse": BACKWARD, "bidirectional": BOTH}
 
@@ -73,7 +73,7 @@ def recurrent(kind: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: i
 
 
 def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: Any, bias: Any, holes: Any) -> Cell:
-    """Return the cell of one direction; raises `ValueError` for activations that are not supported."""
+    """Return the cell of one direction; raise `ValueError` for activations that are not supported."""
     own = {"LSTM": "lstm", "GRU": "gru" if attrs.get("linear_before_reset", 0) else "gru_reset_first", "RNN": "rnn_tanh"}[kind]
     usual = CELL_ACTIVATIONS[own]
     names = tuple(name.decode().lower() for name in attrs.get("activations") or ()) or usual * (1 + (direction == BOTH))

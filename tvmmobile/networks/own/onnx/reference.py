@@ -23,7 +23,7 @@ _ONE_AXIS, _SAYS_MODE = 13, 14
 
 # What onnx 1.23 gets wrong.
 class BatchNormalization(OpRun):  # type: ignore[misc]
-    """onnx normalises by the image's own mean and variance, as in training."""
+    """BatchNormalization by the stored mean and variance; onnx's evaluator takes the image's own, as in training."""
 
     op_domain = ""
 
@@ -35,7 +35,7 @@ class BatchNormalization(OpRun):  # type: ignore[misc]
 
 
 class STFT(OpRun):  # type: ignore[misc]
-    """onnx refuses real signals without a last dimension of 1."""
+    """STFT that takes real signals without a last dimension of 1; onnx's evaluator refuses them."""
 
     op_domain = ""
 
@@ -47,7 +47,7 @@ class STFT(OpRun):  # type: ignore[misc]
 
 
 class MaxPool(Theirs):  # type: ignore[misc]
-    """onnx mixes up pads that differ from side to side, and gives sizes that are rounded up with a stride of 1 too many pixels."""
+    """MaxPool with asymmetric pads and `ceil_mode` as the specification has them; onnx's evaluator confuses them."""
 
     op_domain = ""
 
@@ -62,7 +62,7 @@ class MaxPool(Theirs):  # type: ignore[misc]
 
 
 class Softmax(OpRun):  # type: ignore[misc]
-    """Along all axes from one on, of which onnx takes the first alone."""
+    """Softmax before opset 13: over all axes from `axis` on; onnx's evaluator takes `axis` alone."""
 
     op_domain, compute = "", staticmethod(special.softmax)
 
@@ -72,7 +72,7 @@ class Softmax(OpRun):  # type: ignore[misc]
 
 
 class LogSoftmax(Softmax):
-    """Computes the logarithm over the same axes."""
+    """LogSoftmax before opset 13: over all axes from `axis` on."""
 
     compute = staticmethod(special.log_softmax)
 

@@ -107,7 +107,7 @@ class Nodes:
         self._made = 0
 
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", given: Sequence[Any] = (), **attributes: Any) -> str:
-        """Append a node of a standard operator with these attributes, of which some are `given` as ONNX has them; returns its output."""
+        """Append a node of a standard operator with these attributes, of which some are `given` as ONNX has them; return its output."""
         output = output or self._new_name(operator)
         node = helper.make_node(operator, list(inputs), [output], **attributes)
         node.attribute.extend(given)

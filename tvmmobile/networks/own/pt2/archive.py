@@ -44,7 +44,7 @@ _OPERATOR = re.compile(
     rf"|{re.escape(SUPPRESSION)}|{re.escape(PLACES)}"
     rf"|torch\.ops\.{quantised.LIBRARY}\.({'|'.join(map(re.escape, sorted(quantised.OPERATORS)))})"
 )
-#: All but the selection of boxes, which `pt2/varying.py` replaces.
+#: Operators of torchvision other than the selection of boxes, which `pt2/varying.py` replaces.
 _TORCHVISION = re.compile(r"torch\.ops\.torchvision\.(?!nms\.)\w{1,40}\.\w{1,40}")
 _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
@@ -62,7 +62,7 @@ _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
 
 
 def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> bytes:
-    """Look through a `.pt2`; returns what PyTorch may load: the same, with numbers for dynamic dimensions.
+    """Look through a `.pt2`; return what PyTorch may load: the same, with numbers for dynamic dimensions.
 
     Args:
         wanted: requested dimensions.
@@ -105,7 +105,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
 
 @contextmanager
 def _refusing_damage(file: OwnFile, fix: str) -> Iterator[None]:
-    """Raises `UserError` for a file that is not as PyTorch writes it."""
+    """Raise `UserError` for a file that is not as PyTorch writes it."""
     try:
         yield
     except _DAMAGE as error:
@@ -113,7 +113,7 @@ def _refusing_damage(file: OwnFile, fix: str) -> Iterator[None]:
 
 
 def _refuse_torchvision(file: OwnFile, program: Any) -> None:
-    """Raises `UserError` for the operators of another package, such as pooling of regions."""
+    """Raise `UserError` for the operators of another package, such as pooling of regions."""
     targets = {value for name, value in entries(program) if name == "target" and isinstance(value, str)}
     names = sorted(name.removeprefix("torch.ops.") for name in targets if _TORCHVISION.fullmatch(name))
     if names:

@@ -80,7 +80,7 @@ def check_arguments(file: OwnFile, program: Any, fix: str) -> None:
 
 
 def check_weights(file: OwnFile, config: Any) -> None:
-    """Raises `UserError` for weights with extents beyond the limits; other errors as `check_arguments`."""
+    """Raise `UserError` for weights with extents beyond the limits; other errors as `check_arguments`."""
     total = 0
     for name, payload in config.items():
         if (tensor := payload.get("tensor_meta")) is not None:

@@ -101,7 +101,7 @@ def known_symbols(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[
 
 
 def with_fixed_dimensions(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> Any:
-    """Return a serialised program whose extents are numbers, for values of all symbols; raises errors as `known_symbols` does."""
+    """Return a serialised program whose extents are numbers, for values of all symbols; raise errors as `known_symbols` does."""
     try:
         fixed = _Fixing(values, program["graph_module"]["graph"]).fixed(program)
     except UnknownExtentError as error:
@@ -205,7 +205,7 @@ def _symbols(file: OwnFile, program: Any, wanted: Wanted) -> dict[str, Fraction]
 
 
 def _solve(text: str, extent: Fraction, values: dict[str, Fraction]) -> str:
-    """Have an expression of one symbol, linear as `torch.export.Dim` makes them, be a number; returns what it is where it cannot."""
+    """Have an expression of one symbol, linear as `torch.export.Dim` makes them, be a number; return what it is where it cannot."""
     names = set(re.findall(r"Symbol\('(\w+)'", text))
     try:
         if len(names) == 1 and not names <= values.keys():

@@ -35,7 +35,7 @@ _RUN = frozenset(
 _MOST_ELEMENTS, _MOST_TOGETHER = 1 << 16, 1 << 20
 _SYMBOL = re.compile(r"Symbol\('(\w+)'")
 _FILE = re.compile(r"\w+")
-#: What PyTorch raises for an operator with other arguments than it takes.
+#: Errors that PyTorch raises for an operator with wrong arguments.
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 

@@ -57,7 +57,7 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
 
 
 def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.export.ExportedProgram, Compute]:
-    """Return the program in a `.pt2`, with static shapes, and what runs it; raises `UserError` as `load_exported_program` does."""
+    """Return the program in a `.pt2`, with static shapes, and what runs it; raise `UserError` as `load_exported_program` does."""
     content = checked_archive(file, content, wanted, _FIX)
     with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
         register_operators()

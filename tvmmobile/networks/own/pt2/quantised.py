@@ -22,7 +22,7 @@ def register_operators() -> None:
 
 
 def without_integer_weights(program: torch.export.ExportedProgram) -> WeightScales | None:
-    """Give a program real numbers for weights that are integers, in place; returns their scales, `None` without an operator of the library.
+    """Give a program real numbers for weights that are integers, in place; return their scales, `None` without an operator of the library.
 
     Raises:
         UserError: a scale is not a positive number.

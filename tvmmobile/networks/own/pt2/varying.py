@@ -254,7 +254,7 @@ class _Rewriting:
         self.counts[symbol], self.values[symbol] = count, Fraction(most)
 
     def _indices(self, node: Any, made: Sequence[str]) -> tuple[int, str]:
-        """Append a search for the indices of what is true, a vector or column for each axis; returns how many there may be and are."""
+        """Append a search for the indices of what is true, a vector or column for each axis; return how many there may be and are."""
         [mask] = _read(node)
         extents = self._extents(mask)
         most = step = math.prod(extents)
@@ -284,7 +284,7 @@ class _Rewriting:
         return max(map(int, ends)) if ends and sliced else most
 
     def _places(self, node: Any, mask: str) -> tuple[str, str]:
-        """Append a search for the places at which a vector of booleans is true; returns these and their number."""
+        """Append a search for the places at which a vector of booleans is true; return these and their number."""
         if mask not in self._found:
             [most] = self._extents(mask)
             self._found[mask] = tuple(self._emit(PLACES, [self._filled(node, mask, 0)], [[most], [1]], _LONG))  # type: ignore[assignment]
@@ -335,7 +335,7 @@ class _Rewriting:
     def _emit(
         self, target: str, arguments: Sequence[Any], sizes: Sequence[Sequence[int]], kind: int, names: Sequence[str] = ()
     ) -> list[str]:
-        """Append a new node with results of these sizes and this type, the first of which have names already; returns all names."""
+        """Append a new node with results of these sizes and this type, the first of which have names already; return all names."""
         if not target.startswith("torch."):
             target = _ATEN + (target if "." in target else f"{target}.default")
         known, inputs = signature(target) or (), []
