@@ -367,7 +367,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
     options = parser.parse_args()
     if unknown := set(options.networks) - SIDES.keys():
-        raise UserError(f"There is no network {sorted(unknown)[0]}.", f"Give one of: {', '.join(SIDES)}.")
+        raise UserError(f"there is no network {sorted(unknown)[0]}.", f"Give one of: {', '.join(SIDES)}.")
     given = None if options.pictures is None else pictures_in(options.pictures)
     if options.write is not None:
         make_folders(options.write)

@@ -86,7 +86,7 @@ def test_bad_options(cli: CommandLine, tmp_path: Path, verb: str, arguments: lis
         (["--strategy", "magic"], 1, "strategy 'magic' is not known"),
         (["--fresh", "--logs", "logs"], 1, "--fresh and --logs exclude each other"),
         (["--trials", "-1"], 1, "Invalid value for '--trials'"),
-        (["--require-hardware"], 3, "No board is registered as 'pi4'"),
+        (["--require-hardware"], 3, "no board is registered as 'pi4'"),
     ],
 )
 def test_bad_options_of_tune(cli: CommandLine, tmp_path: Path, arguments: list[str], code: int, complaint: str) -> None:

@@ -218,7 +218,7 @@ def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: Command
         ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
         ("--device", "pi4,pi5", "--dtype", "float16"): "the cortex-a72 of Raspberry Pi 4 Model B does not have",
         ("--device", "pi4,pi5", "--dtype", "int8", "--calibrate", "noise:8", "--max-drop", "30dB"): "latency on one device",
-        ("--device", "pi4,nowhere"): "There is no device 'nowhere'",
+        ("--device", "pi4,nowhere"): "there is no device 'nowhere'",
     }
     for words, problem in cases.items():
         done = cli("compile", *network, *words)

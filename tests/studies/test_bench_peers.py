@@ -329,12 +329,12 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "tflite"], "There is no system 'tflite'."),
-        (["--boards", "pi9"], "There is no virtual board 'pi9'."),
+        (["--only", "tflite"], "there is no system 'tflite'."),
+        (["--boards", "pi9"], "there is no virtual board 'pi9'."),
         (["--threads", "8"], "has 4 cores, not 8."),
         (["--threads", "0"], "0 threads are too few."),
         (["--alpha", "2"], "2.0 is outside (0, 1]"),
-        (["--alpha", "0.3", "--diagonal"], "Nothing is left to compare"),
+        (["--alpha", "0.3", "--diagonal"], "nothing is left to compare"),
         (["--boards", "pi4", "rk3399", "--threads", "4"], "has 2 cores, not 4."),
         (["--boards"], "--boards names no board, and there is no --known."),
         (["--logs", "/nowhere/at/all"], "/nowhere/at/all does not exist"),

@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
 
 def test_a_full_cache_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVMMOBILE_CACHE", str(small_disk))
-    with pytest.raises(UserError, match=f"^The cache {small_disk} cannot be written: No space left on device"), filling_cache():
+    with pytest.raises(UserError, match=f"^the cache {small_disk} cannot be written: No space left on device"), filling_cache():
         write_text(small_disk / "helper", "x" * 100_000)
 
 
@@ -214,6 +214,6 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     """Before PyTorch looks for it, which would break off half imported."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv(variable, "/proc/nowhere")  # nobody can create anything there, root included
-    with pytest.raises(UserError, match=f"^The cache {place} cannot be written: No such file or directory") as caught:
+    with pytest.raises(UserError, match=f"^the cache {place} cannot be written: No such file or directory") as caught:
         Workers(1)
     assert caught.value.remedy == f"Set {variable} to a folder that can be written."

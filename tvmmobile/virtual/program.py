@@ -152,7 +152,7 @@ def find_program(name: str, sysroot: Path | None) -> tuple[Path, Path | None]:
         raise UserError(f"--sysroot {sysroot} is not a folder.", "Build one: ./scripts/sysroot")
     candidates = [path for path in _candidates(name, sysroot) if path.is_file()]
     if not candidates:
-        raise UserError(f"There is no program {name!r}.", "Give its path, or the folder that holds it with --sysroot.")
+        raise UserError(f"there is no program {name!r}.", "Give its path, or the folder that holds it with --sysroot.")
     problems = [_problem_of(path) for path in candidates]
     if all(problems):
         raise UserError(*next(problem for problem in problems if problem))
