@@ -30,7 +30,7 @@ from tvmmobile.system.files import sha256_of
 Manifest = dict[str, Any]
 
 PROFILE = find_device("pi4-virtual").profile
-PI5 = "has its schedules from records of pi5-virtual, whose latencies are not shown beside those of pi4-virtual"
+PI5 = "uses schedules tuned on pi5-virtual, whose latencies are not comparable with pi4-virtual's"
 
 
 def write_library(folder: Path, change: Callable[[Manifest], object] = lambda _: None) -> Path:
@@ -198,16 +198,16 @@ def test_a_manifest_is_written_as_its_type_orders_it(tmp_path: Path) -> None:
     ("changes", "core", "said"),
     [
         ({}, "cortex-a72", ""),
-        ({}, "cortex-a76", "note: net.so was compiled for cortex-a76; pi4-virtual has cortex-a72."),
+        ({}, "cortex-a76", "note: net.so was compiled for cortex-a76, not for pi4-virtual's cortex-a72."),
         (
             {"device": "pi5-virtual"},
             "cortex-a76",
-            f"note: net.so was compiled for cortex-a76; pi4-virtual has cortex-a72, and {PI5}.",
+            f"note: net.so was compiled for cortex-a76, not for pi4-virtual's cortex-a72, and {PI5}.",
         ),
         (
             {"timing_model": "0" * 16},
             "cortex-a72",
-            "note: net.so has its schedules from records of another timing model, whose latencies are not shown beside the current one's.",
+            "note: net.so uses schedules tuned with another timing model, whose latencies are not comparable with the current one's.",
         ),
     ],
 )
