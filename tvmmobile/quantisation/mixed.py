@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -183,6 +184,21 @@ class Mixed:
 
     network: IntegerNetwork
     decision: Decision
+
+
+class Quantiser(Protocol):
+    """Chooses the layers that are in integers, as `quantise_within` does."""
+
+    def __call__(
+        self,
+        flow: Flow,
+        images: Images,
+        method: Method,
+        accepts: Accepts,
+        kept: dict[int, str],
+        limit: Limit | None,
+        pricing: Pricing,
+    ) -> Mixed: ...
 
 
 def quantise_within(
