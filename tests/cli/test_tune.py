@@ -118,12 +118,12 @@ def test_no_cross_compiler(cli: CommandLine, tmp_path: Path, tmp_path_factory: p
             found = shutil.which(name)
             if found:
                 (programs / name).symlink_to(found)
-    doctor._version_of.cache_clear()
+    doctor.version_of.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(programs))
         patch.setattr("tvmmobile.system.toolchain.zig_program", lambda: None)
         outcome = cli(verb, *SMALL, "--out", "results")
-    doctor._version_of.cache_clear()
+    doctor.version_of.cache_clear()
     refused(outcome, 1, "aarch64-linux-gnu-gcc is missing")
     assert "apt-get install -y g++-aarch64-linux-gnu" in outcome.err
     assert list(tmp_path.iterdir()) == []

@@ -134,10 +134,10 @@ def test_a_virtual_boards_full_disk_is_no_outage(small_disk: Path, monkeypatch: 
 
     monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
     agents = Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4"))
-    with pytest.raises(MeasureError), agents._session(1):
+    with pytest.raises(MeasureError), agents.session(1):
         pass
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
-    with pytest.raises(OSError, match="No space left") as caught, agents._session(1):
+    with pytest.raises(OSError, match="No space left") as caught, agents.session(1):
         pass
     assert caught.value.filename == str(small_disk)
 
@@ -151,7 +151,7 @@ def test_a_boards_full_disk_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
     profile = replace(find_device("pi4").profile, origin=MEASURED)
     agents = Agents(profile, Endpoint("127.0.0.1", 1, "pi4"))
-    with pytest.raises(DeviceUnavailable, match=r"cannot store net\.so \(10485760 bytes\): its disk is full"), agents._session(1):
+    with pytest.raises(DeviceUnavailable, match=r"cannot store net\.so \(10485760 bytes\): its disk is full"), agents.session(1):
         pass
 
 
