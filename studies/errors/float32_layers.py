@@ -105,9 +105,9 @@ class BothRules:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
-        self, flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], _: Limit | None, pricing: Pricing
+        self, flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None, pricing: Pricing
     ) -> Mixed:
-        """Return the network by the integer programme."""
+        """Return the network by the integer programme, within the limit that `above` gives."""
         method = replace(method, narrow=frozenset())
         observed = observe(flow, images, method.equalise)
         expected = flow.outputs(images.all())

@@ -62,6 +62,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--calibrate", "noise:4"], "--calibrate is for int8, and --dtype is float32"),
         (["--keep", "0"], "--keep and --max-drop are for int8"),
         (["--dtype", "float16", "--max-drop", "1%", "--device", "pi5"], "--keep and --max-drop are for int8"),
+        (["--dtype", "int8", "--max-drop", "1"], "--max-drop 1 is neither a signal-to-noise ratio nor a share"),
         (["--dtype", "int8", "--calibrate", "noise:4", "--max-drop", "1"], "--max-drop 1 is neither a signal-to-noise ratio nor a share"),
         (
             ["--dtype", "int8", "--calibrate", "noise:4", "--max-drop", "1%", "--classes", "1"],

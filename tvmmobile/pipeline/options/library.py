@@ -131,7 +131,7 @@ class LibraryOptions(Options):
         """Return `max_drop` as a limit; raises `UserError` where it cannot be read."""
         from tvmmobile.quantisation.mixed import limit_of  # with NumPy, which `--help` does without
 
-        return None if self.max_drop is None else limit_of(self.max_drop, self.calibrate)
+        return None if self.max_drop is None else limit_of(self.max_drop, self.calibrate or "")
 
     def check(self, profile: DeviceProfile) -> None:
         """Raises `UserError` for options that exclude each other, and for those that a device does not support."""
