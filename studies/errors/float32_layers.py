@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -29,13 +28,13 @@ from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import INT8
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline import prepared
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.tune import tune
-from tvmmobile.pipeline.variant import prepare_variant
-from tvmmobile.quantisation.assignment import fastest
+from tvmmobile.pipeline.variant import import_variant
+from tvmmobile.quantisation.assignment import Assignment, Programme, fastest
 from tvmmobile.quantisation.calibration import Accepts, Images, Method, Observed, observe, quantised
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.flow import Flow
@@ -93,72 +92,97 @@ def _noise_of_layers(observed: Observed, network: IntegerNetwork) -> dict[int, f
     return found
 
 
-def entry_of(network: str, board: str, above: float, images: int) -> Entry:
-    """Quantise a network by both rules, and time the libraries."""
-    found: dict[str, Any] = {}
+@dataclass
+class BothRules:
+    """Quantises as `--max-drop` does, with a limit some decibels above int8 alone, and looks at the former rule's layers too.
 
-    def both(flow: Flow, data: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit, pricing: Pricing) -> Mixed:
-        """Take both rules' layers, with a limit that is as far above int8 as asked."""
+    Attributes:
+        above: the decibels.
+        figures: what both rules choose and predict, once it was called.
+    """
+
+    above: float
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None, pricing: Pricing
+    ) -> Mixed:
+        """Return the network by the integer programme, within the limit that `above` gives."""
         method = replace(method, narrow=frozenset())
-        observed = observe(flow, data, method.equalise)
-        expected = flow.outputs(data.all())
+        observed = observe(flow, images, method.equalise)
+        expected = flow.outputs(images.all())
 
         def noise_db(*layers: int) -> float:
-            outputs = quantised(observed, method, accepts, layers).outputs(data.all())
+            """Noise below the signal with these layers in float32."""
+            outputs = quantised(observed, method, accepts, layers).outputs(images.all())
             share = float(np.square(outputs.astype(np.float64) - expected).sum() / np.square(expected, dtype=np.float64).sum())
             return decibels_below(share) or np.inf
 
-        found["int8_db"] = noise_db()
-        limit = Limit(round(found["int8_db"] + above), "dB")
-        mixed = quantise_within(flow, data, method, accepts, kept, limit, pricing)
-        decided = mixed.decision.found
-        assert decided is not None
-        noisiest = noisiest_kept(flow, data, method, accepts, limit)
-        programme = decided.programme
-        both_ways = {step for one in programme.pieces if not one.integer for step in range(one.first, one.last + 1)}
-
-        def fits(number: int, integer: bool) -> bool:
-            return integer != (number in noisiest and number in both_ways)
-
-        never = {step.number for step in flow.steps} - {
-            step for one in programme.pieces if one.integer for step in range(one.first, one.last + 1)
-        }
-        pieces = [
-            one
-            for one in programme.pieces
-            if all(number in never or fits(number, one.integer) for number in range(one.first, one.last + 1))
-        ]
-        same = fastest(replace(programme, pieces=tuple(pieces)))
-        assert same is not None
-        found.update(
-            limit=str(limit),
-            int8_us=decided.plain_us,
-            noisiest={"kept": sorted(noisiest), "predicted_us": same.latency_us, "db": noise_db(*noisiest)},
-            programme={
+        int8_db = noise_db()
+        limit = Limit(round(int8_db + self.above), "dB")
+        mixed = quantise_within(flow, images, method, accepts, kept, limit, pricing)
+        found = mixed.decision.found
+        assert found is not None
+        noisiest = noisiest_kept(flow, images, method, accepts, limit)
+        fixed = fixed_choice(found.programme, noisiest)
+        self.figures = {
+            "int8_db": int8_db,
+            "limit": str(limit),
+            "int8_us": found.plain_us,
+            "noisiest": {"kept": sorted(noisiest), "predicted_us": fixed.latency_us, "db": noise_db(*noisiest)},
+            "programme": {
                 "kept": sorted(mixed.decision.kept),
-                "predicted_us": decided.predicted.latency_us,
-                "estimated_us": decided.predicted.estimated_us,
-                "bound_us": decided.predicted.bound_us,
-                "predicted_db": decibels_below(decided.predicted_noise),
-                "db": decibels_below(decided.noise),
-                "tried": decided.rounds,
+                "predicted_us": found.predicted.latency_us,
+                "estimated_us": found.predicted.estimated_us,
+                "bound_us": found.predicted.bound_us,
+                "predicted_db": decibels_below(found.predicted_noise),
+                "db": decibels_below(found.noise),
+                "tried": found.rounds,
             },
-        )
+        }
         return mixed
 
+
+def fixed_choice(programme: Programme, floats: Collection[int]) -> Assignment:
+    """Return the fastest kernels of a programme with exactly these layers in float32, as far as layers have kernels of both kinds."""
+    in_integers, in_floats = (_steps(programme, integer) for integer in (True, False))
+    wanted = {number: number not in floats for number in in_integers & in_floats}
+    wanted |= dict.fromkeys(in_integers - in_floats, True)
+    pieces = [
+        one for one in programme.pieces if all(wanted.get(number, one.integer) == one.integer for number in range(one.first, one.last + 1))
+    ]
+    found = fastest(replace(programme, pieces=tuple(pieces)))
+    assert found is not None
+    return found
+
+
+def _steps(programme: Programme, integer: bool) -> set[int]:
+    """Return the steps that a kernel in integers, or one in float32, computes."""
+    return {number for one in programme.pieces if one.integer == integer for number in range(one.first, one.last + 1)}
+
+
+def entry_of(network: str, board: str, above: float, images: int) -> Entry:
+    """Quantise a network by both rules, and time the libraries."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "images.npy"
         model = _loaded(network)
         np.save(file, _inputs(network, model, images))
-        data = calibration_data(str(file), Preprocessing(model.spec.resolution), generated=True)
-        options = LibraryOptions(precision=INT8, max_drop="30dB")
-        with mock.patch.object(prepared, "quantise_within", both):
-            prepare_variant(variant_job(model, find_device(board).profile, (SHIPPED_LOGS,), Path(folder), options, calibration=data))
+        found = figures_of(model, board, above, file)
         for rule in ("noisiest", "programme"):
             keep = [str(number) for number in found[rule]["kept"]]
             results = tune(model, board, dtype="int8", calibrate=str(file), keep=keep, trials=0, out=Path(folder) / rule)
             found[rule]["timed_us"] = round(results.variants[0].latency_us, 1)
     return {**dict(zip(NAMES, (title_of(network), board), strict=True)), **found, "timing_model": results.context.timing_model}
+
+
+def figures_of(model: Model, board: str, above: float, file: Path) -> dict[str, Any]:
+    """Return what both rules choose for a network that a file calibrates, with what they predict."""
+    data = calibration_data(str(file), Preprocessing(model.spec.resolution), generated=True)
+    options = LibraryOptions(precision=INT8, max_drop="30dB")  # `BothRules` takes another limit
+    job = variant_job(model, find_device(board).profile, (SHIPPED_LOGS,), file.parent, options, calibration=data)
+    rules = BothRules(above)
+    prepared(import_variant(job), job, None, rules)
+    return rules.figures
 
 
 def title_of(network: str) -> str:

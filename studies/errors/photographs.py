@@ -30,10 +30,10 @@ import tvmmobile as tm
 from studies.errors.half_errors import host_library
 from studies.formats import export_models
 from studies.harness import RESULTS, completed
+from studies.int8_networks import DEVICE, QuantisedModel, quantised
 from studies.networks.packages import locked_packages
 from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.accuracy.significance import top1_loss
-from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.kernels.reference import decibels
@@ -44,9 +44,6 @@ from tvmmobile.networks.models.weights import single_thread
 from tvmmobile.networks.own.files import own_file
 from tvmmobile.networks.own.loading import load_own
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.job import variant_job
-from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.prepared import Prepared, prepared
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.errors import UserError
@@ -59,7 +56,6 @@ if TYPE_CHECKING:
 
 FILE = RESULTS / "photographs.json"
 LOCK = Path(__file__).with_suffix(".lock")
-DEVICE = "pi5-virtual"
 CLASSES = 1000
 #: Pixels of each network's input, and the top-1 that its authors publish, on ImageNet's validation set.
 SIDES = {"lite0": 224, "lite1": 240, "lite2": 260}
@@ -250,10 +246,9 @@ def on_host(
         found = litert_integers(name, file, calibrating, work)
     elif kind != FLOAT32.name:
         ready = integers(name, file, KINDS[kind], calibrating)
-        if KINDS[kind] and not ready.network.kept:  # the limit holds as it is
+        if KINDS[kind] and not ready.floats:  # the limit holds as it is
             return on_host(name, file, INT8.name, calibrating, tested, work)
-        assert ready.integers is not None
-        found, floats = ready.integers.outputs, len(ready.network.kept)
+        found, floats = ready.integers.outputs, ready.floats
     exact_classes, found_classes, signal, noise = [], [], 0.0, 0.0
     for first in range(0, len(tested), _AT_ONCE):
         inputs = inputs_of(name, tested[first : first + _AT_ONCE])
@@ -300,16 +295,14 @@ def _one_by_one(compute: Callable[[Array], Array], inputs: Array) -> Array:
 
 
 @cache
-def integers(name: str, file: Path, limit: str, calibrating: tuple[LabelledImage, ...]) -> Prepared:
+def integers(name: str, file: Path, limit: str, calibrating: tuple[LabelledImage, ...]) -> QuantisedModel:
     """Quantise a network as `compile` does it; within a limit, the fewest layers stay in float32."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-photographs-") as place:
         data = calibration_data(str(laid_out(calibrating, Path(place) / "calibration")), preprocessing(name), generated=False)
-        options = LibraryOptions(precision=INT8, max_drop=limit or None)
         own = own_file(str(file))
         assert own is not None
         imported = load_own(own, None, None, 0)
-        job = variant_job(Model(imported.spec, own=own), find_device(DEVICE).profile, (), Path(place), options, calibration=data)
-        return prepared(imported, job, None)
+        return quantised(Model(imported.spec, own=own), data, limit, imported)
 
 
 def accuracy(name: str, pictures: str, kind: str, computed: str, calibration: int, answers: Answers) -> PhotographAccuracy:
@@ -369,7 +362,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
     options = parser.parse_args()
     if unknown := set(options.networks) - SIDES.keys():
-        raise UserError(f"There is no network {sorted(unknown)[0]}.", f"Give one of: {', '.join(SIDES)}.")
+        raise UserError(f"there is no network {sorted(unknown)[0]}.", f"Give one of: {', '.join(SIDES)}.")
     given = None if options.pictures is None else pictures_in(options.pictures)
     if options.write is not None:
         make_folders(options.write)

@@ -23,25 +23,20 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from studies.harness import RESULTS, completed
+from studies.int8_networks import quantised
 from studies.networks.zoo import PackagedNetwork, extracted, published, wheel_of
 from tvmmobile.accuracy.significance import top1_loss
-from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import decibels
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import own_file
 from tvmmobile.networks.own.loading import load_own
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.job import variant_job
-from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.markdown import markdown_table
 
 FILE = RESULTS / "rendered-text.json"
-DEVICE = "pi5-virtual"
 RECOGNISER, ORIENTATION = "recogniser", "orientation"
 #: The networks' files in zoo.toml, and the sizes of their inputs, height by width.
 FILES = {
@@ -214,18 +209,14 @@ def loss_of(name: str, kind: str, count: int) -> TextLoss:
         imported = load_own(own, size, None, 0)
         np.save(place / "words.npy", inputs_of(words(_CALIBRATION[name], _CALIBRATION_SEED, turned), size))
         data = calibration_data(str(place / "words.npy"), Preprocessing(size[0], shape=shape), generated=False)
-        options = LibraryOptions(precision=INT8, max_drop=KINDS[kind] or None)
-        job = variant_job(Model(imported.spec, own=own), find_device(DEVICE).profile, (), place, options, calibration=data)
-        ready = prepared(imported, job, None)
-        network = ready.integers
-        assert network is not None
+        ready = quantised(Model(imported.spec, own=own), data, KINDS[kind], imported)
         characters = characters_of(file) if name == RECOGNISER else []
         tested, signal, noise = words(count, _TEST_SEED, turned), 0.0, 0.0
         exact: list[str] = []
         found: list[str] = []
         for first in range(0, count, _AT_ONCE):
             inputs = inputs_of(tested[first : first + _AT_ONCE], size)
-            wanted, outputs = np.concatenate([imported.compute([one[None]])[0] for one in inputs]), network.outputs(inputs)
+            wanted, outputs = np.concatenate([imported.compute([one[None]])[0] for one in inputs]), ready.integers.outputs(inputs)
             outputs = outputs.reshape(wanted.shape)
             for texts, answers in ((exact, wanted), (found, outputs)):
                 texts += [read_text(one, characters) if characters else str(bool(one.argmax())) for one in answers]
@@ -233,7 +224,7 @@ def loss_of(name: str, kind: str, count: int) -> TextLoss:
             noise += float(np.square(outputs.astype(np.float64) - wanted).sum())
             progress(f"{name} {kind}: {len(found)} of {count} words")
     labels = [one.text if characters else str(one.turned) for one in tested]
-    return _compared(name, kind, (len(network.steps), len(ready.network.kept)), labels, exact, found, decibels(signal, noise))
+    return _compared(name, kind, (ready.layers, ready.floats), labels, exact, found, decibels(signal, noise))
 
 
 def _compared(

@@ -118,7 +118,7 @@ def convert(source: Source, name: str, made: Path) -> None:
         STEPS[name](source, place, packages)
         for file in (name, *(["model.ncnn.bin"] if name == "model.ncnn.param" else [])):
             if not (place / file).is_file():
-                raise UserError(f"The converter wrote no {file}.", "Leave its library out with --only.")
+                raise UserError(f"the converter wrote no {file}.", "Leave its library out with --only.")
             shutil.copy(place / file, made / file)
 
 
@@ -193,7 +193,7 @@ def _convert(packages: Path, *arguments: str) -> None:
     command = [sys.executable, str(HERE / "convert_model.py"), str(packages), *arguments]
     run_tool(command, f"Converting for {arguments[0]}", "Run it by hand: studies/formats/convert_model.py says how.")
     if not Path(arguments[-1]).is_file():
-        raise UserError(f"The converter for {arguments[0]} wrote nothing.", "Run it by hand: studies/formats/convert_model.py says how.")
+        raise UserError(f"the converter for {arguments[0]} wrote nothing.", "Run it by hand: studies/formats/convert_model.py says how.")
 
 
 #: The formats, in the order in which they are made: MNN's is made from ONNX.

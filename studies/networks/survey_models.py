@@ -271,6 +271,8 @@ def write(name: str, folder: Path) -> dict[str, str]:
 
 def without_torchvision_operators() -> None:
     """Let torchvision be imported without its C++ operators, such as box selection: they need the PyTorch that it was built for."""
+    # torchvision 0.28.0 registers shapes of its operators there, which beside PyTorch's CPU build ends with "RuntimeError: operator
+    # torchvision::nms does not exist".
     sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
 
 

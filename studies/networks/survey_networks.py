@@ -172,7 +172,7 @@ def main() -> int:
     """Try the networks, print the table and write the file; return the exit code."""
     options = tuning_parser(__doc__, "NETWORK", "out/survey").parse_args()
     if unknown := [name for name in options.names if name not in NETWORKS]:
-        raise UserError(f"There is no network {unknown[0]} in the survey.", f"Known: {', '.join(NETWORKS)}.")
+        raise UserError(f"there is no network {unknown[0]} in the survey.", f"Known: {', '.join(NETWORKS)}.")
     known: Mapping[str, Any] = {}
     if options.out and options.out.is_file():
         earlier = json.loads(options.out.read_text(encoding="utf-8"))

@@ -197,7 +197,7 @@ def main() -> int:
     files = published()
     names = {file.package.partition("==")[0] for file in files}
     if unknown := [name for name in options.names if name not in names]:
-        raise UserError(f"There is no package {unknown[0]} in the zoo.", f"Known: {', '.join(sorted(names))}.")
+        raise UserError(f"there is no package {unknown[0]} in the zoo.", f"Known: {', '.join(sorted(names))}.")
     chosen = [file for file in files if not options.names or file.package.partition("==")[0] in options.names]
     wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
         (file.name, file.sha256): partial(entry_of, file, options) for file in sorted(chosen, key=size_of)

@@ -227,7 +227,7 @@ def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[
         for model in variants(network, options.alpha, options.resolution, options.diagonal, count)
     ]
     if not cells:
-        raise UserError("Nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
+        raise UserError("nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
     return sorted(cells, key=lambda cell: (cell[1].spec.alpha, cell[1].spec.resolution) not in DIAGONAL)
 
 
@@ -274,7 +274,7 @@ def _check_dtype(dtype: str, board: Board) -> None:
     """Raise `UserError` for a precision that the board's core does not compute in: all libraries would be slower than in float32."""
     needed = precision_named(dtype).requires
     if needed and needed not in machine_of(board.mcpu).has:
-        raise UserError(f"The {board.cpu} of {board.board} does not compute in {dtype}.", "Leave --dtype out, or name another board.")
+        raise UserError(f"the {board.cpu} of {board.board} does not compute in {dtype}.", "Leave --dtype out, or name another board.")
 
 
 def run(

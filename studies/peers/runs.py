@@ -129,13 +129,13 @@ def _place(job: PeerRun) -> Path:
 
 
 def _counted(job: PeerRun) -> tuple[bytes, str, float, bool]:
-    """Return the output of `_count`, from the cache if it is there, and whether QEMU had to run."""
+    """Return the output of `count_run`, from the cache if it is there, and whether QEMU had to run."""
     kept = _place(job).with_suffix(".gz")
     try:
         content = json.loads(gzip.decompress(kept.read_bytes()))
         return content["profile"].encode("latin-1"), content["maps"], float(content["difference"]), False
     except (OSError, EOFError, ValueError, KeyError, gzip.BadGzipFile):
-        profile, maps, difference = _count(job)
+        profile, maps, difference = count_run(job)
         content = {"profile": profile.decode("latin-1"), "maps": maps, "difference": difference}
         write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
         return profile, maps, difference, True
@@ -155,7 +155,7 @@ def check_difference(difference: float, job: PeerRun) -> None:
         )
 
 
-def _count(job: PeerRun) -> tuple[bytes, str, float]:
+def count_run(job: PeerRun) -> tuple[bytes, str, float]:
     """Run the program under QEMU; return the plugin's counts, the memory map, and the output's difference from PyTorch's."""
     build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:

@@ -153,5 +153,5 @@ def chosen_systems(only: Sequence[str], dtype: str = FLOAT32.name) -> tuple[Syst
     unknown = sorted(set(only) - set(names))
     if unknown:
         where = "" if dtype == FLOAT32.name else f" in {dtype}"
-        raise UserError(f"There is no system {unknown[0]!r}{where}.", f"Give --only some of: {','.join(names)}")
+        raise UserError(f"there is no system {unknown[0]!r}{where}.", f"Give --only some of: {','.join(names)}")
     return tuple(system for system in known if not only or system.name in only)

@@ -20,7 +20,7 @@ from tvmmobile.accuracy.evaluate import Evaluation, check_one_network
 from tvmmobile.accuracy.evaluation_file import EvaluationFile, evaluation_of, write_evaluation
 from tvmmobile.accuracy.noise import inputs_in
 from tvmmobile.accuracy.storage import StoredLayer, stored_layers
-from tvmmobile.cli.evaluate import _names, _print
+from tvmmobile.cli.evaluate import library_names, print_evaluations
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
 from tvmmobile.networks.frontend import by_torch
 from tvmmobile.networks.images import read_input
@@ -156,7 +156,7 @@ a model in PyTorch on this machine, 2 images, without the kernels' arithmetic
 
 def test_precisions_side_by_side_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     """Layers that leave the range come before those that lose most; in float32 there is nothing to say of them."""
-    _print(evaluations())
+    print_evaluations(evaluations())
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     shown = "\n".join(lines) + "\n"
     assert SHOWN in shown and STORED_SHOWN in shown and max(map(len, SHOWN.splitlines() + STORED_SHOWN.splitlines()[1:])) <= 80
@@ -164,7 +164,7 @@ def test_precisions_side_by_side_in_80_columns(capsys: pytest.CaptureFixture[str
         [who, "100.00"] for who in ("float32", "float16", "PyTorch")
     ]
     assert "float32: the same top-1 on 2 of 2 images, the same top-5 set on 2" in lines and shown.count("The lowest of") == 1
-    _print({"float16": evaluations()["float16"]})
+    print_evaluations({"float16": evaluations()["float16"]})
     alone = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert "the same top-1 on 2 of 2 images, the same top-5 set on 2" in alone
     (row,) = (line.split() for line in alone if line.startswith(" library"))
@@ -187,7 +187,7 @@ def test_noise_in_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
             pass
         assert "or noise:N" in caught.value.remedy
     one = evaluations()["float16"]
-    _print({"float16": replace(one, file=replace(one.file, context=replace(CONTEXT, folder="noise:2")))})
+    print_evaluations({"float16": replace(one, file=replace(one.file, context=replace(CONTEXT, folder="noise:2")))})
     shown = capsys.readouterr().out
     assert "top-5\n" not in shown and "PyTorch  100.00" not in shown and "same top-1 on 2 of 2 images" in shown
 
@@ -210,5 +210,5 @@ def test_libraries_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"c/mobilenet.* is not of the same network and weights as .*a/mobilenet"):
         check_one_network(libraries)
     assert libraries[0].spec.classes == CLASSES and libraries[0].spec.resolution == SIDE
-    assert _names(libraries[:1]) == ["float32"] and _names(libraries[:2]) == ["float32-vm-1", "float32-vm-2"]
-    assert _names([libraries[0], replace(libraries[1], dtype="float16")]) == ["float32", "float16"]
+    assert library_names(libraries[:1]) == ["float32"] and library_names(libraries[:2]) == ["float32-vm-1", "float32-vm-2"]
+    assert library_names([libraries[0], replace(libraries[1], dtype="float16")]) == ["float32", "float16"]

@@ -385,7 +385,7 @@ def test_images_without_class_folders_have_no_labels(cli: CommandLine, tmp_path:
         (SEEDED, ("--labels", "absent.txt"), "cannot be read as text"),
         (SEEDED, ("--std", "0"), "--std 0 divides by zero"),
         (SEEDED, ("--out", "/proc/nowhere"), "--out /proc/nowhere"),
-        (SEEDED, ("--device", "nowhere"), "There is no device 'nowhere'"),
+        (SEEDED, ("--device", "nowhere"), "there is no device 'nowhere'"),
         (SEEDED, ("--no-resize",), "48×40; the network takes 32×32"),
         ("checkpoint sha256 " + "0" * 64, (), "was compiled from a checkpoint"),
         ("found in the street", (), "has unknown weights: 'found in the street'"),

@@ -161,7 +161,7 @@ def test_bad_libraries_are_refused(cli: CommandLine, tmp_path: Path) -> None:
         (("--save-input", "/proc"), "--save-input /proc is a directory"),
         (("--top", "0"), "--top"),
         (("--labels", "absent.txt"), "cannot be read as text"),
-        (("--device", "nowhere"), "There is no device 'nowhere'"),
+        (("--device", "nowhere"), "there is no device 'nowhere'"),
     ],
 )
 def test_bad_options_are_refused(cli: CommandLine, tmp_path: Path, options: tuple[str, ...], complaint: str) -> None:

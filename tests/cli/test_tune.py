@@ -62,6 +62,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--calibrate", "noise:4"], "--calibrate is for int8, and --dtype is float32"),
         (["--keep", "0"], "--keep and --max-drop are for int8"),
         (["--dtype", "float16", "--max-drop", "1%", "--device", "pi5"], "--keep and --max-drop are for int8"),
+        (["--dtype", "int8", "--max-drop", "1"], "--max-drop 1 is neither a signal-to-noise ratio nor a share"),
         (["--dtype", "int8", "--calibrate", "noise:4", "--max-drop", "1"], "--max-drop 1 is neither a signal-to-noise ratio nor a share"),
         (
             ["--dtype", "int8", "--calibrate", "noise:4", "--max-drop", "1%", "--classes", "1"],
@@ -86,7 +87,7 @@ def test_bad_options(cli: CommandLine, tmp_path: Path, verb: str, arguments: lis
         (["--strategy", "magic"], 1, "strategy 'magic' is not known"),
         (["--fresh", "--logs", "logs"], 1, "--fresh and --logs exclude each other"),
         (["--trials", "-1"], 1, "Invalid value for '--trials'"),
-        (["--require-hardware"], 3, "No board is registered as 'pi4'"),
+        (["--require-hardware"], 3, "no board is registered as 'pi4'"),
     ],
 )
 def test_bad_options_of_tune(cli: CommandLine, tmp_path: Path, arguments: list[str], code: int, complaint: str) -> None:
@@ -118,12 +119,12 @@ def test_no_cross_compiler(cli: CommandLine, tmp_path: Path, tmp_path_factory: p
             found = shutil.which(name)
             if found:
                 (programs / name).symlink_to(found)
-    doctor._version_of.cache_clear()
+    doctor.version_of.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(programs))
         patch.setattr("tvmmobile.system.toolchain.zig_program", lambda: None)
         outcome = cli(verb, *SMALL, "--out", "results")
-    doctor._version_of.cache_clear()
+    doctor.version_of.cache_clear()
     refused(outcome, 1, "aarch64-linux-gnu-gcc is missing")
     assert "apt-get install -y g++-aarch64-linux-gnu" in outcome.err
     assert list(tmp_path.iterdir()) == []

@@ -105,6 +105,6 @@ def test_a_tool_that_fails_shows_what_it_said() -> None:
 
 def test_a_cache_that_cannot_be_created_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVMMOBILE_CACHE", "/proc/nowhere")  # nobody can create anything there, root included
-    with pytest.raises(UserError, match="The cache /proc/nowhere cannot be written") as caught:
+    with pytest.raises(UserError, match="the cache /proc/nowhere cannot be written") as caught:
         build.build_bundle()
     assert "TVMMOBILE_CACHE" in caught.value.remedy

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 
 from tvmmobile.devices.protocol import Endpoint
-from tvmmobile.running.measure import _explained
+from tvmmobile.running.measure import session_error
 
 #: Threads of a session: seconds of processor time, and the state.
 Threads = list[tuple[float, str]]
@@ -113,9 +113,9 @@ def test_without_facts_the_clock_counts(ask: Ask) -> None:
 
 
 def test_a_starved_session_says_nothing_about_its_library() -> None:
-    starved = _explained(RuntimeError("tvmmobile session starved: had 1.5 s of a processor in 600 s"))
+    starved = session_error(RuntimeError("tvmmobile session starved: had 1.5 s of a processor in 600 s"))
     assert (starved.kind, starved.reason) == ("link", "this machine is too busy: a session had 1.5 s of a processor in 600 s")
-    late = _explained(RuntimeError("tvmmobile session timeout: did not finish within 20 s"))
+    late = session_error(RuntimeError("tvmmobile session timeout: did not finish within 20 s"))
     assert (late.kind, late.reason) == ("timeout", "did not finish within 20 s")
 
 

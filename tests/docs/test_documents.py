@@ -14,7 +14,7 @@ from page_commands import readme_commands
 from tvmmobile.cli import VERBS, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATTERNS = ("*.md", "docs/**/*.md", "studies/**/*.md")
+PATTERNS = ("*.md", "docs/**/*.md", "scripts/*.md", "studies/**/*.md")
 DOCUMENTS = sorted(path.relative_to(REPOSITORY).as_posix() for pattern in PATTERNS for path in REPOSITORY.glob(pattern))
 #: Words at most, without the glossary.
 WORDS = {"README.md": 750, "ARCHITECTURE.md": 1650}

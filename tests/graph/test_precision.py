@@ -23,7 +23,7 @@ from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.simulation import layers_to_keep, run_layers
 from tvmmobile.native.program import read_program
 from tvmmobile.networks.frontend import import_torch
-from tvmmobile.pipeline.prepared import _single_terms
+from tvmmobile.pipeline.prepared import single_term_layers
 from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.plan import candidate_regions
@@ -159,7 +159,7 @@ def test_bfloat16_beside_half_precision() -> None:
 
     composed = compose(import_torch(network, (1, 3, 10, 10)), taken)
     wide = read_network(*finish(composed))
-    single = _single_terms(wide, [(np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32),)], BFLOAT16)
+    single = single_term_layers(wide, [(np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32),)], BFLOAT16)
     assert single == [0, 1, 3]  # the last is a product with a number for each channel
     read = read_network(*finish(composed, BFLOAT16, dict.fromkeys((names_of(wide)[node] for node in single), FLOAT16)))
     ends = [(node.dtype, getattr(node.layer, "reads", ""), getattr(node.layer, "writes", "")) for node in read.nodes if node.dtype]

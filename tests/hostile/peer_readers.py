@@ -261,11 +261,11 @@ def _maps(_folder: Path) -> Prepared:
 
 def _program(folder: Path) -> Prepared:
     """The profile that a program left, and what it had mapped."""
-    from tvmmobile.virtual.program import _read_profile
+    from tvmmobile.virtual.program import read_profile
 
     samples, _ = _profile(folder)
     (folder / "7.maps").write_bytes(b"\xff")
-    return samples, at(folder / "7.profile", lambda: _read_profile(folder, 7, "a.out"))
+    return samples, at(folder / "7.profile", lambda: read_profile(folder, 7, "a.out"))
 
 
 def _profile(_folder: Path) -> Prepared:

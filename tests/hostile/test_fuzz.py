@@ -104,7 +104,7 @@ def _raise(error: Exception) -> None:
         (lambda _: bytearray(2 << 30), "MemoryError"),
         (lambda _: [None for _ in iter(int, 1)], "no end in time"),
         (lambda _: time.sleep(9), "no end in time"),
-        (lambda _: _raise(UserError("It is damaged.")), "refused"),
+        (lambda _: _raise(UserError("it is damaged.")), "refused"),
         (lambda _: None, "accepted"),
     ],
     ids=["exception", "message", "memory", "loop", "wait", "refused", "accepted"],

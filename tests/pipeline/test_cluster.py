@@ -231,14 +231,14 @@ def test_what_is_no_address(wrong: str, cli: CommandLine) -> None:
 def test_an_address_without_encryption_is_refused(cli: CommandLine) -> None:
     with dask.config.set({"distributed.comm.require-encryption": None}):
         outcome = cli("compile", "--dask", "tcp://127.0.0.1:9")
-    assert outcome.code == 1 and "Everybody who reaches tcp://127.0.0.1:9 can run code there" in outcome.err
+    assert outcome.code == 1 and "everybody who reaches tcp://127.0.0.1:9 can run code there" in outcome.err
     assert "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False" in outcome.err
 
 
 def test_a_scheduler_that_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(DeviceUnavailable, match=f"The Dask scheduler {address} did not answer within 1 s.") as caught:
+        with pytest.raises(DeviceUnavailable, match=f"the Dask scheduler {address} did not answer within 1 s.") as caught:
             ClusterWorkers(address, connect_s=1)
     assert caught.value.exit_code == ExitCode.DEVICE_UNAVAILABLE and "dask scheduler" in caught.value.remedy
 

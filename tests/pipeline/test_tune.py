@@ -61,10 +61,10 @@ def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.
         database += [(each.task, each.missing) for each in assignments if each.missing]
 
     monkeypatch.setattr(stage, "search", search)
-    stage._try(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
     assert {each.task: each.missing for each in needs.further(24, 0.01)} == {ONE: 0, OTHER: 0}
     tried = list(needs.database)
-    stage._try(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
     assert needs.database == tried
 
 
@@ -72,7 +72,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
     """Trials are lacking and no schedule is left to try: it is not asked forever."""
     needs, asked = Needs(), []
     monkeypatch.setattr(stage, "search", lambda *_: asked.append(1))
-    stage._try(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(searching=lambda *_: nullcontext()))  # type: ignore[arg-type]
+    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(searching=lambda *_: nullcontext()))  # type: ignore[arg-type]
     assert len(asked) == 3
 
 

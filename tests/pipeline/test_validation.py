@@ -103,7 +103,7 @@ def test_refused_before_anything_is_measured(cli: CommandLine, tmp_path: Path, m
     registered(runner="qemu-aarch64")
     assert "emulator, whose times say nothing" in refusal(cli, "desk", "--out", out, "--refit", str(tmp_path / "x.toml"))
     registered(A57)
-    assert "No model of Cortex-A57 is calibrated, so there is nothing to validate on desk" in refusal(cli, "desk", "--out", out)
+    assert "no model of Cortex-A57 is calibrated, so there is nothing to validate on desk" in refusal(cli, "desk", "--out", out)
     other = uncalibrated_board(tmp_path)
     assert "is not calibrated, so there is nothing to validate" in refusal(cli, "desk", "--out", out, "--board", other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "other.json", "there.toml"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,19 @@ def test_limits_are_read_as_they_are_written(text: str, limit: Limit) -> None:
 def test_other_limits_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="`max_drop"):
         limit_of(text)
+
+
+def test_what_a_share_counts_depends_on_the_calibration_data(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for data, meaning in (
+        (str(tmp_path), f"points of top-1, if the folders in {tmp_path} name the network's classes"),
+        (str(tmp_path / "cat"), f"{tmp_path / 'cat'} has no class folders, so it counts inputs that may get another class"),
+        ("noise:4", "noise:4 has no class folders, so it counts inputs that may get another class"),
+        ("", "without class folders it counts inputs that may get another class"),
+    ):
+        with pytest.raises(UserError) as caught:
+            limit_of("1", data)
+        assert caught.value.remedy.startswith(f"Give a ratio such as 30dB, or a share such as 1%: {meaning}")
 
 
 def test_a_limit_holds_up_to_its_value() -> None:

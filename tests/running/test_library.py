@@ -31,7 +31,7 @@ from tvmmobile.system.files import sha256_of
 Manifest = dict[str, Any]
 
 PROFILE = find_device("pi4-virtual").profile
-PI5 = "has its schedules from records of pi5-virtual, whose latencies are not shown beside those of pi4-virtual"
+PI5 = "uses schedules tuned on pi5-virtual, whose latencies are not comparable with pi4-virtual's"
 
 
 def write_library(folder: Path, change: Callable[[Manifest], object] = lambda _: None) -> Path:
@@ -199,16 +199,16 @@ def test_a_manifest_is_written_as_its_type_orders_it(tmp_path: Path) -> None:
     ("changes", "core", "said"),
     [
         ({}, "cortex-a72", ""),
-        ({}, "cortex-a76", "note: net.so was compiled for cortex-a76; pi4-virtual has cortex-a72."),
+        ({}, "cortex-a76", "note: net.so was compiled for cortex-a76, not for pi4-virtual's cortex-a72."),
         (
             {"device": "pi5-virtual"},
             "cortex-a76",
-            f"note: net.so was compiled for cortex-a76; pi4-virtual has cortex-a72, and {PI5}.",
+            f"note: net.so was compiled for cortex-a76, not for pi4-virtual's cortex-a72, and {PI5}.",
         ),
         (
             {"timing_model": "0" * 16},
             "cortex-a72",
-            "note: net.so has its schedules from records of another timing model, whose latencies are not shown beside the current one's.",
+            "note: net.so uses schedules tuned with another timing model, whose latencies are not comparable with the current one's.",
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
     [
         ("neoverse-n2", ""),
         ("cortex-a715", ""),
-        ("cortex-x3", "note: net was compiled for cortex-x3; pi4-virtual has cortex-a715."),
+        ("cortex-x3", "note: net was compiled for cortex-x3, not for pi4-virtual's cortex-a715."),
     ],
 )
 def test_a_core_that_llvm_names_after_an_older_one_is_that_of_virtual_boards(tmp_path: Path, core: str, said: str) -> None:

@@ -228,7 +228,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append("model")
         return "run"
 
-    monkeypatch.setattr(runs, "_count", count)
+    monkeypatch.setattr(runs, "count_run", count)
     monkeypatch.setattr(runs, "parse_profile", lambda profile: profile)
     monkeypatch.setattr(runs, "model_program", model)
     monkeypatch.setattr(Figures, "of", lambda _run, difference, _system: figures(12.5, difference))
@@ -252,9 +252,9 @@ def test_instructions_are_those_of_all_threads(job: runs.PeerRun, monkeypatch: p
     segments = [[1, 0, 0, [0] * 7, [0, 3, 1, 2]], [1, 1, 0, [0] * 7, [1, 5]]]
     blocks = {"0": [4096, "00" * 8], "1": [8192, "00" * 4]}
     profile = {"problem": "", "regions": 1, "guest_base": 0, "thread": 0, "segments": segments, "blocks": blocks}
-    monkeypatch.setattr(runs, "_count", lambda _job: (json.dumps(profile).encode(), "", 0.0))
+    monkeypatch.setattr(runs, "count_run", lambda _job: (json.dumps(profile).encode(), "", 0.0))
     assert runs.instructions_of(job) == 3 * 2 + 2 + 5
-    monkeypatch.delattr(runs, "_count")
+    monkeypatch.delattr(runs, "count_run")
     assert runs.instructions_of(job) == 13
 
 
@@ -274,7 +274,7 @@ def test_a_system_that_disagrees_has_no_figures(job: runs.PeerRun, counted: list
 
 
 def test_a_system_whose_output_is_no_number_has_no_figures(job: runs.PeerRun, counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_count", lambda _job: (b"\x00counted\xff", "maps", math.nan))
+    monkeypatch.setattr(runs, "count_run", lambda _job: (b"\x00counted\xff", "maps", math.nan))
     for _ in range(2):
         with pytest.raises(Disagreement, match=r"ncnn.s output is nan of its largest magnitude off"):
             runs.figures_of(job)
@@ -290,17 +290,17 @@ def test_what_a_program_prints_is_read(job: runs.PeerRun, monkeypatch: pytest.Mo
     code = "folder = pathlib.Path(sys.argv[3]); (folder / 'profile').write_bytes(b'p'); (folder / 'maps').write_text('m')\n"
     code += "print('hello', sys.argv[4:], sorted(os.environ)); print('largest difference from PyTorch: 4.0e-05')"
     profiler(monkeypatch, tmp_path, code)
-    profile, maps, difference = runs._count(job)
+    profile, maps, difference = runs.count_run(job)
     assert (profile, maps) == (b"p", "m") and difference == pytest.approx(4e-5 / 2.0)
     profiler(monkeypatch, tmp_path, code.replace("from PyTorch", ""))
     with pytest.raises(UserError, match="ncnn did not say how far it is from PyTorch"):
-        runs._count(job)
+        runs.count_run(job)
 
 
 def test_a_program_that_fails_is_named_with_its_last_words(job: runs.PeerRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     profiler(monkeypatch, tmp_path, "print('ImportError: no ncnn', file=sys.stderr); sys.exit('python3 ended with exit code 1.')")
     with pytest.raises(UserError, match=r"ncnn on pi4 failed: ImportError: no ncnn python3 ended with exit code 1\.") as caught:
-        runs._count(job)
+        runs.count_run(job)
     assert "program.py" in caught.value.remedy
 
 
@@ -309,7 +309,7 @@ def test_a_program_that_hangs_is_ended_with_all_it_started(job: runs.PeerRun, mo
     profiler(monkeypatch, tmp_path, f"c = subprocess.Popen(['sleep', '600']); open({str(pid)!r}, 'w').write(str(c.pid)); c.wait()")
     monkeypatch.setattr(runs, "RUN_TIMEOUT_S", 3)
     with pytest.raises(UserError, match="did not finish within 3 s"):
-        runs._count(job)
+        runs.count_run(job)
     _gone(int(pid.read_text(encoding="ascii")))
 
 
@@ -329,12 +329,12 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "tflite"], "There is no system 'tflite'."),
-        (["--boards", "pi9"], "There is no virtual board 'pi9'."),
+        (["--only", "tflite"], "there is no system 'tflite'."),
+        (["--boards", "pi9"], "there is no virtual board 'pi9'."),
         (["--threads", "8"], "has 4 cores, not 8."),
         (["--threads", "0"], "0 threads are too few."),
         (["--alpha", "2"], "2.0 is outside (0, 1]"),
-        (["--alpha", "0.3", "--diagonal"], "Nothing is left to compare"),
+        (["--alpha", "0.3", "--diagonal"], "nothing is left to compare"),
         (["--boards", "pi4", "rk3399", "--threads", "4"], "has 2 cores, not 4."),
         (["--boards"], "--boards names no board, and there is no --known."),
         (["--logs", "/nowhere/at/all"], "/nowhere/at/all does not exist"),

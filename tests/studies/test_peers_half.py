@@ -68,7 +68,7 @@ def test_peers_take_part_in_both_precisions_and_ours_in_half() -> None:
     assert {found[key].tolerance for key in (OURS, OURS_C)} == {FLOAT16.network_tolerance}
     assert all(one.program.is_file() for one in found.values())
     assert [one.key for one in chosen_systems(["ncnn", "ours"], "float16")] == ["ncnn-float16", "ncnn", OURS]
-    with pytest.raises(UserError, match=r"There is no system 'iree' in float16\.") as caught:
+    with pytest.raises(UserError, match=r"there is no system 'iree' in float16\.") as caught:
         chosen_systems(["iree"], "float16")
     assert caught.value.as_typed[1] == "Give --only some of: ncnn,mnn,litert,onnxruntime,ours,ours-c"
 
@@ -190,7 +190,7 @@ def test_each_peers_half_precision_runs_in_the_committed_figures() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--boards", "pi5", "pi4"], "The Cortex-A72 of Raspberry Pi 4 Model B does not compute in float16."),
+        (["--boards", "pi5", "pi4"], "the Cortex-A72 of Raspberry Pi 4 Model B does not compute in float16."),
         (["--boards", "pi5", "--known", "float32.json"], "float32.json compares in float32, not in float16."),
     ],
 )

@@ -40,7 +40,7 @@ def test_peers_take_part_in_integers_and_ours_too() -> None:
     assert found["onnxruntime-u8-int8"].title.split()[:3] == ["ONNX", "Runtime", "uint8"] and found[OURS_C].title.endswith(", int8")
     assert {found[key].tolerance for key in (OURS, OURS_C)} == {INT8.network_tolerance} and peer_tolerance("int8") > INT8.network_tolerance
     assert [one.key for one in chosen_systems([UNSIGNED, "litert"], "int8")] == ["litert-int8", "onnxruntime-u8-int8"]
-    with pytest.raises(UserError, match=r"There is no system 'iree' in int8\."):
+    with pytest.raises(UserError, match=r"there is no system 'iree' in int8\."):
         chosen_systems(["iree"], "int8")
 
 

@@ -88,7 +88,7 @@ def test_a_failure_is_told_by_what_was_wrong_and_not_by_its_remedy() -> None:
 
 def test_bad_calls_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["survey_networks", "resnet19"])
-    assert survey_networks.main() == 1 and "There is no network resnet19 in the survey." in capsys.readouterr().err
+    assert survey_networks.main() == 1 and "there is no network resnet19 in the survey." in capsys.readouterr().err
     earlier = tmp_path / "survey.json"
     earlier.write_text(json.dumps({"device": "pi4-virtual", "trials": 8, "threads": 1, "networks": {}}))
     monkeypatch.setattr(sys, "argv", ["survey_networks", "unet", "--out", str(earlier)])

@@ -260,9 +260,9 @@ def quantisation_table() -> str:
 
 
 def trained_table() -> str:
-    from studies.errors import trained_losses
+    from studies.errors import int8_losses
 
-    return str(trained_losses.table(content("trained-losses.json")))
+    return str(int8_losses.trained_table(content("trained-losses.json")))
 
 
 def photographs_table() -> str:
@@ -280,9 +280,9 @@ def text_table() -> str:
 
 
 def losses_table() -> str:
-    from studies.errors import integer_losses
+    from studies.errors import int8_losses
 
-    return str(integer_losses.table(content("integer-losses.json")))
+    return str(int8_losses.generated_table(content("integer-losses.json")))
 
 
 def zoo_table() -> str:

@@ -19,7 +19,7 @@ from registered_boards import SshBoard, register
 from tvmmobile.devices.board import hardware
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile, Endpoint
 from tvmmobile.running import bench
-from tvmmobile.running.measure import Agents, KernelCall, Latency, Timing, _evaluator
+from tvmmobile.running.measure import Agents, KernelCall, Latency, Timing, time_evaluator
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.modelled import modelled_run
 from tvmmobile.virtual.profile import parse_profile
@@ -40,7 +40,7 @@ class ModelledClock(Agents):
     def _timed(
         self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any], pool: int | None = None
     ) -> Latency:
-        answer = _evaluator(session, module, function, timing, "model")(*arguments)
+        answer = time_evaluator(session, module, function, timing, "model")(*arguments)
         run = modelled_run(parse_profile(bytes(answer)), load_board(self.board), timing.threads)
         rng = random.Random(f"{self.seed} {run.core.cycles}")
         seconds = run.modelled_ms * 1e-3 * rng.lognormvariate(0, self.noise)

@@ -16,9 +16,9 @@ from tvmmobile.system.errors import UserError
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A machine with no programs at all but those put into the folder."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    doctor._version_of.cache_clear()
+    doctor.version_of.cache_clear()
     yield tmp_path
-    doctor._version_of.cache_clear()
+    doctor.version_of.cache_clear()
 
 
 def _program(folder: Path, name: str, says: str) -> None:

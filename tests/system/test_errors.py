@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError, one_line, shown
+
+ROOT = Path(__file__).resolve().parents[2]
+ERRORS = {error.__name__ for error in (UserError, DeviceUnavailable, Disagreement)}
+#: A name that has capitals within a sentence too.
+_NAME = re.compile(r"Dask|Debian|\w[a-z]*[A-Z_]")
 
 
 @pytest.mark.parametrize(
@@ -72,3 +81,53 @@ def test_a_long_message_is_cut() -> None:
 def test_values_from_elsewhere_are_short() -> None:
     assert shown("a\x1b") == "'a\\x1b'" and shown(10**5000) == "a huge number" and len(shown("x" * 500)) < 70
     assert one_line(ValueError("why.\nand where.")) == "why. and where" and one_line(KeyError()) == "KeyError"
+
+
+def _beginnings(text: ast.expr, scope: ast.AST) -> Iterator[str]:
+    """The words that a message may begin with, as far as the source has them; of a value, what stands for a missing one."""
+    match text:
+        case ast.Constant(value=str(words)):
+            yield words
+        case ast.JoinedStr(values=[first, *_]):
+            yield from _beginnings(first, scope)
+        case ast.FormattedValue(value=value) | ast.BinOp(left=value) | ast.Call(func=ast.Attribute(value=value)):
+            yield from _beginnings(value, scope)
+        case ast.BoolOp(values=values):
+            yield from (words for value in values for words in _beginnings(value, scope))
+        case ast.IfExp(body=body, orelse=other):
+            yield from (words for value in (body, other) for words in _beginnings(value, scope))
+        case ast.Name(id=name):
+            for node in ast.walk(scope):
+                if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
+                    yield from _beginnings(node.value, ast.Module([], []))
+
+
+def _messages_of(source: str) -> Iterator[tuple[int, str]]:
+    """Line and beginning of each message of an error in a module's source."""
+    tree = ast.parse(source)
+    for scope in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for call in ast.walk(scope):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ERRORS and call.args:
+                yield from ((call.lineno, words) for words in _beginnings(call.args[0], scope))
+
+
+def test_messages_begin_with_a_small_letter_unless_with_a_name() -> None:
+    """They follow "tvmmobile: error: ", and other messages quote them."""
+    messages = {
+        (path.relative_to(ROOT).as_posix(), line, words)
+        for folder in ("tvmmobile", "schedules", "scripts", "studies")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, words in _messages_of(path.read_text(encoding="utf-8"))
+    }
+    capitals = [message for message in messages if re.match("[A-Z]", message[2]) and not _NAME.match(message[2])]
+    assert not capitals and len(messages) > 150
+
+
+def test_the_rule_of_capitals_sees_variables_and_substitutes() -> None:
+    source = (
+        "def f(name):\n    what = f'A {name} is missing.' if name else 'gone'\n"
+        "    raise UserError(what)\n    raise UserError(f\"{name or 'The board'} is off.\")\n    raise DeviceUnavailable('It ' + name)\n"
+    )
+    assert set(_messages_of(source)) == {(3, "A "), (3, "gone"), (4, "The board"), (5, "It ")}
+    assert all(_NAME.match(words) for words in ("LiteRT's converter", "ANDROID_PORT is", "Dask has"))
+    assert not any(_NAME.match(words) for words in ("A board", "The SSH"))

@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
 
 def test_a_full_cache_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVMMOBILE_CACHE", str(small_disk))
-    with pytest.raises(UserError, match=f"^The cache {small_disk} cannot be written: No space left on device"), filling_cache():
+    with pytest.raises(UserError, match=f"^the cache {small_disk} cannot be written: No space left on device"), filling_cache():
         write_text(small_disk / "helper", "x" * 100_000)
 
 
@@ -134,10 +134,10 @@ def test_a_virtual_boards_full_disk_is_no_outage(small_disk: Path, monkeypatch: 
 
     monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
     agents = Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4"))
-    with pytest.raises(MeasureError), agents._session(1):
+    with pytest.raises(MeasureError), agents.session(1):
         pass
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
-    with pytest.raises(OSError, match="No space left") as caught, agents._session(1):
+    with pytest.raises(OSError, match="No space left") as caught, agents.session(1):
         pass
     assert caught.value.filename == str(small_disk)
 
@@ -161,7 +161,7 @@ def test_a_board_that_stores_nothing_is_no_outage(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
     profile = replace(find_device("pi4").profile, origin=MEASURED)
     agents = Agents(profile, Endpoint("127.0.0.1", 1, "pi4"))
-    with pytest.raises(DeviceUnavailable) as caught, agents._session(1):
+    with pytest.raises(DeviceUnavailable) as caught, agents.session(1):
         pass
     assert caught.value.message == f"{profile.name} cannot store net.so (10485760 bytes): {reason}."
     assert caught.value.remedy == f"{remedy} Finished measurements are kept; run the same command again." and caught.value.again
@@ -226,6 +226,6 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     """Before PyTorch looks for it, which would break off half imported."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv(variable, "/proc/nowhere")  # nobody can create anything there, root included
-    with pytest.raises(UserError, match=f"^The cache {place} cannot be written: No such file or directory") as caught:
+    with pytest.raises(UserError, match=f"^the cache {place} cannot be written: No such file or directory") as caught:
         Workers(1)
     assert caught.value.remedy == f"Set {variable} to a folder that can be written."

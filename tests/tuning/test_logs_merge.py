@@ -172,7 +172,7 @@ def test_the_timing_model_of_an_unknown_board(tmp_path: Path) -> None:
     write_log(real, identity=BOARD)
     write_log(emulated, identity=replace(BOARD, origin=EMULATED))
     for order in ([real, emulated], [emulated, real]):
-        with pytest.raises(UserError, match="The records of shelf are not comparable: ") as caught:
+        with pytest.raises(UserError, match="the records of shelf are not comparable: ") as caught:
             merged(order, tmp_path / "into")
         assert str(real) in caught.value.message and str(emulated) in caught.value.message
     assert not (tmp_path / "into").exists()

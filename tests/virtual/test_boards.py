@@ -103,7 +103,7 @@ def test_kinds_of_cores() -> None:
         assert big == load_board(f"{name}-{first}") and big.name == f"{name}-{first}" and is_board(name) and name not in board_names()
         assert small.name == f"{name}-{little}" and small.memory.peak_bytes_per_s == big.memory.peak_bytes_per_s
         assert big.clock_hz * big.fma_lanes_per_cycle > small.clock_hz * small.fma_lanes_per_cycle
-    with pytest.raises(UserError, match="There is no virtual board 'rk3588-a72'"):
+    with pytest.raises(UserError, match="there is no virtual board 'rk3588-a72'"):
         load_board("rk3588-a72")
 
 
@@ -299,5 +299,5 @@ def test_a_board_of_the_users_own_is_a_device(tmp_path: Path, monkeypatch: pytes
     assert profile.name == "mine-virtual" and profile.clock_hz == 2.0e9
     assert load_board(profile.board_file).clock_hz == 2.0e9 and Path(profile.board_file).is_absolute()
     assert profile.origin.model not in (None, find_device("pi4").profile.origin.model)
-    with pytest.raises(UserError, match=r"There is no board file other\.toml"):
+    with pytest.raises(UserError, match=r"there is no board file other\.toml"):
         find_device("other.toml")

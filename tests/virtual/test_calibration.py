@@ -253,8 +253,8 @@ def test_calibrations_with_a_wrong_figure(tmp_path: Path, change: Callable[[str]
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--networks", "EMPTY"], "There is no "),
-        (["--networks", "EMPTY", "--cores", "cortex-a57"], "There are no published figures to calibrate cortex-a57 with."),
+        (["--networks", "EMPTY"], "there is no "),
+        (["--networks", "EMPTY", "--cores", "cortex-a57"], "there are no published figures to calibrate cortex-a57 with."),
         (["--networks", "BAD"], "is not an ncnn network"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.elf import NotElf, parse_maps, place_of, read_elf
-from tvmmobile.virtual.program import _read_profile
+from tvmmobile.virtual.program import read_profile
 
 HUGE = (1 << 64) - 1
 
@@ -45,7 +45,7 @@ def test_a_device_is_not_read_to_its_end() -> None:
 def test_a_profile_that_was_cut_off(tmp_path: Path) -> None:
     (tmp_path / "7.profile").write_text('{"problem": "", "regions"')
     with pytest.raises(UserError, match=r"a\.out left no profile: "):
-        _read_profile(tmp_path, 7, "a.out")
+        read_profile(tmp_path, 7, "a.out")
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/nowhere/at/all", "/a\0b"])

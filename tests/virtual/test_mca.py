@@ -17,10 +17,10 @@ from tvmmobile.virtual.cores.mca import SHIPPED_VERSION, disassemble, mca_versio
 @pytest.fixture
 def without_llvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for cached in (doctor._version_of, mca_version):
+    for cached in (doctor.version_of, mca_version):
         cached.cache_clear()
     yield
-    for cached in (doctor._version_of, mca_version):
+    for cached in (doctor.version_of, mca_version):
         cached.cache_clear()
 
 

@@ -82,7 +82,7 @@ def test_a_board_of_the_users_own(program: str, tmp_path: Path) -> None:
         in start("--board", own, "--", program, "region", "9").stdout
     )
     missing = start("--board", str(tmp_path / "none.toml"), "--", program, "region", "9")
-    assert missing.returncode == 1 and "There is no board file" in missing.stderr
+    assert missing.returncode == 1 and "there is no board file" in missing.stderr
 
 
 @pytest.mark.virtual
@@ -204,12 +204,12 @@ def test_programs_that_cannot_run(cli: CommandLine, tmp_path: Path) -> None:
     run = partial(cli, "virtual", "run")
     for arguments, complaint, remedy in [
         (["--", str(sys.executable)], "is a program for x86-64, not for AArch64.", "aarch64-linux-gnu"),
-        (["--", str(tmp_path / "none")], "There is no program", "--sysroot"),
-        (["--", "no-such-program"], "There is no program 'no-such-program'.", "--sysroot"),
+        (["--", str(tmp_path / "none")], "there is no program", "--sysroot"),
+        (["--", "no-such-program"], "there is no program 'no-such-program'.", "--sysroot"),
         (["--", str(script)], "is a script.", "interprets it"),
         (["--", str(text)], "is not an executable that Linux can run.", "AArch64"),
         (["--", str(torn)], "is not an executable that Linux can run.", "AArch64"),
-        (["--board", "pi3000", "--", "x"], "There is no virtual board 'pi3000'.", "pi4"),
+        (["--board", "pi3000", "--", "x"], "there is no virtual board 'pi3000'.", "pi4"),
         (["--threads", "5", "--", "x"], "has 4 cores, not 5.", "--threads 4"),
         (["--sysroot", str(tmp_path / "none"), "--", "x"], "is not a folder.", "scripts/sysroot"),
         ([], "Missing argument 'PROGRAM", "--help"),

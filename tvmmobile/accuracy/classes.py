@@ -44,7 +44,7 @@ def most_likely(logits: npt.NDArray[Any], count: int, labels: Sequence[str] | No
     """Return the `count` largest of `logits`, largest first, equal ones by index; raise `Disagreement` if they are not finite."""
     values = logits.astype(np.float64).reshape(-1)
     if not np.isfinite(values).all():
-        raise Disagreement("The network's output holds values that are not finite.", "Check the library: tvmmobile bench LIBRARY")
+        raise Disagreement("the network's output holds values that are not finite.", "Check the library: tvmmobile bench LIBRARY")
     shares = np.exp(values - values.max())
     shares /= shares.sum()
     order = np.argsort(-values, kind="stable")[:count]

@@ -53,15 +53,15 @@ def evaluate(
     found = [the_library(library, board.profile) for library in libraries]
     check_one_network(found)
     chosen["preprocessing"] = preprocessing_for(found[0], mean, std, no_resize)
-    names = _names(found)
+    names = library_names(found)
     folders = [chosen["out"] / name for name in names] if len(found) > 1 else [chosen["out"]]
     done = [run(library, folder, board, **chosen | {"out": out}, listener=Shown()) for library, out in zip(found, folders, strict=True)]
-    _print(dict(zip(names, done, strict=True)))
+    print_evaluations(dict(zip(names, done, strict=True)))
     for evaluation in done:
         evaluation.check()
 
 
-def _names(libraries: Sequence[Library]) -> list[str]:
+def library_names(libraries: Sequence[Library]) -> list[str]:
     """Return a name for each library: its precision, as far as that tells them apart."""
     names = [library.dtype for library in libraries]
     if len(set(names)) < len(names):
@@ -69,7 +69,8 @@ def _names(libraries: Sequence[Library]) -> list[str]:
     return [f"{name}-{number}" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 
-def _print(done: Mapping[str, Evaluation]) -> None:
+def print_evaluations(done: Mapping[str, Evaluation]) -> None:
+    """Print the accuracies and differences of evaluations, by library."""
     from tvmmobile.accuracy.noise import is_noise
     from tvmmobile.results.report.wording import clean, plural, scientific
     from tvmmobile.system.console import output

@@ -111,7 +111,7 @@ def merge(
     if merged.refused and not merged.joined:
         first, count = merged.refused[0], plural(len(merged.refused), "line")
         raise UserError(
-            f"There was nothing to merge: none of {count} could be used. {first.path}, line {first.number}: {first.why}.",
+            f"there was nothing to merge: none of {count} could be used. {first.path}, line {first.number}: {first.why}.",
             "See what the logs hold: tvmmobile logs show --logs DIR",
         )
 

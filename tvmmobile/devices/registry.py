@@ -36,16 +36,16 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
         return HardwareDevice(registered, pin)
     board_name = name.removesuffix(VIRTUAL_SUFFIX)
     if not board_name.endswith(".toml") and not is_board(board_name):
-        raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(device_names())}")
+        raise UserError(f"there is no device {name!r}.", f"Known devices: {', '.join(device_names())}")
     board = load_board(board_name)
     if require_hardware:
         raise DeviceUnavailable(
-            f"No board is registered as {name!r}, and --require-hardware excludes the virtual one.",
+            f"no board is registered as {name!r}, and --require-hardware excludes the virtual one.",
             f"Run: tvmmobile device add {board_name} --ssh USER@HOST; or leave out --require-hardware to use the virtual board (modelled).",
         )
     if calibration_of(board) is None:
         raise DeviceUnavailable(
-            f"The model of {board.name} is not calibrated for its core, so it cannot tune or time.",
+            f"the model of {board.name} is not calibrated for its core, so it cannot tune or time.",
             f"Model programs on it: tvmmobile virtual run --board {board_name} -- PROGRAM",
         )
     return VirtualDevice(board.name + VIRTUAL_SUFFIX, board, str(Path(board_name).resolve()) if board_name.endswith(".toml") else "")

@@ -54,6 +54,7 @@ class Traced:
     module: Any
 
 
+_EXPORT = "Check that torch.export.export works on it with a fixed input shape."
 #: Traces a network for its inputs.
 Trace = Callable[[Sequence[Array]], Traced]
 
@@ -129,7 +130,7 @@ def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tor
     """Export an eval-mode module for inputs like these; raise `UserError` if it cannot be traced."""
     import torch
 
-    with refusing("the network cannot be exported", "It must export with torch.export at a static shape."), quiet(), torch.no_grad():
+    with refusing("the network cannot be exported", _EXPORT), quiet(), torch.no_grad():
         return torch.export.export(module, tuple(inputs))
 
 

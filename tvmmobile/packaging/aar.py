@@ -123,7 +123,7 @@ def _classes(name: str, folder: Path) -> dict[str, bytes]:
         goal.write_text(text, encoding="utf-8")
     program = java_compiler()
     if program is None:
-        raise UserError("A package for Android needs a Java compiler, and javac is not installed.", _JDK)
+        raise UserError("a package for Android needs a Java compiler, and javac is not installed.", _JDK)
     # Java 8 is what all of Android's tools take. Nothing of the outlines of Android's classes goes into the package.
     options = ["--release", "8", "-Xlint:-options", "-g:source,lines", "-encoding", "UTF-8", "-proc:none", "-implicit:none"]
     words = [str(program), *options, "-sourcepath", str(_SOURCES / "outlines"), "-d", str(compiled)]

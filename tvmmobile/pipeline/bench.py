@@ -58,7 +58,7 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
     if not libraries:
         raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")
     for library in libraries:
-        check_threads(library.threads, profile)
+        check_threads(library.threads, profile, act="Compile it with")
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
             listener.said(remark)

@@ -35,7 +35,7 @@ from tvmmobile.quantisation.flow import FlowStep, flow_of
 from tvmmobile.quantisation.given import as_given, unfit_weights
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_input
 from tvmmobile.quantisation.lowering import named_layers
-from tvmmobile.quantisation.mixed import FoundAssignment, chosen_layers, decibels_below, quantise_within
+from tvmmobile.quantisation.mixed import FoundAssignment, Quantiser, chosen_layers, decibels_below, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import all_templates
 from tvmmobile.system.errors import UserError
@@ -67,8 +67,12 @@ class Prepared:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prepared:
-    """Prepare a job's network; raises `UserError` where it, or its calibration data, cannot be used."""
+def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantise: Quantiser = quantise_within) -> Prepared:
+    """Prepare a job's network; raises `UserError` where it, or its calibration data, cannot be used.
+
+    Args:
+        quantise: chooses the integer layers of a network that is calibrated here.
+    """
     elementary.register()  # constants are folded identically in every build of a process
     precision, outside = job.options.precision, job.options.io_precision
     floats = (FLOAT32 if precision.is_integer else precision).name
@@ -92,14 +96,14 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     composed = compose(imported.module, accepts, dump_dir, whole_rows=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes)
+        return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes, quantise)
     if precision.bytes >= FLOAT32.bytes:
         module, layers = finish(composed, precision, outside=outside)
         return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
     wide = read_network(*finish(composed))
     images, names = [_noise(imported.spec, seed) for seed in _SEEDS], names_of(wide)
     kept = layers_to_keep(wide, images, precision, job.options.max_error)
-    apart = {names[node]: precision_named(precision.single) for node in _single_terms(wide, images, precision)}
+    apart = {names[node]: precision_named(precision.single) for node in single_term_layers(wide, images, precision)}
     apart |= {names[one.node]: FLOAT32 for one in kept}
     network = replace(read_network(*finish(composed, precision, apart, outside)), kept=kept)
     return Prepared(network, inputs, None, _float32_layers(kept))
@@ -120,7 +124,7 @@ def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) ->
     return {key: stored(found) for key, found in layers.items()}
 
 
-def _single_terms(network: Network, images: Sequence[tuple[Array, ...]], precision: Precision) -> list[int]:
+def single_term_layers(network: Network, images: Sequence[tuple[Array, ...]], precision: Precision) -> list[int]:
     """Return the nodes of the layers that `Precision.single` is for."""
     layers = {node: found.layer for node, found in enumerate(network.nodes)}
     found = [node for node, one in layers.items() if isinstance(one, Conv2d) and one.in_channels // one.groups % precision.group]
@@ -152,7 +156,7 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
     return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
 
 
-def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, classes: int) -> Prepared:
+def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
     """Quantise a network of that many classes, except layers that no kernel takes or that are faster in float32."""
     images = replace(data.images(), labels=data.labels(classes))
     check_values(data, images)
@@ -169,7 +173,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     method = best_method(flow, images, accepts)
     method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
     pricing = partial(layer_costs, job, composed, wide, accepts)
-    mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit(), pricing)
+    mixed = quantise(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit(), pricing)
     integers, decision = mixed.network, mixed.decision
     method = decision.method
     names = names_of(wide)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tvmmobile.devices.kin import suitability
 from tvmmobile.devices.protocol import Device, DeviceProfile
-from tvmmobile.devices.registry import find_device
+from tvmmobile.devices.registry import device_names, find_device
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
@@ -37,8 +37,11 @@ def models_of(models: Models) -> list[Model]:
 def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
     """Return one or several devices; raise `UserError` for none, and for one that is named twice."""
     found = [device_of(each) for each in (devices if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices])]
-    if not found or len({each.profile.name for each in found}) < len(found):
-        raise UserError("--device must name each board once.", "Name one or several.")
+    if not found:
+        raise UserError("no device was given.", f"Name one of: {', '.join(device_names())}")
+    names = [each.profile.name for each in found]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UserError(f"--device names {repeated[0]} twice.", "Name each board once.")
     return found
 
 

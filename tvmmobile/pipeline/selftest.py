@@ -84,12 +84,12 @@ def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report
                 rate = _UPLOAD_BYTES / 1e6 / (time.monotonic() - begin)
         except (LinkError, OSError) as problem:
             raise DeviceUnavailable(
-                f"The agent of {file.name} does not serve: {problem}.", "Run the same command again.", again=True
+                f"the agent of {file.name} does not serve: {problem}.", "Run the same command again.", again=True
             ) from problem
         error, latency_us = _run_library(agents, Path(folder))
     if not error <= FLOAT32.tolerance:
         raise DeviceUnavailable(
-            f"The test library computes wrong values on {file.name}: error {error:.2g} of the largest output.",
+            f"the test library computes wrong values on {file.name}: error {error:.2g} of the largest output.",
             "The board's processor may not be what it reports; see: tvmmobile device list",
         )
     return DeviceReport(tuple(boards), rate, f"{latency_us:.1f} us {device.profile.origin.kind}")
@@ -119,6 +119,6 @@ def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:
         run = agents.measure_kernel(library, task.symbol, arrays, _RUN_TIMEOUT_S, Timing(warmup=3, repeat=5))
     except MeasureError as error:
         raise DeviceUnavailable(
-            f"A test library does not run on {agents.profile.name}: {error.reason}.", "Is it a 64-bit system?"
+            f"a test library does not run on {agents.profile.name}: {error.reason}.", "Is it a 64-bit system?"
         ) from error
     return relative_error(run.outputs[0], expected), run.latency.seconds * 1e6

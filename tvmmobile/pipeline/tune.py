@@ -103,7 +103,7 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
             held.enter_context(needs.writing())
         listener.planned(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
-            _try(needs, bench, Search(asked.strategy, asked.seed, needs.twin, needs.similar), listener)
+            run_rounds(needs, bench, Search(asked.strategy, asked.seed, needs.twin, needs.similar), listener)
             results = _timed(workers, jobs, bench, listener)
             corrections = 0
             while asked.trials != 0 and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):
@@ -166,7 +166,7 @@ def plan_tuning(
     return plan
 
 
-def _try(needs: NeededTrials, bench: Bench, how: Search, listener: Listener) -> None:
+def run_rounds(needs: NeededTrials, bench: Bench, how: Search, listener: Listener) -> None:
     """Run the trials of every round; a later round's trials depend on the results of earlier ones.
 
     Later rounds are repeated while they have trials: the last one's results may have made other kernels worth trying, and the same

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -62,15 +65,24 @@ class Limit:
         return noise * 10 ** (self.value / 10) <= float(np.square(expected, dtype=np.float64).sum())
 
 
-def limit_of(given: str) -> Limit:
-    """Parse `--max-drop`, such as `30dB` or `1%`; raises `UserError` for anything else."""
+def limit_of(given: str, data: str = "") -> Limit:
+    """Parse `--max-drop`, such as `30dB` or `1%`; raises `UserError` for anything else, and says what a share means for `--calibrate`."""
     found = _LIMIT.fullmatch(given)
     if found is None:
         raise UserError(
             f"--max-drop {given} is neither a signal-to-noise ratio nor a share of the data.",
-            "Give it as 30dB; or as 1%, which top-1 may lose on calibration data in class folders, or which may get another class.",
+            f"Give a ratio such as 30dB, or a share such as 1%: {_share_of(data)}.",
         )
     return Limit(float(found[1]), found[2])
+
+
+def _share_of(data: str) -> str:
+    """Return what a share counts on calibration data: its labels are the names of folders within a folder."""
+    folders = os.path.isdir(data) and any(path.is_dir() for path in Path(data).glob("*"))
+    if folders:
+        return f"points of top-1, if the folders in {data} name the network's classes; else inputs that may get another class"
+    where = f"{data} has no class folders, so it counts" if data else "without class folders it counts"
+    return f"{where} inputs that may get another class than in float32"
 
 
 def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
@@ -172,6 +184,21 @@ class Mixed:
 
     network: IntegerNetwork
     decision: Decision
+
+
+class Quantiser(Protocol):
+    """Chooses the layers that are in integers, as `quantise_within` does."""
+
+    def __call__(
+        self,
+        flow: Flow,
+        images: Images,
+        method: Method,
+        accepts: Accepts,
+        kept: dict[int, str],
+        limit: Limit | None,
+        pricing: Pricing,
+    ) -> Mixed: ...
 
 
 def quantise_within(

@@ -449,11 +449,11 @@ def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
     device, core = manifest.device, manifest.core
     found = []
     if not profile.has_core(core):
-        found.append(f"was compiled for {core}; {profile.name} has {profile.mcpu}")
+        found.append(f"was compiled for {core}, not for {profile.name}'s {profile.mcpu}")
     if device != profile.name:
-        found.append(f"has its schedules from records of {device}, whose latencies are not shown beside those of {profile.name}")
+        found.append(f"uses schedules tuned on {device}, whose latencies are not comparable with {profile.name}'s")
     elif not records_compare(manifest, profile):
-        found.append("has its schedules from records of another timing model, whose latencies are not shown beside the current one's")
+        found.append("uses schedules tuned with another timing model, whose latencies are not comparable with the current one's")
     return f"note: {name} {', and '.join(found)}." if found else ""
 
 

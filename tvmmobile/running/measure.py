@@ -220,7 +220,7 @@ class Agents:
         self, library: Path, function: str, arrays: Sequence[Array], timeout_s: float, timing: Timing = ONCE, outputs: Sequence[int] = (-1,)
     ) -> KernelRun:
         """Run a packed function of a library with C-contiguous `arrays`; those whose indices are in `outputs` come back."""
-        with self._session(timeout_s) as session:
+        with self.session(timeout_s) as session:
             _upload(session, library)
             with _loading(library.name):
                 module = session.load_module(library.name)
@@ -233,7 +233,7 @@ class Agents:
         """Run a network's library; in TVM's virtual machine a run to warm up allocates the
         activations."""
         how = calling(library, self.profile)
-        with self._session(timeout_s) as session:
+        with self.session(timeout_s) as session:
             network = _network(session, library, how, timing.threads, self.profile.cpus)
             network.set_inputs(inputs)
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
@@ -244,13 +244,13 @@ class Agents:
     def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
         """Load a library that is known to run on the board and run it once, timed by the board's clock."""
         how = calling(library, self.profile)
-        with self._session(timeout_s) as session:
+        with self.session(timeout_s) as session:
             _upload_network(session, library, how)
             begin = time.monotonic()
             network = _ready(session, library, how, threads, self.profile.cpus)
             init_seconds = time.monotonic() - begin
             network.set_inputs(inputs)
-            answer = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
+            answer = time_evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
             (first_ns,) = json.loads(bytes(answer))["samples_ns"]
             return Startup(init_seconds, first_ns * 1e-9)
 
@@ -258,9 +258,9 @@ class Agents:
     def outputs(self, library: Path, inputs: Sequence[Sequence[Array]], threads: int, timeout_s: float) -> list[tuple[Array, ...]]:
         """Return a network's outputs for each set of inputs; no latency, so a virtual board need not model one."""
         found, how = [], calling(library, self.profile)
-        with self._session(timeout_s) as session:
+        with self.session(timeout_s) as session:
             network = _network(session, library, how, threads, self.profile.cpus)
-            run = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
+            run = time_evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
             for arrays in inputs:
                 network.set_inputs(arrays)
                 run(*network.arguments)
@@ -269,7 +269,7 @@ class Agents:
 
     def copy_rate(self, timeout_s: float) -> float:
         """Measure the bytes a second that one core of a board reads and writes while it copies a large array."""
-        with self._session(timeout_s) as session:
+        with self.session(timeout_s) as session:
             return float(session.get_function("tvmmobile.copy_rate")())
 
     def network_timing(self, threads: int, repeat: int, warmup: int) -> Timing:
@@ -289,7 +289,7 @@ class Agents:
         return replace(cold, warmup=1, repeat=10, settle=0.05, warm_s=WARM_S, min_total_ms=20, max_total_ms=3000)
 
     @contextmanager
-    def _session(self, timeout_s: float) -> Iterator[Any]:
+    def session(self, timeout_s: float) -> Iterator[Any]:
         """Open a session whose failures become `MeasureError`s; a full disk is `DeviceUnavailable` there, and `OSError` on this machine."""
         try:
             with open_session(self.endpoint, timeout_s) as session:
@@ -302,7 +302,7 @@ class Agents:
             if isinstance(error, MeasureError):
                 raise
             if not isinstance(error, LinkError | OSError):  # TVM raises errors of any kind from C++ on either end of the connection
-                raise _explained(error) from error
+                raise session_error(error) from error
             raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
 
     def _timed(
@@ -311,15 +311,14 @@ class Agents:
         """Run a function as `timing` says, on its number of threads of TVM's pool; on a board as often as its clock needs."""
         threads, timing = timing.threads, replace(timing, threads=timing.threads if pool is None else pool)
         if self.profile.origin.modelled:
-            answer = _evaluator(session, module, function, timing, "model")(*arguments)
+            answer = time_evaluator(session, module, function, timing, "model")(*arguments)
             return _modelled(bytes(answer), load_board(self.profile.board_file), threads)
         if timing.warmup:
-            _evaluator(session, module, function, replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0), "clock")(
-                *arguments
-            )
+            warm_up = replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0)
+            time_evaluator(session, module, function, warm_up, "clock")(*arguments)
 
         def run(count: int) -> list[float]:
-            answer = _evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
+            answer = time_evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
             return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
 
         sampled = sample_clock(run, ClockPlan(timing.settle, timing.warm_s, timing.repeat, timing.min_total_ms, timing.max_total_ms))
@@ -329,7 +328,7 @@ class Agents:
     def _timed_calls(self, session: Any, network: ReadyNetwork, timing: Timing) -> tuple[KernelCall, ...]:
         """Run a network further times, and time each kernel separately. The cost between kernels is in no kernel's time."""
         mode = "model" if self.profile.origin.modelled else "clock"
-        run = _evaluator(session, network.module, network.function, replace(timing, threads=network.threads), mode, calls=True)
+        run = time_evaluator(session, network.module, network.function, replace(timing, threads=network.threads), mode, calls=True)
         answer = json.loads(bytes(run(*network.arguments)))
         if mode == "clock":
             medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
@@ -343,7 +342,8 @@ class Agents:
         )
 
 
-def _explained(error: Exception) -> MeasureError:
+def session_error(error: Exception) -> MeasureError:
+    """Return the failure that an exception of TVM's client stands for, such as a timeout that the agent names."""
     text = str(error)
     ended = _ENDED.search(text)
     if ended:
@@ -410,7 +410,8 @@ def _ready(session: Any, library: Path, how: Calling, threads: int, cpus: int) -
         return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how, cpus, how.number)
 
 
-def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:
+def time_evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:
+    """Return a function of the session that runs a module's function with given arguments as `timing` says, and answers with its times."""
     spec = {name: value for name, value in asdict(timing).items() if name not in _OURS} | {"mode": mode, "calls": calls}
     with _loading(f"{function}()"):
         evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))

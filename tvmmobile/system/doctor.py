@@ -142,7 +142,7 @@ def _find(tool: Tool) -> tuple[Path | None, str]:
     problem = "missing"
     for program in tool.programs:
         if path := shutil.which(program):
-            version = _version_of(path)
+            version = version_of(path)
             if not tool.min_version or (version and int(version.split(".")[0]) >= tool.min_version):
                 return Path(path), version
             problem = f"version {version or '?'}, but {tool.min_version} or newer is needed"
@@ -150,7 +150,7 @@ def _find(tool: Tool) -> tuple[Path | None, str]:
 
 
 @cache
-def _version_of(path: str) -> str:
+def version_of(path: str) -> str:
     """Return the first dotted number that `--version` prints, or an empty string."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, stdin=subprocess.DEVNULL)

@@ -170,7 +170,7 @@ def filling_cache(folder: Path | None = None) -> Iterator[None]:
     except OSError as error:
         variable = "TORCHINDUCTOR_CACHE_DIR" if folder and cache_dir() not in folder.parents else "TVMMOBILE_CACHE"
         raise UserError(
-            f"The cache {folder or cache_dir()} cannot be written: {error.strerror}.", f"Set {variable} to a folder that can be written."
+            f"the cache {folder or cache_dir()} cannot be written: {error.strerror}.", f"Set {variable} to a folder that can be written."
         ) from error
 
 

@@ -237,11 +237,11 @@ def load_board(name: str) -> Board:
     """
     if name.endswith(".toml"):
         if not Path(name).is_file():
-            raise UserError(f"There is no board file {name}.", f"Name a file, or one of the boards {', '.join(board_names())}.")
+            raise UserError(f"there is no board file {name}.", f"Name a file, or one of the boards {', '.join(board_names())}.")
         return read_board(Path(name))
     if not is_board(name):
         known = ", ".join(board_names())
-        raise UserError(f"There is no virtual board {name!r}.", f"Known boards: {known}; or give the path of a board's file, *.toml.")
+        raise UserError(f"there is no virtual board {name!r}.", f"Known boards: {known}; or give the path of a board's file, *.toml.")
     return read_board(*_places().get(name, (BOARDS / f"{name}.toml", "")))
 
 

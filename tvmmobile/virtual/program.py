@@ -94,7 +94,7 @@ def profile_program(board: Board, command: Sequence[str], sysroot: Path | None =
         words = [*qemu_words(board, str(folder), skip_start), *(["-L", str(root)] if root else [])]
         process = _run_to_the_end([*words, str(program), *command[1:]])
         _check_end(process.returncode, command[0])
-        return _read_profile(folder, process.pid, command[0])
+        return read_profile(folder, process.pid, command[0])
 
 
 def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, threads: int = 1) -> ProgramRun:
@@ -152,7 +152,7 @@ def find_program(name: str, sysroot: Path | None) -> tuple[Path, Path | None]:
         raise UserError(f"--sysroot {sysroot} is not a folder.", "Build one: ./scripts/sysroot")
     candidates = [path for path in _candidates(name, sysroot) if path.is_file()]
     if not candidates:
-        raise UserError(f"There is no program {name!r}.", "Give its path, or the folder that holds it with --sysroot.")
+        raise UserError(f"there is no program {name!r}.", "Give its path, or the folder that holds it with --sysroot.")
     problems = [_problem_of(path) for path in candidates]
     if all(problems):
         raise UserError(*next(problem for problem in problems if problem))
@@ -208,7 +208,7 @@ def _check_end(code: int, name: str) -> None:
         raise UserError(f"{name} exited with code {code}.", "Only a run that exits with 0 is modelled; see the program's own output.")
 
 
-def _read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
+def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
     """Return the profile of the one process with a region, else of the program itself, and that process's memory map."""
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
     try:

@@ -68,7 +68,7 @@ def test_a_closed_port(home: Home) -> None:
 
 
 def test_a_name_that_does_not_resolve(home: Home) -> None:
-    with pytest.raises(DeviceUnavailable, match=r"The name no-such-board\.invalid cannot be resolved"):
+    with pytest.raises(DeviceUnavailable, match=r"the name no-such-board\.invalid cannot be resolved"):
         host_key_of("no-such-board.invalid", timeout_s=5)
 
 

@@ -95,7 +95,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
             raise DeviceUnavailable(f"{serial} does not trust this computer.", _AUTHORIZE, again=True)
         if state.startswith("no permissions"):
             raise DeviceUnavailable(
-                f"This user may not use {serial}: {state}.", "Run: apt-get install -y android-sdk-platform-tools-common"
+                f"this user may not use {serial}: {state}.", "Run: apt-get install -y android-sdk-platform-tools-common"
             )
         if not state:
             raise _unknown(serial, listed, said)

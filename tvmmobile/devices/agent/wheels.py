@@ -61,7 +61,7 @@ def unpack_wheel(wheel: Wheel, scratch: Path) -> None:
     found = list(folder.glob("*.whl"))
     if len(found) != 1 or sha256_of(found[0]) != wheel.sha256:
         raise UserError(
-            f"The AArch64 wheel of {wheel.requirement} is not the one tvmmobile was made with (SHA-256 {wheel.sha256}).",
+            f"the AArch64 wheel of {wheel.requirement} is not the one tvmmobile was made with (SHA-256 {wheel.sha256}).",
             "Check which package index pip uses: pip config list",
         )
     with zipfile.ZipFile(found[0]) as archive:

@@ -53,7 +53,7 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
         return []
     allowed, cpuset = allowed_cores(remote, board)
     usable = [number for number in numbers if number in allowed]
-    name = board.facts.model or "The board"
+    name = board.facts.model or "the board"
     if not usable:
         where = f" (cpuset {cpuset})" if cpuset else ""
         raise DeviceUnavailable(

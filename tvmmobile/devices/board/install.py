@@ -28,7 +28,7 @@ def home_directory(remote: Remote) -> str:
     )
     done = remote.run(["sh", "-c", script])
     if done.status != 0 or not done.stdout.startswith("/"):
-        raise DeviceUnavailable("The board's user has no writable home directory.", "Name another folder with --directory.")
+        raise DeviceUnavailable("the board's user has no writable home directory.", "Name another folder with --directory.")
     return done.stdout.strip()
 
 
@@ -59,11 +59,11 @@ def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
     said = (done.stderr.strip() or f"status {done.status}").splitlines()[-1].rstrip(".")
     if done.status == _NOT_EXECUTABLE or "ermission denied" in said:
         raise DeviceUnavailable(
-            f"The board does not let this user execute programs in {folder}: {said}.",
+            f"the board does not let this user execute programs in {folder}: {said}.",
             "Name a folder where it does, not mounted noexec, with --directory; Android's shell executes in /data/local/tmp alone.",
         )
     raise DeviceUnavailable(
-        f"The agent does not start on the board: {said}.", "It needs a 64-bit Arm Linux with pages of at most 64 KiB: getconf PAGESIZE"
+        f"the agent does not start on the board: {said}.", "It needs a 64-bit Arm Linux with pages of at most 64 KiB: getconf PAGESIZE"
     )
 
 

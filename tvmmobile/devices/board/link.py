@@ -162,7 +162,7 @@ class BoardLink:
             now = time.monotonic()
             ended = [then for then in ended if now - then < RESTART_WINDOW_S] + [now]
             if len(ended) > MOST_RESTARTS:
-                raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps exiting: {words or 'no output'}.")
+                raise DeviceUnavailable(f"the agent on {described(self.board.address)} keeps exiting: {words or 'no output'}.")
 
     def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
         """Run one agent until it ends or this link is stopped; return its standard error."""
@@ -189,7 +189,7 @@ class BoardLink:
             if time.monotonic() > deadline:
                 where, kind = described(self.board.address), self.board.address.kind
                 raise DeviceUnavailable(
-                    f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'no output'}.",
+                    f"the agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'no output'}.",
                     _NOT_REGISTERED[kind],
                     again=kind == "local",
                 )

@@ -73,7 +73,7 @@ def add_device(
     """
     check_name(name)
     if (ssh is not None) + (adb is not None) + local != 1:
-        raise UserError("Give one of --ssh, --adb and --local.", "For example: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
+        raise UserError("give one of --ssh, --adb and --local.", "For example: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
     known = load_device(name)
     if known is not None and not join:
         raise UserError(f"{name} is already registered.", f"tvmmobile device remove {name}, or add --join for another board of that name.")
@@ -86,7 +86,7 @@ def add_device(
         address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, agreed)
     board = _board(address, directory, words, root, clock_ghz, said)
     if known is not None and (known.boards[0].facts.cores, known.boards[0].runner) != (board.facts.cores, board.runner):
-        raise UserError(f"This board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
+        raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
     return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
 
 
@@ -128,12 +128,12 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
         )
     if key.known == "changed":
         raise DeviceUnavailable(
-            f"The host key of {destination} is not the one in your known_hosts; it is now {key.fingerprint}.",
+            f"the host key of {destination} is not the one in your known_hosts; it is now {key.fingerprint}.",
             "If the board was set up anew, remove the old key: ssh-keygen -R HOST",
         )
     if key.known == "unknown" and fingerprint is None and not agreed(destination, key.fingerprint):
         raise DeviceUnavailable(
-            f"The host key of {destination} is not known and was not confirmed: {key.fingerprint}.",
+            f"the host key of {destination} is not known and was not confirmed: {key.fingerprint}.",
             f"If it is the board's, give --fingerprint {key.fingerprint}",
         )
     return SshAddress(destination=destination, port=port, host_key=key.text)
@@ -154,7 +154,7 @@ def _board(
             cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": clock_ghz * 1e9}) for core in facts.cores)
             facts = facts.model_copy(update={"cores": cores})
         if here is None and not facts.emulator and not all(core.max_hz for core in facts.cores):
-            raise UserError("The board does not report its maximum clock.", "Give it: --clock 1.8")
+            raise UserError("the board does not report its maximum clock.", "Give it: --clock 1.8")
         directory = directory or home_directory(remote)
         check_runs(remote, install_agent(remote, directory, bundle, said), runner)
     added = datetime.now(UTC).isoformat(timespec="seconds")

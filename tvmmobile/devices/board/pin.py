@@ -40,7 +40,7 @@ def pinned(remote: Remote, board: RegisteredBoard) -> Iterator[None]:
         if answer != "pinned":
             reason = "has no governor to set" if answer == "none" else "does not let its user set the governor"
             raise DeviceUnavailable(
-                f"{board.facts.model or 'The board'} {reason}.", "Leave out --pin, or allow sudo without a password for tee."
+                f"{board.facts.model or 'the board'} {reason}.", "Leave out --pin, or allow sudo without a password for tee."
             )
         yield
     finally:

@@ -69,7 +69,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         files |= read_files(remote, clocks[_MOST_CORES:])
     cores = parse_cores(files[names["cpuinfo"]], [files[path] for path in clocks])
     if not cores:
-        raise DeviceUnavailable("The board's /proc/cpuinfo names no core.", "tvmmobile needs Linux or Android on 64-bit Arm.")
+        raise DeviceUnavailable("the board's /proc/cpuinfo names no core.", "tvmmobile needs Linux or Android on 64-bit Arm.")
     l1d, l2 = _cache_sizes([tuple(files[path] for path in caches[start : start + 3]) for start in range(0, len(caches), 3)])
     return Facts(
         architecture=architecture,
@@ -117,7 +117,7 @@ def _check_android(abis: str, model: str) -> None:
     """Raise `DeviceUnavailable` unless Android's binary interfaces `abis`, if it tells any, include AArch64's."""
     if abis and _ANDROID_ABI not in abis.split(","):
         raise DeviceUnavailable(
-            f"{model or 'The phone'} runs an Android without {_ANDROID_ABI} ({abis}); libraries are made for AArch64.",
+            f"{model or 'the phone'} runs an Android without {_ANDROID_ABI} ({abis}); libraries are made for AArch64.",
             "Use a phone with a 64-bit Android; adb shell getprop ro.product.cpu.abilist tells.",
         )
 
@@ -125,7 +125,7 @@ def _check_android(abis: str, model: str) -> None:
 def _check_architecture(architecture: str, model: str) -> None:
     if architecture in ("aarch64", "arm64"):
         return
-    board = model or "The board"
+    board = model or "the board"
     if architecture.startswith("arm"):
         raise DeviceUnavailable(
             f"{board} runs a 32-bit kernel ({architecture}); libraries are made for AArch64.",

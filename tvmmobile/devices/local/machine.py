@@ -19,7 +19,7 @@ def connect_local(address: LocalAddress) -> LocalRemote:
     """Return the connection to this machine; raise `DeviceUnavailable` if another one was registered."""
     if address.machine != machine_id():
         raise DeviceUnavailable(
-            "The device is another machine than this one; both share this user's files.",
+            "the device is another machine than this one; both share this user's files.",
             "Run the command there, or remove the device and add it again: tvmmobile device remove NAME --keep-files",
         )
     return LocalRemote()
@@ -38,7 +38,7 @@ def local_address(root: str = "/", emulated: bool = False) -> LocalAddress:
     system, architecture = platform.system(), platform.machine()
     if system != "Linux" or (architecture not in _ARCHITECTURES and not emulated):
         raise DeviceUnavailable(
-            f"This machine cannot be a device: it is {system} on {architecture}, not Linux on AArch64.",
+            f"this machine cannot be a device: it is {system} on {architecture}, not Linux on AArch64.",
             "Add a board: tvmmobile device add pi4 --ssh USER@HOST; or use a virtual one: --device pi4-virtual",
         )
     return LocalAddress(machine=machine_id(), emulator="" if emulated else emulator_of(Path(root)) or _user_mode())

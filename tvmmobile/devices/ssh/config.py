@@ -82,7 +82,7 @@ def route_to(destination: str, port: int | None) -> Route:
         limit = options.get("connecttimeout")
         timeout_s = float(limit) if limit is not None and limit != "none" else None
     except ValueError as error:
-        raise DeviceUnavailable(f"The SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
+        raise DeviceUnavailable(f"the SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
     host = options.get("hostname", name)
     alias = options.get("hostkeyalias")
     return Route(
@@ -108,7 +108,7 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
         found: Mapping[str, str] = paramiko.SSHConfig.from_text("\n".join(lines) + "\n").lookup(name)
     except (paramiko.SSHException, ImportError, LookupError, ValueError) as error:
         raise DeviceUnavailable(
-            f"The SSH configuration of {name} cannot be parsed: {error}.",
+            f"the SSH configuration of {name} cannot be parsed: {error}.",
             f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config).",
         ) from error
     return found

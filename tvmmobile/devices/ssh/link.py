@@ -154,7 +154,7 @@ def _addresses(route: Route, deadline: float) -> list[Any]:
     if isinstance(found, Exception):
         reason = found.strerror if isinstance(found, OSError) and found.strerror else str(found)
         raise DeviceUnavailable(
-            f"The name {route.host} cannot be resolved: {reason}.", "Check the name, or give the board's address, such as pi@192.168.1.20."
+            f"the name {route.host} cannot be resolved: {reason}.", "Check the name, or give the board's address, such as pi@192.168.1.20."
         ) from found
     return found
 

@@ -65,7 +65,7 @@ def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
 def _check_host_key(route: Route, expected: str, found: str) -> None:
     if expected != found:
         raise DeviceUnavailable(
-            f"The host key of {route.where} has changed: it was {fingerprint_of(expected)}, and is now {fingerprint_of(found)}.",
+            f"the host key of {route.where} has changed: it was {fingerprint_of(expected)}, and is now {fingerprint_of(found)}.",
             "If the board was reinstalled, run: tvmmobile device remove NAME, and add it again. If not, someone may be posing as it.",
         )
 

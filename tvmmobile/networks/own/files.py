@@ -168,9 +168,9 @@ def spec_of(
         UserError: there is none, one is not a tensor of a known type and shape, or the first input is an image of another side or another
             batch.
     """
-    for tensors, verb in ((inputs, "takes"), (outputs, "returns")):
+    for tensors, verb, act in ((inputs, "takes", "Give the network an input"), (outputs, "returns", "Return a tensor from the network")):
         if not tensors:
-            raise UserError(f"{file} {verb} no tensors.", "A network takes and returns at least one.")
+            raise UserError(f"{file} {verb} no tensors.", f"{act}, and export it again.")
     takes = _ports(file, inputs, "input", INPUT_NAME, fix)
     _check_shapes(file, [replace(port, name=tensor.name) for port, tensor in zip(takes, inputs, strict=True)])
     given, side = takes[0].shape, wanted.side

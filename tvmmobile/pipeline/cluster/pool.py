@@ -148,7 +148,7 @@ class ClusterWorkers:
             self._seen_at = self._looked_at
         if self._looked_at - self._seen_at > WITHOUT_WORKERS_S:
             raise DeviceUnavailable(
-                f"The Dask scheduler {self.address} has had no workers for {WITHOUT_WORKERS_S:g} s.",
+                f"the Dask scheduler {self.address} has had no workers for {WITHOUT_WORKERS_S:g} s.",
                 f"Start some with: dask worker {self.address} --nthreads 1; then run the same command again, finished work is kept.",
                 again=True,
             )
@@ -164,20 +164,20 @@ class ClusterWorkers:
             raise self._gone() from error
         except KilledWorker as error:
             raise DeviceUnavailable(
-                f"The Dask workers that were given one job died one after another; the last was {error.last_worker.address}.",
+                f"the Dask workers that were given one job died one after another; the last was {error.last_worker.address}.",
                 "Look at their logs (they usually ran out of memory), then run the same command again; finished work is kept.",
                 again=True,
             ) from error
         except ModuleNotFoundError as error:
             raise UserError(
-                f"A Dask worker of {self.address} has no module {error.name}.",
+                f"a Dask worker of {self.address} has no module {error.name}.",
                 "Install the same tvmmobile on every machine of the cluster.",
             ) from error
         return delivered
 
     def _gone(self) -> DeviceUnavailable:
         return DeviceUnavailable(
-            f"The Dask scheduler {self.address} went away.",
+            f"the Dask scheduler {self.address} went away.",
             "Run the same command again once it is back; finished work is kept.",
             again=True,
         )
@@ -191,7 +191,7 @@ class ClusterWorkers:
         while not self._threads:
             if time.monotonic() > deadline:
                 raise DeviceUnavailable(
-                    f"The Dask scheduler {self.address} has no workers.", f"Start some with: dask worker {self.address} --nthreads 1"
+                    f"the Dask scheduler {self.address} has no workers.", f"Start some with: dask worker {self.address} --nthreads 1"
                 )
             time.sleep(0.1)
             self._look()
@@ -230,7 +230,7 @@ def _check_encrypted(address: str, required: bool | None) -> None:
     """Raise `UserError` for an address without TLS, unless Dask's configuration, `None` by default, says that it is not required."""
     if address.startswith("tcp://") and required is not False:
         raise UserError(
-            f"Everybody who reaches {address} can run code there, and through its answers here: it is not encrypted.",
+            f"everybody who reaches {address} can run code there, and through its answers here: it is not encrypted.",
             "Use tls:// with certificates (docs/devices.md says how), or, if nobody else can reach it, run first: "
             "export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False",
         )
@@ -284,11 +284,11 @@ def _connected(address: str, connect_s: float) -> Any:
         return distributed.Client(address, timeout=connect_s, set_as_default=False)
     except OSError as error:
         if reason := _refused(address, error):
-            raise UserError(f"The Dask scheduler {address} cannot be reached: {reason}.", _CERTIFICATES) from error
+            raise UserError(f"the Dask scheduler {address} cannot be reached: {reason}.", _CERTIFICATES) from error
         raise DeviceUnavailable(
-            f"The Dask scheduler {address} did not answer within {connect_s:g} s.",
+            f"the Dask scheduler {address} did not answer within {connect_s:g} s.",
             "Start one with: dask scheduler --host ADDRESS; or leave out --dask to use only this machine.",
         ) from error
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"The Dask scheduler {address} cannot be reached: {reason}.", _CERTIFICATES) from error
+        raise UserError(f"the Dask scheduler {address} cannot be reached: {reason}.", _CERTIFICATES) from error

@@ -56,7 +56,7 @@ def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str
     if different:
         words = [", ".join(f"{name} {versions.get(name)}" for name in different) for versions in (there, here)]
         raise UserError(
-            f"The Dask worker {where} has {words[0]}; this machine has {words[1]}.",
+            f"the Dask worker {where} has {words[0]}; this machine has {words[1]}.",
             "Install the same versions on every machine of the cluster, and start its workers again.",
         )
 
@@ -74,7 +74,7 @@ def serve(order: Order) -> Delivery:
                 place = site.place(profile, order.parcel.board_file)
             except UserError as error:
                 message, remedy = error.as_typed
-                raise UserError(f"On the Dask worker {where}: {message}", remedy, error.exit_code, error.again) from error
+                raise UserError(f"on the Dask worker {where}: {message}", remedy, error.exit_code, error.again) from error
             job = replace(job, agents=place.agents)
         try:
             ((_, result),) = site.processes.run(order.parcel.function, [job], order.timeout_s)

@@ -131,7 +131,7 @@ class LibraryOptions(Options):
         """Return `max_drop` as a limit; raise `UserError` where it cannot be read."""
         from tvmmobile.quantisation.mixed import limit_of  # with NumPy, which `--help` does without
 
-        return None if self.max_drop is None else limit_of(self.max_drop)
+        return None if self.max_drop is None else limit_of(self.max_drop, self.calibrate or "")
 
     def check(self, profile: DeviceProfile) -> None:
         """Raise `UserError` for options that exclude each other, and for those that a device does not support."""
@@ -195,10 +195,12 @@ class LibraryArguments(TypedDict, total=False):
     image: Normalisation | None
 
 
-def check_threads(threads: int, profile: DeviceProfile) -> None:
-    """Raise `UserError` for a thread count the device cannot run."""
+def check_threads(threads: int, profile: DeviceProfile, act: str = "Give") -> None:
+    """Raise `UserError` for a thread count the device cannot run; `act` is what the user does with a smaller one."""
     if threads > profile.cores:
-        raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
+        raise UserError(
+            f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", f"{act} --threads {profile.cores} or fewer."
+        )
 
 
 def _check_precision(precision: Precision, profile: DeviceProfile) -> None:

@@ -58,10 +58,9 @@ def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
     """Return the remark on what `--max-drop` costs, and on what it could cost at least; see `prepared`."""
     latency, int8, estimated, least = (latency_ms(found[name]) for name in ("latency_us", "int8_us", "estimated_us", "no_other_below_us"))
     return (
-        f"{variant}: --max-drop {found['limit']} takes {latency} ms where int8 takes {int8}, by records and {estimated} ms of estimates ("
-        "conversions, and kernels without a record). By these figures, no other choice of layers with as little predicted noise, "
-        f"{_decibels(found['bound_db'])}, takes less than {least} ms. Its noise is {_decibels(found['predicted_db'])} below the signal as "
-        f"predicted, and {_decibels(found['measured_db'])} on calibration data."
+        f"{variant}: --max-drop {found['limit']}: {latency} ms, int8 alone {int8} ms (from records; {estimated} ms is estimated). "
+        f"No other choice of layers is below {least} ms at {_decibels(found['bound_db'])} or better. "
+        f"Signal to noise: {_decibels(found['predicted_db'])} predicted, {_decibels(found['measured_db'])} measured on calibration data."
     )
 
 

@@ -57,11 +57,11 @@ def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedMode
     else:
         likest = twin_board(profile)
         if likest is None:
-            raise UserError(f"No model of {profile.cpu} is calibrated, so there is nothing to validate on {profile.name}.", _CALIBRATED)
+            raise UserError(f"no model of {profile.cpu} is calibrated, so there is nothing to validate on {profile.name}.", _CALIBRATED)
         board = likest
     fit = calibration_of(board)
     if fit is None:
-        raise UserError(f"The model of {board.cpu} is not calibrated, so there is nothing to validate.", _CALIBRATED)
+        raise UserError(f"the model of {board.cpu} is not calibrated, so there is nothing to validate.", _CALIBRATED)
     clocked = board.clocked_at(profile.clock_hz) if profile.clock_hz else board
     source = chosen if chosen and chosen.endswith(".toml") else board.name
     return ComparedModel(source, board, clocked, fit.parameters)

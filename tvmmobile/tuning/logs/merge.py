@@ -151,7 +151,7 @@ def _models(device: str, found: Sequence[_Found], into: Path, present: Present) 
     if len(first) > 1:
         listed = " and ".join(f"{model_name(identity)} ({path})" for identity, path in first.items())
         raise UserError(
-            f"The records of {device} are not comparable: {listed}. The device is unknown here, so nothing tells which of them count.",
+            f"the records of {device} are not comparable: {listed}. The device is unknown here, so nothing tells which of them count.",
             "Merge one kind first; the others are then left out.",
         )
     return frozenset(first)

@@ -104,7 +104,7 @@ def network_file(folder: Path, network: str) -> Path:
     """Return the network's .param file."""
     path = folder / f"{network}.param"
     if not path.is_file():
-        raise UserError(f"There is no {path}.", "Take benchmark/models from https://github.com/Tencent/ncnn, and name that folder.")
+        raise UserError(f"there is no {path}.", "Take benchmark/models from https://github.com/Tencent/ncnn, and name that folder.")
     if not path.read_text(encoding="utf-8", errors="replace").startswith("7767517"):
         raise UserError(f"{path} is not an ncnn network.", "Such a file begins with 7767517.")
     return path
@@ -181,7 +181,7 @@ def _errors(measured_ms: float, *modelled_ms: float | None) -> tuple[str, ...]:
 def calibrate(core: str, networks: Path, cache: Path, output: Path) -> Fit:
     """Run the published networks, fit, check, and write `output`/CORE.json."""
     if core not in cores():
-        raise UserError(f"There are no published figures to calibrate {core} with.", f"Cores that have them: {', '.join(cores())}.")
+        raise UserError(f"there are no published figures to calibrate {core} with.", f"Cores that have them: {', '.join(cores())}.")
     rows = rows_of(core)
     boards = {row.board: (load_board(row.board), row.wheel) for row in rows}
     several = partial(in_several_threads, rows_of(core, several=True), networks, cache)

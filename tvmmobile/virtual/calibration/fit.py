@@ -255,7 +255,7 @@ def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
         problem = f"{beyond[0]} = {values[beyond[0]]:g} is more than {most[beyond[0]]:.4g}" if beyond else ""
     if problem or core is None:
         raise UserError(
-            f"The calibration of {board.name} is not valid: {problem}.",
+            f"the calibration of {board.name} is not valid: {problem}.",
             "Fit it again: tvmmobile device validate NAME --refit FILE.toml; or take the table [calibration] out of the board's file.",
         )
     parameters = tuple(replace(p, value=values[p.name], note="") for p in core.parameters)
