@@ -32,6 +32,8 @@ ROOMS = (
     "choosing",
     "cli",
 )
+#: Within `graph`, the passes stand above everything else.
+PASSES = "graph/passes/"
 #: What takes a while to import.
 HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib", "onnx", "onnxruntime", "ai_edge_litert"}
 #: Files that are first imported as a network is, a library is written or an agent starts.
@@ -83,6 +85,12 @@ def test_rooms_import_downwards(file: str) -> None:
     upward = {module for imported in imports(tree_of(file)) if (module := module_of(imported)) and room(module) > room(file)}
     upward.discard("__init__.py")  # the version
     assert not upward, f"{file} imports from above: {sorted(upward)}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("graph/") and not file.startswith(PASSES)])
+def test_what_passes_rest_on_does_not_import_them(file: str) -> None:
+    found = {module for imported in imports(tree_of(file)) if (module := module_of(imported)) and module.startswith(PASSES)}
+    assert not found, f"{file} imports passes: {sorted(found)}"
 
 
 def test_no_circle() -> None:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.expressions import constant, outermost_axis, shape_of
+from tvmmobile.graph.bindings import bindings_of, results_of, returned
+from tvmmobile.graph.composed import ComposedLayer, external_name
+from tvmmobile.graph.expressions import constant, outermost_axis, shape_of, view_of, viewed
+from tvmmobile.graph.function_json import block_names
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.opaque import multiply_adds
-from tvmmobile.graph.passes.canonical_names import block_names
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, view_of, viewed
 from tvmmobile.graph.stages import stages_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError

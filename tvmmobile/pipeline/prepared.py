@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, integer_clamp, is_depthwise
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, MaxPool, Resize, SumLayer, WindowPool
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
 from tvmmobile.graph.passes.steps_apart import steps_apart

@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm import relax
 
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
@@ -22,7 +24,7 @@ from tvmmobile.graph.passes.channel_constants import channel_constants
 from tvmmobile.graph.passes.channel_means import channel_means
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.channels_last import channels_last
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
+from tvmmobile.graph.passes.compose_layers import LayerComposer
 from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.given_resizes import given_resizes
@@ -42,7 +44,6 @@ from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_resh
 from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.scaled_layers import scaled_layers
 from tvmmobile.graph.passes.selected_scores import selected_scores
@@ -53,7 +54,7 @@ from tvmmobile.graph.passes.split_steps import split_steps
 from tvmmobile.graph.passes.standalone_steps import standalone_steps
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.tap_windows import tap_windows
-from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
+from tvmmobile.graph.passes.to_integers import to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.transposed_products import transposed_products
 from tvmmobile.graph.passes.transposed_rows import transposed_rows

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import readers_of
+from tvmmobile.graph.composed import ComposedLayer, layer_call
+from tvmmobile.graph.expressions import operator_of, shape_of, variables_of, viewed
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift_of
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, variables_of, viewed
+from tvmmobile.graph.passes.rewriting import MainRewriter
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 
 #: Operators that only move numbers.

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
+from tvmmobile.graph.expressions import viewed
 from tvmmobile.graph.integers import INTEGER_CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Rounding
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph
-from tvmmobile.graph.passes.rewriting import replace_variables, viewed, with_named_outputs
+from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outputs
 
 
 def steps_apart(
