@@ -93,6 +93,13 @@ def test_what_passes_rest_on_does_not_import_them(file: str) -> None:
     assert not found, f"{file} imports passes: {sorted(found)}"
 
 
+def test_one_file_orders_the_passes() -> None:
+    """What `pipeline.py` imports from the files of passes, nothing outside of these does."""
+    passes = {name for name in imports(tree_of(f"{PASSES}pipeline.py")) if name.startswith("tvmmobile.graph.passes.")}
+    others = {file: found for file in FILES if not file.startswith(PASSES) and (found := passes.intersection(imports(tree_of(file))))}
+    assert not others
+
+
 def test_no_circle() -> None:
     reached = {file: {module for imported in imports(tree_of(file)) if (module := module_of(imported))} - {file} for file in FILES}
     open_files = dict(reached)
