@@ -50,10 +50,8 @@ def tree_of(file: str) -> ast.Module:
 
 
 def imports(node: ast.AST) -> Iterator[str]:
-    """Modules imported anywhere below `node`, except for type checking only."""
+    """Modules imported anywhere below `node`, those for type checking only included."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
         if isinstance(child, ast.ImportFrom) and child.module:
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
         elif isinstance(child, ast.Import):
