@@ -78,7 +78,7 @@ class Program:
 
 
 def read_program(module: Any, states: Sequence[State] = ()) -> Program:
-    """Read `main` of a module that `graph.network.lower` returned; `UserError` for an output that no kernel writes.
+    """Read `main` of a module that `graph.lowering.lower` returned; `UserError` for an output that no kernel writes.
 
     Args:
         module: the network.
