@@ -134,7 +134,7 @@ def readers_along(layers: Sequence[Conv2d], axis: int) -> list[Reader]:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ChainStage:
     """One layer of a chain, and the buffer behind it.
 
     Attributes:
@@ -184,7 +184,7 @@ class Stage:
 class ChainMemory:
     """The stages of a chain and the elements of one thread's scratch memory."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[ChainStage, ...]
     elements: int
 
     @property
@@ -199,7 +199,7 @@ def arrange(layers: Sequence[Conv2d], knobs: Knobs, task: Task) -> ChainMemory:
     width = -(-layers[-1].out_width // knobs["parts"])
     dearest = max(range(len(layers)), key=lambda index: layers[index].macs)
     cut = zip(layers, axes(readers_along(layers, 0), knobs["strip"]), axes(readers_along(layers, 1), width, dearest), strict=True)
-    stages = [Stage(layer, rows, columns, layer.out_channels // blocks) for layer, rows, columns in cut]
+    stages = [ChainStage(layer, rows, columns, layer.out_channels // blocks) for layer, rows, columns in cut]
     end = 0
     for index, stage in enumerate(stages[:-1]):
         stages[index] = replace(stage, buffer=end)

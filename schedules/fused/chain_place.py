@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Taps, cut, input_of, output_of, taps_along
-from tvmmobile.schedules.fused.chain_memory import ChainAxis, Stage, tile_for
+from tvmmobile.schedules.fused.chain_memory import ChainAxis, ChainStage, tile_for
 from tvmmobile.schedules.space import Knobs
 
 
@@ -42,8 +42,8 @@ class Place:
 
     kernel: Kernel
     knobs: Knobs
-    stage: Stage
-    source: Stage | None
+    stage: ChainStage
+    source: ChainStage | None
     last: bool
     moment: Moment
     data: Buffer
@@ -74,7 +74,7 @@ class Place:
             return self.weight, 0
         return self.scratch, self.stage.weights - self.moment.block * self.stage.weight_elements
 
-    def row_in_step(self, stage: Stage) -> Expr:
+    def row_in_step(self, stage: ChainStage) -> Expr:
         """Return the first row of the step in another stage."""
         return self.moment.step * stage.rows.step + stage.rows.offset
 
@@ -97,11 +97,11 @@ class Place:
         place = lambda tensor: tensor.at(T.max(T.min(row, self.layer.out_height - 1), 0) * self.layer.out_width + column, channel)  # noqa: E731
         return Spot(channel, target, place, self.kernel.lanes, self.kernel.lanes)
 
-    def _buffered(self, stage: Stage, row: Expr, first_channel: Expr) -> Activation:
+    def _buffered(self, stage: ChainStage, row: Expr, first_channel: Expr) -> Activation:
         origin = self.kernel.T.bind(self.row_at(stage, row) - self.base(stage.columns) * stage.channels - first_channel)
         return Activation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
 
-    def row_at(self, stage: Stage, row: Expr) -> Expr:
+    def row_at(self, stage: ChainStage, row: Expr) -> Expr:
         """Return the element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
         if not stage.padded:
             return stage.buffer + (row - self.row_in_step(stage)) * stage.row

@@ -13,7 +13,7 @@ from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.integers.image import is_image
 from tvmmobile.schedules.integers.integer import IntegerEnds, takes
 from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, joined_pair, pair_tile
-from tvmmobile.schedules.integers.window import IntegerWindow, Place, WindowNest
+from tvmmobile.schedules.integers.window import IntegerWindow, IntegerWindowNest, Place
 from tvmmobile.schedules.space import Knobs
 
 #: Vectors of a pixel that a pass of a loop lays out.
@@ -46,8 +46,8 @@ class PairWindow(IntegerWindow, PairMatrix):
         return PairNest(ends, ends.layer, self.depth_of(ends.layer), tile, knobs, pixels, widths, threads)
 
 
-class PairNest(WindowNest):
-    """`WindowNest`'s loops, for windows of which groups of K of two pixels follow each other."""
+class PairNest(IntegerWindowNest):
+    """`IntegerWindowNest`'s loops, for windows of which groups of K of two pixels follow each other."""
 
     together = 2
 

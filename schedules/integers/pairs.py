@@ -82,7 +82,7 @@ class PairEnds(IntegerEnds):
 
 
 @dataclass(frozen=True)
-class PairTile(IntegerTile):
+class IntegerPairTile(IntegerTile):
     """Tiles of sums of which a vector has two pixels' of two channels. K is counted in `GROUP`s.
 
     Attributes:
@@ -207,7 +207,7 @@ class PairProduct(PairMatrix):
         return pair_tile(ends, a, c, depth, step)
 
 
-def pair_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, step: int = 1, laid_out: bool = False) -> PairTile:
+def pair_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, step: int = 1, laid_out: bool = False) -> IntegerPairTile:
     """Return a tile of a product with so many bytes of K; the step is in pixels of A."""
     both = PairEnds(ends.kernel, ends.layer, ends.buffers)
-    return PairTile(ends.kernel, a, ends.buffers["weight"], c, 1, both, step, bytes=depth, laid_out=laid_out)
+    return IntegerPairTile(ends.kernel, a, ends.buffers["weight"], c, 1, both, step, bytes=depth, laid_out=laid_out)

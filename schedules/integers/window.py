@@ -68,7 +68,7 @@ class IntegerWindow(IntegerProduct):
         """Return the loops around a tile, which lay windows out first."""
         assert isinstance(ends.layer, Conv2d)
         depth = self.extents(ends.layer)[1]
-        return WindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
+        return IntegerWindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
 
 
 class DotWindow(IntegerWindow, DotProduct):
@@ -94,7 +94,7 @@ class LongWindow(IntegerWindow, LongProduct):
         return Winograd().share(floats) < task.machine.winograd_wins
 
 
-class WindowNest(MatmulNest):
+class IntegerWindowNest(MatmulNest):
     """`MatmulNest`'s loops, for windows that are laid out in a buffer, block after block of pixels.
 
     Args:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmmobile.history.steps import Found, find_steps
+from tvmmobile.history.steps import Segmentation, find_steps
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
 
@@ -29,7 +29,7 @@ SIZES, RUNS = (0.02, 0.03, 0.05), (1, 2, 3)
 LEAST_CLOSE, MOST_ALARMS, TESTED = 0.95, 0.01, 0.03
 
 
-def planted(seed: int, runs: int, size: float, steps: int = STEPS) -> tuple[list[int], Found]:
+def planted(seed: int, runs: int, size: float, steps: int = STEPS) -> tuple[list[int], Segmentation]:
     """Simulate a history whose commits are each timed so often; returns the first commits of its levels, and what is found."""
     random = np.random.default_rng(seed)
     free = np.sort(random.integers(0, COMMITS - SHORTEST * (steps + 1) + 1, steps))

@@ -95,7 +95,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class PhotographAccuracy:
     """One network in one precision on some pictures.
 
     Attributes:
@@ -312,7 +312,7 @@ def integers(name: str, file: Path, limit: str, calibrating: tuple[LabelledImage
         return prepared(imported, job, None)
 
 
-def accuracy(name: str, pictures: str, kind: str, computed: str, calibration: int, answers: Answers) -> Accuracy:
+def accuracy(name: str, pictures: str, kind: str, computed: str, calibration: int, answers: Answers) -> PhotographAccuracy:
     """Compare the classes of float32 and another precision."""
     from scipy.stats import binomtest
 
@@ -322,7 +322,7 @@ def accuracy(name: str, pictures: str, kind: str, computed: str, calibration: in
     count, hits = len(labels), int((found == labels).sum())
     interval = binomtest(hits, count).proportion_ci(method="wilson")
     right, same = (100 * float(np.mean(exact == other)) for other in (labels, found))
-    return Accuracy(
+    return PhotographAccuracy(
         network=name,
         pictures=pictures,
         precision=kind,
@@ -347,7 +347,9 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     headings = ["network", "precision", "pictures", "calibrated on", "layers in float32", "right in float32, %", "right, %"]
     headings += ["95 % interval", "top-1 lost", "p", "same class, %", "dB"]
     rows = []
-    for one in sorted((Accuracy(**entry) for entry in found), key=lambda one: (one.images, one.network, list(KINDS).index(one.precision))):
+    for one in sorted(
+        (PhotographAccuracy(**entry) for entry in found), key=lambda one: (one.images, one.network, list(KINDS).index(one.precision))
+    ):
         words = [one.network, one.precision, f"{one.images}", f"{one.calibration or ''}", f"{one.floats}", f"{one.float32:.1f}"]
         words += [f"{one.right:.1f}", f"{one.low:.1f} to {one.high:.1f}", f"{one.lost:.2f} ± {one.margin:.2f}", f"{one.p_value:.2g}"]
         rows.append([*words, f"{one.same:.1f}", "" if one.decibels is None else f"{one.decibels:.1f}"])

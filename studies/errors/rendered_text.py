@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from studies.harness import RESULTS, completed
-from studies.networks.zoo import Published, extracted, published, wheel_of
+from studies.networks.zoo import PackagedNetwork, extracted, published, wheel_of
 from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
@@ -195,7 +195,7 @@ def edits(one: str, other: str) -> int:
     return row[-1]
 
 
-def entry_of(name: str) -> Published:
+def entry_of(name: str) -> PackagedNetwork:
     """Return a network's entry in zoo.toml."""
     [file] = (file for file in published() if file.name == FILES[name])
     return file

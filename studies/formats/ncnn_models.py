@@ -29,7 +29,7 @@ _LARGEST = 127
 
 
 @dataclass
-class Layer:
+class NcnnLayer:
     """A line of the text with what belongs to it of the weights.
 
     Attributes:
@@ -68,7 +68,7 @@ class Layer:
         return b"".join([*parts, *(array.tobytes() for array in plain if array is not None)])
 
 
-def read_layers(text: str, weights: bytes) -> list[Layer]:
+def read_layers(text: str, weights: bytes) -> list[NcnnLayer]:
     """The layers of a network in float32; raises `ValueError` for a file that has something else, or more."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if lines[0] != [MAGIC]:
@@ -97,25 +97,25 @@ def read_layers(text: str, weights: bytes) -> list[Layer]:
     return layers
 
 
-def _layer(words: list[str]) -> Layer:
+def _layer(words: list[str]) -> NcnnLayer:
     kind, name, taken, made = *words[:2], int(words[2]), int(words[3])
     tensors, values = words[4 : 4 + taken + made], words[4 + taken + made :]
-    return Layer(kind, name, tensors[:taken], tensors[taken:], dict(value.split("=", 1) for value in values))
+    return NcnnLayer(kind, name, tensors[:taken], tensors[taken:], dict(value.split("=", 1) for value in values))
 
 
-def write_layers(layers: list[Layer]) -> tuple[str, bytes]:
+def write_layers(layers: list[NcnnLayer]) -> tuple[str, bytes]:
     """The text and the weights of a network."""
     tensors = {name for layer in layers for name in (*layer.inputs, *layer.outputs)}
     text = "\n".join([MAGIC, f"{len(layers)} {len(tensors)}", *(layer.line() for layer in layers)]) + "\n"
     return text, b"".join(layer.content() for layer in layers)
 
 
-def quantised_inputs(layers: list[Layer]) -> list[str]:
+def quantised_inputs(layers: list[NcnnLayer]) -> list[str]:
     """The tensors whose largest magnitude `quantise` needs."""
     return sorted({layer.inputs[0] for layer in layers if layer.kind in _PLACES})
 
 
-def quantise(layers: list[Layer], magnitudes: Mapping[str, float]) -> None:
+def quantise(layers: list[NcnnLayer], magnitudes: Mapping[str, float]) -> None:
     """Have every convolution and fully connected layer computed in integers.
 
     Args:
@@ -137,7 +137,7 @@ def quantise(layers: list[Layer], magnitudes: Mapping[str, float]) -> None:
         layer.values[str(_INTEGER)] = str(integer)
 
 
-def _integer_target(layer: Layer, layers: list[Layer]) -> str | None:
+def _integer_target(layer: NcnnLayer, layers: list[NcnnLayer]) -> str | None:
     """A tensor with the scale that all readers of a layer's output take it in, if they are all convolutions; after a copy for each, any."""
     if layer.kind == _DENSE:
         return None
@@ -146,7 +146,7 @@ def _integer_target(layer: Layer, layers: list[Layer]) -> str | None:
     return readers[0].inputs[0] if readers and convolutions else None
 
 
-def _readers(tensor: str, layers: list[Layer]) -> Iterator[Layer]:
+def _readers(tensor: str, layers: list[NcnnLayer]) -> Iterator[NcnnLayer]:
     for layer in layers:
         if tensor in layer.inputs:
             if layer.kind == "Split":

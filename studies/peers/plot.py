@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, ratio
+from studies.peers.results import FiguresOrigin, PeerComparison, PeerRow, best_peer, by_cell, our_ratio, ratio
 from studies.peers.systems import OURS, OURS_C
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.files import replacing
@@ -24,7 +24,7 @@ _OTHERS = "other variants"
 _MOST_MARKS = 20
 
 
-def draw_boards(comparison: Comparison, path: Path) -> None:
+def draw_boards(comparison: PeerComparison, path: Path) -> None:
     """Write the picture of all boards as SVG, whole; the same figures give the same file.
 
     A line for each board and thread count, a mark for each network where ours and a peer have a time. Where there are many on one board, a
@@ -61,7 +61,7 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
         figure.tight_layout()
 
 
-def _draw_networks(comparison: Comparison, path: Path) -> None:
+def _draw_networks(comparison: PeerComparison, path: Path) -> None:
     """Draw the networks on the only board."""
     ratios = ((cell, our_ratio(members)) for cell, members in by_cell(comparison.rows).items())
     found = sorted((value, cell.variant) for cell, value in ratios if value is not None)
@@ -85,7 +85,7 @@ def _finish_lines(panel: Axes, names: Sequence[str], values: Sequence[float]) ->
     panel.set_xlabel("ours ÷ best other library, modelled latency: less is faster")
 
 
-def draw_board(comparison: Comparison, board: str, path: Path) -> None:
+def draw_board(comparison: PeerComparison, board: str, path: Path) -> None:
     """Write the picture of one board as SVG, whole: a panel for each thread count."""
     facts, origin, rows = comparison.context.boards[board], comparison.context.origin(board), comparison.rows_of(board)
     counts = list(dict.fromkeys(row.cell.threads for row in rows))

@@ -148,7 +148,7 @@ class BenchmarkContext:
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """A network on a board with a number of threads.
 
     Attributes:
@@ -190,7 +190,7 @@ class PeerRow:
         shortcuts: of ours in integers, what its kernels leave out.
     """
 
-    cell: Cell
+    cell: GridCell
     system: str
     runs: tuple[Figures, ...]
     failure: str = ""
@@ -229,14 +229,14 @@ class PeerKernel:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PeerComparison:
     """Everything that a comparison's file holds."""
 
     context: BenchmarkContext
     rows: tuple[PeerRow, ...]
     kernels: tuple[PeerKernel, ...] = ()
 
-    def in_order(self) -> Comparison:
+    def in_order(self) -> PeerComparison:
         """Return the rows by board, threads and network, as tables show them: the diagonal first, largest first; kernels by core."""
         boards, models = list(self.context.boards), list(dict.fromkeys(row.cell.model for row in self.rows))
         rows = sorted(self.rows, key=lambda row: (not row.cell.on_diagonal, -row.cell.alpha, -row.cell.resolution))
@@ -273,9 +273,9 @@ def ratio(row: PeerRow, best: PeerRow | None) -> float | None:
     return row.modelled_ms / best.modelled_ms
 
 
-def by_cell(rows: Sequence[PeerRow]) -> dict[Cell, list[PeerRow]]:
+def by_cell(rows: Sequence[PeerRow]) -> dict[GridCell, list[PeerRow]]:
     """Group rows by cell, in the rows' order."""
-    found: dict[Cell, list[PeerRow]] = {}
+    found: dict[GridCell, list[PeerRow]] = {}
     for row in rows:
         found.setdefault(row.cell, []).append(row)
     return found
@@ -295,7 +295,7 @@ def hottest_kernels(context: BenchmarkContext, rows: Sequence[PeerRow]) -> tuple
     return tuple(max(found, key=lambda one: one[0])[1] for found in members)
 
 
-def merged(now: Comparison, earlier: Comparison) -> Comparison:
+def merged(now: PeerComparison, earlier: PeerComparison) -> PeerComparison:
     """Add to a comparison the boards of an earlier one that it lacks, and the kernels on cores that it lacks."""
     if not now.context.boards:
         return earlier
@@ -304,14 +304,14 @@ def merged(now: Comparison, earlier: Comparison) -> Comparison:
     order = dict.fromkeys((*earlier.context.boards, *now.context.boards))
     known = {**before, **now.context.boards}
     kernels = {(one.cpu, one.system): one for one in (*earlier.kernels, *now.kernels)}
-    return Comparison(
+    return PeerComparison(
         replace(now.context, boards={name: known[name] for name in order}, top1={**earlier.context.top1, **now.context.top1}),
         (*now.rows, *(row for row in earlier.rows if row.cell.board in before)),
         tuple(kernels.values()),
     )
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
+def to_json(comparison: PeerComparison) -> dict[str, Any]:
     """Return all figures of every attempt, with the ratios: the content of `benchmarks.json`."""
     entries = []
     for cell, members in by_cell(comparison.rows).items():
@@ -325,7 +325,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {"version": FORMAT, "context": asdict(comparison.context), "kernels": kernels, "benchmarks": entries}
 
 
-def from_json(path: Path) -> Comparison:
+def from_json(path: Path) -> PeerComparison:
     """Read the output of `to_json`, of this version or of the one without kernels."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -333,7 +333,7 @@ def from_json(path: Path) -> Comparison:
         kernels = tuple(PeerKernel(**entry) for entry in report.get("kernels", ()))
         rows = tuple(
             PeerRow(
-                Cell(entry["board"], entry["threads"], entry["alpha"], entry["resolution"], entry.get("model", Cell.model)),
+                GridCell(entry["board"], entry["threads"], entry["alpha"], entry["resolution"], entry.get("model", GridCell.model)),
                 entry["system"],
                 tuple(Figures.read(run) for run in entry["runs"]),
                 entry["failure"] or "",
@@ -345,4 +345,4 @@ def from_json(path: Path) -> Comparison:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"--known {path} cannot be read: {reason}.", "Give the .json of an earlier comparison.") from error
-    return Comparison(context, rows, kernels)
+    return PeerComparison(context, rows, kernels)

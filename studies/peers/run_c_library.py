@@ -15,7 +15,7 @@ from region import Array, read_arguments, run_marked
 INTERFACE = 1
 
 
-class Tensor(ctypes.Structure):
+class CTensor(ctypes.Structure):
     """The beginning of the header's `tvmmobile_tensor`."""
 
     _fields_ = (
@@ -26,19 +26,19 @@ class Tensor(ctypes.Structure):
     )
 
 
-class Description(ctypes.Structure):
+class CDescription(ctypes.Structure):
     """The header's `tvmmobile_description`."""
 
     _fields_ = (
         *((name, ctypes.c_uint32) for name in ("interface", "threads")),
         *((name, ctypes.c_char_p) for name in ("name", "version", "core")),
-        *((name, ctypes.POINTER(Tensor)) for name in ("inputs", "outputs")),
+        *((name, ctypes.POINTER(CTensor)) for name in ("inputs", "outputs")),
         *((name, ctypes.c_uint32) for name in ("input_count", "output_count")),
         *((name, ctypes.c_size_t) for name in ("workspace_bytes", "weight_bytes", "alignment")),
     )
 
 
-class Options(ctypes.Structure):
+class COptions(ctypes.Structure):
     """The header's `tvmmobile_options`; zeros mean the defaults."""
 
     _fields_ = (
@@ -60,7 +60,7 @@ library = ctypes.CDLL(str(arguments.model))
 # Function names begin with the network's name: the file's without precision and threads.
 prefix = re.sub("[^0-9A-Za-z]", "_", arguments.model.stem.rsplit("_", 2)[0])
 describe, init, function = (getattr(library, f"{prefix}_{name}") for name in ("describe", "init", "run"))
-describe.restype = ctypes.POINTER(Description)
+describe.restype = ctypes.POINTER(CDescription)
 function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32)
 network = describe()[0]
 
@@ -68,7 +68,7 @@ image, logits = (aligned(tensors[0].bytes, network.alignment).view(np.float32) f
 image[:] = arguments.image.ravel()
 workspace = aligned(network.workspace_bytes, network.alignment)
 instance = (ctypes.c_uint64 * 128)()
-if code := init(INTERFACE, instance, ctypes.byref(Options(threads=arguments.threads))):
+if code := init(INTERFACE, instance, ctypes.byref(COptions(threads=arguments.threads))):
     raise SystemExit(f"init returns {code}.")
 inputs, outputs = (ctypes.c_void_p * 1)(image.ctypes.data), (ctypes.c_void_p * 1)(logits.ctypes.data)
 call = (instance, inputs, outputs, workspace.ctypes.data, network.workspace_bytes, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from studies.peers.kernels import BFLOAT_PRODUCT, HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
-from studies.peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
+from studies.peers.results import FiguresOrigin, PeerComparison, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
 from studies.peers.shortcuts import section
 from studies.peers.systems import OURS_KEYS, peer_tolerance
 from studies.trained.networks import CALIBRATION, OWN, TESTED, TRAINED, USUAL
@@ -87,13 +87,13 @@ Its CPU kernels are XNNPACK's, like LiteRT's. No real board has been compared ye
 """
 
 
-def pages(comparison: Comparison, stem: str) -> dict[str, str]:
+def pages(comparison: PeerComparison, stem: str) -> dict[str, str]:
     """Return all documents by their path beside the JSON file: `STEM.md` for all boards, `STEM/BOARD.md` for each."""
     found = {f"{stem}.md": _index(comparison, stem)}
     return found | {f"{stem}/{board}.md": _board_page(comparison, board, stem) for board in comparison.context.boards}
 
 
-def _index(comparison: Comparison, stem: str) -> str:
+def _index(comparison: PeerComparison, stem: str) -> str:
     networks = ", ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in comparison.rows))
     parts = [
         "# Latency compared with other libraries",
@@ -115,7 +115,7 @@ def _index(comparison: Comparison, stem: str) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _said_of(comparison: Comparison, stem: str) -> dict[str, str]:
+def _said_of(comparison: PeerComparison, stem: str) -> dict[str, str]:
     """Describe the precision and the weights in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
@@ -127,7 +127,7 @@ def _said_of(comparison: Comparison, stem: str) -> dict[str, str]:
     }
 
 
-def _trained(comparison: Comparison, stem: str) -> str:
+def _trained(comparison: PeerComparison, stem: str) -> str:
     """Describe how networks were trained and how well; links the page with generated weights, named alike without `-trained`."""
     generated = stem.removesuffix(f"-{TRAINED}")
     others = f" [{generated}.md]({generated}.md) has generated weights." if generated != stem else ""
@@ -137,7 +137,7 @@ def _trained(comparison: Comparison, stem: str) -> str:
     return _TRAINED.format(steps=USUAL.steps, first=first, second=second, top1=top1, tested=TESTED, others=others)
 
 
-def boards_table(comparisons: Mapping[str, Comparison], folder: str = "") -> list[str]:
+def boards_table(comparisons: Mapping[str, PeerComparison], folder: str = "") -> list[str]:
     """Return a line for each board and thread count of some comparisons, with links to the boards' pages.
 
     Args:
@@ -149,7 +149,7 @@ def boards_table(comparisons: Mapping[str, Comparison], folder: str = "") -> lis
     return markdown_table(headings, lines, 3)
 
 
-def _board_lines(comparison: Comparison, pages: str) -> Iterator[list[object]]:
+def _board_lines(comparison: PeerComparison, pages: str) -> Iterator[list[object]]:
     for board, threads in dict.fromkeys((row.cell.board, row.cell.threads) for row in comparison.rows):
         facts, cells = comparison.context.boards[board], by_cell(comparison.rows_of(board, threads))
         ratios = [found for members in cells.values() if (found := our_ratio(members)) is not None]
@@ -162,7 +162,7 @@ def _board_lines(comparison: Comparison, pages: str) -> Iterator[list[object]]:
         yield [f"[{facts.board}]({pages}/{board}.md)", core, first.variant, threads, len(cells), over, peer, own]
 
 
-def _kernels(comparison: Comparison) -> Iterator[str]:
+def _kernels(comparison: PeerComparison) -> Iterator[str]:
     """Yield a section on the facts that each peer decides by, and the kernel that it then runs on each core."""
     chosen = [one for one in comparison.kernels if one.system in MAKERS]
     titles = {one.system: _short(one.title) for one in chosen}
@@ -180,7 +180,7 @@ def _kernels(comparison: Comparison) -> Iterator[str]:
     yield ""
 
 
-def _half_kernels(comparison: Comparison) -> Iterator[str]:
+def _half_kernels(comparison: PeerComparison) -> Iterator[str]:
     """Yield a section on how each peer enables half precision, and whether its hottest kernel computes in it."""
     chosen = [one for one in comparison.kernels if one.system in HALF_MAKERS]
     titles = {one.system: _short(one.title) for one in chosen}
@@ -204,7 +204,7 @@ def _half_kernels(comparison: Comparison) -> Iterator[str]:
     yield ""
 
 
-def _integer_kernels(comparison: Comparison) -> Iterator[str]:
+def _integer_kernels(comparison: PeerComparison) -> Iterator[str]:
     """Yield a section on how each peer's network was quantised, and its hottest kernel."""
     chosen = [one for one in comparison.kernels if one.system in QUANTISERS]
     titles = {one.system: _short(one.title) for one in chosen}
@@ -223,7 +223,7 @@ def _integer_kernels(comparison: Comparison) -> Iterator[str]:
     yield ""
 
 
-def _board_page(comparison: Comparison, board: str, stem: str) -> str:
+def _board_page(comparison: PeerComparison, board: str, stem: str) -> str:
     context, facts = comparison.context, comparison.context.boards[board]
     origin, rows = context.origin(board), comparison.rows_of(board)
     counts = list(dict.fromkeys(row.cell.threads for row in rows))

@@ -167,7 +167,9 @@ def test_power_cut_after_the_installation(user: User, time_: int) -> None:
 @again
 def test_full_disk(user: User, time_: int) -> None:
     user.machine.root(NEARLY_FULL)
-    user.refused(user.struck(lambda: user.machine.user("plain", FULL)), "booted cannot store", "disk is full", "measurements are kept")
+    user.refused(
+        user.struck(lambda: user.machine.user("plain", FULL)), "booted cannot store", "its disk is full.", "Free some megabytes", "are kept"
+    )
     user.refused(user.add("other", "plain", "--directory", "/home/plain/other"), "disk is full", "Free some megabytes")
     user.machine.root(FREE)
     user.assert_outlived(user.tune())
@@ -175,7 +177,7 @@ def test_full_disk(user: User, time_: int) -> None:
 
 @again
 def test_read_only_root(user: User, time_: int) -> None:
-    user.refused(user.struck(lambda: user.machine.root(READ_ONLY)), "read-only", "un the same command again")
+    user.refused(user.struck(lambda: user.machine.root(READ_ONLY)), "its disk is read-only.", "dmesg", "un the same command again")
     time.sleep(LEASE_S)  # nobody can take the lease off a read-only disk
     user.refused(user("device", "check", "booted"), "its disk is read-only", "dmesg")
     user.refused(user.add("other", "plain", "--directory", "/home/plain/other"), "its disk is read-only", "dmesg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from processes import busy, emulated
+from small_disk import mounted_disk
 from virtual_libraries import build_library
 
 from tvmmobile.devices.agents.host import STOP_S
@@ -117,10 +119,21 @@ def test_a_session_without_a_folder_is_not_the_librarys_fault(library: Path) -> 
     with DEVICE.started(1) as started:
         (agent,) = set(emulated(psutil.Process())) - before
         shutil.rmtree(agent.cwd())
-        with pytest.raises(NotStored, match="a session's folder"), open_session(started, 10):
+        with pytest.raises(NotStored, match="a session's folder") as caught, open_session(started, 10):
             pass
+        assert caught.value.number == errno.ENOENT
         error = failure(started, library, "scale")
         assert error.kind == "link" and "cannot store a session's folder" in error.reason
+
+
+def test_a_full_disk_is_told_apart(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large").write_bytes(bytes(8 << 20))
+    with mounted_disk(tmp_path / "disk", "8m") as disk:
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        with DEVICE.started(1) as started, open_session(started, 10) as session:
+            with pytest.raises(NotStored, match="cannot store large") as caught:
+                session.upload_file(tmp_path / "large")
+            assert caught.value.number == errno.ENOSPC
 
 
 def test_wrong_architecture_is_a_load_failure(endpoint: Endpoint, tmp_path: Path) -> None:

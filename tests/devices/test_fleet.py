@@ -27,7 +27,7 @@ from tvmmobile.system.workers import JOBS_EACH, Workers, worker_count
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
-from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
+from tvmmobile.tuning.search.tuner import Search, TrialBudget, assign, tune
 
 #: Two kernels with an odd number of candidates: a pause after each kernel would cost a third.
 TASKS = {Task((Conv2d(7, 7, 16, 16),)): None, Task((Conv2d(7, 7, 32, 16),)): None}
@@ -80,14 +80,14 @@ class Silent:
         self.finished: list[Task] = []
         self.records: list[Record] = []
 
-    def kernel_started(self, assignment: Assignment) -> None:
+    def kernel_started(self, assignment: TrialBudget) -> None:
         """See `SearchListener`."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """See `SearchListener`."""
         self.records.append(record)
 
-    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
         """See `SearchListener`."""
         assert sum(record.task == assignment.task for record in self.records) == CANDIDATES
         self.finished.append(assignment.task)

@@ -22,6 +22,7 @@ from registered_boards import RUNNER, TestBoard, make_local_board, only_board, r
 from small_disk import mounted_disk
 from waiting import wait_until
 
+from tvmmobile.devices.agents.host import told
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.board.connect import connected
@@ -259,27 +260,29 @@ def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "told"),
+    ("known", "again", "own", "remedy"),
     [
-        ("", "Run the same command again."),
-        ("Read dmesg there.", "Read dmesg there. Run the same command again."),
-        ("Check its power; then run the same command again.", "Run the same command again."),
+        ("", False, "Run the same command again.", "Run the same command again."),
+        ("Read dmesg there.", False, "Run the same command again.", "Read dmesg there. Run the same command again."),
+        ("Check its power; then run the same command again.", True, "Run the same command again.", "Run the same command again."),
+        ("Check its power; then begin anew.", True, "Begin anew.", "Begin anew."),
+        ("Read dmesg there.", False, "Read dmesg there. Begin anew.", "Read dmesg there. Begin anew."),
     ],
 )
-def test_who_measures_learns_what_the_host_process_knows(known: str, told: str) -> None:
+def test_who_measures_learns_what_the_host_process_knows(known: str, again: bool, own: str, remedy: str) -> None:
     host = """
-import json, signal, sys, time
+import signal, sys, time
 def stop(*_):
-    print(json.dumps({"error": "its disk is read-only.", "remedy": sys.argv[1]}))
+    print(sys.argv[1])
     sys.exit()
 signal.signal(signal.SIGTERM, stop)
 print('{"port": 1}', flush=True)
 time.sleep(60)
 """
-    words = [sys.executable, "-c", host, known]
+    words = [sys.executable, "-c", host, json.dumps(told(DeviceUnavailable("its disk is read-only.", known, again=again)))]
     with pytest.raises(DeviceUnavailable, match="its disk is read-only") as caught, hosted(words, "", 20, "", ""):
-        raise DeviceUnavailable("no agent answers.", "Run the same command again.")
-    assert caught.value.remedy == told
+        raise DeviceUnavailable("no agent answers.", own, again=True)
+    assert (caught.value.remedy, caught.value.again) == (remedy, True)
 
 
 def test_nothing_is_built_while_something_is_measured(tmp_path: Path) -> None:

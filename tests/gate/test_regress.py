@@ -18,7 +18,7 @@ from registered_boards import make_board, make_home, register
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
 from tvmmobile.history.file import open_history
-from tvmmobile.history.series import Wanted, over_commits
+from tvmmobile.history.series import SeriesFilter, over_commits
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build
@@ -130,7 +130,7 @@ def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> Non
     assert json.loads((built.folder / "new" / "report.json").read_text())["benchmarks"][0]["library_sha256"] == variant["library_sha256"]
     with open_history(built.history, add=False) as history:
         before, after = history.entries()
-        over = over_commits(history, Wanted(), 0.01)
+        over = over_commits(history, SeriesFilter(), 0.01)
     assert (before.name, before.source, before.baseline, before.verdict) == ("before", "bench", 1, "")
     assert (after.name, after.source, after.baseline, after.verdict) == ("after", "regress", 0, "slower")
     (told,) = over.steps

@@ -21,8 +21,8 @@ from report_pages import HOSTILE, Page, hostile
 from tvmmobile.history import page as page_module
 from tvmmobile.history.file import open_history
 from tvmmobile.history.page import history_page
-from tvmmobile.history.series import Commit as Known
-from tvmmobile.history.series import Line, Over, Point, Series, Wanted, over_commits
+from tvmmobile.history.series import LatencyLine, Over, Point, Series, SeriesFilter, over_commits
+from tvmmobile.history.series import MeasuredCommit as Known
 from tvmmobile.history.steps import find_steps
 
 BROWSER = pytest.mark.skipif(find_browser() is None, reason=f"none of {', '.join(NAMES)} is installed")
@@ -30,7 +30,7 @@ BROWSER = pytest.mark.skipif(find_browser() is None, reason=f"none of {', '.join
 
 def read(path: Path) -> Over:
     with open_history(path, add=False) as history:
-        return over_commits(history, Wanted(), 0.01)
+        return over_commits(history, SeriesFilter(), 0.01)
 
 
 def check(text: str) -> Page:
@@ -61,7 +61,7 @@ def large(commits: int, series: int) -> Over:
         levels = np.cumsum((random.random(commits) < 0.02) * random.normal(0, 0.05, commits))
         latencies = [float(one) for one in 1e4 * np.exp(levels + random.normal(0, 0.01, commits))]
         points = tuple(Point(place, us, 0.99 * us, 0.01, (place,), "", False) for place, us in enumerate(latencies))
-        line = Line("Raspberry Pi 4", "Cortex-A72", "", points, find_steps(latencies, [1] * commits, exact=False))
+        line = LatencyLine("Raspberry Pi 4", "Cortex-A72", "", points, find_steps(latencies, [1] * commits, exact=False))
         made.append(Series("mobilenet_v1", 1.0, str(32 * number + 32), "float32", "c", 1, "pi4", "measured", 1.8e9, (line,), 0))
     return Over(known, tuple(made), ())
 

@@ -16,7 +16,7 @@ from tvmmobile.gate.comparison import KernelChange
 from tvmmobile.history.commits import Commit
 from tvmmobile.history.file import open_history
 from tvmmobile.history.page import schedule_change
-from tvmmobile.history.series import Wanted, over_commits
+from tvmmobile.history.series import SeriesFilter, over_commits
 from tvmmobile.results.file import write_results
 
 
@@ -97,7 +97,7 @@ def test_modelled_and_measured_are_never_one_series(tmp_path: Path) -> None:
         for one in (modelled, same, newer, slow):
             history.add(one, commit(1), "bench")
     with open_history(path, add=False) as history:
-        over = over_commits(history, Wanted(), 0.01)
+        over = over_commits(history, SeriesFilter(), 0.01)
     assert sorted((one.kind, one.clock_hz, len(one.lines)) for one in over.series) == [
         ("measured", 1.5e9, 1),
         ("measured", 1.8e9, 1),
@@ -117,7 +117,7 @@ def test_dirty_trees_and_invalid_results_do_not_count(cli: CommandLine, tmp_path
     assert "2 results of dirty trees, or not valid, do not count." in outcome.out and " 1 " in outcome.out
     with open_history(path, add=True) as history:
         history.add(invalid, Commit("x"), "bench")
-        over = over_commits(history, Wanted(), 0.01)
+        over = over_commits(history, SeriesFilter(), 0.01)
     assert [len(line.points) for one in over.series for line in one.lines] == [1]
 
 
@@ -126,7 +126,7 @@ def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
     with open_history(path, add=True) as history:
         for number, factor in ((1, 1.0), (2, 1.21)):
             history.add(results(number, (factor,)), commit(1), "bench")
-        (series,) = over_commits(history, Wanted(), 0.01).series
+        (series,) = over_commits(history, SeriesFilter(), 0.01).series
     (point,) = series.current.points
     assert len(point.results) == 2 and point.latency_us == pytest.approx((results(1).variants[0].latency_us ** 2 * 1.21) ** 0.5, rel=1e-3)
 

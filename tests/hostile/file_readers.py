@@ -157,7 +157,7 @@ def _history(folder: Path) -> Prepared:
 
     from tvmmobile.history.file import open_history
     from tvmmobile.history.page import history_page
-    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.history.tables import history_csv, history_json
 
     path = folder / "history.sqlite"
@@ -165,7 +165,7 @@ def _history(folder: Path) -> Prepared:
 
     def use() -> object:
         with open_history(path, add=False) as history:
-            over = over_commits(history, Wanted(), 0.01)
+            over = over_commits(history, SeriesFilter(), 0.01)
         return [text.encode() for text in (history_page(over, 2), history_json(over), history_csv(over))]
 
     return [path.read_bytes()], at(path, use)

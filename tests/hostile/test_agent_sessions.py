@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import shutil
+import struct
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from hostile.agent_sessions import COMPILER, SESSION, build, messages, script, serve, session
+
+from tvmmobile.devices.agents.session import BULK_MAGIC
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"{COMPILER} is not installed: apt-get install -y g++")
 SHORT, LONG = 500, 100_000
@@ -37,6 +43,28 @@ def test_mutated_sessions(stream: Path, count: int) -> None:
     ran = serve(stream, sessions)
     assert ran.crash is None, f"seed {seed}, {ran.crash}"
     assert ran.sessions == count and len(set(sessions)) > 0.7 * count and len(set(ran.lines)) > 20
+
+
+def _summed(answer: int) -> int:
+    """The program's checksum of an answer."""
+    return functools.reduce(lambda total, byte: (total * 31 + byte) % (1 << 32), struct.pack("<Q", answer), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "answer"),
+    [
+        ("file", 200_000, 200_000),
+        ("full", 200_000, ~errno.ENOSPC),
+        ("folder", 10, ~errno.EISDIR),
+        ("folder", 0, ~errno.EISDIR),
+    ],
+)
+def test_the_answer_says_why_a_file_is_not_stored(stream: Path, tmp_path: Path, name: str, size: int, answer: int) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    (tmp_path / "folder").mkdir()
+    frame = struct.pack("<QIIqQ", BULK_MAGIC, 3, len(name), 0, size) + name.encode() + bytes(size)
+    ran = subprocess.run([stream], input=struct.pack("<I", len(frame)) + frame, capture_output=True, cwd=tmp_path, check=True)
+    assert ran.stdout.split() == [b"0", b"8", b"%d" % _summed(answer % (1 << 64))]
 
 
 def _step(what: int, visitor: int, content: bytes = b"") -> bytes:

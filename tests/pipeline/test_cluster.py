@@ -35,7 +35,7 @@ from tvmmobile.system.files import sha256_of
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
+from tvmmobile.tuning.search.tuner import Search, TrialBudget, assign, tune
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 pytestmark = pytest.mark.virtual
@@ -76,14 +76,14 @@ class Listener:
     def __init__(self, after: Callable[[], None] = lambda: None) -> None:
         self.after = after
 
-    def kernel_started(self, assignment: Assignment) -> None:
+    def kernel_started(self, assignment: TrialBudget) -> None:
         """See `SearchListener`."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """See `SearchListener`."""
         self.after()
 
-    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
         """See `SearchListener`."""
 
 

@@ -20,7 +20,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.pipeline.request import jobs_for
 from tvmmobile.pipeline.sentences import sharing_sentence
-from tvmmobile.pipeline.sharing import Candidate, smallest
+from tvmmobile.pipeline.sharing import ScheduleCandidate, smallest
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.tuning.choice import Choice
 from tvmmobile.tuning.database import Database
@@ -39,9 +39,9 @@ def make():
 FIRST, SECOND = (Task((Conv2d(4, 4, 16, channels),), machine=machine_of("cortex-a72")) for channels in (16, 32))
 
 
-def candidate(extra_us: float, constants: Mapping[str, int]) -> Candidate:
+def candidate(extra_us: float, constants: Mapping[str, int]) -> ScheduleCandidate:
     choice = Choice(KnobSchedule("pointwise", 2, ()), Price(10.0 + extra_us, ""))
-    return Candidate(choice, extra_us, {name.encode(): size for name, size in constants.items()})
+    return ScheduleCandidate(choice, extra_us, {name.encode(): size for name, size in constants.items()})
 
 
 @pytest.mark.parametrize(

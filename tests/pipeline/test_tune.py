@@ -25,7 +25,7 @@ from tvmmobile.pipeline.listener import TuningPlan
 from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.search.tuner import Assignment
+from tvmmobile.tuning.search.tuner import TrialBudget
 
 ONE, OTHER = Task((Dense(64, 10),)), Task((Dense(64, 20),))
 
@@ -43,11 +43,11 @@ class Needs:
         """See `needed.NeededTrials`."""
         return SimpleNamespace(assignments=self._lacking({ONE: 4, OTHER: 4}))
 
-    def _lacking(self, wanted: dict[Task, int]) -> list[Assignment]:
+    def _lacking(self, wanted: dict[Task, int]) -> list[TrialBudget]:
         done = {task: sum(most for tried, most in self.database if tried == task) for task in wanted}
-        return [Assignment(task, None, (), done[task], max(most - done[task], 0)) for task, most in wanted.items()]
+        return [TrialBudget(task, None, (), done[task], max(most - done[task], 0)) for task, most in wanted.items()]
 
-    def further(self, most: int, _may_gain: float) -> list[Assignment]:
+    def further(self, most: int, _may_gain: float) -> list[TrialBudget]:
         """See `needed.NeededTrials`."""
         improved = sum(count for task, count in self.database if task == ONE) == 24
         return self._lacking({ONE: most} | ({OTHER: most} if improved else {}))
@@ -57,7 +57,7 @@ def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.
     needs, bench = Needs(), SimpleNamespace(profile=PROFILE)
     listener = SimpleNamespace(searching=lambda _assignments, _kind: nullcontext())
 
-    def search(assignments: Sequence[Assignment], database: list[tuple[Task, int]], *_: object) -> None:
+    def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
         database += [(each.task, each.missing) for each in assignments if each.missing]
 
     monkeypatch.setattr(stage, "search", search)
@@ -122,7 +122,7 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
 
 def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
-    Shown().planned(TuningPlan(PROFILE, 1, (Assignment(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
+    Shown().planned(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
     said = " ".join(capsys.readouterr().err.split())
     assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
     assert "float32_t1.jsonl, line 3: it lies." in said
@@ -132,7 +132,7 @@ def test_large_kernels_count_for_more_of_the_estimated_time_on_virtual_boards_al
     """A trial of a VGG's layers with 1.8 billion multiply-adds takes seconds of emulation."""
 
     def seconds(task: Task, profile: DeviceProfile) -> float:
-        return TuningPlan(profile, 1, (Assignment(task, None, (), 0, 2), Assignment(OTHER, None, (), 8, 0)), 2, 8, 0, ()).estimated_s
+        return TuningPlan(profile, 1, (TrialBudget(task, None, (), 0, 2), TrialBudget(OTHER, None, (), 8, 0)), 2, 8, 0, ()).estimated_s
 
     huge, board = Task((Dense(30_000, 60_000),)), replace(PROFILE, origin=MEASURED)
     assert seconds(huge, PROFILE) - seconds(ONE, PROFILE) > 4

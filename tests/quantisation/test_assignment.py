@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.quantisation.assignment import Assignment, Piece, Programme, Tensor, fastest
+from tvmmobile.quantisation.assignment import Assignment, KernelSpan, Programme, StepOutput, fastest
 
 
 def chain(
@@ -20,9 +20,9 @@ def chain(
 ) -> Programme:
     """Layers one behind another, each a kernel; the network takes and returns float32 at no cost."""
     count = max([*int8_us, *float32_us]) + 1
-    pieces = [Piece(number, number, True, cost) for number, cost in int8_us.items()]
-    pieces += [Piece(number, number, False, cost) for number, cost in float32_us.items()]
-    tensors = [Tensor(number, (number + 1,), conversion_us, conversion_us) for number in range(count - 1)]
+    pieces = [KernelSpan(number, number, True, cost) for number, cost in int8_us.items()]
+    pieces += [KernelSpan(number, number, False, cost) for number, cost in float32_us.items()]
+    tensors = [StepOutput(number, (number + 1,), conversion_us, conversion_us) for number in range(count - 1)]
     return Programme(count, tuple(pieces), tuple(tensors), noise)
 
 
@@ -86,13 +86,17 @@ def test_neighbours_are_kept_together_where_conversions_count() -> None:
 
 
 def test_a_tensor_is_converted_once_for_all_its_readers() -> None:
-    pieces = [*(Piece(number, number, number > 0, 1.0) for number in range(3)), Piece(1, 1, False, 2.5), Piece(2, 2, False, 2.5)]
-    tensors = (Tensor(0, (1, 2), 2.0), Tensor(1, (3,)), Tensor(2, (3,)))
+    pieces = [
+        *(KernelSpan(number, number, number > 0, 1.0) for number in range(3)),
+        KernelSpan(1, 1, False, 2.5),
+        KernelSpan(2, 2, False, 2.5),
+    ]
+    tensors = (StepOutput(0, (1, 2), 2.0), StepOutput(1, (3,)), StepOutput(2, (3,)))
     assert found(Programme(3, tuple(pieces), tensors, {})).latency_us == 5.0
     dear = (replace(tensors[0], quantise_us=4.0), *tensors[1:])
     assert found(Programme(3, tuple(pieces), dear, {})).latency_us == 6.0  # all in float32
     absorbed = (replace(dear[0], absorbed=True), *dear[1:])
-    stored = Piece(0, 0, False, 1.5, stores=True)
+    stored = KernelSpan(0, 0, False, 1.5, stores=True)
     assert found(Programme(3, (*pieces, stored), absorbed, {})).latency_us == 3.5
     one_in_floats = tuple(piece for piece in (*pieces, stored) if not (piece.first == 2 and piece.integer))
     assert found(Programme(3, one_in_floats, absorbed, {})).latency_us == 6.0
@@ -100,12 +104,17 @@ def test_a_tensor_is_converted_once_for_all_its_readers() -> None:
 
 def test_a_kernel_of_several_layers_that_cannot_store_integers_is_broken_up() -> None:
     """Where its readers are in int8; a conversion behind it is not what is built."""
-    pieces = [Piece(0, 1, False, 3.0), Piece(0, 0, False, 2.0), Piece(1, 1, False, 2.0), Piece(1, 1, False, 2.5, stores=True)]
-    readers = [Piece(2, 2, True, 1.0), Piece(2, 2, False, 9.0)]
-    tensors = (Tensor(1, (2,), 0.1, absorbed=True), Tensor(2, (3,)))
+    pieces = [
+        KernelSpan(0, 1, False, 3.0),
+        KernelSpan(0, 0, False, 2.0),
+        KernelSpan(1, 1, False, 2.0),
+        KernelSpan(1, 1, False, 2.5, stores=True),
+    ]
+    readers = [KernelSpan(2, 2, True, 1.0), KernelSpan(2, 2, False, 9.0)]
+    tensors = (StepOutput(1, (2,), 0.1, absorbed=True), StepOutput(2, (3,)))
     assert found(Programme(3, (*pieces, *readers), tensors, {})).latency_us == 5.5
     assert found(Programme(3, (*pieces, readers[1]), tensors, {})).latency_us == 12.0
-    together = Piece(0, 1, False, 3.25, stores=True)
+    together = KernelSpan(0, 1, False, 3.25, stores=True)
     assert found(Programme(3, (*pieces, together, *readers), tensors, {})).latency_us == 4.25
 
 
@@ -130,9 +139,13 @@ def test_without_noise_nothing_that_adds_any_is_in_int8() -> None:
 def test_kernels_of_several_layers_and_layouts_count() -> None:
     """A layer in float32 breaks a kernel up, and blocks do not pass between precisions."""
     programme = chain({0: 5.0, 1: 5.0, 2: 5.0}, {0: 6.0, 1: 6.0, 2: 6.0}, {1: 1.0})
-    fused = replace(programme, pieces=(*programme.pieces, Piece(0, 1, True, 4.0)))
+    fused = replace(programme, pieces=(*programme.pieces, KernelSpan(0, 1, True, 4.0)))
     assert found(fused).latency_us == 9.0 and found(fused, 0.5).latency_us == 16.0
-    blocks = Piece(0, 0, True, 1.0, after="NHWC32c"), Piece(1, 1, False, 1.0, before="NHWC32c"), Piece(1, 1, True, 3.0, before="NHWC32c")
+    blocks = (
+        KernelSpan(0, 0, True, 1.0, after="NHWC32c"),
+        KernelSpan(1, 1, False, 1.0, before="NHWC32c"),
+        KernelSpan(1, 1, True, 3.0, before="NHWC32c"),
+    )
     assert found(replace(programme, pieces=(*programme.pieces, *blocks))).latency_us == 9.0
 
 
@@ -146,24 +159,24 @@ def programmes(draw: st.DrawFn) -> tuple[Programme, float]:
         return generator.randint(1, 400) / 4
 
     either = [generator.choice(((True, False), (True, False), (True, False), (True,), (False,))) for _ in range(count)]
-    pieces = [Piece(number, number, integer, cost()) for number in range(count) for integer in either[number]]
+    pieces = [KernelSpan(number, number, integer, cost()) for number in range(count) for integer in either[number]]
     for first, last in itertools.combinations(range(count), 2):
         for integer in (True, False):
             if last - first < 3 and generator.random() < 0.4 and all(integer in either[number] for number in range(first, last + 1)):
-                pieces.append(Piece(first, last, integer, cost()))
+                pieces.append(KernelSpan(first, last, integer, cost()))
     for number in range(1, count):
         if generator.random() < 0.4:
             integers = [generator.choice(either[one]) for one in (number - 1, number)]
-            pieces.append(Piece(number - 1, number - 1, integers[0], cost(), after="NHWC32c"))
-            pieces.append(Piece(number, number, integers[1], cost(), before="NHWC32c"))
+            pieces.append(KernelSpan(number - 1, number - 1, integers[0], cost(), after="NHWC32c"))
+            pieces.append(KernelSpan(number, number, integers[1], cost(), before="NHWC32c"))
     tensors = []
     for number in range(-1, count):
         later = [reader for reader in range(number + 2, count) if generator.random() < 0.2]
         quantise, dequantise, noise = (generator.choice((0.0, cost() / 4)) for _ in range(3))
         uncorrected = generator.choice((0.0, cost() / 4))
         absorbed = number >= 0 and generator.random() < 0.5 and False in either[number]
-        pieces += [Piece(number, number, False, cost(), stores=True)] if absorbed else []
-        tensors.append(Tensor(number, (number + 1, *later), quantise, dequantise, noise, absorbed, uncorrected))
+        pieces += [KernelSpan(number, number, False, cost(), stores=True)] if absorbed else []
+        tensors.append(StepOutput(number, (number + 1, *later), quantise, dequantise, noise, absorbed, uncorrected))
     programme = Programme(count, tuple(pieces), tuple(tensors), {number: cost() for number in range(count) if generator.random() < 0.9})
     # Half a step away from any sum that an assignment can have.
     share = draw(st.floats(0, 1))

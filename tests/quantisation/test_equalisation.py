@@ -12,7 +12,7 @@ from small_networks import Residual, seeded, unit
 from torch import nn
 
 from tvmmobile.quantisation.calibration import channel_ranges
-from tvmmobile.quantisation.equalisation import Pair, equalised, pairs_of
+from tvmmobile.quantisation.equalisation import LayerPair, equalised, pairs_of
 from tvmmobile.quantisation.flow import Flow
 
 
@@ -73,7 +73,7 @@ def test_only_channels_with_one_reader_are_scaled() -> None:
     curved = unit(8, 8, activation=nn.Hardswish())
     last = nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)
     flow = flow_from(seeded(*unit(3, 8, 3, 2), inner, *unit(8, 8, activation=nn.ReLU()), *curved, *last), (1, 3, 12, 12))
-    assert list(pairs_of(flow)) == [Pair(1, 2), Pair(4, 5)]
+    assert list(pairs_of(flow)) == [LayerPair(1, 2), LayerPair(4, 5)]
     images = np.random.default_rng(0).normal(0, 1, (2, 3, 12, 12)).astype(np.float32)
     found = equalised(flow, channel_ranges(flow, [images]))
     assert decibels(found.outputs(images), flow.outputs(images)) > 100

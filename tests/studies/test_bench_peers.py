@@ -22,9 +22,9 @@ from studies.peers.kernels import HotKernel
 from studies.peers.results import (
     BenchmarkContext,
     BoardFacts,
-    Cell,
-    Comparison,
     Figures,
+    GridCell,
+    PeerComparison,
     PeerRow,
     best_peer,
     from_json,
@@ -42,7 +42,7 @@ from tvmmobile.virtual.board import load_board
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
 PI4 = load_board("pi4")
-ONE, FOUR = Cell("pi4", 1, 1.0, 224), Cell("pi4", 4, 1.0, 224)
+ONE, FOUR = GridCell("pi4", 1, 1.0, 224), GridCell("pi4", 4, 1.0, 224)
 TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", "litert": "LiteRT 2", OURS: "tvmmobile, TVM 0.27", OURS_C: "tvmmobile 1.2.3, C library"}
 CONTEXT = BenchmarkContext(
     boards={"pi4": BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)},
@@ -58,7 +58,7 @@ def figures(modelled_ms: float = 100.0, difference: float = 1e-6) -> Figures:
     return Figures(modelled_ms, {"core": modelled_ms}, *counts, difference)
 
 
-def row(system: str, *latencies_ms: float, cell: Cell = ONE, **more: Any) -> PeerRow:
+def row(system: str, *latencies_ms: float, cell: GridCell = ONE, **more: Any) -> PeerRow:
     return PeerRow(cell, system, tuple(figures(ms) for ms in latencies_ms), **more)
 
 
@@ -83,7 +83,7 @@ def test_several_attempts_have_a_mean_and_a_spread() -> None:
 def test_tables() -> None:
     rows = [row("ncnn", 120.0), row("mnn", 100.0), row(OURS, 80.0, untuned=(3, 29))]
     rows += [row("ncnn", 60.0, 61.2, cell=FOUR), row("mnn", failure="It was killed by SIGSEGV.", cell=FOUR), row(OURS, 9.0, 9.0, cell=FOUR)]
-    found = pages(Comparison(CONTEXT, tuple(rows)), "benchmarks")
+    found = pages(PeerComparison(CONTEXT, tuple(rows)), "benchmarks")
     text = found["benchmarks/pi4.md"]
     summary, threaded, *details = lines_of(text, "1.0-224")
     assert summary == ["1.0-224", "120.0", "**100.0**", "80.0", "0.80"]
@@ -117,7 +117,7 @@ def test_ours_is_the_c_library_where_one_was_run() -> None:
         None,
     ]
     assert systems()[-1].title.endswith("C library")
-    page = pages(Comparison(CONTEXT, tuple(both)), "benchmarks")
+    page = pages(PeerComparison(CONTEXT, tuple(both)), "benchmarks")
     headings, figures_ms = (lines_of(page["benchmarks/pi4.md"], word)[0] for word in ("variant", "1.0-224"))
     assert headings == ["variant", "ncnn", "MNN", "ours, VM", "ours, C library", "ours ÷ best peer"]
     assert figures_ms == ["1.0-224", "120.0", "**100.0**", "80.0", "75.0", "0.75"]
@@ -127,7 +127,7 @@ def test_ours_is_the_c_library_where_one_was_run() -> None:
 
 def test_json_has_every_attempt() -> None:
     rows = (row("mnn", 100.0, 102.0), row(OURS, 80.0, 81.0, untuned=(0, 29)))
-    report = json.loads(json.dumps(to_json(Comparison(CONTEXT, rows)), allow_nan=False))
+    report = json.loads(json.dumps(to_json(PeerComparison(CONTEXT, rows)), allow_nan=False))
     first, second = report["benchmarks"]
     assert (first["system"], first["kind"], first["threads"], first["ratio_to_best_peer"]) == ("mnn", "modelled", 1, 1.0)
     assert [run["modelled_ms"] for run in second["runs"]] == [80.0, 81.0] and second["ratio_to_best_peer"] == pytest.approx(80.5 / 101)
@@ -138,9 +138,9 @@ def test_the_peers_figures_of_an_earlier_comparison(tmp_path: Path) -> None:
     """They hold where versions and boards are the same; ours are always got anew, and so are those that failed."""
     ours = (row(OURS, 80.0, untuned=(0, 29)), row(OURS_C, 75.0))
     rows = (row("ncnn", 120.0), row("mnn", 100.0, 102.0), *ours, row("litert", failure="it crashed"))
-    (tmp_path / "earlier.json").write_text(json.dumps(to_json(Comparison(CONTEXT, rows))), encoding="utf-8")
+    (tmp_path / "earlier.json").write_text(json.dumps(to_json(PeerComparison(CONTEXT, rows))), encoding="utf-8")
     earlier = from_json(tmp_path / "earlier.json")
-    assert earlier == Comparison(CONTEXT, rows)
+    assert earlier == PeerComparison(CONTEXT, rows)
 
     def known(now: BenchmarkContext) -> list[str]:
         return [system for _, system in bench_peers._known(now, earlier)]
@@ -426,6 +426,6 @@ def test_programs_are_where_the_table_says() -> None:
 
 def test_other_networks_are_named() -> None:
     cell = replace(ONE, model="mobilenet_v2")
-    found = pages(Comparison(CONTEXT, (row("ncnn", 50.0, cell=cell), row(OURS, 40.0, cell=cell))), "later")
+    found = pages(PeerComparison(CONTEXT, (row("ncnn", 50.0, cell=cell), row(OURS, 40.0, cell=cell))), "later")
     assert "MobileNet v2, float32" in found["later.md"] and "MobileNet v1" not in found["later.md"]
     assert [line[0] for line in lines_of(found["later/pi4.md"], "mobilenet_v2 1.0-224")] == ["mobilenet_v2 1.0-224"] * 3

@@ -15,10 +15,10 @@ from studies.peers.plot import draw_boards
 from studies.peers.results import (
     BenchmarkContext,
     BoardFacts,
-    Cell,
-    Comparison,
     Figures,
     FiguresOrigin,
+    GridCell,
+    PeerComparison,
     PeerRow,
     from_json,
     hottest_kernels,
@@ -42,20 +42,20 @@ PI5 = BoardFacts("pi5", "Raspberry Pi 5", "Cortex-A76", 2.4e9, "c0ffee", "deadbe
 GEMM, DEPTHWISE = HotKernel("gemm", "24 fmla", 0.5), HotKernel("depthwise", "9 fmla", 0.4)
 
 
-def row(cell: Cell, system: str, ms: float, hottest: HotKernel | None = None) -> PeerRow:
+def row(cell: GridCell, system: str, ms: float, hottest: HotKernel | None = None) -> PeerRow:
     cycles = round(ms * 1e6)
     return PeerRow(cell, system, (Figures(ms, {"core": ms}, cycles, cycles, cycles, 1000, 100, 6400, 0, 1e-6, hottest),))
 
 
-def comparison(facts: BoardFacts, ours_ms: float, date: str, titles: dict[str, str] = TITLES) -> Comparison:
+def comparison(facts: BoardFacts, ours_ms: float, date: str, titles: dict[str, str] = TITLES) -> PeerComparison:
     context = BenchmarkContext({facts.name: facts}, titles, {"tvmmobile": "1"}, f"logs of {date}", date)
     rows = []
     for threads in (1, 4):
         for number, (alpha, side) in enumerate(((1.0, 224), (0.25, 128), (1.0, 192))):
-            cell = Cell(facts.name, threads, alpha, side)
+            cell = GridCell(facts.name, threads, alpha, side)
             scale = (number + 1) * threads
             rows += [row(cell, "ncnn", 120.0 / scale, GEMM), row(cell, "mnn", 100.0 / scale), row(cell, OURS, ours_ms / scale)]
-    return Comparison(context, tuple(rows), hottest_kernels(context, rows))
+    return PeerComparison(context, tuple(rows), hottest_kernels(context, rows))
 
 
 OLD, NEW = comparison(PI4, 80.0, "monday"), comparison(PI5, 90.0, "tuesday", {**TITLES, "ncnn": "ncnn 2"})
@@ -82,7 +82,7 @@ def test_boards_merge_without_being_run_again(tmp_path: Path) -> None:
         35,
         70 / 3,
     }
-    nothing = Comparison(replace(NEW.context, boards={}), ())
+    nothing = PeerComparison(replace(NEW.context, boards={}), ())
     assert merged(nothing, OLD) == OLD
 
 
@@ -192,7 +192,7 @@ def test_thread_counts_are_at_most_the_cores() -> None:
 
 def test_kernels_are_those_that_most_time_goes_to() -> None:
     """Over all variants on one thread: not what a single variant, a run on several threads or our library says."""
-    small, large, threaded = Cell("pi4", 1, 0.25, 128), Cell("pi4", 1, 1.0, 224), Cell("pi4", 4, 1.0, 224)
+    small, large, threaded = GridCell("pi4", 1, 0.25, 128), GridCell("pi4", 1, 1.0, 224), GridCell("pi4", 4, 1.0, 224)
     rows = [row(large, "ncnn", 90.0, GEMM), row(small, "ncnn", 9.0, DEPTHWISE), row(threaded, "ncnn", 900.0, DEPTHWISE)]
     rows += [row(large, OURS, 50.0, DEPTHWISE), row(large, "mnn", 80.0)]
     (found,) = hottest_kernels(OLD.context, rows)
@@ -238,7 +238,7 @@ def test_each_library_takes_the_kernel_that_its_makers_chose(cpu: str) -> None:
 
 def test_many_networks_on_one_board_are_a_line_each(tmp_path: Path) -> None:
     """The lowest ratio first, each by its name; marks on one line would lie on each other."""
-    cells = [Cell("pi4", 1, 1.0, 224, f"network{number}") for number in range(25)]
+    cells = [GridCell("pi4", 1, 1.0, 224, f"network{number}") for number in range(25)]
     rows = [row(cell, key, ms) for number, cell in enumerate(cells) for key, ms in (("ncnn", 100.0), (OURS, 90.0 - number))]
     draw_boards(replace(OLD, rows=tuple(rows)), tmp_path / "one.svg")
     text = (tmp_path / "one.svg").read_text(encoding="utf-8")

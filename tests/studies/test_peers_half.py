@@ -19,9 +19,9 @@ from studies.peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, HotKernel, lo
 from studies.peers.results import (
     BenchmarkContext,
     BoardFacts,
-    Cell,
-    Comparison,
     Figures,
+    GridCell,
+    PeerComparison,
     PeerRow,
     best_peer,
     from_json,
@@ -37,7 +37,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 
 RESULTS = Path(__file__).resolve().parents[2] / "studies/results"
-CELL = Cell("pi5", 1, 0.25, 128)
+CELL = GridCell("pi5", 1, 0.25, 128)
 PI5 = BoardFacts("pi5", "Raspberry Pi 5", "Cortex-A76", 2.4e9, "c0ffee", "deadbeef", True)
 CONTEXT = BenchmarkContext(
     {"pi5": PI5}, {one.key: one.title for one in systems("float16")}, {"tvmmobile": "1"}, "logs", "monday", dtype="float16"
@@ -154,7 +154,7 @@ def test_the_best_peer_is_the_quickest_in_either_precision() -> None:
 def test_pages_say_how_each_was_asked_and_what_it_then_ran() -> None:
     loops = "48 fmla .8h by lane to 12 accumulators", "96 fmla by lane to 24 accumulators"
     rows = (row("ncnn-float16", 20.0, loops[0]), row("mnn-float16", 30.0, loops[1]), row("ncnn", 35.0, loops[1]), row(OURS_C, 16.0))
-    found = pages(Comparison(CONTEXT, rows, hottest_kernels(CONTEXT, rows)), "half")
+    found = pages(PeerComparison(CONTEXT, rows, hottest_kernels(CONTEXT, rows)), "half")
     page = found["half.md"]
     assert "MobileNet v1, float16, batch 1" in page and "benchmarks-half" not in page
     assert "more than 2e-1 of the largest magnitude (ours: 5e-2)" in page
@@ -165,7 +165,7 @@ def test_pages_say_how_each_was_asked_and_what_it_then_ran() -> None:
         "`use_fp16_arithmetic`" in page and "`precision: low`" in page and "LiteRT" not in page.split("## Kernels")[0].split("## Half")[1]
     )
     assert "| ncnn float16 | MNN float16 | ncnn | ours, C library |" in found["half/pi5.md"] and "| 0.80 |" in found["half/pi5.md"]
-    single = pages(Comparison(replace(CONTEXT, dtype="float32"), rows[2:]), "benchmarks")["benchmarks.md"]
+    single = pages(PeerComparison(replace(CONTEXT, dtype="float32"), rows[2:]), "benchmarks")["benchmarks.md"]
     assert "more than 1e-3 of the largest magnitude (ours: 1e-4)" in single and "(benchmarks-half.md)" in single
 
 
@@ -197,7 +197,7 @@ def test_each_peers_half_precision_runs_in_the_committed_figures() -> None:
 def test_what_cannot_be_compared_is_refused_before_any_work(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    single = Comparison(replace(CONTEXT, dtype="float32"), (row("ncnn", 35.0),))
+    single = PeerComparison(replace(CONTEXT, dtype="float32"), (row("ncnn", 35.0),))
     (tmp_path / "float32.json").write_text(json.dumps(to_json(single)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench_peers, "prepare", lambda *_: pytest.fail("a board was prepared"))

@@ -14,7 +14,7 @@ import pytest
 from studies.formats.ncnn_models import quantise, quantised_inputs, read_layers, write_layers
 from studies.peers.kernels import MAKERS, QUANTISERS, HotKernel, loop_of
 from studies.peers.models import CALIBRATION, exported, model_files
-from studies.peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, from_json, hottest_kernels
+from studies.peers.results import BenchmarkContext, BoardFacts, Figures, GridCell, PeerComparison, PeerRow, from_json, hottest_kernels
 from studies.peers.runs import PeerRun
 from studies.peers.systems import OURS, OURS_C, OURS_KEYS, UNSIGNED, chosen_systems, peer_tolerance, systems
 from studies.peers.tables import pages
@@ -23,7 +23,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 
 RESULTS = Path(__file__).parents[2] / "studies/results"
-CELL = Cell("pi4", 1, 0.25, 128)
+CELL = GridCell("pi4", 1, 0.25, 128)
 PI4 = BoardFacts("pi4", "Raspberry Pi 4 Model B", "Cortex-A72", 1.8e9, "c0ffee", "deadbeef", True)
 CONTEXT = BenchmarkContext(
     {"pi4": PI4}, {one.key: one.title for one in systems("int8")}, {"tvmmobile": "1"}, "logs", "monday", dtype="int8"
@@ -145,14 +145,14 @@ def row(system: str, ms: float, loop: str) -> PeerRow:
 
 def test_the_page_says_how_each_network_was_quantised() -> None:
     rows = (row("litert-int8", 2.5, "32 sdot by lane"), row("onnxruntime-u8-int8", 4.0, "16 udot"), row(OURS_C, 1.7, "x"))
-    found = pages(Comparison(CONTEXT, rows, hottest_kernels(CONTEXT, rows)), "ints")
+    found = pages(PeerComparison(CONTEXT, rows, hottest_kernels(CONTEXT, rows)), "ints")
     page = found["ints.md"]
     assert "MobileNet v1, int8, batch 1" in page and "more than 5e-1 of the largest magnitude" in page
     cells = [[word.strip() for word in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
     assert ["ONNX Runtime uint8", QUANTISERS["onnxruntime-u8-int8"]] in cells
     assert ["Cortex-A72", "LiteRT/XNNPACK int8", "", "32 sdot by lane", "pi4, 0.25-128", "50 %"] in cells
     assert "| LiteRT/XNNPACK int8 | ONNX Runtime uint8 | ours, C library |" in found["ints/pi4.md"] and "| 0.68 |" in found["ints/pi4.md"]
-    single = Comparison(replace(CONTEXT, dtype="float32"), rows)
+    single = PeerComparison(replace(CONTEXT, dtype="float32"), rows)
     assert "(benchmarks-int8.md)" in pages(single, "benchmarks")["benchmarks.md"]
 
 

@@ -16,7 +16,7 @@ from studies.formats import export_models
 from studies.peers import bench_peers
 from studies.peers import models as peer_models
 from studies.peers.models import exported, model_files, top1_of
-from studies.peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, from_json, merged
+from studies.peers.results import BenchmarkContext, BoardFacts, Figures, GridCell, PeerComparison, PeerRow, from_json, merged
 from studies.peers.systems import OURS_C, chosen_systems, systems
 from studies.peers.tables import pages
 from studies.trained import digits
@@ -166,10 +166,10 @@ TITLES = {one.key: one.title for one in systems("int8")}
 SHORTCUTS = {"1×1": {"four_products": 0.875, "narrow": 0.0, "unconverted": 1.0}, "depthwise": {"three_taps": 0.5}}
 
 
-def comparison(weights: str, variant: str = "0.25-128", top1: float = 99.0) -> Comparison:
+def comparison(weights: str, variant: str = "0.25-128", top1: float = 99.0) -> PeerComparison:
     context = BenchmarkContext({"pi4": PI4}, TITLES, {}, "logs", "monday", dtype="int8", weights=weights, top1={variant: top1})
     figures = Figures(1.7, {"core": 1.7}, 1000, 1000, 1000, 100, 10, 640, 0, 1e-2)
-    return Comparison(context, (PeerRow(Cell("pi4", 1, 0.25, 128), OURS_C, (figures,), shortcuts=SHORTCUTS),))
+    return PeerComparison(context, (PeerRow(GridCell("pi4", 1, 0.25, 128), OURS_C, (figures,), shortcuts=SHORTCUTS),))
 
 
 def test_pages_say_which_weights_they_have() -> None:

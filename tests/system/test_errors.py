@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from tvmmobile.system.errors import DeviceUnavailable, UserError, one_line, shown
+from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError, one_line, shown
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,20 @@ def test_calls_read_of_keywords_and_the_command_line_of_options(typed: str, call
     error = pickle.loads(pickle.dumps(UserError(typed, typed)))
     assert str(error) == f"{called}\n{called}" and (error.message, error.remedy) == (called, called)
     assert error.as_typed == (typed, typed)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("a", "b", ExitCode.TOO_NOISY, again=True),
+        DeviceUnavailable("a", "b", again=True),
+        DeviceUnavailable("a", "b"),
+        Disagreement("a", "b", "c.so"),
+    ],
+)
+def test_an_error_reaches_another_process_whole(error: UserError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is type(error) and vars(arrived) == vars(error)
 
 
 def test_a_long_message_is_cut() -> None:

@@ -142,17 +142,29 @@ def test_a_virtual_boards_full_disk_is_no_outage(small_disk: Path, monkeypatch: 
     assert caught.value.filename == str(small_disk)
 
 
-def test_a_boards_full_disk_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason", "remedy"),
+    [
+        (0, "its disk is full, or read-only", "See df -h there."),
+        (errno.ENOSPC, "its disk is full", "Free some megabytes there."),
+        (errno.EDQUOT, "its user's quota is used up", "Free some megabytes there."),
+        (errno.EROFS, "its disk is read-only", "Restart it, and read dmesg there: Linux makes a failing disk read-only."),
+        (errno.ENOENT, "No such file or directory", "See df -h and dmesg there."),
+    ],
+)
+def test_a_board_that_stores_nothing_is_no_outage(monkeypatch: pytest.MonkeyPatch, number: int, reason: str, remedy: str) -> None:
     @contextmanager
     def opened(*_: object) -> Iterator[None]:
         yield
-        raise NotStored("net.so", 10 << 20)
+        raise NotStored("net.so", 10 << 20, number)
 
     monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
     profile = replace(find_device("pi4").profile, origin=MEASURED)
     agents = Agents(profile, Endpoint("127.0.0.1", 1, "pi4"))
-    with pytest.raises(DeviceUnavailable, match=r"cannot store net\.so \(10485760 bytes\): its disk is full"), agents._session(1):
+    with pytest.raises(DeviceUnavailable) as caught, agents._session(1):
         pass
+    assert caught.value.message == f"{profile.name} cannot store net.so (10485760 bytes): {reason}."
+    assert caught.value.remedy == f"{remedy} Finished measurements are kept; run the same command again." and caught.value.again
 
 
 @pytest.mark.parametrize(("ends", "reason"), [("KILL SEGV", "SEGV"), ("KILL KILL", "KILL"), ("SEGV", "SEGV")])

@@ -15,7 +15,7 @@ from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, Node
 from tvmmobile.graph.tasks import Task
-from tvmmobile.tuning.plan import MAX_REGION, Plan, Price, Region, Step, candidate_regions, detours, edge_layouts, make_plan
+from tvmmobile.tuning.plan import MAX_REGION, Plan, PlannedKernel, Price, Region, candidate_regions, detours, edge_layouts, make_plan
 
 
 def network_of(count: int, alone: tuple[int, ...] = ()) -> Network:
@@ -126,7 +126,7 @@ def test_no_cover_is_cheaper(count: int, data: st.DataObject) -> None:
         if first == last or data.draw(st.booleans()):
             prices[first, last] = data.draw(maybe)
     plan = plan_with(count, prices)
-    steps: list[Step] = list(plan.steps)
+    steps: list[PlannedKernel] = list(plan.steps)
     assert [node for step in steps for node in range(step.first, step.last + 1)] == list(range(count))
 
     def cost(cover: list[tuple[int, int]]) -> tuple[int, float]:

@@ -23,7 +23,7 @@ MOST_SAVED = 4.0
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class KnownAccuracy:
     """A network's top-1.
 
     Attributes:
@@ -43,7 +43,7 @@ class Candidate:
 
     model: Model
     options: LibraryOptions
-    accuracy: Accuracy
+    accuracy: KnownAccuracy
 
     @property
     def precision(self) -> Precision:
@@ -71,7 +71,7 @@ def candidates_of(
     A published accuracy stands for float32 and half precision; one in integers is known only where it was measured. What was measured of a
     library holds for any number of threads.
     """
-    known = {_without_threads(one.library.removesuffix(".so")): Accuracy(one.top1, one.images, measured=True) for one in measured}
+    known = {_without_threads(one.library.removesuffix(".so")): KnownAccuracy(one.top1, one.images, measured=True) for one in measured}
     published = _published(models)
     found: list[Candidate] = []
     unknown: list[str] = []
@@ -89,7 +89,7 @@ def _without_threads(stem: str) -> str:
     return re.sub(r"_t\d+$", "", stem)
 
 
-def _published(models: Sequence[Model]) -> dict[Model, Accuracy]:
+def _published(models: Sequence[Model]) -> dict[Model, KnownAccuracy]:
     """Return published accuracies: of each network's sources the one that has most of these networks, so that few are compared."""
     printed = {
         model: [one for one in figures(*model.spec.key) if one.top1 is not None]
@@ -98,4 +98,4 @@ def _published(models: Sequence[Model]) -> dict[Model, Accuracy]:
     }
     counts = Counter(one.source for found in printed.values() for one in found)
     best = {model: max(found, key=lambda one: counts[one.source]) for model, found in printed.items() if found}
-    return {model: Accuracy(one.top1 or 0.0, one.source) for model, one in best.items()}
+    return {model: KnownAccuracy(one.top1 or 0.0, one.source) for model, one in best.items()}

@@ -21,7 +21,7 @@ _Least = Annotated[float, typer.Option("--least", metavar="PERCENT", min=0, help
 _Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show the change over N commits.")]
 
 
-class Shape(StrEnum):
+class HistoryFormat(StrEnum):
     """What `history show` prints."""
 
     TABLE = "table"
@@ -72,23 +72,25 @@ def show(
     least: _Least = 1.0,
     since: _Since = 20,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=0, help="List at most N steps.")] = 20,
-    form: Annotated[Shape, typer.Option("--format", help="What to print: tables, or all numbers as JSON or CSV.")] = Shape.TABLE,
+    form: Annotated[
+        HistoryFormat, typer.Option("--format", help="What to print: tables, or all numbers as JSON or CSV.")
+    ] = HistoryFormat.TABLE,
 ) -> None:
     """Show the latest latencies, and the commits at which they changed.
 
     A step of measured latencies is shown if it is significant and not smaller than --least; each change of a modelled one is exact.
     """
     from tvmmobile.history.file import open_history
-    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.history.tables import history_csv, history_json
     from tvmmobile.history.terminal import print_history
 
     with open_history(file, add=False) as opened:
-        over = over_commits(opened, Wanted(network, device, dtype, threads), least / 100)
-    if form is Shape.TABLE:
+        over = over_commits(opened, SeriesFilter(network, device, dtype, threads), least / 100)
+    if form is HistoryFormat.TABLE:
         print_history(over, since, steps)
     else:
-        typer.echo((history_json if form is Shape.JSON else history_csv)(over), nl=False)
+        typer.echo((history_json if form is HistoryFormat.JSON else history_csv)(over), nl=False)
 
 
 @history.command("page")
@@ -105,14 +107,14 @@ def page(
     """Write history.html, a page of all latencies over commits, and the same numbers as history.json and history.csv."""
     from tvmmobile.history.file import open_history
     from tvmmobile.history.page import history_page
-    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.history.tables import history_csv, history_json
     from tvmmobile.system.console import output
     from tvmmobile.system.files import check_writable, write_text
 
     check_writable(out, "--out")
     with open_history(file, add=False) as opened:
-        over = over_commits(opened, Wanted(network, device, dtype, threads), least / 100)
+        over = over_commits(opened, SeriesFilter(network, device, dtype, threads), least / 100)
     contents = {"history.html": history_page(over, since), "history.json": history_json(over), "history.csv": history_csv(over)}
     for name, content in contents.items():
         write_text(out / name, content)
@@ -144,13 +146,13 @@ def bisect(
     from tvmmobile.cli.progress import errors
     from tvmmobile.history.bisect import bisect as run
     from tvmmobile.history.file import open_history
-    from tvmmobile.history.series import Wanted, over_commits
+    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.results.report.wording import clean, plural
     from tvmmobile.system.console import output
 
     console = errors()
     with open_history(file, add=False) as opened:
-        over = over_commits(opened, Wanted(network, device, dtype, threads), least / 100)
+        over = over_commits(opened, SeriesFilter(network, device, dtype, threads), least / 100)
         found = run(opened, over, good, bad, command, result, lambda text: console.print(clean(text), soft_wrap=True))
     skipped = f"; {plural(found.skipped, 'commit')} between could not be timed" if found.skipped else ""
     name = clean(f"{found.first.name} {found.first.subject}")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tvmmobile.pipeline.listener import Listener
 from tvmmobile.results.report.wording import plural
 from tvmmobile.tuning.claims import outdated_sentence, passed_over
-from tvmmobile.tuning.search.tuner import Assignment, SearchListener
+from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
 if TYPE_CHECKING:
     from tvmmobile.graph.tasks import Task
@@ -59,7 +59,7 @@ class Shown(Listener):
         if plan.outdated:
             self.said(outdated_sentence(plan.outdated))
 
-    def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
+    def searching(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
         """Implement `Listener.searching`."""
         return TuningProgress(assignments, kind)
 
@@ -71,7 +71,7 @@ class Shown(Listener):
 class TuningProgress(SearchListener):
     """Shows the course of a tuning run, finished assignments included: kernel, trials, time left, best latency and failures."""
 
-    def __init__(self, assignments: Sequence[Assignment], kind: str) -> None:
+    def __init__(self, assignments: Sequence[TrialBudget], kind: str) -> None:
         self._kind = kind
         self._console = errors()
         self._total = sum(assignment.missing for assignment in assignments)
@@ -96,7 +96,7 @@ class TuningProgress(SearchListener):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def kernel_started(self, assignment: Assignment) -> None:
+    def kernel_started(self, assignment: TrialBudget) -> None:
         """Implement `SearchListener.kernel_started`."""
         self._kernel += 1
         self._progress.update(self._bar, status=f"kernel {self._kernel}/{self._kernels}")
@@ -110,7 +110,7 @@ class TuningProgress(SearchListener):
             status += f", {failures} failed"
         self._progress.update(self._bar, advance=1, status=status)
 
-    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
         """Implement `SearchListener.kernel_finished`."""
         self._finished += 1
         head = f"[{self._finished}/{self._kernels}] {assignment.title}"

@@ -135,8 +135,16 @@ class Device(Protocol):
 
 
 class NotStored(OSError):
-    """Raised when the device cannot store a file of this `name` and `size`, in bytes."""
+    """Raised when the device cannot store a file.
 
-    def __init__(self, name: str, size: int) -> None:
+    It has no `errno`, which would be one of this machine's.
+
+    Attributes:
+        name: of the file.
+        size: in bytes.
+        number: of the error on the device; 0 if an agent of an older version does not tell.
+    """
+
+    def __init__(self, name: str, size: int, number: int = 0) -> None:
         super().__init__(f"the device cannot store {name} ({size} bytes)")
-        self.name, self.size = name, size
+        self.name, self.size, self.number = name, size, number

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.gate.comparison import KernelChange
-from tvmmobile.history.series import Line, Over, Series, Told
+from tvmmobile.history.series import LatencyLine, Over, Series, Told
 from tvmmobile.history.steps import CONFIDENCE
 from tvmmobile.history.terminal import MOST_KERNELS, where
 from tvmmobile.results.report.page import rendered
@@ -99,7 +99,7 @@ def _series(series: Series, steps: list[Told], names: dict[str, int]) -> dict[st
     }
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: LatencyLine) -> dict[str, Any]:
     points, at = line.points, [step.at for step in line.found.steps]
     unit = 10.0 ** (math.floor(math.log10(max(point.latency_us for point in points))) + 1 - _DIGITS)
     latencies = [round(point.latency_us / unit) for point in points]

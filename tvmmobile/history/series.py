@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.gate.comparison import KernelChange, kernel_changes
 from tvmmobile.history.file import Entry, History
-from tvmmobile.history.steps import Found, Step, find_steps
+from tvmmobile.history.steps import Segmentation, Step, find_steps
 from tvmmobile.results.file import Context, KernelResult, VariantResult
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.formats import WORDS, C
@@ -51,7 +51,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Line:
+class LatencyLine:
     """Latencies that can be compared, in the order of their commits, and the steps among them.
 
     Attributes:
@@ -64,7 +64,7 @@ class Line:
     cpu: str
     timing_model: str
     points: tuple[Point, ...]
-    found: Found
+    found: Segmentation
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Series:
     device: str
     kind: Kind
     clock_hz: float
-    lines: tuple[Line, ...]
+    lines: tuple[LatencyLine, ...]
     left_out: int
 
     @property
@@ -111,7 +111,7 @@ class Series:
         return values == [getattr(self, name) for name in _IDENTITY] and line == own
 
     @property
-    def current(self) -> Line:
+    def current(self) -> LatencyLine:
         """The line that the newest result belongs to."""
         return self.lines[-1]
 
@@ -137,7 +137,7 @@ class Told:
     """
 
     series: Series
-    line: Line
+    line: LatencyLine
     step: Step
     before: int
     after: int
@@ -147,7 +147,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Commit:
+class MeasuredCommit:
     """A commit with results.
 
     Attributes:
@@ -172,13 +172,13 @@ class Commit:
 class Over:
     """A history as series over commits."""
 
-    commits: tuple[Commit, ...]
+    commits: tuple[MeasuredCommit, ...]
     series: tuple[Series, ...]
     steps: tuple[Told, ...]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SeriesFilter:
     """The series to show; `None` for any. `network` is a part of the variant's name."""
 
     network: str | None = None
@@ -194,7 +194,7 @@ class Wanted:
         return (self.network or "") in name and all(one in (None, other) for one, other in zip(asked, found, strict=True))
 
 
-def over_commits(history: History, wanted: Wanted, least: float) -> Over:
+def over_commits(history: History, wanted: SeriesFilter, least: float) -> Over:
     """Read a history; steps smaller than the share `least` are left out. Steps are sorted, the newest first.
 
     Raises:
@@ -203,7 +203,7 @@ def over_commits(history: History, wanted: Wanted, least: float) -> Over:
     entries = [entry for entry in history.entries() if wanted.has(entry)]
     if not entries:
         raise UserError(f"{history.path} has no such results.", "Add some: tvmmobile history add FILE report.json")
-    commits = list(dict.fromkeys(Commit(entry.name, bool(entry.dirty), entry.time, entry.subject) for entry in entries))
+    commits = list(dict.fromkeys(MeasuredCommit(entry.name, bool(entry.dirty), entry.time, entry.subject) for entry in entries))
     numbers = {(commit.name, commit.dirty): number for number, commit in enumerate(commits)}
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
@@ -234,14 +234,14 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
     return Series(**identity, lines=tuple(sorted(made, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting))
 
 
-def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Line:
+def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:
     runs: dict[int, list[Entry]] = {}
     for entry in entries:
         runs.setdefault(numbers[entry.name, bool(entry.dirty)], []).append(entry)
     points = tuple(_point(commit, group) for commit, group in runs.items())
     exact = entries[0].kind == "modelled"
     found = find_steps([point.latency_us for point in points], [len(point.results) for point in points], exact)
-    return Line(board, cpu, timing_model, points, found)
+    return LatencyLine(board, cpu, timing_model, points, found)
 
 
 def _point(commit: int, runs: Sequence[Entry]) -> Point:
@@ -258,7 +258,7 @@ def _point(commit: int, runs: Sequence[Entry]) -> Point:
     )
 
 
-def _told(history: History, series: Series, line: Line, step: Step) -> Told:
+def _told(history: History, series: Series, line: LatencyLine, step: Step) -> Told:
     numbers = [point.commit for point in line.points]
     places = [one.at for one in line.found.steps]
     index = places.index(step.at)

@@ -60,7 +60,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Found:
+class Segmentation:
     """What a line of latencies looks like.
 
     Attributes:
@@ -76,7 +76,7 @@ class Found:
     noise: float
 
 
-def find_steps(latencies: Sequence[float], runs: Sequence[int], exact: bool) -> Found:
+def find_steps(latencies: Sequence[float], runs: Sequence[int], exact: bool) -> Segmentation:
     """Find the steps in a line of latencies.
 
     Args:
@@ -101,16 +101,16 @@ def find_steps(latencies: Sequence[float], runs: Sequence[int], exact: bool) -> 
     steps = [line.step(*place) for place in zip(bounds, bounds[1:], bounds[2:], strict=False)]
     at = [Step(int(kept[one.at]), int(kept[one.first]), int(kept[one.last]), one.change, one.low, one.high, one.p) for one in steps]
     levels = [math.exp(line.mean(begin, end)) for begin, end in pairwise(bounds)]
-    return Found(tuple(at), tuple(levels), tuple(map(int, spikes)), noise)
+    return Segmentation(tuple(at), tuple(levels), tuple(map(int, spikes)), noise)
 
 
-def _exact(values: Array) -> Found:
+def _exact(values: Array) -> Segmentation:
     """Return every change of modelled latencies, or no step in a single latency."""
     cuts = [index for index in range(1, len(values)) if abs(values[index] - values[index - 1]) > _EQUAL]
     changes = [math.expm1(values[index] - values[index - 1]) for index in cuts]
     levels = [math.exp(values[index]) for index in (0, *cuts) if len(values)]
     steps = [Step(index, index, index, change, change, change, 0.0) for index, change in zip(cuts, changes, strict=True)]
-    return Found(tuple(steps), tuple(levels), (), 0.0)
+    return Segmentation(tuple(steps), tuple(levels), (), 0.0)
 
 
 def _noise(values: Array, weights: Array, cuts: Sequence[int] = ()) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tvmmobile.history.series import Line, Over, Series, Told
+from tvmmobile.history.series import LatencyLine, Over, Series, Told
 from tvmmobile.results.report.spreadsheet import csv_text
 
 FORMAT = 1
@@ -65,7 +65,7 @@ def _lines(over: Over) -> Iterator[dict[str, Any]]:
                 yield {**_of(series, _SERIES), **_of(line, _LINE), "commit": commit.name, "date": _iso(commit.time), **own, **found}
 
 
-def _of(one: Series | Line | Told | Any, names: tuple[str, ...]) -> dict[str, Any]:
+def _of(one: Series | LatencyLine | Told | Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(one, name) for name in names}
 
 

@@ -55,7 +55,7 @@ def _values(program: torch.export.ExportedProgram, given: Sequence[Array]) -> Ma
     """Return every node's value by its name, as PyTorch computes the program operator by operator."""
     found: dict[str, Array] = {}
 
-    class Recorder(torch.fx.Interpreter):  # type: ignore[misc]
+    class ValueRecorder(torch.fx.Interpreter):  # type: ignore[misc]
         def run_node(self, n: torch.fx.Node) -> Any:
             value = super().run_node(n)
             if isinstance(value, torch.Tensor):
@@ -67,5 +67,5 @@ def _values(program: torch.export.ExportedProgram, given: Sequence[Array]) -> Ma
     specs = program.graph_signature.input_specs
     arguments = [next(inputs) if spec.kind == torch.export.graph_signature.InputKind.USER_INPUT else stored[spec.target] for spec in specs]
     with torch.no_grad():
-        Recorder(program.graph_module).run(*arguments)
+        ValueRecorder(program.graph_module).run(*arguments)
     return found

@@ -88,4 +88,4 @@ def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) ->
 
 def device_gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
     """Return the error for a device that stopped answering."""
-    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}.", "Run the same command again.")
+    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}.", "Run the same command again.", again=True)

@@ -34,7 +34,7 @@ from tvmmobile.system.files import replacing
 from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Price, Step
+from tvmmobile.tuning.plan import PlannedKernel, Price
 from tvmmobile.tuning.search.twin import rank_correlation
 
 
@@ -156,7 +156,7 @@ def _unmeasured(price: Price, basis: Database) -> Price:
     return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
 
 
-def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict[Task, float | None]:
+def _ranks(job: VariantJob, database: Database, steps: tuple[PlannedKernel, ...]) -> dict[Task, float | None]:
     """Return each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
     if job.twin is None:
         return {}

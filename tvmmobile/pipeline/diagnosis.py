@@ -28,7 +28,7 @@ from tvmmobile.running.emulation import outputs_here
 from tvmmobile.running.library import Reference
 from tvmmobile.running.manifest import MOST_ROUNDING
 from tvmmobile.system.toolchain import toolchain
-from tvmmobile.tuning.plan import Step
+from tvmmobile.tuning.plan import PlannedKernel
 
 #: Longest run of a library that returns everything, in seconds.
 _MOST_S = 1800.0
@@ -130,7 +130,7 @@ def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Referenc
     return ""
 
 
-def _nodes(step: Step) -> str:
+def _nodes(step: PlannedKernel) -> str:
     return f"node {step.first}" if step.first == step.last else f"nodes {step.first} to {step.last}"
 
 
@@ -150,7 +150,7 @@ class _Kernel:
         tolerance: between the two.
     """
 
-    step: Step
+    step: PlannedKernel
     computed: Array
     written: Array
     tolerance: float
@@ -167,7 +167,7 @@ def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence
         yield _Kernel(step, computed, actual.reshape(computed.shape), tolerance)
 
 
-def _sources(planned: PlannedVariant, step: Step) -> list[int | Array]:
+def _sources(planned: PlannedVariant, step: PlannedKernel) -> list[int | Array]:
     """Return a kernel's inputs: all those of its first layer, and of the others those besides the layer before."""
     wired = sources_of(planned.network.module)
     return [*wired[step.first], *(source for node in range(step.first + 1, step.last + 1) for source in wired[node][1:])]
@@ -191,7 +191,7 @@ def _kernels_behind(planned: PlannedVariant, steps: Collection[int], sources: It
             yield from _kernels_behind(planned, steps, sources_of(planned.network.module)[source])
 
 
-def _computed(planned: PlannedVariant, step: Step, read: Sequence[Array]) -> tuple[Array, float]:
+def _computed(planned: PlannedVariant, step: PlannedKernel, read: Sequence[Array]) -> tuple[Array, float]:
     """Return a kernel's output on this machine, and the tolerance for the library's."""
     task, function = step.task, planned.network.nodes[step.first].function
     if function is not None:
@@ -203,7 +203,7 @@ def _computed(planned: PlannedVariant, step: Step, read: Sequence[Array]) -> tup
     return expected_output(task, arrays, parameters_of(planned.network, step)), task.tolerance
 
 
-def _stored(step: Step, array: Array) -> Array:
+def _stored(step: PlannedKernel, array: Array) -> Array:
     """Return a kernel's output as later kernels read it."""
     rounds = step.task.rounds and array.dtype.kind == "f"
     return np.rint(array).astype(step.task.storage[1].numpy) if rounds else array

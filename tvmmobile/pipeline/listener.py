@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.search.tuner import Assignment, SearchListener
+from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
 #: Of two desktop cores: the time of a trial besides its runs, and on a virtual board that of its runs.
 _TRIAL_S, _EMULATED_S_PER_MAC = 0.45, 2.2e-9
@@ -33,7 +33,7 @@ class TuningPlan:
 
     profile: DeviceProfile
     variants: int
-    assignments: tuple[Assignment, ...]
+    assignments: tuple[TrialBudget, ...]
     first: int
     trials: int
     outdated: int
@@ -58,7 +58,7 @@ class TuningPlan:
         return sum(assignment.missing * (_TRIAL_S + assignment.task.macs * emulated) for assignment in self.assignments)
 
 
-def missing_trials(assignments: Sequence[Assignment]) -> int:
+def missing_trials(assignments: Sequence[TrialBudget]) -> int:
     """Return the number of trials still to run."""
     return sum(assignment.missing for assignment in assignments)
 
@@ -73,7 +73,7 @@ class Listener(SearchListener):
     def planned(self, plan: TuningPlan) -> None:
         """Report the plan, once networks are imported and the logs' gaps are known."""
 
-    def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
+    def searching(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
         """Report a search for latencies of a kind, e.g. `modelled`; the yielded listener reports kernels and trials."""
         return nullcontext(self)
 

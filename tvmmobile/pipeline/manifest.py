@@ -15,16 +15,16 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.networks.states import State
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.variant import Origin
+from tvmmobile.pipeline.variant import NetworkOrigin
 from tvmmobile.running.manifest import MANIFEST_VERSION
 from tvmmobile.running.manifest import write_manifest as write
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.files import sha256_of
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Plan, Step
+from tvmmobile.tuning.plan import Plan, PlannedKernel
 
 
-def write_manifest(job: VariantJob, origin: Origin, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
+def write_manifest(job: VariantJob, origin: NetworkOrigin, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
     """Write the manifest of a job's library; `details` are entries besides those that every library has."""
     library = job.library
     entries = {
@@ -71,7 +71,7 @@ def _device_entries(job: VariantJob) -> dict[str, Any]:
 
 
 def kernel_entry(
-    step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database, zeros: float | None = None
+    step: PlannedKernel, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database, zeros: float | None = None
 ) -> dict[str, Any]:
     """Return the manifest's entry for a kernel.
 
@@ -96,7 +96,7 @@ def kernel_entry(
     }
 
 
-def sparse_entry(steps: tuple[Step, ...], dense_us: float | None) -> dict[str, Any]:
+def sparse_entry(steps: tuple[PlannedKernel, ...], dense_us: float | None) -> dict[str, Any]:
     """Return the manifest's entry on what a plan gains from sparse kernels, by its records; none if that is not known."""
     latency_us = Plan(steps).latency_us
     if latency_us is None or dense_us is None:

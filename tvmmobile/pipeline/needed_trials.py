@@ -18,7 +18,7 @@ from tvmmobile.tuning.logs.directories import LogDirs
 from tvmmobile.tuning.plan import Price, VariantTasks, distinct_tasks, make_plan
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.similar_core import similar_core_database
-from tvmmobile.tuning.search.tuner import Assignment, assign
+from tvmmobile.tuning.search.tuner import TrialBudget, assign
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
 
 #: The templates prune so much that 8 trials, from nothing, come within 1.5 % of 24 (MobileNet v1 1.0-224: 102.5 against 101.1 ms modelled).
@@ -84,11 +84,11 @@ class NeededTrials:
                 )
             yield
 
-    def _lacking(self, wanted: Mapping[Task, str | None], most: int) -> list[Assignment]:
+    def _lacking(self, wanted: Mapping[Task, str | None], most: int) -> list[TrialBudget]:
         found = assign(wanted, self.database, most, self._profile.target)
         return [replace(each, missing=0) if self._asked is None and self._shipped.best(each.task) else each for each in found]
 
-    def further(self, most: int, may_gain: float) -> list[Assignment]:
+    def further(self, most: int, may_gain: float) -> list[TrialBudget]:
         """Return a later round: trials for kernels that some network's best plan would use if they were a little faster."""
         lacking = self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
         return [replace(each, missing=0) if hopeless(each, self.database) else each for each in lacking]

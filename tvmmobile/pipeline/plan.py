@@ -20,7 +20,7 @@ from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
 from tvmmobile.schedules import template_named
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Plan, Price, Region, Step, VariantTasks, candidate_regions, dense_us, make_plan
+from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, Region, VariantTasks, candidate_regions, dense_us, make_plan
 from tvmmobile.tuning.zeros import is_sparse, left_out
 
 
@@ -51,7 +51,7 @@ class PlannedVariant:
     """
 
     prepared: PreparedVariant
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedKernel, ...]
     choices: Mapping[Task, Choice]
     database: Database
     basis: Database
@@ -90,7 +90,7 @@ class PlannedVariant:
                 found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
         return found
 
-    def zeros(self, step: Step) -> float | None:
+    def zeros(self, step: PlannedKernel) -> float | None:
         """Return the share of its weights that a step's kernel leaves out because they are zero; `None` if it is not sparse."""
         if not is_sparse(step.task):
             return None
@@ -165,7 +165,7 @@ def _recorded_us(job: VariantJob, planned: PlannedVariant, threads: int) -> floa
     return make_plan(len(network.nodes), regions, price).latency_us
 
 
-def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:
+def _lowered(network: Network, steps: tuple[PlannedKernel, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:
     """Return the network's module lowered by its plan, with every distinct kernel once; see `lower` for `observed`."""
     functions: dict[Task, Any] = {}
     kernels = []
@@ -179,7 +179,7 @@ def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, C
     return lower(network, tuple(kernels), observed)
 
 
-def parameters_of(network: Network, step: Step) -> tuple[LayerParameters, ...]:
+def parameters_of(network: Network, step: PlannedKernel) -> tuple[LayerParameters, ...]:
     """Return the constants of the layers that a step covers."""
     found = []
     for node in network.nodes[step.first : step.last + 1]:

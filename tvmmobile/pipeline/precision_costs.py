@@ -17,8 +17,8 @@ from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.job import VariantJob, taken
 from tvmmobile.pipeline.regions import basis_of, regions_of
-from tvmmobile.quantisation.assignment import SHARED, Piece
-from tvmmobile.quantisation.flow import Step
+from tvmmobile.quantisation.assignment import SHARED, KernelSpan
+from tvmmobile.quantisation.flow import FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import Costs
@@ -73,7 +73,7 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
     for step in flow.steps:
         if isinstance(step.layer, Gating):
             product_us = _multiplying_us(job, math.prod(step.layer.output_shape) * _PRODUCT)
-            pieces.append(Piece(step.number, step.number, False, product_us, estimated=True))
+            pieces.append(KernelSpan(step.number, step.number, False, product_us, estimated=True))
     steps = [step for step in flow.steps if step.number not in network.steps or network.steps[step.number].written is not None]
     return Costs(
         tuple(pieces),
@@ -87,7 +87,7 @@ def _layouts(layer: Layer, following: Layer, lanes: int) -> tuple[Layout, ...]:
     return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes), SHARED)))
 
 
-def _stored(region: Region, step: Step, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> Layer | None:
+def _stored(region: Region, step: FlowStep, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> Layer | None:
     """Return the last layer of a region in float32 as it stores what integer steps read; `None` if it cannot, and for other layouts."""
     integers, layer = network.steps.get(step.number), region.task.region[-1]
     if step.parameters is None or integers is None or integers.written is None or region.after != SHARED:
@@ -103,7 +103,7 @@ class _Prices:
     job: VariantJob
     database: Database
 
-    def piece(self, region: Region, first: int, last: int, integer: bool) -> list[Piece]:
+    def piece(self, region: Region, first: int, last: int, integer: bool) -> list[KernelSpan]:
         """Return a region as a piece; none for one of several layers that was never measured, as in plans."""
         best = self.database.best(region.task)
         if best is None and len(region.task.region) > 1:
@@ -111,9 +111,9 @@ class _Prices:
         known = None if best is None else best.latency_us
         latency_us = self.estimate_us(region.task) if known is None else known
         latency_us += self.written_back_us(region.task)
-        return [Piece(first, last, integer, latency_us, region.before, region.after, known is None)]
+        return [KernelSpan(first, last, integer, latency_us, region.before, region.after, known is None)]
 
-    def storing(self, region: Region, last: Layer) -> list[Piece]:
+    def storing(self, region: Region, last: Layer) -> list[KernelSpan]:
         """Return a region in float32 as a piece that stores int8, whose last layer then is `last`; none if it lacks a record and has
         several layers, which become a kernel each.
         """
@@ -124,7 +124,7 @@ class _Prices:
         known = None if best is None else best.latency_us
         latency_us = self.rounding_us(region.task, task) if known is None else known
         latency_us += self.written_back_us(task)
-        return [Piece(region.first, region.last, False, latency_us, region.before, region.after, known is None, stores=True)]
+        return [KernelSpan(region.first, region.last, False, latency_us, region.before, region.after, known is None, stores=True)]
 
     def rounding_us(self, task: Task, storing: Task) -> float:
         """Estimate the latency of a layer in float32 that stores int8: a fourth of its lines are written, for which no core waits."""
@@ -151,7 +151,7 @@ class _Prices:
         return _lines_us(self.job, written) if written > self.job.machine.largest_cache_bytes else 0.0
 
 
-def _conversion_us(job: VariantJob, step: Step, vectors: float, to: Precision) -> float:
+def _conversion_us(job: VariantJob, step: FlowStep, vectors: float, to: Precision) -> float:
     """Return the latency of converting a step's output, whose vectors each take as long as so many multiply-adds of theirs, and whose lines
     as long as `_CONVERTED` says where caches do not hold them beside what is read. Records are no guide: they time such kernels with cold
     caches, at up to four times what a small tensor takes within a network.

@@ -30,11 +30,11 @@ from tvmmobile.pipeline.job import VariantJob, taken
 from tvmmobile.pipeline.precision_costs import layer_costs
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
-from tvmmobile.quantisation.flow import Step, flow_of
+from tvmmobile.quantisation.flow import FlowStep, flow_of
 from tvmmobile.quantisation.given import as_given, unfit_weights
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_input
 from tvmmobile.quantisation.lowering import named_layers
-from tvmmobile.quantisation.mixed import Found, chosen_layers, decibels_below, quantise_within
+from tvmmobile.quantisation.mixed import FoundAssignment, chosen_layers, decibels_below, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import all_templates
 from tvmmobile.system.errors import UserError
@@ -199,7 +199,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details)
 
 
-def _drop(limit: str, found: Found) -> dict[str, Any]:
+def _drop(limit: str, found: FoundAssignment) -> dict[str, Any]:
     """Return the manifest's entry on the layers that `--max-drop` keeps in float32: predicted latencies, and noise below the output."""
     predicted = found.predicted
     return {
@@ -215,7 +215,7 @@ def _drop(limit: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _left_out(step: Step, task: Callable[[Layer], Task]) -> str:
+def _left_out(step: FlowStep, task: Callable[[Layer], Task]) -> str:
     """Return the reason why a layer that nobody asked to keep in float32 is there."""
     layer = step.layer
     if isinstance(layer, Conv2d):

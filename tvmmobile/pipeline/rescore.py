@@ -30,7 +30,7 @@ from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import own_logs
 from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
-from tvmmobile.tuning.search.rescore import Ranking, Rescored, rankings, replace_logs, rescore, unmeasured
+from tvmmobile.tuning.search.rescore import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH
 
 
@@ -89,7 +89,7 @@ def rescore_logs(
     return RescoredLogs(tuple(done), tuple(ranking.task for ranking in ranked if ranking not in found), tuple(backups))
 
 
-def _checked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
+def _checked(ranked: list[ScheduleRanking], profile: DeviceProfile, directory: Path) -> list[ScheduleRanking]:
     if not profile.origin.modelled:
         raise UserError(f"{profile.name} is a real board: its records do not depend on a timing model.", "Tune it again: tvmmobile tune")
     if not ranked:

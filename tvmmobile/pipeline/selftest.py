@@ -83,7 +83,9 @@ def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report
                 session.put(np.ones(_UPLOAD_BYTES // 4, np.float32))
                 rate = _UPLOAD_BYTES / 1e6 / (time.monotonic() - begin)
         except (LinkError, OSError) as problem:
-            raise DeviceUnavailable(f"The agent of {file.name} does not serve: {problem}.", "Run the same command again.") from problem
+            raise DeviceUnavailable(
+                f"The agent of {file.name} does not serve: {problem}.", "Run the same command again.", again=True
+            ) from problem
         error, latency_us = _run_library(agents, Path(folder))
     if not error <= FLOAT32.tolerance:
         raise DeviceUnavailable(

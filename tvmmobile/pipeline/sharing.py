@@ -16,16 +16,16 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import packed_constants
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.pipeline.plan import PlannedVariant, parameters_of
-from tvmmobile.system.integer_programme import Row, minimised
+from tvmmobile.system.integer_programme import Constraint, minimised
 from tvmmobile.tuning.choice import Choice
-from tvmmobile.tuning.plan import Price, Step
+from tvmmobile.tuning.plan import PlannedKernel, Price
 
 #: How long the solver may take, and how far from the smallest library it may stay.
 _TIME_LIMIT_S, _GAP = 20.0, 0.002
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ScheduleCandidate:
     """A schedule of one set's kernel.
 
     Attributes:
@@ -40,7 +40,7 @@ class Candidate:
 
 
 #: By kernel what one set may choose from, the fastest first.
-Candidates = Mapping[Task, Sequence[Candidate]]
+Candidates = Mapping[Task, Sequence[ScheduleCandidate]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def share_weights(plans: Sequence[PlannedVariant], percent: float) -> Shared:
     return Shared(tuple(_with(plan, members) for plan, members in zip(plans, chosen, strict=True)), entry)
 
 
-def smallest(sets: Sequence[Candidates], most_us: Sequence[float]) -> list[dict[Task, Candidate]]:
+def smallest(sets: Sequence[Candidates], most_us: Sequence[float]) -> list[dict[Task, ScheduleCandidate]]:
     """Return for each set the candidates with which all constants together are smallest, and each set at most this much slower.
 
     Of libraries that are equally small, the fastest is taken. Where the solver finds nothing in time, each set's fastest schedules are.
@@ -95,22 +95,22 @@ def smallest(sets: Sequence[Candidates], most_us: Sequence[float]) -> list[dict[
     variables = [(place, task, each) for place, found in enumerate(sets) for task, members in found.items() for each in members]
     sizes = {digest: size for _, _, each in variables for digest, size in each.constants.items()}
     column = {digest: len(variables) + number for number, digest in enumerate(sizes)}
-    rows: list[Row] = []
+    rows: list[Constraint] = []
     kernels: dict[tuple[int, Task], dict[int, float]] = defaultdict(dict)
     extra: dict[int, dict[int, float]] = defaultdict(dict)
     for number, (place, task, each) in enumerate(variables):
         kernels[place, task][number] = 1.0
         extra[place][number] = each.extra_us
-        rows += [Row({number: 1.0, column[digest]: -1.0}, -math.inf, 0.0) for digest in each.constants]
-    rows += [Row(members, 1.0, 1.0) for members in kernels.values()]
-    rows += [Row(members, -math.inf, most_us[place]) for place, members in extra.items()]
+        rows += [Constraint({number: 1.0, column[digest]: -1.0}, -math.inf, 0.0) for digest in each.constants]
+    rows += [Constraint(members, 1.0, 1.0) for members in kernels.values()]
+    rows += [Constraint(members, -math.inf, most_us[place]) for place, members in extra.items()]
     total = max(1.0, math.fsum(sizes.values()))
     slowest = max(1.0, math.fsum(most_us))
     costs = [1e-4 * each.extra_us / slowest for _, _, each in variables] + [size / total for size in sizes.values()]
     found = minimised(costs, len(variables), 1.0, rows, _TIME_LIMIT_S, _GAP)
     if found is None:
         return [{task: members[0] for task, members in each.items()} for each in sets]
-    chosen: list[dict[Task, Candidate]] = [{} for _ in sets]
+    chosen: list[dict[Task, ScheduleCandidate]] = [{} for _ in sets]
     for (place, task, each), used in zip(variables, found.chosen, strict=True):
         if used:
             chosen[place][task] = each
@@ -123,13 +123,13 @@ def _tasks(plan: PlannedVariant) -> Iterator[Task]:
     yield from dict.fromkeys(step.task for step in plan.steps if nodes[step.first].function is None)
 
 
-def _candidate(plan: PlannedVariant, task: Task, choice: Choice, fastest_us: float | None = None) -> Candidate:
+def _candidate(plan: PlannedVariant, task: Task, choice: Choice, fastest_us: float | None = None) -> ScheduleCandidate:
     steps = [step for step in plan.steps if step.task == task]
     slower = 0.0 if fastest_us is None or choice.price.latency_us is None else choice.price.latency_us - fastest_us
     constants: dict[bytes, int] = {}
     for step in steps:
         constants |= _constants(task, choice.schedule, parameters_of(plan.network, step))
-    return Candidate(choice, slower * len(steps), constants)
+    return ScheduleCandidate(choice, slower * len(steps), constants)
 
 
 def _constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters, ...]) -> dict[bytes, int]:
@@ -138,7 +138,7 @@ def _constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters
     return {hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest(): array.nbytes for array in arrays}
 
 
-def _candidates(plan: PlannedVariant, fastest: Candidate, task: Task) -> list[Candidate]:
+def _candidates(plan: PlannedVariant, fastest: ScheduleCandidate, task: Task) -> list[ScheduleCandidate]:
     """Return a kernel's recorded schedules, of those with the same constants the fastest alone."""
     least = fastest.choice.price.latency_us
     if least is None:
@@ -152,7 +152,7 @@ def _candidates(plan: PlannedVariant, fastest: Candidate, task: Task) -> list[Ca
     return list(found.values())
 
 
-def _bytes_of(chosen: Sequence[Mapping[Task, Candidate]]) -> int:
+def _bytes_of(chosen: Sequence[Mapping[Task, ScheduleCandidate]]) -> int:
     """Return the size of all constants, equal ones once."""
     return sum({digest: size for found in chosen for each in found.values() for digest, size in each.constants.items()}.values())
 
@@ -167,11 +167,11 @@ def _users(sets: Sequence[Candidates]) -> dict[bytes, set[int]]:
     return users
 
 
-def _with(plan: PlannedVariant, chosen: Mapping[Task, Candidate]) -> PlannedVariant:
+def _with(plan: PlannedVariant, chosen: Mapping[Task, ScheduleCandidate]) -> PlannedVariant:
     """Return a plan with other choices."""
     choices = {**plan.choices, **{task: each.choice for task, each in chosen.items()}}
 
-    def priced(step: Step) -> Step:
+    def priced(step: PlannedKernel) -> PlannedKernel:
         return replace(step, price=choices[step.task].price)
 
     return replace(plan, steps=tuple(map(priced, plan.steps)), choices=choices)

@@ -34,7 +34,7 @@ _PARAMETERS: dict[str, type[LayerParameters]] = {each.__name__: each for each in
 
 
 @dataclass(frozen=True)
-class Origin:
+class NetworkOrigin:
     """The manifest's entries on the network that a library is made of.
 
     Attributes:
@@ -64,7 +64,7 @@ class PreparedVariant:
 
     network: Network
     reference: Reference
-    origin: Origin
+    origin: NetworkOrigin
     integers: tuple[Array, ...] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ def prepare_variant(job: VariantJob, judged: bool = True) -> PreparedVariant:
 
     imported = import_variant(job)
     ready = prepared(imported, job, job.dump_dir)
-    origin = Origin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
+    origin = NetworkOrigin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
     if not judged:
         return PreparedVariant(ready.network, Reference(ready.inputs, ()), origin, None, ready.details)
     outputs = imported.compute(ready.inputs)
@@ -102,7 +102,7 @@ def prepare_variant(job: VariantJob, judged: bool = True) -> PreparedVariant:
     return variant
 
 
-def _judged(origin: Origin, outputs: tuple[Array, ...], integers: tuple[Array, ...]) -> tuple[Origin, tuple[Array, ...]]:
+def _judged(origin: NetworkOrigin, outputs: tuple[Array, ...], integers: tuple[Array, ...]) -> tuple[NetworkOrigin, tuple[Array, ...]]:
     """Return the origin and outputs to compare a library in integers with: exact integers where quantisation moves the outputs too far,
     such as those of a detector that chooses other boxes.
     """
@@ -176,4 +176,4 @@ def _read(path: Path) -> PreparedVariant:
         integers = None if not text["integers"] else tuple(stored[f"integers{number}"] for number in range(text["integers"]))
     network = read_network(tvm.ir.load_json(text["module"]), composed)
     kept = tuple(KeptLayer(**one) for one in text["kept"])
-    return PreparedVariant(replace(network, kept=kept), reference, Origin(**text["origin"]), integers, text["details"])
+    return PreparedVariant(replace(network, kept=kept), reference, NetworkOrigin(**text["origin"]), integers, text["details"])

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tvmmobile.system.integer_programme import Row, minimised
+from tvmmobile.system.integer_programme import Constraint, minimised
 
 #: The layout that kernels of both precisions read and write: where activations have it, the precision may change.
 SHARED = "NHWC"
@@ -16,7 +16,7 @@ _TIME_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Piece:
+class KernelSpan:
     """A kernel that may compute the steps `first` to `last` (inclusive), all in int8 or all in float32.
 
     Attributes:
@@ -37,7 +37,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class StepOutput:
     """What one step writes and others read. It is converted where their precisions differ, once for all readers.
 
     Attributes:
@@ -92,8 +92,8 @@ class Programme:
     """
 
     steps: int
-    pieces: tuple[Piece, ...]
-    tensors: tuple[Tensor, ...]
+    pieces: tuple[KernelSpan, ...]
+    tensors: tuple[StepOutput, ...]
     noise: Mapping[int, float]
 
     def noise_of(self, integers: Collection[int]) -> float:
@@ -147,7 +147,7 @@ class _Model:
 
     def __init__(self, programme: Programme, most_noise: float) -> None:
         self.costs = [piece.latency_us for piece in programme.pieces]
-        self.rows: list[Row] = []
+        self.rows: list[Constraint] = []
         #: By step the pieces in int8 that cover it, and those in float32 that end with it and store int8.
         self._covering: dict[int, list[int]] = defaultdict(list)
         self._storing: dict[int, list[int]] = defaultdict(list)
@@ -168,7 +168,7 @@ class _Model:
             self._constrain({one: share / most_noise for one, share in noise.items()}, -math.inf, 1.0)
 
     def _constrain(self, shares: Mapping[int, float], low: float, high: float) -> None:
-        self.rows.append(Row(shares, low, high))
+        self.rows.append(Constraint(shares, low, high))
 
     def _cover(self, programme: Programme) -> None:
         """Add a constraint for each place between steps: as many pieces end as begin there, with each layout."""
@@ -182,7 +182,7 @@ class _Model:
             total = float((end == last) - (end == first))
             self._constrain(signs, total, total)
 
-    def _convert(self, tensor: Tensor) -> tuple[int, int]:
+    def _convert(self, tensor: StepOutput) -> tuple[int, int]:
         """Add variables for a tensor's conversions; return those that say whether it is read in float32, and whether it is rounded."""
         dequantised, rounded = self._variable(tensor.dequantise_us), self._variable(0.0 if tensor.absorbed else tensor.quantise_us)
         producer, readers = tensor.producer, tensor.readers

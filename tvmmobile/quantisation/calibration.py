@@ -13,7 +13,7 @@ from tvmmobile.graph.integers import is_depthwise
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_of
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
 from tvmmobile.quantisation.moves import joined_scales, read_as_integers
@@ -218,7 +218,7 @@ def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRan
     return found
 
 
-def _check(step: Step, sums: Array) -> None:
+def _check(step: FlowStep, sums: Array) -> None:
     """Raise `UserError` for sums that no scale fits."""
     if not np.abs(sums).max(initial=0.0) <= _MOST:
         raise UserError(
@@ -274,7 +274,7 @@ class _Quantisation:
                 self.flow.release(values, number)
         return network
 
-    def _tried(self, step: Step) -> Iterator[IntegerStep]:
+    def _tried(self, step: FlowStep) -> Iterator[IntegerStep]:
         """Quantise a step in the ways that there are, the best one first: what no integer layer reads is not rounded."""
         floats = has_floats(step)
         if floats and step.number not in self.read_as_integers:
@@ -282,7 +282,7 @@ class _Quantisation:
         if not floats or step.number in self.flow.readers:
             yield self._integer(step, self._scale(step.number))
 
-    def _integer(self, step: Step, written: Scale | None) -> IntegerStep:
+    def _integer(self, step: FlowStep, written: Scale | None) -> IntegerStep:
         """Quantise a step, with a scale of its output unless that is float32."""
         read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
         narrow = step.number in self.method.narrow

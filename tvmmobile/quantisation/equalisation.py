@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters, Pool
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 
 #: A channel is made at most this many times larger beside the largest; it may hold next to nothing.
 _MOST_GAIN = 2.0**20
@@ -29,14 +29,14 @@ _NEAR = 0.01
 
 
 @dataclass(frozen=True)
-class Pair:
+class LayerPair:
     """A step and the only reader of its channels, with or without a pool in between."""
 
     first: int
     second: int
 
 
-def pairs_of(flow: Flow) -> Iterator[Pair]:
+def pairs_of(flow: Flow) -> Iterator[LayerPair]:
     """Return the pairs of a network, in execution order."""
     at = {step.number: step for step in flow.steps}
     for step in flow.steps:
@@ -46,15 +46,15 @@ def pairs_of(flow: Flow) -> Iterator[Pair]:
         while len(readers) == 1 and isinstance(at[readers[0]].layer, Pool):
             last, readers = readers[0], flow.readers.get(readers[0], ())
         if len(readers) == 1 and at[readers[0]].sources[0] == last and _reads_channels(at[readers[0]], step):
-            yield Pair(step.number, readers[0])
+            yield LayerPair(step.number, readers[0])
 
 
-def _scalable(step: Step) -> bool:
+def _scalable(step: FlowStep) -> bool:
     layer = step.layer
     return step.summing and isinstance(layer, Conv2d) and not layer.residual and step.bounds[0] in (0.0, -np.inf)
 
 
-def _reads_channels(step: Step, source: Step) -> bool:
+def _reads_channels(step: FlowStep, source: FlowStep) -> bool:
     """Return whether a step's first input is `source`'s output and it has separate weights for each of its channels."""
     layer, channels = step.layer, source.layer.output_shape[-1]
     if isinstance(layer, Dense):
@@ -62,7 +62,7 @@ def _reads_channels(step: Step, source: Step) -> bool:
     return isinstance(layer, Conv2d) and not layer.pieces and layer.in_layout == "NHWC" and (layer.groups == 1 or layer.is_depthwise)
 
 
-def scaled(flow: Flow, pair: Pair, factors: Array) -> Flow:
+def scaled(flow: Flow, pair: LayerPair, factors: Array) -> Flow:
     """Divide each channel between a pair by its factor, upper bounds included; the flow computes the same.
 
     Args:
@@ -78,7 +78,7 @@ def scaled(flow: Flow, pair: Pair, factors: Array) -> Flow:
     return flow.changed(first, replace(second, parameters=_constants(second, weight, second.parameters.bias)))
 
 
-def _constants(step: Step, weight: Array, bias: Array) -> LayerParameters:
+def _constants(step: FlowStep, weight: Array, bias: Array) -> LayerParameters:
     assert step.parameters is not None
     return LayerParameters(weight.astype(np.float32), bias.astype(np.float32), step.parameters.operands)
 
@@ -124,14 +124,14 @@ def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
     return flow
 
 
-def _bounded(step: Step, end: float | None) -> Step:
+def _bounded(step: FlowStep, end: float | None) -> FlowStep:
     """Give the step one upper bound for all channels."""
     layer = step.layer
     assert isinstance(layer, Conv2d) and isinstance(layer.clamp, tuple)
     return replace(step, layer=replace(layer, clamp=(layer.clamp[0], end)), most=None)
 
 
-def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, float | None]:
+def _factors(first: FlowStep, second: FlowStep, found: ChannelRange) -> tuple[Array, float | None]:
     """Return each channel's divisor and the upper bound afterwards, `None` where none acts."""
     size, bound = found.size, np.broadcast_to(first.bounds[1], found.magnitude.shape)
     free, live = found.sums < bound * (1 - _NEAR), size > 0
@@ -147,12 +147,12 @@ def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, flo
     return np.where(free, np.where(live, wanted, 1.0), bound / end), end
 
 
-def _is_depthwise(step: Step) -> bool:
+def _is_depthwise(step: FlowStep) -> bool:
     """Return whether each input channel has its own weights and weight scale; then activations alone matter."""
     return isinstance(step.layer, Conv2d) and step.layer.is_depthwise
 
 
-def _share(step: Step, size: Array) -> Array:
+def _share(step: FlowStep, size: Array) -> Array:
     """Return each input channel's largest share in an output channel, relative to the channel with the most; at most 1.
 
     Weights count with the size of what they multiply, so that the shares, and with them what equalisation makes of a network, stay the same

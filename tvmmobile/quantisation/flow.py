@@ -18,7 +18,7 @@ from tvmmobile.kernels.simulation import run_unscheduled
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class FlowStep:
     """One kernel-sized step.
 
     Attributes:
@@ -104,7 +104,7 @@ class Step:
 class Flow:
     """The steps of a network in execution order, and where its outputs come from: a step, an input, or a constant."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[FlowStep, ...]
     results: tuple[int | Array, ...]
 
     @cached_property
@@ -117,12 +117,12 @@ class Flow:
                     found[source].append(step.number)
         return {number: tuple(readers) for number, readers in found.items()}
 
-    def changed(self, *steps: Step) -> Flow:
+    def changed(self, *steps: FlowStep) -> Flow:
         """Replace the steps that have the same numbers."""
         new = {step.number: step for step in steps}
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
-    def run(self, images: Array) -> Iterator[tuple[Step, Array, Array]]:
+    def run(self, images: Array) -> Iterator[tuple[FlowStep, Array, Array]]:
         """Compute a batch; yields each step with its sums, if it is `summing` or has a `curve`, and its output. Values are dropped after
         their last reader.
 
@@ -158,5 +158,5 @@ class Flow:
 def flow_of(network: Network) -> Flow:
     """Return the steps of a float32 network that `passes.pipeline.finish` made."""
     wired = zip(network.nodes, sources_of(network.module), strict=True)
-    steps = (Step(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired))
+    steps = (FlowStep(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired))
     return Flow(tuple(steps), tuple(results_from(network.module)))

@@ -11,7 +11,7 @@ from tvmmobile.graph.integers import HIGHEST, INTEGER_CURVES, LOWEST
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Rounding
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.quantisation.calibration import Accepts
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import (
     BIAS_MOST,
     IntegerNetwork,
@@ -85,13 +85,13 @@ class _Reading:
             steps.append(replace(step, sources=self._sources(step)))
         return Given(IntegerNetwork(_without_unread(Flow(tuple(steps), self._instead(self.flow.results))), integers, scales), floats)
 
-    def _sources(self, step: Step) -> tuple[int | Array, ...]:
+    def _sources(self, step: FlowStep) -> tuple[int | Array, ...]:
         return self._instead(step.sources)
 
     def _instead(self, numbers: Sequence[int | Array]) -> tuple[int | Array, ...]:
         return tuple(self.instead.get(number, number) if isinstance(number, int) else number for number in numbers)
 
-    def _integer(self, step: Step) -> IntegerStep | str:
+    def _integer(self, step: FlowStep) -> IntegerStep | str:
         """Return a layer in integers, or the reason why it stays in float32."""
         read = [self._rounding(source) for source in step.sources if isinstance(source, int)]
         if not has_integers(step, INTEGER_CURVES):
@@ -123,12 +123,12 @@ class _Reading:
         layer = self.steps[source].layer if source in self.steps else None
         return layer if isinstance(layer, Rounding) else None
 
-    def _written(self, step: Step) -> int | None:
+    def _written(self, step: FlowStep) -> int | None:
         """Return the number of the rounding that is a step's only reader."""
         readers = self.flow.readers.get(step.number, ())
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
-    def _input_stored(self, step: Step) -> tuple[int, str] | None:
+    def _input_stored(self, step: FlowStep) -> tuple[int, str] | None:
         """Return the number of a network input and the type that stores it, if the step reads it as integers or rounded to all 256 of
         them, which its kernel can do itself; `None` for other steps.
         """
@@ -141,7 +141,7 @@ class _Reading:
         return number, layer.stored or FLOAT32.name
 
     def _made(
-        self, step: Step, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None, stored: str = FLOAT32.name
+        self, step: FlowStep, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None, stored: str = FLOAT32.name
     ) -> IntegerStep:
         written, side = None if layer is None else _scale(layer), others[0] if others else None
         found = integer_step(step, read, written, side, given=given, exact=True, stored=stored)
@@ -172,7 +172,7 @@ def unfit_weights(weight: Array, given: Array | None, least: int) -> str:
     return "" if fits else f"weights beyond {least} to {HIGHEST} steps"
 
 
-def _unfit(step: Step, given: Array | None, read: Scale, least: int) -> str:
+def _unfit(step: FlowStep, given: Array | None, read: Scale, least: int) -> str:
     """Return why no kernel takes a layer's weights and biases; "" if one does."""
     assert step.parameters is not None
     why = unfit_weights(step.parameters.weight, given, least)

@@ -38,7 +38,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.kernels.integers import compute_integers, sums_of
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.scales import Scale
 
 #: Largest magnitude of a bias: with sums of products below 2^30, int32 holds all.
@@ -62,7 +62,7 @@ class IntegerStep:
         most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
     """
 
-    step: Step
+    step: FlowStep
     layer: Layer
     parameters: IntegerParameters
     weight_scale: Array
@@ -99,7 +99,7 @@ class IntegerStep:
         return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in arrays]
 
 
-def has_integers(step: Step, curves: Collection[str] = INTEGER_CURVES | LOOKED_UP) -> bool:
+def has_integers(step: FlowStep, curves: Collection[str] = INTEGER_CURVES | LOOKED_UP) -> bool:
     """Return whether a step has an int8 kernel, with one of some curves if it has any."""
     layer = step.layer
     if not all(isinstance(source, int) for source in step.sources):
@@ -110,18 +110,18 @@ def has_integers(step: Step, curves: Collection[str] = INTEGER_CURVES | LOOKED_U
     return isinstance(layer, Pool | Gating)
 
 
-def reads_input(step: Step) -> bool:
+def reads_input(step: FlowStep) -> bool:
     """Return whether a step reads an input of the network first."""
     return isinstance(step.sources[0], int) and step.sources[0] <= INPUT
 
 
-def has_floats(step: Step) -> bool:
+def has_floats(step: FlowStep) -> bool:
     """Return whether a step that `has_integers` can write float32: a pool, or products without bounds, curve or residual."""
     return isinstance(step.layer, Pool) or (step.summing and not step.layer.side_shapes and step.bounds == (-np.inf, np.inf))
 
 
 def integer_step(
-    step: Step,
+    step: FlowStep,
     read: Scale,
     written: Scale | None,
     side: Scale | None = None,
@@ -196,7 +196,7 @@ def _lies_between(numbers: Array) -> Array:
     return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_WHOLE, np.abs(numbers) * 2.0**-22))
 
 
-def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
+def _constants(step: FlowStep, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
     """Return the parameters of a step, with zeros for its bias and multiplier."""
     low, high = LOWEST, HIGHEST
     if step.summing and written is not None:
@@ -209,7 +209,7 @@ def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) ->
     )
 
 
-def _most(step: Step, written: Scale | None) -> Array | None:
+def _most(step: FlowStep, written: Scale | None) -> Array | None:
     """Quantise a step's upper bounds, if they differ by channel (`IntegerStep.most`)."""
     most = None if step.most is None or written is None else written.quantised(step.most)
     return most if most is not None and most.min() < most.max() else None
@@ -278,7 +278,7 @@ class IntegerNetwork:
         """Return a step's output in float32; the input, and integers that are indices or images, as they are."""
         return self.scales[number].real(output) if number in self.scales and output.dtype == np.int8 else output
 
-    def output(self, step: Step, values: Mapping[int, Array]) -> Array:
+    def output(self, step: FlowStep, values: Mapping[int, Array]) -> Array:
         """Compute a step, given the outputs of earlier steps."""
         found = self.steps.get(step.number)
         if found is not None:
@@ -286,7 +286,7 @@ class IntegerNetwork:
         output = step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
         return self.scales[step.number].quantised(output) if step.number in self.scales else output
 
-    def run(self, values: dict[int, Array]) -> Iterator[tuple[Step, Array]]:
+    def run(self, values: dict[int, Array]) -> Iterator[tuple[FlowStep, Array]]:
         """Compute a batch; yields each step in float32 and its output, in order.
 
         Args:

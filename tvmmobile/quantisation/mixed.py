@@ -12,9 +12,9 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Rounding
 from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.assignment import Assignment, Piece, Programme, Tensor, fastest
+from tvmmobile.quantisation.assignment import Assignment, KernelSpan, Programme, StepOutput, fastest
 from tvmmobile.quantisation.calibration import Accepts, Images, Method, observe, quantised
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.moves import only_moves
 from tvmmobile.quantisation.noise import AddedNoise, added_noise
@@ -93,7 +93,7 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
     return found
 
 
-def _keepable(flow: Flow) -> Iterator[Step]:
+def _keepable(flow: Flow) -> Iterator[FlowStep]:
     """Return the steps that can be computed in float32; a gate becomes a product there."""
     return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Rounding))
 
@@ -107,7 +107,7 @@ class Costs:
         quantise_us, dequantise_us: latencies of conversions to int8 and to float32; 0 where a tensor is missing.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[KernelSpan, ...]
     quantise_us: Mapping[int, float] = field(default_factory=dict)
     dequantise_us: Mapping[int, float] = field(default_factory=dict)
 
@@ -119,11 +119,11 @@ Pricing = Callable[[IntegerNetwork], Costs]
 def unit_costs(network: IntegerNetwork) -> Costs:
     """Return costs of 1 for each layer in float32 and of 0 for all else: the cheapest assignment keeps the fewest layers."""
     numbers = [step.number for step in network.flow.steps]
-    return Costs(tuple(Piece(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
+    return Costs(tuple(KernelSpan(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundAssignment:
     """An assignment that `--max-drop` found.
 
     Attributes:
@@ -163,7 +163,7 @@ class Decision:
 
     method: Method
     kept: Mapping[int, str]
-    found: Found | None = None
+    found: FoundAssignment | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,14 +230,14 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
         if any(isinstance(result, int) and result == number for result in flow.results):
             yield count
 
-    def allowed(piece: Piece) -> bool:
+    def allowed(piece: KernelSpan) -> bool:
         steps = range(piece.first, piece.last + 1)
         return all(step in network.steps if piece.integer else step in free or step not in network.steps for step in steps)
 
     pieces = list(filter(allowed, costs.pieces))
     absorbed = {piece.last for piece in pieces if piece.stores}
     tensors = [
-        Tensor(
+        StepOutput(
             number,
             tuple(dict.fromkeys(readers(number))),
             costs.quantise_us.get(number, 0.0),
@@ -249,7 +249,7 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
         for number in (INPUT, *(step.number for step in flow.steps if step.number not in moving))
     ]
     covered = {step for piece in pieces for step in range(piece.first, piece.last + 1)}
-    pieces += [Piece(number, number, number in network.steps, 0.0) for number in range(count) if number not in covered]
+    pieces += [KernelSpan(number, number, number in network.steps, 0.0) for number in range(count) if number not in covered]
     return Programme(count, tuple(pieces), tuple(tensors), noise.steps)
 
 
@@ -280,7 +280,7 @@ class _Compared:
 
 def _fastest_within(
     programme: Programme, compared: _Compared, network_of: Callable[[Assignment], IntegerNetwork], int8: float
-) -> tuple[IntegerNetwork, Found]:
+) -> tuple[IntegerNetwork, FoundAssignment]:
     """Return the fastest assignment for which the limit holds, of those that the programme finds with different bounds on its noise.
 
     What layers add alone does not add up, so a sum of it is corrected by what the network in between that resembles it most has of its own,
@@ -299,7 +299,7 @@ def _fastest_within(
     decibels = compared.limit.unit == "dB"
     wanted = 10 ** (-compared.limit.value / 10)
     bound = corrected.sum_of(wanted) if decibels else _between(holding, failing)
-    best: tuple[IntegerNetwork, Found] | None = None
+    best: tuple[IntegerNetwork, FoundAssignment] | None = None
     measured: dict[frozenset[int], tuple[bool, float]] = {}
     for rounds in range(1, _ROUNDS + 1):
         assignment = fastest(programme, min(bound, failing)) or least
@@ -309,7 +309,10 @@ def _fastest_within(
             outputs = compared.outputs(network)
             measured[assignment.integers] = holds, noise = compared.holds_for(outputs), compared.noise(outputs)
             if holds and (best is None or assignment.latency_us < best[1].predicted.latency_us):
-                best = network, Found(assignment, corrected.noise_of(bound), predicted, noise, plain.latency_us, rounds, programme)
+                best = (
+                    network,
+                    FoundAssignment(assignment, corrected.noise_of(bound), predicted, noise, plain.latency_us, rounds, programme),
+                )
             corrected.learn(assignment.noise, noise)
         if measured[assignment.integers][0]:
             holding = max(holding, bound)
@@ -324,7 +327,7 @@ def _fastest_within(
         predicted = corrected.noise_of(least.noise)
         network = network_of(least)
         noise = compared.noise(compared.outputs(network))
-        best = network, Found(least, predicted, predicted, noise, plain.latency_us, _ROUNDS, programme)
+        best = network, FoundAssignment(least, predicted, predicted, noise, plain.latency_us, _ROUNDS, programme)
     return best
 
 
@@ -356,7 +359,7 @@ class _Corrected:
         return near[asked] / near[known]
 
 
-def _floats(programme: Programme) -> tuple[Piece, ...]:
+def _floats(programme: Programme) -> tuple[KernelSpan, ...]:
     """Return the pieces of a programme with every step in float32 that can be."""
     floats = {step for piece in programme.pieces if not piece.integer for step in range(piece.first, piece.last + 1)}
     return tuple(one for one in programme.pieces if not one.integer or floats.isdisjoint(range(one.first, one.last + 1)))

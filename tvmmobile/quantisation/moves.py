@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.graph.stages import stages_of
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import has_integers
 
 
@@ -38,7 +38,7 @@ def joined_scales(flow: Flow) -> dict[int, int]:
     return {number: first(number) for number in found}
 
 
-def only_moves(step: Step) -> bool:
+def only_moves(step: FlowStep) -> bool:
     """Return whether each number that an opaque step returns is one of those that it reads, the same one of all smaller and larger ones."""
     from tvm import tirx
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, SumLayer
 from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.scales import Scale
 
@@ -94,7 +94,7 @@ def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bi
     return output if integers.written is None else integers.written.rounded(output)
 
 
-def _looked_up(step: Step, inputs: tuple[Array, ...], before: Scale | None) -> Array:
+def _looked_up(step: FlowStep, inputs: tuple[Array, ...], before: Scale | None) -> Array:
     """Compute a step's output; what a curve looks up is rounded to `before`."""
     if before is None:
         return step.output(inputs)

@@ -22,10 +22,10 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy.typing as npt
 
 from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
+from tvmmobile.devices.board.storage import not_stored_by
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind, NotStored
 from tvmmobile.running.networks import Calling, CNetwork, ReadyNetwork, VmNetwork, calling
 from tvmmobile.system.clock import ClockPlan, sample_clock
-from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.calibration.fit import Phase
@@ -298,11 +298,7 @@ class Agents:
             if self.profile.origin.modelled:
                 check_space(Path(tempfile.gettempdir()), error.size if isinstance(error, NotStored) else 0)
             elif isinstance(error, NotStored):
-                device = self.profile.name
-                raise DeviceUnavailable(
-                    f"{device} cannot store {error.name} ({error.size} bytes): its disk is full, or read-only.",
-                    "See df -h there. Finished measurements are kept; run the same command again.",
-                ) from error
+                raise not_stored_by(self.profile.name, error) from error
             if isinstance(error, MeasureError):
                 raise
             if not isinstance(error, LinkError | OSError):  # TVM raises errors of any kind from C++ on either end of the connection

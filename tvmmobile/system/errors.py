@@ -35,11 +35,14 @@ class UserError(Exception):
 
     The message is always one printable line, although quoted names and program output may hold line ends and escape codes. Both are
     given in the words of the command line, and read in those of calls; `as_typed` has them as given.
+
+    Attributes:
+        again: whether the remedy says to run the same command again.
     """
 
-    def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE) -> None:
+    def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE, again: bool = False) -> None:
         self.as_typed = in_one_line(message, _MOST_SAID), remedy
-        self.exit_code = exit_code
+        self.exit_code, self.again = exit_code, again
         super().__init__(self.as_typed[0])
 
     @property
@@ -57,14 +60,14 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between worker processes; subclasses fix their exit code themselves.
-        return type(self), (*self.as_typed, self.exit_code) if type(self) is UserError else self.as_typed
+        return type(self), (*self.as_typed, self.exit_code, self.again) if type(self) is UserError else (*self.as_typed, self.again)
 
 
 class DeviceUnavailable(UserError):
     """The device cannot be reached or cannot do the work (exit 3)."""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message, remedy, ExitCode.DEVICE_UNAVAILABLE)
+    def __init__(self, message: str, remedy: str = "", again: bool = False) -> None:
+        super().__init__(message, remedy, ExitCode.DEVICE_UNAVAILABLE, again)
 
 
 class Disagreement(UserError):

@@ -11,7 +11,7 @@ _HALF = 0.5
 
 
 @dataclass(frozen=True)
-class Row:
+class Constraint:
     """A constraint: the sum of some variables, each times its share, lies between two bounds."""
 
     shares: Mapping[int, float]
@@ -33,7 +33,7 @@ class Solution:
 
 
 def minimised(
-    costs: Sequence[float], whole: int, most: float | Sequence[float], rows: Sequence[Row], time_limit_s: float, gap: float
+    costs: Sequence[float], whole: int, most: float | Sequence[float], rows: Sequence[Constraint], time_limit_s: float, gap: float
 ) -> Solution | None:
     """Return variables from 0 to `most` that obey all rows and cost least; `None` if none were found in time.
 

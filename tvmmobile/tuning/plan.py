@@ -47,7 +47,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedKernel:
     """One kernel of the plan, for the nodes `first` to `last` (inclusive), and why it was chosen."""
 
     first: int
@@ -61,7 +61,7 @@ class Step:
 class Plan:
     """Steps in execution order, covering every node once but those without a kernel."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedKernel, ...]
 
     @property
     def latency_us(self) -> float | None:
@@ -268,11 +268,11 @@ def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Pri
             option = (unmeasured + (latency_us is None), rest + (latency_us or 0.0), region)
             if region.before not in best[first] or option[:2] < best[first][region.before][:2]:
                 best[first][region.before] = option
-    steps: list[Step] = []
+    steps: list[PlannedKernel] = []
     position, layout = 0, "NHWC"
     while (chosen := best[position][layout][2]) is not None:
         reason = _reason(chosen, by_first[chosen.first], prices)
-        steps.append(Step(chosen.first, chosen.last, chosen.task, prices[chosen.task], reason))
+        steps.append(PlannedKernel(chosen.first, chosen.last, chosen.task, prices[chosen.task], reason))
         position, layout = chosen.last + 1, chosen.after
     return Plan(tuple(steps))
 

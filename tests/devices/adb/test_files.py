@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from phones import PATTERN, Phone
 
-from tvmmobile.devices.adb.files import error_number
 from tvmmobile.devices.adb.remote import AdbRemote
 from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.board.storage import error_number
 
 
 def test_files_there_and_back(remote: AdbRemote, phone: Phone, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_full_disk_that_is_not_called_so(remote: AdbRemote, phone: Phone, tmp_
 def test_messages_have_numbers() -> None:
     assert error_number("couldn't create file: Permission denied\n") == errno.EACCES
     assert error_number("mkdirs failed: Read-only file system") == errno.EROFS
-    assert error_number("what?") == errno.EIO
+    assert error_number("what?", errno.EIO) == errno.EIO and error_number("what?") == 0
 
 
 def check_lost(remote: AdbRemote, phone: Phone, here: Path, order: str, why: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ import time
 from typing import IO
 
 from tvmmobile.devices.adb.server import Gone, receive, send
+from tvmmobile.devices.board.storage import error_number
 
 _CHUNK_BYTES = 65536  # the most that adbd accepts and sends
 
@@ -44,11 +45,6 @@ def receive_file(connection: socket.socket, source: str, target: IO[bytes]) -> N
         target.write(receive(connection, size))
 
 
-def error_number(message: str) -> int:
-    """Return the error number for a device's message, which ends with a `strerror` text; EIO for any other."""
-    return next((number for number in errno.errorcode if message.strip().endswith(os.strerror(number))), errno.EIO)
-
-
 def _request(connection: socket.socket, name: bytes, content: bytes) -> None:
     send(connection, struct.pack("<4sI", name, len(content)) + content)
 
@@ -63,4 +59,4 @@ def _answer(connection: socket.socket, path: str) -> int:
     if name in (b"DONE", b"OKAY"):
         return 0
     said = receive(connection, size).decode(errors="replace") if name == b"FAIL" else f"unexpected answer {name!r}"
-    raise OSError(error_number(said), said, path)
+    raise OSError(error_number(said, errno.EIO), said, path)

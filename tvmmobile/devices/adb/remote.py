@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tvmmobile.devices.adb.files import error_number, receive_file, send_file
+from tvmmobile.devices.adb.files import receive_file, send_file
 from tvmmobile.devices.adb.server import AdbRefused, AdbServer, Gone, NoAnswer, receive, running_server
 from tvmmobile.devices.adb.shell import AdbProcess, service_of
 from tvmmobile.devices.board.registered import AdbAddress
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
+from tvmmobile.devices.board.storage import error_number
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import replacing
 
@@ -91,7 +92,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
         if state == "device":
             return
         if state == "unauthorized":
-            raise DeviceUnavailable(f"{serial} does not trust this computer.", _AUTHORIZE)
+            raise DeviceUnavailable(f"{serial} does not trust this computer.", _AUTHORIZE, again=True)
         if state.startswith("no permissions"):
             raise DeviceUnavailable(
                 f"This user may not use {serial}: {state}.", "Run: apt-get install -y android-sdk-platform-tools-common"
@@ -179,7 +180,7 @@ class AdbRemote:
                     send_file(connection, content, part, mode)
                 moved = self.run(["mv", "-f", part, target])
                 if moved.status != 0:
-                    raise OSError(error_number(moved.stderr), moved.stderr.strip(), target)
+                    raise OSError(error_number(moved.stderr, errno.EIO), moved.stderr.strip(), target)
             except BaseException as error:  # Ctrl-C, too
                 with contextlib.suppress(LinkLost):
                     failed = isinstance(error, OSError) and error.errno == errno.EIO

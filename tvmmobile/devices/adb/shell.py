@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from shlex import join
 
 from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.board.streams import LAST_WORDS_CHARACTERS, WRITE_TIMEOUT_S
 
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _PACKET_BYTES = 16384
 _MOST_ERRORS = 1 << 20
-_WRITE_TIMEOUT_S = 30.0
 _JOIN_S = 2.0
 
 
@@ -44,7 +44,7 @@ class AdbProcess:
         self._over = self._stopped = False
         self._writing = threading.Lock()
         connection.settimeout(None)
-        self._limit_writes(_WRITE_TIMEOUT_S)
+        self._limit_writes(WRITE_TIMEOUT_S)
         self._reader = threading.Thread(target=self._read, name=f"adb {name}", daemon=True)
         self._reader.start()
 
@@ -85,7 +85,7 @@ class AdbProcess:
 
     def last_words(self) -> str:
         with self._changed:
-            return self._errors.decode(errors="replace").strip()[-600:]
+            return self._errors.decode(errors="replace").strip()[-LAST_WORDS_CHARACTERS:]
 
     def outcome(self, stdin: bytes, timeout_s: float, deadline: float) -> tuple[int, str, str]:
         """Send all its input and wait for its end; returns its status, standard output and standard error.

@@ -3,7 +3,7 @@
 // TVM 0.27 moves every byte of an array through two virtual calls (support/io.h, ReadArray), 140 ns a byte under QEMU and most of a
 // measurement's time. So arrays and files come past it: where a packet's length would be, a frame starts with a number that is no length.
 // A frame is [magic u64][operation u32][name bytes u32][address u64][size u64][name][payload], little-endian; the answer is the payload for
-// kRead and the size as u64 otherwise, all ones if the file cannot be written. Plain TVM clients never send one.
+// kRead and the size as u64 otherwise; the complement of the error's number if a file cannot be written (of 0, in older agents). Plain TVM clients never send one.
 #pragma once
 
 #include <fcntl.h>
@@ -88,16 +88,28 @@ class SessionStream {
 
   bool ReceiveFile(const std::string& path, uint64_t size) {
     int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
-    bool written = file >= 0;
+    int problem = file < 0 ? errno : 0;
     char chunk[1 << 16];
     for (uint64_t left = size; left > 0;) {
       size_t part = std::min<uint64_t>(left, sizeof(chunk));
       if (!ReceiveAll(fd_, chunk, part)) return false;
-      written = written && write(file, chunk, part) == static_cast<ssize_t>(part);
+      if (problem == 0) problem = WriteAll(file, chunk, part);
       left -= part;
     }
     if (file >= 0) close(file);
-    return Answer(written ? size : ~UINT64_C(0));
+    return Answer(problem == 0 ? size : ~static_cast<uint64_t>(problem));
+  }
+
+  // The error's number; 0 for none.
+  static int WriteAll(int file, const char* bytes, size_t size) {
+    while (size > 0) {
+      ssize_t n = write(file, bytes, size);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return n < 0 ? errno : EIO;
+      bytes += n;
+      size -= static_cast<size_t>(n);
+    }
+    return 0;
   }
 
   bool Answer(uint64_t size) { return SendAll(fd_, std::string(reinterpret_cast<const char*>(&size), sizeof(size))); }

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from tvmmobile.devices.agents.tracker import Tracker
+from tvmmobile.system.errors import DeviceUnavailable
 
 POLL_S = 0.2
 STOP_S = 3.0
@@ -137,6 +138,12 @@ def say(message: dict[str, object]) -> None:
     with contextlib.suppress(OSError):  # the reader is gone, which the main loop notices
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
+
+
+def told(error: DeviceUnavailable) -> dict[str, object]:
+    """Return the message about an error, for `say`; `launch.hosted` reads it."""
+    message, remedy = error.as_typed
+    return {"error": message, "remedy": remedy, "again": error.again}
 
 
 class HostLoop:

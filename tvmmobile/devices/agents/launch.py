@@ -40,16 +40,16 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
     try:
         message = _first_message(host, config, deadline_s)
         if "port" not in message:
-            raise DeviceUnavailable(f"{what}: {message['error']}", str(message.get("remedy") or remedy))
+            raise DeviceUnavailable(f"{what}: {message['error']}", str(message.get("remedy") or remedy), bool(message.get("again")))
         try:
             yield int(str(message["port"]))
         except DeviceUnavailable as error:  # who measures only sees that no agent answers
             host.terminate()
             said = _message(host, _STOP_HOST_S)
             if "error" in said:
-                remedies = (str(said.get("remedy") or ""), error.as_typed[1])
-                cure = "" if "same command again" in remedies[0] else remedies[0]  # both would say so
-                raise DeviceUnavailable(str(said["error"]), f"{cure} {remedies[1]}".strip()) from error
+                cure, rest = "" if said.get("again") else str(said.get("remedy") or ""), error.as_typed[1]
+                twice = bool(cure) and rest.startswith(cure)  # who measures knows it, too
+                raise DeviceUnavailable(str(said["error"]), rest if twice else f"{cure} {rest}".strip(), error.again) from error
             raise
     finally:
         _stop(host)

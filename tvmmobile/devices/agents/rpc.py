@@ -18,6 +18,7 @@ from typing import Any, Self
 from tvmmobile.devices.agents.proof import BYTES, Seal, nonce, proves, tracker_seal
 from tvmmobile.devices.agents.relay import PROVE_S, NotProven, Relay, prove, receive
 from tvmmobile.devices.agents.tracker import MAX_MESSAGE_BYTES, REQUEST, SUCCESS, TRACKER_MAGIC
+from tvmmobile.devices.board.storage import error_number
 from tvmmobile.devices.protocol import Endpoint, NotStored
 
 #: Time after the agent's own deadline at which this side cuts the connection.
@@ -46,7 +47,7 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
     Raises:
         LinkError: no agent was free in time, or it did not answer. Failures of what runs inside come as TVM's own exceptions.
-        NotStored: the device's disk is full or read-only.
+        NotStored: the device's disk is full or read-only, or the agent's folder is gone.
     """
     from tvm.rpc import _ffi_api
 
@@ -58,7 +59,8 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
             connection = relay.hand_over()
         except Exception as error:  # TVM raises many kinds of errors from C++: RuntimeError, InternalError, …
             if _NOT_STORED in str(error):
-                raise NotStored("a session's folder", _FOLDER_BYTES) from error
+                why = str(error).partition(_NOT_STORED)[2].partition("\n")[0]
+                raise NotStored("a session's folder", _FOLDER_BYTES, error_number(why)) from error
             raise LinkError(f"the agent of {endpoint.key!r} did not open a session: {_last_line(error)}") from error
         with _cut_off(relay.agent, endpoint.longest_s(timeout_s) + GRACE_S):
             close = module.get_function("CloseRPCConnection")

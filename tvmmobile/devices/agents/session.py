@@ -16,7 +16,7 @@ from tvmmobile.devices.protocol import NotStored
 
 BULK_MAGIC = 0xF674766D62756C6B
 _WRITE, _READ, _FILE = 1, 2, 3
-_FAILED = (1 << 64) - 1
+_ALL_ONES, _MOST_ERRORS = (1 << 64) - 1, 4095
 
 
 class AgentSession(RPCSession):  # type: ignore[misc]
@@ -38,10 +38,12 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         self._request(_FILE, 0, len(content), name)
         self._connection.sendall(content)
         stored = self._answer()
-        if stored not in (_FAILED, len(content)):
+        if stored == len(content):
+            return
+        number = stored ^ _ALL_ONES
+        if number > _MOST_ERRORS:
             raise ConnectionResetError("the device ended the session")
-        if stored == _FAILED:
-            raise NotStored(path.name, len(content))
+        raise NotStored(path.name, len(content), number)
 
     def put(self, array: npt.NDArray[Any]) -> Any:
         """Make a tensor on the device with the array's shape, type and content; raises `OSError` if the connection is gone."""

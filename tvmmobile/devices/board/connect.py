@@ -20,7 +20,7 @@ def connected(address: Address, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterato
         yield remote
     except LinkLost as error:
         place = described(address)
-        raise DeviceUnavailable(f"{place} stopped answering: {error}.", remedy(address)) from error
+        raise silent(address, f"{place} stopped answering: {error}.") from error
     finally:
         remote.close()
 
@@ -47,8 +47,7 @@ def described(address: Address) -> str:
     return "this machine" if isinstance(address, LocalAddress) else f"adb {address.serial}"
 
 
-def remedy(address: Address) -> str:
-    """Return what to do where a board stopped answering."""
-    if isinstance(address, LocalAddress):
-        return "Look at the machine's load and memory; then run the same command again."
-    return "Check its power and network; then run the same command again."
+def silent(address: Address, message: str) -> DeviceUnavailable:
+    """Return the error for a board that stopped answering."""
+    what = "Look at the machine's load and memory" if isinstance(address, LocalAddress) else "Check its power and network"
+    return DeviceUnavailable(message, f"{what}; then run the same command again.", again=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tvmmobile.devices.agent.build import agent_words
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
-from tvmmobile.devices.board.connect import connect, described, remedy
+from tvmmobile.devices.board.connect import connect, described, silent
 from tvmmobile.devices.board.cores import fast_core_words
 from tvmmobile.devices.board.install import check_runs, install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
@@ -31,7 +31,7 @@ ALIVE_S, PAUSE_S = 3.0, 1.0
 MOST_RESTARTS, RESTART_WINDOW_S = 20, 10.0
 #: Time for an agent to end by itself after its tracker has gone.
 STOP_S = 3.0
-#: What to do where an agent does not register, by the kind of address.
+#: What to do where an agent does not register, by the kind of address (`local`: run the same command again).
 _NOT_REGISTERED = {
     "ssh": "Its SSH server must allow port forwarding (AllowTcpForwarding yes).",
     "adb": "Run: adb reconnect",
@@ -66,15 +66,15 @@ class BoardLink:
 
     Attributes:
         gate: where its agent registers.
-        problem: why the board was given up, sentence and remedy; `None` if it was not.
+        problem: why the board was given up; `None` if it was not.
         trouble: the same of why its agent is not registered just now.
     """
 
     def __init__(self, board: RegisteredBoard, plan: AgentPlan, tracker: Tracker) -> None:
         self.board, self.plan, self.tracker = board, plan, tracker
         self.gate: ForwardedPort = tracker.open_gate(self._place)
-        self.problem: tuple[str, str] | None = None
-        self.trouble: tuple[str, str] | None = None
+        self.problem: DeviceUnavailable | None = None
+        self.trouble: DeviceUnavailable | None = None
         #: Whether its agent ever registered, and whether it did since the last outage.
         self._ready_once = self._ready_lately = False
         self._stopping = threading.Event()
@@ -130,13 +130,13 @@ class BoardLink:
                     return
             self._stopping.wait(PAUSE_S)
 
-    def _told(self, error: Exception) -> tuple[str, str]:
+    def _told(self, error: Exception) -> DeviceUnavailable:
         if isinstance(error, DeviceUnavailable):
-            return error.as_typed
+            return error
         place = described(self.board.address)
         if isinstance(error, BoardBusy):
-            return f"{place} is busy: {error}.", "Wait for it, or ask them."
-        return f"{place} does not answer: {error}.", remedy(self.board.address)
+            return DeviceUnavailable(f"{place} is busy: {error}.", "Wait for it, or ask them.")
+        return silent(self.board.address, f"{place} does not answer: {error}.")
 
     def _use(self, remote: Remote) -> None:
         """Take the board, run its agent until this link is stopped, and release the board."""
@@ -187,10 +187,11 @@ class BoardLink:
         deadline = time.monotonic() + REGISTER_S
         while not (stopped() or registered() or process.poll() is not None):
             if time.monotonic() > deadline:
-                where = described(self.board.address)
+                where, kind = described(self.board.address), self.board.address.kind
                 raise DeviceUnavailable(
                     f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'no output'}.",
-                    _NOT_REGISTERED[self.board.address.kind],
+                    _NOT_REGISTERED[kind],
+                    again=kind == "local",
                 )
             time.sleep(0.02)
         if registered():

@@ -1,7 +1,7 @@
 """The process behind a started registered device: a tracker, and a link to each of its boards.
 
 Run as a process of its own. It reads its `LinkConfig` as one line of JSON from standard input, prints `{"port": …}` once every board is
-ready or given up and at least one is ready (or `{"error": …, "remedy": …}`), and stops at SIGTERM, at the end of its input, or when its
+ready or given up and at least one is ready (or what `told` returns), and stops at SIGTERM, at the end of its input, or when its
 parent is gone.
 """
 
@@ -14,9 +14,10 @@ import time
 
 from pydantic import BaseModel
 
-from tvmmobile.devices.agents.host import HostLoop, StopRequested, say, stop_on_signals
+from tvmmobile.devices.agents.host import HostLoop, StopRequested, say, stop_on_signals, told
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
 from tvmmobile.devices.board.registered import RegisteredBoard
+from tvmmobile.system.errors import DeviceUnavailable
 
 #: Time for all links together to end their agents and release the boards, which takes a slow one some seconds.
 _STOP_ALL_S = 4 * STOP_S
@@ -41,13 +42,13 @@ def _serve(config: LinkConfig) -> None:
         for _ in loop.looks():
             problems = [link.problem for link in links if link.problem is not None]
             if len(problems) == len(links):
-                say({"error": problems[0][0], "remedy": problems[0][1]})
+                say(told(problems[0]))
                 return
             late = time.monotonic() > deadline
             if not loop.announced and any(link.ready for link in links) and (late or all(link.ready or link.problem for link in links)):
-                loop.announce(missing=[problem[0] for problem in problems])
+                loop.announce(missing=[problem.as_typed[0] for problem in problems])
             if not loop.announced and late:
-                say({"error": f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.", "remedy": ""})
+                say(told(DeviceUnavailable(f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.")))
                 return
     finally:
         until = time.monotonic() + _STOP_ALL_S
@@ -56,7 +57,7 @@ def _serve(config: LinkConfig) -> None:
         for link in links:
             link.stop(max(0.1, until - time.monotonic()))
         if troubles := [link.trouble for link in links if link.trouble is not None]:
-            say({"error": troubles[0][0], "remedy": troubles[0][1]})  # read if the run ended because of it
+            say(told(troubles[0]))  # read if the run ended because of it
 
 
 def main() -> None:

@@ -16,26 +16,33 @@ from pathlib import Path
 from typing import IO
 
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
+from tvmmobile.devices.board.streams import (
+    ENDED_BY_SIGNAL,
+    LAST_WORDS_CHARACTERS,
+    WRITE_TIMEOUT_S,
+    ErrorTail,
+    Lines,
+    Running,
+    has_ended,
+    no_line,
+    not_ended,
+    not_read,
+)
 from tvmmobile.system.environment import login_environment
 from tvmmobile.system.files import replacing
 
-_LAST_WORDS_CHARACTERS = 600
 _CHUNK_BYTES = 1 << 16
-_WRITE_TIMEOUT_S = 30.0
 #: Time for a program to end after its input has: pin.py's guard restores the governors then. After that, and after SIGTERM, as long again.
 _STOP_S = 3.0
 #: What a shell reports for a program that is missing, and for one that may not be executed.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
-#: A shell's exit status for a program that a signal ended is this and the signal's number.
-_BY_SIGNAL = 128
 
 
 class LocalRemote:
     """Runs programs and copies files on this machine (see `Remote`)."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._processes: list[LocalProcess] = []
+        self._running: Running[LocalProcess] = Running()
 
     def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
         try:
@@ -47,7 +54,7 @@ class LocalRemote:
             try:
                 output, errors = process.communicate(stdin, timeout_s)
             except subprocess.TimeoutExpired as error:
-                raise LinkLost(f"{words[0]} did not end within {timeout_s:g} s") from error
+                raise not_ended(words[0], timeout_s) from error
             finally:
                 if process.poll() is None:  # also after Ctrl-C
                     _signal(process, signal.SIGKILL)
@@ -55,12 +62,9 @@ class LocalRemote:
 
     def start(self, words: Sequence[str]) -> LocalProcess:
         try:
-            process = LocalProcess(words)
+            return self._running.add(LocalProcess(words))
         except OSError as error:
             raise LinkLost(f"{words[0]} does not start: {error.strerror}") from error
-        with self._lock:
-            self._processes = [*(other for other in self._processes if other.poll() is None), process]
-        return process
 
     def push(self, source: Path, target: str) -> None:
         mode = stat.S_IMODE(source.stat().st_mode)
@@ -82,10 +86,7 @@ class LocalRemote:
         return True
 
     def close(self) -> None:
-        with self._lock:
-            processes, self._processes = self._processes, []
-        for process in processes:
-            process.stop()
+        self._running.stop()
 
 
 class LocalProcess:
@@ -97,31 +98,29 @@ class LocalProcess:
         assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         os.set_blocking(self._stdin.fileno(), False)
-        self._received, self._errors = b"", bytearray()
+        self._lines, self._errors = Lines(), ErrorTail()
         self._drain = threading.Thread(target=self._keep_errors, args=(self._process.stderr,), name="local-stderr", daemon=True)
         self._drain.start()
 
     def read_line(self, timeout_s: float) -> str:
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._received:
+
+        def receive() -> bytes:
             if not self._ready(self._stdout, False, deadline):
-                raise LinkLost(f"{self._name} wrote no line within {timeout_s:g} s")
-            chunk = os.read(self._stdout.fileno(), _CHUNK_BYTES)
-            if not chunk:
-                break
-            self._received += chunk
-        line, _, self._received = self._received.partition(b"\n")
-        return line.decode(errors="replace")
+                raise no_line(self._name, timeout_s)
+            return os.read(self._stdout.fileno(), _CHUNK_BYTES)
+
+        return self._lines.next(receive)
 
     def write(self, content: bytes) -> None:
-        deadline = time.monotonic() + _WRITE_TIMEOUT_S
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
         while content:
             if not self._ready(self._stdin, True, deadline):
-                raise LinkLost(f"{self._name} did not read its input within {_WRITE_TIMEOUT_S:g} s")
+                raise not_read(self._name)
             try:
                 content = content[os.write(self._stdin.fileno(), content) :]
             except BrokenPipeError as error:
-                raise LinkLost(f"{self._name} has ended") from error
+                raise has_ended(self._name) from error
 
     def poll(self) -> int | None:
         status = self._process.poll()
@@ -130,7 +129,7 @@ class LocalProcess:
     def last_words(self) -> str:
         if self._process.poll() is not None:
             self._drain.join(_STOP_S)
-        return self._errors.decode(errors="replace").strip()[-_LAST_WORDS_CHARACTERS:]
+        return str(self._errors).strip()[-LAST_WORDS_CHARACTERS:]
 
     def stop(self) -> None:
         """Close its input, which ends it, and end it by signals if it does not; never raises."""
@@ -157,8 +156,7 @@ class LocalProcess:
     def _keep_errors(self, stderr: IO[bytes]) -> None:
         with stderr:
             while chunk := os.read(stderr.fileno(), _CHUNK_BYTES):
-                self._errors += chunk
-                del self._errors[: -4 * _LAST_WORDS_CHARACTERS]
+                self._errors.add(chunk)
 
 
 def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -182,4 +180,4 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def _status(returncode: int) -> int:
-    return returncode if returncode >= 0 else _BY_SIGNAL - returncode
+    return returncode if returncode >= 0 else ENDED_BY_SIGNAL - returncode

@@ -13,13 +13,20 @@ from typing import Any, BinaryIO
 import paramiko
 
 from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.board.streams import (
+    ENDED_BY_SIGNAL,
+    LAST_WORDS_CHARACTERS,
+    WRITE_TIMEOUT_S,
+    ErrorTail,
+    Lines,
+    has_ended,
+    no_line,
+    not_ended,
+    not_read,
+)
 from tvmmobile.devices.ssh.forward import PACKET_BYTES, close_channel, send_all
 
-#: Reported for a program that a signal ended; paramiko does not say which.
-ENDED_BY_SIGNAL = 128
-LAST_WORDS_CHARACTERS = 600
 _CHUNK_BYTES = 1 << 18
-_WRITE_TIMEOUT_S = 30.0
 _JOIN_S = 2.0
 _SETTLE_S = 0.2
 
@@ -100,6 +107,7 @@ def execute(
         LinkLost: the connection is gone, or the program did not end in time.
         Exception: whatever `stdin` or `take` raised.
     """
+    program = f"{words[0]} on {where}"
     with watched_session(transport, where, timeout_s) as (channel, watch):
         moved = watch.again if idle else lambda: None
         errors: list[bytes] = []
@@ -112,7 +120,7 @@ def execute(
             if stdin is None:
                 channel.shutdown_write()
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise _overdue(where, words, timeout_s) if watch.expired else lost(transport, where) from error
+            raise not_ended(program, timeout_s) if watch.expired else lost(transport, where) from error
         try:
             for thread in threads:
                 thread.start()
@@ -131,7 +139,7 @@ def execute(
         if problems:
             raise problems[0]
         if watch.expired:
-            raise _overdue(where, words, timeout_s)
+            raise not_ended(program, timeout_s)
         if channel.exit_status == -1 and is_gone(transport):
             raise lost(transport, where)
         return Ended(ENDED_BY_SIGNAL if channel.exit_status == -1 else channel.exit_status, b"".join(errors))
@@ -145,10 +153,9 @@ class SshProcess:
     """
 
     def __init__(self, transport: Any, where: str, words: Sequence[str], timeout_s: float) -> None:
-        self._transport, self._where, self._name = transport, where, words[0]
+        self._transport, self._where, self._program = transport, where, f"{words[0]} on {where}"
         self._reading = threading.Lock()
-        self._received = b""
-        self._errors = bytearray()
+        self._lines, self._errors = Lines(), ErrorTail()
         self._stopped = False
         try:
             self._channel = transport.open_session(timeout=timeout_s)
@@ -159,22 +166,16 @@ class SshProcess:
                 watch.cancel()
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise lost(transport, where) from error
-        self._drain = threading.Thread(target=_drain_errors, args=(self._channel, self._keep), name="ssh-stderr", daemon=True)
+        self._drain = threading.Thread(target=_drain_errors, args=(self._channel, self._errors.add), name="ssh-stderr", daemon=True)
         self._drain.start()
 
     def read_line(self, timeout_s: float) -> str:
         deadline = time.monotonic() + timeout_s
         with self._reading:
-            while b"\n" not in self._received:
-                chunk = self._receive(deadline - time.monotonic(), timeout_s)
-                if not chunk:
-                    break
-                self._received += chunk
-            line, _, self._received = self._received.partition(b"\n")
-        return line.decode(errors="replace")
+            return self._lines.next(lambda: self._receive(deadline - time.monotonic(), timeout_s))
 
     def write(self, content: bytes) -> None:
-        deadline = time.monotonic() + _WRITE_TIMEOUT_S
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
         while content:
             if self._channel.exit_status_ready():  # the channel stays open until the last holder of its output has closed that
                 raise self._ended()
@@ -187,7 +188,7 @@ class SshProcess:
             if sent == 0:
                 raise self._ended()
             if sent < 0 and time.monotonic() > deadline:
-                raise LinkLost(f"{self._name} on {self._where} did not read its input within {_WRITE_TIMEOUT_S:g} s")
+                raise not_read(self._program)
             content = content[max(0, sent) :]
 
     def poll(self) -> int | None:
@@ -195,13 +196,13 @@ class SshProcess:
             return None
         status: int = self._channel.exit_status
         if status == -1 and not self._stopped and not is_gone(self._transport):
-            return ENDED_BY_SIGNAL
+            return ENDED_BY_SIGNAL  # paramiko does not say which
         return status
 
     def last_words(self) -> str:
         if self._channel.exit_status_ready():
             self._drain.join(_JOIN_S)
-        return self._errors.decode(errors="replace")[-LAST_WORDS_CHARACTERS:]
+        return str(self._errors)[-LAST_WORDS_CHARACTERS:]
 
     def stop(self) -> None:
         self._stopped = True
@@ -209,7 +210,7 @@ class SshProcess:
         self._drain.join(_JOIN_S)
 
     def _receive(self, left_s: float, timeout_s: float) -> bytes:
-        late = LinkLost(f"{self._name} on {self._where} wrote no line within {timeout_s:g} s")
+        late = no_line(self._program, timeout_s)
         if left_s <= 0.0:
             raise late
         self._channel.settimeout(left_s)
@@ -226,11 +227,7 @@ class SshProcess:
     def _ended(self) -> LinkLost:
         if is_gone(self._transport):
             return lost(self._transport, self._where)
-        return LinkLost(f"{self._name} on {self._where} has ended")
-
-    def _keep(self, chunk: bytes) -> None:
-        self._errors += chunk
-        del self._errors[: -4 * LAST_WORDS_CHARACTERS]
+        return has_ended(self._program)
 
 
 def is_gone(transport: Any) -> bool:
@@ -245,10 +242,6 @@ def lost(transport: Any, where: str) -> LinkLost:
     if is_gone(transport):
         return LinkLost(f"the connection to {where} was lost")
     return LinkLost(f"{where} did not answer, or refuses to run programs")
-
-
-def _overdue(where: str, words: Sequence[str], timeout_s: float) -> LinkLost:
-    return LinkLost(f"{words[0]} on {where} did not end within {timeout_s:g} s")
 
 
 def _drain_errors(channel: Any, keep: Callable[[bytes], object]) -> None:

@@ -15,6 +15,7 @@ import paramiko
 
 from tvmmobile.devices.board.registered import SshAddress
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
+from tvmmobile.devices.board.streams import Running
 from tvmmobile.devices.ssh import files as ssh_files
 from tvmmobile.devices.ssh.config import route_to
 from tvmmobile.devices.ssh.forward import Forwards
@@ -58,7 +59,7 @@ class SshRemote:
         self._asking = threading.Lock()
         self._askers: list[threading.Thread] = []
         self._probe: Future[object] | None = None
-        self._processes: list[SshProcess] = []
+        self._running: Running[SshProcess] = Running()
 
     def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
         output = bytearray()
@@ -67,10 +68,7 @@ class SshRemote:
         return Completed(ended.status, output.decode(errors="replace"), ended.stderr.decode(errors="replace"))
 
     def start(self, words: Sequence[str]) -> SshProcess:
-        process = SshProcess(self._transport, self._where, words, RUN_TIMEOUT_S)
-        with self._lock:
-            self._processes = [*(other for other in self._processes if other.poll() is None), process]
-        return process
+        return self._running.add(SshProcess(self._transport, self._where, words, RUN_TIMEOUT_S))
 
     def push(self, source: Path, target: str) -> None:
         with self._session(RUN_TIMEOUT_S):
@@ -121,10 +119,8 @@ class SshRemote:
         self._link.close()
         self._forwards.close()
         with self._lock:
-            processes, self._processes = self._processes, []
             askers, self._askers = self._askers, []
-        for process in processes:
-            process.stop()
+        self._running.stop()
         for asker in askers:
             asker.join(ALIVE_TIMEOUT_S)
 

@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Layer:
+class WeightLayer:
     """One layer with weights, on square images.
 
     Attributes:
@@ -112,7 +112,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Norm:
+class BatchNorm:
     """A batch norm, right behind a convolution; `timm_eps` is the ε of timm's network, where that differs."""
 
     name: str
@@ -173,7 +173,7 @@ class Flatten:
     name: str
 
 
-Leaf = Convolution | Norm | Linear | ActivationFunction | Pooling | GlobalPool | Flatten
+Leaf = Convolution | BatchNorm | Linear | ActivationFunction | Pooling | GlobalPool | Flatten
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def unit(
     conv: Convolution, norm: str, activation: str, function: str | None, *, eps: float = 1e-5, timm: str = "", timm_eps: float | None = None
 ) -> Sequential:
     """Return a convolution with its batch norm, called `norm`, and activation, called `activation`, if it has one."""
-    parts: tuple[Part, ...] = (conv, Norm(norm, eps, timm, timm_eps))
+    parts: tuple[Part, ...] = (conv, BatchNorm(norm, eps, timm, timm_eps))
     return Sequential((*parts, ActivationFunction(activation, function)) if function else parts)
 
 
@@ -280,30 +280,30 @@ def placed(body: Part, side: int) -> list[PlacedLeaf]:
     return found
 
 
-def layers_of(body: Part, side: int) -> tuple[Layer, ...]:
+def layers_of(body: Part, side: int) -> tuple[WeightLayer, ...]:
     """Return the layers with weights in order of execution, for images of that side."""
-    found: list[Layer] = []
+    found: list[WeightLayer] = []
     for place in placed(body, side):
         match place.leaf:
             case Convolution():
                 found.append(_conv_layer(place.leaf, place.given, place.gated))
             case Linear(name, out, bias):
-                found.append(Layer(name, Kind.DENSE, 1, 1, place.given.channels, out, 1, bias=bias))
-            case Norm():
+                found.append(WeightLayer(name, Kind.DENSE, 1, 1, place.given.channels, out, 1, bias=bias))
+            case BatchNorm():
                 found[-1] = replace(found[-1], norm=True)
             case _:
                 pass
     return tuple(found)
 
 
-def _conv_layer(conv: Convolution, given: Shape, gated: bool) -> Layer:
+def _conv_layer(conv: Convolution, given: Shape, gated: bool) -> WeightLayer:
     if gated:
         kind = Kind.SQUEEZE
     elif conv.groups > 1:
         kind = Kind.DEPTHWISE if conv.groups == given.channels == conv.out else Kind.GROUPED
     else:
         kind = Kind.POINTWISE if conv.kernel == 1 else Kind.CONV
-    return Layer(
+    return WeightLayer(
         conv.name, kind, conv.kernel, conv.stride, given.channels, conv.out, given.side, conv.zeros, conv.groups, norm=False, bias=conv.bias
     )
 
@@ -347,7 +347,7 @@ def _shape_after(leaf: Leaf, given: Shape) -> Shape:
             return Shape(given.channels * given.side**2, 1)
         case Linear():
             return Shape(leaf.out, 1)
-        case Norm() | ActivationFunction():
+        case BatchNorm() | ActivationFunction():
             return given
 
 

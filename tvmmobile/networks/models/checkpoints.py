@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tvmmobile.networks.budget import check_zip
-from tvmmobile.networks.models.blocks import Linear, Norm, Part, placed
+from tvmmobile.networks.models.blocks import BatchNorm, Linear, Part, placed
 from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import sha256_of
 
@@ -98,7 +98,7 @@ def _namings(body: Part, expected: Mapping[str, Any]) -> list[_Naming]:
                 names[f"{timm}.{kind}"] = f"{leaf.name}.{kind}"
         if isinstance(leaf, Linear) and leaf.timm_conv:
             as_conv.add(f"{timm}.weight")
-        if isinstance(leaf, Norm) and leaf.timm_eps is not None:
+        if isinstance(leaf, BatchNorm) and leaf.timm_eps is not None:
             eps[leaf.name] = leaf.timm_eps
     return [own, _Naming(names, frozenset(as_conv), eps)] if names else [own]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmmobile.networks.models.blocks import Layer
+from tvmmobile.networks.models.blocks import WeightLayer
 from tvmmobile.networks.models.registry import family
 from tvmmobile.networks.models.spec import ModelSpec
 
@@ -31,7 +31,7 @@ class LayerCost:
         parameters: all trainable values: weights, bias, and batch norm's γ and β.
     """
 
-    layer: Layer
+    layer: WeightLayer
     macs: int
     weights: int
     parameters: int
@@ -82,7 +82,7 @@ class ModelCost:
         return TypeCost(label, len(members), macs, weights, 100 * macs / self.macs, 100 * weights / self.weights)
 
 
-def count_layer(layer: Layer) -> LayerCost:
+def count_layer(layer: WeightLayer) -> LayerCost:
     """Return the cost of one layer, by the formulas at the top of this file."""
     weights = layer.kernel**2 * layer.in_channels // layer.groups * layer.out_channels
     extra = (2 * layer.norm + layer.bias) * layer.out_channels

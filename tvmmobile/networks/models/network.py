@@ -72,7 +72,7 @@ def _module(place: blocks.PlacedLeaf) -> nn.Module:
     match leaf:
         case blocks.Convolution():
             return nn.Conv2d(channels, leaf.out, leaf.kernel, leaf.stride, leaf.zeros, groups=leaf.groups, bias=leaf.bias)
-        case blocks.Norm():
+        case blocks.BatchNorm():
             return nn.BatchNorm2d(channels, eps=leaf.eps)
         case blocks.Linear():
             return nn.Linear(channels, leaf.out, bias=leaf.bias)

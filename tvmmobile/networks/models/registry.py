@@ -19,7 +19,7 @@ from tvmmobile.networks.models import (
     vgg,
     xception,
 )
-from tvmmobile.networks.models.blocks import Layer, Part, layers_of
+from tvmmobile.networks.models.blocks import Part, WeightLayer, layers_of
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError
@@ -42,7 +42,7 @@ class Family:
     body: Callable[[ModelSpec], Part]
     spare: tuple[str, ...] = ()
 
-    def layers(self, spec: ModelSpec) -> tuple[Layer, ...]:
+    def layers(self, spec: ModelSpec) -> tuple[WeightLayer, ...]:
         """Return the layers with weights, in order of execution."""
         return layers_of(self.body(spec), spec.resolution)
 

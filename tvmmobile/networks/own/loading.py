@@ -97,5 +97,7 @@ def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: in
     """Load the same network again, in another process; raises `UserError` if it has changed."""
     imported = load_own(file, spec.image_size, checkpoint, seed, spec.input_shape[0])
     if imported.spec != spec:
-        raise UserError(f"{file} has changed since this run began.", "Do not change it during a run; run the same command again.")
+        raise UserError(
+            f"{file} has changed since this run began.", "Do not change it during a run; run the same command again.", again=True
+        )
     return imported

@@ -150,6 +150,7 @@ class ClusterWorkers:
             raise DeviceUnavailable(
                 f"The Dask scheduler {self.address} has had no workers for {WITHOUT_WORKERS_S:g} s.",
                 f"Start some with: dask worker {self.address} --nthreads 1; then run the same command again, finished work is kept.",
+                again=True,
             )
 
     def _result(self, future: Any) -> Delivery:
@@ -165,6 +166,7 @@ class ClusterWorkers:
             raise DeviceUnavailable(
                 f"The Dask workers that were given one job died one after another; the last was {error.last_worker.address}.",
                 "Look at their logs (they usually ran out of memory), then run the same command again; finished work is kept.",
+                again=True,
             ) from error
         except ModuleNotFoundError as error:
             raise UserError(
@@ -175,7 +177,9 @@ class ClusterWorkers:
 
     def _gone(self) -> DeviceUnavailable:
         return DeviceUnavailable(
-            f"The Dask scheduler {self.address} went away.", "Run the same command again once it is back; finished work is kept."
+            f"The Dask scheduler {self.address} went away.",
+            "Run the same command again once it is back; finished work is kept.",
+            again=True,
         )
 
     def _check_workers(self, within_s: float) -> None:

@@ -74,7 +74,7 @@ def serve(order: Order) -> Delivery:
                 place = site.place(profile, order.parcel.board_file)
             except UserError as error:
                 message, remedy = error.as_typed
-                raise UserError(f"On the Dask worker {where}: {message}", remedy, error.exit_code) from error
+                raise UserError(f"On the Dask worker {where}: {message}", remedy, error.exit_code, error.again) from error
             job = replace(job, agents=place.agents)
         try:
             ((_, result),) = site.processes.run(order.parcel.function, [job], order.timeout_s)

@@ -79,6 +79,7 @@ def refit_board(validation: Validation, model: ComparedModel, path: Path) -> Ref
         raise UserError(
             f"{len(seen)} valid points do not determine {len(TERMS)} parameters: {FEWEST_EACH * len(TERMS)} are needed.",
             "Measure the rest of the suite: run the same command again.",
+            again=True,
         )
     parameters, others = fit_terms(board, seen)
     left_out = tuple(relative_errors(board, fitted, [point])[0] for fitted, point in zip(others, seen, strict=True))

@@ -174,7 +174,7 @@ def _timed(job: TimingJob, workers: WorkerPool) -> Latency:
         device = job.agents.profile.name
         if error.kind in ("link", "host"):
             raise DeviceUnavailable(
-                f"the device {device} went away: {error.reason}.", "Finished measurements are kept; run the same command again."
+                f"the device {device} went away: {error.reason}.", "Finished measurements are kept; run the same command again.", again=True
             ) from error
         raise Disagreement(f"{job.name} does not run on {device}: {error.reason}.", "Run: tvmmobile device check NAME") from error
     latency: Latency = succeeded(answer, f"running {job.name}")

@@ -16,12 +16,12 @@ from tvmmobile.running.bench import Bench
 from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.database import Database, lines_of_any_model
 from tvmmobile.tuning.records import Identity, Line, Record
-from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
+from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget, measured, record_of
 from tvmmobile.tuning.trials import Trials, family
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ScheduleRanking:
     """Lists a kernel's best schedules by an earlier model.
 
     Attributes:
@@ -41,7 +41,7 @@ class Ranking:
 class Rescored:
     """Holds a ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
 
-    ranking: Ranking
+    ranking: ScheduleRanking
     new: tuple[Record, ...]
 
     @property
@@ -70,7 +70,7 @@ class Rescored:
         return sorted(range(len(latencies)), key=lambda place: (latencies[place], place))
 
 
-def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
+def rankings(directory: Path, identity: Identity, keep: int) -> list[ScheduleRanking]:
     """Rank for each kernel in a device's logs the best `keep` schedules by the latest earlier model, filled up from those before it.
 
     The fastest of every other template comes with them: kernels nearby start from it, as they do in a compacted log. Records of `identity`
@@ -97,9 +97,9 @@ class _Tried:
         self._all.add(line.records, line.dropped)
         self.models.setdefault(line.identity.origin.model, []).extend(one for one in line.records if one.latency_us is not None)
 
-    def ranking(self, task: Task, file: Path, keep: int) -> Ranking:
+    def ranking(self, task: Task, file: Path, keep: int) -> ScheduleRanking:
         best = _best([records for records in self.models.values() if records], keep)
-        return Ranking(task, file, best, self._all.dropped_without({record.schedule for record in best}))
+        return ScheduleRanking(task, file, best, self._all.dropped_without({record.schedule for record in best}))
 
 
 def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
@@ -113,7 +113,7 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
     return tuple((best | {record.schedule: record for record in of_family.values()}).values())
 
 
-def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
+def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: Mapping[Task, str]) -> list[TrialBudget]:
     """Return the schedules still to be measured: the database's records, from an interrupted run, count.
 
     `sources`: opaque tasks' TIR as JSON text.
@@ -121,12 +121,12 @@ def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[T
     assignments = []
     for ranking in ranked:
         done = len(ranking.old) - len(_missing(ranking, database))
-        assignments.append(Assignment(ranking.task, sources.get(ranking.task), (), done, len(ranking.old) - done))
+        assignments.append(TrialBudget(ranking.task, sources.get(ranking.task), (), done, len(ranking.old) - done))
     return assignments
 
 
 def rescore(
-    ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener
+    ranked: Sequence[ScheduleRanking], assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
     """Measure what is missing, each logged beside the old ones before the next comes; raises `DeviceUnavailable` if the device is lost.
 
@@ -137,7 +137,7 @@ def rescore(
         missing.setdefault(ranking.task, {}).update(dict.fromkeys(_missing(ranking, database)))
     open_ones = {assignment.task: assignment for assignment in assignments if missing[assignment.task]}
 
-    def wanted() -> Iterator[tuple[Assignment, Schedule]]:
+    def wanted() -> Iterator[tuple[TrialBudget, Schedule]]:
         for task, assignment in open_ones.items():
             listener.kernel_started(assignment)
             yield from ((assignment, schedule) for schedule in list(missing[task]))
@@ -151,7 +151,7 @@ def rescore(
             listener.kernel_finished(open_ones[job.task], database.best(job.task))
 
 
-def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:
+def replace_logs(ranked: Sequence[ScheduleRanking], database: Database) -> tuple[list[Rescored], list[Path]]:
     """Rewrite each log with only the current model's records, in the old order; returns them, and the paths of the old logs.
 
     Schedules tried under earlier models stay tried: a longer search does not return to those that were slower there.
@@ -172,11 +172,11 @@ def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Re
     ]
 
 
-def _missing(ranking: Ranking, database: Database) -> list[Schedule]:
+def _missing(ranking: ScheduleRanking, database: Database) -> list[Schedule]:
     known = {record.schedule for record in database.records(ranking.task)}
     return [record.schedule for record in ranking.old if record.schedule not in known]
 
 
-def _records(ranking: Ranking, database: Database) -> list[Record]:
+def _records(ranking: ScheduleRanking, database: Database) -> list[Record]:
     known = {record.schedule: record for record in database.records(ranking.task)}
     return [known[record.schedule] for record in ranking.old]

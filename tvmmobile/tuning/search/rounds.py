@@ -10,7 +10,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import VariantTasks, detours
 from tvmmobile.tuning.search.nearest import best_with_knobs
-from tvmmobile.tuning.search.tuner import Assignment
+from tvmmobile.tuning.search.tuner import TrialBudget
 
 #: Trials that every kernel gets for each template. The nearest tuned shape's schedules and the template's usual knobs are among them. On
 #: a Cortex-A53 and a Cortex-A76, MobileNet v1's diagonal comes as close to its final latencies (within 0.5 %) as after four trials each.
@@ -65,7 +65,7 @@ def promising(
     return {task: source for task, source in tasks.items() if task in chosen}
 
 
-def hopeless(assignment: Assignment, database: Database) -> bool:
+def hopeless(assignment: TrialBudget, database: Database) -> bool:
     """Return whether the template was tried, and is so far behind another one for the same kernel that more trials would be wasted."""
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:

@@ -52,7 +52,7 @@ DEADLINES = Deadlines()
 
 
 @dataclass(frozen=True)
-class Assignment:
+class TrialBudget:
     """Says how many trials a task still lacks; one for each template that takes it.
 
     Attributes:
@@ -97,17 +97,17 @@ class Search:
 class SearchListener:
     """Receives a search's progress and does nothing: override what you need. All calls come from the tuning thread."""
 
-    def kernel_started(self, assignment: Assignment) -> None:
+    def kernel_started(self, assignment: TrialBudget) -> None:
         """Report that a task's first batch is about to run."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """Report that a trial is recorded; `best` is the task's fastest so far."""
 
-    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
         """Report that a task has its trials, or its space is exhausted."""
 
 
-def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
+def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[TrialBudget]:
     """Return the trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
     assignments = []
     for task, source in tasks.items():
@@ -119,11 +119,11 @@ def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, ta
             done = sum(record.schedule in space for record in made.records) + made.dropped_of(space.template, space.version)
             wanted = min(trials, template.enough_trials or trials)
             missing = max(0, space.size(wanted) - done) if done < wanted else 0
-            assignments.append(Assignment(task, source, (), done, missing, template))
+            assignments.append(TrialBudget(task, source, (), done, missing, template))
         if not templates:
             done = len(made)
             candidates = _sampled(task, source, target, trials) if done < trials else ()
-            assignments.append(Assignment(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
+            assignments.append(TrialBudget(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments
 
 
@@ -134,7 +134,7 @@ def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: i
     return FallbackSpace(task, tvm.ir.load_json(source), target).members(count)
 
 
-def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()) -> None:
+def tune(assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
     Candidates of a watched board are measured when it is cool, and again if its state spoiled them; whole batches count, once that is
@@ -149,7 +149,7 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
         _overlapping(tunings, runner)
 
 
-def measured(wanted: Iterable[tuple[Assignment, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
+def measured(wanted: Iterable[tuple[TrialBudget, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
     """Yield outcomes of tasks' schedules as they come; those that met an outage are tried again. Raises `DeviceUnavailable` if it lasts."""
     runner = _Runner(bench, DEADLINES)
     return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
@@ -194,13 +194,13 @@ class _Runner:
     def __init__(self, bench: Bench, deadlines: Deadlines) -> None:
         self._bench, self._deadlines = bench, deadlines
 
-    def job(self, assignment: Assignment, schedule: Schedule) -> TrialJob:
+    def job(self, assignment: TrialBudget, schedule: Schedule) -> TrialJob:
         """Return a task's schedule as a candidate; a task read from a log has no core yet."""
         agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
         return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s, self._deadlines.trial_s)
 
-    def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
+    def jobs(self, assignment: TrialBudget, schedules: Sequence[Schedule]) -> list[TrialJob]:
         """Return schedules of one task as candidates."""
         return [self.job(assignment, schedule) for schedule in schedules]
 
@@ -244,6 +244,7 @@ class _Runner:
             raise DeviceUnavailable(
                 f"the device {self._bench.profile.name} went away: {lost[0][1].error}",
                 "Finished measurements are kept; run the same command again once the device is back.",
+                again=True,
             )
         if held.spoiled >= MOST_ATTEMPTS:
             raise DeviceUnavailable(
@@ -318,7 +319,7 @@ def make_strategy(
 class _Tuning:
     """The tuning of one task; `left` trials are still to be proposed, none once `exhausted`."""
 
-    def __init__(self, assignment: Assignment, models: CostModels, search: Search, listener: SearchListener) -> None:
+    def __init__(self, assignment: TrialBudget, models: CostModels, search: Search, listener: SearchListener) -> None:
         self.assignment, self.models, self.listener = assignment, models, listener
         self.database = models.database
         self.left, self.exhausted = assignment.missing, False

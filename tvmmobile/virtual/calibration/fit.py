@@ -76,7 +76,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Check:
+class HeldOutCheck:
     """One network in several threads, or on a board whose measurements were not used in the fit.
 
     Attributes:
@@ -136,7 +136,7 @@ class Fit:
     modelled_ms: tuple[float, ...]
     left_out_ms: tuple[float, ...]
     board_left_out_ms: tuple[float, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[HeldOutCheck, ...]
 
     @property
     def board_names(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration.fit import Check, Fit, FittedBoard, Observation, versions
+from tvmmobile.virtual.calibration.fit import Fit, FittedBoard, HeldOutCheck, Observation, versions
 from tvmmobile.virtual.calibration.overlapping import rounded, solve_beside
 from tvmmobile.virtual.calibration.residuals import observed_ms
 from tvmmobile.virtual.calibration.terms import TERMS, Parameter, overlaps, terms_of
@@ -98,11 +98,11 @@ def _left_out(
     return tuple(_total(boards, seen, without[kind(seen)]) for seen in observations)
 
 
-def _checks(several: Sequence[SeveralThreads], bandwidth: Parameter) -> tuple[Check, ...]:
+def _checks(several: Sequence[SeveralThreads], bandwidth: Parameter) -> tuple[HeldOutCheck, ...]:
     networks = {run.network for run in several}
     others = {name: _least_squares_bandwidth([run for run in several if run.network != name]) for name in sorted(networks)}
     return tuple(
-        Check(run.board, run.threads, run.network, run.measured_ms, *(round(run.modelled_ms(share), 4) for share in shares))
+        HeldOutCheck(run.board, run.threads, run.network, run.measured_ms, *(round(run.modelled_ms(share), 4) for share in shares))
         for run in several
         for shares in [(bandwidth.value, others[run.network])]
     )

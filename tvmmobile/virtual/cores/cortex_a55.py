@@ -26,9 +26,8 @@ from tvmmobile.virtual.cores.in_order_integer import (
     STORED,
     address_of,
     at_stage,
-    branch_step,
     general_at,
-    general_step,
+    step_by_kind,
     updated_base,
 )
 from tvmmobile.virtual.cores.in_order_vector import (
@@ -58,13 +57,10 @@ _DUPLICATED = 3
 @functools.lru_cache(maxsize=1 << 16)
 def step_of(text: str) -> IssueStep:
     """Return how an instruction, `name<TAB>operands`, issues on a Cortex-A55."""
-    instruction = instruction_of(text)
-    if instruction.kind == "branch":
-        return branch_step(instruction)
-    if instruction.kind == "vector":
-        return _vector(instruction)
-    if instruction.kind == "general":
-        return general_step(instruction)
+    return step_by_kind(instruction_of(text), _vector, _memory)
+
+
+def _memory(instruction: Instruction) -> IssueStep:
     address, base = address_of(instruction), updated_base(instruction)
     if instruction.kind == "prefetch":
         return IssueStep(address, base, unit="load")

@@ -40,7 +40,7 @@ _BY_ELEMENT = re.compile(r"\.[hs]\[\d+\]$")
 
 
 @dataclass(frozen=True)
-class Family:
+class CoreFamily:
     """The figures in which a core differs from others of its family.
 
     Attributes:
@@ -66,7 +66,7 @@ class Family:
     hands_elements_over: bool = True
 
 
-def family_timing(family: Family) -> Callable[[Instruction], InstructionTiming]:
+def family_timing(family: CoreFamily) -> Callable[[Instruction], InstructionTiming]:
     """Return what an instruction costs on a core of the family."""
     return partial(_timing, family=family)
 
@@ -75,7 +75,7 @@ def family_timing(family: Family) -> Callable[[Instruction], InstructionTiming]:
 PARTS = {"load": "access", "store": "access", "multi": "simple", "first": "multi", "v0": "v", "v1": "v", "stored": "v"}
 
 
-def _timing(instruction: Instruction, family: Family) -> InstructionTiming:
+def _timing(instruction: Instruction, family: CoreFamily) -> InstructionTiming:
     if instruction.kind == "branch":
         linked = instruction.name in ("bl", "blr")
         return InstructionTiming(1, (("branch", 1), ("simple", 1)) if linked else (("branch", 1),), 1 + linked)
@@ -96,7 +96,7 @@ def _timing(instruction: Instruction, family: Family) -> InstructionTiming:
     return InstructionTiming(max(0, latency - spread), ports, operations + bool(update), update, chain, chain_latency)
 
 
-def _load(instruction: Instruction, family: Family) -> _Cost:
+def _load(instruction: Instruction, family: CoreFamily) -> _Cost:
     """Return the cost of a load: one access for 16 bytes ([v1], [n2])."""
     count, pair = len(instruction.data), instruction.name in ("ldp", "ldnp", "ldpsw")
     if instruction.kind == "prefetch":
@@ -114,7 +114,7 @@ def _load(instruction: Instruction, family: Family) -> _Cost:
     return _LOAD[count], (("load", count if instruction.quad or count == 1 else (count + 1) // 2),)
 
 
-def _store(instruction: Instruction, family: Family) -> _Cost:
+def _store(instruction: Instruction, family: CoreFamily) -> _Cost:
     """Return the cost of a store ([v1], [n2]): an address for up to 32 bytes of STP, else for 16; a vector pipeline's slot for 16."""
     count = len(instruction.data)
     if instruction.atomic:
@@ -136,7 +136,7 @@ def _atomic() -> _Cost:
     return ATOMIC[0], tuple((names.get(port, port), 1) for port, _ in ATOMIC[1])
 
 
-def _vector(instruction: Instruction, group: str, family: Family) -> _Cost:
+def _vector(instruction: Instruction, group: str, family: CoreFamily) -> _Cost:
     general = re.search(r"(?:^|, )[xw](?:\d+|zr)\b", instruction.operands)
     if general is None:
         if group in _PRODUCTS:
@@ -153,7 +153,7 @@ def _vector(instruction: Instruction, group: str, family: Family) -> _Cost:
     return latency, tuple(("first" if port == "multi" else port, cycles) for port, cycles in ports)
 
 
-def _general(instruction: Instruction, family: Family) -> _Cost:
+def _general(instruction: Instruction, family: CoreFamily) -> _Cost:
     group = general_group_of(instruction.name)
     if group == "division":
         latency = _DIVISIONS[instruction.operands[0]]
@@ -166,7 +166,7 @@ def _general(instruction: Instruction, family: Family) -> _Cost:
     return latency, tuple(("simple" if port == "int" else "multi", cycles) for port, cycles in ports)
 
 
-_A78 = Family(
+_A78 = CoreFamily(
     # [arm]; half of [v1]'s vector pipelines.
     pipelines={"branch": 2, "simple": 4, "multi": 2, "first": 1, "access": 3, "load": 3, "store": 2, "data": 2}
     | {"v": 2, "v0": 1, "v1": 1, "stored": 2, "divider": 1, "converter": 1},

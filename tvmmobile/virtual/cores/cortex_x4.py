@@ -13,10 +13,10 @@
 
 from __future__ import annotations
 
-from tvmmobile.virtual.cores.cortex_a78 import PARTS, Family, family_timing
+from tvmmobile.virtual.cores.cortex_a78 import PARTS, CoreFamily, family_timing
 from tvmmobile.virtual.cores.out_of_order import CoreTables
 
-_X4 = Family(
+_X4 = CoreFamily(
     # [v3] V0 and V2 multiply integers, V1 and V3 shift, stores pass through V0 and V1.
     pipelines={"branch": 3, "simple": 8, "multi": 2, "first": 1, "access": 4, "load": 3, "store": 2, "data": 2}
     | {"v": 4, "v0": 2, "v1": 2, "stored": 2, "divider": 2, "converter": 2},

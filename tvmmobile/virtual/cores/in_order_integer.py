@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tvmmobile.virtual.cores.in_order import IssueStep, Stages
 from tvmmobile.virtual.cores.operands import Instruction
@@ -61,12 +61,23 @@ def updated_base(instruction: Instruction) -> Stages:
     return general_at((instruction.base,) if instruction.base else (), _UPDATED_BASE, _UPDATED_BASE)
 
 
-def branch_step(instruction: Instruction) -> IssueStep:
+def step_by_kind(
+    instruction: Instruction, vector: Callable[[Instruction], IssueStep], memory: Callable[[Instruction], IssueStep]
+) -> IssueStep:
+    """Return how an instruction issues, by the core's own rules if it computes on vectors or accesses memory."""
+    if instruction.kind == "branch":
+        return _branch_step(instruction)
+    if instruction.kind == "general":
+        return _general_step(instruction)
+    return vector(instruction) if instruction.kind == "vector" else memory(instruction)
+
+
+def _branch_step(instruction: Instruction) -> IssueStep:
     """Return how a branch issues."""
     return IssueStep(at_stage(instruction.reads, STORED), unit="branch")
 
 
-def general_step(instruction: Instruction) -> IssueStep:
+def _general_step(instruction: Instruction) -> IssueStep:
     """Return how an instruction on general registers issues."""
     name, operands = instruction.name, instruction.operands
     early = at_stage(instruction.reads, EARLY_OPERAND)

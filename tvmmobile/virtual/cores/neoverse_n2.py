@@ -10,10 +10,10 @@ as on an N2, within 5 % (the rows of both in calibrated/published.json).
 
 from __future__ import annotations
 
-from tvmmobile.virtual.cores.cortex_a78 import PARTS, Family, family_timing
+from tvmmobile.virtual.cores.cortex_a78 import PARTS, CoreFamily, family_timing
 from tvmmobile.virtual.cores.out_of_order import CoreTables
 
-_N2 = Family(
+_N2 = CoreFamily(
     pipelines={"branch": 2, "simple": 4, "multi": 2, "first": 1, "access": 3, "load": 3, "store": 2, "data": 2}
     | {"v": 2, "v0": 1, "v1": 1, "stored": 2, "divider": 1, "converter": 1},
     long_multiply=(3, (("v", 1),)),

@@ -22,7 +22,7 @@ _OF_A_CLASS = 100
 
 
 @dataclass(frozen=True)
-class Options:
+class DetectionOptions:
     """The operator's options in the file.
 
     Attributes:
@@ -44,7 +44,7 @@ class Options:
     scales: tuple[float, float, float, float]
 
     @classmethod
-    def of(cls, content: bytes) -> Options:
+    def of(cls, content: bytes) -> DetectionOptions:
         """Read the options of an operator; raises exceptions of any kind for damaged ones."""
         entries = flexbuffers.GetRoot(content).AsMap
         keys = {key.AsKey for key in entries.Keys}
@@ -63,7 +63,7 @@ class Options:
 
 def detections(into: Translation, operator: LiteRtOperator) -> None:
     """Translate the operator: boxes, classes, scores and their number, with zeros behind the last one."""
-    options = Options.of(operator.options)
+    options = DetectionOptions.of(operator.options)
     encoded, predicted, anchors = operator.inputs
     boxes, kinds = into.tensor(encoded).shape[1], into.tensor(predicted).shape[2]
     rows = options.most * options.labels
@@ -90,7 +90,7 @@ def without_leftovers(network: LiteRtNetwork, found: dict[int, Array], tensor: C
     for operator in network.operators:
         if operator.kind != POSTPROCESS:
             continue
-        options = Options.of(operator.options)
+        options = DetectionOptions.of(operator.options)
         places, columns = np.arange(options.most * options.labels), 1 if options.regular else options.labels
         there = (places // columns < tensor(operator.outputs[3])[0]) & (places % columns < options.classes)
         for number in operator.outputs[:3]:
@@ -98,7 +98,7 @@ def without_leftovers(network: LiteRtNetwork, found: dict[int, Array], tensor: C
                 found[number] = np.where(there.reshape(1, -1, *[1] * (found[number].ndim - 2)), found[number], np.float32(0))
 
 
-def _decoded(into: Translation, encoded: int, anchors: int, options: Options) -> str:
+def _decoded(into: Translation, encoded: int, anchors: int, options: DetectionOptions) -> str:
     """Return corners `[1, boxes, 4]`, from centres and sizes relative to anchors."""
     given = _from(into, into.read(encoded, False), 2, 0, 4)
     centre, size = (_from(into, given, 2, place, place + 2) for place in (0, 2))
@@ -109,7 +109,7 @@ def _decoded(into: Translation, encoded: int, anchors: int, options: Options) ->
     return into.emit("Concat", [into.emit("Sub", [middle, half]), into.emit("Add", [middle, half])], axis=2)
 
 
-def _by_box(into: Translation, options: Options, boxes: str, scores: str) -> tuple[str, str, str, str]:
+def _by_box(into: Translation, options: DetectionOptions, boxes: str, scores: str) -> tuple[str, str, str, str]:
     """Return boxes in order of their best class, each with its best classes."""
     labels = min(options.labels, options.classes)
     best = into.emit("Transpose", [into.emit("ReduceMax", [scores], axes=[2], keepdims=1)], perm=[0, 2, 1])
@@ -125,7 +125,7 @@ def _by_box(into: Translation, options: Options, boxes: str, scores: str) -> tup
     return repeated, kinds, values, _total(into, there)
 
 
-def _by_class(into: Translation, options: Options, boxes: str, scores: str) -> tuple[str, str, str, str]:
+def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: str) -> tuple[str, str, str, str]:
     """Return the best boxes of all classes, selected in each by itself."""
     each = min(options.of_a_class, options.most)
     turned, rows = into.emit("Transpose", [scores], perm=[0, 2, 1]), each * options.classes
@@ -145,7 +145,7 @@ def _by_class(into: Translation, options: Options, boxes: str, scores: str) -> t
     return chosen, labels, scored, _total(into, found)
 
 
-def _selected(into: Translation, options: Options, boxes: str, scores: str, most: int, rows: int) -> tuple[str, str]:
+def _selected(into: Translation, options: DetectionOptions, boxes: str, scores: str, most: int, rows: int) -> tuple[str, str]:
     """Return indices `[rows, 3]` of what non-maximum suppression selects, and which of them are there; the others are zeros.
 
     LiteRT takes boxes with a score equal to the threshold as well: one a bit lower stands for it, which is not so small that processors

@@ -11,7 +11,7 @@ from onnx import helper
 
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
 from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation, same_grid
-from tvmmobile.networks.own.onnx.positions import Axis, Method, taps_along
+from tvmmobile.networks.own.onnx.positions import ResizedAxis, ResizeMethod, taps_along
 from tvmmobile.system.errors import UserError
 
 
@@ -153,7 +153,7 @@ def resize(into: Translation, operator: LiteRtOperator) -> None:
 def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:
     """Return the pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
     made, differs = into.read(data, True), False
-    method = Method("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
+    method = ResizeMethod("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
     method = method if corners or centres else replace(method, nearest="floor")
     chosen = []
     for inputs, outputs in zip(into.tensor(data).shape[1:3], size, strict=True):
@@ -162,7 +162,7 @@ def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners
         places = (np.arange(outputs, dtype=np.float32) + np.float32(0.5 if centres else 0)) * scale
         pixels = np.floor(places.astype(np.float64) + 0.5 if corners else places)
         chosen.append(np.clip(pixels, 0, inputs - 1).astype(np.int64))
-        usual = taps_along(method, Axis(inputs, outputs, np.float32(outputs) / np.float32(inputs)))
+        usual = taps_along(method, ResizedAxis(inputs, outputs, np.float32(outputs) / np.float32(inputs)))
         differs |= not np.array_equal(chosen[-1], usual.pixels[:, 0])
     if not differs:
         return ""

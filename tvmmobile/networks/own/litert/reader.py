@@ -29,7 +29,7 @@ _CALLS, _MOST_NESTED = {"STABLEHLO_COMPOSITE"}, 20
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantisationParameters:
     """The integers of a tensor: one scale and zero point, or those of each place along an axis."""
 
     scales: Array
@@ -55,7 +55,7 @@ class LiteRtTensor:
     open: bool
     dtype: np.dtype[Any] | None
     value: Array | None = None
-    grid: Grid | None = None
+    grid: QuantisationParameters | None = None
 
     def real_numbers(self) -> Array:
         """Return a constant's values in float32; integers that are on no grid count as they are."""
@@ -230,14 +230,14 @@ def _data(content: bytes, buffer: Any) -> bytes:
     return data.tobytes() if isinstance(data, np.ndarray) else b""
 
 
-def _grid(quantised: Any) -> Grid | None:
+def _grid(quantised: Any) -> QuantisationParameters | None:
     if quantised is None or not _numbers(quantised.scale):
         return None
     scales = np.asarray(quantised.scale, np.float32)
     zeros = np.zeros(scales.shape, np.int64) if quantised.zeroPoint is None else np.asarray(quantised.zeroPoint, np.int64)
     if zeros.size != scales.size:
         raise ValueError("different numbers of scales and zero points")
-    return Grid(scales, zeros, int(quantised.quantizedDimension))
+    return QuantisationParameters(scales, zeros, int(quantised.quantizedDimension))
 
 
 def _operator(model: Any, given: Any) -> LiteRtOperator:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.own.litert.reader import Grid, LiteRtNetwork, LiteRtOperator, LiteRtTensor
+from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtOperator, LiteRtTensor, QuantisationParameters
 from tvmmobile.networks.own.onnx.tensors import Nodes
 from tvmmobile.system.errors import UserError
 
@@ -81,7 +81,7 @@ class Translation(Nodes):
         whole = array.dtype.kind in "iu" and grid is None  # such as a shape; others get a dimension if they have none
         return self._real_numbers(np.array(array.transpose(order), order="C", ndmin=0 if whole else 1), grid)
 
-    def _real_numbers(self, array: Array, grid: Grid | None) -> str:
+    def _real_numbers(self, array: Array, grid: QuantisationParameters | None) -> str:
         """Return the name of a constant in float32, or of its integers if it is on no grid."""
         if array.dtype.kind == "f":
             return self.constant(array.astype(np.float32))
@@ -90,7 +90,7 @@ class Translation(Nodes):
         along: dict[str, Any] = {"axis": grid.axis} if grid.scales.size > 1 else {}
         return self.emit("DequantizeLinear", [self.constant(array), *self.steps(grid, array.dtype)], **along)
 
-    def steps(self, grid: Grid, dtype: Any) -> tuple[str, str]:
+    def steps(self, grid: QuantisationParameters, dtype: Any) -> tuple[str, str]:
         """Return the names of a grid's scale and zero point, the latter in a type."""
         shape = () if grid.scales.size == 1 else grid.scales.shape
         return self.constant(grid.scales.reshape(shape)), self.constant(grid.zeros.astype(dtype).reshape(shape))

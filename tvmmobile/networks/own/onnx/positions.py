@@ -25,7 +25,7 @@ CROP = "tf_crop_and_resize"
 
 
 @dataclass(frozen=True)
-class Axis:
+class ResizedAxis:
     """One axis that is resized.
 
     Attributes:
@@ -41,7 +41,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Method:
+class ResizeMethod:
     """The rules by which positions become sums of pixels.
 
     Attributes:
@@ -61,32 +61,32 @@ class Method:
     antialiased: bool = False
 
 
-def positions(places: str, axis: Axis) -> _Floats:
+def positions(places: str, axis: ResizedAxis) -> _Floats:
     """Return the position of each output pixel in the input, in pixels; raises `KeyError` for an unknown rule."""
     if axis.factor == 1:
         return np.arange(axis.outputs, dtype=np.float32)
     return np.asarray(_PLACES[places](np.arange(axis.outputs, dtype=np.float32), axis), np.float32)
 
 
-def _half_pixel(x: _Floats, axis: Axis) -> _Floats:
+def _half_pixel(x: _Floats, axis: ResizedAxis) -> _Floats:
     return (x + _HALF) / axis.factor - _HALF
 
 
-def _symmetric(x: _Floats, axis: Axis) -> _Floats:
+def _symmetric(x: _Floats, axis: ResizedAxis) -> _Floats:
     """Return positions in double precision where ONNX Runtime's literals are."""
     adjustment = np.float32(axis.outputs) / (axis.factor * np.float32(axis.inputs))
     offset = np.float32(axis.inputs) / np.float32(2) * (_ONE - adjustment)
     return (np.float64(offset) + (x.astype(np.float64) + 0.5) / np.float64(axis.factor) - 0.5).astype(np.float32)
 
 
-def _crop(x: _Floats, axis: Axis) -> _Floats:
+def _crop(x: _Floats, axis: ResizedAxis) -> _Floats:
     (begin, end), last = axis.region, np.float32(axis.inputs - 1)
     if axis.outputs == 1:
         return np.full_like(x, 0.5 * float(begin + end) * float(last))
     return begin * last + (x * (end - begin) * last) / np.float32(axis.outputs - 1)
 
 
-_PLACES: dict[str, Callable[[_Floats, Axis], _Floats]] = {
+_PLACES: dict[str, Callable[[_Floats, ResizedAxis], _Floats]] = {
     "half_pixel": _half_pixel,
     "half_pixel_symmetric": _symmetric,
     "pytorch_half_pixel": lambda x, axis: _half_pixel(x, axis) if axis.outputs > 1 else 0 * x,
@@ -104,7 +104,7 @@ def _halves_up(x: Array) -> Array:
     return rounded
 
 
-_NEAREST: dict[str, Callable[[Array, Axis], Array]] = {
+_NEAREST: dict[str, Callable[[Array, ResizedAxis], Array]] = {
     SIMPLE: lambda x, axis: np.ceil(x) if axis.factor < 1 else np.trunc(x),
     "round_prefer_floor": lambda x, axis: np.where(x == np.trunc(x) + _HALF, np.floor(x), _halves_up(x)),  # positive halves towards zero
     "round_prefer_ceil": lambda x, axis: _halves_up(x + np.copysign(_ABOUT_HALF, x)),
@@ -114,7 +114,7 @@ _NEAREST: dict[str, Callable[[Array, Axis], Array]] = {
 NEAREST = tuple(_NEAREST)
 
 
-def outside(method: Method, axis: Axis) -> Array | None:
+def outside(method: ResizeMethod, axis: ResizedAxis) -> Array | None:
     """Return the output pixels that lie outside the input and have a value of their own; `None` where there are none."""
     if method.places != CROP:
         return None
@@ -123,7 +123,7 @@ def outside(method: Method, axis: Axis) -> Array | None:
     return beyond if beyond.any() else None
 
 
-def taps_along(method: Method, axis: Axis) -> Taps:
+def taps_along(method: ResizeMethod, axis: ResizedAxis) -> Taps:
     """Return the weighted input pixels of each output pixel; raises `KeyError` for an unknown rule."""
     if method.antialiased:
         return _antialiased(method, axis)
@@ -156,7 +156,7 @@ def _cubic(share: _Floats, a: np.float32) -> list[_Floats]:
     return [far(share + _ONE), near(share), near(_ONE - share), far(two - share)]
 
 
-def _antialiased(method: Method, axis: Axis) -> Taps:
+def _antialiased(method: ResizeMethod, axis: ResizedAxis) -> Taps:
     """Return a filter as wide as an output pixel where an axis becomes shorter; weights outside go to the border pixel unless excluded."""
     if axis.inputs == axis.outputs or axis.factor == 1:  # ONNX Runtime copies then
         return copied(np.arange(axis.inputs))
@@ -175,7 +175,7 @@ def _antialiased(method: Method, axis: Axis) -> Taps:
     return Taps(np.clip(pixels, 0, axis.inputs - 1), (weights / np.where(total == 0, _ONE, total)).astype(np.float32)).without_zeros()
 
 
-def _filter(method: Method, x: _Floats) -> _Floats:
+def _filter(method: ResizeMethod, x: _Floats) -> _Floats:
     if method.mode == "linear":
         shares: _Floats = np.maximum(_ONE - x, np.float32(0))
         return shares

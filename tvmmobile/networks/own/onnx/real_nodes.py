@@ -22,7 +22,7 @@ _INPUTS = {2: "uint8", 3: "int8"}
 
 
 @dataclass(frozen=True)
-class Grid:
+class IntegerGrid:
     """The scale and zero point of a tensor, its bounds, and whether its integers of 8 bits have no sign in the file."""
 
     scale: np.float32
@@ -46,7 +46,7 @@ class RealNodes(Nodes):
         #: Constants of the file.
         self.known: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         #: Scale and zero point of each tensor that held integers; its name holds real numbers now.
-        self.grids: dict[str, Grid] = {}
+        self.grids: dict[str, IntegerGrid] = {}
         #: Names of tensors that held integers, and hold real numbers of the same value now.
         self.numbers: set[str] = set()
         #: Names of dequantised tensors in the file, and of what has their values.
@@ -91,7 +91,7 @@ class RealNodes(Nodes):
         assert whole is not None
         return self.emit("Add", [whole, self.real(self.grids[tensor].shown)])
 
-    def rounded(self, source: str, output: str, grid: Grid) -> bool:
+    def rounded(self, source: str, output: str, grid: IntegerGrid) -> bool:
         """Append the rounding of a tensor."""
         scale, zero, low, high = map(self.real, (grid.scale, grid.zero, grid.low, grid.high))
         for operator, operands in (("Div", [scale]), ("Round", []), ("Add", [zero]), ("Max", [low]), ("Min", [high]), ("Sub", [zero])):
@@ -100,7 +100,7 @@ class RealNodes(Nodes):
         self.grids[output] = grid
         return True
 
-    def grid(self, scale: str, zero: str, kind: str = "uint8") -> Grid | None:
+    def grid(self, scale: str, zero: str, kind: str = "uint8") -> IntegerGrid | None:
         """Return the grid of a scale and a zero point; `None` if these are not one constant each.
 
         Args:
@@ -114,7 +114,9 @@ class RealNodes(Nodes):
         if not (np.isfinite(step).all() and (step > 0).all()):
             raise UserError(f"the network has a scale that is not a positive number: {scale} is {step.item():g}.", "Quantise it again.")
         shift, bounds = SHIFTS[str(place.dtype)], np.iinfo(place.dtype)
-        return Grid(np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift, bool(shift))
+        return IntegerGrid(
+            np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift, bool(shift)
+        )
 
     def reals(self, names: Sequence[str], axis: int) -> str | None:
         """Return the name of an integer tensor's real numbers; `None` if it has another scale or zero point, or is not known.
@@ -142,6 +144,6 @@ class RealNodes(Nodes):
                 return None
         return self.kept[key]
 
-    def _reads_zero(self, grid: Grid, zero: str) -> bool:
+    def _reads_zero(self, grid: IntegerGrid, zero: str) -> bool:
         place = self.known.get(zero)
         return place is not None and place.size == 1 and int(place.item()) - SHIFTS.get(str(place.dtype), 0) == grid.zero

@@ -10,7 +10,7 @@ from tvm import relax
 
 from tvmmobile.graph.expressions import numbers_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.own.onnx.positions import CROP, NEAREST, PLACES, SIMPLE, Axis, Method, outside, taps_along
+from tvmmobile.networks.own.onnx.positions import CROP, NEAREST, PLACES, SIMPLE, ResizedAxis, ResizeMethod, outside, taps_along
 from tvmmobile.networks.resizes import Rule, resized
 from tvmmobile.system.errors import UserError
 
@@ -69,7 +69,7 @@ def _text(attrs: _Attributes, name: str, default: str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _method(operator: str, attrs: _Attributes, opset: int) -> Method:
+def _method(operator: str, attrs: _Attributes, opset: int) -> ResizeMethod:
     mode = _text(attrs, "mode", "nearest")
     mode = "linear" if mode == "bilinear" else mode  # as in opsets before 7
     old = opset < 11
@@ -87,7 +87,7 @@ def _method(operator: str, attrs: _Attributes, opset: int) -> Method:
         raise _refused(operator, "has antialias with the mode nearest")
     if excludes and mode != "cubic" and not antialiased:
         raise _refused(operator, f"has exclude_outside with the mode {mode}")
-    return Method(mode, places, nearest, np.float32(attrs.get("cubic_coeff_a", -0.75)), excludes, antialiased)
+    return ResizeMethod(mode, places, nearest, np.float32(attrs.get("cubic_coeff_a", -0.75)), excludes, antialiased)
 
 
 def _axes(operator: str, attrs: _Attributes, rank: int) -> list[int]:
@@ -108,17 +108,17 @@ def _numbers(operator: str, name: str, value: Any) -> Array | None:
     return array if array.size else None
 
 
-def _of_factors(operator: str, extents: Sequence[int], factors: Array) -> list[Axis]:
+def _of_factors(operator: str, extents: Sequence[int], factors: Array) -> list[ResizedAxis]:
     if len(factors) != len(extents) or not (np.isfinite(factors).all() and (np.asarray(factors) > 0).all()):
         raise _refused(operator, f"has {len(factors)} scales for {len(extents)} dimensions, or one that is not positive")
     scales = np.asarray(factors, np.float32)
     outputs = [int(factor * np.float32(extent)) for factor, extent in zip(scales, extents, strict=True)]
     if min(outputs) < 1:
         raise _refused(operator, "leaves no pixels")
-    return [Axis(*axis) for axis in zip(extents, outputs, scales, strict=True)]
+    return [ResizedAxis(*axis) for axis in zip(extents, outputs, scales, strict=True)]
 
 
-def _of_sizes(operator: str, extents: Sequence[int], sizes: Array, policy: str) -> list[Axis]:
+def _of_sizes(operator: str, extents: Sequence[int], sizes: Array, policy: str) -> list[ResizedAxis]:
     if len(sizes) != len(extents) or min(sizes) < 1:
         raise _refused(operator, f"has {len(sizes)} sizes for {len(extents)} dimensions, or one that is not positive")
     scales = [np.float32(size) / np.float32(extent) for size, extent in zip(sizes, extents, strict=True)]
@@ -130,19 +130,22 @@ def _of_sizes(operator: str, extents: Sequence[int], sizes: Array, policy: str) 
         sizes = np.array([int(np.floor(np.float64(common * np.float32(extent)) + 0.5)) for extent in extents])
         if min(sizes) < 1:
             raise _refused(operator, "leaves no pixels")
-    return [Axis(extent, int(size), scale) for extent, size, scale in zip(extents, sizes, scales, strict=True)]
+    return [ResizedAxis(extent, int(size), scale) for extent, size, scale in zip(extents, sizes, scales, strict=True)]
 
 
-def _with_regions(operator: str, axes: list[Axis], regions: Array | None) -> list[Axis]:
+def _with_regions(operator: str, axes: list[ResizedAxis], regions: Array | None) -> list[ResizedAxis]:
     if regions is None:
         return axes
     if len(regions) != 2 * len(axes):
         raise _refused(operator, f"has {len(regions)} numbers in roi for {len(axes)} dimensions")
     begins, ends = np.asarray(regions, np.float32).reshape(2, -1)
-    return [Axis(axis.inputs, axis.outputs, axis.factor, region) for axis, region in zip(axes, zip(begins, ends, strict=True), strict=True)]
+    return [
+        ResizedAxis(axis.inputs, axis.outputs, axis.factor, region)
+        for axis, region in zip(axes, zip(begins, ends, strict=True), strict=True)
+    ]
 
 
-def _resized(operator: str, data: Any, method: Method, axes: Mapping[int, Axis], attrs: _Attributes) -> Any:
+def _resized(operator: str, data: Any, method: ResizeMethod, axes: Mapping[int, ResizedAxis], attrs: _Attributes) -> Any:
     shape, kind = shape_of(data), str(data.ty.dtype)
     if all(axis.inputs == axis.outputs for axis in axes.values()):
         return data  # as ONNX Runtime does, whatever the factors
