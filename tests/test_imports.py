@@ -32,6 +32,8 @@ ROOMS = (
     "choosing",
     "cli",
 )
+#: Within `graph`, the passes stand above everything else.
+PASSES = "graph/passes/"
 #: What takes a while to import.
 HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib", "onnx", "onnxruntime", "ai_edge_litert"}
 #: Files that are first imported as a network is, a library is written or an agent starts.
@@ -48,10 +50,8 @@ def tree_of(file: str) -> ast.Module:
 
 
 def imports(node: ast.AST) -> Iterator[str]:
-    """Modules imported anywhere below `node`, except for type checking only."""
+    """Modules imported anywhere below `node`, those for type checking only included."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
         if isinstance(child, ast.ImportFrom) and child.module:
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
         elif isinstance(child, ast.Import):
@@ -83,6 +83,19 @@ def test_rooms_import_downwards(file: str) -> None:
     upward = {module for imported in imports(tree_of(file)) if (module := module_of(imported)) and room(module) > room(file)}
     upward.discard("__init__.py")  # the version
     assert not upward, f"{file} imports from above: {sorted(upward)}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("graph/") and not file.startswith(PASSES)])
+def test_what_passes_rest_on_does_not_import_them(file: str) -> None:
+    found = {module for imported in imports(tree_of(file)) if (module := module_of(imported)) and module.startswith(PASSES)}
+    assert not found, f"{file} imports passes: {sorted(found)}"
+
+
+def test_one_file_orders_the_passes() -> None:
+    """What `pipeline.py` imports from the files of passes, nothing outside of these does."""
+    passes = {name for name in imports(tree_of(f"{PASSES}pipeline.py")) if name.startswith("tvmmobile.graph.passes.")}
+    others = {file: found for file in FILES if not file.startswith(PASSES) and (found := passes.intersection(imports(tree_of(file))))}
+    assert not others
 
 
 def test_no_circle() -> None:

@@ -5,12 +5,10 @@ TVM has no arithmetic on them, so that LLVM's text does it on their bits. TVM 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from tvmmobile.schedules.emit.vectors import vector_of
-
-if TYPE_CHECKING:
-    from tvmmobile.schedules.emit.kernel import Kernel
 
 Expr = Any
 Buffer = Any
@@ -24,6 +22,21 @@ define internal <4 x float> @tvmmobile_bfmmla(<4 x float> %sums, <8 x i16> %a, <
   ret <4 x float> %r
 }
 """
+
+
+class OpenFunction(Protocol):
+    """A function under construction, such as a `Kernel`, whose code may call LLVM's text."""
+
+    T: Any
+
+    def result_of(self, kind: str, symbol: str, llvm: Callable[[], str], *arguments: Expr) -> Expr:
+        """Return the result of LLVM's text, see `Kernel`."""
+
+    def at(self, index: Expr, lanes: int = 0) -> Expr:
+        """Return the index of consecutive elements, see `Kernel`."""
+
+    def is_narrow(self, buffer: Buffer) -> bool:
+        """Return whether a buffer holds bfloat16, see `Kernel`."""
 
 
 def _narrowing(lanes: int) -> str:
@@ -46,23 +59,23 @@ def widened(value: Expr, lanes: int) -> Expr:
     return T.reinterpret(vector_of("float32", lanes), T.shift_left(bits, T.Broadcast(shift, lanes) if lanes > 1 else shift))
 
 
-def narrowed(kernel: Kernel, value: Expr, lanes: int) -> Expr:
+def narrowed(kernel: OpenFunction, value: Expr, lanes: int) -> Expr:
     """Return the nearest numbers of float32 or float16 ones."""
     return kernel.T.reinterpret(
         vector_of("bfloat16", lanes), _narrowed_bits(kernel, kernel.T.Cast(vector_of("float32", lanes), value), lanes)
     )
 
 
-def _narrowed_bits(kernel: Kernel, value: Expr, lanes: int) -> Expr:
+def _narrowed_bits(kernel: OpenFunction, value: Expr, lanes: int) -> Expr:
     return kernel.result_of(vector_of("uint16", lanes), f"tvmmobile_bfloats_{lanes}", lambda: _narrowing(lanes), value)
 
 
-def bits_at(kernel: Kernel, buffer: Buffer, index: Expr, lanes: int) -> Expr:
+def bits_at(kernel: OpenFunction, buffer: Buffer, index: Expr, lanes: int) -> Expr:
     """Return the bits of several numbers that follow each other, perhaps in float32."""
     value = buffer[kernel.at(index, lanes)]
     return kernel.T.reinterpret(f"uint16x{lanes}", value) if kernel.is_narrow(buffer) else _narrowed_bits(kernel, value, lanes)
 
 
-def multiply_pairs(kernel: Kernel, sums: Expr, pixels: Expr, channels: Expr) -> Expr:
+def multiply_pairs(kernel: OpenFunction, sums: Expr, pixels: Expr, channels: Expr) -> Expr:
     """Return sums with the products of two pixels' four terms and two channels' four weights, given as bits."""
     return kernel.result_of("float32x4", "tvmmobile_bfmmla", lambda: _PAIRS, sums, pixels, channels)

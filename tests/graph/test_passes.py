@@ -11,7 +11,8 @@ from small_networks import Lambda, Residual, error_against_torch, error_of, kern
 from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, Opaque, Pool
-from tvmmobile.graph.network import Network, lower
+from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec

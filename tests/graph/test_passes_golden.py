@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_networks import kernels_of, prepared, two_blocks
 
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "two_blocks"
 UPDATE = bool(os.environ.get("TVMMOBILE_UPDATE_GOLDEN"))

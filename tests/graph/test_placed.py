@@ -16,10 +16,11 @@ from support.host_kernels import examples
 from tvm import relax
 from tvm.relax import op
 
+from tvmmobile.graph.bindings import returned
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import Network, lower, read_network
+from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.network import Network, read_network
 from tvmmobile.graph.passes.outputs import copied_outputs
-from tvmmobile.graph.passes.rewriting import returned
 from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.native.program import read_program
 

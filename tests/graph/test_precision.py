@@ -14,8 +14,9 @@ from torch import nn
 
 from tvmmobile.devices.board.parts import part_of
 from tvmmobile.graph.layers import Layer, LayerParameters, Opaque
+from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.machine import BASELINE, machine_of
-from tvmmobile.graph.network import lower, names_of, read_network
+from tvmmobile.graph.network import names_of, read_network
 from tvmmobile.graph.passes.pipeline import compose, finish
 from tvmmobile.graph.precision import BFLOAT16, FLOAT16, FLOAT32, INT8, is_precision, precision_named
 from tvmmobile.graph.tasks import Task

@@ -14,7 +14,8 @@ from support.small_networks import kernels_of, prepared, run_lowered
 from torch import nn
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.lowering import Lowered, lower
+from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.elementary import ERRORS

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, Conv2d, Layer, MaxPool, Softmax
-from tvmmobile.graph.network import lower, read_network
+from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel

@@ -38,7 +38,7 @@ from support.network_files import write_python
 from support.small_networks import kernels_of, prepared, two_blocks
 
 from tvmmobile.accuracy.classes import most_likely
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.native.source import FUNCTIONS, header_text
 from tvmmobile.networks.preprocessing import Preprocessing
 

@@ -37,7 +37,7 @@ from support.small_networks import HOST, kernels_of, prepared, run_lowered, seed
 from torch import nn
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.native.library import write_library, write_sources
 from tvmmobile.native.sets import LoweredSet
 from tvmmobile.native.source import RUNTIME

@@ -13,7 +13,7 @@ from support.c_libraries import OBSERVER, OK, VERSION, WORKSPACE, CLibrary, Opti
 from support.small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.native.layout import PAGE, Layout, shared_weights
 from tvmmobile.native.library import WrittenSets, write_sets
 from tvmmobile.native.program import Program, Value

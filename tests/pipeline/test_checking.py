@@ -37,13 +37,14 @@ from tvmmobile.pipeline.diagnosis import _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.movement import rounding_of
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.sentences import check_lines, unchecked_note
 from tvmmobile.pipeline.stages import explaining
 from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library, Reference
-from tvmmobile.running.manifest import Check, check_lines, check_of, read_manifest, unchecked_note
+from tvmmobile.running.manifest import Check, check_of, read_manifest
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import Disagreement, UserError
 

@@ -21,7 +21,7 @@ from trained import trained, write_images
 import tvmmobile
 from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import KeptLayer, kept_sentence
+from tvmmobile.graph.network import KeptLayer
 from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.model import Model
@@ -33,7 +33,8 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.outcome import published_figures
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages.building import build_libraries, drop_sentence
+from tvmmobile.pipeline.sentences import drop_sentence, kept_sentence
+from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.mixed import Limit

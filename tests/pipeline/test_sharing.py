@@ -19,7 +19,8 @@ from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.plan import plan_variant
 from tvmmobile.pipeline.request import jobs_for
-from tvmmobile.pipeline.sharing import ScheduleCandidate, sharing_sentence, smallest
+from tvmmobile.pipeline.sentences import sharing_sentence
+from tvmmobile.pipeline.sharing import ScheduleCandidate, smallest
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.tuning.choice import Choice
 from tvmmobile.tuning.database import Database

@@ -13,7 +13,7 @@ from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.graph.small_weights import FEWEST
 from tvmmobile.pipeline.listener import Listener
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.small_weights import small_weights_sentence
+from tvmmobile.pipeline.sentences import small_weights_sentence
 from tvmmobile.system.errors import UserError
 
 NETWORK = """

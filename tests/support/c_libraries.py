@@ -16,9 +16,10 @@ from support.deployed import write_own_manifest
 from support.own_networks import network_of
 from support.small_networks import HOST, kernels_of, prepared, two_blocks
 
+from tvmmobile.graph.bindings import results_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import Lowered, Network, lower
-from tvmmobile.graph.passes.rewriting import results_of
+from tvmmobile.graph.lowering import Lowered, lower
+from tvmmobile.graph.network import Network
 from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description

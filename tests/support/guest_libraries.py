@@ -14,7 +14,7 @@ from support.deployed import write_own_manifest
 from support.small_networks import kernels_of, prepared, two_blocks
 
 from tvmmobile import __version__
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing

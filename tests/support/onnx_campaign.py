@@ -17,8 +17,9 @@ from own_networks import network_of
 from random_onnx import Array, Case
 from small_networks import HOST, kernels_of
 
-from tvmmobile.graph.network import lower
-from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
+from tvmmobile.graph.bindings import bindings_of, results_of, returned
+from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.passes.rewriting import rebuilt
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.networks.frontend import Imported

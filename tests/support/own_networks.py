@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from small_networks import accepted, kernels_of, run_lowered
 
-from tvmmobile.graph.network import Network, lower, read_network
+from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.network import Network, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported

@@ -10,11 +10,11 @@ import torch
 from trained import trained
 
 from studies.trained.digits import SIDE, digits, inputs_of
+from tvmmobile.graph.bindings import bindings_of, results_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.graph.network import Network, kernel_bindings, read_network
 from tvmmobile.graph.passes.pipeline import prepare
-from tvmmobile.graph.passes.rewriting import bindings_of, results_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers
 from tvmmobile.kernels.simulation import run_unscheduled

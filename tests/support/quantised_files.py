@@ -181,12 +181,12 @@ def layer_by_layer(ready: Prepared, image: Array, theirs: list[Quantised]) -> Ar
     return np.concatenate(off)
 
 
-def in_integers(path: Path, board: str = "pi5", keep: tuple[str, ...] = ()) -> Prepared:
+def in_integers(path: Path, board: str = "pi5", keep: tuple[str, ...] = (), dump_dir: Path | None = None) -> Prepared:
     """The network in a file as the planner reads it, with its integers on the host."""
     model = tvmmobile.load(path)
     assert model.quantised
     job = variant_job(model, device_of(board).profile, (), path.parent / "out", LibraryOptions(precision=INT8, keep=keep))
-    return prepared(load(path), job, None)
+    return prepared(load(path), job, dump_dir)
 
 
 def steps_off(output: Array, expected: Array, step: float) -> Array:

@@ -17,7 +17,8 @@ from torch import nn
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import lower, read_network
+from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.resizing import pixels_along
 from tvmmobile.graph.taps import is_given, taps_of

@@ -14,7 +14,8 @@ from torch import nn
 
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Layer
-from tvmmobile.graph.network import Lowered, Network, lower, read_network
+from tvmmobile.graph.lowering import Lowered, lower
+from tvmmobile.graph.network import Network, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.tasks import Task

@@ -12,9 +12,10 @@ from small_networks import HOST, prepared, seeded, unit
 from torch import nn
 
 from tvmmobile.devices.protocol import MEASURED
+from tvmmobile.graph.function_json import block_names
 from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import Node
-from tvmmobile.graph.passes.canonical_names import block_names, canonical_names
+from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import apply_trace, kernel_function
 from tvmmobile.schedules import template_named

@@ -14,7 +14,8 @@ from torch import nn
 from tvmmobile import schedules
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
-from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.lowering import Lowered, lower
+from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error

@@ -12,7 +12,8 @@ from small_networks import Residual, prepared, run_lowered, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.lowering import Lowered, lower
+from tvmmobile.graph.network import Network
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function, packed_constants

@@ -28,8 +28,9 @@ def compile_libraries(
     """
     from tvmmobile.cli.progress import Shown, errors
     from tvmmobile.pipeline.compile import compile_models
+    from tvmmobile.pipeline.sentences import check_lines
     from tvmmobile.results.report.fallback import UsedKernel, fallback_lines
-    from tvmmobile.running.manifest import check_lines, check_of
+    from tvmmobile.running.manifest import check_of
     from tvmmobile.system.console import output
 
     options.check_target(target)

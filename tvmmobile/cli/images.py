@@ -37,8 +37,8 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
     """Return the library, if the device can run it."""
     from tvmmobile.cli.progress import errors
     from tvmmobile.pipeline.run import check_cores
+    from tvmmobile.pipeline.sentences import differences, unchecked_note
     from tvmmobile.running.library import find_libraries
-    from tvmmobile.running.manifest import differences, unchecked_note
     from tvmmobile.system.errors import UserError
 
     if path.is_dir():

@@ -1,22 +1,20 @@
-"""A prepared network as a list of layers, and the lowering of a plan back into Relax."""
+"""A prepared network as a list of layers."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.expressions import constant, outermost_axis, shape_of
+from tvmmobile.graph.bindings import bindings_of, results_of
+from tvmmobile.graph.composed import ComposedLayer, external_name
+from tvmmobile.graph.expressions import shape_of, viewed
+from tvmmobile.graph.function_json import block_names
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.opaque import multiply_adds
-from tvmmobile.graph.passes.canonical_names import block_names
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, view_of, viewed
 from tvmmobile.graph.stages import stages_of
-from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
 
 #: The number of the network's first input among those of kernels; the next ones count down from it.
@@ -71,17 +69,6 @@ class Network:
     kept: tuple[KeptLayer, ...] = ()
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A kernel that replaces the nodes `first` to `last` (inclusive): its task, its TIR function and its packed constants."""
-
-    first: int
-    last: int
-    task: Task
-    function: Any
-    constants: tuple[Any, ...]
-
-
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     """Read `main` of a prepared module (see `passes.pipeline.finish`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
@@ -129,19 +116,6 @@ def _is_another_image(one: Any, other: Any) -> bool:
 def names_of(network: Network) -> list[str]:
     """Return for each node the name of its external function; "" for an opaque one."""
     return [external_name(binding.value) or "" for binding in kernel_bindings(network.module)]
-
-
-def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
-    """Return a command's message on layers that stay in float32; "" if there are none. Neighbours with one reason are named together."""
-    if not kept:
-        return ""
-    groups = []
-    for (_, why), found in itertools.groupby(enumerate(kept), lambda one: (one[1].node - one[0], one[1].why)):
-        (_, first), *others = found
-        nodes = f"node {first.node}" if not others else f"nodes {first.node} to {others[-1][1].node}"
-        groups.append(f"{first.layer}{f' to {others[-1][1].layer}' if others else ''} ({nodes}, {why})")
-    count = "1 layer stays" if len(kept) == 1 else f"{len(kept)} layers stay"
-    return f"{network}: {count} in float32: {'; '.join(groups)}."
 
 
 def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
@@ -195,59 +169,6 @@ def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Arra
         else:
             origin[binding.var] = origin_of(viewed(binding.value))
     return found, list(map(origin_of, results_of(main)))
-
-
-def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False) -> Any:
-    """Return the network's Relax module with these kernels, in execution order, which cover every node once but placed concatenations.
-
-    If it is `observed`, it also returns what each kernel writes, behind its own results.
-    """
-    from tvm import relax
-
-    module = network.module
-    bindings = kernel_bindings(module)
-    index_of = {binding.var: index for index, binding in enumerate(bindings)}
-    starts = {kernel.first: kernel for kernel in kernels}
-    ends = {kernel.last: kernel for kernel in kernels}
-    covered = {node for kernel in kernels for node in range(kernel.first, kernel.last + 1)}
-    main = module["main"]
-    builder = relax.BlockBuilder()
-    replaced: dict[Any, Any] = {}
-    data: list[Any] = []
-    written: list[Any] = []
-
-    def current(expression: Any) -> Any:
-        return replaced.get(expression, expression)
-
-    with builder.function("main", list(main.params)):
-        with builder.dataflow():
-            for binding in bindings_of(main):
-                index = index_of.get(binding.var)
-                if index is None:
-                    replaced[binding.var] = builder.emit(view_of(binding.value, current(viewed(binding.value))))
-                    continue
-                inputs = [current(argument) for argument in binding.value.args[1].fields]
-                if index not in covered:
-                    replaced[binding.var] = builder.emit(relax.op.concat(inputs, outermost_axis(shape_of(binding.value))))
-                    continue
-                if index in starts:
-                    data.clear()
-                    data.extend(inputs)
-                else:
-                    data.extend(inputs[1:])  # the layer's factors and summands
-                kernel = ends.get(index)
-                if kernel is None:
-                    continue
-                variable = builder.add_func(kernel.function, kernel.task.symbol)
-                arguments = [*data, *map(constant, kernel.constants)]
-                # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
-                output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
-                replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
-                written.append(replaced[binding.var])
-            results = [current(result) for result in results_of(main)]
-            outputs = [builder.emit_output(result) for result in (*results, *(written if observed else ()))]
-        builder.emit_func_output(returned(outputs))
-    return builder.get()
 
 
 def kernel_bindings(module: Any) -> list[Any]:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from tvm import relax
 
+from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.networks.states import State, inputs_but, outputs_but
 from tvmmobile.system.errors import UserError
 
@@ -78,7 +78,7 @@ class Program:
 
 
 def read_program(module: Any, states: Sequence[State] = ()) -> Program:
-    """Read `main` of a module that `graph.network.lower` returned; `UserError` for an output that no kernel writes.
+    """Read `main` of a module that `graph.lowering.lower` returned; `UserError` for an output that no kernel writes.
 
     Args:
         module: the network.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LoweredSet:
-    """A network that `graph.network.lower` returned, for one core.
+    """A network that `graph.lowering.lower` returned, for one core.
 
     Attributes:
         module: the network.

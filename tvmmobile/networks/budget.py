@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.split_batch import batches_of
 from tvmmobile.system.errors import UserError, shown
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import bindings_of, readers_of
+from tvmmobile.graph.expressions import TO_FIRST, operator_of, shape_of, turned
 from tvmmobile.graph.passes.recurrent_layers import recurrent_macs
-from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
-from tvmmobile.graph.passes.views import TO_FIRST, turned
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST

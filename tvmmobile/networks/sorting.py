@@ -9,8 +9,9 @@ import numpy as np
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
+from tvmmobile.graph.passes.rewriting import mutate_main
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.selection import first_in_order
 

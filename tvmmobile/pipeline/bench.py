@@ -12,11 +12,11 @@ from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.compiled import BenchArguments, BenchOptions
 from tvmmobile.pipeline.options.library import check_threads
 from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.sentences import differences
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import fastest
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import differences
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 

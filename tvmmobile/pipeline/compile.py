@@ -15,8 +15,8 @@ from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, devices_of, jobs_for
+from tvmmobile.pipeline.sentences import without_baseline
 from tvmmobile.pipeline.stages.building import build_libraries
-from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
@@ -84,14 +84,3 @@ def check_fixed_threads(library: LibraryOptions) -> None:
             "--threads best needs latencies on one device, and compile runs nothing.",
             "Give a number, or use: tvmmobile tune --threads best, with one --device",
         )
-
-
-def without_baseline(name: str, manifest: Manifest) -> str:
-    """Return a sentence on a library for several devices that some CPUs cannot run; "" for others."""
-    if not manifest.sets or not all(each.needs for each in manifest.sets):
-        return ""
-    least = min((each.needs for each in manifest.sets), key=len)
-    return (
-        f"{name}: all its kernels need instructions beyond Armv8.0, at least {', '.join(least)}; its init refuses other CPUs. "
-        "With --device pi4 as well, it would run on all."
-    )

@@ -21,10 +21,10 @@ from tvmmobile.pipeline.options.call import takes
 from tvmmobile.pipeline.options.compiled import DeployArguments, DeployOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
+from tvmmobile.pipeline.sentences import unchecked_note
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.emulation import check_options
 from tvmmobile.running.library import Library, find_libraries
-from tvmmobile.running.manifest import unchecked_note
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.running.networks import DISAGREES, checker
 from tvmmobile.system.errors import Disagreement, UserError

@@ -48,16 +48,6 @@ def note_rounding(library: Library, most: float) -> bool:
     return True
 
 
-def rounding_sentence(variant: str, most: float) -> str:
-    """Return the remark on a variant whose library is compared less strictly than others."""
-    return f"{variant} is compared within {most:g}: {moved(most)}, and the reference rounds too."
-
-
-def moved(most: float) -> str:
-    """Return the cause of a rounding, as a clause."""
-    return f"a change of its weights' last bits moves its outputs by up to {most / 2:.2g}"
-
-
 def movement(module: Any, inputs: Sequence[Array]) -> float:
     """Return the largest `network_error` that random last bits of a network's weights and real inputs cause."""
     lifted, weights = _lifted(module)

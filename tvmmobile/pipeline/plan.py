@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, LayerParameters
-from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.lowering import Lowered, lower
+from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, integer_clamp, is_depthwise
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, MaxPool, Resize, SumLayer, WindowPool
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
-from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
-from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
-from tvmmobile.graph.passes.steps_apart import steps_apart
+from tvmmobile.graph.passes.pipeline import Composed, compose, compose_quantised, finish, finish_in_nhwc, finish_integers
+from tvmmobile.graph.passes.roundings import is_sum
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.small_weights import fits, rounded
 from tvmmobile.graph.tasks import Task
@@ -263,9 +262,7 @@ def _as_given(
         weight, returns_floats = found.parameters.weight, dict[str, Any](writes=FLOAT32.name)
         return takes(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight), least(found.layer))
 
-    composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir, lone=False)
-    module, layers = steps_apart(*compose_roundings(composed.module, composed.layers), sums, composes)
-    composed = replace(composed, module=module, layers=layers)
+    composed = compose_quantised(imported.module, takes, composes, sums, dump_dir)
     wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
     found = as_given(flow, scales.of, takes, least, chosen_layers(flow, job.options.keep))

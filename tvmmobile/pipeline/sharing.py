@@ -16,7 +16,6 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import packed_constants
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.pipeline.plan import PlannedVariant, parameters_of
-from tvmmobile.running.manifest import SharedWeightsEntry
 from tvmmobile.system.integer_programme import Constraint, minimised
 from tvmmobile.tuning.choice import Choice
 from tvmmobile.tuning.plan import PlannedKernel, Price
@@ -156,16 +155,6 @@ def _candidates(plan: PlannedVariant, fastest: ScheduleCandidate, task: Task) ->
 def _bytes_of(chosen: Sequence[Mapping[Task, ScheduleCandidate]]) -> int:
     """Return the size of all constants, equal ones once."""
     return sum({digest: size for found in chosen for each in found.values() for digest, size in each.constants.items()}.values())
-
-
-def sharing_sentence(variant: str, entry: Mapping[str, Any]) -> str:
-    """Return the remark on a library whose sets share weights."""
-    found = SharedWeightsEntry(**entry)
-    return (
-        f"{variant}: kernels were chosen that use each other's weights, {found.bytes / 1e6:.1f} MB instead of "
-        f"{found.fastest_bytes / 1e6:.1f}; "
-        f"by records, the slowest set takes {max(found.slower_percent):.2g} % longer (--share-weights 0: none does)."
-    )
 
 
 def _users(sets: Sequence[Candidates]) -> dict[bytes, set[int]]:

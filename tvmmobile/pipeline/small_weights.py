@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,8 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import Network
-from tvmmobile.graph.precision import precision_named
 from tvmmobile.kernels.reference import decibels, network_error
 from tvmmobile.kernels.simulation import network_outputs
-from tvmmobile.running.manifest import SmallWeightsEntry
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +51,3 @@ def _decibels(outputs: Sequence[Array], wanted: Sequence[Array]) -> float | None
     noise = sum(float(np.square(each - other).sum()) for each, other in pairs)
     ratio = decibels(signal, noise)
     return None if ratio is None else round(ratio, 1)
-
-
-def small_weights_sentence(variant: str, entry: Mapping[str, Any]) -> str:
-    """Return the remark on a variant with weights in fewer bits than float32."""
-    found = SmallWeightsEntry(**entry)
-    name, share = found.dtype, f"{100 * found.loss:.2g} %"
-    if not found.layers:
-        return f"{variant}: no layer is large enough for weights in {name}, or no kernel takes it; see docs/small-weights.md."
-    ratio = "" if found.signal_to_noise_db is None else f", {found.signal_to_noise_db:.1f} dB below the signal"
-    limit = precision_named(name).network_tolerance
-    warning = "" if found.loss <= limit else f" That is more than {100 * limit:.2g} %: look at its accuracy (tvmmobile evaluate)."
-    return (
-        f"{variant}: the weights of {found.layers} layers, {found.weights / 1e6:.1f} million, are stored in {name}. For noise, this moves "
-        f"the outputs by up to {share} of their largest magnitude{ratio}.{warning}"
-    )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Unpack
 
 from tvmmobile.devices.protocol import Device
-from tvmmobile.graph.network import kept_sentence
 from tvmmobile.pipeline.checking import checked
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.job import VariantJob
@@ -20,6 +19,7 @@ from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.remeasure import doubted, measure_again
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
+from tvmmobile.pipeline.sentences import kept_sentence
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.pipeline.stages.preparing import collect_variants

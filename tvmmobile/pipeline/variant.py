@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import network_error

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
-from tvmmobile.graph.passes.to_integers import QuantisedLayer
+from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer
 from tvmmobile.quantisation.integers import IntegerNetwork
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -438,36 +438,3 @@ def check_of(manifest: Manifest) -> Check:
 def records_compare(manifest: Manifest, profile: DeviceProfile) -> bool:
     """Return whether the latencies of a manifest's records are comparable with the device's."""
     return (manifest.device, manifest.timing_model) == (profile.name, profile.origin.written)
-
-
-def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
-    """Describe in a sentence how a library differs from those compiled for the device; "" if it does not.
-
-    A library runs on other cores than its own if they have its instructions, but its latency there says little about either core.
-    """
-    manifest = manifest.on(profile)
-    device, core = manifest.device, manifest.core
-    found = []
-    if not profile.has_core(core):
-        found.append(f"was compiled for {core}, not for {profile.name}'s {profile.mcpu}")
-    if device != profile.name:
-        found.append(f"uses schedules tuned on {device}, whose latencies are not comparable with {profile.name}'s")
-    elif not records_compare(manifest, profile):
-        found.append("uses schedules tuned with another timing model, whose latencies are not comparable with the current one's")
-    return f"note: {name} {', and '.join(found)}." if found else ""
-
-
-def unchecked_note(name: str, manifest: Manifest) -> str:
-    """Return a sentence on a library that nobody ran when it was made; "" for others."""
-    check = check_of(manifest)
-    return "" if check.done else f"note: {name} was not compared with its reference when it was compiled: {check.why}."
-
-
-def check_lines(checks: Sequence[Check]) -> list[str]:
-    """Return the lines that `compile` prints on its libraries' checks."""
-    lines = []
-    for place in dict.fromkeys(check.place for check in checks if check.done):
-        errors = [check.error or 0.0 for check in checks if check.done and check.place == place]
-        agree = "1 library agrees with its reference" if len(errors) == 1 else f"{len(errors)} libraries agree with their references"
-        lines.append(f"{agree} on {place} (error {max(errors):.2g}).")
-    return lines + [f"not checked: {why}." for why in dict.fromkeys(check.why for check in checks if not check.done)]

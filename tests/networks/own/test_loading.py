@@ -27,7 +27,7 @@ from torch import nn
 
 import tvmmobile
 from tvmmobile.graph.layers import Opaque
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import imported_torch
 from tvmmobile.networks.models.registry import build_torch_model

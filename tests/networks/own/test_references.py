@@ -18,7 +18,7 @@ from quantised_files import noise, run_onnxruntime, write_quantised_onnx
 from small_networks import kernels_of, run_lowered, seeded, unit
 from torch import nn
 
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import TO_LAST, shape_of, turned
 from tvmmobile.graph.layers.gating import gated_operands
 from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
 from tvmmobile.graph.layers.sum_forms import sum_forms
@@ -19,7 +19,6 @@ from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
 from tvmmobile.graph.layouts import Layout, activation_shape, from_nhwc, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
-from tvmmobile.graph.passes.views import TO_LAST, turned
 
 #: Taps of a kernel: (first row, end, first column, end).
 TapWindow = tuple[int, int, int, int]

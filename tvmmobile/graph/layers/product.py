@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tvmmobile.graph.expressions import is_float32, shape_of
+from tvmmobile.graph.expressions import is_float32, shape_of, swaps_last
 from tvmmobile.graph.layers.kind import ConvertingLayer, Form, Parts
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
-from tvmmobile.graph.passes.products import swaps_last
 
 #: Parts of a product: operands whose last dimensions are swapped.
 _SIDES = ("left", "right")

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR, Spelling
-from tvmmobile.graph.expressions import is_float32, shape_of
+from tvmmobile.graph.expressions import holds, is_float32, shape_of
 from tvmmobile.graph.layers.gating import gated_operands
 from tvmmobile.graph.layers.kind import Form, Layer, Parts
 from tvmmobile.graph.layers.sums import Clamp
 from tvmmobile.graph.parameters import LayerParameters
-from tvmmobile.graph.passes.rewriting import holds
 
 #: Makes the layer of the parts and what follows the sum.
 _Make = Callable[[Parts, Clamp], Layer | None]

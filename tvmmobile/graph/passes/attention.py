@@ -17,10 +17,10 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.access import Access
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, HeadView, LayerParameters
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import FLOAT32
 

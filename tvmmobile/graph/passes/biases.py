@@ -12,9 +12,10 @@ import tvm
 from tvm import relax
 from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
+from tvmmobile.graph.bindings import readers_of, values_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, rewrite_main, values_of
+from tvmmobile.graph.passes.rewriting import replace_variables, rewrite_main
 
 
 def bias_into_batch_norm(module: Any) -> Any:

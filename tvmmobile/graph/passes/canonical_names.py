@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_BLOCK, _VARIABLE, _BUFFER = "s_tir.SBlock", "ir.Var", "tirx.BufferType"
+from tvmmobile.graph.function_json import BLOCK, json_of
+
+_VARIABLE, _BUFFER = "ir.Var", "tirx.BufferType"
 #: The outermost block, which MetaSchedule looks up by this name.
 _ROOT = "root"
 
@@ -24,28 +26,15 @@ def canonical_names(module: Any) -> Any:
     return tvm.IRModule(functions, attrs=module.attrs)
 
 
-def block_names(function: Any) -> list[str]:
-    """Names of a TIR function's blocks, in order of occurrence."""
-    nodes = _graph(function)["nodes"]
-    return [nodes[node["data"]["name_hint"]]["data"] for node in nodes if node["type"] == _BLOCK]
-
-
 def _renamed(function: Any) -> Any:
     import tvm
 
-    graph = _graph(function)
+    graph = json_of(function)
     nodes: list[Any] = graph["nodes"]
-    blocks = [node for node in nodes if node["type"] == _BLOCK and nodes[node["data"]["name_hint"]]["data"] != _ROOT]
+    blocks = [node for node in nodes if node["type"] == BLOCK and nodes[node["data"]["name_hint"]]["data"] != _ROOT]
     buffers = [node for node in nodes if node["type"] == _VARIABLE and nodes[node["data"]["ty"]]["type"] == _BUFFER]
     for kind, field, members in (("block", "name_hint", blocks), ("buffer", "name", buffers)):
         for number, member in enumerate(members):
             member["data"][field] = len(nodes)
             nodes.append({"type": "ffi.String", "data": f"{kind}{number}"})
     return tvm.ir.load_json(json.dumps(graph))
-
-
-def _graph(function: Any) -> Any:
-    """Return TVM's JSON form of a function: nodes that refer to each other by number, in order of occurrence; names are nodes too."""
-    import tvm
-
-    return json.loads(tvm.ir.save_json(function))

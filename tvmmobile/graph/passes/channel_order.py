@@ -21,9 +21,10 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
+from tvmmobile.graph.bindings import bindings_of, readers_of, values_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
-from tvmmobile.graph.passes.rewriting import bindings_of, readers_of, replace_variables, values_of
+from tvmmobile.graph.passes.rewriting import replace_variables
 
 Order = npt.NDArray[np.int64]
 #: Pieces that one convolution reads; more would be slower than moving the channels.

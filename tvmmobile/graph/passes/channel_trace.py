@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.access import slices_of
-from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, shape_of
 
 #: Axes of channels in NCHW and NHWC.
 NCHW, NHWC = 1, 3

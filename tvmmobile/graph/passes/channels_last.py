@@ -13,14 +13,13 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import constant, operator_of, shape_of
+from tvmmobile.graph.bindings import values_of
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, VIEW, constant, operator_of, shape_of, swaps_last, turned
 from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.channel_order import MOST_PIECES
 from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.input_steps import input_steps
-from tvmmobile.graph.passes.products import swaps_last
-from tvmmobile.graph.passes.rewriting import VIEW, rebound_main, values_of, with_main
-from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
+from tvmmobile.graph.passes.rewriting import rebound_main, with_main
 
 _STEPS = operators_with(Trait.ELEMENT_WISE)
 

@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeGuard
 
-from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.layers import KINDS, Conv2d, Layer, LayerParameters, WindowPool
+from tvmmobile.graph.bindings import readers_of, values_of
+from tvmmobile.graph.composed import ComposedLayer, layer_call
+from tvmmobile.graph.layers import KINDS, Conv2d, Layer, WindowPool
 from tvmmobile.graph.layers.kind import Form
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.products import beside_product
-from tvmmobile.graph.passes.rewriting import readers_of, replace_values, values_of
-from tvmmobile.graph.precision import FLOAT32
-
-#: Names of the external functions that stand for composed layers in `main`.
-EXTERNAL_PREFIX = "tvmmobile.layer."
-
-
-@dataclass(frozen=True)
-class ComposedLayer:
-    """A layer found in the graph, with its constants, and the name of the precision that it is computed in."""
-
-    layer: Layer
-    parameters: LayerParameters
-    dtype: str = FLOAT32.name
-
-    @property
-    def copy(self) -> Conv2d | None:
-        """The layer if it returns what it reads, or adds its residual to that, in the same layout; `None` for another."""
-        layer, weight, bias = self.layer, self.parameters.weight, self.parameters.bias
-        if not (isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1)) or any(layer.padding):
-            return None
-        plain = not (layer.scaled or layer.steps) and layer.in_layout == layer.out_layout
-        return layer if plain and bool((weight == 1).all()) and not bias.any() else None
-
-
-def external_name(value: Any) -> str | None:
-    """Return the name of the external function that a value calls for a layer; `None` for other values."""
-    callee = value.args[0] if operator_of(value) == "relax.call_dps_packed" else None
-    name = str(getattr(callee, "global_symbol", ""))
-    return name if name.startswith(EXTERNAL_PREFIX) else None
-
-
-def layer_call(
-    layers: dict[str, ComposedLayer], composed: ComposedLayer, arguments: Sequence[Any], result: Any = None, name: str = ""
-) -> Any:
-    """Add a layer under a new name, or change the one of that `name`, and return its call; `result` is the call's type if it is not
-    float32 of the layer's shape.
-    """
-    from tvm import relax
-
-    name = name or f"{EXTERNAL_PREFIX}{len(layers)}"
-    layers[name] = composed
-    result = result or relax.TensorType(composed.layer.output_shape, FLOAT32.name)
-    return relax.call_dps_packed(name, relax.Tuple(list(arguments)), out_ty=result)
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 class LayerComposer:

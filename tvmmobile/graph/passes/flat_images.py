@@ -11,9 +11,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import VIEW, replace_values
-from tvmmobile.graph.passes.views import TO_FIRST, turned
+from tvmmobile.graph.expressions import TO_FIRST, VIEW, operator_of, shape_of, turned
+from tvmmobile.graph.passes.rewriting import replace_values
 
 
 def flat_images(module: Any) -> Any:

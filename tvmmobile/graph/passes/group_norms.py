@@ -8,9 +8,10 @@ import numpy as np
 from tvm import relax
 from tvm.relax.dpl import is_const, is_op, wildcard
 
+from tvmmobile.graph.bindings import readers_of
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import readers_of, rewrite_main
+from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def group_norms(module: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.expressions import operator_of, variables_of
 from tvmmobile.graph.operators import Trait, operators_with
-from tvmmobile.graph.passes.rewriting import bindings_of, variables_of
 
 _STEPS = operators_with(Trait.ELEMENT_WISE) | operators_with(Trait.RESHAPE) | {"relax.strided_slice", "relax.concat"}
 

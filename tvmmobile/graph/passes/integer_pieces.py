@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tvmmobile.graph.composed import ComposedLayer, layer_call
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
 from tvmmobile.graph.passes.input_pieces import channel_slice, with_pieces
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import INT8

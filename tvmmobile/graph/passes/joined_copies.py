@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.curves import CHANNEL, PLUS, TENSOR
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer
 from tvmmobile.graph.passes.channel_trace import NHWC
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.input_pieces import channel_slice
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 

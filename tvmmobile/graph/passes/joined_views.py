@@ -11,8 +11,8 @@ from typing import Any
 from tvm import relax
 
 from tvmmobile.graph.access import Access
-from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import VIEW, replace_values, with_named_outputs
+from tvmmobile.graph.expressions import VIEW, operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import replace_values, with_named_outputs
 
 _PERMUTE = "relax.permute_dims"
 

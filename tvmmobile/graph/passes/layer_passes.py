@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tvmmobile.graph.bindings import readers_of, values_of
+from tvmmobile.graph.composed import ComposedLayer, external_name, layer_call
 from tvmmobile.graph.layers import Layer
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name, layer_call
-from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, values_of, with_named_outputs
+from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outputs
 
 
 class LayerGraph:

@@ -14,10 +14,10 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, operator_of, shape_of, turned
 from tvmmobile.graph.operators import Trait, has, operators_with
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of
-from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, turned
+from tvmmobile.graph.passes.rewriting import MainRewriter
 
 #: Operators that only change a tensor's shape; `broadcast_to` if the shape stays.
 _VIEWS = operators_with(Trait.RESHAPE)

@@ -7,9 +7,9 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import holds, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import holds, replace_values
+from tvmmobile.graph.passes.rewriting import replace_values
 
 #: The second operand that changes nothing, which may also be the first of the first two.
 _NEUTRAL = {"relax.add": 0.0, "relax.multiply": 1.0, "relax.subtract": 0.0, "relax.divide": 1.0}

@@ -17,12 +17,12 @@ import numpy as np
 from tvm import relax
 
 from tvmmobile.graph.access import Access
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.curves import GATE, TENSOR
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, Resize
 from tvmmobile.graph.layouts import Layout, shuffled
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import constant, shape_of
-from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, values_of, viewed
+from tvmmobile.graph.bindings import bindings_of, results_of, returned, values_of
+from tvmmobile.graph.expressions import constant, shape_of, viewed
 from tvmmobile.system.errors import UserError
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import readers_of, values_of
+from tvmmobile.graph.expressions import constant_of, operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import readers_of, replace_variables, values_of
-from tvmmobile.graph.passes.views import constant_of
+from tvmmobile.graph.passes.rewriting import replace_variables
 
 
 def parallel_branches(module: Any) -> Any:

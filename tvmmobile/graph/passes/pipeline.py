@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm import relax
 
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
@@ -22,7 +24,7 @@ from tvmmobile.graph.passes.channel_constants import channel_constants
 from tvmmobile.graph.passes.channel_means import channel_means
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.channels_last import channels_last
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
+from tvmmobile.graph.passes.compose_layers import LayerComposer
 from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.given_resizes import given_resizes
@@ -42,8 +44,8 @@ from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_resh
 from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.passes.rms_norms import rms_norms
+from tvmmobile.graph.passes.roundings import compose_roundings, simpler_roundings
 from tvmmobile.graph.passes.scaled_layers import scaled_layers
 from tvmmobile.graph.passes.selected_scores import selected_scores
 from tvmmobile.graph.passes.sequences import sequences
@@ -51,9 +53,10 @@ from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.split_steps import split_steps
 from tvmmobile.graph.passes.standalone_steps import standalone_steps
+from tvmmobile.graph.passes.steps_apart import steps_apart
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.tap_windows import tap_windows
-from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
+from tvmmobile.graph.passes.to_integers import to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.transposed_products import transposed_products
 from tvmmobile.graph.passes.transposed_rows import transposed_rows
@@ -88,8 +91,12 @@ class Composed:
     passes: int
 
 
-def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tuple[str, Pass]]:
-    """Return named passes from the imported network to its layers, in order; see `compose`."""
+def _composing(composer: LayerComposer, lone: tuple[str, Pass] | None = None) -> list[tuple[str, Pass]]:
+    """Return named passes from the imported network to its layers, in order.
+
+    Args:
+        lone: the pass that makes layers of steps by themselves; without one, steps that change nothing stay as well.
+    """
     transform = relax.transform
     return [
         ("split_batch", split_batch),
@@ -104,7 +111,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
-        *([("neutral_steps", neutral_steps)] if lone else []),
+        *([] if lone is None else [("neutral_steps", neutral_steps)]),
         ("parallel_branches", parallel_branches),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
@@ -135,7 +142,7 @@ def _composing(composer: LayerComposer, lone: bool, whole_rows: bool) -> list[tu
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
-        *([("standalone_steps", standalone_steps(composer, whole_rows))] if lone else []),
+        *([] if lone is None else [lone]),
     ]
 
 
@@ -166,21 +173,46 @@ def _finishing(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
     ]
 
 
-def compose(
-    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, lone: bool = True, whole_rows: bool = False
-) -> Composed:
+def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, whole_rows: bool = False) -> Composed:
     """Find the layers of an imported network.
 
     Args:
         module: Relax module as the front end leaves it.
         accepts: returns whether some template takes a layer.
         dump_dir: folder for the module after each pass, as `NN_name.py`.
-        lone: also turn steps that no layer absorbs into layers, and drop neutral ones; off for networks whose file is quantised.
         whole_rows: see `standalone_steps`.
     """
     composer = LayerComposer(accepts)
-    passes = _composing(composer, lone, whole_rows)
-    return Composed(_run(module, passes, 0, dump_dir), composer.layers, accepts, dump_dir, len(passes))
+    return _composed(module, composer, _composing(composer, ("standalone_steps", standalone_steps(composer, whole_rows))), dump_dir)
+
+
+def compose_quantised(
+    module: Any,
+    takes: Callable[[Layer], bool],
+    accepts: Callable[[Layer], bool],
+    sums: Callable[[ComposedLayer], bool],
+    dump_dir: Path | None = None,
+) -> Composed:
+    """Find the layers and roundings of an imported network that its file has quantised, whose steps are looked for as they are.
+
+    Args:
+        module, dump_dir: see `compose`.
+        takes: whether an integer kernel takes a layer.
+        accepts: whether a layer is composed.
+        sums: whether an integer kernel takes a layer that returns float32, whose weights are integers.
+    """
+    composer = LayerComposer(accepts)
+    passes = [
+        ("simpler_roundings", simpler_roundings(takes)),
+        *_composing(composer),
+        ("compose_roundings", compose_roundings(composer.layers)),
+        ("steps_apart", steps_apart(sums, accepts, composer.layers)),
+    ]
+    return _composed(module, composer, passes, dump_dir)
+
+
+def _composed(module: Any, composer: LayerComposer, passes: list[tuple[str, Pass]], dump_dir: Path | None) -> Composed:
+    return Composed(_run(module, passes, 0, dump_dir), composer.layers, composer.accepts, dump_dir, len(passes))
 
 
 def finish(

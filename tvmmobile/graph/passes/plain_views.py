@@ -14,8 +14,8 @@ import numpy as np
 from tvm import relax
 from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
-from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.rewriting import VIEW, replace_values, rewrite_main
+from tvmmobile.graph.expressions import VIEW, operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import replace_values, rewrite_main
 
 _PERMUTE = "relax.permute_dims"
 

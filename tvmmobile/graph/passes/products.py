@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from tvmmobile.graph.access import Access
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
 from tvmmobile.graph.operators import Trait, has
 
 
@@ -57,9 +57,3 @@ def _swaps_matrices(source: Any, chain: list[Any]) -> bool:
         return False
     *leading, rows, columns = range(len(access.dimensions))
     return access.permute([*leading, columns, rows]).in_order(Access.of(shape_of(source)))
-
-
-def swaps_last(permutation: Any) -> bool:
-    """Return whether a `permute_dims` swaps the last two dimensions and no others."""
-    rank, axes = len(shape_of(permutation)), permutation.attrs.axes
-    return axes is not None and [int(axis) for axis in axes] == [*range(rank - 2), rank - 1, rank - 2]

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.bindings import bindings_of, readers_of
+from tvmmobile.graph.composed import ComposedLayer, layer_call
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Layer, LayerParameters, Recurrent
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, states_of
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
 from tvmmobile.graph.passes.fold_constants import fold_constants
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of
+from tvmmobile.graph.passes.rewriting import MainRewriter
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.unrolled_cells import CELL_ACTIVATIONS, Cell, unrolled
 from tvmmobile.system.errors import UserError

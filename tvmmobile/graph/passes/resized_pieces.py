@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, LayerParameters, Resize
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 

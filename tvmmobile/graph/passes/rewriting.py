@@ -1,83 +1,14 @@
-"""Readers of the variables of `main`, and rewriting it: by pattern, by mutator, or binding by binding."""
+"""Rewriting `main`: by pattern, by mutator, or binding by binding."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of
-
-#: The operator whose result is its first argument with another shape; it costs nothing at run time.
-VIEW = "relax.reshape"
-
-
-def bindings_of(function: Any) -> list[Any]:
-    """Return all bindings, in order of execution."""
-    return [binding for block in function.body.blocks for binding in block.bindings]
-
-
-def values_of(function: Any) -> dict[Any, Any]:
-    """Return the value of each variable that a function binds, in order of execution."""
-    return {binding.var: binding.value for binding in bindings_of(function)}
-
-
-def readers_of(function: Any) -> dict[Any, list[Any]]:
-    """Return for each variable the variables computed from it, once per read; `None` stands for the result of the function."""
-    readers: dict[Any, list[Any]] = defaultdict(list)
-    for binding in bindings_of(function):
-        for variable in variables_of(binding.value):
-            readers[variable].append(binding.var)
-    for variable in variables_of(function.body.body):
-        readers[variable].append(None)
-    return readers
-
-
-def results_of(function: Any) -> tuple[Any, ...]:
-    """Return the variables that a function returns, in order."""
-    from tvm import relax
-
-    result = function.body.body
-    return tuple(result.fields) if isinstance(result, relax.Tuple) else (result,)
-
-
-def returned(results: Sequence[Any]) -> Any:
-    """Return the value of a function with these results."""
-    from tvm import relax
-
-    return results[0] if len(results) == 1 else relax.Tuple(list(results))
-
-
-def variables_of(value: Any) -> Iterator[Any]:
-    """Yield variables that an expression reads."""
-    from tvm import relax
-
-    if isinstance(value, relax.Var):
-        yield value
-    elif isinstance(value, relax.TupleGetItem):
-        yield from variables_of(value.tuple_value)
-    else:
-        for part in (*getattr(value, "args", ()), *getattr(value, "fields", ())):
-            yield from variables_of(part)
-
-
-def viewed(value: Any) -> Any:
-    """Return the variable or constant that a view or an alias shows; `None` for other values."""
-    from tvm import relax
-
-    if isinstance(value, relax.Var):
-        return value
-    return value.args[0] if operator_of(value) == VIEW else None
-
-
-def view_of(value: Any, source: Any) -> Any:
-    """Return a view or an alias, of another source."""
-    from tvm import relax
-
-    return source if isinstance(value, relax.Var) else relax.Call(value.op, [source, *value.args[1:]], value.attrs)
+from tvmmobile.graph.bindings import bindings_of, results_of, returned, values_of
+from tvmmobile.graph.expressions import holds, variables_of
 
 
 def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], Any] = lambda attrs: attrs) -> Any:
@@ -254,9 +185,3 @@ def replace_variables(module: Any, found: Mapping[Any, Any]) -> Any:
         return builder.normalize(found[binding.var]) if binding.var in found else binding.value
 
     return with_main(module, rebound_main(module["main"], value_of))
-
-
-def holds(constant: Any, number: float) -> bool:
-    """Return whether a constant is that number and nothing else."""
-    value = constant.value.numpy()
-    return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6, abs_tol=0.0 if number else 1e-12)

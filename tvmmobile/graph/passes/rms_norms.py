@@ -9,10 +9,9 @@ import numpy as np
 from tvm import relax
 from tvm.relax.dpl import is_const, is_op, wildcard
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import rewrite_main
-from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST
 from tvmmobile.graph.precision import FLOAT32
 
 

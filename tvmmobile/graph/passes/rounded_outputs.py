@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.bindings import bindings_of, results_of
+from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer, external_name
 from tvmmobile.graph.curves import SCALED
+from tvmmobile.graph.expressions import variables_of, viewed
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, LayerParameters
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of, results_of, variables_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8
-
-if TYPE_CHECKING:
-    from tvmmobile.graph.passes.to_integers import QuantisedLayer
 
 
 def roundings_of_readers(main: Any, quantised: Mapping[str, QuantisedLayer]) -> dict[Any, tuple[float, int]]:

@@ -4,22 +4,23 @@
 
 where `clip` may take the place of both bounds. What dequantises an input of integers counts as one: its numbers are rounded already.
 Roundings to integers of more bits stay what they are, arithmetic in float32.
-`simpler_roundings` runs before all other passes, `compose_roundings` once layers are composed.
+`simpler_roundings` is for a network as imported, `compose_roundings` for one whose layers are composed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import readers_of
+from tvmmobile.graph.composed import ComposedLayer, layer_call
+from tvmmobile.graph.expressions import operator_of, shape_of, variables_of, viewed
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift_of
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, layer_call
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, variables_of, viewed
+from tvmmobile.graph.passes.rewriting import MainRewriter
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 
 #: Operators that only move numbers.
@@ -37,14 +38,14 @@ class _Found:
     layer: Rounding
 
 
-def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
-    """Return the module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
+def simpler_roundings(takes: Callable[[Layer], bool]) -> Callable[[Any], Any]:
+    """Return the pass that leaves fewer roundings, all of which have bounds of int8, in a module, NCHW as imported.
 
     A clip right before a rounding becomes part of it, if only roundings read it. The second of two roundings to the same integers is
     dropped, even if numbers are moved or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one, with
     weights of 1, that adds the other, if `takes` such a layer.
     """
-    return _Simpler(module["main"], takes).in_module(module, canonical=True)
+    return lambda module: _Simpler(module["main"], takes).in_module(module, canonical=True)
 
 
 def is_sum(layer: Layer) -> bool:
@@ -56,10 +57,9 @@ def _sum_layer(height: int, width: int, channels: int) -> Conv2d:
     return Conv2d(height, width, channels, channels, groups=channels, residual=True)
 
 
-def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Return the module whose layers are composed with roundings as calls of external functions too, and all layers by their names."""
-    composing = _Composing(module["main"], layers)
-    return composing.in_module(module, canonical=True), composing.layers
+def compose_roundings(layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
+    """Return the pass that makes roundings calls of external functions, which it adds to `layers`."""
+    return lambda module: _Composing(module["main"], layers).in_module(module, canonical=True)
 
 
 class Recognising(MainRewriter):
@@ -252,9 +252,9 @@ def _same_integers(one: Rounding, other: Rounding) -> bool:
 
 
 class _Composing(Recognising):
-    def __init__(self, main: Any, layers: Mapping[str, ComposedLayer]) -> None:
+    def __init__(self, main: Any, layers: dict[str, ComposedLayer]) -> None:
         super().__init__(main)
-        self.layers = dict(layers)
+        self.layers = layers
 
     def value(self, variable: Any, value: Any) -> Any:
         """Return a call for a rounding, or the old value. The network's input is permuted before it is rounded: a layer reads integers."""

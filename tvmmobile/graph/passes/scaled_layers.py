@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Dense
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.bindings import readers_of, values_of
+from tvmmobile.graph.expressions import VIEW, operator_of
 from tvmmobile.graph.operators import ORDERS
-from tvmmobile.graph.passes.rewriting import VIEW, readers_of, rebound_main, values_of, with_main
+from tvmmobile.graph.passes.rewriting import rebound_main, with_main
 
 _SIGMOID = "relax.sigmoid"
 #: The result has elements of the first argument, and nothing else.

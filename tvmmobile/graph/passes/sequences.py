@@ -13,10 +13,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.expressions import VIEW, constant_of, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of
-from tvmmobile.graph.passes.views import constant_of
+from tvmmobile.graph.passes.rewriting import MainRewriter
 
 _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims"}
 _WINDOWS = Trait.CONVOLUTION, Trait.TRANSPOSED_CONVOLUTION, Trait.MAX_POOL, Trait.AVERAGE_POOL

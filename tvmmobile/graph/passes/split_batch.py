@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvmmobile.graph.bindings import bindings_of, results_of, returned
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned, with_main
+from tvmmobile.graph.passes.rewriting import rebuilt, with_main
 
 #: Most parts of an image; each has kernel calls of its own.
 _MOST_PARTS = 16

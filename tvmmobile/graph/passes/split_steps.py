@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 _SIGMOID = "sigmoid"

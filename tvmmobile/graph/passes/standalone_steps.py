@@ -14,21 +14,14 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import bindings_of, values_of
+from tvmmobile.graph.composed import ComposedLayer, external_name
+from tvmmobile.graph.expressions import constant_of, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.biases import fold_factors
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
+from tvmmobile.graph.passes.compose_layers import LayerComposer
 from tvmmobile.graph.passes.input_steps import input_steps
-from tvmmobile.graph.passes.rewriting import (
-    MainRewriter,
-    bindings_of,
-    rebuilt,
-    replace_values,
-    replace_variables,
-    values_of,
-    with_named_outputs,
-)
-from tvmmobile.graph.passes.views import constant_of
+from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, replace_values, replace_variables, with_named_outputs
 from tvmmobile.graph.precision import FLOAT32
 
 _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"}

@@ -6,31 +6,37 @@ stay in integers where a kernel returns them as real numbers; activation and sum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
+from tvmmobile.graph.expressions import viewed
 from tvmmobile.graph.integers import INTEGER_CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Rounding
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.layer_passes import LayerGraph
-from tvmmobile.graph.passes.rewriting import replace_variables, viewed, with_named_outputs
+from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outputs
 
 
 def steps_apart(
-    module: Any, layers: Mapping[str, ComposedLayer], takes: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool]
-) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Return the module of composed layers and roundings with such steps apart, and all layers by the name of their external function.
+    takes: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]
+) -> Callable[[Any], Any]:
+    """Return the pass that takes such steps out of a module's layers, once these and the roundings are composed.
 
     Args:
         takes: returns whether an integer kernel takes a layer that returns float32, whose weights are integers.
         accepts: returns whether some template takes a layer in float32.
+        layers: changed along with `main`.
     """
-    graph = LayerGraph(module["main"], accepts, dict(layers))
-    found = {variable: made for variable in graph.values if (made := _apart(graph, variable, takes)) is not None}
-    return with_named_outputs(replace_variables(module, found)), graph.layers
+
+    def run(module: Any) -> Any:
+        graph = LayerGraph(module["main"], accepts, layers)
+        found = {variable: made for variable in graph.values if (made := _apart(graph, variable, takes)) is not None}
+        return with_named_outputs(replace_variables(module, found))
+
+    return run
 
 
 def _apart(graph: LayerGraph, variable: Any, takes: Callable[[ComposedLayer], bool]) -> Any:

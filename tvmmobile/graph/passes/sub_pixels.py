@@ -14,11 +14,11 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, constant_of, operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.operators import Trait, operators_with
-from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of
-from tvmmobile.graph.passes.views import TO_FIRST, TO_LAST, constant_of
+from tvmmobile.graph.passes.rewriting import MainRewriter
 
 _TRANSPOSED = "relax.nn.conv2d_transpose"
 _NORM = "relax.nn.batch_norm"

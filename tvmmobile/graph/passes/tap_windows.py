@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.layers import Array, Conv2d, Layer, TapWindow
-from tvmmobile.graph.passes.compose_layers import ComposedLayer
 
 #: Fewest channels of a part: with fewer, vectors are filled better by channels of several parts.
 _LEAST_CHANNELS = 8

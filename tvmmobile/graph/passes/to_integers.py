@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
+from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer, external_name
+from tvmmobile.graph.expressions import operator_of, shape_of, variables_of, view_of, viewed
+from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import rebuilt, variables_of, view_of, viewed
+from tvmmobile.graph.passes.rewriting import rebuilt
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
 from tvmmobile.graph.passes.roundings import PARTS, Recognising
 from tvmmobile.graph.precision import FLOAT32, INT8
@@ -25,25 +25,6 @@ from tvmmobile.graph.taps import RESIZE
 
 #: Operators that put numbers elsewhere, or choose some of them.
 _MOVES = {*PARTS, "relax.permute_dims", "relax.nn.max_pool2d", RESIZE}
-
-
-@dataclass(frozen=True)
-class QuantisedLayer:
-    """A layer in integers.
-
-    Attributes:
-        layer: layer without bounds (curves stay); `reads` or `writes` is float32 where it rounds its input itself, or returns real numbers.
-        parameters: constants of the layer.
-        step: the difference of the real numbers that two neighbouring integers of the output stand for; `None` for real numbers.
-        inputs: factor that turns real numbers into integers, and the zero point, for each tensor that it reads.
-        zero: the integer of the output that stands for 0.
-    """
-
-    layer: Layer
-    parameters: IntegerParameters
-    step: float | None
-    inputs: tuple[tuple[float, int], ...]
-    zero: int
 
 
 def to_integers(

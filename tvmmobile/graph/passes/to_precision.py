@@ -11,12 +11,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import readers_of
+from tvmmobile.graph.composed import ComposedLayer, external_name
+from tvmmobile.graph.expressions import operator_of, shape_of, view_of, viewed
 from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, view_of, viewed
+from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt
 from tvmmobile.graph.precision import FLOAT32, Precision
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.products import swaps_last
 from tvmmobile.graph.passes.rewriting import replace_values
 
 

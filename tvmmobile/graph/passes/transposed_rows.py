@@ -10,10 +10,11 @@ from typing import Any
 
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.bindings import readers_of, values_of
+from tvmmobile.graph.expressions import VIEW, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.channel_trace import slice_of
-from tvmmobile.graph.passes.rewriting import VIEW, readers_of, replace_values, replace_variables, values_of
+from tvmmobile.graph.passes.rewriting import replace_values, replace_variables
 
 _TURNED = [0, 2, 1]
 

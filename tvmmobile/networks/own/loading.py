@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import ALONE, Imported
 from tvmmobile.networks.models.spec import ModelSpec

@@ -8,7 +8,8 @@ from functools import partial
 from tvmmobile.pipeline.checking import MOST_CHECK_S
 from tvmmobile.pipeline.diagnosis import explain
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.movement import note_rounding, rounding_of, rounding_sentence
+from tvmmobile.pipeline.movement import note_rounding, rounding_of
+from tvmmobile.pipeline.sentences import rounding_sentence
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s
 from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.workers import WorkerPool

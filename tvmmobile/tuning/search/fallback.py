@@ -11,7 +11,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from tvmmobile.graph.passes.canonical_names import block_names
+from tvmmobile.graph.function_json import block_names
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target
 from tvmmobile.kernels.function import apply_trace

@@ -197,6 +197,13 @@ def test_scales_in_the_file_leave_nothing_to_calibrate(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def test_the_passes_over_roundings_are_among_those_whose_modules_are_written(tmp_path: Path) -> None:
+    in_integers(write_quantised_onnx(residual_network(), tmp_path), dump_dir=tmp_path / "passes")
+    names = [path.stem.partition("_")[2] for path in sorted((tmp_path / "passes").iterdir())]
+    composed = names.index("compose_layers")
+    assert names[0] == "simpler_roundings" and names[composed + 1 : composed + 4] == ["compose_roundings", "steps_apart", "joined_views"]
+
+
 def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any = np.int8, after: str = "", **changes: Array) -> Graph:
     """QDQ around a convolution of 8 to 8 channels; `changes` are constants by name."""
     generator = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from own_networks import TOLERANCE, load, network_of
 from small_networks import kernels_of
 
 from tvmmobile.graph.layers import Recurrent
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE

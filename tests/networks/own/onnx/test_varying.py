@@ -14,9 +14,9 @@ from onnx_campaign import built, difference_of, run
 from own_networks import load, network_of
 from small_networks import accepted, kernels_of
 
-from tvmmobile.graph.network import lower
+from tvmmobile.graph.bindings import bindings_of
+from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.passes.pipeline import prepare
-from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import OwnFile, Wanted

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.networks.own.onnx.real_nodes import RealNodes
 from tvmmobile.networks.own.onnx.tensors import attribute, rename
 from tvmmobile.system.errors import UserError
-
-if TYPE_CHECKING:
-    from tvmmobile.networks.own.onnx.quantised import QuantisedRewriting
 
 #: Integers without sign, into which activations are rounded.
 _MOST = 255.0
@@ -28,7 +26,7 @@ _SIMPLER = "Quantise it without that operator."
 _CURVES = [b"Sigmoid", b"Tanh", b"Tanh"]
 
 
-def _quantised(into: QuantisedRewriting, data: str) -> tuple[str, str, str]:
+def _quantised(into: RealNodes, data: str) -> tuple[str, str, str]:
     """Append the rounding of a tensor by its own extremes; return the names of integers, scale and zero point, all in float32."""
     least, zero, most = map(into.real, (1.2e-38, 0, _MOST))
     high, low = (into.emit(keep, [into.emit(f"Reduce{keep}", [data], keepdims=0), zero]) for keep in ("Max", "Min"))
@@ -39,13 +37,13 @@ def _quantised(into: QuantisedRewriting, data: str) -> tuple[str, str, str]:
     return into.emit("Min", [into.emit("Max", [moved, zero]), most]), scale, middle
 
 
-def _rounded(into: QuantisedRewriting, data: str) -> tuple[str, str]:
+def _rounded(into: RealNodes, data: str) -> tuple[str, str]:
     """Append the same; return the names of integers less their zero point, and of the scale."""
     integers, scale, zero = _quantised(into, data)
     return into.emit("Sub", [integers, zero]), scale
 
 
-def _quantize(into: QuantisedRewriting, node: Any) -> bool:
+def _quantize(into: RealNodes, node: Any) -> bool:
     for source, output in zip(_quantised(into, node.input[0]), node.output, strict=False):
         if output:
             into.emit("Identity", [source], output)
@@ -53,7 +51,7 @@ def _quantize(into: QuantisedRewriting, node: Any) -> bool:
     return True
 
 
-def _centred(into: QuantisedRewriting, tensor: str, zero: str, axis: int = -1) -> str | None:
+def _centred(into: RealNodes, tensor: str, zero: str, axis: int = -1) -> str | None:
     """Return the name of integers less their zero point; `None` where they are not known.
 
     Args:
@@ -74,15 +72,13 @@ def _centred(into: QuantisedRewriting, tensor: str, zero: str, axis: int = -1) -
     return into.emit("Sub", [source, into.real(into.known[zero].reshape(())) if zero in into.known else zero])
 
 
-def _sums(into: QuantisedRewriting, node: Any, operator: str, axis: int) -> bool:
+def _sums(into: RealNodes, node: Any, operator: str, axis: int) -> bool:
     """Append `ConvInteger` and `MatMulInteger`."""
     data, weight, zero, weight_zero = (*node.input, "", "")[:4]
     return _product(into, (_centred(into, data, zero), _centred(into, weight, weight_zero, axis)), node.output[0], operator, node.attribute)
 
 
-def _product(
-    into: QuantisedRewriting, factors: tuple[str | None, str | None], output: str, operator: str = "MatMul", given: Any = ()
-) -> bool:
+def _product(into: RealNodes, factors: tuple[str | None, str | None], output: str, operator: str = "MatMul", given: Any = ()) -> bool:
     """Append the sums of products of integers; return whether both factors are known."""
     known = [name for name in factors if name is not None]
     if len(known) == 2:
@@ -91,13 +87,13 @@ def _product(
     return len(known) == 2
 
 
-def _scaled(into: QuantisedRewriting, sums: str, scales: tuple[str, str], bias: str, output: str) -> None:
+def _scaled(into: RealNodes, sums: str, scales: tuple[str, str], bias: str, output: str) -> None:
     real = into.emit("Mul", [sums, into.emit("Mul", scales)], "" if bias else output)
     if bias:
         into.emit("Add", [real, bias], output)
 
 
-def _in_reals(into: QuantisedRewriting, node: Any) -> bool:
+def _in_reals(into: RealNodes, node: Any) -> bool:
     """Append `MatMulIntegerToFloat`, and `DynamicQuantizeMatMul` of real numbers, which are rounded first."""
     data, weight, *others = list[str]([*node.input, "", "", ""])
     if node.op_type == "MatMulIntegerToFloat":
@@ -113,7 +109,7 @@ def _in_reals(into: QuantisedRewriting, node: Any) -> bool:
     return True
 
 
-def _lstm(into: QuantisedRewriting, node: Any) -> bool:
+def _lstm(into: RealNodes, node: Any) -> bool:
     """Append `DynamicQuantizeLSTM` as a `Scan` for each direction; its state is rounded anew at every step."""
     data, kernel, recurrence, bias, lengths, hidden, memory, holes, *numbers = (*node.input, *[""] * 4)[:12]
     curves = attribute(node, "activations", _CURVES)
@@ -148,7 +144,7 @@ def _lstm(into: QuantisedRewriting, node: Any) -> bool:
     return True
 
 
-def _matrix(into: QuantisedRewriting, numbers: tuple[str, ...], place: int) -> tuple[str, str]:
+def _matrix(into: RealNodes, numbers: tuple[str, ...], place: int) -> tuple[str, str]:
     """Return the integers of one direction's weights less their zero points, and their scales."""
     weight, scale, zero = numbers
     zeros = into.known[zero][place] if zero else np.zeros((), np.int64)
@@ -156,14 +152,14 @@ def _matrix(into: QuantisedRewriting, numbers: tuple[str, ...], place: int) -> t
     return into.constant(whole), into.real(np.atleast_1d(into.known[scale])[place])
 
 
-def _state(into: QuantisedRewriting, given: str, data: str, place: int, inputs: int, units: int) -> str:
+def _state(into: RealNodes, given: str, data: str, place: int, inputs: int, units: int) -> str:
     """Return the initial state of a direction; it is zeros, a row for each of the batch, where none is given."""
     first = into.constant(np.array(place if given else 0, np.int64))
     row = into.emit("Gather", [given or data, first], axis=0)
     return row if given else into.emit("MatMul", [row, into.real(np.zeros((inputs, units)))])
 
 
-def _step(into: QuantisedRewriting, weight: str, scale: str) -> Any:
+def _step(into: RealNodes, weight: str, scale: str) -> Any:
     """Return the body of a `Scan`: state and memory, and a row of products of the input, to both and the state again."""
     inner, parts = into.within(), [f"gate{number}" for number in range(_GATES)]
     centred, step = _rounded(inner, "hidden")
@@ -181,7 +177,7 @@ def _step(into: QuantisedRewriting, weight: str, scale: str) -> Any:
 
 
 #: From an operator to what appends others in its place, or does not.
-DYNAMIC: Mapping[str, Callable[[QuantisedRewriting, Any], bool]] = {
+DYNAMIC: Mapping[str, Callable[[RealNodes, Any], bool]] = {
     "ConvInteger": partial(_sums, operator="Conv", axis=0),
     "DynamicQuantizeLSTM": _lstm,
     "DynamicQuantizeLinear": _quantize,

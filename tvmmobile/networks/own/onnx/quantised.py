@@ -12,47 +12,26 @@ which `graph.passes.roundings` finds again, as it finds what dequantises an inpu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from tvmmobile.graph.integers import LOWEST
-from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.onnx.dynamic import DYNAMIC
-from tvmmobile.networks.own.onnx.tensors import Nodes, attribute, opset_of, rename
+from tvmmobile.networks.own.onnx.real_nodes import RealNodes
+from tvmmobile.networks.own.onnx.tensors import attribute, opset_of
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 #: Operators between integers and the real numbers that they stand for.
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
-#: Types of integers, and what is subtracted from their zero points and bounds.
-_SHIFTS = {"int8": 0, "uint8": 128, "int16": 0, "uint16": 0}
-#: Types of inputs, by their numbers in ONNX.
-_INPUTS = {2: "uint8", 3: "int8"}
 #: Operators that leave each integer what it is.
 _MOVING = "DepthToSpace Expand Flatten Gather Identity MaxPool Reshape Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
 _FIX = "Quantise it as QDQ, with 8 bits and scales that are constants."
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The scale and zero point of a tensor, its bounds, and whether its integers of 8 bits have no sign in the file."""
-
-    scale: np.float32
-    zero: int
-    low: int
-    high: int
-    unsigned: bool
-
-    @property
-    def shown(self) -> int:
-        """The zero point in the file."""
-        return self.zero - LOWEST * self.unsigned
 
 
 def is_quantised(graph: Any) -> bool:
@@ -76,143 +55,34 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
         UserError: an operator on integers that is not known.
     """
     changed = copy.deepcopy(model)
-    rewriting = QuantisedRewriting(model.graph, opset_of(model))
+    made = RealNodes(model.graph, opset_of(model))
     del changed.graph.node[:], changed.graph.value_info[:]
     for node in model.graph.node:
-        rewriting.add(node)
+        _add(made, node)
     for value in model.graph.output:
-        rewriting.leave(value)
-    changed.graph.node.extend(rewriting.nodes)
-    used = {name for node in rewriting.nodes for name in node.input}
+        made.leave(value)
+    changed.graph.node.extend(made.nodes)
+    used = {name for node in made.nodes for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del changed.graph.initializer[:]
-    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in rewriting.constants.items())])
-    return changed, rewriting.weights
+    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in made.constants.items())])
+    return changed, made.weights
 
 
-class QuantisedRewriting(Nodes):
-    """The nodes of a graph while integers become real numbers."""
-
-    def __init__(self, graph: Any, opset: int) -> None:
-        super().__init__()
-        self.opset, self.weights = opset, WeightScales()
-        #: Constants of the file.
-        self.known: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        #: Scale and zero point of each tensor that held integers; its name holds real numbers now.
-        self.grids: dict[str, _Grid] = {}
-        #: Names of tensors that held integers, and hold real numbers of the same value now.
-        self.numbers: set[str] = set()
-        #: Names of dequantised tensors in the file, and of what has their values.
-        self.same: dict[str, str] = {}
-        #: Names of what was made of constants and inputs.
-        self.kept: dict[tuple[object, ...], str] = {}
-        self.results = {value.name for value in graph.output}
-        #: Types of inputs that are integers.
-        inputs = {value.name: _INPUTS.get(value.type.tensor_type.elem_type, "") for value in graph.input if value.name not in self.known}
-        self.entries = {name: kind for name, kind in inputs.items() if kind}
-
-    def add(self, node: Any) -> None:
-        """Append a node of the file, or those that take its place."""
-        copied = copy.deepcopy(node)
-        copied.input[:] = [self.same.get(name, name) for name in node.input]
-        self.subject = f"{next(filter(None, node.output), '')}/"
-        rewrite = _REWRITES.get(node.op_type) if node.domain in _DOMAINS else None
-        integers = [self.grids[name] for name in node.input if name in self.grids]
-        if rewrite is None and (integers or not self.numbers.isdisjoint(node.input)):
-            rewrite = _ON_INTEGERS.get(node.op_type, _moved) if node.domain in _DOMAINS else _moved
-        if rewrite is not None and rewrite(self, copied):
-            return
-        if integers:
-            raise UserError(f"{node.op_type} ({node.output[0]}) has scales or zero points that are not one constant each.", _FIX)
-        self.nodes.append(copied)
-
-    def within(self) -> QuantisedRewriting:
-        """Return the nodes of a graph inside."""
-        return QuantisedRewriting(GraphProto(), self.opset)
-
-    def leave(self, value: Any) -> None:
-        """Append the conversion of an output that has to hold integers."""
-        name, kind = value.name, value.type.tensor_type.elem_type
-        dtype = str(np.dtype(helper.tensor_dtype_to_np_dtype(kind))) if kind else ""
-        if dtype not in _SHIFTS or name not in self.grids | dict.fromkeys(self.numbers):
-            return
-        shown = f"{name}/real"
-        rename(self.nodes, {name: shown})
-        self.subject = f"{name}/"
-        if name in self.grids:
-            grid = self.grids[shown] = self.grids[name]
-            shift = grid.shown - grid.zero
-            shown = self.emit("Max", [self.placed(shown), self.real(grid.low + shift)])
-            shown = self.emit("Min", [shown, self.real(grid.high + shift)])
-        self.cast(shown, dtype, name)
-
-    def whole(self, tensor: str, zero: str = "") -> str | None:
-        """Return the name of the integers of a tensor on a grid, less their zero point, in float32; `None` if that is another one."""
-        grid = self.grids.get(tensor)
-        if grid is None or (zero and not self._reads_zero(grid, zero)):
-            return None
-        return self.emit("Round", [self.emit("Div", [tensor, self.real(grid.scale)])])
-
-    def placed(self, tensor: str) -> str:
-        """Return the name of the integers of a tensor on a grid, with the zero point in the file, in float32."""
-        whole = self.whole(tensor)
-        assert whole is not None
-        return self.emit("Add", [whole, self.real(self.grids[tensor].shown)])
-
-    def rounded(self, source: str, output: str, grid: _Grid) -> bool:
-        """Append the rounding of a tensor."""
-        scale, zero, low, high = map(self.real, (grid.scale, grid.zero, grid.low, grid.high))
-        for operator, operands in (("Div", [scale]), ("Round", []), ("Add", [zero]), ("Max", [low]), ("Min", [high]), ("Sub", [zero])):
-            source = self.emit(operator, [source, *operands])
-        self.emit("Mul", [source, scale], output)
-        self.grids[output] = grid
-        return True
-
-    def grid(self, scale: str, zero: str, kind: str = "uint8") -> _Grid | None:
-        """Return the grid of a scale and a zero point; `None` if these are not one constant each.
-
-        Args:
-            kind: type of integers without a zero point.
-        """
-        if scale not in self.known or (zero and zero not in self.known):
-            return None
-        step, place = self.known[scale], self.known[zero] if zero else np.zeros((), kind)
-        if step.size != 1 or place.size != 1 or step.dtype != np.float32 or str(place.dtype) not in _SHIFTS:
-            return None
-        if not (np.isfinite(step).all() and (step > 0).all()):
-            raise UserError(f"the network has a scale that is not a positive number: {scale} is {step.item():g}.", "Quantise it again.")
-        shift, bounds = _SHIFTS[str(place.dtype)], np.iinfo(place.dtype)
-        return _Grid(np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift, bool(shift))
-
-    def reals(self, names: Sequence[str], axis: int) -> str | None:
-        """Return the name of an integer tensor's real numbers; `None` if it has another scale or zero point, or is not known.
-
-        Args:
-            names: of the tensor, its scale and zero point.
-            axis: of a constant, along which it has several scales.
-        """
-        tensor, scale, zero = key = tuple(names)
-        if key not in self.kept:
-            grid, step = self.grids.get(tensor), self.known.get(scale)
-            if tensor in self.entries:
-                if (entered := self.grid(scale, zero, self.entries[tensor])) is None:
-                    return None
-                shown = entered.zero + _SHIFTS[self.entries[tensor]]
-                real = self.emit("Sub", [self.cast(tensor, np.float32), self.real(shown)])
-                self.kept[key] = self.emit("Mul", [real, self.real(entered.scale)])
-                self.grids[self.kept[key]] = entered
-            elif grid is not None and step is not None and step.size == 1 and float(step.item()) == float(grid.scale):
-                return tensor if not zero or self._reads_zero(grid, zero) else None
-            elif tensor in self.known and step is not None and (not zero or zero in self.known):
-                zeros = self.known[zero] if zero else np.zeros((), np.int64)
-                self.kept[key] = self.constant(self.weights.dequantise(self.known[tensor], step, zeros, axis))
-            else:
-                return None
-        return self.kept[key]
-
-    def _reads_zero(self, grid: _Grid, zero: str) -> bool:
-        place = self.known.get(zero)
-        return place is not None and place.size == 1 and int(place.item()) - _SHIFTS.get(str(place.dtype), 0) == grid.zero
+def _add(into: RealNodes, node: Any) -> None:
+    """Append a node of the file, or those that take its place."""
+    copied = copy.deepcopy(node)
+    copied.input[:] = [into.same.get(name, name) for name in node.input]
+    into.subject = f"{next(filter(None, node.output), '')}/"
+    rewrite = _REWRITES.get(node.op_type) if node.domain in _DOMAINS else None
+    integers = [into.grids[name] for name in node.input if name in into.grids]
+    if rewrite is None and (integers or not into.numbers.isdisjoint(node.input)):
+        rewrite = _ON_INTEGERS.get(node.op_type, _moved) if node.domain in _DOMAINS else _moved
+    if rewrite is not None and rewrite(into, copied):
+        return
+    if integers:
+        raise UserError(f"{node.op_type} ({node.output[0]}) has scales or zero points that are not one constant each.", _FIX)
+    into.nodes.append(copied)
 
 
 def _inputs(node: Any, count: int) -> list[str]:
@@ -220,14 +90,14 @@ def _inputs(node: Any, count: int) -> list[str]:
     return [*node.input, *[""] * count][:count]
 
 
-def _quantize(into: QuantisedRewriting, node: Any) -> bool:
+def _quantize(into: RealNodes, node: Any) -> bool:
     data, scale, zero = _inputs(node, 3)
     given = attribute(node, "output_dtype", 0)
     grid = into.grid(scale, zero, str(np.dtype(helper.tensor_dtype_to_np_dtype(given))) if given else "uint8")
     return grid is not None and into.rounded(data, node.output[0], grid)
 
 
-def _dequantize(into: QuantisedRewriting, node: Any) -> bool:
+def _dequantize(into: RealNodes, node: Any) -> bool:
     source, output = into.reals(_inputs(node, 3), attribute(node, "axis", 1)), node.output[0]
     if source is None:
         return False
@@ -257,7 +127,7 @@ class _Form:
     axis: int = 0
 
 
-def _in_reals(into: QuantisedRewriting, node: Any) -> bool:
+def _in_reals(into: RealNodes, node: Any) -> bool:
     """Append an operator between integers in float32, and the rounding of its result; `QGemm` may also return real numbers."""
     form, inputs, output = _FORMS[node.op_type], _inputs(node, max(9, len(node.input))), node.output[0]
     axis = 1 - attribute(node, "transB", 0) if form.operator == "Gemm" else form.axis
@@ -278,7 +148,7 @@ def _in_reals(into: QuantisedRewriting, node: Any) -> bool:
     return grid is None or into.rounded(made, output, grid)
 
 
-def _moved(into: QuantisedRewriting, node: Any) -> bool:
+def _moved(into: RealNodes, node: Any) -> bool:
     if node.op_type not in _MOVING.split() or node.domain not in _DOMAINS:
         raise UserError(f"the network has an operator on integers that is not supported: {node.op_type} ({node.output[0]}).", _FIX)
     data = node.input[0]
@@ -291,7 +161,7 @@ def _moved(into: QuantisedRewriting, node: Any) -> bool:
     return True
 
 
-def _converted(into: QuantisedRewriting, node: Any) -> bool:
+def _converted(into: RealNodes, node: Any) -> bool:
     (data,) = node.input
     if attribute(node, "to", 0) != TensorProto.FLOAT:
         return _moved(into, node)
@@ -299,7 +169,7 @@ def _converted(into: QuantisedRewriting, node: Any) -> bool:
     return True
 
 
-def _added(into: QuantisedRewriting, node: Any) -> bool:
+def _added(into: RealNodes, node: Any) -> bool:
     """Append `Add` of sums of products, which are real numbers already, and other integers."""
     if any(name in into.grids for name in node.input):
         return _moved(into, node)
@@ -309,7 +179,7 @@ def _added(into: QuantisedRewriting, node: Any) -> bool:
     return True
 
 
-def _resized(into: QuantisedRewriting, node: Any) -> bool:
+def _resized(into: RealNodes, node: Any) -> bool:
     """Rewrite a `Resize` of integers: between neighbours ONNX Runtime computes real numbers and truncates them."""
     mode = attribute(node, "mode", b"nearest")
     data, output, grid = node.input[0], node.output[0], into.grids.get(node.input[0])
@@ -326,7 +196,7 @@ def _resized(into: QuantisedRewriting, node: Any) -> bool:
     return into.rounded(into.emit("Mul", [centred, into.real(grid.scale)]), output, grid)
 
 
-def _padded(into: QuantisedRewriting, node: Any) -> bool:
+def _padded(into: RealNodes, node: Any) -> bool:
     """Append `Pad` of integers, by an integer or the integer 0."""
     data, grid, mode = node.input[0], into.grids.get(node.input[0]), attribute(node, "mode", b"constant")
     value = _inputs(node, 3)[2]
@@ -341,12 +211,7 @@ def _padded(into: QuantisedRewriting, node: Any) -> bool:
 
 
 #: Rewriters of operators on integers that do more than move them.
-_ON_INTEGERS: Mapping[str, Callable[[QuantisedRewriting, Any], bool]] = {
-    "Add": _added,
-    "Cast": _converted,
-    "Pad": _padded,
-    "Resize": _resized,
-}
+_ON_INTEGERS: Mapping[str, Callable[[RealNodes, Any], bool]] = {"Add": _added, "Cast": _converted, "Pad": _padded, "Resize": _resized}
 #: Operators between integers.
 _FORMS: Mapping[str, _Form] = {
     "QGemm": _Form("Gemm", result=7, bias=6),
@@ -358,7 +223,7 @@ _FORMS: Mapping[str, _Form] = {
     **{f"QLinear{name}": _Form(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
 }
 #: From an operator to what appends others in its place, or does not.
-_REWRITES: Mapping[str, Callable[[QuantisedRewriting, Any], bool]] = {
+_REWRITES: Mapping[str, Callable[[RealNodes, Any], bool]] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     **dict.fromkeys(_FORMS, _in_reals),

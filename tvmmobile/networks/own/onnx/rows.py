@@ -7,34 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from onnx import helper
 
 from tvmmobile.networks.own.onnx.tensors import attribute
-
-if TYPE_CHECKING:
-    from tvmmobile.networks.own.onnx.varying import VaryingRewriting
+from tvmmobile.networks.own.onnx.varying_nodes import Rows, VaryingNodes, differing
 
 #: The version from which the bounds of a slice are inputs.
 _BOUNDS_AS_INPUT = 10
 
-
-@dataclass(frozen=True)
-class Rows:
-    """The axis of a tensor along which only some places are there: the first ones, as many as the int64 tensor `count` `[1]` says."""
-
-    axis: int
-    count: str
+Rule = Callable[[VaryingNodes, Any], bool]
 
 
-Rule = Callable[["VaryingRewriting", Any], bool]
-
-
-def _follow(into: VaryingRewriting, node: Any, names: Sequence[str]) -> dict[str, Rows] | None:
+def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, Rows] | None:
     """Find results with missing rows: along the axis that changes with one row less of these operands; `None` if that is not known."""
     counts, values, shapes = into.with_one_less(names)
     if len(counts) > 1:
@@ -53,7 +41,7 @@ def _follow(into: VaryingRewriting, node: Any, names: Sequence[str]) -> dict[str
     return found
 
 
-def _passed_on(into: VaryingRewriting, node: Any, found: Mapping[str, Rows] | None) -> bool:
+def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, Rows] | None) -> bool:
     if found is None:
         return False
     into.append(node)
@@ -61,17 +49,17 @@ def _passed_on(into: VaryingRewriting, node: Any, found: Mapping[str, Rows] | No
     return True
 
 
-def _by_row(into: VaryingRewriting, node: Any, names: Sequence[str] | None = None) -> bool:
+def _by_row(into: VaryingNodes, node: Any, names: Sequence[str] | None = None) -> bool:
     """Append a node that computes each row by itself, or reads the rows of these operands alone."""
     return _passed_on(into, node, _follow(into, node, node.input if names is None else names))
 
 
-def _by_element(into: VaryingRewriting, node: Any) -> bool:
+def _by_element(into: VaryingNodes, node: Any) -> bool:
     """Append a node that reads no number of rows but those of its operands."""
     return not any(name in into.fewer and name not in into.rows for name in node.input) and _by_row(into, node)
 
 
-def _together(into: VaryingRewriting, node: Any, number: float | None) -> bool:
+def _together(into: VaryingNodes, node: Any, number: float | None) -> bool:
     """Append a node that may take the rows of its first operand together, where a number in place of the missing ones changes nothing."""
     data = node.input[0]
     found = _follow(into, node, [data]) if data in into.rows else None
@@ -82,13 +70,13 @@ def _together(into: VaryingRewriting, node: Any, number: float | None) -> bool:
     return _passed_on(into, node, found)
 
 
-def _from_the_end(into: VaryingRewriting, places: str, column: int | None = None) -> bool:
+def _from_the_end(into: VaryingNodes, places: str, column: int | None = None) -> bool:
     """Return whether constant places, or those in one column of them, are negative: rows are counted from the last one that is there."""
     known = into.values.get(places)
     return known is not None and bool(((known if column is None else known[..., column]) < 0).any())
 
 
-def _gather(into: VaryingRewriting, node: Any) -> bool:
+def _gather(into: VaryingNodes, node: Any) -> bool:
     data, places = node.input
     own = into.rows.get(data)
     if own is not None and own.axis == attribute(node, "axis", 0) % len(into.shapes[data]):
@@ -96,7 +84,7 @@ def _gather(into: VaryingRewriting, node: Any) -> bool:
     return (own is None or places not in into.rows) and _by_row(into, node)
 
 
-def _gather_nd(into: VaryingRewriting, node: Any) -> bool:
+def _gather_nd(into: VaryingNodes, node: Any) -> bool:
     data, places = node.input
     own, chosen, depth = into.rows.get(data), into.rows.get(places), into.shapes.get(places, [0])[-1]
     if attribute(node, "batch_dims", 0) or (chosen is not None and chosen.axis == len(into.shapes[places]) - 1):
@@ -107,7 +95,7 @@ def _gather_nd(into: VaryingRewriting, node: Any) -> bool:
     return (inside or chosen is None) and _by_row(into, node, [places if inside else data])
 
 
-def _gather_elements(into: VaryingRewriting, node: Any) -> bool:
+def _gather_elements(into: VaryingNodes, node: Any) -> bool:
     data, places = node.input
     own, chosen = into.rows.get(data), into.rows.get(places)
     along = own is not None and own.axis == attribute(node, "axis", 0) % len(into.shapes[data])
@@ -116,7 +104,7 @@ def _gather_elements(into: VaryingRewriting, node: Any) -> bool:
     return _by_row(into, node, [places])
 
 
-def _slice(into: VaryingRewriting, node: Any) -> bool:
+def _slice(into: VaryingNodes, node: Any) -> bool:
     data = node.input[0]
     rows = into.rows.get(data)
     if rows is None:
@@ -131,7 +119,7 @@ def _slice(into: VaryingRewriting, node: Any) -> bool:
     return _passed_on(into, node, {node.output[0]: Rows(rows.axis, count)})
 
 
-def _bounds(into: VaryingRewriting, node: Any, rank: int) -> dict[int, tuple[float, float, float]] | None:
+def _bounds(into: VaryingNodes, node: Any, rank: int) -> dict[int, tuple[float, float, float]] | None:
     """Start, end and step of a slice, by axis; `None` where they are computed."""
     if into.opset < _BOUNDS_AS_INPUT:
         given: list[Any] = [attribute(node, name) for name in ("starts", "ends", "axes")]
@@ -146,11 +134,11 @@ def _bounds(into: VaryingRewriting, node: Any, rank: int) -> dict[int, tuple[flo
     return {axis % rank: bounds for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}  # type: ignore[misc]
 
 
-def _squeeze(into: VaryingRewriting, node: Any) -> bool:
+def _squeeze(into: VaryingNodes, node: Any) -> bool:
     return (attribute(node, "axes") is not None or len(node.input) > 1) and _by_element(into, node)
 
 
-def _reshape(into: VaryingRewriting, node: Any) -> bool:
+def _reshape(into: VaryingNodes, node: Any) -> bool:
     """Append a `Reshape`, `Flatten` or `Expand` that keeps the product of the extents in front of the axis, and joins it with none but
     those behind it.
     """
@@ -173,7 +161,7 @@ def _reshape(into: VaryingRewriting, node: Any) -> bool:
     return math.prod(into.shapes[node.output[0]][: made.axis]) == math.prod(shape[: rows.axis])
 
 
-def _pad(into: VaryingRewriting, node: Any) -> bool:
+def _pad(into: VaryingNodes, node: Any) -> bool:
     """Append a `Pad` that fills rows up to a number that does not vary: the missing ones get its constant."""
     data, amounts, *given = node.input
     rows, less = into.rows.get(data), into.fewer.get(amounts)
@@ -188,12 +176,7 @@ def _pad(into: VaryingRewriting, node: Any) -> bool:
     return _passed_on(into, node, {})
 
 
-def differing(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    """Return the axes along which two shapes differ."""
-    return [axis for axis, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
-
-
-def _concat(into: VaryingRewriting, node: Any) -> bool:
+def _concat(into: VaryingNodes, node: Any) -> bool:
     if any(name not in into.shapes for name in node.input):
         return False
     axis = attribute(node, "axis") % len(into.shapes[node.input[0]])
@@ -207,12 +190,12 @@ def _concat(into: VaryingRewriting, node: Any) -> bool:
     return _passed_on(into, chosen, {node.output[0]: Rows(axis, into.rows[places].count)})
 
 
-def _split(into: VaryingRewriting, node: Any) -> bool:
+def _split(into: VaryingNodes, node: Any) -> bool:
     rows, rank = into.rows.get(node.input[0]), len(into.shapes[node.input[0]])
     return rows is not None and attribute(node, "axis", 0) % rank != rows.axis and _by_row(into, node)
 
 
-def _along_axis(default: int, into: VaryingRewriting, node: Any) -> bool:
+def _along_axis(default: int, into: VaryingNodes, node: Any) -> bool:
     """Append an operator along one axis that keeps all extents; missing rows come last, or are the smallest."""
     data = node.input[0]
     rows, backwards = into.rows.get(data), bool(attribute(node, "reverse", 0))
@@ -224,12 +207,12 @@ def _along_axis(default: int, into: VaryingRewriting, node: Any) -> bool:
     return _passed_on(into, node, {node.output[0]: rows})
 
 
-def _extreme(into: VaryingRewriting, node: Any) -> bool:
+def _extreme(into: VaryingNodes, node: Any) -> bool:
     last = attribute(node, "select_last_index", 0)
     return _together(into, node, None if last else -math.inf if node.op_type == "ArgMax" else math.inf)
 
 
-def _top_k(into: VaryingRewriting, node: Any) -> bool:
+def _top_k(into: VaryingNodes, node: Any) -> bool:
     data, number = node.input[0], into.values.get(node.input[1]) if len(node.input) > 1 else None
     if data not in into.rows or number is None:
         return data not in into.rows and _by_row(into, node)
@@ -242,7 +225,7 @@ def _top_k(into: VaryingRewriting, node: Any) -> bool:
     return _passed_on(into, node, dict.fromkeys(node.output, Rows(rows.axis, into.least(rows.count, into.constant([count])))))
 
 
-def _product(into: VaryingRewriting, node: Any) -> bool:
+def _product(into: VaryingNodes, node: Any) -> bool:
     """Append `MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
     data, *others = node.input
     if any(math.prod(into.shapes.get(name, ())[:-1]) != 1 for name in others[1:]):
