@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tvmmobile.graph.expressions import image_of, shape_of
+from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts, form_of_operator
+from tvmmobile.graph.layers.integer import IntegerLayer
+from tvmmobile.graph.layers.kind import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.window import WindowLayer
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
@@ -28,6 +31,8 @@ class Pool(ImageLayer, IntegerLayer):
     in_layout: Layout = "NHWC"
     kind: ClassVar[str] = "average pool"
     extents = ("height", "width", "channels")
+    passes_factors = True
+    can_write_floats: ClassVar[bool] = True
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -55,6 +60,16 @@ class Pool(ImageLayer, IntegerLayer):
 
         means: Array = torch.from_numpy(to_nchw(data, self.in_layout)).mean((2, 3)).numpy()
         return means.reshape(self.output_shape)
+
+    @property
+    def terms(self) -> int:
+        return self.height * self.width
+
+    def term_scale(self, side: float) -> float:
+        return 1 / self.terms
+
+    def integer_products(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> Array:
+        return np.asarray(data.sum((1, 2), np.int64, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,11 @@ class WindowPool(ImageLayer, WindowLayer):
         return self._source_shapes
 
     @property
+    def apart_in_integers(self) -> bool:
+        """Whether the input is joined of several tensors: integers of one scale are joined as they are."""
+        return bool(self.sources)
+
+    @property
     def kind(self) -> str:
         return f"{self.of} pool {self.kernel[0]}x{self.kernel[1]}"
 
@@ -134,6 +154,7 @@ class MaxPool(WindowPool):
 
     of: ClassVar[str] = "max"
     operator: ClassVar[str] = "nn.max_pool2d"
+    apart_in_integers: ClassVar[bool] = True  # integers are compared as they are
 
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Draw mostly negative values, which are less than padding of zeros."""
