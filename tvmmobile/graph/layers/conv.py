@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,8 @@ class Conv2d(WindowLayer, SumLayer):
     sparse: tuple[int, ...] = ()
     weights: str = ""
     extents = ("out_height", "out_width", "in_channels", "out_channels")
-    computes_batches = True
+    unlike: ClassVar[Mapping[str, float]] = {**WindowLayer.unlike, **SumLayer.unlike, "in_layout": 1.0, "out_layout": 1.0, "scaled": 1.0}
+    computes_batches = reads_blocks = True
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -123,6 +124,14 @@ class Conv2d(WindowLayer, SumLayer):
     def constants(self) -> int:
         """Number of weights that count, biases, and per-channel operands of steps."""
         return super().constants - (math.prod(self.weight_shape) - math.prod(self.sparse) if self.sparse else 0)
+
+    @property
+    def writes_blocks(self) -> bool:
+        return self.out_layout == "NHWC"
+
+    def with_layouts(self, before: Layout, after: Layout) -> Conv2d:
+        others = {name: layout for name, layout in (("in_layout", before), ("out_layout", after)) if layout != "NHWC"}
+        return replace(self, **others) if others else self
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

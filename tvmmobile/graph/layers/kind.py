@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 from tvmmobile.graph.precision import FLOAT32, Precision
 
@@ -75,7 +76,11 @@ class Layer(ABC):
         weights: see `SumLayer`.
         integers: see `layers.integer.IntegerLayer`.
         extents: names of the numbers in which layers are close together whose schedules suit each other; empty for the input's extents.
+        unlike: names of other properties that make layers unlike, and how far apart two layers are that differ in one. A layer whose kind
+            does not name one differs from layers whose kinds do.
         computes_batches: `compute` takes any number of images, one after another along the first axis.
+        reads_blocks: the first input may lie in blocks of channels, see `with_layouts`.
+        reads_lines: kernels read every cache line of the first input once, in any layout.
         passes_factors: equalisation lets factors of the input's channels pass: they are those of the output's.
     """
 
@@ -83,8 +88,11 @@ class Layer(ABC):
     reads = writes = weights = ""
     integers = NO_FACTS
     extents: ClassVar[tuple[str, ...]] = ()
+    unlike: ClassVar[Mapping[str, float]] = {"reads_pieces": 1.0}
     computes_batches: ClassVar[bool] = False
     passes_factors: ClassVar[bool] = False
+    reads_blocks: ClassVar[bool] = False
+    reads_lines: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -144,6 +152,27 @@ class Layer(ABC):
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         """Compute the output in floats, of `output_shape`, with PyTorch or NumPy; `side` has the tensors of `side_shapes` by name."""
         raise NotImplementedError(self.name)
+
+    @property
+    def writes_blocks(self) -> bool:
+        """Whether the output, which is in NHWC, may lie in blocks of channels instead, see `with_layouts`."""
+        return False
+
+    def with_layouts(self, before: Layout, after: Layout) -> Self:
+        """Return the layer with the first input and the output in other layouts than its own, for which NHWC stands; itself where its kind
+        has only one.
+        """
+        return self
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A matrix product over all pixels of an image."""
+        return False
+
+    @property
+    def reads_pieces(self) -> bool:
+        """Whether the first input is made of slices of tensors."""
+        return False
 
     @property
     def is_depthwise(self) -> bool:

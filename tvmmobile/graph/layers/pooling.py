@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -31,7 +31,7 @@ class Pool(ImageLayer, IntegerLayer):
     in_layout: Layout = "NHWC"
     kind: ClassVar[str] = "average pool"
     extents = ("height", "width", "channels")
-    passes_factors = True
+    passes_factors = reads_blocks = reads_lines = True
     can_write_floats: ClassVar[bool] = True
 
     @property
@@ -60,6 +60,9 @@ class Pool(ImageLayer, IntegerLayer):
 
         means: Array = torch.from_numpy(to_nchw(data, self.in_layout)).mean((2, 3)).numpy()
         return means.reshape(self.output_shape)
+
+    def with_layouts(self, before: Layout, after: Layout) -> Pool:
+        return self if before == "NHWC" else replace(self, in_layout=before)
 
     @property
     def terms(self) -> int:
@@ -90,6 +93,7 @@ class WindowPool(ImageLayer, WindowLayer):
     of: ClassVar[str]
     operator: ClassVar[str]
     extents = ("out_height", "out_width", "channels")
+    unlike: ClassVar[Mapping[str, float]] = {**ImageLayer.unlike, **WindowLayer.unlike}
 
     @property
     def in_channels(self) -> int:

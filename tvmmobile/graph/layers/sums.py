@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ class SumLayer(IntegerLayer):
 
     clamp: Clamp
     then: tuple[Clamp, ...]
+    unlike: ClassVar[Mapping[str, float]] = {**IntegerLayer.unlike, "clamp": 0.1}
     #: See `Conv2d`.
     added: tuple[int, ...] = ()
 
