@@ -4,7 +4,7 @@ A stored integer q stands for the real number scale · (q - zero). Activations h
 int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32. Weights
 that others have quantised may be -128 as well in kernels whose instructions add products in 32 bits, those for SDOT but for depthwise ones.
 
-An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is in `INTEGER_CURVES`, `LOOKUP` or
+An integer layer is an `IntegerLayer` of a task in `int8` without `then`, whose `clamp` is in `INTEGER_CURVES`, `LOOKUP` or
 none: bounds are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share
 kernels and records. Per channel it computes
 

@@ -1,4 +1,4 @@
-"""Reference outputs of integer layers in NumPy, exactly as `graph.integers` defines them, and random constants for them."""
+"""Reference outputs of integer layers, exactly as `graph.integers` defines them, and random constants for them. Kinds compute the sums."""
 
 from __future__ import annotations
 
