@@ -130,7 +130,7 @@ class Conv2d(WindowLayer, SumLayer):
         return self.out_layout == "NHWC"
 
     def with_layouts(self, before: Layout, after: Layout) -> Conv2d:
-        others = {name: layout for name, layout in (("in_layout", before), ("out_layout", after)) if layout != "NHWC"}
+        others: dict[str, Any] = {name: layout for name, layout in (("in_layout", before), ("out_layout", after)) if layout != "NHWC"}
         return replace(self, **others) if others else self
 
     @property
