@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tvmmobile.graph.integers import adds
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer
@@ -64,7 +63,7 @@ class LongSeparable(IntegerTemplate):
             return None
         first, second = layers
         # Residuals have the places of the network's tensors, not those of a strip.
-        if adds(first) or not second.is_pointwise or second.in_channels * second.out_channels > WEIGHT_SHARE * task.machine.l1d_bytes:
+        if first.residual or not second.is_pointwise or second.in_channels * second.out_channels > WEIGHT_SHARE * task.machine.l1d_bytes:
             return None
         height, width = first.out_height, first.out_width
         windows = TileKnobs(LongDepthwise.tiles, height, width, names=("dw_rows", "dw_columns"))

@@ -18,19 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import (
-    INTEGER_CURVES,
-    LOOKUP,
-    TABLE,
-    IntegerParameters,
-    adds,
-    converts_sums,
-    curve_of,
-    is_bounded,
-    looks_up,
-    scales_at_once,
-)
-from tvmmobile.graph.layers import Array, Gating, Layer, LayerParameters, Pool
+from tvmmobile.graph.integers import INTEGER_CURVES, LOOKUP, TABLE, IntegerParameters, is_bounded
+from tvmmobile.graph.layers import Array, Gating, IntegerLayer, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.vectors import ROUNDER
@@ -80,32 +69,34 @@ ret <4 x float> %value
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
     """Return whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
     layer = task.region[0]
-    if has_steps(layer) or looks_up(layer):
+    if not (task.precision.is_integer and isinstance(layer, IntegerLayer)):
+        return False
+    if has_steps(layer) or layer.looks_up:
         writes = ("",)
-    return task.precision.is_integer and layer.reads in reads and layer.writes in writes
+    return layer.reads in reads and layer.writes in writes
 
 
-def has_steps(layer: Layer) -> bool:
+def has_steps(layer: IntegerLayer) -> bool:
     """Return whether more happens to sums than scaling, with or without an addend."""
-    return bool(curve_of(layer)) or adds(layer)
+    return bool(layer.curve) or layer.residual
 
 
-def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
+def constant_shapes(layer: IntegerLayer) -> dict[str, tuple[int, ...]]:
     """Return the shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
     added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if layer.integers.addend else {}
-    table = {"table": (TABLE,)} if looks_up(layer) else {}
+    table = {"table": (TABLE,)} if layer.looks_up else {}
     return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,), **table}
 
 
-def scales_sums_at_once(layer: Layer) -> bool:
+def scales_sums_at_once(layer: IntegerLayer) -> bool:
     """Return whether sums are multiplied as they are, with the bits of `ROUNDER`."""
-    return scales_at_once(layer) and not converts_sums(layer)
+    return layer.scales_at_once and not layer.converts_sums
 
 
-def _has_more(layer: Layer) -> bool:
+def _has_more(layer: IntegerLayer) -> bool:
     """Return whether a layer's kernels read more numbers than all kernels do."""
-    return has_steps(layer) or isinstance(layer, Gating)
+    return has_steps(layer) or layer.has_gate
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
@@ -114,8 +105,9 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     Biases begin at the bits of `ROUNDER` where sums are not converted. Multipliers follow, then addends, or what is added to products of
     sums with these bits, if the layer has any. `numbers` come next, and last the table of a layer that looks up.
     """
-    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= layer.integers.bounded
-    bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
+    assert isinstance(layer, IntegerLayer) and isinstance(parameters, IntegerParameters)
+    assert is_bounded(parameters) <= layer.integers.bounded
+    bias = parameters.bias.astype(np.int64) + (0 if layer.converts_sums else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
     numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)
     numbers[_ROUNDER_OUT] = _bits(ROUNDER + parameters.zero_out)
@@ -133,7 +125,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
         added = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
     elif layer.integers.addend:
         added = [np.pad(parameters.addend, rest)]
-    return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers, *([parameters.table] if looks_up(layer) else [])]
+    return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers, *([parameters.table] if layer.looks_up else [])]
 
 
 def _bits(number: float | np.floating[Any]) -> np.int32:
@@ -170,7 +162,8 @@ class IntegerTemplate(Template):
         """
         found = []
         for layer, constants in zip(task.region, parameters, strict=True):
-            ends = {"unconverted": float(not converts_sums(layer)), "scaled_at_once": float(scales_sums_at_once(layer))}
+            assert isinstance(layer, IntegerLayer)
+            ends = {"unconverted": float(not layer.converts_sums), "scaled_at_once": float(scales_sums_at_once(layer))}
             found.append({**self.product_shortcuts(replace(task, region=(layer,)), knobs, constants.weight), **ends})
         return found
 
@@ -340,12 +333,12 @@ class IntegerEnds:
     """
 
     kernel: IntegerKernel
-    layer: Layer
+    layer: IntegerLayer
     buffers: Mapping[str, Buffer]
 
     @cached_property
     def _converts(self) -> bool:
-        return converts_sums(self.layer)
+        return self.layer.converts_sums
 
     def number(self, place: int, lanes: int, kind: str = "int32") -> Expr:
         """Return one of `numbers` in all lanes, as another type of integer if need be."""
@@ -394,7 +387,7 @@ class IntegerEnds:
     def _results(self, vectors: Sequence[Sequence[tuple[Expr, Expr, int]]], channel: Expr, count: int) -> Iterator[Expr]:
         """Yield one vector of results for up to four vectors of sums each, with `_store`'s arguments; all are looked up together."""
         narrowed = (self._narrowed(sums, channel, count) for sums in vectors)
-        return iter(self._looked_up(list(narrowed), list(map(bytes_of, vectors)))) if looks_up(self.layer) else narrowed
+        return iter(self._looked_up(list(narrowed), list(map(bytes_of, vectors)))) if self.layer.looks_up else narrowed
 
     def _store(self, sums: Sequence[tuple[Expr, Expr, int]], stored: Expr, count: int) -> None:
         """Emit up to four vectors of sums as bytes, each with its pixel's target and its place there; a pixel's follow each other."""
@@ -468,8 +461,8 @@ class IntegerEnds:
         """Return four sums of `factor`'s channels, of which so many are stored at a target, through residual and curve: scaled as
         `_rounded` has them.
         """
-        kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
-        if adds(self.layer):
+        kernel, T, curve = self.kernel, self.kernel.T, self.layer.curve  # noqa: N806
+        if self.layer.residual:
             other = self._other(target, count, self._addend(channel, place) if self.layer.integers.addend else None)
             x = kernel.fused(self._float(value), self.factor(channel, place), other)
         else:
@@ -524,7 +517,7 @@ class IntegerEnds:
 
 
 @contextmanager
-def integer_body(kernel: IntegerKernel, layer: Layer, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
+def integer_body(kernel: IntegerKernel, layer: IntegerLayer, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
     """Emit the body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes
     of what else it reads.
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, IntegerLayer, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
@@ -31,6 +31,7 @@ _TWICE = ("bias", "multiplier", "origin", "addend")
 
 def ends_in_pairs(layer: Layer) -> bool:
     """Return whether the sums of two pixels are scaled and narrowed together: not those written as floats, nor those with further steps."""
+    assert isinstance(layer, IntegerLayer)
     return not (layer.writes or has_steps(layer))
 
 
@@ -38,6 +39,7 @@ def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
     """Return the constants of `pack_constants`; where sums stay in pairs, those of channels twice, for two channels at a time."""
     if not ends_in_pairs(layer):
         return list(constants)
+    assert isinstance(layer, IntegerLayer)
     named = zip(constant_shapes(layer), constants, strict=True)
     return [np.tile(one.reshape(-1, 1, 2), (1, 2, 1)).ravel() if name in _TWICE else one for name, one in named]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, Dense, IntegerLayer, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, input_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
@@ -289,6 +289,7 @@ class IntegerProduct(IntegerMatrix):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel, columns = task.layer, self.kernel(task), knobs["columns"]
+        assert isinstance(layer, IntegerLayer)
         pixels, depth, channels = self.extents(layer)
         count, elements = pixels.count * pixels.lines, -(-depth // self.element)
         weight, tables = self.packed_bytes(depth, channels, columns), self.tables(depth, channels, columns)

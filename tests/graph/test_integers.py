@@ -14,12 +14,7 @@ from tvmmobile.graph.integers import (
     PARTS,
     SHORT,
     IntegerParameters,
-    converts_sums,
-    is_wide,
-    largest_sums,
-    rounds_otherwise,
     short_multipliers,
-    with_facts,
 )
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.precision import INT8
@@ -48,10 +43,10 @@ def with_sums(layer: Layer, products: int, bias: int) -> IntegerParameters:
 @pytest.mark.parametrize(("products", "bias", "wide"), [(1000, NARROW - 128001, False), (1000, NARROW - 128000, True), (0, NARROW, True)])
 def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: bool, sign: int) -> None:
     parameters = with_sums(POINTWISE, products, sign * bias)
-    assert int(largest_sums(POINTWISE, parameters)[-1]) == 128 * products + bias
-    assert is_wide(POINTWISE, parameters) == wide
-    marked = with_facts(POINTWISE, wide=wide)
-    assert converts_sums(marked) == wide and Task((marked,), "int8").name == f"pw_4x5_64x8_{'wide_' * wide}linear_int8_t1"
+    assert int(POINTWISE.largest_sums(parameters)[-1]) == 128 * products + bias
+    assert POINTWISE.is_wide(parameters) == wide
+    marked = POINTWISE.with_facts(wide=wide)
+    assert marked.converts_sums == wide and Task((marked,), "int8").name == f"pw_4x5_64x8_{'wide_' * wide}linear_int8_t1"
 
 
 def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
@@ -59,7 +54,7 @@ def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
     parameters = with_sums(POINTWISE, 1000, 2000)
     for scaled, wide in ((SHORT - 0.1, False), (SHORT + 0.1, True), (-SHORT - 0.1, True)):
         given = replace(parameters, multiplier=short_multipliers(np.full(8, scaled / 130000)))
-        assert is_wide(POINTWISE, given) == wide and not is_wide(replace(POINTWISE, writes="float32"), given)
+        assert POINTWISE.is_wide(given) == wide and not replace(POINTWISE, writes="float32").is_wide(given)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +73,9 @@ def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, chang
     With an addend, kernels round all of these.
     """
     given = replace(with_sums(layer, 1000, 2000), **changes)
-    assert is_wide(layer, given) == rounds_otherwise(layer, given) == otherwise
-    added, given = with_facts(layer, addend=True), replace(given, addend=np.zeros(8, np.float32))
-    assert not is_wide(added, given) and is_wide(added, replace(given, bias=given.bias + NARROW))
+    assert layer.is_wide(given) == layer.rounds_otherwise(given) == otherwise
+    added, given = layer.with_facts(addend=True), replace(given, addend=np.zeros(8, np.float32))
+    assert not added.is_wide(given) and added.is_wide(replace(given, bias=given.bias + NARROW))
 
 
 def test_short_multipliers_are_near_and_exact() -> None:
@@ -96,20 +91,20 @@ def test_layers_of_many_terms_are_converted_and_never_wide() -> None:
     """So that all networks of these shapes have the same kernel; up to that, the largest weights alone cannot make a layer wide."""
     assert NARROW_TERMS * 127 * 128 < NARROW
     many = Dense(NARROW_TERMS + 1, 4)
-    assert converts_sums(many) and not is_wide(many, with_sums(many, 127 * NARROW_TERMS, NARROW))
-    assert not converts_sums(Dense(NARROW_TERMS, 4)) and not converts_sums(Pool(7, 7, 8))
-    assert is_wide(Pool(7, 7, 1), IntegerParameters(np.zeros(0, np.int8), np.array([NARROW - 49 * 128], np.int32), multiplier=np.zeros(1)))
+    assert many.converts_sums and not many.is_wide(with_sums(many, 127 * NARROW_TERMS, NARROW))
+    assert not Dense(NARROW_TERMS, 4).converts_sums and not Pool(7, 7, 8).converts_sums
+    assert Pool(7, 7, 1).is_wide(IntegerParameters(np.zeros(0, np.int8), np.array([NARROW - 49 * 128], np.int32), multiplier=np.zeros(1)))
 
 
 def test_integer_tasks_are_named_stored_and_refused_by_float_templates() -> None:
-    layer = with_facts(replace(POINTWISE, reads="float32"), wide=True)
+    layer = replace(POINTWISE, reads="float32").with_facts(wide=True)
     task = Task((layer,), "int8", 4)
     assert task.name == "pw_4x5_64x8_from_float32_wide_linear_int8_t4" and task_from_json(task_to_json(task)) == task
     assert task_to_json(task)["region"] == [
         {"kind": "conv2d", "reads": "float32", "wide": True, "height": 4, "width": 5, "in_channels": 64, "out_channels": 8}
     ]
     assert (task.lanes, task.precision, task.needs) == (16, INT8, {"integers", "reads", "wide", "threads"})
-    for each in (task, Task((with_facts(replace(layer, reads="int8"), wide=False),))):
+    for each in (task, Task((replace(layer, reads="int8").with_facts(wide=False),))):
         assert "integers" in each.needs and not [template.name for template in TEMPLATES if template.space(each) is not None]
-    rounding = Task((with_facts(replace(layer, reads="", writes="int8"), wide=False),))
+    rounding = Task((replace(layer, reads="", writes="int8").with_facts(wide=False),))
     assert rounding.needs == {"writes"} and rounding.rounds and not task.rounds

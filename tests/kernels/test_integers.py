@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tvmmobile.graph.integers import LOOKUP, IntegerParameters, curve_of, is_wide
+from tvmmobile.graph.integers import LOOKUP, IntegerParameters
 from tvmmobile.graph.layers import Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise, sums_of
+from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
 
 LAYERS: tuple[Layer, ...] = (
@@ -84,7 +84,7 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
     """Every output: sums in Python's integers, their products with float32 multipliers in fractions, rounded to even."""
     task = Task((layer,), "int8")
     inputs, (given,) = make_inputs(task), make_parameters(task)
-    assert isinstance(given, IntegerParameters) and not is_wide(layer, given)
+    assert isinstance(given, IntegerParameters) and not layer.is_wide(given)
     actual = expected_output(task, inputs, (given,))
     assert actual.dtype == task.storage[1].numpy and actual.shape == layer.output_shape
     data = inputs[0]
@@ -123,7 +123,7 @@ def test_sums_beyond_those_that_float32_has(layer: Conv2d | Dense) -> None:
     weight.reshape(-1, 2)[1056 // 2 :, 1] = 1
     data = np.full((2, *layer.input_shape[1:]), 127, np.int8)
     data[1] = -128
-    found = sums_of(layer, data, replace(given, weight=weight)).reshape(2, -1, 2)
+    found = layer.integer_sums(data, replace(given, weight=weight)).reshape(2, -1, 2)
     expected = data.reshape(2, -1)[:, :1].astype(np.int64) * weight.reshape(-1, 2).astype(np.int64).sum(0) + given.bias
     assert np.abs(expected[:, 0] - given.bias[0]).max() > 2**24 and (found == expected[:, None]).all()
 
@@ -148,7 +148,7 @@ def test_random_constants_use_the_range(layer: Layer) -> None:
     assert len(np.unique(found)) >= min(found.size, 24) // 3
     wide = replace(given, multiplier=given.multiplier * 8, sixth=given.sixth * 8, table=given.table[:0])
     if not isinstance(layer, Gating):
-        assert set(np.unique(requantise(sums_of(task.layer, data, wide), wide, curve_of(layer)))) & {-128, 127}
+        assert set(np.unique(requantise(task.layer.integer_sums(data, wide), wide, layer.curve))) & {-128, 127}
 
 
 def test_sums_of_products_are_rounded_once() -> None:

@@ -13,7 +13,7 @@ from quantised import decibels, digit_inputs, flow_from, images_of, rescaled, tr
 from torch import nn
 from torch.nn import functional
 
-from tvmmobile.graph.integers import MOST_TOGETHER, is_depthwise, largest_sums, together
+from tvmmobile.graph.integers import MOST_TOGETHER, together
 from tvmmobile.graph.layers import Array, Conv2d
 from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import compose, finish_in_nhwc
@@ -81,7 +81,7 @@ def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array
     """Channels whose threes do not fit get a coarser scale, and keep 8 bits."""
     images, flow = images_of(digit_inputs(32, 2)), trained_flow()
     plain = quantise(flow, images, Method(PLAIN))
-    layers = {number for number, step in plain.steps.items() if is_depthwise(step.layer)}
+    layers = {number for number, step in plain.steps.items() if step.layer.is_depthwise}
     assert any(together(plain.steps[number].parameters.weight).max() > MOST_TOGETHER for number in layers)
 
     def method(most_lost_db: float) -> Method:
@@ -167,7 +167,7 @@ def test_sums_fit_in_their_integers() -> None:
     flow = flow.changed(replace(step, parameters=replace(step.parameters, weight=weight, bias=bias)))
     network = quantise(flow, images_of(digit_inputs(16, 2)), Method(PLAIN, equalise=False))
     for found in network.steps.values():
-        assert largest_sums(found.layer, found.parameters).max() < 2**31
+        assert found.layer.largest_sums(found.parameters).max() < 2**31
         assert np.isfinite(found.parameters.multiplier).all() and found.parameters.multiplier.dtype == np.float32
     images = digit_inputs(20, 1)
     assert decibels(network.outputs(images), flow.outputs(images)) > 25

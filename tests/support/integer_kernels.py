@@ -13,10 +13,6 @@ from tvmmobile.graph.integers import (
     PARTS,
     SHORT,
     IntegerParameters,
-    converts_sums,
-    is_wide,
-    largest_sums,
-    scales_at_once,
     short_multipliers,
 )
 from tvmmobile.graph.layers import Array, Conv2d, IntegerFacts, Layer, LayerParameters
@@ -72,7 +68,7 @@ def run(
     """The output of a schedule's kernel on a board, and the reference's."""
     assert template_named(schedule.template, schedule.version) is not None
     for layer, parameters in zip(task.region, given, strict=True):
-        assert is_wide(layer, parameters) <= layer.integers.wide
+        assert layer.is_wide(parameters) <= layer.integers.wide
     return output_on(agents, task, schedule, given, inputs, folder), expected_output(task, inputs, given)
 
 
@@ -123,10 +119,10 @@ def check_extremes(
     factors = np.array([1.0, 1e5, 1e-9, -2e33, 2e33, -1.0], np.float32)[channels // 2 % 6]
     extreme = replace(given, weight=weight.copy(), bias=given.bias * 0, multiplier=given.multiplier * factors, low=-128, high=127)
     extreme = replace(extreme, zero_in=zero_in, zero_out=(-1 - zero_in) // 2 * 2)
-    if not converts_sums(layer) and not getattr(layer, "writes", ""):  # as large as results may be
-        most = np.float32(SHORT) / largest_sums(layer, extreme).astype(np.float32)
+    if not layer.converts_sums and not getattr(layer, "writes", ""):  # as large as results may be
+        most = np.float32(SHORT) / layer.largest_sums(extreme).astype(np.float32)
         multiplier = np.clip(extreme.multiplier, -most, most) * np.float32(1 - 1e-6)
-        if scales_at_once(layer):
+        if layer.scales_at_once:
             multiplier = short_multipliers(np.trunc(multiplier * PARTS) / PARTS)
         extreme = replace(extreme, multiplier=multiplier)
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)

@@ -1,4 +1,4 @@
-"""Reference outputs of integer layers in NumPy, exactly as docs/int8-arithmetic.md defines them, and random constants for them."""
+"""Reference outputs of integer layers, as docs/int8-arithmetic.md defines them, and random constants for them. Kinds compute the sums."""
 
 from __future__ import annotations
 
@@ -9,28 +9,10 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.integers import (
-    HIGHEST,
-    LOWEST,
-    NARROW,
-    SHORT,
-    TABLE,
-    IntegerParameters,
-    adds,
-    converts_sums,
-    curve_of,
-    largest_results,
-    largest_sums,
-    looks_up,
-    scales_at_once,
-    short_multipliers,
-    terms,
-)
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool, SumLayer
+from tvmmobile.graph.integers import HIGHEST, LOWEST, NARROW, SHORT, TABLE, IntegerParameters, short_multipliers
+from tvmmobile.graph.layers import Array, IntegerLayer, Layer
 from tvmmobile.graph.precision import UINT8
 
-#: Integers up to which float32 has all of them.
-_EXACT = 1 << 24
 #: Standard deviation of weights whose scale is set by the largest of a few hundred.
 _WEIGHTS = 42.0
 
@@ -40,16 +22,16 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
 
     Bounds and sums keep to what a layer's `bounded` and `wide` say.
     """
+    assert isinstance(layer, IntegerLayer)
     channels = layer.output_shape[-1]
-    shape = layer.weight_shape if isinstance(layer, SumLayer) else (0,)
-    weight = np.rint(np.clip(generator.normal(0.0, _WEIGHTS, shape), -HIGHEST, HIGHEST)).astype(np.int8)
+    weight = np.rint(np.clip(generator.normal(0.0, _WEIGHTS, layer.weight_shape), -HIGHEST, HIGHEST)).astype(np.int8)
     zero_in, zero_out = (int(zero) for zero in generator.integers(LOWEST, HIGHEST + 1, 2))
-    spread = 74.0 * np.sqrt(terms(layer)) * (_WEIGHTS if weight.size else 1.0)
+    spread = 74.0 * np.sqrt(layer.terms) * (_WEIGHTS if weight.size else 1.0)
     bias = generator.normal(0.0, spread / 2, channels).astype(np.int32)
-    if isinstance(layer, Gating):
+    if layer.has_gate:
         bias[:], spread = -zero_in, spread * 74.0
     # Of a curve, most results are within its bend; its steps are of 1/40.
-    reach = (2.0, 5.0) if curve_of(layer) else (40.0, 120.0)
+    reach = (2.0, 5.0) if layer.curve else (40.0, 120.0)
     multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
     bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2))
     bounds = bounds if layer.integers.bounded else [LOWEST, HIGHEST]
@@ -63,19 +45,19 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         high=bounds[1],
         per_scale_in=float(np.float32(generator.uniform(20.0, 60.0))),
         zero_side=int(generator.integers(LOWEST, HIGHEST + 1)) * bool(layer.side_shapes),
-        scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
-        sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
+        scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if layer.curve else 1.0))) * layer.residual,
+        sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(layer.curve),
     )
-    if looks_up(layer):
+    if layer.looks_up:
         found = replace(found, table=generator.integers(LOWEST, HIGHEST + 1, TABLE).astype(np.int8))
     if layer.integers.addend:
         found = replace(found, addend=(generator.uniform(-0.5, 0.5, channels) * multiplier).astype(np.float32))
-    if not converts_sums(layer):
-        room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
+    if not layer.converts_sums:
+        room = NARROW - 1 - (layer.largest_sums(found) - np.abs(bias))
         np.clip(bias, -room, room, out=bias, casting="unsafe")
-        most = largest_results(layer, found).max() / SHORT
+        most = layer.largest_results(found).max() / SHORT
         multiplier = (multiplier / max(most, 1.0)).astype(np.float32)
-        multiplier = short_multipliers(multiplier) if scales_at_once(layer) else multiplier
+        multiplier = short_multipliers(multiplier) if layer.scales_at_once else multiplier
         found = replace(found, multiplier=multiplier, zero_out=zero_out if layer.integers.addend else zero_out // 2 * 2)
     return found
 
@@ -91,44 +73,6 @@ def signed(data: Array) -> npt.NDArray[np.int8]:
     """Subtract 128 from integers of uint8."""
     lower: npt.NDArray[np.int8] = np.bitwise_xor(data, np.uint8(128)).view(np.int8)
     return lower
-
-
-def sums_of(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> npt.NDArray[np.int64]:
-    """Return a layer's sums with their bias, exactly, channels last: of NHWC data, or NCHW if the layer says so."""
-    sums: npt.NDArray[np.int64] = _products(layer, data, constants).astype(np.int64) + constants.bias.astype(np.int64)
-    return sums
-
-
-def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> Array:
-    """Return sums of products, as integers or as floats in which every part of them is exact."""
-    import torch
-    from torch.nn import functional
-
-    if isinstance(layer, Gating):
-        return data
-    if isinstance(layer, Pool):
-        return np.asarray(data.sum((1, 2), np.int64, keepdims=True))
-    kind = np.float32 if _adds_exactly(layer, constants.weight) else np.float64
-    wide: Array = data.astype(kind)
-    weight: Array = constants.weight.astype(kind)
-    if isinstance(layer, Dense):
-        return np.asarray(wide @ weight)
-    assert isinstance(layer, Conv2d) and layer.in_layout in ("NHWC", "NCHW")
-    if layer.is_pointwise and layer.in_layout == "NHWC":
-        return np.asarray(torch.from_numpy(wide) @ torch.from_numpy(weight[0, 0]))  # NumPy would multiply line by line
-    image = wide if layer.in_layout == "NCHW" else np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
-    top, left, bottom, right = layer.padding
-    padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=constants.zero_in)
-    filters = torch.from_numpy(weight).permute(3, 2, 0, 1)
-    sums = functional.conv2d(torch.from_numpy(padded), filters, None, layer.stride, 0, layer.dilation, layer.groups)
-    return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
-
-
-def _adds_exactly(layer: Layer, weight: Array) -> bool:
-    """Return whether float32 has all sums of a layer's products in any order; a convolution's may be transformed before that."""
-    direct = isinstance(layer, Dense) or (isinstance(layer, Conv2d) and (layer.is_pointwise or layer.is_depthwise))
-    magnitudes = np.abs(weight, dtype=np.float64).reshape(-1, weight.shape[-1]).sum(0)
-    return direct and bool(-LOWEST * magnitudes.max(initial=0.0) <= _EXACT)
 
 
 def requantise(
@@ -177,14 +121,13 @@ def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
 
 def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, side: Mapping[str, Array] = MappingProxyType({})) -> Array:
     """Compute an integer layer's output: int8, or float32 if the layer writes that; `side` holds the integers of `side_shapes` by name."""
+    assert isinstance(layer, IntegerLayer)
     if reads := layer.reads:
         data = signed(data) if reads == UINT8.name else quantise(data, constants.per_scale_in, constants.zero_in)
-    if isinstance(layer, Conv2d):
-        data = layer.whole(data, side)
-    sums = sums_of(layer, data, constants)
-    if isinstance(layer, Gating):
+    sums = layer.integer_sums(layer.whole(data, side), constants)
+    if layer.has_gate:
         factors = side["gate"].astype(np.float32) - np.float32(constants.zero_side)
         constants = replace(constants, multiplier=factors * constants.multiplier)
     if layer.writes:
         return fused(sums.astype(np.float32), constants.multiplier, _side(None, constants))
-    return requantise(sums, constants, curve_of(layer), side.get("residual")).reshape(-1, *layer.output_shape[1:])
+    return requantise(sums, constants, layer.curve, side.get("residual")).reshape(-1, *layer.output_shape[1:])

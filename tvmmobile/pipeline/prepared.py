@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.composed import ComposedLayer
-from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS, integer_clamp, is_depthwise
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, MaxPool, Resize, SumLayer, WindowPool
+from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS
+from tvmmobile.graph.layers import Array, IntegerLayer, Layer, SumLayer
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, compose_quantised, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import is_sum
@@ -74,18 +74,9 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
     """
     elementary.register()  # constants are folded identically in every build of a process
     precision, outside = job.options.precision, job.options.io_precision
-    floats = (FLOAT32 if precision.is_integer else precision).name
 
     def accepts(layer: Layer) -> bool:
-        if isinstance(layer, Gating):
-            return precision.is_integer and taken(job.task((layer,)))
-        # Integers have gates in layers of their own, and slopes behind their layers; a layer in float32 may scale what it stores.
-        apart = isinstance(layer, Conv2d) and layer.scaled
-        apart = apart or (isinstance(layer, SumLayer) and bool(layer.operands or layer.added) and not layer.writes)
-        # Integers of one scale are joined, cut, compared and repeated as they are.
-        moves = isinstance(layer, MaxPool) or (isinstance(layer, Resize) and layer.method != "linear")
-        apart = apart or moves or (isinstance(layer, Conv2d | WindowPool) and bool(layer.sources))
-        return not (apart and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
+        return not (precision.is_integer and layer.apart_in_integers) and _is_composed(layer, job, precision)
 
     inputs = with_states(job.states, inputs_but(job.states, _noise(imported.spec, _REFERENCE_SEED)))
     if precision.is_integer and imported.scales is not None:
@@ -108,6 +99,12 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
     return Prepared(network, inputs, None, _float32_layers(kept))
 
 
+def _is_composed(layer: Layer, job: VariantJob, precision: Precision) -> bool:
+    """Return whether a template takes a layer as networks in a precision have it."""
+    wanted = layer.composed_as(precision)
+    return wanted is not None and taken(replace(job.task((layer,)), dtype=wanted.name))
+
+
 def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) -> Mapping[str, ComposedLayer]:
     """Return a float32 network's layers with weights as the job stores them, rounded to that, where a kernel takes them."""
     name = job.options.weights
@@ -115,10 +112,13 @@ def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) ->
         return layers
 
     def stored(found: ComposedLayer) -> ComposedLayer:
-        layer, weight = found.layer, found.parameters.weight
-        if not isinstance(layer, Conv2d | Dense) or not fits(weight, name) or not taken(job.task((replace(layer, weights=name),))):
+        weight = found.parameters.weight
+        if not isinstance(found.layer, SumLayer) or not fits(weight, name):
             return found
-        return replace(found, layer=replace(layer, weights=name), parameters=replace(found.parameters, weight=rounded(weight, name)))
+        layer = found.layer.with_weights(name)
+        if not taken(job.task((layer,))):
+            return found
+        return replace(found, layer=layer, parameters=replace(found.parameters, weight=rounded(weight, name)))
 
     return {key: stored(found) for key, found in layers.items()}
 
@@ -126,7 +126,7 @@ def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) ->
 def single_term_layers(network: Network, images: Sequence[tuple[Array, ...]], precision: Precision) -> list[int]:
     """Return the nodes of the layers that `Precision.single` is for."""
     layers = {node: found.layer for node, found in enumerate(network.nodes)}
-    found = [node for node, one in layers.items() if isinstance(one, Conv2d) and one.in_channels // one.groups % precision.group]
+    found = [node for node, one in layers.items() if one.summed_channels % precision.group]
     if not found:
         return []
     unfit = {one.node for one in layers_to_keep(network, images, precision_named(precision.single))}
@@ -222,8 +222,8 @@ def _drop(limit: str, found: FoundAssignment) -> dict[str, Any]:
 def _left_out(step: FlowStep, task: Callable[[Layer], Task]) -> str:
     """Return the reason why a layer that nobody asked to keep in float32 is there."""
     layer = step.layer
-    if isinstance(layer, Conv2d):
-        layer = replace(layer, reads=FLOAT32.name * reads_input(step), clamp=integer_clamp(layer.clamp))
+    if isinstance(layer, IntegerLayer):
+        layer = layer.as_integers(FLOAT32.name * reads_input(step), "")
     return _FASTER if is_faster_in_floats(task(layer)) else _NO_KERNEL
 
 
@@ -250,12 +250,10 @@ def _as_given(
         return taken(job.task((layer,)))
 
     def composes(layer: Layer) -> bool:
-        if is_sum(layer) or isinstance(layer, Gating):
-            return takes(layer)
-        return not (isinstance(layer, Conv2d) and layer.scaled) and taken(replace(job.task((layer,)), dtype=FLOAT32.name))
+        return takes(layer) if is_sum(layer) else _is_composed(layer, job, job.options.precision)
 
     def least(layer: Layer) -> int:
-        exact = "dot" in job.task((layer,)).machine.has and not is_depthwise(layer)  # others add two products in 16 bits
+        exact = "dot" in job.task((layer,)).machine.has and not layer.is_depthwise  # others add two products in 16 bits
         return LOWEST if exact else -HIGHEST
 
     def sums(found: ComposedLayer) -> bool:
@@ -287,7 +285,7 @@ def _in_floats(imported: Imported, job: VariantJob, inputs: tuple[Array, ...], w
     """
 
     def accepts(layer: Layer) -> bool:
-        return not isinstance(layer, Gating) and taken(replace(job.task((layer,)), dtype=FLOAT32.name))
+        return _is_composed(layer, job, FLOAT32)
 
     network = read_network(*finish(compose(imported.module, accepts, dump_dir)))
     kept = [(node, found) for node, found in enumerate(network.nodes) if found.dtype == FLOAT32.name]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.integers import is_depthwise
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_of
@@ -184,7 +183,7 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     if not found:
         return method
     first = {number for number in found if reads_input(network.steps[number].step)}
-    depthwise = {number for number in found if is_depthwise(network.steps[number].layer)}
+    depthwise = {number for number in found if network.steps[number].layer.is_depthwise}
     last = flow.steps[-1].number
     before = network.signal_to_noise_db(unseen.batches(), flow)[last]
 

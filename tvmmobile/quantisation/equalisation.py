@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters, Pool
+from tvmmobile.graph.layers import Array, LayerParameters, SumLayer
 from tvmmobile.quantisation.flow import Flow, FlowStep
 
 #: A channel is made at most this many times larger beside the largest; it may hold next to nothing.
@@ -43,23 +43,14 @@ def pairs_of(flow: Flow) -> Iterator[LayerPair]:
         if not _scalable(step):
             continue
         last, readers = step.number, flow.readers.get(step.number, ())
-        while len(readers) == 1 and isinstance(at[readers[0]].layer, Pool):
+        while len(readers) == 1 and at[readers[0]].layer.passes_factors:
             last, readers = readers[0], flow.readers.get(readers[0], ())
-        if len(readers) == 1 and at[readers[0]].sources[0] == last and _reads_channels(at[readers[0]], step):
+        if len(readers) == 1 and at[readers[0]].sources[0] == last and at[readers[0]].layer.takes_factors(step.layer.output_shape[-1]):
             yield LayerPair(step.number, readers[0])
 
 
 def _scalable(step: FlowStep) -> bool:
-    layer = step.layer
-    return step.summing and isinstance(layer, Conv2d) and not layer.residual and step.bounds[0] in (0.0, -np.inf)
-
-
-def _reads_channels(step: FlowStep, source: FlowStep) -> bool:
-    """Return whether a step's first input is `source`'s output and it has separate weights for each of its channels."""
-    layer, channels = step.layer, source.layer.output_shape[-1]
-    if isinstance(layer, Dense):
-        return layer.in_features == channels
-    return isinstance(layer, Conv2d) and not layer.pieces and layer.in_layout == "NHWC" and (layer.groups == 1 or layer.is_depthwise)
+    return step.summing and step.layer.gives_factors and step.bounds[0] in (0.0, -np.inf)
 
 
 def scaled(flow: Flow, pair: LayerPair, factors: Array) -> Flow:
@@ -74,7 +65,7 @@ def scaled(flow: Flow, pair: LayerPair, factors: Array) -> Flow:
     weight, bias = (array / factors for array in (first.parameters.weight, first.parameters.bias))
     most = (first.bounds[1] / factors).astype(np.float32) if np.isfinite(first.bounds[1]).any() else first.most
     first = replace(first, parameters=_constants(first, weight, bias), most=most)
-    weight = second.parameters.weight * (factors if _is_depthwise(second) else factors[:, None])
+    weight = second.parameters.weight * (factors if second.layer.is_depthwise else factors[:, None])
     return flow.changed(first, replace(second, parameters=_constants(second, weight, second.parameters.bias)))
 
 
@@ -127,8 +118,8 @@ def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
 def _bounded(step: FlowStep, end: float | None) -> FlowStep:
     """Give the step one upper bound for all channels."""
     layer = step.layer
-    assert isinstance(layer, Conv2d) and isinstance(layer.clamp, tuple)
-    return replace(step, layer=replace(layer, clamp=(layer.clamp[0], end)), most=None)
+    assert isinstance(layer, SumLayer) and isinstance(layer.clamp, tuple)
+    return replace(step, layer=layer.with_clamp((layer.clamp[0], end)), most=None)
 
 
 def _factors(first: FlowStep, second: FlowStep, found: ChannelRange) -> tuple[Array, float | None]:
@@ -139,17 +130,13 @@ def _factors(first: FlowStep, second: FlowStep, found: ChannelRange) -> tuple[Ar
     if not live.any():
         return np.ones_like(size), end
     size = np.maximum(size, size.max() / _MOST_GAIN)
-    wanted = size if _is_depthwise(second) else size / np.sqrt(_share(second, size))
+    # Where each input channel has weights of its own, and they have a scale of their own, activations alone matter.
+    wanted = size if second.layer.is_depthwise else size / np.sqrt(_share(second, size))
     wanted *= float((found.magnitude / wanted)[live].max())  # so that the tensor ends at 1
     if end is None:
         return np.where(live, wanted, 1.0), end
     wanted = np.maximum(wanted, found.magnitude) / end  # no channel goes beyond the bound
     return np.where(free, np.where(live, wanted, 1.0), bound / end), end
-
-
-def _is_depthwise(step: FlowStep) -> bool:
-    """Return whether each input channel has its own weights and weight scale; then activations alone matter."""
-    return isinstance(step.layer, Conv2d) and step.layer.is_depthwise
 
 
 def _share(step: FlowStep, size: Array) -> Array:

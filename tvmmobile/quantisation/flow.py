@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.integers import LOOKED_UP
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding
+from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.network import INPUT, Network, results_from, sources_of
 from tvmmobile.kernels.simulation import run_unscheduled
 
@@ -40,22 +39,19 @@ class FlowStep:
     @property
     def summing(self) -> bool:
         """True for a convolution or matrix product whose sums pass through bounds alone."""
-        layer = self.layer
-        return isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple) and not layer.then
+        return self.layer.sum_bounds is not None
 
     @property
     def curve(self) -> str:
         """The curve of a convolution or matrix product that integers look up; "" for none."""
-        clamp = self.layer.clamp if isinstance(self.layer, Conv2d | Dense) and not self.layer.then else ""
-        return clamp if isinstance(clamp, str) and clamp in LOOKED_UP else ""
+        return self.layer.looked_up_curve
 
     @property
     def bounds(self) -> tuple[float, float | Array]:
         """The bounds of a `summing` step; infinite where it has none."""
-        layer = self.layer
-        assert isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple)
-        low, high = layer.clamp
-        return -np.inf if low is None else low, (np.inf if high is None else high) if self.most is None else self.most
+        assert self.layer.sum_bounds is not None
+        low, high = self.layer.sum_bounds
+        return low, high if self.most is None else self.most
 
     def read(self, values: Mapping[int, Array]) -> tuple[Array, ...]:
         """Return the step's inputs, given the outputs of earlier steps."""
@@ -63,16 +59,14 @@ class FlowStep:
 
     def sums(self, inputs: tuple[Array, ...]) -> Array:
         """Compute the sums of a convolution or matrix product, residual included, before its bounds or curve."""
-        assert isinstance(self.layer, Conv2d | Dense)
-        return self._computed(replace(self.layer, clamp=NO_CLAMP), inputs)
+        assert isinstance(self.layer, SumLayer)
+        return self._computed(self.layer.with_clamp(NO_CLAMP), inputs)
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
         """Compute the output of a batch, with all images along the first dimension; constants are the same for all images."""
-        if isinstance(self.layer, Rounding):
-            return self.layer.rounded(inputs[0].reshape(-1, *self.layer.shape[1:]))
         if self.summing or self.curve:
             return self.finished(self.sums(inputs))
-        if isinstance(self.layer, Conv2d | Dense):
+        if self.layer.computes_batches:
             return self._computed(self.layer, inputs)
         return np.concatenate([np.atleast_1d(self._of_one(*one)) for one in self._each(inputs)])
 
@@ -82,7 +76,7 @@ class FlowStep:
             return CURVES[self.curve].exact(sums.astype(np.float64)).astype(sums.dtype)
         return np.asarray(np.clip(sums, *self.bounds))
 
-    def _computed(self, layer: Conv2d | Dense, inputs: tuple[Array, ...]) -> Array:
+    def _computed(self, layer: Layer, inputs: tuple[Array, ...]) -> Array:
         assert self.parameters is not None
         data, *others = (array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, layer.read_shapes, strict=True))
         return layer.compute(data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))

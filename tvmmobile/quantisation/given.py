@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, INTEGER_CURVES, LOWEST
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Rounding
+from tvmmobile.graph.layers import Array, Layer, Rounding, SumLayer
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.quantisation.calibration import Accepts
 from tvmmobile.quantisation.flow import Flow, FlowStep
@@ -103,7 +103,7 @@ class _Reading:
         if written is None and not has_floats(step):
             return "its output is not quantised"
         given = None
-        if isinstance(step.layer, Conv2d | Dense):
+        if isinstance(step.layer, SumLayer):
             assert step.parameters is not None
             given = self.scales(step.parameters.weight)
             if why := _unfit(step, given, first, self.least(step.layer)):

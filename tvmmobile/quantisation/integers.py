@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -21,23 +20,14 @@ from tvmmobile.graph.integers import (
     TABLE,
     THREE,
     IntegerParameters,
-    adds,
-    curve_of,
-    integer_clamp,
     is_bounded,
-    is_depthwise,
-    is_wide,
-    rounds_otherwise,
-    scales_at_once,
     short_multipliers,
-    terms,
     together,
-    with_facts,
 )
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool
+from tvmmobile.graph.layers import Array, IntegerLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32, INT8
-from tvmmobile.kernels.integers import compute_integers, sums_of
+from tvmmobile.kernels.integers import compute_integers
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.scales import Scale
 
@@ -63,7 +53,7 @@ class IntegerStep:
     """
 
     step: FlowStep
-    layer: Layer
+    layer: IntegerLayer
     parameters: IntegerParameters
     weight_scale: Array
     read: Scale
@@ -75,7 +65,7 @@ class IntegerStep:
     def sums(self, inputs: Sequence[Array]) -> Array:
         """Compute the real sums of a batch, before any bound or curve; takes the inputs of `output`."""
         data, *others = self._integers(inputs)
-        sums: Array = sums_of(self.layer, data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
+        sums: Array = self.layer.integer_sums(data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
         return sums + self.side.real(others[0]) if self.side is not None else sums
 
     def output(self, inputs: Sequence[Array]) -> Array:
@@ -101,13 +91,7 @@ class IntegerStep:
 
 def has_integers(step: FlowStep, curves: Collection[str] = INTEGER_CURVES | LOOKED_UP) -> bool:
     """Return whether a step has an int8 kernel, with one of some curves if it has any."""
-    layer = step.layer
-    if not all(isinstance(source, int) for source in step.sources):
-        return False
-    if isinstance(layer, Conv2d | Dense):
-        sliced = layer.added or (isinstance(layer, Conv2d) and layer.sources)
-        return layer.side_shapes.keys() <= {"residual"} and not (layer.then or sliced) and (step.summing or layer.clamp in curves)
-    return isinstance(layer, Pool | Gating)
+    return all(isinstance(source, int) for source in step.sources) and step.layer.has_integer_form(curves)
 
 
 def reads_input(step: FlowStep) -> bool:
@@ -116,8 +100,8 @@ def reads_input(step: FlowStep) -> bool:
 
 
 def has_floats(step: FlowStep) -> bool:
-    """Return whether a step that `has_integers` can write float32: a pool, or products without bounds, curve or residual."""
-    return isinstance(step.layer, Pool) or (step.summing and not step.layer.side_shapes and step.bounds == (-np.inf, np.inf))
+    """Return whether a step that `has_integers` can write float32."""
+    return isinstance(step.layer, IntegerLayer) and step.layer.can_write_floats
 
 
 def integer_step(
@@ -144,18 +128,14 @@ def integer_step(
         stored: type that the network's input is stored in.
         before: scale of the numbers that a step with a `curve` looks up.
     """
-    layer = step.layer
+    assert isinstance(step.layer, IntegerLayer)
     reads = stored if reads_input(step) and stored != INT8.name else ""
-    ends: dict[str, Any] = {"reads": reads, "writes": FLOAT32.name * (written is None)}
-    if isinstance(layer, Pool):
-        share = np.full(layer.channels, 1 / (layer.height * layer.width))
+    layer = step.layer.as_integers(reads, FLOAT32.name * (written is None))
+    if not layer.has_weights:
+        share = np.full(layer.output_shape[-1], layer.term_scale(1.0 if side is None else side.step))
         constants = _constants(step, np.zeros(0, np.int8), read, written)
-        return _scaled(IntegerStep(step, replace(layer, **ends), constants, share, read, written), exact)
-    if isinstance(layer, Gating):
-        assert side is not None
-        constants, share = _constants(step, np.zeros(0, np.int8), read, written), np.full(layer.channels, side.step)
         return _scaled(IntegerStep(step, layer, constants, share, read, written, side), exact)
-    assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
+    assert step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
     largest = _weight_steps(layer, weight, narrow)
     largest = largest if per_channel else np.full_like(largest, largest.max())
@@ -168,8 +148,7 @@ def integer_step(
     if before is not None and written is not None:
         constants = replace(constants, table=_table(step.curve, before, written))
     addend = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
-    layer = with_facts(replace(layer, clamp=integer_clamp(layer.clamp), **ends), addend=addend)
-    found = IntegerStep(step, layer, constants, scale, read, written, side, before, _most(step, written))
+    found = IntegerStep(step, layer.with_facts(addend=addend), constants, scale, read, written, side, before, _most(step, written))
     return with_bias(_scaled(found, exact), bias)
 
 
@@ -179,14 +158,14 @@ def _table(curve: str, before: Scale, written: Scale) -> Array:
     return written.quantised(CURVES[curve].exact(before.real(bytes_of_scale).astype(np.float64)))
 
 
-def _weight_steps(layer: Conv2d | Dense, weight: Array, narrow: bool) -> Array:
+def _weight_steps(layer: IntegerLayer, weight: Array, narrow: bool) -> Array:
     """Return the smallest scale of each output channel's weights with which they fit in int8. With `narrow`, they fit in 7 bits; a
     depthwise layer's in int8, and three of its taps in `MOST_TOGETHER`, however they are rounded.
     """
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0)
     if not narrow:
         return np.asarray(largest / HIGHEST)
-    if is_depthwise(layer):
+    if layer.is_depthwise:
         return np.asarray(np.maximum(largest / HIGHEST, together(weight).max(0) / (MOST_TOGETHER - THREE / 2)))
     return np.asarray(largest / SEVEN_BITS)
 
@@ -220,18 +199,18 @@ def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
     scale = step.read.step * step.weight_scale.astype(np.float64)
     parameters, stored = step.parameters, step.before or step.written
     written = 1.0 if stored is None else stored.step
-    if curve_of(step.layer):
+    if step.layer.curve:
         parameters, written = replace(parameters, sixth=float(np.float32(1 / (6 * written)))), 1.0
     if step.side is not None:
         parameters = replace(parameters, zero_side=step.side.zero)
-    if step.side is not None and adds(step.layer):
+    if step.side is not None and step.layer.residual:
         parameters = replace(parameters, scale_side=float(np.float32(step.side.step / written)))
     multiplier = (scale / written).astype(np.float32)
-    if not exact and scales_at_once(step.layer) and terms(step.layer) <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
+    if not exact and step.layer.scales_at_once and step.layer.terms <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
         multiplier = short_multipliers(multiplier)
     step = replace(step, parameters=replace(parameters, multiplier=multiplier))
-    if exact and terms(step.layer) <= NARROW_TERMS and rounds_otherwise(step.layer, step.parameters):
-        step = replace(step, layer=with_facts(step.layer, addend=True))
+    if exact and step.layer.terms <= NARROW_TERMS and step.layer.rounds_otherwise(step.parameters):
+        step = replace(step, layer=step.layer.with_facts(addend=True))
     return with_bias(step, np.zeros(len(multiplier)))
 
 
@@ -247,17 +226,16 @@ def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
 
 def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
     """Give the step a bias in steps of the sums."""
-    weight, layer = step.parameters.weight.astype(np.int64), step.layer
-    ones = terms(layer) if isinstance(layer, Pool | Gating) else weight.reshape(-1, weight.shape[-1]).sum(0)
+    layer, ones = step.layer, step.layer.weight_sums(step.parameters.weight)
     parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
-    layer = with_facts(layer, wide=is_wide(layer, parameters), bounded=is_bounded(parameters))
+    layer = layer.with_facts(wide=layer.is_wide(parameters), bounded=is_bounded(parameters))
     return replace(step, layer=layer, parameters=parameters)
 
 
 def within(step: IntegerStep, low: int, high: int) -> IntegerStep:
     """Tighten the step's output bounds to these integers of int8."""
     parameters = replace(step.parameters, low=max(step.parameters.low, low), high=min(step.parameters.high, high))
-    return replace(step, layer=with_facts(step.layer, bounded=is_bounded(parameters)), parameters=parameters)
+    return replace(step, layer=step.layer.with_facts(bounded=is_bounded(parameters)), parameters=parameters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, Layer, Pool
+from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
 from tvmmobile.graph.network import KeptLayer, Network, Node
@@ -105,18 +105,15 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout
     about 32 channels they lie together, and whatever a kernel reads from a block at a time is contiguous. Blocks are
     whole vectors of `lanes`.
     """
-    if not (isinstance(layer, Conv2d) and isinstance(following, Conv2d | Pool)):
+    if not (layer.writes_blocks and following.reads_blocks):
         return ("NHWC",)
-    if layer.out_layout != "NHWC":
-        return ("NHWC",)  # as it is: what reads it sees another image
-    channels = layer.out_channels
+    channels = layer.output_shape[-1]
     blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block and block % lanes == 0]
     if channels < FEWEST_BLOCKED or not blocks:
         return ("NHWC",)
     # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
-    fusable = isinstance(following, Conv2d) and layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
-    # A pool reads every line once in any layout.
-    either = channels < FEWEST_ONLY_BLOCKED or fusable or isinstance(following, Pool)
+    fusable = layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
+    either = channels < FEWEST_ONLY_BLOCKED or fusable or following.reads_lines
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
 
 
@@ -208,10 +205,8 @@ def _all_take(node: Node, readers: tuple[Node, ...], layout: Layout, takes: Call
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
     """Return the layers, the first reading `before` and the last writing `after`; NHWC stands for the layer's own layout."""
     ends = list(layers)
-    if before != "NHWC" and isinstance(ends[0], Conv2d | Pool):
-        ends[0] = replace(ends[0], in_layout=before)
-    if after != "NHWC" and isinstance(ends[-1], Conv2d):
-        ends[-1] = replace(ends[-1], out_layout=after)
+    ends[0] = ends[0].with_layouts(before, "NHWC")
+    ends[-1] = ends[-1].with_layouts("NHWC", after)
     return tuple(ends)
 
 

@@ -11,7 +11,6 @@ import pytest
 from integer_kernels import check
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.integers import with_facts
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
@@ -69,7 +68,7 @@ ONE, TWO = pair(9, 13, 32, 20), pair(17, 15, 40, 24, 2)
     ("layers", "threads"),
     [
         ((ONE[0], replace(ONE[1], residual=True)), 1),
-        ((with_facts(TWO[0], wide=True, bounded=True), replace(TWO[1], clamp="hswish")), 2),
+        ((TWO[0].with_facts(wide=True, bounded=True), replace(TWO[1], clamp="hswish")), 2),
     ],
     ids=["residual", "curve"],
 )
@@ -84,6 +83,6 @@ def test_values_of_many_shapes(board: Agents, tmp_path: Path) -> None:
         rng = random.Random(seed)
         channels = 8 * rng.choice((4, 7, 20)), 4 * rng.randint(1, 12) + rng.choice((0, 0, 3))
         first, second = pair(rng.randint(8, 20), rng.randint(8, 20), *channels, rng.choice((1, 1, 2)))
-        first = with_facts(first, wide=rng.random() < 0.2, bounded=rng.random() < 0.5)
-        second = with_facts(replace(second, residual=rng.random() < 0.3), addend=rng.random() < 0.3, bounded=rng.random() < 0.5)
+        first = first.with_facts(wide=rng.random() < 0.2, bounded=rng.random() < 0.5)
+        second = replace(second, residual=rng.random() < 0.3).with_facts(addend=rng.random() < 0.3, bounded=rng.random() < 0.5)
         check(board, (first, second), "long_separable", tmp_path, seed, 1 + seed % 3)

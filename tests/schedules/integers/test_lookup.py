@@ -12,7 +12,7 @@ import pytest
 from integer_kernels import assembly_on, check, window
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.integers import LOOKUP, with_facts
+from tvmmobile.graph.integers import LOOKUP
 from tvmmobile.graph.layers import Conv2d, Dense, IntegerFacts
 from tvmmobile.graph.tasks import Task
 from tvmmobile.running.bench import started_agents
@@ -52,7 +52,7 @@ def test_values(layer: Conv2d | Dense, template: str, boards: dict[str, Agents],
 @pytest.mark.parametrize("kind", ["dot", "long", "pair"])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=_LONG) for seed in range(1, 30))])
 def test_values_of_windows(kind: str, seed: int, boards: dict[str, Agents], tmp_path: Path) -> None:
-    layer = with_facts(replace(window(random.Random(seed)), clamp=LOOKUP), bounded=False)
+    layer = replace(window(random.Random(seed)), clamp=LOOKUP).with_facts(bounded=False)
     check(boards[kind], layer, f"{kind}_window", tmp_path, seed)
 
 

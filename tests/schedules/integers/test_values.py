@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from integer_kernels import check, check_extremes, space_of, window
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.integers import MOST_TOGETHER, together, with_facts
+from tvmmobile.graph.integers import MOST_TOGETHER, together
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
@@ -111,8 +111,8 @@ WINDOW = Conv2d(6, 7, 16, 20, (3, 3), (1, 1), (1, 1, 1, 1))
 @pytest.mark.parametrize(
     "layer",
     [
-        with_facts(replace(WINDOW, in_channels=64, residual=True), addend=True),
-        with_facts(WINDOW, addend=True, bounded=True),
+        replace(WINDOW, in_channels=64, residual=True).with_facts(addend=True),
+        WINDOW.with_facts(addend=True, bounded=True),
         replace(WINDOW, writes="float32"),
         Conv2d(5, 4, 24, 12, padding=(1, 0, 0, 2), stride=(2, 1)),
         Conv2d(3, 4, 8, 12, (3, 3), (1, 1), (9, 1, 12, 20)),
@@ -216,16 +216,16 @@ def test_addends_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: P
 
 
 def test_addends_of_other_layers(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
-    depthwise = with_facts(replace(WINDOWS[0], clamp=(None, None)), addend=True)
+    depthwise = replace(WINDOWS[0], clamp=(None, None)).with_facts(addend=True)
     for agents, kind in ((pi4, "long"), (pi5, "dot")):
         check(agents, depthwise, f"{kind}_depthwise", tmp_path / kind)
-        check(agents, with_facts(replace(IMAGE, clamp=(None, None)), addend=True), f"{kind}_image", tmp_path / kind)
+        check(agents, replace(IMAGE, clamp=(None, None)).with_facts(addend=True), f"{kind}_image", tmp_path / kind)
     for layer, name in (
         (Pool(3, 5, 24, integers=IntegerFacts(addend=True)), "integer_pool"),
         (Gating(3, 5, 24, integers=IntegerFacts(addend=True)), "integer_gate"),
     ):
         check(pi4, layer, name, tmp_path / "other")
-        check(pi4, with_facts(layer, wide=True), name, tmp_path / "other")
+        check(pi4, layer.with_facts(wide=True), name, tmp_path / "other")
 
 
 @pytest.mark.parametrize("layer", WINDOWS, ids=lambda layer: layer.name)
@@ -249,7 +249,7 @@ def test_images_of_bytes(reads: str, layout: str, pi4: Agents, pi5: Agents, tmp_
     layer = replace(IMAGE, in_layout=layout, reads=reads, clamp=(None, None))
     for agents, kind in ((pi4, "long"), (pi5, "dot")):
         check(agents, layer, f"{kind}_image", tmp_path / kind, threads=2)
-        check(agents, with_facts(layer, addend=True), f"{kind}_image", tmp_path / kind)
+        check(agents, layer.with_facts(addend=True), f"{kind}_image", tmp_path / kind)
 
 
 def test_steps_of_images(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
@@ -394,4 +394,4 @@ def test_pairs_of_steps_fit_in_16_bits(extents: tuple[int, int], seed: int, larg
 @pytest.mark.long
 def test_extremes_of_wide_products(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     for agents, name in ((pi4, "long_product"), (pi5, "dot_product")):
-        check_extremes(agents, with_facts(Conv2d(2, 3, 64, 12), wide=True), name, tmp_path / name)
+        check_extremes(agents, Conv2d(2, 3, 64, 12).with_facts(wide=True), name, tmp_path / name)

@@ -6,6 +6,7 @@ from tvmmobile.graph.layers.attention import Attention, HeadView
 from tvmmobile.graph.layers.conv import Conv2d, TapWindow
 from tvmmobile.graph.layers.dense import Dense
 from tvmmobile.graph.layers.gating import Gating
+from tvmmobile.graph.layers.integer import IntegerLayer
 from tvmmobile.graph.layers.kind import IntegerFacts, Layer
 from tvmmobile.graph.layers.norm import ChannelNorm, GroupNorm
 from tvmmobile.graph.layers.opaque import Opaque
@@ -51,6 +52,7 @@ __all__ = [
     "GroupNorm",
     "HeadView",
     "IntegerFacts",
+    "IntegerLayer",
     "Layer",
     "LayerParameters",
     "MaxPool",

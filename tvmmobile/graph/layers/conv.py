@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from tvmmobile.graph.expressions import TO_LAST, shape_of, turned
+from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers.gating import gated_operands
-from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
+from tvmmobile.graph.layers.integer import exact_floats
+from tvmmobile.graph.layers.kind import Form, Parts
 from tvmmobile.graph.layers.sum_forms import sum_forms
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
 from tvmmobile.graph.layouts import Layout, activation_shape, from_nhwc, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
+from tvmmobile.graph.precision import Precision
 
 #: Taps of a kernel: (first row, end, first column, end).
 TapWindow = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Conv2d(IntegerLayer, WindowLayer, SumLayer):
+class Conv2d(WindowLayer, SumLayer):
     """A 2-D convolution with bias and clamp, and optionally factors for its input and a tensor added to its output.
 
     Attributes:
@@ -72,6 +76,8 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     sparse: tuple[int, ...] = ()
     weights: str = ""
     extents = ("out_height", "out_width", "in_channels", "out_channels")
+    unlike: ClassVar[Mapping[str, float]] = {**WindowLayer.unlike, **SumLayer.unlike, "in_layout": 1.0, "out_layout": 1.0, "scaled": 1.0}
+    computes_batches = reads_blocks = True
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -119,6 +125,14 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
         return super().constants - (math.prod(self.weight_shape) - math.prod(self.sparse) if self.sparse else 0)
 
     @property
+    def writes_blocks(self) -> bool:
+        return self.out_layout == "NHWC"
+
+    def with_layouts(self, before: Layout, after: Layout) -> Conv2d:
+        others: dict[str, Any] = {name: layout for name, layout in (("in_layout", before), ("out_layout", after)) if layout != "NHWC"}
+        return replace(self, **others) if others else self
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weights, HWIO."""
         return (*self.kernel, self.in_channels // self.groups, self.out_channels)
@@ -142,6 +156,10 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
     def is_pointwise(self) -> bool:
         """A 1×1 convolution with stride 1: a matrix product over all pixels."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding) and self.groups == 1
+
+    @property
+    def summed_channels(self) -> int:
+        return self.in_channels // self.groups
 
     @property
     def kind(self) -> str:
@@ -272,6 +290,40 @@ class Conv2d(IntegerLayer, WindowLayer, SumLayer):
             last, first = [*side][-1], self.added[1]
             side = {**side, last: side[last][..., first : first + self.out_channels]}
         return side
+
+    def composed_as(self, precision: Precision) -> Precision | None:
+        """Return the precision in which a template must take the layer; networks in integers have gates in layers of their own."""
+        return None if self.scaled and precision.is_integer else super().composed_as(precision)
+
+    @property
+    def apart_in_integers(self) -> bool:
+        """Whether steps read other tensors, or the input is joined of several: integers of one scale are joined as they are."""
+        return bool(self.sources) or super().apart_in_integers
+
+    def has_integer_form(self, curves: Collection[str]) -> bool:
+        return not self.sources and super().has_integer_form(curves)
+
+    def integer_products(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> Array:
+        import torch
+
+        assert self.in_layout in ("NHWC", "NCHW")
+        floats = exact_floats(parameters.weight, self.is_pointwise or self.is_depthwise)
+        wide, weight = data.astype(floats), parameters.weight.astype(floats)
+        if self.is_pointwise and self.in_layout == "NHWC":
+            return np.asarray(torch.from_numpy(wide) @ torch.from_numpy(weight[0, 0]))  # NumPy would multiply line by line
+        image = wide if self.in_layout == "NCHW" else np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
+        top, left, bottom, right = self.padding
+        padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=parameters.zero_in)
+        filters = torch.from_numpy(weight).permute(3, 2, 0, 1)
+        sums = torch.nn.functional.conv2d(torch.from_numpy(padded), filters, None, self.stride, 0, self.dilation, self.groups)
+        return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
+
+    @property
+    def gives_factors(self) -> bool:
+        return not self.residual
+
+    def takes_factors(self, channels: int) -> bool:
+        return not self.pieces and self.in_layout == "NHWC" and (self.groups == 1 or self.is_depthwise)
 
 
 def _to_nhwc(image: Array) -> Array:

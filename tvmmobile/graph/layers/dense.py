@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
+from tvmmobile.graph.integers import IntegerParameters
+from tvmmobile.graph.layers.integer import exact_floats
+from tvmmobile.graph.layers.kind import Form, Parts
 from tvmmobile.graph.layers.sum_forms import sum_forms
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.needs import SHAPE
@@ -15,7 +20,7 @@ from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 @dataclass(frozen=True)
-class Dense(IntegerLayer, SumLayer):
+class Dense(SumLayer):
     """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features).
 
     Attributes:
@@ -30,6 +35,7 @@ class Dense(IntegerLayer, SumLayer):
     weights: str = ""
     kind: ClassVar[str] = "fully connected"
     extents = ("in_features", "out_features")
+    computes_batches = True
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -74,3 +80,10 @@ class Dense(IntegerLayer, SumLayer):
         given, weight, bias = map(torch.from_numpy, (data, constants.weight, constants.bias))
         sums: Array = torch.nn.functional.linear(given, weight.T, bias).numpy()
         return sums
+
+    def integer_products(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> Array:
+        floats = exact_floats(parameters.weight, direct=True)
+        return np.asarray(data.astype(floats) @ parameters.weight.astype(floats))
+
+    def takes_factors(self, channels: int) -> bool:
+        return self.in_features == channels

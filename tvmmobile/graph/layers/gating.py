@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tvmmobile.graph.expressions import is_float32, shape_of
+from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts
+from tvmmobile.graph.layers.integer import IntegerLayer
+from tvmmobile.graph.layers.kind import Form, Parts
 from tvmmobile.graph.parameters import Array, LayerParameters
+from tvmmobile.graph.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Gating(ImageLayer, IntegerLayer):
     """
 
     kind: ClassVar[str] = "gate"
+    terms: ClassVar[int] = 1
+    has_gate = True
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -46,6 +52,20 @@ class Gating(ImageLayer, IntegerLayer):
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         return np.asarray(data * side["gate"])
+
+    def composed_as(self, precision: Precision) -> Precision | None:
+        """Return the precision in which a template must take the layer; only networks in integers have it."""
+        return precision if precision.is_integer else None
+
+    def as_integers(self, reads: str, writes: str) -> Self:
+        """Return the layer itself, whose kernels read and write integers alone."""
+        return self
+
+    def term_scale(self, side: float) -> float:
+        return side
+
+    def integer_products(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> Array:
+        return data
 
 
 def gated_operands(found: Parts) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.layouts import activation_shape
@@ -23,6 +25,7 @@ class ImageLayer(ConvertingLayer):
 
     # Without types, these are no fields.
     in_layout = out_layout = "NHWC"
+    unlike: ClassVar[Mapping[str, float]] = {**ConvertingLayer.unlike, "in_layout": 1.0, "out_layout": 1.0}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
+from tvmmobile.graph.precision import FLOAT32, Precision
 
 #: The annotated expressions of a form, by their names.
 Parts = dict[str, Any]
@@ -47,7 +49,7 @@ class IntegerFacts:
     """Facts of an integer layer that are in its kernels, see `graph.integers`.
 
     Attributes:
-        wide: true if its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
+        wide: true if its sums may leave the range that kernels convert to floats for nothing (`IntegerLayer.is_wide`).
         bounded: true if its output's bounds lie inside int8.
         addend: a float of its channel is added to each scaled sum before it is rounded.
     """
@@ -62,6 +64,9 @@ class IntegerFacts:
         return "_".join(field.name for field in fields(self) if getattr(self, field.name))
 
 
+NO_FACTS = IntegerFacts()
+
+
 @dataclass(frozen=True)
 class Layer(ABC):
     """Base class of all kinds of layers, which are frozen dataclasses. `graph.layers.KINDS` lists those that networks have.
@@ -69,14 +74,25 @@ class Layer(ABC):
     Attributes:
         reads, writes: see `ConvertingLayer`.
         weights: see `SumLayer`.
-        integers: see `IntegerLayer`.
+        integers: see `layers.integer.IntegerLayer`.
         extents: names of the numbers in which layers are close together whose schedules suit each other; empty for the input's extents.
+        unlike: names of other properties that make layers unlike, and how far apart two layers are that differ in one. A layer whose kind
+            does not name one differs from layers whose kinds do.
+        computes_batches: `compute` takes any number of images, one after another along the first axis.
+        reads_blocks: the first input may lie in blocks of channels, see `with_layouts`.
+        reads_lines: kernels read every cache line of the first input once, in any layout.
+        passes_factors: equalisation lets factors of the input's channels pass: they are those of the output's.
     """
 
     # Without types, these are no fields.
     reads = writes = weights = ""
-    integers = IntegerFacts()
+    integers = NO_FACTS
     extents: ClassVar[tuple[str, ...]] = ()
+    unlike: ClassVar[Mapping[str, float]] = {"reads_pieces": 1.0}
+    computes_batches: ClassVar[bool] = False
+    passes_factors: ClassVar[bool] = False
+    reads_blocks: ClassVar[bool] = False
+    reads_lines: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -137,6 +153,74 @@ class Layer(ABC):
         """Compute the output in floats, of `output_shape`, with PyTorch or NumPy; `side` has the tensors of `side_shapes` by name."""
         raise NotImplementedError(self.name)
 
+    @property
+    def writes_blocks(self) -> bool:
+        """Whether the output, which is in NHWC, may lie in blocks of channels instead, see `with_layouts`."""
+        return False
+
+    def with_layouts(self, before: Layout, after: Layout) -> Self:
+        """Return the layer with the first input and the output in other layouts than its own, for which NHWC stands; itself where its kind
+        has only one.
+        """
+        return self
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A matrix product over all pixels of an image."""
+        return False
+
+    @property
+    def reads_pieces(self) -> bool:
+        """Whether the first input is made of slices of tensors."""
+        return False
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One filter per channel."""
+        return False
+
+    @property
+    def summed_channels(self) -> int:
+        """Channels of the input that a convolution adds up at each tap."""
+        return 0
+
+    @property
+    def sum_bounds(self) -> tuple[float, float] | None:
+        """Lower and upper bound of complete sums of products with weights, infinite where there is none; `None` without such sums, or where
+        they take other steps too.
+        """
+        return None
+
+    @property
+    def looked_up_curve(self) -> str:
+        """The curve of complete sums that integers look up; "" for none."""
+        return ""
+
+    @property
+    def gives_factors(self) -> bool:
+        """Whether equalisation may divide the output's channels by factors, where `sum_bounds` allow it."""
+        return False
+
+    def takes_factors(self, channels: int) -> bool:
+        """Return whether equalisation may multiply the weights of each of so many channels of the first input by a factor."""
+        return False
+
+    def has_integer_form(self, curves: Collection[str]) -> bool:
+        """Return whether the layer can be computed in integers, with one of some curves if it has any."""
+        return False
+
+    def composed_as(self, precision: Precision) -> Precision | None:
+        """Return the precision in which a template must take the layer for networks in `precision` to have it; `None` if they never do.
+
+        Layers of networks in integers are found in float32.
+        """
+        return FLOAT32 if precision.is_integer else precision
+
+    @property
+    def apart_in_integers(self) -> bool:
+        """Whether networks that calibration data quantise have the layer's operators instead: some work on integers as they are."""
+        return False
+
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Draw a tensor that tests of kernels read: values as a clamped layer leaves them, about a quarter at the lower bound."""
         return np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0)
@@ -160,13 +244,3 @@ class ConvertingLayer(Layer):
 
     def _stored_name(self) -> list[str]:
         return [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerLayer(ConvertingLayer):
-    """A layer that may be computed in integers; then it has `integers`."""
-
-    integers: IntegerFacts = IntegerFacts()
-
-    def _stored_name(self) -> list[str]:
-        return super()._stored_name() + [self.integers.name] * bool(self.integers.name)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tvmmobile.graph.expressions import image_of, shape_of
+from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers.image import ImageLayer
-from tvmmobile.graph.layers.kind import Form, IntegerLayer, Parts, form_of_operator
+from tvmmobile.graph.layers.integer import IntegerLayer
+from tvmmobile.graph.layers.kind import Form, Parts, form_of_operator
 from tvmmobile.graph.layers.window import WindowLayer
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name, to_nchw
 from tvmmobile.graph.needs import SHAPE
@@ -28,6 +31,8 @@ class Pool(ImageLayer, IntegerLayer):
     in_layout: Layout = "NHWC"
     kind: ClassVar[str] = "average pool"
     extents = ("height", "width", "channels")
+    passes_factors = reads_blocks = reads_lines = True
+    can_write_floats: ClassVar[bool] = True
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -55,6 +60,19 @@ class Pool(ImageLayer, IntegerLayer):
         means: Array = torch.from_numpy(to_nchw(data, self.in_layout)).mean((2, 3)).numpy()
         return means.reshape(self.output_shape)
 
+    def with_layouts(self, before: Layout, after: Layout) -> Pool:
+        return self if before == "NHWC" else replace(self, in_layout=before)
+
+    @property
+    def terms(self) -> int:
+        return self.height * self.width
+
+    def term_scale(self, side: float) -> float:
+        return 1 / self.terms
+
+    def integer_products(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> Array:
+        return np.asarray(data.sum((1, 2), np.int64, keepdims=True))
+
 
 @dataclass(frozen=True)
 class WindowPool(ImageLayer, WindowLayer):
@@ -74,6 +92,7 @@ class WindowPool(ImageLayer, WindowLayer):
     of: ClassVar[str]
     operator: ClassVar[str]
     extents = ("out_height", "out_width", "channels")
+    unlike: ClassVar[Mapping[str, float]] = {**ImageLayer.unlike, **WindowLayer.unlike}
 
     @property
     def in_channels(self) -> int:
@@ -93,6 +112,11 @@ class WindowPool(ImageLayer, WindowLayer):
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the other tensors that the input comes from."""
         return self._source_shapes
+
+    @property
+    def apart_in_integers(self) -> bool:
+        """Whether the input is joined of several tensors: integers of one scale are joined as they are."""
+        return bool(self.sources)
 
     @property
     def kind(self) -> str:
@@ -133,6 +157,7 @@ class MaxPool(WindowPool):
 
     of: ClassVar[str] = "max"
     operator: ClassVar[str] = "nn.max_pool2d"
+    apart_in_integers: ClassVar[bool] = True  # integers are compared as they are
 
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Draw mostly negative values, which are less than padding of zeros."""

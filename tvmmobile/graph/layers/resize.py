@@ -49,6 +49,11 @@ class Resize(ImageLayer):
         return {"input": activation_shape("NHWC", *pixels, self.channels)}
 
     @property
+    def apart_in_integers(self) -> bool:
+        """Whether pixels are repeated or left out: integers are copied as they are."""
+        return self.method != "linear"
+
+    @property
     def kind(self) -> str:
         return "resize bilinear" if self.method == "linear" else "resize nearest"
 

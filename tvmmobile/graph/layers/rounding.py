@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from tvmmobile.graph.layers.kind import Layer
-from tvmmobile.graph.parameters import Array
+from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 def shift_of(stored: str) -> int:
@@ -37,6 +38,7 @@ class Rounding(Layer):
     high: int
     stored: str = ""
     kind: ClassVar[str] = "rounding"
+    computes_batches = True
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -48,6 +50,9 @@ class Rounding(Layer):
         numbers = (f"{number:g}" for number in (self.step, self.zero, self.low, self.high))
         stored = [f"from_{self.stored}"] * bool(self.stored)
         return "_".join(["rounding", "x".join(map(str, self.shape[1:])), *numbers, *stored])
+
+    def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+        return self.rounded(data)
 
     def rounded(self, values: Array) -> Array:
         """Return the numbers of a tensor, rounded, or those that its integers stand for."""

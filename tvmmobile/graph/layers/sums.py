@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, GATE, TENSOR
-from tvmmobile.graph.layers.kind import Layer
+from tvmmobile.graph.integers import LOOKED_UP, LOOKUP
+from tvmmobile.graph.layers.integer import IntegerLayer
 from tvmmobile.graph.parameters import Array, LayerParameters
 from tvmmobile.graph.small_weights import rounded
 
@@ -29,7 +32,7 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
-class SumLayer(Layer):
+class SumLayer(IntegerLayer):
     """A layer whose results are sums that begin with a bias and pass through steps once complete.
 
     Attributes:
@@ -38,6 +41,7 @@ class SumLayer(Layer):
 
     clamp: Clamp
     then: tuple[Clamp, ...]
+    unlike: ClassVar[Mapping[str, float]] = {**IntegerLayer.unlike, "clamp": 0.1}
     #: See `Conv2d`.
     added: tuple[int, ...] = ()
 
@@ -72,6 +76,62 @@ class SumLayer(Layer):
         shape = self.plain_shape
         shapes = {TENSOR: shape, GATE: (*[1] * (len(shape) - 1), shape[-1])}
         return {f"operand{number}": shapes[kind] for number, kind in enumerate(kind for kind in self.operands if kind != CHANNEL)}
+
+    @property
+    def terms(self) -> int:
+        return math.prod(self.weight_shape[:-1])
+
+    @property
+    def curve(self) -> str:
+        return self.clamp if isinstance(self.clamp, str) and self.clamp != LOOKUP else ""
+
+    @property
+    def looks_up(self) -> bool:
+        return self.clamp == LOOKUP
+
+    @property
+    def sum_bounds(self) -> tuple[float, float] | None:
+        if isinstance(self.clamp, str) or self.then:
+            return None
+        low, high = self.clamp
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    @property
+    def looked_up_curve(self) -> str:
+        return self.clamp if isinstance(self.clamp, str) and self.clamp in LOOKED_UP and not self.then else ""
+
+    @property
+    def can_write_floats(self) -> bool:
+        """Whether sums are what the layer returns: without bounds, curve or residual."""
+        return self.sum_bounds == (-math.inf, math.inf) and not self.side_shapes
+
+    def has_integer_form(self, curves: Collection[str]) -> bool:
+        taken = self.sum_bounds is not None or self.clamp in curves
+        return taken and not (self.then or self.added) and self.side_shapes.keys() <= {"residual"}
+
+    @property
+    def apart_in_integers(self) -> bool:
+        """Whether steps read other tensors, which stand behind the layers of integers; one in float32 may scale what it stores."""
+        return bool(self.operands or self.added) and not self.writes
+
+    def as_integers(self, reads: str, writes: str) -> Self:
+        """Return the layer of an integer kernel, in which bounds are values, and all curves that are looked up are one."""
+        clamp = LOOKUP if self.clamp in LOOKED_UP else self.clamp if isinstance(self.clamp, str) else NO_CLAMP
+        return super().as_integers(reads, writes).with_clamp(clamp)
+
+    def with_clamp(self, clamp: Clamp) -> Self:
+        """Return the layer with another clamp."""
+        given: Any = {"clamp": clamp}
+        return replace(self, **given)
+
+    def with_weights(self, weights: str) -> Self:
+        """Return the layer with weights that are stored in another precision."""
+        given: Any = {"weights": weights}
+        return replace(self, **given)
+
+    def weight_sums(self, weight: Array) -> npt.NDArray[np.int64]:
+        sums: npt.NDArray[np.int64] = weight.astype(np.int64).reshape(-1, weight.shape[-1]).sum(0)
+        return sums
 
     def _weights_name(self) -> list[str]:
         return [f"{self.weights}weights"] * bool(self.weights)

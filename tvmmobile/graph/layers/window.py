@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class WindowLayer(Layer):
     dilation: tuple[int, int] = (1, 1)
     sources: tuple[int, ...]
     pieces: tuple[tuple[int, int, int], ...]
+    unlike: ClassVar[Mapping[str, float]] = {**Layer.unlike, "stride": 3.0, "kernel": 3.0, "dilation": 3.0}
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -38,6 +39,10 @@ class WindowLayer(Layer):
     def out_width(self) -> int:
         """Output columns."""
         return (self.width + self.padding[1] + self.padding[3] - self.reach[1]) // self.stride[1] + 1
+
+    @property
+    def reads_pieces(self) -> bool:
+        return bool(self.pieces)
 
     @property
     def _window_name(self) -> str:

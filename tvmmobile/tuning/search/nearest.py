@@ -11,14 +11,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmmobile.graph.layers import Layer, Opaque
+from tvmmobile.graph.layers import KINDS, Layer, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_named
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
 
-#: Attributes of layers, and how far apart two layers are that differ in one; `pieces`: that one has any.
-_FORMS = {"stride": 3.0, "kernel": 3.0, "dilation": 3.0, "in_layout": 1.0, "out_layout": 1.0, "scaled": 1.0, "clamp": 0.1, "pieces": 1.0}
+#: What makes layers of any kind unlike, and by how much, see `Layer.unlike`.
+_FORMS = {name: weight for kind in KINDS.values() for name, weight in kind.unlike.items()}
 #: Layers and extents of a layer that are compared, at most.
 _MOST_LAYERS, _MOST_EXTENTS = 4, 6
 #: Tasks of each database, as of the last query.
@@ -148,4 +148,4 @@ class _Known:
 
 
 def _forms(layer: Layer) -> tuple[object, ...]:
-    return *(getattr(layer, name, None) for name in _FORMS if name != "pieces"), bool(getattr(layer, "pieces", ()))
+    return tuple(getattr(layer, name) if name in layer.unlike else None for name in _FORMS)
