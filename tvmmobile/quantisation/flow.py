@@ -50,6 +50,11 @@ class Step:
         return clamp if isinstance(clamp, str) and clamp in LOOKED_UP else ""
 
     @property
+    def finishes(self) -> bool:
+        """True for a step whose output is what `finished` makes of its `sums`."""
+        return self.summing or bool(self.curve)
+
+    @property
     def bounds(self) -> tuple[float, float | Array]:
         """The bounds of a `summing` step; infinite where it has none."""
         layer = self.layer
@@ -70,14 +75,14 @@ class Step:
         """Compute the output of a batch, with all images along the first dimension; constants are the same for all images."""
         if isinstance(self.layer, Rounding):
             return self.layer.rounded(inputs[0].reshape(-1, *self.layer.shape[1:]))
-        if self.summing or self.curve:
+        if self.finishes:
             return self.finished(self.sums(inputs))
         if isinstance(self.layer, Conv2d | Dense):
             return self._computed(self.layer, inputs)
         return np.concatenate([np.atleast_1d(self._of_one(*one)) for one in self._each(inputs)])
 
     def finished(self, sums: Array) -> Array:
-        """Compute the output from the `sums` of a step that is `summing` or has a `curve`."""
+        """Compute the output from the `sums` of a step that `finishes` them: that is `summing` or has a `curve`."""
         if self.curve:
             return CURVES[self.curve].exact(sums.astype(np.float64)).astype(sums.dtype)
         return np.asarray(np.clip(sums, *self.bounds))
@@ -123,7 +128,7 @@ class Flow:
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[Step, Array, Array]]:
-        """Compute a batch; yields each step with its sums, if it is `summing` or has a `curve`, and its output. Values are dropped after
+        """Compute a batch; yields each step with its sums, if it `finishes` them, and its output. Values are dropped after
         their last reader.
 
         Args:
@@ -132,9 +137,8 @@ class Flow:
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
             inputs = step.read(values)
-            finishes = step.summing or step.curve
-            sums = step.sums(inputs) if finishes else step.output(inputs)
-            output = step.finished(sums) if finishes else sums
+            sums = step.sums(inputs) if step.finishes else step.output(inputs)
+            output = step.finished(sums) if step.finishes else sums
             yield step, sums, output
             values[step.number] = output
             self.release(values, step.number)
