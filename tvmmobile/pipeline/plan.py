@@ -13,6 +13,7 @@ from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
+from tvmmobile.networks.frontend import Imported
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
@@ -108,6 +109,7 @@ def plan_variant(
     database: Database | None = None,
     candidates: Callable[..., list[Region]] = candidate_regions,
     judged: bool = True,
+    imported: Imported | None = None,
 ) -> PlannedVariant:
     """Plan a job's network; compiles only what the fallback needs.
 
@@ -116,8 +118,9 @@ def plan_variant(
         database: the device's records; those in the job's logs if `None`.
         candidates: like `candidate_regions`, of whose regions it may leave some out.
         judged: whether reference outputs are needed, see `prepare_variant`.
+        imported: the job's network, if it was imported before.
     """
-    ready = prepare_variant(job, judged)
+    ready = prepare_variant(job, judged, imported)
     network = ready.network
     if database is None:
         database = Database(job.identity, job.logs, None)
