@@ -14,12 +14,12 @@ from evaluations import CONTEXT, result
 from labelled_images import write_image
 
 from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
-from tvmmobile.choosing import networks
+from tvmmobile.choosing import networks, pricing
 from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.candidates import candidates_of
 from tvmmobile.choosing.choose import choose
 from tvmmobile.choosing.networks import networks_of
-from tvmmobile.choosing.pricing import PlannedLatency, _cached, read_cached, write_cached
+from tvmmobile.choosing.pricing import PlannedLatency, _cached, planned_latency, read_cached, write_cached
 from tvmmobile.choosing.report.entries import json_of
 from tvmmobile.choosing.report.sentences import left_out, origins, verdict
 from tvmmobile.cli.choose import print_choice
@@ -34,7 +34,9 @@ from tvmmobile.networks.preprocessing import HALVES, Normalisation
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.variant import import_model
 from tvmmobile.results.report.measured import MeasuredAccuracy
+from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 
 #: α 0.25: the smallest two of the paper's grid, which are planned within seconds.
@@ -204,6 +206,21 @@ def test_a_network_from_a_file_is_priced_once(tmp_path: Path) -> None:
     file.write_bytes(b"another")
     assert read_cached(job) is None
     assert read_cached(replace(job, model=replace(SMALL[0], own=OwnFile(tmp_path / "net.py", "net")))) is None
+
+
+def test_libraries_of_one_network_share_its_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, in several precisions; their latencies are those of a network that was imported for each."""
+    imported: list[Model] = []
+    monkeypatch.setattr(pricing, "import_model", lambda model: (imported.append(model), import_model(model))[1])
+    profile = find_device("pi5").profile
+    jobs = [
+        variant_job(SMALL[0], profile, (SHIPPED_LOGS,), tmp_path, LibraryOptions.of({"dtype": name})) for name in ("float32", "float16")
+    ]
+    pricing._imported.cache_clear()
+    first, second = map(planned_latency, jobs)
+    assert imported == [SMALL[0]] and first.latency_us and second.latency_us and second.latency_us < first.latency_us
+    pricing._imported.cache_clear()
+    assert planned_latency(jobs[1]) == second and len(imported) == 2
 
 
 def test_devices_are_split_at_commas() -> None:

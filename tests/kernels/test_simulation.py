@@ -11,7 +11,7 @@ from small_networks import Residual, prepared, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Layer, LayerParameters, SumLayer
-from tvmmobile.graph.precision import FLOAT16
+from tvmmobile.graph.precision import BFLOAT16, FLOAT16, Precision
 from tvmmobile.kernels import simulation
 from tvmmobile.kernels.simulation import LayerRun, layers_to_keep, run_layers, run_unscheduled
 
@@ -32,6 +32,23 @@ def test_a_function_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         again = tvm.IRModule({"main": function})["main"]  # the same function, held by another object of Python's
         assert (run_unscheduled(again, [data]) == 2 * data).all()
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("precision", [FLOAT16, BFLOAT16], ids=lambda precision: precision.name)
+def test_numbers_are_rounded_as_numpy_does(precision: Precision) -> None:
+    """Every number that the precision has, and those around every middle of two, where rounding changes; beyond the largest, too."""
+    with np.errstate(invalid="ignore"):  # NaNs
+        held = np.arange(1 << 16, dtype=np.uint16).view(precision.numpy).astype(np.float64)
+    held = np.unique(held[np.isfinite(held)])
+    middles = (held[1:] + held[:-1]) / 2
+    beyond = held[-1] + (held[-1] - held[-2]) / 2
+    changes = np.concatenate([middles, [beyond, -beyond]]).astype(np.float32)
+    numbers = np.concatenate([held, changes, np.nextafter(changes, np.inf), np.nextafter(changes, -np.inf), [np.inf, -np.inf]])
+    numbers = numbers.astype(np.float32)
+    with np.errstate(over="ignore"):
+        expected = numbers.astype(precision.numpy).astype(np.float32)
+    assert len(numbers) > 200_000 and _same(simulation._stored(numbers, precision), expected)
+    assert np.isnan(simulation._stored(np.array([np.nan], np.float32), precision)).all()
 
 
 def test_each_product_is_computed_once_and_once_rounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from tvmmobile import __version__
 from tvmmobile.choosing.sizes import planned_sizes
+from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.pipeline.variant import import_model
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, sha256_of, write_text
 from tvmmobile.tuning.database import log_paths
@@ -50,7 +52,8 @@ class PlannedLatency:
 
 def planned_latency(job: VariantJob) -> PlannedLatency:
     """Plan a library; a worker's job."""
-    planned = plan_variant(job, judged=False)
+    read = _files_read(job.model)
+    planned = plan_variant(job, judged=False, imported=None if read is None else _imported(job.model, read))
     sizes = planned_sizes(planned)
     known = [step.price.latency_us for step in planned.steps if step.price.latency_us is not None]
     guessed = [estimated_us(step.task, planned.basis) for step in planned.steps if step.price.latency_us is None]
@@ -59,6 +62,12 @@ def planned_latency(job: VariantJob) -> PlannedLatency:
     return PlannedLatency(
         latency_us, len(planned.steps), len(guessed), sizes.memory_bytes, sizes.weight_bytes, math.fsum(estimates) if latency_us else 0.0
     )
+
+
+@lru_cache(maxsize=1)
+def _imported(model: Model, read: tuple[str, ...]) -> Imported:
+    """Import a network whose files have these hashes; once for libraries in several precisions, or for several devices, in a row."""
+    return import_model(model)
 
 
 def read_cached(job: VariantJob) -> PlannedLatency | None:

@@ -14,6 +14,7 @@ from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
+from tvmmobile.networks.frontend import Imported
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
@@ -109,6 +110,7 @@ def plan_variant(
     database: Database | None = None,
     candidates: Callable[..., list[Region]] = candidate_regions,
     judged: bool = True,
+    imported: Imported | None = None,
 ) -> PlannedVariant:
     """Plan a job's network; compiles only what the fallback needs.
 
@@ -117,8 +119,9 @@ def plan_variant(
         database: the device's records; those in the job's logs if `None`.
         candidates: like `candidate_regions`, of whose regions it may leave some out.
         judged: true if reference outputs are needed, see `prepare_variant`.
+        imported: network of the job, if it was imported before.
     """
-    ready = prepare_variant(job, judged)
+    ready = prepare_variant(job, judged, imported)
     network = ready.network
     if database is None:
         database = Database(job.identity, job.logs, None)

@@ -22,6 +22,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.pipeline.job import VariantJob
@@ -69,10 +70,11 @@ class PreparedVariant:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_variant(job: VariantJob, judged: bool = True) -> PreparedVariant:
+def prepare_variant(job: VariantJob, judged: bool = True, imported: Imported | None = None) -> PreparedVariant:
     """Read a job's network from the file of an earlier stage, or import and prepare it, and write that file if the job names one.
 
-    Where `judged` is false, reference outputs, which take a run of the network, are left out, and nothing is written.
+    Where `judged` is false, reference outputs, which take a run of the network, are left out, and nothing is written. A network that was
+    `imported` before is not imported again.
 
     Raises `UserError` where the network, or its calibration data, cannot be used.
     """
@@ -81,7 +83,7 @@ def prepare_variant(job: VariantJob, judged: bool = True) -> PreparedVariant:
         return _read(file)
     from tvmmobile.pipeline.prepared import prepared
 
-    imported = import_variant(job)
+    imported = import_variant(job) if imported is None else imported
     ready = prepared(imported, job, job.dump_dir)
     origin = NetworkOrigin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
     if not judged:
@@ -114,7 +116,11 @@ def _judged(origin: NetworkOrigin, outputs: tuple[Array, ...], integers: tuple[A
 
 def import_variant(job: VariantJob) -> Imported:
     """Import a job's network; raise `UserError` where that cannot be done."""
-    model = job.model
+    return import_model(job.model)
+
+
+def import_model(model: Model) -> Imported:
+    """Import a network; raise `UserError` where that cannot be done."""
     if model.own is not None:
         return load_again(model.own, model.spec, model.checkpoint, model.seed)
     from tvmmobile.networks.torch_trace import trace_module

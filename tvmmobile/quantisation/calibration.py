@@ -262,13 +262,17 @@ class _Quantisation:
         #: What each tensor that is still read holds in float32, and in the network of integers.
         self.exact: dict[int, Array] = {INPUT: observed.some}
         self.values: dict[int, Array] = {INPUT: observed.some}
+        #: Those of the step at hand in float32, if it finishes them.
+        self.sums: Array | None = None
 
     def network(self, accepts: Accepts, kept: Collection[int]) -> IntegerNetwork:
         """Quantise all steps but those that are not accepted or are in `kept`."""
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
             number = step.number
-            self.exact[number] = step.output(step.read(self.exact))
+            inputs = step.read(self.exact)
+            self.sums = step.sums(inputs) if step.finishes else None
+            self.exact[number] = step.output(inputs) if self.sums is None else step.finished(self.sums)
             tried = self._tried(step) if number not in kept and has_integers(step) else ()
             found = next((one for one in tried if accepts(one.layer)), None)
             if found is not None:
@@ -300,7 +304,7 @@ class _Quantisation:
         """Correct a step's bias, so that the mean of each channel's sums is that of float32 in spite of earlier steps' errors."""
         step = found.step
         assert step.parameters is not None
-        wanted = step.sums(step.read(self.exact))
+        wanted = step.sums(step.read(self.exact)) if self.sums is None else self.sums
         excess = (found.sums(step.read(self.values)) - wanted).mean(tuple(range(wanted.ndim - 1)))
         return with_bias(found, step.parameters.bias - excess)
 

@@ -47,6 +47,11 @@ class FlowStep:
         return self.layer.looked_up_curve
 
     @property
+    def finishes(self) -> bool:
+        """True for a step whose output is what `finished` makes of its `sums`."""
+        return self.summing or bool(self.curve)
+
+    @property
     def bounds(self) -> tuple[float, float | Array]:
         """The bounds of a `summing` step; infinite where it has none."""
         assert self.layer.sum_bounds is not None
@@ -64,14 +69,14 @@ class FlowStep:
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
         """Compute the output of a batch, with all images along the first dimension; constants are the same for all images."""
-        if self.summing or self.curve:
+        if self.finishes:
             return self.finished(self.sums(inputs))
         if self.layer.computes_batches:
             return self._computed(self.layer, inputs)
         return np.concatenate([np.atleast_1d(self._of_one(*one)) for one in self._each(inputs)])
 
     def finished(self, sums: Array) -> Array:
-        """Compute the output from the `sums` of a step that is `summing` or has a `curve`."""
+        """Compute the output from the `sums` of a step that `finishes` them: that is `summing` or has a `curve`."""
         if self.curve:
             return CURVES[self.curve].exact(sums.astype(np.float64)).astype(sums.dtype)
         return np.asarray(np.clip(sums, *self.bounds))
@@ -117,7 +122,7 @@ class Flow:
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[FlowStep, Array, Array]]:
-        """Compute a batch; yield each step with its sums, if it is `summing` or has a `curve`, and its output. Values are dropped after
+        """Compute a batch; yield each step with its sums, if it `finishes` them, and its output. Values are dropped after
         their last reader.
 
         Args:
@@ -126,9 +131,8 @@ class Flow:
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
             inputs = step.read(values)
-            finishes = step.summing or step.curve
-            sums = step.sums(inputs) if finishes else step.output(inputs)
-            output = step.finished(sums) if finishes else sums
+            sums = step.sums(inputs) if step.finishes else step.output(inputs)
+            output = step.finished(sums) if step.finishes else sums
             yield step, sums, output
             values[step.number] = output
             self.release(values, step.number)
