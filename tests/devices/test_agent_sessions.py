@@ -25,7 +25,7 @@ from tvmmobile.devices.agents.host import STOP_S
 from tvmmobile.devices.agents.rpc import LinkError, open_relay, open_session
 from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
-from tvmmobile.devices.virtual_board import STRETCH
+from tvmmobile.devices.virtual_board import STRETCH, slowdown
 from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
 
 pytestmark = pytest.mark.virtual
@@ -98,6 +98,19 @@ def test_hang_ends_at_the_deadline(endpoint: Endpoint, library: Path, function: 
     assert busy(emulated(psutil.Process())) == []
 
 
+def test_limits_are_longer_on_an_emulated_machine(endpoint: Endpoint, library: Path) -> None:
+    error = failure(replace(endpoint, slowdown=3.0), library, "hang", timeout_s=0.25)
+    assert (error.kind, error.reason) == ("timeout", "did not finish within 0.75 s")
+
+
+@pytest.mark.parametrize(("machine", "vendor", "factor"), [("aarch64", "QEMU", 20), ("aarch64", "Ampere", 1), ("x86_64", "QEMU", 1)])
+def test_an_emulated_machine_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, vendor: str, factor: float) -> None:
+    (tmp_path / "sys/class/dmi/id").mkdir(parents=True)
+    (tmp_path / "sys/class/dmi/id/sys_vendor").write_text(vendor)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert slowdown(tmp_path) == factor
+
+
 def test_a_session_that_waits_for_a_processor_has_not_had_its_time(library: Path) -> None:
     """As on a busy machine: it stands still for longer than its limit."""
     before = set(emulated(psutil.Process()))
@@ -127,7 +140,7 @@ def test_a_session_without_a_folder_is_not_the_librarys_fault(library: Path) -> 
 
 
 def test_a_full_disk_is_told_apart(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "large").write_bytes(bytes(8 << 20))
+    (tmp_path / "large").write_bytes(bytes(9 << 20))
     with mounted_disk(tmp_path / "disk", "8m") as disk:
         monkeypatch.setattr("tempfile.tempdir", str(disk))
         with DEVICE.started(1) as started, open_session(started, 10) as session:

@@ -121,3 +121,5 @@ def test_a_starved_session_says_nothing_about_its_library() -> None:
 
 def test_this_side_waits_as_long_as_the_agent() -> None:
     assert Endpoint("", 0, "pi4").longest_s(20) == 20 and Endpoint("", 0, "pi4", stretch=30).longest_s(20) == 600
+    slow = Endpoint("", 0, "pi4", stretch=30, slowdown=20)
+    assert slow.limit_s(20) == 400 and slow.longest_s(20) == 12000

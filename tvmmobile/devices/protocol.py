@@ -91,6 +91,7 @@ class Endpoint:
             where there are no agents. It is not shown when printed.
         quiet: a file that builders lock, shared, and who measures locks alone; "" where builders do not disturb the device.
         stretch: by the clock, a session may last this many times its limit, which counts only what it did itself: see agent/limit.h.
+        slowdown: factor of all limits, above 1 where agents run on a machine that is emulated itself.
     """
 
     host: str
@@ -99,10 +100,15 @@ class Endpoint:
     secret: str = field(default="", repr=False)
     stretch: float = 1.0
     quiet: str = ""
+    slowdown: float = 1.0
+
+    def limit_s(self, limit_s: float) -> float:
+        """Return the limit that an agent is given for a session that may take `limit_s` on a usual machine."""
+        return limit_s * self.slowdown
 
     def longest_s(self, limit_s: float) -> float:
-        """Return how long a session with a limit may last by the clock."""
-        return limit_s * self.stretch
+        """Return how long such a session may last by the clock."""
+        return self.limit_s(limit_s) * self.stretch
 
 
 class Watch(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tvmmobile.devices.agent.build import agent_words, build_bundle
 from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.proof import new_secret
+from tvmmobile.devices.local.machine import emulator_of
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.system.doctor import require
@@ -23,8 +25,10 @@ from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.program import plain_qemu_words, qemu_words
 from tvmmobile.virtual.sysroot import capacity_files
 
-#: Within an emulated machine, everything takes twenty times as long.
-START_DEADLINE_S = 300.0
+#: Where this machine is emulated itself, everything takes up to this many times as long.
+EMULATED_SLOWDOWN = 20.0
+#: Time for all agents to register.
+START_DEADLINE_S = 60.0
 #: Time limit of a network whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
 _LONGEST_SESSION_S = 7200
 #: Most times its limit that a session may last by the clock: it shares this machine's processors with whatever else runs.
@@ -106,15 +110,20 @@ class VirtualDevice:
                 agents=agents,
                 root=str(root),
                 parent=os.getpid(),
-                deadline_s=START_DEADLINE_S,
+                deadline_s=START_DEADLINE_S * slowdown(),
             )
             with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
-                yield Endpoint("127.0.0.1", port, self.board.name, secret, STRETCH)
+                yield Endpoint("127.0.0.1", port, self.board.name, secret, STRETCH, slowdown=slowdown())
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
         """Yield `None`: a model's state never changes."""
         yield None
+
+
+def slowdown(root: Path = Path("/")) -> float:
+    """Return the factor of time limits here: above 1 on an AArch64 machine that is emulated, as `proc` and `sys` in `root` describe it."""
+    return EMULATED_SLOWDOWN if platform.machine() == "aarch64" and emulator_of(root) else 1.0
 
 
 def _without_sve(board: Board) -> dict[str, list[str]]:
@@ -143,4 +152,12 @@ def _qemu_command(board: Board, timed: bool, system: Sequence[str]) -> tuple[str
     agent += ["--stretch", str(STRETCH)]
     if not timed:
         return (*plain_qemu_words(board), *system, *agent)
-    return (*qemu_words(board, "{work}"), *system, *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")
+    return (
+        *qemu_words(board, "{work}"),
+        *system,
+        *agent,
+        "--session-timeout",
+        str(_LONGEST_SESSION_S),
+        "--profile-dir",
+        "..",
+    )

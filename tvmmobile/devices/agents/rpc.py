@@ -79,7 +79,7 @@ def open_relay(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAI
     try:
         agent = socket.create_connection((host, port), timeout=PROVE_S)
         agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        prove(agent, bytes.fromhex(endpoint.secret), offer, timeout_s)
+        prove(agent, bytes.fromhex(endpoint.secret), offer, endpoint.limit_s(timeout_s))
         relay = Relay(agent, time.monotonic() + endpoint.longest_s(timeout_s) + GRACE_S)
     except (OSError, NotProven) as error:
         if agent is not None:
