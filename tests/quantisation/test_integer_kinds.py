@@ -16,7 +16,7 @@ from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Dense, Gating, Integer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.kernels.integers import compute_integers, random_integers
-from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork, has_floats, has_integers, integer_step
 from tvmmobile.quantisation.scales import scale_of
 
@@ -42,7 +42,7 @@ def written(tmp_path: Path) -> Iterator[ModuleType]:
 def test_a_new_kind_is_quantised_by_its_own_file(written: ModuleType) -> None:
     layer = written.Total(5, 7, 8)
     data = np.random.default_rng(3).uniform(-1, 2, (1, 5, 7, 8)).astype(np.float32)
-    step = Step(0, layer, NO_PARAMETERS, (INPUT,))
+    step = FlowStep(0, layer, NO_PARAMETERS, (INPUT,))
     assert has_integers(step) and not has_floats(step)
     exact = step.output((data,))
     read, wide = scale_of(-1, 2), scale_of(float(exact.min()), float(exact.max()))

@@ -23,8 +23,9 @@ from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.library import open_libraries
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
+from tvmmobile.pipeline.sentences import differences
 from tvmmobile.running.library import find_libraries
-from tvmmobile.running.manifest import differences, records_compare, write_manifest
+from tvmmobile.running.manifest import records_compare, write_manifest
 from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.system.files import sha256_of
 

@@ -12,7 +12,7 @@ from trained import SPEC, trained
 from studies.errors import float32_layers
 from studies.harness import RESULTS
 from tvmmobile.networks.model import Model
-from tvmmobile.quantisation.assignment import Piece, Programme
+from tvmmobile.quantisation.assignment import KernelSpan, Programme
 
 
 def test_both_rules_choose_layers_within_one_limit(tmp_path: Path) -> None:
@@ -29,8 +29,8 @@ def test_both_rules_choose_layers_within_one_limit(tmp_path: Path) -> None:
 
 def test_a_fixed_choice_takes_the_kernels_of_its_layers() -> None:
     """Layer 0 has kernels of both kinds, as has 1, whose float32 kernel also computes 2; 3 has none in integers."""
-    pieces = [Piece(0, 0, True, 1.0), Piece(0, 0, False, 5.0), Piece(1, 1, True, 1.0), Piece(2, 2, True, 1.0)]
-    pieces += [Piece(1, 2, False, 3.0), Piece(3, 3, False, 2.0)]
+    pieces = [KernelSpan(0, 0, True, 1.0), KernelSpan(0, 0, False, 5.0), KernelSpan(1, 1, True, 1.0), KernelSpan(2, 2, True, 1.0)]
+    pieces += [KernelSpan(1, 2, False, 3.0), KernelSpan(3, 3, False, 2.0)]
     programme = Programme(4, tuple(pieces), (), {})
     assert float32_layers.fixed_choice(programme, {0}).latency_us == 5 + 1 + 1 + 2
 
