@@ -95,7 +95,7 @@ def _stored(array: Array, precision: Precision) -> Array:
     if precision.name in _ROUNDED_BY_TORCH:
         import torch
 
-        wide = torch.from_numpy(array)
+        wide = torch.from_numpy(array if array.flags.writeable else array.copy())
         rounded: Array = wide.to(getattr(torch, precision.name)).to(wide.dtype).numpy()
         return rounded
     with np.errstate(over="ignore"):
