@@ -154,7 +154,7 @@ def share(thread: Expr, threads: int, count: int) -> Span:
 
 
 def parts_of(extent: int, *sizes: int) -> Iterator[tuple[int, int, int]]:
-    """Cut an extent into parts of the first size, what remains into parts of the next one, and so on; yields a size, how many parts have
+    """Cut an extent into parts of the first size, what remains into parts of the next one, and so on; yield a size, how many parts have
     it, and where they begin. Sizes without parts are left out.
     """
     start = 0

@@ -30,7 +30,7 @@ LEAST_CLOSE, MOST_ALARMS, TESTED = 0.95, 0.01, 0.03
 
 
 def planted(seed: int, runs: int, size: float, steps: int = STEPS) -> tuple[list[int], Segmentation]:
-    """Simulate a history whose commits are each timed so often; returns the first commits of its levels, and what is found."""
+    """Simulate a history whose commits are each timed so often; return the first commits of its levels, and what is found."""
     random = np.random.default_rng(seed)
     free = np.sort(random.integers(0, COMMITS - SHORTEST * (steps + 1) + 1, steps))
     places = [int(place) for place in free + SHORTEST * np.arange(1, steps + 1)]

@@ -192,7 +192,7 @@ def _row(one: Errors) -> tuple[object, ...]:
 
 @telling
 def main() -> int:
-    """Compare what is missing; returns the exit code."""
+    """Compare what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=256, help="images for each network (default: 256)")
     parser.add_argument("--weights", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: both")

@@ -199,7 +199,7 @@ SOURCES = {
 
 @telling
 def main() -> int:
-    """Compute what is missing; returns the exit code."""
+    """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=SOURCES, default="generated", help="of the weights (default: generated)")
     counts = ", ".join(f"{source.inputs} for {name} weights" for name, source in SOURCES.items())

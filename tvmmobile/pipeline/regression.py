@@ -34,7 +34,7 @@ def regress(
     listener: Listener = QUIET,
     **options: Unpack[RegressArguments],
 ) -> tuple[Results, Comparison]:
-    """Time libraries, and compare them with their baselines; returns what they took, and the verdicts.
+    """Time libraries, and compare them with their baselines; return what they took, and the verdicts.
 
     Args:
         libraries: one or several, all for one thread count; see `open_libraries`.

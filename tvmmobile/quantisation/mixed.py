@@ -66,7 +66,7 @@ class Limit:
 
 
 def limit_of(given: str, data: str = "") -> Limit:
-    """Parse `--max-drop`, such as `30dB` or `1%`; raises `UserError` for anything else, and says what a share means for `--calibrate`."""
+    """Parse `--max-drop`, such as `30dB` or `1%`; raise `UserError` for anything else, and say what a share means for `--calibrate`."""
     found = _LIMIT.fullmatch(given)
     if found is None:
         raise UserError(

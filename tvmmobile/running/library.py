@@ -130,7 +130,7 @@ def _largest(path: Path) -> int:
 
 
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
-    """Find libraries, a directory's by name; raises `UserError` for none, a damaged one or a name twice."""
+    """Find libraries, a directory's by name; raise `UserError` for none, a damaged one or a name twice."""
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob("*.so")) if path.is_dir() else [path]

@@ -390,7 +390,7 @@ def _upload(session: Any, library: Path) -> None:
 
 
 def _network(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
-    """Upload and load a network's library; raises a `load` `MeasureError` if the device's loader refuses it."""
+    """Upload and load a network's library; raise a `load` `MeasureError` if the device's loader refuses it."""
     _upload_network(session, library, how)
     return _ready(session, library, how, threads, cpus)
 

@@ -72,7 +72,7 @@ class WorkerPool(Protocol):
         """Number of jobs that run at the same time."""
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """Apply a module-level function to all jobs; yields each job with its result as it finishes.
+        """Apply a module-level function to all jobs; yield each job with its result as it finishes.
 
         A worker that dies or exceeds `timeout_s` gives a `WorkerError` in place of a result; what `function` itself raises is raised here.
 

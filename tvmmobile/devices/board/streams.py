@@ -59,7 +59,7 @@ class Running(Generic[_Process]):
         self._processes: list[_Process] = []
 
     def add(self, process: _Process) -> _Process:
-        """Add a program, and forget those that have ended; returns it."""
+        """Add a program, and forget those that have ended; return it."""
         with self._lock:
             self._processes = [*(other for other in self._processes if other.poll() is None), process]
         return process

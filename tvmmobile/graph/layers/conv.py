@@ -297,7 +297,7 @@ class Conv2d(WindowLayer, SumLayer):
 
     @property
     def apart_in_integers(self) -> bool:
-        """Whether steps read other tensors, or the input is joined of several: integers of one scale are joined as they are."""
+        """True if steps read other tensors, or the input is joined of several: integers of one scale are joined as they are."""
         return bool(self.sources) or super().apart_in_integers
 
     def has_integer_form(self, curves: Collection[str]) -> bool:

@@ -48,7 +48,7 @@ class IntegerLayer(ConvertingLayer):
 
     @property
     def has_weights(self) -> bool:
-        """Whether sums are of products with weights; otherwise they are of numbers of the input."""
+        """True if sums are of products with weights; otherwise they are of numbers of the input."""
         return math.prod(self.weight_shape) > 0
 
     @property
@@ -58,22 +58,22 @@ class IntegerLayer(ConvertingLayer):
 
     @property
     def looks_up(self) -> bool:
-        """Whether an integer kernel looks up its results."""
+        """True if an integer kernel looks up its results."""
         return False
 
     @property
     def can_write_floats(self) -> bool:
-        """Whether an integer kernel may write float32."""
+        """True if an integer kernel may write float32."""
         return False
 
     @property
     def scales_at_once(self) -> bool:
-        """Whether kernels that leave sums unconverted need short multipliers: the layer has no more steps, and writes integers."""
+        """True if kernels that leave sums unconverted need short multipliers: the layer has no more steps, and writes integers."""
         return not (self.has_gate or self.writes or self.curve or self.residual or self.integers.addend)
 
     @property
     def converts_sums(self) -> bool:
-        """Whether kernels convert sums to floats."""
+        """True if kernels convert sums to floats."""
         return self.terms > NARROW_TERMS or self.integers.wide
 
     def has_integer_form(self, curves: Collection[str]) -> bool:

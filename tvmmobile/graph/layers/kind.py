@@ -155,7 +155,7 @@ class Layer(ABC):
 
     @property
     def writes_blocks(self) -> bool:
-        """Whether the output, which is in NHWC, may lie in blocks of channels instead, see `with_layouts`."""
+        """True if the output, which is in NHWC, may lie in blocks of channels instead, see `with_layouts`."""
         return False
 
     def with_layouts(self, before: Layout, after: Layout) -> Self:
@@ -166,17 +166,17 @@ class Layer(ABC):
 
     @property
     def is_pointwise(self) -> bool:
-        """A matrix product over all pixels of an image."""
+        """True for a matrix product over all pixels of an image."""
         return False
 
     @property
     def reads_pieces(self) -> bool:
-        """Whether the first input is made of slices of tensors."""
+        """True if the first input is made of slices of tensors."""
         return False
 
     @property
     def is_depthwise(self) -> bool:
-        """One filter per channel."""
+        """True for a convolution with one filter per channel."""
         return False
 
     @property
@@ -198,7 +198,7 @@ class Layer(ABC):
 
     @property
     def gives_factors(self) -> bool:
-        """Whether equalisation may divide the output's channels by factors, where `sum_bounds` allow it."""
+        """True if equalisation may divide the output's channels by factors, where `sum_bounds` allow it."""
         return False
 
     def takes_factors(self, channels: int) -> bool:
@@ -218,7 +218,7 @@ class Layer(ABC):
 
     @property
     def apart_in_integers(self) -> bool:
-        """Whether networks that calibration data quantise have the layer's operators instead: some work on integers as they are."""
+        """True if networks that calibration data quantise have the layer's operators instead: some work on integers as they are."""
         return False
 
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:

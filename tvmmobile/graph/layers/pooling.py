@@ -115,7 +115,7 @@ class WindowPool(ImageLayer, WindowLayer):
 
     @property
     def apart_in_integers(self) -> bool:
-        """Whether the input is joined of several tensors: integers of one scale are joined as they are."""
+        """True if the input is joined of several tensors: integers of one scale are joined as they are."""
         return bool(self.sources)
 
     @property

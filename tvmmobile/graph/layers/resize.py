@@ -50,7 +50,7 @@ class Resize(ImageLayer):
 
     @property
     def apart_in_integers(self) -> bool:
-        """Whether pixels are repeated or left out: integers are copied as they are."""
+        """True if pixels are repeated or left out: integers are copied as they are."""
         return self.method != "linear"
 
     @property

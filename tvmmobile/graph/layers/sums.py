@@ -102,7 +102,7 @@ class SumLayer(IntegerLayer):
 
     @property
     def can_write_floats(self) -> bool:
-        """Whether sums are what the layer returns: without bounds, curve or residual."""
+        """True if sums are what the layer returns: without bounds, curve or residual."""
         return self.sum_bounds == (-math.inf, math.inf) and not self.side_shapes
 
     def has_integer_form(self, curves: Collection[str]) -> bool:
@@ -111,7 +111,7 @@ class SumLayer(IntegerLayer):
 
     @property
     def apart_in_integers(self) -> bool:
-        """Whether steps read other tensors, which stand behind the layers of integers; one in float32 may scale what it stores."""
+        """True if steps read other tensors, which stand behind the layers of integers; one in float32 may scale what it stores."""
         return bool(self.operands or self.added) and not self.writes
 
     def as_integers(self, reads: str, writes: str) -> Self:

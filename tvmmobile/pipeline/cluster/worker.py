@@ -62,7 +62,7 @@ def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str
 
 
 def serve(order: Order) -> Delivery:
-    """Do one job; returns its result, perhaps a `WorkerError`. Raises `UserError` if this worker cannot, and what the job raises."""
+    """Do one job; return its result, perhaps a `WorkerError`. Raises `UserError` if this worker cannot, and what the job raises."""
     where, site = _own_site()
     check_versions(order.versions, versions_here(), where)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=site.folder) as name:
