@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import ssl
 import subprocess
 import urllib.error
@@ -12,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from booted_image import Image
 from booted_machine import Machine, Said
 from conftest import REPOSITORY
 from workflows import SHELL, Done, Runner
 
-from tvmmobile.virtual.sysroot import MIRROR
+from tvmmobile.system.files import filling_cache, made_once, sha256_of
+from tvmmobile.virtual.sysroot import MIRROR, _digest
 
 #: Installing and compiling under emulation, on a busy machine.
 LONG_S = 3 * 3600.0
@@ -41,13 +44,37 @@ def clone_into(machine: Machine, folder: Path) -> None:
     machine.root(f'. /etc/os-release; echo "deb {MIRROR} $VERSION_CODENAME main" >/etc/apt/sources.list')
     install(machine, "apt-get update -q && apt-get install -q -y --no-install-recommends git e2fsprogs")
     machine.root("resize2fs /dev/vda")
+    _send(machine, folder, "git clone --quiet bundle tvmmobile")
+
+
+def update_clone(machine: Machine, folder: Path) -> None:
+    """Make the machine's clone what is committed here now; what git ignores stays there."""
+    _send(machine, folder, "cd tvmmobile && git fetch --quiet ../bundle HEAD && git checkout --quiet --force -B main FETCH_HEAD")
+
+
+def _send(machine: Machine, folder: Path, script: str) -> None:
+    """Have the user's script take what is committed here from `~/bundle`."""
     bundle = folder / "bundle"
     subprocess.run(["git", "bundle", "create", "--quiet", str(bundle), "HEAD"], cwd=REPOSITORY, check=True)
-    machine.send(bundle, "plain", "cat >bundle; git clone --quiet bundle tvmmobile")
+    machine.send(bundle, "plain", f"cat >bundle; {script}")
     if not _reachable(TORCH_INDEX):
         lock = f"sed -i -e 's/^torch==[^ ]*/{TORCH}/' -e '1a\\    --hash=sha256:{TORCH_SHA256} \\\\' tvmmobile/scripts/torch.lock"
         said = machine.user("plain", f"{lock}; head -n 2 tvmmobile/scripts/torch.lock")
         assert said.code == 0 and TORCH in said.out and TORCH_SHA256 in said.out, said
+
+
+def set_up_disk(image: Image) -> Path:
+    """Return where the disk of a machine is kept whose user has set up a clone: for as long as the set-up's steps and packages stay."""
+    steps = [sha256_of(path) for path in (*sorted((REPOSITORY / "scripts").glob("*.lock")), REPOSITORY / "scripts/setup.sh")]
+    return image.folder.with_name(f"{image.folder.name}-{_digest(steps)}") / "disk"
+
+
+def keep_set_up(machine: Machine) -> None:
+    """Shut down a machine whose user has set up a clone, and keep its disk unless there is one."""
+    machine.shut_down()
+    with filling_cache(), made_once(set_up_disk(machine.image).parent) as made:
+        if made is not None:
+            shutil.copy2(machine.disk, made / "disk")
 
 
 def install(machine: Machine, command: str) -> None:

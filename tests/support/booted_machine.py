@@ -58,6 +58,7 @@ class Machine:
         restricted: nothing beyond this machine can be reached from there.
         memory: QEMU's notation of its size.
         disk: to keep and to use again; by default one that is removed in the end.
+        base: a machine's disk of before, to begin with a copy of; by default the image's.
         core: QEMU's name of its cores' model.
         disk_size: of a new disk, in QEMU's notation, if the image's does not do; its file system is still the image's.
     """
@@ -69,19 +70,21 @@ class Machine:
         restricted: bool = True,
         memory: str = "2G",
         disk: Path | None = None,
+        base: Path | None = None,
         core: str = "cortex-a72",
         disk_size: str | None = None,
     ) -> None:
         self.image, self.folder = image, folder
         self.port = free_port()
-        self._disk, self._kept = disk or folder / "disk", disk is not None
+        self.disk, self._kept = disk or folder / "disk", disk is not None
         self._monitor = folder / "monitor"
         self._known = folder / "known_hosts"
         self._memory, self._restricted, self._core = memory, restricted, core
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        if not self._disk.exists():
-            words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(self._disk)]
+        if not self.disk.exists():
+            origin = ["-F", "qcow2", "-b", str(base)] if base else ["-F", "raw", "-b", str(image.disk)]
+            words = ["qemu-img", "create", "-q", "-f", "qcow2", *origin, str(self.disk)]
             subprocess.run([*words, *([disk_size] if disk_size else [])], check=True)
         self._known.write_text(f"{self.known_line}\n")
 
@@ -101,7 +104,7 @@ class Machine:
         options = ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-qmp", f"unix:{self._monitor},server=on,wait=off"]
         options += ["-loadvm", _KEPT] if kept else []
         with (self.folder / "console").open("ab") as log:
-            words = self.image.boot_words(self._disk, (), options, self._memory, core=self._core)
+            words = self.image.boot_words(self.disk, (), options, self._memory, core=self._core)
             self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         script = "true" if kept else "systemctl is-system-running --wait >/dev/null; true"
         wait_until(lambda: self._answers(script), f"the machine to boot; its console: {self.folder / 'console'}", BOOT_S)
@@ -127,12 +130,18 @@ class Machine:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def shut_down(self) -> None:
+        """Have it end as its kernel does, with all it wrote on its disk."""
+        assert self._process is not None
+        self.user("root", "systemctl poweroff")
+        self._process.wait(BOOT_S)
+
     def stop(self) -> None:
-        """The same, at the end; its disk goes too."""
+        """Cut its power, at the end; its disk goes too."""
         if self._process is not None:
             self.cut_power()
         if not self._kept:
-            self._disk.unlink()
+            self.disk.unlink()
 
     def root(self, script: str, timeout_s: float = COMMAND_S) -> Said:
         """Run a shell script there as root; fails if it fails."""
