@@ -167,9 +167,8 @@ def test_power_cut_after_the_installation(user: User, time_: int) -> None:
 @again
 def test_full_disk(user: User, time_: int) -> None:
     user.machine.root(NEARLY_FULL)
-    user.refused(
-        user.struck(lambda: user.machine.user("plain", FULL)), "booted cannot store", "its disk is full.", "Free some megabytes", "are kept"
-    )
+    struck = user.struck(lambda: user.machine.user("plain", FULL))
+    user.refused(struck, "its disk is full.", "Free some megabytes", "un the same command again")
     user.refused(user.add("other", "plain", "--directory", "/home/plain/other"), "disk is full", "Free some megabytes")
     user.machine.root(FREE)
     user.assert_outlived(user.tune())

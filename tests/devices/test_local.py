@@ -28,6 +28,7 @@ from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
 from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.install import MARK, install_agent
 from tvmmobile.devices.board.lease import BoardLease
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.probe import probe
@@ -249,6 +250,16 @@ def test_a_full_disk(board: TestBoard, cli: CommandLine, tmp_path: Path) -> None
         assert outcome.code == 3 and "its disk is full" in outcome.err, outcome.err
         rest.unlink()
         assert cli("device", "check", "desk").code == 0
+
+
+def test_a_disk_without_room_for_the_agents_folder(tmp_path: Path) -> None:
+    bundle = tmp_path / "agent-0123"
+    bundle.mkdir()
+    (bundle / "agent").write_bytes(b"agent")
+    with mounted_disk(tmp_path / "disk", "1m,nr_inodes=3") as disk:  # its root, our folder and our mark
+        with pytest.raises(DeviceUnavailable, match="agent-0123 cannot be created on the board: its disk is full"):
+            install_agent(LocalRemote(), str(disk / "tvmmobile"), bundle)
+        assert (disk / "tvmmobile" / MARK).exists()
 
 
 def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
     def prepare(missing: list[str]) -> None:
         make_directory(remote, directory)
         old = 'cd "$1" && for name in agent-*; do [ "$name" = "$2" ] || rm -rf "./$name"; done; mkdir -p -m 700 "./$2"'
-        remote.run(["sh", "-c", old, "sh", directory, bundle.name])
+        done = remote.run(["sh", "-c", old, "sh", directory, bundle.name])
+        if done.status != 0:
+            raise not_stored(folder, done.stderr, "Name another folder with --directory.", "created")
         size = sum((bundle / name).stat().st_size for name in missing)
         progress(f"pushing the agent ({size / 1e6:.0f} MB)")
 
@@ -125,7 +127,7 @@ def push_files(
         folders = sorted({str(Path(folder, name).parent) for name in missing})
         done = remote.run(["mkdir", "-p", "--", *folders])
         if done.status != 0:
-            raise not_stored(folders[0], done.stderr, "Name another folder with --to.", "created")
+            raise not_stored(folders[0], done.stderr, f"Name another folder with {option}.", "created")
     for name in missing:
         try:
             remote.push(files[name], f"{folder}/{name}")
