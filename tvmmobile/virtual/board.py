@@ -115,7 +115,7 @@ class Memory(_Strict):
         return self
 
 
-class Core(_Strict):
+class CorePorts(_Strict):
     """Operations that one core can start per cycle, for a lower bound of a block's cost.
 
     Attributes:
@@ -178,7 +178,7 @@ class Board(_Strict):
     fma_lanes_per_cycle: _Count
     caches: Caches
     memory: Memory
-    core: Core
+    core: CorePorts
     midr: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(default=0, exclude=True)
     features: str = Field(default="fp asimd", exclude=True)
     clocks_hz: Annotated[tuple[_Clock, ...], BeforeValidator(_tuple)] = Field(default=(), exclude=True, max_length=_MOST_CLOCKS)

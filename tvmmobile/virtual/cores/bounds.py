@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tvmmobile.virtual.board import Core
+from tvmmobile.virtual.board import CorePorts
 from tvmmobile.virtual.cores.operands import BRANCHES, REPEATING
 
 _QUAD = re.compile(r"\bv\d+\.(?:16b|8h|4s|2d)\b")
@@ -26,12 +26,12 @@ _BOTH_HALVES = frozenset(
 )
 
 
-def least_cycles(instructions: Iterable[str], core: Core) -> float:
+def least_cycles(instructions: Iterable[str], core: CorePorts) -> float:
     """Return a lower bound of the cycles for these instructions, on average over many executions."""
     return max(port_cycles(instructions, core).values())
 
 
-def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
+def port_cycles(instructions: Iterable[str], core: CorePorts) -> dict[str, float]:
     """Return the cycles that each part of the core is busy with one execution, by the part's name."""
     total = loads = stores = vector = branches = 0
     quad_ports = 2 if core.vector_bits == 64 else 1
