@@ -51,4 +51,4 @@ def quantised(model: Model, data: CalibrationData, limit: str = "", imported: Im
     job = variant_job(model, find_device(DEVICE).profile, (), Path(), options, calibration=data)
     ready = prepared(imported or import_variant(job), job, None)
     assert ready.integers is not None
-    return QuantisedModel(ready.integers, len(ready.network.kept), bool(ready.details["quantisation"]["equalised"]))
+    return QuantisedModel(ready.integers, len(ready.network.float32_layers), bool(ready.details["quantisation"]["equalised"]))

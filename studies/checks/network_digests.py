@@ -65,8 +65,8 @@ def lines_of(planned: PlannedVariant) -> Iterator[str]:
     for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
         yield f"node {number} {_named(node)} reads {_read(sources)} constants {digest_of(node.parameters)} {node.dtype}"
     yield f"returns {_read(results_from(network.module))}"
-    if network.kept:
-        yield f"float32 {' '.join(f'{one.node}:{one.layer}' for one in network.kept)}"
+    if network.float32_layers:
+        yield f"float32 {' '.join(f'{one.node}:{one.layer}' for one in network.float32_layers)}"
     if planned.prepared.integers is not None:
         yield f"integers {digest_of(planned.prepared.details)}"
     for step in planned.steps:

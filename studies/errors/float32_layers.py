@@ -105,7 +105,14 @@ class BothRules:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
-        self, flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None, pricing: Pricing
+        self,
+        flow: Flow,
+        images: Images,
+        method: Method,
+        accepts: Accepts,
+        float32_reasons: dict[int, str],
+        limit: Limit | None,
+        pricing: Pricing,
     ) -> Mixed:
         """Return the network by the integer programme, within the limit that `above` gives."""
         method = replace(method, narrow=frozenset())
@@ -120,7 +127,7 @@ class BothRules:
 
         int8_db = noise_db()
         limit = Limit(round(int8_db + self.above), "dB")
-        mixed = quantise_within(flow, images, method, accepts, kept, limit, pricing)
+        mixed = quantise_within(flow, images, method, accepts, float32_reasons, limit, pricing)
         found = mixed.decision.found
         assert found is not None
         noisiest = noisiest_kept(flow, images, method, accepts, limit)
@@ -131,7 +138,7 @@ class BothRules:
             "int8_us": found.plain_us,
             "noisiest": {"kept": sorted(noisiest), "predicted_us": fixed.latency_us, "db": noise_db(*noisiest)},
             "programme": {
-                "kept": sorted(mixed.decision.kept),
+                "kept": sorted(mixed.decision.float32_reasons),
                 "predicted_us": found.predicted.latency_us,
                 "estimated_us": found.predicted.estimated_us,
                 "bound_us": found.predicted.bound_us,

@@ -133,7 +133,7 @@ def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], 
     job = replace(job, target=HOST)
     planned = plan_variant(job)
     export(planned.compiled(HOST), job.library.path, toolchain(HOST))  # its manifest would be refused: it is for no device
-    return _loaded(job.library.path), len(planned.network.kept)
+    return _loaded(job.library.path), len(planned.network.float32_layers)
 
 
 def _noise(spec: ModelSpec, count: int) -> Array:

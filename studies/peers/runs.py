@@ -130,14 +130,14 @@ def _place(job: PeerRun) -> Path:
 
 def _counted(job: PeerRun) -> tuple[bytes, str, float, bool]:
     """Return the output of `count_run`, from the cache if it is there, and whether QEMU had to run."""
-    kept = _place(job).with_suffix(".gz")
+    cached = _place(job).with_suffix(".gz")
     try:
-        content = json.loads(gzip.decompress(kept.read_bytes()))
+        content = json.loads(gzip.decompress(cached.read_bytes()))
         return content["profile"].encode("latin-1"), content["maps"], float(content["difference"]), False
     except (OSError, EOFError, ValueError, KeyError, gzip.BadGzipFile):
         profile, maps, difference = count_run(job)
         content = {"profile": profile.decode("latin-1"), "maps": maps, "difference": difference}
-        write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
+        write_bytes(cached, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
         return profile, maps, difference, True
 
 

@@ -127,14 +127,14 @@ def memory_use(key: str, variant: str, job: PeerRun, needed_bytes: int | None = 
 
 def pages_of(job: PeerRun) -> Pages:
     """Return the pages of a run that marks its start-up, counted under QEMU if they are not in the cache."""
-    kept = cache_dir() / "peers/pages" / f"{job.key()}-{digest_of([_PAGES, _PLUGIN_API])}.json"
+    cached = cache_dir() / "peers/pages" / f"{job.key()}-{digest_of([_PAGES, _PLUGIN_API])}.json"
     try:
-        return Pages(**json.loads(kept.read_text(encoding="utf-8")))
+        return Pages(**json.loads(cached.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         pass  # never made, or damaged
     found = count_pages(job)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_text(kept, json.dumps(asdict(found)))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_text(cached, json.dumps(asdict(found)))
     return found
 
 

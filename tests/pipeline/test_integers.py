@@ -21,7 +21,7 @@ from trained import trained, write_images
 import tvmmobile
 from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import KeptLayer
+from tvmmobile.graph.network import Float32Layer
 from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.model import Model
@@ -33,7 +33,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.outcome import published_figures
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.sentences import drop_sentence, kept_sentence
+from tvmmobile.pipeline.sentences import drop_sentence, float32_sentence
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import calibration_data
@@ -439,7 +439,7 @@ def test_published_accuracies_are_not_those_of_integers() -> None:
 
 
 def test_neighbours_that_stay_in_float32_are_named_together() -> None:
-    kept = [KeptLayer(node, f"layer{node}", why) for node, why in ((0, "a"), (1, "a"), (4, "a"), (5, "b"))]
-    assert kept_sentence("net", kept) == (
+    layers = [Float32Layer(node, f"layer{node}", why) for node, why in ((0, "a"), (1, "a"), (4, "a"), (5, "b"))]
+    assert float32_sentence("net", layers) == (
         "net: 4 layers stay in float32: layer0 to layer1 (nodes 0 to 1, a); layer4 (node 4, a); layer5 (node 5, b)."
     )

@@ -115,17 +115,20 @@ def test_layers_are_kept_for_top1_alone(images: Array) -> None:
     assert (ours != theirs).any()
     limit = Limit(1, "%")
     labelled = replace(images_of(images), labels=tuple(map(int, ours)))
-    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.kept == {}
+    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.float32_reasons == {}
     labelled = replace(images_of(images), labels=tuple(map(int, theirs)))
-    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.kept
+    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.float32_reasons
 
 
 def test_kept_layers_stay_in_float32(images: Array) -> None:
     flow = trained_flow()
-    kept = chosen_layers(flow, ["dw_*", "0"])
-    found = quantise_within(flow, images_of(images), METHOD, everything, kept, None)
+    float32_reasons = chosen_layers(flow, ["dw_*", "0"])
+    found = quantise_within(flow, images_of(images), METHOD, everything, float32_reasons, None)
     network = found.network
-    assert found.decision.kept == kept and network.steps.keys() == {step.number for step in flow.steps} - kept.keys()
+    assert (
+        found.decision.float32_reasons == float32_reasons
+        and network.steps.keys() == {step.number for step in flow.steps} - float32_reasons.keys()
+    )
     assert decibels(network.outputs(images), flow.outputs(images)) > 25
 
 
@@ -140,7 +143,7 @@ def within(images: Array) -> Mixed:
 
 def test_a_limit_holds_with_the_layers_that_are_kept(images: Array, within: Mixed) -> None:
     """What is predicted is close to what is measured, and the programme has no cheaper assignment."""
-    flow, reasons, found = trained_flow(), within.decision.kept, within.decision.found
+    flow, reasons, found = trained_flow(), within.decision.float32_reasons, within.decision.found
     assert found is not None
     (reason,) = set(reasons.values())
     limit = limit_of(reason.removeprefix("--max-drop "))
@@ -155,7 +158,7 @@ def test_a_limit_holds_with_the_layers_that_are_kept(images: Array, within: Mixe
 
 def test_layers_are_kept_where_they_cost_least(images: Array, within: Mixed) -> None:
     """Where the layers that were kept before cost ten times as much as others, fewer of them are."""
-    flow, before = trained_flow(), within.decision.kept
+    flow, before = trained_flow(), within.decision.float32_reasons
     (reason,) = set(before.values())
 
     def costs(network: IntegerNetwork) -> Costs:
@@ -166,7 +169,7 @@ def test_layers_are_kept_where_they_cost_least(images: Array, within: Mixed) -> 
 
     found = quantise_within(flow, images_of(images), METHOD, everything, {}, limit_of(reason.removeprefix("--max-drop ")), costs).decision
     assert found.found is not None
-    assert found.found.predicted.latency_us < 10 * len(before) and len(found.kept.keys() & before.keys()) < len(before)
+    assert found.found.predicted.latency_us < 10 * len(before) and len(found.float32_reasons.keys() & before.keys()) < len(before)
 
 
 def test_what_only_moves_numbers_converts_nothing(images: Array) -> None:

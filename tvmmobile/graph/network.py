@@ -52,7 +52,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class KeptLayer:
+class Float32Layer:
     """A layer that stays in float32: the number of its node, the name that it has there, and why."""
 
     node: int
@@ -66,7 +66,7 @@ class Network:
 
     nodes: tuple[Node, ...]
     module: Any
-    kept: tuple[KeptLayer, ...] = ()
+    float32_layers: tuple[Float32Layer, ...] = ()
 
 
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:

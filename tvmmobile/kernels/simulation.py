@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Layer, LayerParameters, SumLayer
-from tvmmobile.graph.network import INPUT, KeptLayer, Network, results_from, sources_of
+from tvmmobile.graph.network import INPUT, Float32Layer, Network, results_from, sources_of
 from tvmmobile.graph.precision import BFLOAT16, FLOAT16, Precision
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import relative_error
@@ -157,19 +157,19 @@ def _unscheduled(function: Any) -> Any:
 
 def layers_to_keep(
     network: Network, inputs: Sequence[Sequence[Array]], precision: Precision, most_error: float | None = None
-) -> tuple[KeptLayer, ...]:
+) -> tuple[Float32Layer, ...]:
     """Find the layers of a float32 network that `precision` is too small or too coarse for, by their outputs for some inputs.
 
     Given the most that the output may be off, as a share of its largest magnitude, also as many of the first layers as that takes: what
     those lose, all others add to.
     """
-    found: dict[int, KeptLayer] = {}
+    found: dict[int, Float32Layer] = {}
     outputs = []
     for arrays in inputs:
         for run, output in run_layers(network, arrays):
             why = "" if run.node in found else _unfit(run, output, precision)
             if why:
-                found[run.node] = KeptLayer(run.node, run.layer.name, why)
+                found[run.node] = Float32Layer(run.node, run.layer.name, why)
         outputs.append(output)
     if most_error is not None:
         error = partial(_error, network, inputs, outputs, precision)
@@ -179,7 +179,7 @@ def layers_to_keep(
 
 def _first_layers(
     network: Network, wide: frozenset[int], error: Callable[[frozenset[int]], float], most_error: float
-) -> Iterator[KeptLayer]:
+) -> Iterator[Float32Layer]:
     """Yield the fewest layers from the first one on, besides those in `wide`, that leave no more than an error."""
     layers = [node for node, entry in enumerate(network.nodes) if entry.parameters is not None and node not in wide]
     least = error(wide)
@@ -191,7 +191,7 @@ def _first_layers(
         found = error(wide.union(layers[:middle]))
         few, many, left = (few, middle, found) if found <= most_error else (middle, many, left)
     why = f"for an error of about {100 * left:.2g} %, not {100 * least:.2g} %"
-    yield from (KeptLayer(node, network.nodes[node].layer.name, why) for node in layers[:many])
+    yield from (Float32Layer(node, network.nodes[node].layer.name, why) for node in layers[:many])
 
 
 def _error(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile import __version__
-from tvmmobile.graph.network import KeptLayer
+from tvmmobile.graph.network import Float32Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
 from tvmmobile.native.sets import LoweredSet
@@ -46,7 +46,7 @@ class BuiltVariant:
         refused: lines that hold no record, or one that cannot be true; paths begin with the number of the directory in `VariantJob.logs`,
             which has another name where the job was done on another machine.
         outdated: number of records that rest on another timing model.
-        kept: layers that stay in float32 where the others do not.
+        float32_layers: layers that stay in float32 where the others do not.
         rounding, loss: values as the manifest has them.
         max_drop: the manifest's entry on what `--max-drop` found, if layers had to be kept.
         small_weights: the manifest's, if the job has `--weights`.
@@ -56,7 +56,7 @@ class BuiltVariant:
     library: Library
     refused: tuple[RefusedLine, ...]
     outdated: int
-    kept: tuple[KeptLayer, ...] = ()
+    float32_layers: tuple[Float32Layer, ...] = ()
     rounding: float = 0.0
     loss: float | None = None
     max_drop: Mapping[str, Any] | None = None
@@ -113,12 +113,12 @@ def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
     outdated = max(plan.database.outdated for plan in plans)
     prepared = planned.prepared
     max_drop = prepared.details.get("quantisation", {}).get("max_drop")
-    kept, small = planned.network.kept, prepared.details.get("small_weights")
+    float32_layers, small = planned.network.float32_layers, prepared.details.get("small_weights")
     return BuiltVariant(
         library,
         tuple(refused),
         outdated,
-        kept,
+        float32_layers,
         loss=prepared.origin.loss,
         max_drop=max_drop,
         small_weights=small,

@@ -35,7 +35,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     opaque = {task: node for task, node in nodes.items() if node.function is not None}
     sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
     macs = {task: node.macs for task, node in opaque.items()}
-    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, macs)
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.float32_layers, macs)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS
 from tvmmobile.graph.layers import Array, IntegerLayer, Layer, SumLayer
-from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.network import Float32Layer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, compose_quantised, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import is_sum
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
@@ -92,11 +92,11 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
         return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
     wide = read_network(*finish(composed))
     images, names = [_noise(imported.spec, seed) for seed in _SEEDS], names_of(wide)
-    kept = layers_to_keep(wide, images, precision, job.options.max_error)
+    float32_layers = layers_to_keep(wide, images, precision, job.options.max_error)
     apart = {names[node]: precision_named(precision.single) for node in single_term_layers(wide, images, precision)}
-    apart |= {names[one.node]: FLOAT32 for one in kept}
-    network = replace(read_network(*finish(composed, precision, apart, outside)), kept=kept)
-    return Prepared(network, inputs, None, _float32_layers(kept))
+    apart |= {names[one.node]: FLOAT32 for one in float32_layers}
+    network = replace(read_network(*finish(composed, precision, apart, outside)), float32_layers=float32_layers)
+    return Prepared(network, inputs, None, _float32_entry(float32_layers))
 
 
 def _is_composed(layer: Layer, job: VariantJob, precision: Precision) -> bool:
@@ -151,8 +151,8 @@ def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
     return UserError(f"{INT8.name} is for networks with {wanted}, not {there}.", "Leave out --dtype.")
 
 
-def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
-    return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
+def _float32_entry(layers: Sequence[Float32Layer]) -> dict[str, Any]:
+    return {"float32_layers": [asdict(layer) for layer in layers]} if layers else {}
 
 
 def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
@@ -182,9 +182,9 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
 
     def why(name: str) -> str:
         number = names.index(name)
-        return decision.kept.get(number) or _left_out(flow.steps[number], task)
+        return decision.float32_reasons.get(number) or _left_out(flow.steps[number], task)
 
-    floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why(name)) for name, node in nodes.items() if name in layers.floats)
+    floats = tuple(Float32Layer(node, network.nodes[node].layer.name, why(name)) for name, node in nodes.items() if name in layers.floats)
     ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
     found = {
         "calibration": data.given,
@@ -199,8 +199,8 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
             for number, step in integers.steps.items()
         ],
     }
-    details = {"quantisation": found, **_float32_layers(floats)}
-    return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details)
+    details = {"quantisation": found, **_float32_entry(floats)}
+    return Prepared(replace(network, float32_layers=floats), (images.read([0]),), integers, details)
 
 
 def _drop(limit: str, found: FoundAssignment) -> dict[str, Any]:
@@ -270,13 +270,13 @@ def _as_given(
     network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats, takes))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
     floats = tuple(
-        KeptLayer(nodes[names[number]], flow.steps[number].layer.name, why)
+        Float32Layer(nodes[names[number]], flow.steps[number].layer.name, why)
         for number, why in found.floats.items()
         if names[number] in nodes  # a gate in float32 is a product again
     )
     entries = [_scales(step, nodes[names[number]], network) for number, step in found.network.steps.items()]
-    details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_layers(floats)}
-    return Prepared(replace(network, kept=floats), inputs, found.network, details)
+    details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_entry(floats)}
+    return Prepared(replace(network, float32_layers=floats), inputs, found.network, details)
 
 
 def _in_floats(imported: Imported, job: VariantJob, inputs: tuple[Array, ...], why: str, dump_dir: Path | None) -> Prepared:
@@ -288,10 +288,10 @@ def _in_floats(imported: Imported, job: VariantJob, inputs: tuple[Array, ...], w
         return _is_composed(layer, job, FLOAT32)
 
     network = read_network(*finish(compose(imported.module, accepts, dump_dir)))
-    kept = [(node, found) for node, found in enumerate(network.nodes) if found.dtype == FLOAT32.name]
-    floats = tuple(KeptLayer(node, found.layer.name, why) for node, found in kept)
-    details = {"quantisation": {"calibration": None, "layers": []}, **_float32_layers(floats)}
-    return Prepared(replace(network, kept=floats), inputs, None, details)
+    in_float32 = [(number, node) for number, node in enumerate(network.nodes) if node.dtype == FLOAT32.name]
+    floats = tuple(Float32Layer(number, node.layer.name, why) for number, node in in_float32)
+    details = {"quantisation": {"calibration": None, "layers": []}, **_float32_entry(floats)}
+    return Prepared(replace(network, float32_layers=floats), inputs, None, details)
 
 
 def _commonest(reasons: Mapping[int, str]) -> str:

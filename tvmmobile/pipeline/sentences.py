@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.graph.network import KeptLayer
+from tvmmobile.graph.network import Float32Layer
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.results.report.wording import latency_ms
 from tvmmobile.running.manifest import Check, Manifest, SharedWeightsEntry, SmallWeightsEntry, check_of, records_compare
 
 
-def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
+def float32_sentence(network: str, layers: Sequence[Float32Layer]) -> str:
     """Return a command's message on layers that stay in float32; "" if there are none. Neighbours with one reason are named together."""
-    if not kept:
+    if not layers:
         return ""
     groups = []
-    for (_, why), found in itertools.groupby(enumerate(kept), lambda one: (one[1].node - one[0], one[1].why)):
+    for (_, why), found in itertools.groupby(enumerate(layers), lambda one: (one[1].node - one[0], one[1].why)):
         (_, first), *others = found
         nodes = f"node {first.node}" if not others else f"nodes {first.node} to {others[-1][1].node}"
         groups.append(f"{first.layer}{f' to {others[-1][1].layer}' if others else ''} ({nodes}, {why})")
-    count = "1 layer stays" if len(kept) == 1 else f"{len(kept)} layers stay"
+    count = "1 layer stays" if len(layers) == 1 else f"{len(layers)} layers stay"
     return f"{network}: {count} in float32: {'; '.join(groups)}."
 
 

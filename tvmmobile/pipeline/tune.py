@@ -19,7 +19,7 @@ from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.remeasure import doubted, measure_again
 from tvmmobile.pipeline.request import Models, device_of, jobs_of
-from tvmmobile.pipeline.sentences import kept_sentence
+from tvmmobile.pipeline.sentences import float32_sentence
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.pipeline.stages.preparing import collect_variants
@@ -196,6 +196,6 @@ def _imported(workers: WorkerPool, jobs: Sequence[VariantJob], listener: Listene
     with listener.stage("importing", len(jobs)) as done:
         variants = collect_variants(workers, jobs, done)
     for job, variant in zip(jobs, variants, strict=True):
-        if variant.kept:
-            listener.said(kept_sentence(job.spec.variant, variant.kept))
+        if variant.float32_layers:
+            listener.said(float32_sentence(job.spec.variant, variant.float32_layers))
     return variants

@@ -16,7 +16,7 @@ import numpy as np
 from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers import Array, LayerParameters
-from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.network import Float32Layer, Network, names_of, read_network
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import network_error
@@ -153,7 +153,7 @@ def _write(path: Path, variant: PreparedVariant) -> None:
     text = {
         "module": tvm.ir.save_json(network.module),
         "layers": layers,
-        "kept": [asdict(one) for one in network.kept],
+        "kept": [asdict(one) for one in network.float32_layers],
         "reference": [len(each) for each in reference],
         "origin": asdict(variant.origin),
         "integers": len(variant.integers or ()),
@@ -181,5 +181,7 @@ def _read(path: Path) -> PreparedVariant:
         reference = Reference(*(tuple(stored[f"{part}{number}"] for number in range(count)) for part, count in counts))
         integers = None if not text["integers"] else tuple(stored[f"integers{number}"] for number in range(text["integers"]))
     network = read_network(tvm.ir.load_json(text["module"]), composed)
-    kept = tuple(KeptLayer(**one) for one in text["kept"])
-    return PreparedVariant(replace(network, kept=kept), reference, NetworkOrigin(**text["origin"]), integers, text["details"])
+    float32_layers = tuple(Float32Layer(**one) for one in text["kept"])
+    return PreparedVariant(
+        replace(network, float32_layers=float32_layers), reference, NetworkOrigin(**text["origin"]), integers, text["details"]
+    )

@@ -124,9 +124,9 @@ def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lamb
     return quantised(observe(flow, images, method.equalise), method, accepts)
 
 
-def quantised(observed: Observed, method: Method, accepts: Accepts, kept: Collection[int] = ()) -> IntegerNetwork:
-    """Quantise a network that was observed; steps in `kept`, by number, stay in float32 too."""
-    return _Quantisation(observed, method).network(accepts, kept)
+def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: Collection[int] = ()) -> IntegerNetwork:
+    """Quantise a network that was observed; steps in `in_float32`, by number, stay in float32 too."""
+    return _Quantisation(observed, method).network(accepts, in_float32)
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
@@ -265,15 +265,15 @@ class _Quantisation:
         #: Those of the step at hand in float32, if it finishes them.
         self.sums: Array | None = None
 
-    def network(self, accepts: Accepts, kept: Collection[int]) -> IntegerNetwork:
-        """Quantise all steps but those that are not accepted or are in `kept`."""
+    def network(self, accepts: Accepts, in_float32: Collection[int]) -> IntegerNetwork:
+        """Quantise all steps but those that are not accepted or are in `in_float32`."""
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
             number = step.number
             inputs = step.read(self.exact)
             self.sums = step.sums(inputs) if step.finishes else None
             self.exact[number] = step.output(inputs) if self.sums is None else step.finished(self.sums)
-            tried = self._tried(step) if number not in kept and has_integers(step) else ()
+            tried = self._tried(step) if number not in in_float32 and has_integers(step) else ()
             found = next((one for one in tried if accepts(one.layer)), None)
             if found is not None:
                 network.steps[number] = found

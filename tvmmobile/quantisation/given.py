@@ -43,14 +43,16 @@ class Given:
     floats: dict[int, str]
 
 
-def as_given(flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], kept: Mapping[int, str]) -> Given:
+def as_given(
+    flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], float32_reasons: Mapping[int, str]
+) -> Given:
     """Convert to integers every layer of a flow whose inputs and output are rounded, and whose weights are integers of the file.
 
     Args:
         least: the least weight of a layer in steps that its kernels take.
-        kept: numbers of layers that stay in float32, and why.
+        float32_reasons: numbers of layers that stay in float32, and why.
     """
-    return _Reading(flow, scales, accepts, least).given(kept)
+    return _Reading(flow, scales, accepts, least).given(float32_reasons)
 
 
 class _Reading:
@@ -62,7 +64,7 @@ class _Reading:
         #: Numbers of roundings that a layer does, or reads the input before, and of what takes their place.
         self.instead: dict[int, int] = {}
 
-    def given(self, kept: Mapping[int, str]) -> Given:
+    def given(self, float32_reasons: Mapping[int, str]) -> Given:
         """Convert all steps."""
         integers: dict[int, IntegerStep] = {}
         scales: dict[int, Scale] = {}
@@ -73,7 +75,7 @@ class _Reading:
                     scales[step.number] = _scale(step.layer)
                     steps.append(replace(step, sources=self._sources(step)))
                 continue
-            found = kept.get(step.number) or self._integer(step)
+            found = float32_reasons.get(step.number) or self._integer(step)
             if isinstance(found, IntegerStep):
                 integers[step.number] = found
                 if found.written is not None:

@@ -169,12 +169,12 @@ class Decision:
 
     Attributes:
         method: options of quantisation.
-        kept: reason for float32, by the number of each layer chosen for it.
+        float32_reasons: reason for float32, by the number of each layer chosen for it.
         found: assignment of the integer programme; `None` where it was not needed.
     """
 
     method: Method
-    kept: Mapping[int, str]
+    float32_reasons: Mapping[int, str]
     found: FoundAssignment | None = None
 
 
@@ -195,7 +195,7 @@ class Quantiser(Protocol):
         images: Images,
         method: Method,
         accepts: Accepts,
-        kept: dict[int, str],
+        float32_reasons: dict[int, str],
         limit: Limit | None,
         pricing: Pricing,
     ) -> Mixed: ...
@@ -206,28 +206,28 @@ def quantise_within(
     images: Images,
     method: Method,
     accepts: Accepts,
-    kept: dict[int, str],
+    float32_reasons: dict[int, str],
     limit: Limit | None,
     pricing: Pricing = unit_costs,
 ) -> Mixed:
-    """Quantise a network but for the layers in `kept`, those that are not accepted, and others with which the limit holds: an integer
-    programme finds those that cost least. Before that, weights get all their bits.
+    """Quantise a network but for the layers in `float32_reasons`, those that are not accepted, and others with which the limit holds:
+    an integer programme finds those that cost least. Before that, weights get all their bits.
 
     Raises:
         UserError: the limit takes more than all layers that can be in float32.
     """
     observed = observe(flow, images, method.equalise)
-    network = quantised(observed, method, accepts, kept)
+    network = quantised(observed, method, accepts, float32_reasons)
     if limit is None:
-        return Mixed(network, Decision(method, kept))
+        return Mixed(network, Decision(method, float32_reasons))
     compared = _Compared(flow, images.some(_COMPARED), limit)
     outputs = compared.outputs(network)
     if compared.holds_for(outputs):
-        return Mixed(network, Decision(method, kept))
+        return Mixed(network, Decision(method, float32_reasons))
     if method.narrow:
-        return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, kept, limit, pricing)
+        return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, float32_reasons, limit, pricing)
     free = {step.number for step in _keepable(flow) if step.number in network.steps}
-    if not compared.holds(quantised(observed, method, accepts, [*kept, *free])):
+    if not compared.holds(quantised(observed, method, accepts, [*float32_reasons, *free])):
         raise UserError(
             f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be costs more.",
             "Give another limit, or leave out --dtype int8.",
@@ -236,11 +236,12 @@ def quantise_within(
     programme = programme_of(network, pricing(network), added_noise(network, images.some(most).batches(), method.correct), free)
 
     def tried(assignment: Assignment) -> IntegerNetwork:
-        return quantised(observed, method, accepts, [*kept, *(free - assignment.integers)])
+        return quantised(observed, method, accepts, [*float32_reasons, *(free - assignment.integers)])
 
     best, found = _fastest_within(programme, compared, tried, compared.noise(outputs))
     return Mixed(
-        best, Decision(method, kept | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found)
+        best,
+        Decision(method, float32_reasons | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
-from tvmmobile.graph.network import KeptLayer, Network, Node
+from tvmmobile.graph.network import Float32Layer, Network, Node
 from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.zeros import is_sparse, planes_of
 
@@ -78,14 +78,14 @@ class VariantTasks:
         nodes: number of nodes of its network.
         regions: candidate kernels, in the order of their nodes.
         sources: opaque tasks' TIR functions as JSON text.
-        kept: layers that stay in float32 although the others do not.
+        float32_layers: layers that stay in float32 although the others do not.
         macs: multiply-adds of opaque tasks.
     """
 
     nodes: int
     regions: tuple[Region, ...]
     sources: Mapping[Task, str]
-    kept: tuple[KeptLayer, ...] = ()
+    float32_layers: tuple[Float32Layer, ...] = ()
     macs: Mapping[Task, int] = field(default_factory=dict)
 
 
@@ -141,21 +141,21 @@ def candidate_regions(
 
     edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
     #: Positions between nodes that an activation passes on its way to a later node.
-    kept: set[int] = set()
+    bypassed: set[int] = set()
     for index, node in enumerate(nodes[:-1]):
-        readers = () if index + 1 in kept else tuple(nodes[reader] for reader in _readers(network, index))
+        readers = () if index + 1 in bypassed else tuple(nodes[reader] for reader in _readers(network, index))
         if readers:
             tried = layouts(node.layer, readers[0].layer, _lanes(task_in, (node, *readers)))
             known = tuple(layout for layout in tried if _all_take(node, readers, layout, lambda *region: takes(task_in(*region))))
             known = known or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)
-            kept.update(places[1:])
+            bypassed.update(places[1:])
     #: Nodes that an activation in NCHW passes on its way to where it is added: they do not change to or from it.
     passing: set[int] = set()
     for index, node in enumerate(nodes[:-1]):
         together = {index, *_readers(network, index), *((index + 1, *node.adding) if node.adding else ())}
-        if len(together) > 1 and together <= planes.keys() and index + 1 not in kept:
+        if len(together) > 1 and together <= planes.keys() and index + 1 not in bypassed:
             for place in range(index + 1, (node.gated or index + 1) + 1):
                 edges[place] = (*edges[place], "NCHW")
             passing.update(range(index + 1, max(node.adding, default=index) + 1))
@@ -163,13 +163,13 @@ def candidate_regions(
     for first in range(len(nodes)):
         for last in range(first, min(first + MAX_REGION, len(nodes))):
             layers = tuple(node.layer for node in nodes[first : last + 1])
-            passed = last + 1 in kept
+            passed = last + 1 in bypassed
             for before, after in itertools.product(edges[first], edges[last + 1]):
                 if passed and before != after:
                     continue
                 if (before == "NCHW") != (after == "NCHW") and not passing.isdisjoint(range(first, last + 1)):
                     continue
-                read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
+                read, written = "NHWC" if passed and first in bypassed else before, "NHWC" if passed else after
                 sparse = read == written == "NCHW" and last in planes
                 region = (*layers[:-1], planes[last]) if sparse else layers
                 task = task_in(_between(region, read, written), nodes[first].dtype)

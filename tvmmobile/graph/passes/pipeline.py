@@ -216,16 +216,22 @@ def _composed(module: Any, composer: LayerComposer, passes: list[tuple[str, Pass
 
 
 def finish(
-    composed: Composed, precision: Precision = FLOAT32, kept: Mapping[str, Precision] = MappingProxyType({}), outside: Precision = FLOAT32
+    composed: Composed,
+    precision: Precision = FLOAT32,
+    precisions: Mapping[str, Precision] = MappingProxyType({}),
+    outside: Precision = FLOAT32,
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Bring a network to the form the planner reads, in a precision but for the layers `kept` in others; `outside` is that of its input and
-    output.
+    """Bring a network to the form the planner reads, in one precision.
+
+    Args:
+        precisions: layers that have another precision, by name.
+        outside: precision of the input and output.
 
     Returns:
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
     layers = dict(composed.layers)
-    to_other = to_precision(precision, layers, composed.accepts, kept, outside)
+    to_other = to_precision(precision, layers, composed.accepts, precisions, outside)
     convert = [("to_precision", to_other)] if precision != FLOAT32 else []
     views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
     # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.

@@ -25,7 +25,7 @@ def to_precision(
     precision: Precision,
     layers: dict[str, ComposedLayer],
     accepts: Callable[[Layer], bool],
-    kept: Mapping[str, Precision] = MappingProxyType({}),
+    precisions: Mapping[str, Precision] = MappingProxyType({}),
     outside: Precision = FLOAT32,
 ) -> Callable[[Any], Any]:
     """Return the pass: `main` and the layers, by their external functions, compute in `precision`; input and output are in `outside`.
@@ -33,10 +33,10 @@ def to_precision(
     Args:
         layers: changed along with `main`.
         accepts: returns whether some template takes a layer that converts what it reads or writes.
-        kept: layers in other precisions. Tensors that only they read are stored in these.
+        precisions: layers in other precisions. Tensors that only they read are stored in these.
     """
 
-    return lambda module: _Conversion(module["main"], precision, layers, accepts, kept, outside).in_module(module)
+    return lambda module: _Conversion(module["main"], precision, layers, accepts, precisions, outside).in_module(module)
 
 
 class _Conversion(MainRewriter):
@@ -48,12 +48,12 @@ class _Conversion(MainRewriter):
         precision: Precision,
         layers: dict[str, ComposedLayer],
         accepts: Callable[[Layer], bool],
-        kept: Mapping[str, Precision],
+        precisions: Mapping[str, Precision],
         outside: Precision,
     ) -> None:
         super().__init__(main)
-        self.precision, self.layers, self.accepts, self.kept, self.outside = precision, layers, accepts, kept, outside
-        self.floats = {FLOAT32.name, precision.name, *(other.name for other in kept.values())}
+        self.precision, self.layers, self.accepts, self.precisions, self.outside = precision, layers, accepts, precisions, outside
+        self.floats = {FLOAT32.name, precision.name, *(other.name for other in precisions.values())}
         self.readers = readers_of(main)
         self.last = _last_steps(self.values, self.readers) if outside == FLOAT32 else frozenset()
         #: Variables converted to another type.
@@ -89,7 +89,7 @@ class _Conversion(MainRewriter):
         """Return a layer's call: its first input and its output in the types that they have, if a template takes that."""
         from tvm import relax
 
-        found, own = self.layers[name], self.kept.get(name, self.precision)
+        found, own = self.layers[name], self.precisions.get(name, self.precision)
         data, *others = call.args[1].fields
         stored = self._read_as(variable) or self.precision
         layer = self._stored(found.layer, own, "reads", str(self.replaced[data].ty.dtype))
@@ -118,7 +118,7 @@ class _Conversion(MainRewriter):
             return self.outside
         if viewed(self.values[reader]) is not None:
             return self._read_as(reader)
-        return self.kept.get(external_name(self.values[reader]) or "", self.precision)
+        return self.precisions.get(external_name(self.values[reader]) or "", self.precision)
 
     def _as(self, variable: Any, name: str) -> Any:
         """Return a variable of floats converted to this type; others unchanged."""

@@ -10,7 +10,7 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET
 from tvmmobile.pipeline.sentences import (
     drop_sentence,
-    kept_sentence,
+    float32_sentence,
     loss_sentence,
     rounding_sentence,
     sharing_sentence,
@@ -49,8 +49,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
 
 def _sentences_of(variant: str, built: BuiltVariant) -> Iterator[str]:
     """Yield the remarks on a library."""
-    if built.kept:
-        yield kept_sentence(variant, built.kept)
+    if built.float32_layers:
+        yield float32_sentence(variant, built.float32_layers)
     if built.max_drop:
         yield drop_sentence(variant, built.max_drop)
     if built.small_weights:

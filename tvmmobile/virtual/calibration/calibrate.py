@@ -115,16 +115,16 @@ def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
     board = load_board(row.board)
     side = published()["input_side"][network]
     told = (row.wheel, row.python, PROGRAM, path.read_text(encoding="utf-8"), side, row.threads, cpuinfo(board), qemu_words(board, "")[1:])
-    kept = cache / f"{board.mcpu}-{network}-t{row.threads}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json.gz"
-    if not kept.exists():
+    cached = cache / f"{board.mcpu}-{network}-t{row.threads}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json.gz"
+    if not cached.exists():
         progress(f"{network} on {board.name}, {row.threads} threads …")
         sysroot = python_sysroot(board, (row.wheel,), progress, row.python)
         with tempfile.TemporaryDirectory(prefix="tvmmobile-calibrate-") as folder:
             program = Path(folder, "program.py")
             write_text(program, PROGRAM)
             command = ["python3", str(program), str(path.resolve()), str(side), str(row.threads)]
-            write_bytes(kept, gzip.compress(profile_program(board, command, sysroot, skip_start=True)[0]))
-    return parse_profile(gzip.decompress(kept.read_bytes()))
+            write_bytes(cached, gzip.compress(profile_program(board, command, sysroot, skip_start=True)[0]))
+    return parse_profile(gzip.decompress(cached.read_bytes()))
 
 
 def in_one_thread(rows: Iterable[Row], networks: Path, cache: Path) -> list[Observation]:

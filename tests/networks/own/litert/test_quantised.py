@@ -59,7 +59,7 @@ def test_imported(tmp_path: Path, dtype: str, full: bool) -> None:
     assert isinstance(first.layer, Conv2d) and first.layer.reads == {"int8": "", "uint8": "uint8"}.get(
         imported.spec.takes[0].dtype, "float32"
     )
-    assert [node.dtype for node in (first, *others) if isinstance(node.layer, Conv2d)] == ["int8"] * 3 and network.kept == ()
+    assert [node.dtype for node in (first, *others) if isinstance(node.layer, Conv2d)] == ["int8"] * 3 and network.float32_layers == ()
 
 
 def streaming(random: np.random.Generator, other: float, channels: int = 16) -> bytes:
@@ -94,7 +94,7 @@ def test_several_inputs_and_outputs_of_integers(tmp_path: Path, other: float) ->
     ready = in_integers(path)
     images = [random.integers(-128, 128, (1, height, 4, 8)).astype(np.int8) for height in (4, 2)]
     theirs, ours = by_litert(path.read_bytes(), images), run_all(ready.network, images)
-    assert ready.integers is not None and not ready.network.kept
+    assert ready.integers is not None and not ready.network.float32_layers
     for their, our, exact in zip(theirs, ours, ready.integers.results(images), strict=True):
         assert their.dtype == our.dtype and np.abs(their.astype(int) - our).max() <= 1
         assert np.array_equal(our, exact)
@@ -124,7 +124,7 @@ def test_a_gate_of_real_numbers(tmp_path: Path) -> None:
     ready = in_integers(path)
     assert [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)] == ["int8"]
     assert not any(isinstance(node.layer, Gating) for node in ready.network.nodes)
-    assert [one.layer for one in ready.network.kept] == ["pool_6x6_8"]
+    assert [one.layer for one in ready.network.float32_layers] == ["pool_6x6_8"]
     assert ready.integers is not None
     (theirs,) = by_litert(path.read_bytes(), [image])
     assert (np.abs(ready.integers.outputs(image) - theirs) > 0.051).mean() == 0

@@ -54,7 +54,7 @@ def convolutions(ready: Prepared) -> list[str]:
 def test_a_network_that_onnx_runtime_has_quantised(tmp_path: Path, operators: bool, unsigned: bool) -> None:
     path = write_quantised_onnx(residual_network(), tmp_path, operators=operators, unsigned=unsigned)
     ready = in_integers(path)
-    assert convolutions(ready) == ["int8"] * 6 and ready.network.kept == ()
+    assert convolutions(ready) == ["int8"] * 6 and ready.network.float32_layers == ()
     opaque = [node.layer.operator for node in ready.network.nodes if isinstance(node.layer, Opaque)]
     assert opaque == ["cast_subtract_multiply"]  # the output in float32
     outputs, expected = [], []
@@ -111,7 +111,7 @@ def test_a_mobilenet_that_onnx_runtime_has_quantised(tmp_path: Path, family: str
     module, shape = build_torch_model(ModelSpec(family, alpha, side)).module, (1, 3, side, side)
     path, image = write_quantised_onnx(module, tmp_path, shape, unsigned=unsigned), noise(7, shape)
     ready = in_integers(path)
-    assert set(convolutions(ready)) == {"int8"} and ready.network.kept == ()
+    assert set(convolutions(ready)) == {"int8"} and ready.network.float32_layers == ()
     off = layer_by_layer(ready, image, onnx_integers(path, image))
     assert off.max() <= 1 and (off == 0).mean() >= 0.9999
 
@@ -124,7 +124,7 @@ def test_a_mobilenet_of_operators_on_integers(tmp_path: Path, family: str, unsig
     module, shape, outputs = build_torch_model(ModelSpec(family, 0.25, 64)).module, (1, 3, 64, 64), []
     for operators in (False, True):
         ready = in_integers(write_quantised_onnx(module, tmp_path, shape, operators=operators, unsigned=unsigned))
-        assert set(convolutions(ready)) == {"int8"} and ready.network.kept == () and ready.integers is not None
+        assert set(convolutions(ready)) == {"int8"} and ready.network.float32_layers == () and ready.integers is not None
         outputs.append(ready.integers.outputs(noise(7, shape)))
     assert np.array_equal(*outputs)
 
@@ -149,7 +149,7 @@ def test_an_input_of_integers(tmp_path: Path, operators: bool, unsigned: bool) -
     """The first convolution reads them as they are."""
     path = of_integers(write_quantised_onnx(residual_network(), tmp_path, operators=operators, unsigned=unsigned))
     ready = in_integers(path)
-    assert convolutions(ready) == ["int8"] * 6 and ready.network.kept == () and ready.integers is not None
+    assert convolutions(ready) == ["int8"] * 6 and ready.network.float32_layers == () and ready.integers is not None
     first = ready.network.nodes[0].layer
     assert isinstance(first, Conv2d) and (first.reads, first.in_layout) == ("uint8" if unsigned else "", "NCHW")
     image = integers(3, unsigned)
@@ -180,7 +180,7 @@ def test_a_library_that_takes_integers(tmp_path: Path, keep: tuple[str, ...]) ->
 def test_layers_that_are_kept_or_not_quantised_stay_in_float32(tmp_path: Path) -> None:
     path = write_quantised_onnx(residual_network(), tmp_path)
     ready = in_integers(path, keep=("dw_12x12_24*", "dense*"))
-    assert [one.why for one in ready.network.kept] == ["--keep dw_12x12_24*", "--keep dense*"]
+    assert [one.why for one in ready.network.float32_layers] == ["--keep dw_12x12_24*", "--keep dense*"]
     whole = in_integers(path)
     assert ready.integers is not None and whole.integers is not None
     expected = whole.integers.outputs(noise(7))
@@ -257,7 +257,7 @@ def test_a_network_without_a_layer_in_integers_is_in_float32(name: str, why: str
     path = Path(__file__).parents[1] / "cases" / f"qdq_{name}.onnx"
     ready, imported = in_integers(path), load(path)
     image = noise(1, imported.spec.input_shape)
-    assert ready.integers is None and {one.why for one in ready.network.kept} == {why}
+    assert ready.integers is None and {one.why for one in ready.network.float32_layers} == {why}
     assert steps_off(run(ready.network, image), imported.compute([image])[0], step).max() < 1.01
 
 
@@ -268,7 +268,7 @@ def test_the_least_integer_as_a_weight(tmp_path: Path, board: str, dtype: str, w
     weights[::2, 0], weights[1::2, 3] = -128, 127
     path = write_model(tmp_path / "net.onnx", quantised_convolution(w=weights), (1, 8, 8, 8))
     ready, image = in_integers(path, board), 3 * noise(1, (1, 8, 8, 8))
-    assert convolutions(ready) == [dtype] and [one.why for one in ready.network.kept] == why
+    assert convolutions(ready) == [dtype] and [one.why for one in ready.network.float32_layers] == why
     assert steps_off(run(ready.network, image), load(path).compute([image])[0], 0.05).max() < 1.01
 
 
@@ -289,7 +289,7 @@ def test_a_batch_norm_behind_a_convolution_of_integers(tmp_path: Path) -> None:
     constants = graph.constants | {name: array.astype(np.float32) for name, array in norm.items()}
     path = write_model(tmp_path / "net.onnx", Graph(graph.nodes, constants), (1, 8, 8, 8))
     ready, image = in_integers(path), 0.3 * noise(1, (1, 8, 8, 8))
-    assert convolutions(ready) == ["int8"] and ready.network.kept == () and ready.integers is not None
+    assert convolutions(ready) == ["int8"] and ready.network.float32_layers == () and ready.integers is not None
     expected = run_onnxruntime(path, image)
     off = steps_off(ready.integers.outputs(image), expected, 0.05)
     assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 3
@@ -337,7 +337,7 @@ def test_an_output_that_is_not_rounded(tmp_path: Path, operators: list[str]) -> 
     """The sums are integers; the steps behind them are a kernel in float32."""
     path = write_model(tmp_path / "net.onnx", after(operators), (1, 8, 8, 8))
     ready, image = in_integers(path), noise(1, (1, 8, 8, 8))
-    assert convolutions(ready) == ["int8", "float32"] and len(ready.network.kept) == 1
+    assert convolutions(ready) == ["int8", "float32"] and len(ready.network.float32_layers) == 1
     assert relative_error(run(ready.network, image), load(path).compute([image])[0]) < 1e-5
 
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def check(path: Path, shape: tuple[int, ...], seeds: tuple[int, ...] = (7,)) -> None:
     """Every convolution and sum is in integers, and outputs are within one step of PyTorch's on 99.9 % of values."""
     imported, ready = load(path), in_integers(path)
-    assert {node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)} == {"int8"} and ready.network.kept == ()
+    assert {node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)} == {"int8"} and ready.network.float32_layers == ()
     assert ready.integers is not None
     images = [noise(seed, shape) for seed in seeds]  # together: PyTorch's own sums are rounded, which may move an output by two steps
     outputs = np.concatenate([ready.integers.outputs(image) for image in images])
@@ -92,7 +92,7 @@ def test_an_input_of_integers(tmp_path: Path, kind: torch.dtype) -> None:
     ready = in_integers(tmp_path / "net.pt2")
     first = ready.network.nodes[0].layer
     assert isinstance(first, Conv2d) and ready.network.nodes[0].dtype == "int8" and first.reads == ("uint8" if bounds.min == 0 else "")
-    assert ready.integers is not None and ready.network.kept == ()
+    assert ready.integers is not None and ready.network.float32_layers == ()
     off = steps_off(ready.integers.outputs(image.numpy()), np.asarray(net(image)), 0.03)
     assert off.max() < 1.01 and (off > 0.5).mean() < 0.01
 
@@ -111,7 +111,7 @@ def test_a_mobilenet_of_the_pt2e_flow(tmp_path: Path, family: str) -> None:
     shape = (1, 3, 64, 64)
     path = write_pt2e(build_torch_model(ModelSpec(family, 0.25, 64)).module, tmp_path, shape)
     ready, image = in_integers(path), noise(7, shape)
-    assert {node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)} == {"int8"} and ready.network.kept == ()
+    assert {node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)} == {"int8"} and ready.network.float32_layers == ()
     off = layer_by_layer(ready, image, pt2e_integers(path, image))
     assert off.max() <= 1 and (off == 0).mean() >= 0.999
 

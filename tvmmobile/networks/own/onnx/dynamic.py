@@ -60,10 +60,12 @@ def _centred(into: RealNodes, tensor: str, zero: str, axis: int = -1) -> str | N
     if tensor in into.known:
         if zero and zero not in into.known:
             return None
-        if (key := (tensor, zero, axis)) not in into.kept:
+        if (key := (tensor, zero, axis)) not in into.dequantised:
             zeros = into.known[zero] if zero else np.zeros((), np.int64)
-            into.kept[key] = into.constant(into.weights.dequantise(into.known[tensor], np.ones(zeros.shape, np.float32), zeros, axis))
-        return into.kept[key]
+            into.dequantised[key] = into.constant(
+                into.weights.dequantise(into.known[tensor], np.ones(zeros.shape, np.float32), zeros, axis)
+            )
+        return into.dequantised[key]
     if tensor not in into.numbers and tensor not in into.entries:
         return into.whole(tensor, zero)
     source = tensor if tensor in into.numbers else into.cast(tensor, np.float32)

@@ -52,7 +52,7 @@ class RealNodes(Nodes):
         #: Names of dequantised tensors in the file, and of what has their values.
         self.same: dict[str, str] = {}
         #: Names of what was made of constants and inputs.
-        self.kept: dict[tuple[object, ...], str] = {}
+        self.dequantised: dict[tuple[object, ...], str] = {}
         self.results = {value.name for value in graph.output}
         #: Types of inputs that are integers.
         inputs = {value.name: _INPUTS.get(value.type.tensor_type.elem_type, "") for value in graph.input if value.name not in self.known}
@@ -126,23 +126,23 @@ class RealNodes(Nodes):
             axis: of a constant, along which it has several scales.
         """
         tensor, scale, zero = key = tuple(names)
-        if key not in self.kept:
+        if key not in self.dequantised:
             grid, step = self.grids.get(tensor), self.known.get(scale)
             if tensor in self.entries:
                 if (entered := self.grid(scale, zero, self.entries[tensor])) is None:
                     return None
                 shown = entered.zero + SHIFTS[self.entries[tensor]]
                 real = self.emit("Sub", [self.cast(tensor, np.float32), self.real(shown)])
-                self.kept[key] = self.emit("Mul", [real, self.real(entered.scale)])
-                self.grids[self.kept[key]] = entered
+                self.dequantised[key] = self.emit("Mul", [real, self.real(entered.scale)])
+                self.grids[self.dequantised[key]] = entered
             elif grid is not None and step is not None and step.size == 1 and float(step.item()) == float(grid.scale):
                 return tensor if not zero or self._reads_zero(grid, zero) else None
             elif tensor in self.known and step is not None and (not zero or zero in self.known):
                 zeros = self.known[zero] if zero else np.zeros((), np.int64)
-                self.kept[key] = self.constant(self.weights.dequantise(self.known[tensor], step, zeros, axis))
+                self.dequantised[key] = self.constant(self.weights.dequantise(self.known[tensor], step, zeros, axis))
             else:
                 return None
-        return self.kept[key]
+        return self.dequantised[key]
 
     def _reads_zero(self, grid: IntegerGrid, zero: str) -> bool:
         place = self.known.get(zero)
