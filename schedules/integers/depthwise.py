@@ -30,8 +30,8 @@ from tvmmobile.schedules.integers.integer import (
     IntegerTemplate,
     TileKnobs,
     integer_body,
+    is_integer_layer,
     pack_constants,
-    takes,
 )
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import layer_of
@@ -180,7 +180,7 @@ class IntegerDepthwise(IntegerTemplate):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and layer.is_depthwise and takes(task)):
+        if not (isinstance(layer, Conv2d) and layer.is_depthwise and is_integer_layer(task)):
             return None
         if layer.in_channels % EIGHT or not self.suits(task):
             return None

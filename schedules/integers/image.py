@@ -17,7 +17,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, Span, partition, share
 from tvmmobile.schedules.emit.matmul import MatmulTile, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.integers.integer import LANES, VECTOR, IntegerEnds, IntegerKernel, TileKnobs, integer_body, takes
+from tvmmobile.schedules.integers.integer import LANES, VECTOR, IntegerEnds, IntegerKernel, TileKnobs, integer_body, is_integer_layer
 from tvmmobile.schedules.integers.long import LongMatrix, long_tile
 from tvmmobile.schedules.integers.product import WORD, DotKernel, DotTile, IntegerMatrix
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -92,7 +92,7 @@ class IntegerImage(IntegerMatrix):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32", "uint8", "")) and layer.groups == 1):
+        if not (isinstance(layer, Conv2d) and is_integer_layer(task, reads=("float32", "uint8", "")) and layer.groups == 1):
             return None
         if not (is_image(layer) and self.suits(task)):
             return None

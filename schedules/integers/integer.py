@@ -66,7 +66,7 @@ ret <4 x float> %value
 """
 
 
-def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
+def is_integer_layer(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
     """Return whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
     layer = task.region[0]
     if not (task.precision.is_integer and isinstance(layer, IntegerLayer)):
@@ -210,7 +210,7 @@ class IntegerChannels(IntegerTemplate):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not (isinstance(layer, self.kind) and takes(task)) or layer.channels % EIGHT:
+        if not (isinstance(layer, self.kind) and is_integer_layer(task)) or layer.channels % EIGHT:
             return None
         options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR, 1))}
         return Space(self.name, self.version, options, lambda knobs: True, {"vectors": self.usual})

@@ -11,7 +11,7 @@ from tvmmobile.schedules.emit.kernel import Activation, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.integers.image import is_image
-from tvmmobile.schedules.integers.integer import IntegerEnds, takes
+from tvmmobile.schedules.integers.integer import IntegerEnds, is_integer_layer
 from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, joined_pair, pair_tile
 from tvmmobile.schedules.integers.window import IntegerWindow, IntegerWindowNest, Place
 from tvmmobile.schedules.space import Knobs
@@ -29,7 +29,7 @@ class PairWindow(IntegerWindow, PairMatrix):
     def covers(self, task: Task) -> bool:
         """Return whether a task is a convolution that templates for images do not take."""
         layer = task.region[0]
-        return isinstance(layer, Conv2d) and takes(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)
+        return isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """A vector of sums has two pixels and two channels."""

@@ -19,7 +19,15 @@ from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_pane
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.floats.pointwise import pixels_of
 from tvmmobile.schedules.integers.blocks import Blocks
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, IntegerTemplate, integer_body, pack_constants, takes
+from tvmmobile.schedules.integers.integer import (
+    LANES,
+    IntegerEnds,
+    IntegerKernel,
+    IntegerTemplate,
+    integer_body,
+    is_integer_layer,
+    pack_constants,
+)
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import PIECES
 
@@ -113,7 +121,7 @@ def extents(layer: Layer) -> tuple[Pixels, int, int]:
 def is_product(task: Task, group: int) -> bool:
     """Return whether a task is an integer product, channels together, whose K divides into such groups."""
     layer = task.region[0]
-    if not (isinstance(layer, Conv2d | Dense) and takes(task, writes=("", "float32"))):
+    if not (isinstance(layer, Conv2d | Dense) and is_integer_layer(task, writes=("", "float32"))):
         return False
     if isinstance(layer, Conv2d) and (layer.kernel != (1, 1) or layer.groups != 1 or any(layer.padding)):
         return False

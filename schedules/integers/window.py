@@ -16,7 +16,7 @@ from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.integers.image import is_image
-from tvmmobile.schedules.integers.integer import VECTOR, IntegerEnds, takes
+from tvmmobile.schedules.integers.integer import VECTOR, IntegerEnds, is_integer_layer
 from tvmmobile.schedules.integers.long import LongProduct
 from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct, is_product
 from tvmmobile.schedules.space import Knobs, round_up, up_to
@@ -45,7 +45,7 @@ class IntegerWindow(IntegerProduct):
     def covers(self, task: Task) -> bool:
         """Return whether a task is a convolution with windows that neither products nor images' templates take."""
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and takes(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
+        if not (isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
             return False
         return not is_product(task, (DotProduct if self.dot else LongProduct).group)
 

@@ -155,10 +155,10 @@ def test_bfloat16_beside_half_precision() -> None:
     last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)]
     network = seeded(*unit(3, 8, 3, 2), *unit(8, 8, 3, groups=8), *unit(8, 8), Halves(), *last)
 
-    def taken(layer: Layer) -> bool:
+    def accepts(layer: Layer) -> bool:
         return template_for(Task((layer,), BFLOAT16.name, machine=core)) is not None
 
-    composed = compose(import_torch(network, (1, 3, 10, 10)), taken)
+    composed = compose(import_torch(network, (1, 3, 10, 10)), accepts)
     wide = read_network(*finish(composed))
     single = single_term_layers(wide, [(np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32),)], BFLOAT16)
     assert single == [0, 1, 3]  # the last is a product with a number for each channel

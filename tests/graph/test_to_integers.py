@@ -69,7 +69,7 @@ def composes(layer: Layer) -> bool:
     return template_for(Task((layer,), "int8" if isinstance(layer, Gating) else "float32")) is not None
 
 
-def takes(layer: Layer) -> bool:
+def accepts(layer: Layer) -> bool:
     return template_for(Task((layer,), "int8")) is not None
 
 
@@ -81,7 +81,7 @@ def quantised(refused: Refused = lambda layer: False, images: Array | None = Non
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
     layers = named_layers(found, names_of(wide))
-    return found, read_network(*finish_integers(composed, layers.quantised, layers.floats, takes))
+    return found, read_network(*finish_integers(composed, layers.quantised, layers.floats, accepts))
 
 
 def is_gate(layer: Layer) -> bool:

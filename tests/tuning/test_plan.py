@@ -107,11 +107,11 @@ def test_regions_have_a_longest_length() -> None:
 def test_templates_are_asked_about_several_layers_only() -> None:
     asked: list[Task] = []
 
-    def takes(task: Task) -> bool:
+    def accepts(task: Task) -> bool:
         asked.append(task)
         return False
 
-    regions = candidate_regions(network_of(3), takes, Task)
+    regions = candidate_regions(network_of(3), accepts, Task)
     assert [(region.first, region.last) for region in regions] == [(0, 0), (1, 1), (2, 2)]
     assert asked and all(len(task.region) > 1 for task in asked)
 
@@ -282,10 +282,10 @@ def least_with(member: Region, regions: list[Region], latency_us: Callable[[Task
 
 
 def test_a_gated_layer_writes_what_all_its_readers_take() -> None:
-    def takes(task: Task) -> bool:
+    def accepts(task: Task) -> bool:
         return single(task) and not (isinstance(task.layer, Conv2d) and task.layer.scaled and task.layer.in_layout != "NHWC")
 
-    regions = list(candidate_regions(squeeze_and_excite(96), takes, Task))
+    regions = list(candidate_regions(squeeze_and_excite(96), accepts, Task))
     assert any(region.after == "NCHW32c" for region in regions)
     for region in regions:
         assert (region.first, region.after) != (1, "NCHW32c") and (region.first, region.before) != (2, "NCHW32c")

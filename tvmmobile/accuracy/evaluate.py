@@ -19,7 +19,7 @@ from tvmmobile.networks.images import check_image
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import EvaluateArguments, EvaluateOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
@@ -75,7 +75,7 @@ class Evaluation:
             )
 
 
-@takes(EvaluateOptions)
+@with_options(EvaluateOptions)
 def evaluate(
     library: Library,
     folder: str | Path,

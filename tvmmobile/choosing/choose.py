@@ -23,7 +23,7 @@ from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import variants
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import devices_of, jobs_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
@@ -40,7 +40,7 @@ FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_
 _NEIGHBOURS = 2
 
 
-@takes(ChooseOptions)
+@with_options(ChooseOptions)
 def choose(
     models: Sequence[Model] | None = None,
     devices: str | Device | Sequence[str | Device] = "pi4",

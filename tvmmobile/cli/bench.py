@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.cli.generated import takes
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.options import Commit, Device, HistoryFile, Libraries, Out, Pin, RequireHardware
 from tvmmobile.pipeline.options.compiled import BenchOptions
 
 
-@takes(BenchOptions)
+@with_cli_options(BenchOptions)
 def bench(
     libraries: Libraries,
     device: Device = "pi4",

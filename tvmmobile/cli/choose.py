@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmmobile.choosing.options import ChooseOptions
-from tvmmobile.cli.generated import takes, word_of
+from tvmmobile.cli.generated import with_cli_options, word_of
 from tvmmobile.cli.network import Variants
 from tvmmobile.cli.options import Alphas, Json, names_of
 from tvmmobile.pipeline.options.option import HelpOrder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _AROUND = 3
 
 
-@takes(ChooseOptions)
+@with_cli_options(ChooseOptions)
 def choose(
     device: Annotated[
         list[str] | None,

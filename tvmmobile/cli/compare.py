@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmmobile.cli.generated import takes
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.options import Commit, Device, HistoryFile, Libraries, Pin, RequireHardware
 from tvmmobile.pipeline.options.compiled import ComparisonOptions, TimingOptions
 from tvmmobile.pipeline.options.option import HelpOrder
@@ -50,7 +50,7 @@ def present(comparison: Comparison, markdown: Path | None, json_file: Path | Non
     return comparison.exit_code
 
 
-@takes(ComparisonOptions)
+@with_cli_options(ComparisonOptions)
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="Older report.json.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Newer report.json.")],
@@ -72,7 +72,7 @@ def compare(
     return present(run(base, new, **chosen), markdown, json_file, junit)
 
 
-@takes(ComparisonOptions, TimingOptions)
+@with_cli_options(ComparisonOptions, TimingOptions)
 def regress(
     libraries: Libraries,
     device: Device = "pi4",

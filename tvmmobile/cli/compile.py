@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tvmmobile.cli import options
-from tvmmobile.cli.generated import takes
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.network import Variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkOptions
 from tvmmobile.pipeline.options.run import CompileOptions
 
 
-@takes(LibraryOptions, CompileOptions, variants=Variants, network=NetworkOptions)
+@with_cli_options(LibraryOptions, CompileOptions, variants=Variants, network=NetworkOptions)
 def compile_libraries(
     target: options.Target = "arm",
     device: options.Devices = None,

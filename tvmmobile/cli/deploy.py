@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
-from tvmmobile.cli.generated import takes
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.options import Device, Libraries
 from tvmmobile.pipeline.options.compiled import DeployOptions
 
 
-@takes(DeployOptions)
+@with_cli_options(DeployOptions)
 def deploy(
     libraries: Libraries,
     device: Device = "pi4",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmmobile.cli.generated import takes
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.images import Mean, NoResize, Std, preprocessing_for, the_library
 from tvmmobile.cli.options import Device, RequireHardware
 from tvmmobile.pipeline.options.compiled import EvaluateOptions
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LAYERS = 5
 
 
-@takes(EvaluateOptions)
+@with_cli_options(EvaluateOptions)
 def evaluate(
     libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled library; several of one network are compared.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelled images: FOLDER/CLASS/IMAGE; or noise:N.")],

@@ -19,7 +19,7 @@ def word_of(kind: type[Options], field: str) -> OptionInfo:
     return _as_typer(dict(options_of(kind))[field])
 
 
-def takes(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Give a verb the options of some objects, each in its position.
 
     Args:

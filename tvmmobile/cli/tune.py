@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmmobile.cli import options
-from tvmmobile.cli.generated import takes
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.network import Variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkOptions
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit."), HelpOrder.DEVICE]
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions, variants=Variants, network=NetworkOptions)
+@with_cli_options(LibraryOptions, RunOptions, SearchOptions, variants=Variants, network=NetworkOptions)
 def tune(
     target: options.Target = "arm",
     device: options.Devices = None,

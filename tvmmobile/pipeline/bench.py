@@ -8,7 +8,7 @@ from typing import Unpack
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import BenchArguments, BenchOptions
 from tvmmobile.pipeline.options.library import check_threads
 from tvmmobile.pipeline.request import device_of
@@ -21,7 +21,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 
 
-@takes(BenchOptions)
+@with_options(BenchOptions)
 def bench(
     libraries: Library | Sequence[Library], device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[BenchArguments]
 ) -> Results:

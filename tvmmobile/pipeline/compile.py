@@ -11,7 +11,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, devices_of, jobs_for
@@ -43,7 +43,7 @@ def compile_models(
     """Compile several networks."""
 
 
-@takes(LibraryOptions, CompileOptions)
+@with_options(LibraryOptions, CompileOptions)
 def compile_models(
     models: Models, device: Devices = "pi4", *, listener: Listener = QUIET, **options: Unpack[CompileArguments]
 ) -> CompiledLibrary | list[CompiledLibrary]:

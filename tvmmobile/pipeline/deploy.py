@@ -17,7 +17,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.ranked import ranking_of
 from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import DeployArguments, DeployOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
@@ -63,7 +63,7 @@ class Deployment:
         return [*self.program, "./classify", place, "INPUT.f32"]
 
 
-@takes(DeployOptions)
+@with_options(DeployOptions)
 def deploy(
     libraries: Given | Sequence[Given], device: str = "pi4", *, listener: Listener = QUIET, **options: Unpack[DeployArguments]
 ) -> list[Deployment]:

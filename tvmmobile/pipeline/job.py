@@ -151,7 +151,7 @@ class PreparingJob(VariantJob):
         return {**super().writes(), **({} if self.prepared is None else {"prepared": self.prepared.parent})}
 
 
-def taken(task: Task) -> bool:
+def template_accepts(task: Task) -> bool:
     """Return whether some template takes a task."""
     return template_for(task) is not None
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.bench import bench
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import BenchArguments, BenchOptions
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import DeviceLike, Given, output_of
@@ -38,7 +38,7 @@ class CompiledLibrary(Library):
         """
         return output_of(self, given, device)
 
-    @takes(BenchOptions)
+    @with_options(BenchOptions)
     def bench(self, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[BenchArguments]) -> Results:
         """Check it against PyTorch on a device, and time it; see `pipeline.bench.bench`."""
         return bench(self, device, listener=listener, **options)

@@ -11,7 +11,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.networks.own.files import Side, own_file, side_from
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
 from tvmmobile.system.errors import UserError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@takes(NetworkOptions)
+@with_options(NetworkOptions)
 def load(
     network: str | Path | torch.nn.Module | torch.export.ExportedProgram,
     example: torch.Tensor | tuple[torch.Tensor, ...] | None = None,
@@ -58,7 +58,7 @@ def load(
     return found
 
 
-@takes(NetworkOptions)
+@with_options(NetworkOptions)
 def variants(
     network: str, alphas: Sequence[float] = (), resolutions: Sequence[Side] = (), **options: Unpack[NetworkArguments]
 ) -> list[Model]:

@@ -15,7 +15,7 @@ from tvmmobile.graph.passes.pipeline import Composed, finish_integers
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
-from tvmmobile.pipeline.job import VariantJob, taken
+from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.quantisation.assignment import SHARED, KernelSpan
 from tvmmobile.quantisation.flow import FlowStep
@@ -119,7 +119,7 @@ class _Prices:
         """
         task = replace(region.task, region=(*region.task.region[:-1], last))
         best, single = self.database.best(task), len(task.region) == 1
-        if not taken(task) or (best is None and not single):
+        if not template_accepts(task) or (best is None and not single):
             return []
         known = None if best is None else best.latency_us
         latency_us = self.rounding_us(region.task, task) if known is None else known

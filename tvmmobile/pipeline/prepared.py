@@ -26,7 +26,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.states import inputs_but, with_states
-from tvmmobile.pipeline.job import VariantJob, taken
+from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.pipeline.precision_costs import layer_costs
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData, check_values
@@ -102,7 +102,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
 def _is_composed(layer: Layer, job: VariantJob, precision: Precision) -> bool:
     """Return whether a template takes a layer as networks in a precision have it."""
     wanted = layer.composed_as(precision)
-    return wanted is not None and taken(replace(job.task((layer,)), dtype=wanted.name))
+    return wanted is not None and template_accepts(replace(job.task((layer,)), dtype=wanted.name))
 
 
 def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) -> Mapping[str, ComposedLayer]:
@@ -116,7 +116,7 @@ def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) ->
         if not isinstance(found.layer, SumLayer) or not fits(weight, name):
             return found
         layer = found.layer.with_weights(name)
-        if not taken(job.task((layer,))):
+        if not template_accepts(job.task((layer,))):
             return found
         return replace(found, layer=layer, parameters=replace(found.parameters, weight=rounded(weight, name)))
 
@@ -165,7 +165,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
 
     @cache
     def accepts(layer: Layer) -> bool:
-        return taken(task(layer)) and not is_faster_in_floats(task(layer))
+        return template_accepts(task(layer)) and not is_faster_in_floats(task(layer))
 
     wide = read_network(*finish_in_nhwc(composed))
     flow = flow_of(wide)
@@ -246,28 +246,28 @@ def _as_given(
 ) -> Prepared:
     """Prepare a network that its file has quantised; `inputs` are the library's reference."""
 
-    def takes(layer: Layer) -> bool:
-        return taken(job.task((layer,)))
+    def accepts(layer: Layer) -> bool:
+        return template_accepts(job.task((layer,)))
 
     def composes(layer: Layer) -> bool:
-        return takes(layer) if is_sum(layer) else _is_composed(layer, job, job.options.precision)
+        return accepts(layer) if is_sum(layer) else _is_composed(layer, job, job.options.precision)
 
     def least(layer: Layer) -> int:
         exact = "dot" in job.task((layer,)).machine.has and not layer.is_depthwise  # others add two products in 16 bits
         return LOWEST if exact else -HIGHEST
 
-    def sums(found: ComposedLayer) -> bool:
+    def accepts_sums(found: ComposedLayer) -> bool:
         weight, returns_floats = found.parameters.weight, dict[str, Any](writes=FLOAT32.name)
-        return takes(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight), least(found.layer))
+        return accepts(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight), least(found.layer))
 
-    composed = compose_quantised(imported.module, takes, composes, sums, dump_dir)
+    composed = compose_quantised(imported.module, accepts, composes, accepts_sums, dump_dir)
     wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
-    found = as_given(flow, scales.of, takes, least, chosen_layers(flow, job.options.keep))
+    found = as_given(flow, scales.of, accepts, least, chosen_layers(flow, job.options.keep))
     if not found.network.steps:
         return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
     lowered = named_layers(found.network, names)
-    network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats, takes))
+    network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats, accepts))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
     floats = tuple(
         Float32Layer(nodes[names[number]], flow.steps[number].layer.name, why)

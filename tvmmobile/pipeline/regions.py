@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.placed import placed_concatenations
 from tvmmobile.graph.tasks import Task
-from tvmmobile.pipeline.job import VariantJob, taken
+from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.running.formats import C
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
@@ -17,7 +17,7 @@ from tvmmobile.tuning.plan import Region, candidate_regions
 def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:
     """Return what may become a kernel: in C libraries, which lay their memory out themselves, no concatenation that can be placed."""
     placed = placed_concatenations(network.module) if job.options.format == C else ()
-    return [region for region in candidates(network, taken, job.task) if region.first not in placed]
+    return [region for region in candidates(network, template_accepts, job.task) if region.first not in placed]
 
 
 def basis_of(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:

@@ -12,7 +12,7 @@ from tvmmobile.gate.comparison import Comparison, Pairing, check_comparable, che
 from tvmmobile.gate.statistics import Pair, Samples
 from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import ComparisonOptions, RegressArguments, TimingOptions
 from tvmmobile.pipeline.outcome import context_of
 from tvmmobile.pipeline.request import device_of
@@ -25,7 +25,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import Workers, worker_count
 
 
-@takes(ComparisonOptions, TimingOptions)
+@with_options(ComparisonOptions, TimingOptions)
 def regress(
     libraries: Library | Sequence[Library],
     device: str | Device = "pi4",

@@ -14,7 +14,7 @@ from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.networks.arrays import check_finite
 from tvmmobile.networks.signature import Port, words
 from tvmmobile.pipeline.agreement import failure_of, session_timeout_s
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import TimingArguments, TimingOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.bench import started_agents
@@ -91,7 +91,7 @@ def output_of(library: Library, given: Given, device: DeviceLike = "pi4") -> Arr
     return found[0] if len(returns) == 1 else {port.name: array for port, array in zip(returns, found, strict=True)}
 
 
-@takes(TimingOptions)
+@with_options(TimingOptions)
 def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: Unpack[TimingArguments]) -> LibraryRun:
     """Run a library on a device, and time it.
 

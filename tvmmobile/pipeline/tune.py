@@ -13,7 +13,7 @@ from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed_trials import NeededTrials
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
@@ -45,7 +45,7 @@ _REPEAT, _WARMUP = 10, 3
 _MOST_CORRECTIONS = 4
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions)
+@with_options(LibraryOptions, RunOptions, SearchOptions)
 def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]) -> Results:
     """Find fast schedules for the kernels of networks on a device; compile, verify and time the networks.
 
@@ -144,7 +144,7 @@ def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener
         return build_libraries(workers, jobs, done)
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions, out="out")
+@with_options(LibraryOptions, RunOptions, SearchOptions, out="out")
 def plan_tuning(
     models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TuningPlan:

@@ -8,7 +8,7 @@ from typing import Unpack, cast
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.compile import check_fixed_threads, compile_models
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.options.call import takes
+from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.option import options_of
 from tvmmobile.pipeline.options.run import CompileArguments, RunOptions
@@ -23,7 +23,7 @@ from tvmmobile.tuning.logs.directories import log_dirs
 _COMPILED = frozenset(each.keyword for _, each in options_of(LibraryOptions, RunOptions))
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions)
+@with_options(LibraryOptions, RunOptions, SearchOptions)
 def tune_together(
     models: Models, devices: Sequence[str | Device], *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> list[Results]:

@@ -119,14 +119,14 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout
 
 def candidate_regions(
     network: Network,
-    takes: Callable[[Task], bool],
+    accepts: Callable[[Task], bool],
     task_of: Callable[[tuple[Layer, ...]], Task],
     layouts: Callable[[Layer, Layer, int], tuple[Layout, ...]] = edge_layouts,
 ) -> list[Region]:
     """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
-        takes: returns whether some template takes a task of several layers, or with channels in blocks.
+        accepts: returns whether some template takes a task of several layers, or with channels in blocks.
         task_of: returns the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
         layouts: returns the layouts worth trying between two layers.
 
@@ -146,7 +146,7 @@ def candidate_regions(
         readers = () if index + 1 in bypassed else tuple(nodes[reader] for reader in _readers(network, index))
         if readers:
             tried = layouts(node.layer, readers[0].layer, _lanes(task_in, (node, *readers)))
-            known = tuple(layout for layout in tried if _all_take(node, readers, layout, lambda *region: takes(task_in(*region))))
+            known = tuple(layout for layout in tried if _all_accept(node, readers, layout, lambda *region: accepts(task_in(*region))))
             known = known or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)
@@ -173,7 +173,7 @@ def candidate_regions(
                 sparse = read == written == "NCHW" and last in planes
                 region = (*layers[:-1], planes[last]) if sparse else layers
                 task = task_in(_between(region, read, written), nodes[first].dtype)
-                if task.region == layers == layers[:1] or takes(task):
+                if task.region == layers == layers[:1] or accepts(task):
                     found.append(Region(first, last, task, before, after))
             if nodes[last].alone or nodes[min(last + 1, len(nodes) - 1)].dtype != nodes[first].dtype:
                 break
@@ -193,13 +193,13 @@ def _lanes(task_in: Callable[[tuple[Layer, ...], str], Task], nodes: Iterable[No
     return max(task_in((node.layer,), node.dtype).lanes for node in nodes)
 
 
-def _all_take(node: Node, readers: tuple[Node, ...], layout: Layout, takes: Callable[[tuple[Layer, ...], str], bool]) -> bool:
+def _all_accept(node: Node, readers: tuple[Node, ...], layout: Layout, accepts: Callable[[tuple[Layer, ...], str], bool]) -> bool:
     """Return whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it
     so.
     """
     regions = [(_between((node.layer,), "NHWC", layout), node.dtype)]
     regions += [(_between((reader.layer,), layout, "NHWC"), reader.dtype) for reader in readers]
-    return layout == "NHWC" or all(itertools.starmap(takes, regions))
+    return layout == "NHWC" or all(itertools.starmap(accepts, regions))
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:

@@ -188,25 +188,25 @@ def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None
 
 def compose_quantised(
     module: Any,
-    takes: Callable[[Layer], bool],
+    accepts_integers: Callable[[Layer], bool],
     accepts: Callable[[Layer], bool],
-    sums: Callable[[ComposedLayer], bool],
+    accepts_sums: Callable[[ComposedLayer], bool],
     dump_dir: Path | None = None,
 ) -> Composed:
     """Find the layers and roundings of an imported network that its file has quantised, whose steps are looked for as they are.
 
     Args:
         module, dump_dir: see `compose`.
-        takes: whether an integer kernel takes a layer.
+        accepts_integers: whether an integer kernel takes a layer.
         accepts: whether a layer is composed.
-        sums: whether an integer kernel takes a layer that returns float32, whose weights are integers.
+        accepts_sums: whether an integer kernel takes a layer that returns float32, whose weights are integers.
     """
     composer = LayerComposer(accepts)
     passes = [
-        ("simpler_roundings", simpler_roundings(takes)),
+        ("simpler_roundings", simpler_roundings(accepts_integers)),
         *_composing(composer),
         ("compose_roundings", compose_roundings(composer.layers)),
-        ("steps_apart", steps_apart(sums, accepts, composer.layers)),
+        ("steps_apart", steps_apart(accepts_sums, accepts, composer.layers)),
     ]
     return _composed(module, composer, passes, dump_dir)
 

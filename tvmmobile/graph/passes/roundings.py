@@ -38,14 +38,14 @@ class _Found:
     layer: Rounding
 
 
-def simpler_roundings(takes: Callable[[Layer], bool]) -> Callable[[Any], Any]:
+def simpler_roundings(accepts: Callable[[Layer], bool]) -> Callable[[Any], Any]:
     """Return the pass that leaves fewer roundings, all of which have bounds of int8, in a module, NCHW as imported.
 
     A clip right before a rounding becomes part of it, if only roundings read it. The second of two roundings to the same integers is
     dropped, even if numbers are moved or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one, with
-    weights of 1, that adds the other, if `takes` such a layer.
+    weights of 1, that adds the other, if `accepts` such a layer.
     """
-    return lambda module: _Simpler(module["main"], takes).in_module(module, canonical=True)
+    return lambda module: _Simpler(module["main"], accepts).in_module(module, canonical=True)
 
 
 def is_sum(layer: Layer) -> bool:
@@ -151,9 +151,9 @@ def _pads_zeros(value: Any) -> bool:
 
 
 class _Simpler(Recognising):
-    def __init__(self, main: Any, takes: Callable[[Layer], bool]) -> None:
+    def __init__(self, main: Any, accepts: Callable[[Layer], bool]) -> None:
         super().__init__(main)
-        self.takes, self.readers = takes, readers_of(main)
+        self.accepts, self.readers = accepts, readers_of(main)
         #: Variables that are rounded.
         self.sources = {found.source for variable, value in self.values.items() if (found := self.rounding(variable, value)) is not None}
         #: Roundings that were emitted already: new variable and rounding.
@@ -226,7 +226,7 @@ class _Simpler(Recognising):
         if any(operand not in self.found for operand in value.args) or shapes[0] != shapes[1] or len(shapes[0]) != 4:
             return None
         _, channels, height, width = shapes[0]
-        if not self.takes(_sum_layer(height, width, channels)):
+        if not self.accepts(_sum_layer(height, width, channels)):
             return None
         ones = relax.const(np.ones((channels, 1, 1, 1), FLOAT32.numpy))
         first, second = (self.replaced[operand] for operand in value.args)

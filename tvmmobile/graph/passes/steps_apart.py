@@ -21,32 +21,32 @@ from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outpu
 
 
 def steps_apart(
-    takes: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]
+    accepts_sums: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]
 ) -> Callable[[Any], Any]:
     """Return the pass that takes such steps out of a module's layers, once these and the roundings are composed.
 
     Args:
-        takes: returns whether an integer kernel takes a layer that returns float32, whose weights are integers.
+        accepts_sums: returns whether an integer kernel takes a layer that returns float32, whose weights are integers.
         accepts: returns whether some template takes a layer in float32.
         layers: changed along with `main`.
     """
 
     def run(module: Any) -> Any:
         graph = LayerGraph(module["main"], accepts, layers)
-        found = {variable: made for variable in graph.values if (made := _apart(graph, variable, takes)) is not None}
+        found = {variable: made for variable in graph.values if (made := _apart(graph, variable, accepts_sums)) is not None}
         return with_named_outputs(replace_variables(module, found))
 
     return run
 
 
-def _apart(graph: LayerGraph, variable: Any, takes: Callable[[ComposedLayer], bool]) -> Any:
+def _apart(graph: LayerGraph, variable: Any, accepts_sums: Callable[[ComposedLayer], bool]) -> Any:
     """Return the steps of a layer whose sums are integers; `None` for other variables."""
     found = graph.layer(variable)
     if found is None or not isinstance(found.layer, Conv2d) or not _should_be_apart(graph, variable, found.layer):
         return None
     layer = replace(found.layer, clamp=NO_CLAMP, residual=False, then=())
     sums, steps = ComposedLayer(layer, LayerParameters(found.parameters.weight, found.parameters.bias)), _steps(found)
-    if not takes(sums) or not graph.accepts(steps.layer):
+    if not accepts_sums(sums) or not graph.accepts(steps.layer):
         return None
     data, *others = graph.inputs(variable)
     return graph.call(steps, [graph.call(sums, [data], graph.name(variable)), *others])

@@ -15,7 +15,7 @@ from tvmmobile.system.plugins import load_plugins
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def takes(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
+def with_options(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
     """Accept the options of some objects, and no others, in a function with typed `**options`.
 
     Its signature lists them, as does its documentation, in place of a line `options: …`.
