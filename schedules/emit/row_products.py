@@ -48,7 +48,7 @@ def row_shares(kernel: Kernel, thread: Expr, threads: int, count: int) -> Iterat
         yield RowShare(unit, None, 1) if parts == 1 else RowShare(unit // parts, unit % parts, parts)
 
 
-def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int], target: Buffer) -> None:
+def transpose_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int], target: Buffer) -> None:
     """Transpose rows: the first elements of all rows first, with zeros up to a whole vector.
 
     Args:

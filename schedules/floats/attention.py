@@ -14,7 +14,7 @@ from tvmmobile.graph.layers import Array, Attention, HeadView, LayerParameters
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
-from tvmmobile.schedules.emit.row_products import Row, RowShare, column_panels, holds_rows, row_products, row_shares, turn_rows
+from tvmmobile.schedules.emit.row_products import Row, RowShare, column_panels, holds_rows, row_products, row_shares, transpose_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import THREADS, Template, layer_of
 
@@ -53,9 +53,9 @@ class HeadAttention(Template):
         bias = {"bias": (math.prod(layer.bias_shape[:-1]) * keys,)} if layer.constants else {}
         shapes = {"data": layer.input_shape, **layer.side_shapes, **bias, "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
-            turned, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
+            transposed_keys, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
             with row_shares(kernel, thread, task.threads, layer.groups * layer.heads) as queries:
-                _Head(kernel, layer, knobs["vectors"], buffers, turned, scores, queries).emit(knobs["rows"])
+                _Head(kernel, layer, knobs["vectors"], buffers, transposed_keys, scores, queries).emit(knobs["rows"])
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -73,7 +73,7 @@ class _Head:
     Attributes:
         vectors: see `HeadAttention`.
         buffers: buffers by argument.
-        turned: the head's keys, transposed: the first elements of all keys first.
+        transposed_keys: the head's keys, transposed: the first elements of all keys first.
         scores: scores of a few queries, one after another, each padded to a whole vector of keys.
         share: number of the head, group by group, and its queries to compute.
     """
@@ -82,7 +82,7 @@ class _Head:
     layer: Attention
     vectors: int
     buffers: dict[str, Buffer]
-    turned: Buffer
+    transposed_keys: Buffer
     scores: Buffer
     share: RowShare
 
@@ -99,7 +99,7 @@ class _Head:
     def emit(self, rows: int) -> None:
         """Emit the share's queries."""
         extents = (self.layer.keys, self.layer.depth)
-        turn_rows(self.kernel, self.buffers["key"], self._row(self.layer.key_place), extents, self.turned)
+        transpose_rows(self.kernel, self.buffers["key"], self._row(self.layer.key_place), extents, self.transposed_keys)
         self.share.emit(self.kernel, self.layer.queries, rows, self._queries)
 
     def _row(self, place: HeadView) -> Row:
@@ -127,7 +127,7 @@ class _Head:
                 sums = row_products(
                     kernel,
                     (self.buffers["data"], lambda row: query(first + row)),
-                    lambda k, j, column=column: kernel.load(self.turned, k * self.pitch + column + j * lanes),  # type: ignore[misc]
+                    lambda k, j, column=column: kernel.load(self.transposed_keys, k * self.pitch + column + j * lanes),  # type: ignore[misc]
                     (rows, vectors, layer.depth),
                 )
                 for row in range(rows):

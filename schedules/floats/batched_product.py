@@ -12,7 +12,7 @@ from tvmmobile.graph.layers import Array, LayerParameters, Product
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
-from tvmmobile.schedules.emit.row_products import Row, RowShare, column_panels, holds_rows, row_products, row_shares, turn_rows
+from tvmmobile.schedules.emit.row_products import Row, RowShare, column_panels, holds_rows, row_products, row_shares, transpose_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -94,10 +94,10 @@ class _One:
         kernel, layer = self.kernel, self.layer
         if self.left is not None:
             start = self.share.number * (layer.terms * layer.rows)
-            turn_rows(kernel, self.buffers["data"], lambda row: start + row * layer.rows, (layer.terms, layer.rows), self.left)
+            transpose_rows(kernel, self.buffers["data"], lambda row: start + row * layer.rows, (layer.terms, layer.rows), self.left)
         if self.right is not None:
             first = self.share.number * (layer.columns * layer.terms)
-            turn_rows(kernel, self.buffers["other"], lambda row: first + row * layer.terms, (layer.columns, layer.terms), self.right)
+            transpose_rows(kernel, self.buffers["other"], lambda row: first + row * layer.terms, (layer.columns, layer.terms), self.right)
         self.share.emit(kernel, layer.rows, self.knobs["rows"], self._rows)
 
     def _rows(self, first: Expr, rows: int) -> None:

@@ -187,9 +187,9 @@ class _Box:
         lanes = self._lanes(rows)
         if not 1 < lanes <= MOST_TURNED:
             return None
-        return next((axis for axis in outer if self._lanes(axis) == lanes and self._turned(rows, axis)), None)
+        return next((axis for axis in outer if self._lanes(axis) == lanes and self._interchanged(rows, axis)), None)
 
-    def _turned(self, rows: _Axis, columns: _Axis) -> list[Any]:
+    def _interchanged(self, rows: _Axis, columns: _Axis) -> list[Any]:
         """Loads that are vectors along an axis, but not along the innermost one."""
         both = zip(loads_of(self.value), self._steps(rows)[1:], self._steps(columns)[1:], strict=True)
         return [load for load, apart, together in both if apart not in (0, 1) and together == 1]
@@ -211,7 +211,7 @@ class _Box:
     def _square(self, rows: _Axis, columns: _Axis, at: Places, lanes: int) -> None:
         """Compute a square, some of whose loads are vectors along its columns; `at` is its corner."""
         held = []
-        for load in self._turned(rows, columns):
+        for load in self._interchanged(rows, columns):
             corners = ({**at, rows.variable: at[rows.variable] + row} for row in range(lanes))
             vectors = [load.source[self.T.Ramp(replaced(load.indices[0], corner), 1, lanes)] for corner in corners]
             held.append((load, self.T.alloc_buffer((lanes * lanes,), _kind(load), scope="local", annotations=_REGISTERS)))

@@ -20,7 +20,7 @@ from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.integers.integer import LANES, IntegerEnds
 from tvmmobile.schedules.integers.product import IntegerMatrix, IntegerProduct, IntegerTile, matrix_of
-from tvmmobile.schedules.integers.steps import HALF, STEP, StepsLoop, turned
+from tvmmobile.schedules.integers.steps import HALF, STEP, StepsLoop, transposed
 from tvmmobile.schedules.space import Knobs
 
 #: Share of steps with partners below which weights gain by 7 bits.
@@ -128,7 +128,7 @@ def pack_steps(weight: Array, depth: int, columns: int) -> list[Array]:
         if len(steps) > 1:
             order, numbers = order_steps(steps)
             steps, table = [steps[step] for step in order], table + numbers
-        found += [turned(step) for step in steps]
+        found += [transposed(step) for step in steps]
     return [np.concatenate(found), *([np.array(table, np.int32)] if table else [])]
 
 

@@ -36,7 +36,7 @@ STEP, HALF = 16, 8
 _GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "h0", "h1")
 
 
-def turned(weight: Array) -> Array:
+def transposed(weight: Array) -> Array:
     """Return the weights of a step or half a step, (channel, 16 or 8), flat, in a loop's order; half a step is padded."""
     channels, count = weight.shape
     pairs = count // 2

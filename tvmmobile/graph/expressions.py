@@ -86,7 +86,7 @@ def view_of(value: Any, source: Any) -> Any:
     return source if isinstance(value, relax.Var) else relax.Call(value.op, [source, *value.args[1:]], value.attrs)
 
 
-def turned(value: Any, axes: Sequence[int]) -> Any:
+def permutation_source(value: Any, axes: Sequence[int]) -> Any:
     """Return the variable that a permutation with these axes reads; `None` for other values."""
     if operator_of(value) != "relax.permute_dims" or value.attrs.axes is None:
         return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from tvmmobile.graph.bindings import bindings_of, readers_of
-from tvmmobile.graph.expressions import TO_FIRST, operator_of, shape_of, turned
+from tvmmobile.graph.expressions import TO_FIRST, operator_of, permutation_source, shape_of
 from tvmmobile.graph.passes.recurrent_layers import recurrent_macs
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
@@ -250,7 +250,7 @@ def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
 
     def is_last(variable: Any) -> bool:
         found: list[Any] = [values.get(reader) for reader in readers[variable]]
-        return bool(found) and all(turned(value, TO_FIRST) is not None for value in found)
+        return bool(found) and all(permutation_source(value, TO_FIRST) is not None for value in found)
 
     def axes_of(variable: Any) -> str:
         while len(readers[variable]) == 1:  # a conversion or a factor in front

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.expressions import TO_LAST, shape_of, turned
+from tvmmobile.graph.expressions import TO_LAST, permutation_source, shape_of
 from tvmmobile.graph.integers import IntegerParameters
 from tvmmobile.graph.layers.gating import gated_operands
 from tvmmobile.graph.layers.integer import exact_floats
@@ -234,7 +234,7 @@ class Conv2d(WindowLayer, SumLayer):
         attrs = found["product"].attrs
         if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "HWIO") or ("scaled" in found and not gated_operands(found)):
             return None
-        if "permute" in found and turned(found["permute"], TO_LAST) is None:
+        if "permute" in found and permutation_source(found["permute"], TO_LAST) is None:
             return None
         height, width, channels = shape_of(found["product"].args[0])[1:]
         kernel = shape_of(found["weight"])[:2]

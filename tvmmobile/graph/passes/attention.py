@@ -152,19 +152,19 @@ def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array
             return variable, factor, added
 
 
-def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> _Read | None:
+def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> _Read | None:
     """Return the tensor farthest back in which an operand's elements are in place.
 
     Args:
         heads: groups, and heads of each.
         extents: tokens, and elements of each.
-        turned: the operand has them the other way round.
+        transposed: the operand has them the other way round.
     """
     chain: list[Any] = []
     best, factor, source = None, 1.0, operand
     while True:
         access = Access.through(shape_of(source), chain)
-        place = _place(access, heads, extents, turned) if access else None
+        place = _place(access, heads, extents, transposed) if access else None
         best = _Read(source, place, factor, len(chain)) if place else best
         value: Any = values.get(source)
         step = _factor(value)
@@ -177,17 +177,17 @@ def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], exten
         source = value.args[0]
 
 
-def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> HeadView | None:
+def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> HeadView | None:
     """Return the place of an operand's elements in its source; `None` if they are not at equal distances."""
     count = math.prod(access.shape) // math.prod(extents)
     if count not in (1, heads[0], math.prod(heads)):
         return None
     groups = 1 if count == 1 else heads[0]
-    parts = access.reshape([groups, count // groups, *(extents[::-1] if turned else extents)])
+    parts = access.reshape([groups, count // groups, *(extents[::-1] if transposed else extents)])
     if parts is None or any(len(factors) > 1 for factors in parts.dimensions):
         return None
     group, head, *inner = (factors[0].stride if factors else 0 for factors in parts.dimensions)
-    token, element = inner[::-1] if turned else inner
+    token, element = inner[::-1] if transposed else inner
     return (access.offset, group, head, token) if element == 1 or extents[1] == 1 else None
 
 

@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.bindings import values_of
-from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, VIEW, constant, operator_of, shape_of, swaps_last, turned
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, VIEW, constant, operator_of, permutation_source, shape_of, swaps_last
 from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.channel_order import MOST_PIECES
 from tvmmobile.graph.passes.channel_trace import slice_of
@@ -55,7 +55,7 @@ class _Images:
             self.last[variable] = self.last[member]
         if variable in self.made_of_input or not _is_image(value):
             return value
-        if (known := self.last.get(turned(value, TO_LAST))) is not None:
+        if (known := self.last.get(permutation_source(value, TO_LAST))) is not None:
             self.changed = True
             return known
         image = _shown(value, self.values)
@@ -131,7 +131,7 @@ def _is_image(value: Any) -> bool:
 
 def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
     """Return the image NHWC that a value shows NCHW; `None` for values that show none."""
-    image = turned(value, TO_FIRST)
+    image = permutation_source(value, TO_FIRST)
     if image is not None or operator_of(value) != VIEW:
         return image
     shape, source = [shape_of(value)[axis] for axis in TO_LAST], value.args[0]

@@ -11,7 +11,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.expressions import TO_FIRST, VIEW, operator_of, shape_of, turned
+from tvmmobile.graph.expressions import TO_FIRST, VIEW, operator_of, permutation_source, shape_of
 from tvmmobile.graph.passes.rewriting import replace_values
 
 
@@ -25,7 +25,7 @@ def _rewritten(value: Any, values: Mapping[Any, Any]) -> Any:
     if operator_of(value) != "relax.matmul" or not isinstance(value.args[1], tvm.ir.GenericConst):
         return None
     row: Any = values.get(value.args[0])
-    image = turned(values.get(row.args[0]), TO_FIRST) if operator_of(row) == VIEW else None
+    image = permutation_source(values.get(row.args[0]), TO_FIRST) if operator_of(row) == VIEW else None
     weights = value.args[1].value.numpy()
     if image is None or weights.ndim != 2 or shape_of(row) != [1, weights.shape[0]] or shape_of(image)[0] != 1:
         return None

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.bindings import bindings_of
-from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, operator_of, shape_of, turned
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, operator_of, permutation_source, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.rewriting import MainRewriter
 
@@ -65,7 +65,7 @@ class _Rewriting(MainRewriter):
             if isinstance(value, relax.Call) and _is_image(variable):
                 self.seen[variable] = self._made(self.again(value))
                 self.guessed.add(variable)
-                if turned(value, TO_LAST) is not None:
+                if permutation_source(value, TO_LAST) is not None:
                     self._show_first(value.args[0], self.seen[variable].image)
                 return self.seen[variable].image
             return self.again(value)

@@ -18,11 +18,11 @@ from tvmmobile.graph.passes.rewriting import replace_values
 
 def transposed_products(module: Any) -> Any:
     """Rewrite every such product in `main`."""
-    return replace_values(module, _turned)
+    return replace_values(module, _transposed_source)
 
 
-def _turned(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the product turned; `None` for other values."""
+def _transposed_source(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Return the transposed product whose transpose a product is; `None` for other values."""
     swap = _swap_of_softmax(value, values)
     if swap is None:
         return None

@@ -26,7 +26,7 @@ def transposed_rows(module: Any) -> Any:
     found = {variable: value.args[0] for variable, value in values.items() if _is_turned(value) and _joins_pixels(value.args[0], inner)}
     if not found:
         return module
-    module = replace_variables(module, {variable: _turned(joined, inner) for variable, joined in found.items()})
+    module = replace_variables(module, {variable: _transposed(joined, inner) for variable, joined in found.items()})
     return replace_values(module, _part)
 
 
@@ -52,14 +52,14 @@ def _has_pixels(value: Any) -> bool:
     return operator_of(value) == VIEW and len(shape_of(value.args[0])) == 4 and shape_of(value)[:2] == shape_of(value.args[0])[:2]
 
 
-def _turned(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the transpose of a variable, the parts of concatenations turned one by one."""
+def _transposed(variable: Any, values: Mapping[Any, Any]) -> Any:
+    """Return the transpose of a variable, the parts of concatenations transposed one by one."""
     value: Any = values.get(variable)
     if has(value, Trait.UNARY):
-        return relax.Call(value.op, [_turned(value.args[0], values)], value.attrs)
+        return relax.Call(value.op, [_transposed(value.args[0], values)], value.attrs)
     if not _is_joined(value):
         return relax.op.permute_dims(variable, _TURNED)
-    parts = [_turned(part, values) for part in value.args[0].fields]
+    parts = [_transposed(part, values) for part in value.args[0].fields]
     return relax.op.concat(parts, _TURNED[int(value.attrs.axis)])
 
 

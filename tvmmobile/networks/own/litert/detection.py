@@ -128,10 +128,10 @@ def _by_box(into: Translation, options: DetectionOptions, boxes: str, scores: st
 def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: str) -> tuple[str, str, str, str]:
     """Return the best boxes of all classes, selected in each by itself."""
     each = min(options.of_a_class, options.most)
-    turned, rows = into.emit("Transpose", [scores], perm=[0, 2, 1]), each * options.classes
-    selected, there = _selected(into, options, boxes, turned, each, rows)
+    transposed, rows = into.emit("Transpose", [scores], perm=[0, 2, 1]), each * options.classes
+    selected, there = _selected(into, options, boxes, transposed, each, rows)
     lowest = into.real(-np.inf)
-    values = into.emit("Where", [there, into.emit("GatherND", [turned, selected]), lowest])
+    values = into.emit("Where", [there, into.emit("GatherND", [transposed, selected]), lowest])
     behind = into.constant(np.full(max(0, options.most - rows), -np.inf, np.float32))
     best, which = _top(into, into.emit("Concat", [values, behind], axis=0), options.most)
     found = into.emit("Greater", [best, lowest])

@@ -103,10 +103,10 @@ def local_response_norm(into: Translation, operator: LiteRtOperator, data: str) 
 
 def products(into: Translation, operator: LiteRtOperator, *matrices: str) -> str:
     """Append `BATCH_MATMUL`: of the last two dimensions, turned if `AdjX` or `AdjY` says so."""
-    names, turned = list(matrices), (operator.options.adjX, operator.options.adjY)
+    names, transposed = list(matrices), (operator.options.adjX, operator.options.adjY)
     for place, number in enumerate(operator.inputs):
         rank = len(into.tensor(number).shape)
-        if turned[place]:
+        if transposed[place]:
             names[place] = into.emit("Transpose", [names[place]], perm=[*range(rank - 2), rank - 1, rank - 2])
     return into.emit("MatMul", names)
 
