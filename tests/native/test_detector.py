@@ -112,7 +112,7 @@ def printed(program: str, imported: Imported, image: Array, folder: Path) -> Arr
 def check_boxes(imported: Imported, image: Array, folder: Path, tolerance: float = 1e-5) -> Array:
     """Compare what the C program finds with ONNX Runtime; returns the labels. Boxes whose scores nearly tie may be in another order."""
     boxes, (count,), scores, _, labels, _ = imported.compute([image])
-    assert "ONNX Runtime" in imported.judge and 3 <= count < len(boxes) == len(labels)
+    assert "ONNX Runtime" in imported.reference_program and 3 <= count < len(boxes) == len(labels)
     wanted = np.concatenate([labels[:count, None], scores[:count, None], boxes[:count]], 1)
     found = printed("detector", imported, image, folder)
     assert found.shape == wanted.shape and np.abs(found[:, 1] - wanted[:, 1]).max() <= tolerance

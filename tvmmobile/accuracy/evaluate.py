@@ -119,7 +119,7 @@ def evaluate(
         finally:  # also after Ctrl-C or an outage: finished images are kept, and the file says that it is incomplete
             if done.results:
                 file, paths = _written(context, chosen, done, how.out, listener)
-    return Evaluation(file, paths, original.judge_name, listed.others)
+    return Evaluation(file, paths, original.reference_program_name, listed.others)
 
 
 def _check_ends(library: Library, noise: bool) -> None:

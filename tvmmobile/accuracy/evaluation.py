@@ -146,7 +146,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
         dtype=library.dtype,
         threads=library.threads,
         weights=library.weights,
-        judge=subject.original.judge,
+        judge=subject.original.reference_program,
         device=profile.name,
         board=profile.board,
         kind=_KINDS[profile.origin.kind],

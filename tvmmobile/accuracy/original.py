@@ -31,7 +31,7 @@ class Original:
         own: its file; `None` for a built-in network.
         checkpoint: where its weights come from, if they are not generated or in the file.
         seed: of what is generated.
-        judge: what computes its output, and the version of that, e.g. `PyTorch 2.13.0`.
+        reference_program: what computes its output, and the version of that, e.g. `PyTorch 2.13.0`.
         stateful: what the library keeps between calls, as `--stateful` names it; here, each call begins with zeros.
     """
 
@@ -39,13 +39,13 @@ class Original:
     own: OwnFile | None
     checkpoint: Path | None
     seed: int
-    judge: str
+    reference_program: str
     stateful: tuple[str, ...] = ()
 
     @property
-    def judge_name(self) -> str:
-        """`judge` without the version."""
-        return re.split(r" (?=\d)", self.judge, maxsplit=1)[0]
+    def reference_program_name(self) -> str:
+        """`reference_program` without the version."""
+        return re.split(r" (?=\d)", self.reference_program, maxsplit=1)[0]
 
 
 def original_of(library: Library, model: str | None, checkpoint: Path | None) -> Original:
@@ -73,7 +73,7 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
         assert isinstance(library.spec, OwnSpec)
         wanted = f"{library.spec.name}, SHA-256 {library.spec.contents}"
         raise UserError(f"--model {own} is not the network that {library.path.name} was compiled from.", f"Give the file of {wanted}")
-    return Original(imported.spec, own, checkpoint, seed, imported.judge, given)
+    return Original(imported.spec, own, checkpoint, seed, imported.reference_program, given)
 
 
 def compute_of(original: Original) -> Compute:

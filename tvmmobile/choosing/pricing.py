@@ -53,7 +53,7 @@ class PlannedLatency:
 def planned_latency(job: VariantJob) -> PlannedLatency:
     """Plan a library; a worker's job."""
     read = _files_read(job.model)
-    planned = plan_variant(job, judged=False, imported=None if read is None else _imported(job.model, read))
+    planned = plan_variant(job, with_reference=False, imported=None if read is None else _imported(job.model, read))
     sizes = planned_sizes(planned)
     known = [step.price.latency_us for step in planned.steps if step.price.latency_us is not None]
     guessed = [estimated_us(step.task, planned.basis) for step in planned.steps if step.price.latency_us is None]

@@ -69,7 +69,7 @@ class Imported:
         macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
         parameters: all trainable values; `None` for a built-in network.
         compute: computes the output to compare with, from the inputs to the outputs, in order.
-        judged_by: names the program that does, see `judge`.
+        name_reference_program: returns `reference_program`.
         scales: of the weights, where they are integers in the file; `None` for a network in float32.
         trace: gives the values inside it, for a message about a wrong library.
     """
@@ -80,22 +80,22 @@ class Imported:
     macs: int | None
     parameters: int | None
     compute: Compute
-    judged_by: Callable[[], str]
+    name_reference_program: Callable[[], str]
     scales: WeightScales | None = None
     trace: Trace | None = None
 
     @property
-    def judge(self) -> str:
+    def reference_program(self) -> str:
         """The program that computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`."""
-        return self.judged_by()
+        return self.name_reference_program()
 
 
 def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Imported:
     """Return a built-in network, imported."""
-    return Imported(spec, import_torch(module, spec.input_shape), weights, None, None, by_torch(module), torch_judge)
+    return Imported(spec, import_torch(module, spec.input_shape), weights, None, None, by_torch(module), torch_program)
 
 
-def torch_judge() -> str:
+def torch_program() -> str:
     """Name and version of the framework that `by_torch` computes with."""
     import torch
 

@@ -196,7 +196,8 @@ def _write_reference(job: VariantJob, variant: PreparedVariant) -> None:
     spec, (inputs, outputs) = job.library.spec, variant.reference
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
-            f"{spec.variant} returns values that are not finite for white noise, by {variant.origin.judge}.", "Check its weights."
+            f"{spec.variant} returns values that are not finite for white noise, by {variant.origin.reference_program}.",
+            "Check its weights.",
         )
     arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs_but(job.states, inputs), strict=True))
     arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs_but(job.states, outputs), strict=True))

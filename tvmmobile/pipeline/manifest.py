@@ -34,7 +34,7 @@ def write_manifest(job: VariantJob, origin: NetworkOrigin, kernels: list[dict[st
         "sha256": sha256_of(library.path),
         "model": _identity(job),
         "weights": origin.weights,
-        "reference": origin.judge,
+        "reference": origin.reference_program,
         **({} if origin.macs is None else {"macs": origin.macs, "parameters": origin.parameters}),
         **_tensors(INPUT_NAME, library.spec.takes, job.options.io_precision),
         **_tensors(OUTPUT_NAME, library.spec.returns, job.options.io_precision),

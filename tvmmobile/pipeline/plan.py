@@ -109,7 +109,7 @@ def plan_variant(
     job: VariantJob,
     database: Database | None = None,
     candidates: Callable[..., list[Region]] = candidate_regions,
-    judged: bool = True,
+    with_reference: bool = True,
     imported: Imported | None = None,
 ) -> PlannedVariant:
     """Plan a job's network; compiles only what the fallback needs.
@@ -118,10 +118,10 @@ def plan_variant(
         job: the library to make.
         database: the device's records; those in the job's logs if `None`.
         candidates: like `candidate_regions`, of whose regions it may leave some out.
-        judged: true if reference outputs are needed, see `prepare_variant`.
+        with_reference: true if reference outputs are needed, see `prepare_variant`.
         imported: network of the job, if it was imported before.
     """
-    ready = prepare_variant(job, judged, imported)
+    ready = prepare_variant(job, with_reference, imported)
     network = ready.network
     if database is None:
         database = Database(job.identity, job.logs, None)

@@ -40,13 +40,13 @@ class NetworkOrigin:
 
     Attributes:
         weights, macs, parameters: see `Imported`.
-        judge: the program that computed the reference outputs.
+        reference_program: the program that computed the reference outputs.
         quantised: true if the network's file has its weights in integers.
         loss: error of the network in integers, if it is too large for a library to be compared with anything but these; else `None`.
     """
 
     weights: str
-    judge: str
+    reference_program: str
     macs: int | None
     parameters: int | None
     quantised: bool
@@ -70,11 +70,11 @@ class PreparedVariant:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_variant(job: VariantJob, judged: bool = True, imported: Imported | None = None) -> PreparedVariant:
+def prepare_variant(job: VariantJob, with_reference: bool = True, imported: Imported | None = None) -> PreparedVariant:
     """Read a job's network from the file of an earlier stage, or import and prepare it, and write that file if the job names one.
 
-    Where `judged` is false, reference outputs, which take a run of the network, are left out, and nothing is written. A network that was
-    `imported` before is not imported again.
+    Where `with_reference` is false, reference outputs, which take a run of the network, are left out, and nothing is written. A network
+    that was `imported` before is not imported again.
 
     Raises `UserError` where the network, or its calibration data, cannot be used.
     """
@@ -85,17 +85,17 @@ def prepare_variant(job: VariantJob, judged: bool = True, imported: Imported | N
 
     imported = import_variant(job) if imported is None else imported
     ready = prepared(imported, job, job.dump_dir)
-    origin = NetworkOrigin(imported.weights, imported.judge, imported.macs, imported.parameters, imported.scales is not None)
-    if not judged:
+    origin = NetworkOrigin(imported.weights, imported.reference_program, imported.macs, imported.parameters, imported.scales is not None)
+    if not with_reference:
         return PreparedVariant(ready.network, Reference(ready.inputs, ()), origin, None, ready.details)
     outputs = imported.compute(ready.inputs)
     integers = None if ready.integers is None else ready.integers.results(ready.inputs)
     if integers is not None and not origin.quantised:
-        origin, outputs = _judged(origin, outputs, integers)
+        origin, outputs = _integer_reference(origin, outputs, integers)
     details = dict(ready.details)
     if job.options.weights != FLOAT32.name:
         rounding = round_weights(ready.network, ready.inputs, outputs, job.options.weights)
-        origin, outputs = replace(origin, judge=f"{origin.judge}, {rounding.where}"), rounding.outputs
+        origin, outputs = replace(origin, reference_program=f"{origin.reference_program}, {rounding.where}"), rounding.outputs
         details["small_weights"] = rounding.entry
     variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, details)
     if file is not None:
@@ -104,14 +104,17 @@ def prepare_variant(job: VariantJob, judged: bool = True, imported: Imported | N
     return variant
 
 
-def _judged(origin: NetworkOrigin, outputs: tuple[Array, ...], integers: tuple[Array, ...]) -> tuple[NetworkOrigin, tuple[Array, ...]]:
+def _integer_reference(
+    origin: NetworkOrigin, outputs: tuple[Array, ...], integers: tuple[Array, ...]
+) -> tuple[NetworkOrigin, tuple[Array, ...]]:
     """Return the origin and outputs to compare a library in integers with: exact integers where quantisation moves the outputs too far,
     such as those of a detector that chooses other boxes.
     """
     loss = network_error(integers, outputs)
     if not INT8.network_tolerance < loss < math.inf:
         return origin, outputs
-    return replace(origin, judge=f"its exact integers, which are {loss:.2g} off {origin.judge}", loss=float(f"{loss:.2g}")), integers
+    program = f"its exact integers, which are {loss:.2g} off {origin.reference_program}"
+    return replace(origin, reference_program=program, loss=float(f"{loss:.2g}")), integers
 
 
 def import_variant(job: VariantJob) -> Imported:

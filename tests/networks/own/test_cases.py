@@ -79,7 +79,7 @@ def test_a_file_is_right(tmp_path: Path, name: str, tolerance: float) -> None:
     image, found = image_for(imported), run_compiled(imported, tmp_path / "net.so")
     judge = "ONNX Runtime" if path.suffix == ".onnx" else "PyTorch"
     wanted = run_onnxruntime(path, image) if path.suffix == ".onnx" else imported.compute([image])[0]
-    assert imported.judge.startswith(judge) and np.ptp(wanted) > 0.1
+    assert imported.reference_program.startswith(judge) and np.ptp(wanted) > 0.1
     assert relative_error(found, wanted) <= tolerance
 
 

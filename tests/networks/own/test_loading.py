@@ -49,7 +49,7 @@ def test_every_way_gives_the_same_kernels_and_outputs(files: Files, tmp_path: Pa
         assert relative_error(output, imported.compute([image_for(imported)])[0]) <= TOLERANCE
         assert relative_error(output, outputs[0]) <= TOLERANCE
     assert [imported.macs for imported in found] == [found[0].macs] * 3
-    assert [imported.judge.split()[0] for imported in found] == ["PyTorch", "PyTorch", "ONNX"]
+    assert [imported.reference_program.split()[0] for imported in found] == ["PyTorch", "PyTorch", "ONNX"]
 
 
 @pytest.mark.parametrize(

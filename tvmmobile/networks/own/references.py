@@ -34,7 +34,7 @@ class HostReference:
         #: Why each of those in front could not be used.
         self._reasons: list[str] = []
 
-    def judge(self) -> str:
+    def program(self) -> str:
         """Name and version of the program that computes, and why others that should have do not; raise `UserError` as `compute` does."""
         title, _ = self._started()
         return f"{title} ({'; '.join(self._reasons)})" if self._reasons else title

@@ -96,7 +96,7 @@ def test_compiled(changed: dict[str, Any]) -> None:
     content = detector(17, 4, max_detections=9, **changed)
     programs = [("LiteRT", partial(start_litert, content, network_in(content)))]
     network = imported_onnx(FILE, onnx_of(network_in(content)), "", Wanted(), "", programs)
-    assert network.judge.startswith("LiteRT")
+    assert network.reference_program.startswith("LiteRT")
     machine = built([relax.transform.LegalizeOps()(network.module)])
     for seed in range(4):
         random = np.random.default_rng(seed)

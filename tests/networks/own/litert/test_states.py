@@ -92,7 +92,7 @@ def test_the_reference_is_litert_with_the_states_as_inputs(tmp_path: Path) -> No
     path, content = tmp_path / "net.tflite", streaming()
     path.write_bytes(content)
     imported = load(path)
-    assert [port.name for port in imported.spec.takes][1:] == ["frames", "count"] and imported.judge.startswith("LiteRT ")
+    assert [port.name for port in imported.spec.takes][1:] == ["frames", "count"] and imported.reference_program.startswith("LiteRT ")
     assert [port.name for port in imported.spec.returns][1:] == ["frames/next", "count/next"]
     random = np.random.default_rng(2)
     inputs = [random.standard_normal(port.shape, np.float32) for port in imported.spec.takes]

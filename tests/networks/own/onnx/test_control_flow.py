@@ -55,7 +55,7 @@ def test_a_loop_of_a_known_count(tmp_path: Path, count: int) -> None:
     inside = body(scaled(), ["n"], half=np.float32(0.5), k=KERNEL)
     path = written(tmp_path, [helper.make_node("Loop", ["count", "", "c"], ["y"], body=inside)], count=np.int64(count))
     imported = load(path)
-    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE and imported.judge.startswith("ONNX Runtime")
+    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE and imported.reference_program.startswith("ONNX Runtime")
     assert imported.parameters == 112 + 16 + 1
 
 

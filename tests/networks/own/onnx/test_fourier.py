@@ -158,5 +158,5 @@ def test_frames_of_any_length_are_judged_by_a_program_that_computes_them_well(tm
         [found], signal = imported.compute([given.feeds["x"]]), given.feeds["x"] @ numpy_helper.to_array(given.model.graph.initializer[0])
         frames = np.lib.stride_tricks.sliding_window_view(signal[0].astype(np.float64), length)[::100] * window
         right = np.fft.rfft(frames)
-        assert imported.judge.startswith(judge)
+        assert imported.reference_program.startswith(judge)
         assert relative_error(found[0], np.stack([right.real, right.imag], -1)) < 2e-6

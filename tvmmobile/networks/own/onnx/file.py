@@ -93,15 +93,15 @@ def imported_onnx(
         module = import_onnx(model, opset)
     outputs = _with_known_shapes(_tensors(given.graph, model.graph.output), module)
     spec = spec_of(file, contents, inputs, outputs, wanted, fix, model.graph.name)
-    judged = model if computes_in_integers(given.graph) else given
-    reference = _reference(file, judged, judged if filled else model, [tensor.name for tensor in inputs], programs)
+    computed = model if computes_in_integers(given.graph) else given
+    reference = _reference(file, computed, computed if filled else model, [tensor.name for tensor in inputs], programs)
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
         return filled_up(reference.compute(given), filled)
 
     trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
-    return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.judge, scales, trace)
+    return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.program, scales, trace)
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:

@@ -21,7 +21,7 @@ from tvmmobile.networks.frontend import (
     importing,
     quiet,
     refusing,
-    torch_judge,
+    torch_program,
     with_layouts,
 )
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
@@ -98,7 +98,7 @@ def imported_program(
     if scales is not None:
         parameters = scales.parameters + _numbers_read(program)
     trace = partial(trace_program, program)
-    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_judge, scales, trace)
+    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_program, scales, trace)
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
