@@ -14,7 +14,7 @@ from tvmmobile.graph.curves import PLUS
 from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import Network, read_network
 from tvmmobile.graph.passes.joined_copies import joined_copies
-from tvmmobile.graph.passes.pipeline import compose, finish
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.networks.frontend import import_torch
 
 SHAPE = (1, 3, 12, 10)
@@ -41,7 +41,7 @@ class Halves(nn.Module):
 def joined(network: nn.Module) -> Network:
     composed = compose(import_torch(network, SHAPE), accepted)
     layers = dict(composed.layers)
-    return read_network(*finish(replace(composed, module=joined_copies(accepted, layers)(composed.module), layers=layers)))
+    return read_network(*lower_to_kernels(replace(composed, module=joined_copies(accepted, layers)(composed.module), layers=layers)))
 
 
 def convolutions(network: Network) -> list[Conv2d]:

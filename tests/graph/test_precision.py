@@ -17,7 +17,7 @@ from tvmmobile.graph.layers import Layer, LayerParameters, Opaque
 from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.network import names_of, read_network
-from tvmmobile.graph.passes.pipeline import compose, finish
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.precision import BFLOAT16, FLOAT16, FLOAT32, INT8, is_precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import relative_error
@@ -89,8 +89,8 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
     shape, inner = (1, 3, 10, 10), [*unit(8, 8, 3, groups=8), *unit(8, 8, activation=nn.Identity())]
     network = seeded(*unit(3, 8, 3, 2), *unit(8, 8), Residual(nn.Sequential(*inner)), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
     composed = compose(import_torch(network, shape), accepted)
-    names = names_of(read_network(*finish(composed)))
-    read = read_network(*finish(composed, FLOAT64, dict.fromkeys((names[1], names[3]), FLOAT32)))
+    names = names_of(read_network(*lower_to_kernels(composed)))
+    read = read_network(*lower_to_kernels(composed, FLOAT64, dict.fromkeys((names[1], names[3]), FLOAT32)))
     ends = [(node.dtype, getattr(node.layer, "reads", ""), getattr(node.layer, "writes", "")) for node in read.nodes if node.dtype]
     assert ends == [
         ("float64", "float32", "float32"),  # read by the second alone
@@ -111,7 +111,7 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
 def test_input_and_output_in_the_networks_precision(tmp_path: Path) -> None:
     """Nothing is converted then; a program is told what it passes."""
     network, shape = seeded(*unit(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)), (1, 3, 10, 10)
-    read = read_network(*finish(compose(import_torch(network, shape), accepted), FLOAT64, outside=FLOAT64))
+    read = read_network(*lower_to_kernels(compose(import_torch(network, shape), accepted), FLOAT64, outside=FLOAT64))
     assert not any(getattr(node.layer, "reads", "") or getattr(node.layer, "writes", "") for node in read.nodes) and len(read.nodes) == 3
     lowered = lower(read, kernels_of(read, precision=FLOAT64))
     program = read_program(lowered)
@@ -159,10 +159,10 @@ def test_bfloat16_beside_half_precision() -> None:
         return template_for(Task((layer,), BFLOAT16.name, machine=core)) is not None
 
     composed = compose(import_torch(network, (1, 3, 10, 10)), accepts)
-    wide = read_network(*finish(composed))
+    wide = read_network(*lower_to_kernels(composed))
     single = single_term_layers(wide, [(np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32),)], BFLOAT16)
     assert single == [0, 1, 3]  # the last is a product with a number for each channel
-    read = read_network(*finish(composed, BFLOAT16, dict.fromkeys((names_of(wide)[node] for node in single), FLOAT16)))
+    read = read_network(*lower_to_kernels(composed, BFLOAT16, dict.fromkeys((names_of(wide)[node] for node in single), FLOAT16)))
     ends = [(node.dtype, getattr(node.layer, "reads", ""), getattr(node.layer, "writes", "")) for node in read.nodes if node.dtype]
     assert ends[:3] == [("float16", "float32", ""), ("float16", "", "bfloat16"), ("bfloat16", "", "float16")] and ends[-1][2] == "float32"
     functions = [node.function for node in read.nodes if isinstance(node.layer, Opaque)]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tvmmobile.graph.layers import Conv2d, Resize
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import compose, finish
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.networks.frontend import import_torch
 
@@ -50,7 +50,7 @@ def test_products_come_before_a_resize(tmp_path: Path, network: nn.Module, resiz
     network = seeded(network)
     composed = compose(import_torch(network, SHAPE), accepted)
     layers = dict(composed.layers)
-    read = read_network(*finish(replace(composed, module=resized_pieces(accepted, layers)(composed.module), layers=layers)))
+    read = read_network(*lower_to_kernels(replace(composed, module=resized_pieces(accepted, layers)(composed.module), layers=layers)))
     assert [node.layer.channels for node in read.nodes if isinstance(node.layer, Resize)] == resized
     split = any(node.layer.residual for node in read.nodes if isinstance(node.layer, Conv2d))
     assert split == (network[0].last[0].out_channels < 20 and not network[0].read_again)

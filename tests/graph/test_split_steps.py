@@ -12,7 +12,7 @@ from torch import nn
 
 from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import compose, finish
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.passes.split_steps import split_steps
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.frontend import import_torch
@@ -45,7 +45,7 @@ def test_each_layer_computes_its_part_of_a_sigmoid(tmp_path: Path, also_reads: s
     network = seeded(Head(also_reads))
     composed = compose(import_torch(network, SHAPE), accepted)
     layers = dict(composed.layers)
-    read = read_network(*finish(replace(composed, module=split_steps(accepted, layers)(composed.module), layers=layers)))
+    read = read_network(*lower_to_kernels(replace(composed, module=split_steps(accepted, layers)(composed.module), layers=layers)))
     steps = [node.layer.clamp for node in read.nodes if isinstance(node.layer, Conv2d) and node.layer.out_channels == 5]
     assert steps == ([(None, None)] * 2 if also_reads else ["sigmoid"] * 2)
     if not also_reads:
@@ -55,7 +55,7 @@ def test_each_layer_computes_its_part_of_a_sigmoid(tmp_path: Path, also_reads: s
 def test_steps_behind_the_last_layers_are_computed_in_float32() -> None:
     """One kernel of them all, which reads what the layers store; sums before the last layer are in half precision."""
     network = seeded(nn.Conv2d(3, 3, 3, padding=1), Head())
-    read = read_network(*finish(compose(import_torch(network, SHAPE), accepted), FLOAT16))
+    read = read_network(*lower_to_kernels(compose(import_torch(network, SHAPE), accepted), FLOAT16))
     assert [node.layer.writes for node in read.nodes if isinstance(node.layer, Conv2d)] == [""] * 5
     [last] = [node for node in read.nodes if isinstance(node.layer, Opaque)]
     kinds = [str(parameter.ty.dtype) for parameter in last.function.params]

@@ -14,7 +14,7 @@ from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.network import Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import compose, finish, finish_integers
+from tvmmobile.graph.passes.pipeline import compose, lower_in_integers, lower_to_kernels
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.frontend import import_torch
@@ -76,12 +76,12 @@ def accepts(layer: Layer) -> bool:
 def quantised(refused: Refused = lambda layer: False, images: Array | None = None) -> tuple[IntegerNetwork, Network]:
     """A network in integers, and the same as the planner reads it."""
     composed = compose(import_torch(network(), SHAPE), composes)
-    wide = read_network(*finish(composed))
+    wide = read_network(*lower_to_kernels(composed))
     if images is None:
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
     layers = named_layers(found, names_of(wide))
-    return found, read_network(*finish_integers(composed, layers.quantised, layers.floats, accepts))
+    return found, read_network(*lower_in_integers(composed, layers.quantised, layers.floats, accepts))
 
 
 def is_gate(layer: Layer) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from tvmmobile.graph.integers import MOST_TOGETHER, together
 from tvmmobile.graph.layers import Array, Conv2d
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import compose, finish_in_nhwc
+from tvmmobile.graph.passes.pipeline import compose, lower_in_nhwc
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation import calibration
@@ -298,7 +298,7 @@ def test_tensors_that_are_joined_have_one_scale() -> None:
     """That of all their values; what no integer layer reads, here behind a transpose, is not rounded."""
     torch.manual_seed(0)
     composed = compose(import_torch(Parts(), (1, 3, 6, 6)), lambda layer: isinstance(layer, Conv2d) and not layer.sources)
-    flow = flow_of(read_network(*finish_in_nhwc(composed)))
+    flow = flow_of(read_network(*lower_in_nhwc(composed)))
     network = quantise(flow, images_of(np.random.default_rng(0).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)), Method())
     first, inner, last = network.steps.values()
     assert first.written == inner.read == inner.written == last.read and first.before is not None and last.written is None

@@ -11,7 +11,7 @@ from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.layers import Gating, Layer, SumLayer
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import Composed, finish_integers
+from tvmmobile.graph.passes.pipeline import ComposedNetwork, lower_in_integers
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
@@ -42,7 +42,9 @@ _CLOCK_HZ = 1.8e9
 _MACS_A_US, _BYTES_A_US = 8000.0, 4000.0
 
 
-def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Callable[[Layer], bool], network: IntegerNetwork) -> Costs:
+def layer_costs(
+    job: VariantJob, composed: ComposedNetwork, wide: Network, accepts: Callable[[Layer], bool], network: IntegerNetwork
+) -> Costs:
     """Return what layers cost in both precisions: the records of kernels that cover them, in the network with all layers in int8 that may
     be, and in float32. A kernel without a record is estimated from the nearest that has one.
 
@@ -52,7 +54,7 @@ def layer_costs(job: VariantJob, composed: Composed, wide: Network, accepts: Cal
     """
     names, flow = names_of(wide), network.flow
     layers = named_layers(network, names)
-    integers = read_network(*finish_integers(composed, layers.quantised, layers.floats, accepts))
+    integers = read_network(*lower_in_integers(composed, layers.quantised, layers.floats, accepts))
     number_of = {name: number for number, name in enumerate(names) if name}
     numbers = [number_of.get(name) for name in names_of(integers)]
     nodes = (replace(node, layer=step.layer, parameters=step.parameters) for node, step in zip(wide.nodes, flow.steps, strict=True))

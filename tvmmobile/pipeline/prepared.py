@@ -15,7 +15,7 @@ from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS
 from tvmmobile.graph.layers import Array, IntegerLayer, Layer, SumLayer
 from tvmmobile.graph.network import Float32Layer, Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import Composed, compose, compose_quantised, finish, finish_in_nhwc, finish_integers
+from tvmmobile.graph.passes.pipeline import ComposedNetwork, compose, compose_quantised, lower_in_integers, lower_in_nhwc, lower_to_kernels
 from tvmmobile.graph.passes.roundings import is_sum
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.small_weights import fits, rounded
@@ -88,14 +88,14 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
         _check_quantised(imported.spec)
         return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes, quantise)
     if precision.bytes >= FLOAT32.bytes:
-        module, layers = finish(composed, precision, outside=outside)
+        module, layers = lower_to_kernels(composed, precision, outside=outside)
         return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
-    wide = read_network(*finish(composed))
+    wide = read_network(*lower_to_kernels(composed))
     images, names = [_noise(imported.spec, seed) for seed in _SEEDS], names_of(wide)
     float32_layers = layers_to_keep(wide, images, precision, job.options.max_error)
     apart = {names[node]: precision_named(precision.single) for node in single_term_layers(wide, images, precision)}
     apart |= {names[one.node]: FLOAT32 for one in float32_layers}
-    network = replace(read_network(*finish(composed, precision, apart, outside)), float32_layers=float32_layers)
+    network = replace(read_network(*lower_to_kernels(composed, precision, apart, outside)), float32_layers=float32_layers)
     return Prepared(network, inputs, None, _float32_entry(float32_layers))
 
 
@@ -155,7 +155,7 @@ def _float32_entry(layers: Sequence[Float32Layer]) -> dict[str, Any]:
     return {"float32_layers": [asdict(layer) for layer in layers]} if layers else {}
 
 
-def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
+def _quantised(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
     """Quantise a network of that many classes, except layers that no kernel takes or that are faster in float32."""
     images = replace(data.images(), labels=data.labels(classes))
     check_values(data, images)
@@ -167,7 +167,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     def accepts(layer: Layer) -> bool:
         return template_accepts(task(layer)) and not is_faster_in_floats(task(layer))
 
-    wide = read_network(*finish_in_nhwc(composed))
+    wide = read_network(*lower_in_nhwc(composed))
     flow = flow_of(wide)
     method = best_method(flow, images, accepts)
     method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
@@ -177,7 +177,7 @@ def _quantised(composed: Composed, job: VariantJob, data: CalibrationData, class
     method = decision.method
     names = names_of(wide)
     layers = named_layers(integers, names)
-    network = read_network(*finish_integers(composed, layers.quantised, layers.floats, accepts))
+    network = read_network(*lower_in_integers(composed, layers.quantised, layers.floats, accepts))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
 
     def why(name: str) -> str:
@@ -261,13 +261,13 @@ def _as_given(
         return accepts(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight), least(found.layer))
 
     composed = compose_quantised(imported.module, accepts, composes, accepts_sums, dump_dir)
-    wide = read_network(*finish_in_nhwc(composed))
+    wide = read_network(*lower_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
     found = as_given(flow, scales.of, accepts, least, chosen_layers(flow, job.options.keep))
     if not found.network.steps:
         return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
     lowered = named_layers(found.network, names)
-    network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats, accepts))
+    network = read_network(*lower_in_integers(composed, lowered.quantised, lowered.floats, accepts))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
     floats = tuple(
         Float32Layer(nodes[names[number]], flow.steps[number].layer.name, why)
@@ -287,7 +287,7 @@ def _in_floats(imported: Imported, job: VariantJob, inputs: tuple[Array, ...], w
     def accepts(layer: Layer) -> bool:
         return _is_composed(layer, job, FLOAT32)
 
-    network = read_network(*finish(compose(imported.module, accepts, dump_dir)))
+    network = read_network(*lower_to_kernels(compose(imported.module, accepts, dump_dir)))
     in_float32 = [(number, node) for number, node in enumerate(network.nodes) if node.dtype == FLOAT32.name]
     floats = tuple(Float32Layer(number, node.layer.name, why) for number, node in in_float32)
     details = {"quantisation": {"calibration": None, "layers": []}, **_float32_entry(floats)}

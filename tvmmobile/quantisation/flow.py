@@ -154,7 +154,7 @@ class Flow:
 
 
 def flow_of(network: Network) -> Flow:
-    """Return the steps of a float32 network that `passes.pipeline.finish` made."""
+    """Return the steps of a float32 network that `passes.pipeline.lower_to_kernels` made."""
     wired = zip(network.nodes, sources_of(network.module), strict=True)
     steps = (FlowStep(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired))
     return Flow(tuple(steps), tuple(results_from(network.module)))

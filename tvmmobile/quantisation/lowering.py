@@ -11,7 +11,7 @@ from tvmmobile.quantisation.integers import IntegerNetwork
 
 @dataclass(frozen=True, eq=False)
 class NamedLayers:
-    """Layers by the names of their external functions, for `passes.pipeline.finish_integers`.
+    """Layers by the names of their external functions, for `passes.pipeline.lower_in_integers`.
 
     Attributes:
         quantised: layers in integers.

@@ -75,7 +75,7 @@ _LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedNetwork:
     """A network whose layers are composed, before anything is known of precisions.
 
     Attributes:
@@ -91,7 +91,7 @@ class Composed:
     passes: int
 
 
-def _composing(composer: LayerComposer, lone: tuple[str, Pass] | None = None) -> list[tuple[str, Pass]]:
+def _composition_passes(composer: LayerComposer, lone: tuple[str, Pass] | None = None) -> list[tuple[str, Pass]]:
     """Return named passes from the imported network to its layers, in order.
 
     Args:
@@ -155,7 +155,7 @@ def _images_in_nhwc(module: Any) -> Any:
     return relax.transform.ConvertLayout(layouts)(module)
 
 
-def _finishing(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
+def _lowering_passes(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
     """List the passes from layers to one call per kernel; `convert` bring the network to another precision."""
     transform = relax.transform
     return [
@@ -173,7 +173,7 @@ def _finishing(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
     ]
 
 
-def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, whole_rows: bool = False) -> Composed:
+def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, whole_rows: bool = False) -> ComposedNetwork:
     """Find the layers of an imported network.
 
     Args:
@@ -183,7 +183,9 @@ def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None
         whole_rows: see `standalone_steps`.
     """
     composer = LayerComposer(accepts)
-    return _composed(module, composer, _composing(composer, ("standalone_steps", standalone_steps(composer, whole_rows))), dump_dir)
+    return _composed_network(
+        module, composer, _composition_passes(composer, ("standalone_steps", standalone_steps(composer, whole_rows))), dump_dir
+    )
 
 
 def compose_quantised(
@@ -192,7 +194,7 @@ def compose_quantised(
     accepts: Callable[[Layer], bool],
     accepts_sums: Callable[[ComposedLayer], bool],
     dump_dir: Path | None = None,
-) -> Composed:
+) -> ComposedNetwork:
     """Find the layers and roundings of an imported network that its file has quantised, whose steps are looked for as they are.
 
     Args:
@@ -204,19 +206,19 @@ def compose_quantised(
     composer = LayerComposer(accepts)
     passes = [
         ("simpler_roundings", simpler_roundings(accepts_integers)),
-        *_composing(composer),
+        *_composition_passes(composer),
         ("compose_roundings", compose_roundings(composer.layers)),
         ("steps_apart", steps_apart(accepts_sums, accepts, composer.layers)),
     ]
-    return _composed(module, composer, passes, dump_dir)
+    return _composed_network(module, composer, passes, dump_dir)
 
 
-def _composed(module: Any, composer: LayerComposer, passes: list[tuple[str, Pass]], dump_dir: Path | None) -> Composed:
-    return Composed(_run(module, passes, 0, dump_dir), composer.layers, composer.accepts, dump_dir, len(passes))
+def _composed_network(module: Any, composer: LayerComposer, passes: list[tuple[str, Pass]], dump_dir: Path | None) -> ComposedNetwork:
+    return ComposedNetwork(_run(module, passes, 0, dump_dir), composer.layers, composer.accepts, dump_dir, len(passes))
 
 
-def finish(
-    composed: Composed,
+def lower_to_kernels(
+    composed: ComposedNetwork,
     precision: Precision = FLOAT32,
     precisions: Mapping[str, Precision] = MappingProxyType({}),
     outside: Precision = FLOAT32,
@@ -238,34 +240,37 @@ def finish(
     found = composed.accepts, layers
     joined = [("joined_copies", joined_copies(*found)), ("resized_pieces", resized_pieces(*found)), ("split_steps", split_steps(*found))]
     scaled = [("scaled_layers", scaled_layers(*found))]
-    passes = [*scaled, *(joined if precision.chain else []), *views, *_finishing(*convert)]
+    passes = [*scaled, *(joined if precision.chain else []), *views, *_lowering_passes(*convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
-def finish_in_nhwc(composed: Composed) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Finish in float32 with all images in NHWC, in which integer layers are known."""
-    return _run(composed.module, _finishing(), composed.passes, composed.dump_dir), dict(composed.layers)
+def lower_in_nhwc(composed: ComposedNetwork) -> tuple[Any, dict[str, ComposedLayer]]:
+    """Lower in float32 with all images in NHWC, in which integer layers are known."""
+    return _run(composed.module, _lowering_passes(), composed.passes, composed.dump_dir), dict(composed.layers)
 
 
-def finish_integers(
-    composed: Composed, quantised: Mapping[str, QuantisedLayer], floats: Mapping[str, ComposedLayer], accepts: Callable[[Layer], bool]
+def lower_in_integers(
+    composed: ComposedNetwork,
+    quantised: Mapping[str, QuantisedLayer],
+    floats: Mapping[str, ComposedLayer],
+    accepts: Callable[[Layer], bool],
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Finish with the layers in `quantised` in integers, and those in `floats` in place of the network's, by external function.
+    """Lower with the layers in `quantised` in integers, and those in `floats` in place of the network's, by external function.
 
     Args:
         accepts: returns whether some template takes an integer layer.
     """
     layers = {**composed.layers, **floats}
     convert = [("to_integers", to_integers(layers, quantised, composed.accepts)), ("integer_pieces", integer_pieces(accepts, layers))]
-    passes = _finishing(*convert)
+    passes = _lowering_passes(*convert)
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
 def prepare(
     module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Compose and finish an imported network in one call, for tests."""
-    return finish(compose(module, accepts, dump_dir), precision)
+    """Compose and lower an imported network in one call, for tests."""
+    return lower_to_kernels(compose(module, accepts, dump_dir), precision)
 
 
 def _run(module: Any, passes: list[tuple[str, Pass]], done: int, dump_dir: Path | None) -> Any:

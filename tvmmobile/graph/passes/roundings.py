@@ -45,7 +45,7 @@ def simpler_roundings(accepts: Callable[[Layer], bool]) -> Callable[[Any], Any]:
     dropped, even if numbers are moved or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one, with
     weights of 1, that adds the other, if `accepts` such a layer.
     """
-    return lambda module: _Simpler(module["main"], accepts).in_module(module, canonical=True)
+    return lambda module: _RoundingSimplifier(module["main"], accepts).in_module(module, canonical=True)
 
 
 def is_sum(layer: Layer) -> bool:
@@ -59,10 +59,10 @@ def _sum_layer(height: int, width: int, channels: int) -> Conv2d:
 
 def compose_roundings(layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
     """Return the pass that makes roundings calls of external functions, which it adds to `layers`."""
-    return lambda module: _Composing(module["main"], layers).in_module(module, canonical=True)
+    return lambda module: _RoundingComposer(module["main"], layers).in_module(module, canonical=True)
 
 
-class Recognising(MainRewriter):
+class RoundingFinder(MainRewriter):
     """Rewrites `main` and keeps track of the variables that hold rounded numbers.
 
     Attributes:
@@ -150,7 +150,7 @@ def _pads_zeros(value: Any) -> bool:
     return operator_of(value) == "relax.nn.pad" and value.attrs.pad_mode == "constant" and not float(value.attrs.pad_value)
 
 
-class _Simpler(Recognising):
+class _RoundingSimplifier(RoundingFinder):
     def __init__(self, main: Any, accepts: Callable[[Layer], bool]) -> None:
         super().__init__(main)
         self.accepts, self.readers = accepts, readers_of(main)
@@ -251,7 +251,7 @@ def _same_integers(one: Rounding, other: Rounding) -> bool:
     return (one.step, one.zero) == (other.step, other.zero)
 
 
-class _Composing(Recognising):
+class _RoundingComposer(RoundingFinder):
     def __init__(self, main: Any, layers: dict[str, ComposedLayer]) -> None:
         super().__init__(main)
         self.layers = layers

@@ -19,7 +19,7 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.rewriting import rebuilt
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
-from tvmmobile.graph.passes.roundings import PARTS, Recognising
+from tvmmobile.graph.passes.roundings import PARTS, RoundingFinder
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.taps import RESIZE
 
@@ -58,7 +58,7 @@ class _Stored:
     shift: int = 0
 
 
-class _Rewriting(Recognising):
+class _Rewriting(RoundingFinder):
     """Rewrites `main` so that some of its variables become integers."""
 
     def __init__(
