@@ -83,7 +83,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
         if imported.spec.input_shape[0] != 1:
             raise _unfit_for_integers(imported.spec, "a batch of 1")
         return _as_given(imported, imported.scales, job, inputs, dump_dir)
-    composed = compose(imported.module, accepts, dump_dir, whole_rows=precision.is_integer)
+    composed = compose(imported.module, accepts, dump_dir, whole_chains=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
         return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes, quantise)

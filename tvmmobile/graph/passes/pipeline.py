@@ -91,11 +91,11 @@ class ComposedNetwork:
     passes: int
 
 
-def _composition_passes(composer: LayerComposer, lone: tuple[str, Pass] | None = None) -> list[tuple[str, Pass]]:
+def _composition_passes(composer: LayerComposer, standalone: tuple[str, Pass] | None = None) -> list[tuple[str, Pass]]:
     """Return named passes from the imported network to its layers, in order.
 
     Args:
-        lone: the pass that makes layers of steps by themselves; without one, steps that change nothing stay as well.
+        standalone: the pass that makes layers of steps by themselves; without one, steps that change nothing stay as well.
     """
     transform = relax.transform
     return [
@@ -111,7 +111,7 @@ def _composition_passes(composer: LayerComposer, lone: tuple[str, Pass] | None =
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
-        *([] if lone is None else [("neutral_steps", neutral_steps)]),
+        *([] if standalone is None else [("neutral_steps", neutral_steps)]),
         ("parallel_branches", parallel_branches),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
@@ -142,7 +142,7 @@ def _composition_passes(composer: LayerComposer, lone: tuple[str, Pass] | None =
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
-        *([] if lone is None else [lone]),
+        *([] if standalone is None else [standalone]),
     ]
 
 
@@ -173,19 +173,18 @@ def _lowering_passes(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
     ]
 
 
-def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, whole_rows: bool = False) -> ComposedNetwork:
+def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, *, whole_chains: bool = False) -> ComposedNetwork:
     """Find the layers of an imported network.
 
     Args:
         module: Relax module as the front end leaves it.
         accepts: returns whether some template takes a layer.
         dump_dir: folder for the module after each pass, as `NN_name.py`.
-        whole_rows: see `standalone_steps`.
+        whole_chains: see `standalone_steps`.
     """
     composer = LayerComposer(accepts)
-    return _composed_network(
-        module, composer, _composition_passes(composer, ("standalone_steps", standalone_steps(composer, whole_rows))), dump_dir
-    )
+    passes = _composition_passes(composer, ("standalone_steps", standalone_steps(composer, whole_chains)))
+    return _composed_network(module, composer, passes, dump_dir)
 
 
 def compose_quantised(
@@ -237,9 +236,12 @@ def lower_to_kernels(
     convert = [("to_precision", to_other)] if precision != FLOAT32 else []
     views = [("output_layouts", output_layouts(composed.accepts, layers)), ("tap_windows", tap_windows(composed.accepts, layers))]
     # With sums in chains, Strassen's algorithm, which needs one tensor, is out of the question.
-    found = composed.accepts, layers
-    joined = [("joined_copies", joined_copies(*found)), ("resized_pieces", resized_pieces(*found)), ("split_steps", split_steps(*found))]
-    scaled = [("scaled_layers", scaled_layers(*found))]
+    joined = [
+        ("joined_copies", joined_copies(composed.accepts, layers)),
+        ("resized_pieces", resized_pieces(composed.accepts, layers)),
+        ("split_steps", split_steps(composed.accepts, layers)),
+    ]
+    scaled = [("scaled_layers", scaled_layers(composed.accepts, layers))]
     passes = [*scaled, *(joined if precision.chain else []), *views, *_lowering_passes(*convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 

@@ -28,11 +28,11 @@ _UNARY = {"relax.sigmoid", "relax.tanh", "relax.nn.silu", "relax.nn.gelu", "rela
 _BINARY = operators_with(Trait.ARITHMETIC)
 
 
-def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any], Any]:
+def standalone_steps(composer: LayerComposer, whole_chains: bool) -> Callable[[Any], Any]:
     """Return the pass, which follows the composer's and runs as often as it composes more.
 
     Args:
-        whole_rows: treat steps that another step joins as one, all or none, as in integers, where each layer rounds.
+        whole_chains: treat steps that another step joins as one, all or none, as in integers, where each layer rounds.
     """
 
     def composed(module: Any, joined: bool) -> Any:
@@ -45,8 +45,8 @@ def standalone_steps(composer: LayerComposer, whole_rows: bool) -> Callable[[Any
     def run(module: Any) -> Any:
         while count := _count(module):
             # Spelled only now: a number that is added may be part of an activation, as steps of the same tensor may be.
-            rows = (True,) if whole_rows else (True, False)
-            tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in rows)
+            choices = (True,) if whole_chains else (True, False)
+            tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in choices)
             better = next((behind for behind in tries if _count(behind) < count), None)
             if better is None:
                 break
