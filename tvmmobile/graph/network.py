@@ -70,7 +70,7 @@ class Network:
 
 
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
-    """Read `main` of a module that `passes.pipeline.lower_to_kernels` made; `UserError` for operators that are not a kernel with one result."""
+    """Read `main` of what `passes.pipeline.lower_to_kernels` returned; `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
     bindings = kernel_bindings(module)
     wired, returned_values = _wiring(module)
