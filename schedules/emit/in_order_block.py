@@ -44,7 +44,7 @@ class Multiplication:
     lane: int | None = None
 
 
-def apart(multiplications: Sequence[Multiplication]) -> tuple[Multiplication, ...]:
+def spread(multiplications: Sequence[Multiplication]) -> tuple[Multiplication, ...]:
     """Reorder multiplications so that uses of an accumulator are apart where possible; each accumulator's own order stays."""
     left = list(multiplications)
     chosen: list[Multiplication] = []
@@ -163,7 +163,7 @@ def multiply_in_order(
     kernel: Kernel, acc: Buffer, multiplications: Sequence[Multiplication], count: int, places: Sequence[tuple[Buffer, Expr]]
 ) -> bool:
     """Emits multiplications into `count` accumulators; `bases` are elements of buffers. Returns whether a block can hold them."""
-    block = InOrderBlock(apart(multiplications), count, len(places), kernel.inner == 2)
+    block = InOrderBlock(spread(multiplications), count, len(places), kernel.inner == 2)
     if not block.fits:
         return False
     kernel.call(block.symbol, block.llvm, (acc, 0), *places)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import MOST_TOGETHER, THREE, together
+from tvmmobile.graph.integers import MOST_TOGETHER, THREE, tap_triple_sums
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, input_of, output_of, partition
@@ -254,7 +254,7 @@ class LongDepthwise(IntegerDepthwise):
 
 def three_fit(weight: Array) -> Array:
     """Return for every eight channels whether three products of each fit in 16 bits."""
-    return np.asarray((together(weight) <= MOST_TOGETHER).all(0).reshape(-1, EIGHT).all(1))
+    return np.asarray((tap_triple_sums(weight) <= MOST_TOGETHER).all(0).reshape(-1, EIGHT).all(1))
 
 
 class DotDepthwise(IntegerDepthwise):

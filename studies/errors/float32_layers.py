@@ -65,7 +65,7 @@ by today's. Noise is in decibels below the signal.
 def noisiest_kept(flow: Flow, images: Images, method: Method, accepts: Accepts, limit: Limit) -> set[int]:
     """Return the layers that the former rule keeps in float32."""
     observed = observe(flow, images, method.equalise)
-    method = replace(method, narrow=frozenset())
+    method = replace(method, seven_bit_steps=frozenset())
     noise = _noise_of_layers(observed, quantised(observed, method, accepts))
     layers = (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
     order = sorted((step.number for step in layers if step.number in noise), key=lambda number: -noise[number])
@@ -115,7 +115,7 @@ class BothRules:
         pricing: Pricing,
     ) -> Mixed:
         """Return the network by the integer programme, within the limit that `above` gives."""
-        method = replace(method, narrow=frozenset())
+        method = replace(method, seven_bit_steps=frozenset())
         observed = observe(flow, images, method.equalise)
         expected = flow.outputs(images.all())
 

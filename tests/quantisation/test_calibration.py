@@ -13,14 +13,23 @@ from quantised import decibels, digit_inputs, flow_from, images_of, rescaled, tr
 from torch import nn
 from torch.nn import functional
 
-from tvmmobile.graph.integers import MOST_TOGETHER, together
+from tvmmobile.graph.integers import MOST_TOGETHER, tap_triple_sums
 from tvmmobile.graph.layers import Array, Conv2d
 from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import compose, lower_in_nhwc
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation import calibration
-from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, narrowed, quantise, quantised, share_lost
+from tvmmobile.quantisation.calibration import (
+    Images,
+    Method,
+    Observed,
+    best_method,
+    quantise,
+    quantised,
+    share_lost,
+    with_seven_bit_weights,
+)
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
@@ -63,18 +72,18 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
     images, flow = images_of(digit_inputs(32, 2)), trained_flow()
 
     def method() -> Method:
-        return narrowed(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] == (1, 1))
+        return with_seven_bit_weights(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] == (1, 1))
 
     found = method()
-    assert found.narrow == {step.number for step in flow.steps if step.layer.name.startswith("pw")}
+    assert found.seven_bit_steps == {step.number for step in flow.steps if step.layer.name.startswith("pw")}
     network = quantise(flow, images, found)
     for number, step in network.steps.items():
         most = np.abs(step.parameters.weight.astype(int)).max(initial=0)
-        assert most == (63 if number in found.narrow else 0 if step.parameters.weight.size == 0 else 127)
+        assert most == (63 if number in found.seven_bit_steps else 0 if step.parameters.weight.size == 0 else 127)
     ratio, same = quality(network, expected)
     assert ratio > 30 and same >= 0.99
     monkeypatch.setattr(calibration, "MOST_LOST_DB", -50.0)
-    assert not method().narrow
+    assert not method().seven_bit_steps
 
 
 def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,18 +91,18 @@ def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array
     images, flow = images_of(digit_inputs(32, 2)), trained_flow()
     plain = quantise(flow, images, Method(PLAIN))
     layers = {number for number, step in plain.steps.items() if step.layer.is_depthwise}
-    assert any(together(plain.steps[number].parameters.weight).max() > MOST_TOGETHER for number in layers)
+    assert any(tap_triple_sums(plain.steps[number].parameters.weight).max() > MOST_TOGETHER for number in layers)
 
     def method(most_lost_db: float) -> Method:
         monkeypatch.setattr(calibration, "MOST_LOST_DB", most_lost_db)
-        return narrowed(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] != (1, 1))
+        return with_seven_bit_weights(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] != (1, 1))
 
     found = method(2.0)
-    assert found.narrow >= layers
+    assert found.seven_bit_steps >= layers
     network = quantise(flow, images, found)
     for number in layers:
         weight = network.steps[number].parameters.weight
-        assert together(weight).max() <= MOST_TOGETHER and np.abs(weight.astype(int)).max() == 127
+        assert tap_triple_sums(weight).max() <= MOST_TOGETHER and np.abs(weight.astype(int)).max() == 127
     before, after = quality(plain, expected), quality(network, expected)
     assert after[0] > before[0] - 2 and after[1] >= 0.99
 
@@ -103,13 +112,15 @@ def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
     data, flow, tried = digit_inputs(32, 2), trained_flow(), dict[frozenset[int], IntegerNetwork]()
 
     def recording(observed: Observed, method: Method, *others: Any) -> IntegerNetwork:
-        return tried.setdefault(method.narrow, quantised(observed, method, *others))
+        return tried.setdefault(method.seven_bit_steps, quantised(observed, method, *others))
 
     def found(most_lost_db: float) -> frozenset[int]:
         monkeypatch.setattr(calibration, "MOST_LOST_DB", most_lost_db)
         tried.clear()
         gains = ("conv", "dw", "pw")
-        return narrowed(flow, images_of(data), Method(PLAIN), lambda layer: True, lambda layer, weight: layer.name.startswith(gains)).narrow
+        return with_seven_bit_weights(
+            flow, images_of(data), Method(PLAIN), lambda layer: True, lambda layer, weight: layer.name.startswith(gains)
+        ).seven_bit_steps
 
     monkeypatch.setattr(calibration, "quantised", recording)
     depthwise, products = (frozenset(step.number for step in flow.steps if step.layer.name.startswith(kind)) for kind in ("dw", "pw"))
@@ -130,17 +141,17 @@ def test_products_have_smaller_weights_as_far_as_that_costs_little(limit: int, m
     flow, plain = trained_flow(), quantised
 
     def costing(observed: Observed, method: Method, *others: Any) -> Any:
-        ratios = dict.fromkeys((step.number for step in flow.steps), 50.0 - len(method.narrow))
+        ratios = dict.fromkeys((step.number for step in flow.steps), 50.0 - len(method.seven_bit_steps))
         return SimpleNamespace(steps=plain(observed, Method(PLAIN), *others).steps, signal_to_noise_db=lambda *_: ratios)
 
     monkeypatch.setattr(calibration, "quantised", costing)
     monkeypatch.setattr(calibration, "MOST_LOST_DB", float(limit))
-    found = narrowed(
+    found = with_seven_bit_weights(
         flow, images_of(digit_inputs(4, 2)), Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] == (1, 1)
     )
     products = [step for step in flow.steps if step.layer.name.startswith("pw")]
     largest = sorted(products, key=lambda step: -step.layer.macs)[:limit]
-    assert len(products) > 4 and found.narrow == {step.number for step in largest}
+    assert len(products) > 4 and found.seven_bit_steps == {step.number for step in largest}
 
 
 def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:
@@ -301,7 +312,7 @@ def test_tensors_that_are_joined_have_one_scale() -> None:
     flow = flow_of(read_network(*lower_in_nhwc(composed)))
     network = quantise(flow, images_of(np.random.default_rng(0).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)), Method())
     first, inner, last = network.steps.values()
-    assert first.written == inner.read == inner.written == last.read and first.before is not None and last.written is None
+    assert first.written == inner.read == inner.written == last.read and first.lookup_scale is not None and last.written is None
     assert inner.written is not None and joined_scales(flow).keys() >= {inner.step.number}
     images = np.random.default_rng(1).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)
     assert relative_error(network.outputs(images), flow.outputs(images)) < 0.1

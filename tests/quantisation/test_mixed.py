@@ -207,7 +207,7 @@ def test_a_limit_that_cannot_be_met_is_refused(images: Array, monkeypatch: pytes
 
 def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
     """Not even weights of 7 bits are made wider."""
-    narrow = replace(METHOD, narrow=frozenset({2, 4}))
+    narrow = replace(METHOD, seven_bit_steps=frozenset({2, 4}))
     found = quantise_within(trained_flow(), images_of(images), narrow, everything, {}, Limit(10, "%"))
     assert found.decision == Decision(narrow, {})
 
@@ -218,9 +218,9 @@ def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
     numbers = frozenset(step.number for step in flow.steps)
     observed = observe(flow, data, METHOD.equalise)
     wide, narrow = (
-        decibels(quantised(observed, replace(METHOD, narrow=chosen), everything).outputs(images), flow.outputs(images))
+        decibels(quantised(observed, replace(METHOD, seven_bit_steps=chosen), everything).outputs(images), flow.outputs(images))
         for chosen in (frozenset[int](), numbers)
     )
     assert narrow < wide - 0.5
-    found = quantise_within(flow, data, replace(METHOD, narrow=numbers), everything, {}, Limit((narrow + wide) / 2, "dB"))
+    found = quantise_within(flow, data, replace(METHOD, seven_bit_steps=numbers), everything, {}, Limit((narrow + wide) / 2, "dB"))
     assert found.decision == Decision(METHOD, {})

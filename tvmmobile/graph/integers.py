@@ -29,7 +29,7 @@ LOWEST, HIGHEST = -128, 127
 SEVEN_BITS = 63
 #: Largest sum of weights' magnitudes whose products with any data fit in 16 bits together.
 MOST_TOGETHER = 255
-#: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `together` allows it.
+#: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `tap_triple_sums` allows it.
 THREE = 3
 #: Curves that integer layers compute.
 INTEGER_CURVES = frozenset({"hswish", "hsigmoid"})
@@ -74,7 +74,7 @@ def is_bounded(parameters: IntegerParameters) -> bool:
     return (parameters.low, parameters.high) != (LOWEST, HIGHEST)
 
 
-def together(weight: Array) -> Array:
+def tap_triple_sums(weight: Array) -> Array:
     """Return the magnitudes of a depthwise layer's weights, HWIO, integers or not, added up by threes of taps: (threes, channels)."""
     taps = np.abs(weight.reshape(-1, weight.shape[-1]), dtype=np.float64)
     return np.asarray(np.add.reduceat(taps, range(0, len(taps), THREE)))

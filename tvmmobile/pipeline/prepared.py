@@ -28,7 +28,7 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.states import inputs_but, with_states
 from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.pipeline.precision_costs import layer_costs
-from tvmmobile.quantisation.calibration import best_method, narrowed
+from tvmmobile.quantisation.calibration import best_method, with_seven_bit_weights
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import FlowStep, flow_of
 from tvmmobile.quantisation.given import as_given, unfit_weights
@@ -170,7 +170,7 @@ def _quantised(composed: ComposedNetwork, job: VariantJob, data: CalibrationData
     wide = read_network(*lower_in_nhwc(composed))
     flow = flow_of(wide)
     method = best_method(flow, images, accepts)
-    method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
+    method = with_seven_bit_weights(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
     pricing = partial(layer_costs, job, composed, wide, accepts)
     mixed = quantise(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit(), pricing)
     integers, decision = mixed.network, mixed.decision
@@ -195,7 +195,7 @@ def _quantised(composed: ComposedNetwork, job: VariantJob, data: CalibrationData
         "labelled": bool(images.labels),
         **({} if decision.found is None else {"max_drop": _drop(str(job.options.max_drop), decision.found)}),
         "layers": [
-            {**_scales(step, nodes[names[number]], network), "narrow": number in method.narrow, **_quality(ratios[number])}
+            {**_scales(step, nodes[names[number]], network), "narrow": number in method.seven_bit_steps, **_quality(ratios[number])}
             for number, step in integers.steps.items()
         ],
     }

@@ -44,14 +44,14 @@ class Method:
         equalise: true if channels are equalised across layers.
         correct: true if biases make up for the mean error of each channel.
         per_channel: true if weights have a scale for each output channel, as kernels have it; otherwise all have the largest one.
-        narrow: numbers of steps whose weights are smaller than int8 allows, so that kernels are faster (`integer_step`).
+        seven_bit_steps: numbers of steps whose weights are smaller than int8 allows, so that kernels are faster (`integer_step`).
     """
 
     ranges: str = next(iter(RANGES))
     equalise: bool = True
     correct: bool = True
     per_channel: bool = True
-    narrow: frozenset[int] = frozenset()
+    seven_bit_steps: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ def _outputs(network: Flow | IntegerNetwork, images: Images) -> Array:
     return np.concatenate([network.outputs(batch) for batch in images.batches()])
 
 
-def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
+def with_seven_bit_weights(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
     """Give smaller weights to the layers that gain by them, if the network's output loses little; decided as in `best_method`.
     Where not all of those layers can have them, the first one of the network keeps all its bits; or depthwise ones; or both; or these and
     some of the others, those with the fewest multiply-adds.
@@ -188,19 +188,19 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     before = network.signal_to_noise_db(unseen.batches(), flow)[last]
 
     def loses_little(some: Iterable[int]) -> bool:
-        narrow = quantised(observed, replace(method, narrow=frozenset(some)), accepts)
-        return before - narrow.signal_to_noise_db(unseen.batches(), flow)[last] <= MOST_LOST_DB
+        smaller = quantised(observed, replace(method, seven_bit_steps=frozenset(some)), accepts)
+        return before - smaller.signal_to_noise_db(unseen.batches(), flow)[last] <= MOST_LOST_DB
 
     choices = dict.fromkeys(frozenset(found - kept) for kept in (set[int](), first, depthwise, first | depthwise))
     for some in filter(None, choices):
         if loses_little(some):
-            return replace(method, narrow=some)
+            return replace(method, seven_bit_steps=some)
     others = sorted(found - first - depthwise, key=lambda number: -network.steps[number].layer.macs)
     few, too_many = 0, len(others)
     while too_many - few > 1:
         half = (few + too_many) // 2
         few, too_many = (half, too_many) if loses_little(others[:half]) else (few, half)
-    return replace(method, narrow=frozenset(others[:few]))
+    return replace(method, seven_bit_steps=frozenset(others[:few]))
 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
@@ -295,9 +295,11 @@ class _Quantisation:
     def _integer(self, step: FlowStep, written: Scale | None) -> IntegerStep:
         """Quantise a step, with a scale of its output unless that is float32."""
         read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
-        narrow = step.number in self.method.narrow
-        before = self.looked_up[step.number].looked_up(CURVES[step.curve].exact, written) if step.curve and written else None
-        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, narrow, before=before)
+        seven_bits = step.number in self.method.seven_bit_steps
+        lookup_scale = self.looked_up[step.number].looked_up(CURVES[step.curve].exact, written) if step.curve and written else None
+        found = integer_step(
+            step, read, written, others[0] if others else None, self.method.per_channel, seven_bits, lookup_scale=lookup_scale
+        )
         return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
 
     def _corrected(self, found: IntegerStep) -> IntegerStep:

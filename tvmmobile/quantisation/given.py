@@ -20,7 +20,7 @@ from tvmmobile.quantisation.integers import (
     has_integers,
     integer_step,
     reads_input,
-    within,
+    with_output_bounds,
 )
 from tvmmobile.quantisation.scales import Scale
 
@@ -143,11 +143,17 @@ class _Reading:
         return number, layer.stored or FLOAT32.name
 
     def _made(
-        self, step: FlowStep, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None, stored: str = FLOAT32.name
+        self,
+        step: FlowStep,
+        read: Scale,
+        layer: Rounding | None,
+        others: list[Scale],
+        weight_scales: Array | None,
+        input_type: str = FLOAT32.name,
     ) -> IntegerStep:
         written, side = None if layer is None else _scale(layer), others[0] if others else None
-        found = integer_step(step, read, written, side, given=given, exact=True, stored=stored)
-        return found if layer is None else within(found, layer.low, layer.high)
+        found = integer_step(step, read, written, side, weight_scales=weight_scales, keep_remainders=True, input_type=input_type)
+        return found if layer is None else with_output_bounds(found, layer.low, layer.high)
 
     def _taken(self, found: IntegerStep, written: int | None) -> IntegerStep:
         if written is not None:

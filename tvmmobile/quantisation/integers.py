@@ -22,7 +22,7 @@ from tvmmobile.graph.integers import (
     IntegerParameters,
     is_bounded,
     short_multipliers,
-    together,
+    tap_triple_sums,
 )
 from tvmmobile.graph.layers import Array, IntegerLayer
 from tvmmobile.graph.network import INPUT
@@ -48,7 +48,7 @@ class IntegerStep:
         weight_scale: scale of each output channel's weights; for a pool, the weight of a pixel; for a gate, its scale.
         read, written: scale of the first input and of the output; `None` for an output in float32.
         side: scale of what else is read, where there is something.
-        before: scale of the numbers that a step with a curve looks up.
+        lookup_scale: scale of the numbers that a step with a curve looks up.
         most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
     """
 
@@ -59,7 +59,7 @@ class IntegerStep:
     read: Scale
     written: Scale | None
     side: Scale | None = None
-    before: Scale | None = None
+    lookup_scale: Scale | None = None
     most: Array | None = None
 
     def sums(self, inputs: Sequence[Array]) -> Array:
@@ -110,67 +110,67 @@ def integer_step(
     written: Scale | None,
     side: Scale | None = None,
     per_channel: bool = True,
-    narrow: bool = False,
-    given: Array | None = None,
-    exact: bool = False,
-    stored: str = FLOAT32.name,
-    before: Scale | None = None,
+    seven_bits: bool = False,
+    weight_scales: Array | None = None,
+    keep_remainders: bool = False,
+    input_type: str = FLOAT32.name,
+    lookup_scale: Scale | None = None,
 ) -> IntegerStep:
     """Quantise a step that `has_integers`; without a scale of its output, one that `has_floats`.
 
     Args:
         side: scale of the residual or the gate, if there is one.
         per_channel: let weights have a scale for each output channel, not one for all.
-        narrow: let weights be so small that kernels of 16-bit sums are fastest, see `_weight_steps`.
-        given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers from
-            -128 to 127.
-        exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
-        stored: type that the network's input is stored in.
-        before: scale of the numbers that a step with a `curve` looks up.
+        seven_bits: let weights be so small that kernels of 16-bit sums are fastest, see `_weight_steps`.
+        weight_scales: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are
+            integers from -128 to 127.
+        keep_remainders: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
+        input_type: type that the network's input is stored in.
+        lookup_scale: scale of the numbers that a step with a `curve` looks up.
     """
     assert isinstance(step.layer, IntegerLayer)
-    reads = stored if reads_input(step) and stored != INT8.name else ""
+    reads = input_type if reads_input(step) and input_type != INT8.name else ""
     layer = step.layer.as_integers(reads, FLOAT32.name * (written is None))
     if not layer.has_weights:
         share = np.full(layer.output_shape[-1], layer.term_scale(1.0 if side is None else side.step))
         constants = _constants(step, np.zeros(0, np.int8), read, written)
-        return _scaled(IntegerStep(step, layer, constants, share, read, written, side), exact)
+        return _scaled(IntegerStep(step, layer, constants, share, read, written, side), keep_remainders)
     assert step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
-    largest = _weight_steps(layer, weight, narrow)
+    largest = _weight_steps(layer, weight, seven_bits)
     largest = largest if per_channel else np.full_like(largest, largest.max())
     # A channel of tiny weights and a large bias has coarser weights, so that its sums fit. All-zero channels may have any scale.
     scale = np.maximum(largest, np.abs(bias) / read.step / BIAS_MOST)
-    scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0) if given is None else given
+    scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0) if weight_scales is None else weight_scales
     scale = scale.astype(np.float32)
-    integers = np.clip(np.rint(weight / scale), -HIGHEST if given is None else LOWEST, HIGHEST).astype(np.int8)
-    constants = _constants(step, integers, read, before or written)
-    if before is not None and written is not None:
-        constants = replace(constants, table=_table(step.curve, before, written))
-    addend = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
-    found = IntegerStep(step, layer.with_facts(addend=addend), constants, scale, read, written, side, before, _most(step, written))
-    return with_bias(_scaled(found, exact), bias)
+    integers = np.clip(np.rint(weight / scale), -HIGHEST if weight_scales is None else LOWEST, HIGHEST).astype(np.int8)
+    constants = _constants(step, integers, read, lookup_scale or written)
+    if lookup_scale is not None and written is not None:
+        constants = replace(constants, table=_table(step.curve, lookup_scale, written))
+    addend = keep_remainders and bool(_is_fractional(bias / (read.step * scale.astype(np.float64))).any())
+    found = IntegerStep(step, layer.with_facts(addend=addend), constants, scale, read, written, side, lookup_scale, _most(step, written))
+    return with_bias(_scaled(found, keep_remainders), bias)
 
 
-def _table(curve: str, before: Scale, written: Scale) -> Array:
+def _table(curve: str, lookup_scale: Scale, written: Scale) -> Array:
     """Return a curve's values in integers, for each byte that it may be given."""
     bytes_of_scale = np.arange(TABLE).astype(np.uint8).view(np.int8)
-    return written.quantised(CURVES[curve].exact(before.real(bytes_of_scale).astype(np.float64)))
+    return written.quantised(CURVES[curve].exact(lookup_scale.real(bytes_of_scale).astype(np.float64)))
 
 
-def _weight_steps(layer: IntegerLayer, weight: Array, narrow: bool) -> Array:
-    """Return the smallest scale of each output channel's weights with which they fit in int8. With `narrow`, they fit in 7 bits; a
+def _weight_steps(layer: IntegerLayer, weight: Array, seven_bits: bool) -> Array:
+    """Return the smallest scale of each output channel's weights with which they fit in int8. With `seven_bits`, they fit in 7 bits; a
     depthwise layer's in int8, and three of its taps in `MOST_TOGETHER`, however they are rounded.
     """
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0)
-    if not narrow:
+    if not seven_bits:
         return np.asarray(largest / HIGHEST)
     if layer.is_depthwise:
-        return np.asarray(np.maximum(largest / HIGHEST, together(weight).max(0) / (MOST_TOGETHER - THREE / 2)))
+        return np.asarray(np.maximum(largest / HIGHEST, tap_triple_sums(weight).max(0) / (MOST_TOGETHER - THREE / 2)))
     return np.asarray(largest / SEVEN_BITS)
 
 
-def _lies_between(numbers: Array) -> Array:
+def _is_fractional(numbers: Array) -> Array:
     """Return which numbers are not integers, but for the rounding of float32."""
     return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_WHOLE, np.abs(numbers) * 2.0**-22))
 
@@ -194,10 +194,10 @@ def _most(step: FlowStep, written: Scale | None) -> Array | None:
     return most if most is not None and most.min() < most.max() else None
 
 
-def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
+def _scaled(step: IntegerStep, keep_remainders: bool) -> IntegerStep:
     """Set the step's multipliers, and the bias that makes up for its input's zero point."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
-    parameters, stored = step.parameters, step.before or step.written
+    parameters, stored = step.parameters, step.lookup_scale or step.written
     written = 1.0 if stored is None else stored.step
     if step.layer.curve:
         parameters, written = replace(parameters, sixth=float(np.float32(1 / (6 * written)))), 1.0
@@ -206,10 +206,10 @@ def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
     if step.side is not None and step.layer.residual:
         parameters = replace(parameters, scale_side=float(np.float32(step.side.step / written)))
     multiplier = (scale / written).astype(np.float32)
-    if not exact and step.layer.scales_at_once and step.layer.terms <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
+    if not keep_remainders and step.layer.scales_at_once and step.layer.terms <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
         multiplier = short_multipliers(multiplier)
     step = replace(step, parameters=replace(parameters, multiplier=multiplier))
-    if exact and step.layer.terms <= NARROW_TERMS and step.layer.rounds_otherwise(step.parameters):
+    if keep_remainders and step.layer.terms <= NARROW_TERMS and step.layer.rounds_otherwise(step.parameters):
         step = replace(step, layer=step.layer.with_facts(addend=True))
     return with_bias(step, np.zeros(len(multiplier)))
 
@@ -232,7 +232,7 @@ def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
     return replace(step, layer=layer, parameters=parameters)
 
 
-def within(step: IntegerStep, low: int, high: int) -> IntegerStep:
+def with_output_bounds(step: IntegerStep, low: int, high: int) -> IntegerStep:
     """Tighten the step's output bounds to these integers of int8."""
     parameters = replace(step.parameters, low=max(step.parameters.low, low), high=min(step.parameters.high, high))
     return replace(step, layer=step.layer.with_facts(bounded=is_bounded(parameters)), parameters=parameters)

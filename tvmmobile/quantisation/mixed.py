@@ -224,8 +224,8 @@ def quantise_within(
     outputs = compared.outputs(network)
     if compared.holds_for(outputs):
         return Mixed(network, Decision(method, float32_reasons))
-    if method.narrow:
-        return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, float32_reasons, limit, pricing)
+    if method.seven_bit_steps:
+        return quantise_within(flow, images, replace(method, seven_bit_steps=frozenset()), accepts, float32_reasons, limit, pricing)
     free = {step.number for step in _keepable(flow) if step.number in network.steps}
     if not compared.holds(quantised(observed, method, accepts, [*float32_reasons, *free])):
         raise UserError(

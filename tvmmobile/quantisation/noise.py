@@ -88,7 +88,7 @@ def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bi
             unit = integers.read.step * integers.weight_scale.astype(np.float64)
             bias = np.rint(bias / unit) * unit
         parameters = replace(parameters, bias=bias.astype(np.float32))
-        output = _looked_up(replace(step, parameters=parameters), inputs, integers.before)
+        output = _looked_up(replace(step, parameters=parameters), inputs, integers.lookup_scale)
     else:
         output = step.output(inputs)
     return output if integers.written is None else integers.written.rounded(output)

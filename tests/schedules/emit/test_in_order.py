@@ -19,7 +19,7 @@ from tvmmobile.graph.layouts import blocked
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for, templates_for
-from tvmmobile.schedules.emit.in_order_block import LEAST, InOrderBlock, Multiplication, VectorPlace, apart
+from tvmmobile.schedules.emit.in_order_block import LEAST, InOrderBlock, Multiplication, VectorPlace, spread
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
 from tvmmobile.schedules.emit.in_order_order import REGISTERS, STEPS, TileShape
 from tvmmobile.virtual.board import load_board
@@ -78,8 +78,8 @@ def test_block(accumulators: int, vectors: int, count: int, lanes: bool, beside:
     places = [VectorPlace(base, 4 * int(offset)) for base in (0, 1) for offset in random.choice(60, vectors, replace=False)]
     draw = [[int(number) for number in random.integers(0, most, count)] for most in (accumulators, vectors, vectors, LANES)]
     chosen = [Multiplication(n, places[x], places[vectors + y], lane if lanes else None) for n, x, y, lane in zip(*draw, strict=True)]
-    assert sorted(map(repr, apart(chosen))) == sorted(map(repr, chosen))
-    block = InOrderBlock(apart(chosen), accumulators, 2, beside)
+    assert sorted(map(repr, spread(chosen))) == sorted(map(repr, chosen))
+    block = InOrderBlock(spread(chosen), accumulators, 2, beside)
     arrays = [random.integers(-4, 5, 64).astype("f4") for _ in range(2)]
     if not block.fits:
         assert accumulators + 2 * vectors > REGISTERS

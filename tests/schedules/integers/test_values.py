@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from integer_kernels import check, check_extremes, space_of, window
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.integers import MOST_TOGETHER, together
+from tvmmobile.graph.integers import MOST_TOGETHER, tap_triple_sums
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
@@ -323,7 +323,7 @@ def test_three_products_that_just_fit_in_16_bits(pi4: Agents, tmp_path: Path) ->
     """Of the first eight channels; of the next ones a weight is too large by 1 in one channel, whose sum would be 2^15."""
     layer, weight = Conv2d(4, 5, 24, 24, (3, 3), (1, 1), (1, 1, 1, 1), 24), np.full((3, 3, 1, 24), 127, np.int8)
     weight[:, 1, :, :16] = 1
-    assert (together(weight)[:, :16] == MOST_TOGETHER).all()
+    assert (tap_triple_sums(weight)[:, :16] == MOST_TOGETHER).all()
     weight[2, 1, 0, 11] += 1
     assert three_fit(weight).tolist() == [True, False, False]
     for zero in (-128, 127):

@@ -63,17 +63,17 @@ class _Rewriting(MainRewriter):
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
-                self.seen[variable] = self._made(self.again(value))
+                self.seen[variable] = self._made(self.rebuild(value))
                 self.guessed.add(variable)
                 if permutation_source(value, TO_LAST) is not None:
                     self._show_first(value.args[0], self.seen[variable].image)
                 return self.seen[variable].image
-            return self.again(value)
+            return self.rebuild(value)
         self.seen[variable] = seen
         if seen.first and operator_of(value) not in {*_VIEWS, "relax.permute_dims"}:
             return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, TO_FIRST)), shape_of(variable))
         if seen.first:
-            return self.again(value)
+            return self.rebuild(value)
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
 
     def _show_first(self, source: Any, image: Any) -> None:

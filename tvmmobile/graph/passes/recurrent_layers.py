@@ -116,12 +116,12 @@ class _Rewriting(MainRewriter):
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.results:
             return self.results[value.tuple_value][value.index]
-        again = self.again(value)
+        rebuilt = self.rebuild(value)
         layer = _layer_of(value)
         if layer is None:
-            return again
+            return rebuilt
         memory = any(getattr(self.values.get(reader), "index", 0) == 1 for reader in self.readers[variable])
-        self.results[variable] = self._layer(replace(layer, memory=memory), list(map(self._known, again.args[1].fields)))
+        self.results[variable] = self._layer(replace(layer, memory=memory), list(map(self._known, rebuilt.args[1].fields)))
         return self.results[variable][0]
 
     def _known(self, value: Any) -> Any:

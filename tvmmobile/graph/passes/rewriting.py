@@ -16,17 +16,17 @@ def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], 
     import tvm
     from tvm import relax
 
-    def again(part: Any) -> Any:
+    def rebuild(part: Any) -> Any:
         return rebuilt(part, leaf, attributes)
 
     if isinstance(value, relax.Var | tvm.ir.GenericConst):
         return leaf(value)
     if isinstance(value, relax.Tuple):
-        return relax.Tuple([again(field) for field in value.fields])
+        return relax.Tuple([rebuild(field) for field in value.fields])
     if isinstance(value, relax.TupleGetItem):
-        return relax.TupleGetItem(again(value.tuple_value), value.index)
+        return relax.TupleGetItem(rebuild(value.tuple_value), value.index)
     if isinstance(value, relax.Call):
-        return relax.Call(value.op, [again(argument) for argument in value.args], attributes(value.attrs), value.ty_args)
+        return relax.Call(value.op, [rebuild(argument) for argument in value.args], attributes(value.attrs), value.ty_args)
     return value
 
 
@@ -73,14 +73,14 @@ class MainRewriter(ABC):
         """Return the variable to return in place of an old one."""
         return self.replaced.get(variable, variable)
 
-    def again(self, value: Any) -> Any:
+    def rebuild(self, value: Any) -> Any:
         """Rebuild an expression of the new variables."""
         return rebuilt(value, lambda part: self.replaced.get(part, part))
 
 
 class _Naming(MainRewriter):
     def value(self, variable: Any, value: Any) -> Any:
-        return self.again(value)
+        return self.rebuild(value)
 
 
 def with_named_outputs(module: Any) -> Any:

@@ -167,7 +167,7 @@ class _RoundingSimplifier(RoundingFinder):
             return self._rounded_parts(variable, value) if made is None else made
         if found.layer.stored:
             self.found[variable] = found
-            return self.again(value)
+            return self.rebuild(value)
         rounded = all(operator_of(self.values.get(reader)) == "relax.divide" for reader in self.readers[found.source])
         source, (low, high) = self.clipped(found.source) if rounded else (found.source, (-np.inf, np.inf))
         layer = _bounded(found.layer, low, high)
@@ -184,15 +184,15 @@ class _RoundingSimplifier(RoundingFinder):
 
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
         """Return the old value, with its tensors' rounding behind it where it joins or cuts those of one grid, for its readers to see."""
-        again = self.again(value)
+        rebuilt = self.rebuild(value)
         parts = list(map(self._moved, variables_of(value))) if operator_of(value) in PARTS else []
         grids = [part.layer for part in parts if part is not None]
         if not grids or len(grids) < len(parts) or not all(_same_integers(grid, grids[0]) for grid in grids):
-            return again
+            return rebuilt
         low, high = min(grid.low for grid in grids), max(grid.high for grid in grids)
         layer = replace(grids[0], shape=tuple(shape_of(variable)), low=low, high=high, stored="")
         self.found[variable] = _Found(variable, layer)
-        return self._emitted(self.builder.emit(again), layer)
+        return self._emitted(self.builder.emit(rebuilt), layer)
 
     def _moved(self, variable: Any) -> _Found | None:
         """Return the rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
@@ -264,7 +264,7 @@ class _RoundingComposer(RoundingFinder):
             return self._call(variable, self.replaced[found.source], found.layer)
         before = self.found.get(self._argument(value, "permute_dims"))
         if before is None or not any(before.source.same_as(parameter) for parameter in self.main.params):
-            return self.again(value)
+            return self.rebuild(value)
         from tvm import relax
 
         moved = self.builder.emit(relax.op.permute_dims(self.replaced[before.source], value.attrs.axes))

@@ -69,10 +69,10 @@ class _Rewriting(MainRewriter):
         """Return the image as a sequence, or the old value."""
         found = self._image(variable, value)
         if found is None:
-            return self.again(value)
+            return self.rebuild(value)
         self.images[variable] = image = self.builder.emit(found)
         if isinstance(image.ty, relax.TupleType):  # which is read through its parts
-            return self.again(value)
+            return self.rebuild(value)
         return image if shape_of(image) == shape_of(variable) else relax.op.reshape(image, shape_of(variable))
 
     def _image(self, variable: Any, value: Any) -> Any:

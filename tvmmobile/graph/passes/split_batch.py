@@ -95,10 +95,10 @@ class _Split:
             return variable
         if variable not in self.wholes:
             self._compute()
-            self.wholes[variable] = self._together(variable)
+            self.wholes[variable] = self._concatenated(variable)
         return self.wholes[variable]
 
-    def _together(self, variable: Any) -> Any:
+    def _concatenated(self, variable: Any) -> Any:
         from tvm import relax
 
         parts = self.parts[variable]
@@ -139,18 +139,18 @@ class _Split:
             return (), None
         name, data = operator_of(value).removeprefix("relax."), value.args[0]
 
-        def again(given: Sequence[Any]) -> Any:
+        def rebuild(given: Sequence[Any]) -> Any:
             return relax.Call(value.op, list(given), value.attrs, value.ty_args)
 
         if name == "concat":
             fields = list(getattr(data, "fields", ()))
             if int(value.attrs.axis) % max(len(_shape(value)), 1) == 0 or not all(map(self._is_batch, fields)):
                 return (), None
-            return fields, lambda given: again([relax.Tuple(list(given))])
+            return fields, lambda given: rebuild([relax.Tuple(list(given))])
         if name == "matmul":
-            return self._product(value, again)
+            return self._product(value, rebuild)
         if has(value, Trait.ELEMENT_WISE):
-            return self._by_element(value, again)
+            return self._by_element(value, rebuild)
         if not self._is_batch(data):
             return (), None
         rest = [_Same(argument) for argument in value.args[1:]]
@@ -159,24 +159,24 @@ class _Split:
             if shape[:1] != [self.size]:
                 return (), None
             return [data], lambda given: view(given[0], [1, *shape[1:]])
-        return ([data, *rest], again) if has(value, Trait.PER_IMAGE) or self._keeps_images(name, value) else ((), None)
+        return ([data, *rest], rebuild) if has(value, Trait.PER_IMAGE) or self._keeps_images(name, value) else ((), None)
 
     def _is_batch(self, value: Any) -> bool:
         from tvm import relax
 
         return isinstance(value, relax.Var) and _shape(value)[:1] == [self.size]
 
-    def _product(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
+    def _product(self, value: Any, rebuild: _Call) -> tuple[Sequence[Any], Any]:
         """Return a matrix product with images in front of its first operand, or of both."""
         data, other = value.args
         ranks = len(_shape(data)), len(_shape(other))
         if not self._is_batch(data) or ranks[0] < 2 or _shape(value)[:1] != [self.size]:
             return (), None
         if ranks[1] == 2 or (ranks[1] > 2 and _shape(other)[0] == 1):
-            return [data, _Same(other)], again
-        return ([data, other], again) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
+            return [data, _Same(other)], rebuild
+        return ([data, other], rebuild) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
 
-    def _by_element(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
+    def _by_element(self, value: Any, rebuild: _Call) -> tuple[Sequence[Any], Any]:
         """Split an operator by element: operands that hold all images are split; others are the same for each."""
         shape = _shape(value)
         if shape[:1] != [self.size]:
@@ -190,7 +190,7 @@ class _Split:
                 arguments.append(argument)
             else:
                 arguments.append(_Same(argument))
-        return (arguments, again) if any(not isinstance(each, _Same) for each in arguments) else ((), None)
+        return (arguments, rebuild) if any(not isinstance(each, _Same) for each in arguments) else ((), None)
 
     def _keeps_images(self, name: str, value: Any) -> bool:
         """Return whether an operator of one tensor leaves the first axis alone."""

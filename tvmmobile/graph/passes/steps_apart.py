@@ -33,13 +33,13 @@ def steps_apart(
 
     def run(module: Any) -> Any:
         graph = LayerGraph(module["main"], accepts, layers)
-        found = {variable: made for variable in graph.values if (made := _apart(graph, variable, accepts_sums)) is not None}
+        found = {variable: made for variable in graph.values if (made := _split_step(graph, variable, accepts_sums)) is not None}
         return with_named_outputs(replace_variables(module, found))
 
     return run
 
 
-def _apart(graph: LayerGraph, variable: Any, accepts_sums: Callable[[ComposedLayer], bool]) -> Any:
+def _split_step(graph: LayerGraph, variable: Any, accepts_sums: Callable[[ComposedLayer], bool]) -> Any:
     """Return the steps of a layer whose sums are integers; `None` for other variables."""
     found = graph.layer(variable)
     if found is None or not isinstance(found.layer, Conv2d) or not _should_be_apart(graph, variable, found.layer):

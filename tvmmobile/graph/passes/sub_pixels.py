@@ -78,13 +78,13 @@ class _Unfolding(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """Return a convolution, an operator on its channels before they are shuffled, or the old value."""
-        found = _unfolded(value, self.again) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
+        found = _unfolded(value, self.rebuild) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
         if found is None:
-            return self.again(value)
+            return self.rebuild(value)
         emitted = self.builder.emit(found.source)
         self.shuffled[variable] = found = replace(found, source=emitted)
         # A batch norm is read through its parts.
-        return self.again(value) if operator_of(value) == _NORM else found.expression()
+        return self.rebuild(value) if operator_of(value) == _NORM else found.expression()
 
     def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
         """Return an operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""

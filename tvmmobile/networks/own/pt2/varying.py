@@ -142,7 +142,7 @@ class _Rewriting:
             self._found.clear()  # a mask may be changed
         if not made or not (read or sized) or self._by_row(node, read, made, sized):
             self.nodes.append(node)
-        elif not self._together(node, read, made):
+        elif not self._shared_count(node, read, made):
             raise self._refused(node)
 
     def _refused(self, node: Any) -> UserError:
@@ -197,7 +197,7 @@ class _Rewriting:
             return start == 0 and isinstance(end, int) and end > 0 and step in (0, 1)
         return len(rows) == 1 and results == rows
 
-    def _together(self, node: Any, read: Sequence[str], made: Sequence[str]) -> bool:
+    def _shared_count(self, node: Any, read: Sequence[str], made: Sequence[str]) -> bool:
         """Append an operator that takes rows together, behind what fills those that are not there."""
         packet = _packet(node)
         if packet == "cat" and len(made) == 1:
