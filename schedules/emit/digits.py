@@ -16,9 +16,9 @@ from tvmmobile.schedules.emit.vectors import vector_of
 from tvmmobile.schedules.space import Knobs, round_up
 
 #: Bytes of a vector, and those that a lane of SDOT multiplies and adds.
-VECTOR, WORD = 16, 4
+VECTOR_BYTES, WORD = 16, 4
 #: Largest number of a rounded pixel: its upper digit fits in a byte, the lower one rounded to the nearest.
-MOST = 127 * 256
+LARGEST_ROUNDED = 127 * 256
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DigitTile(MatmulTile):
     @property
     def depth(self) -> int:
         """K, in words."""
-        return round_up(self.a.channels, VECTOR) // WORD
+        return round_up(self.a.channels, VECTOR_BYTES) // WORD
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """Emit one tile over all of K."""
@@ -62,7 +62,7 @@ class DigitTile(MatmulTile):
         width, lanes = panel.width, kernel.lanes
         sums = kernel.places(2 * rows * width)
         kernel.fill(sums, T.int32(0), 2 * rows * width // lanes)
-        with kernel.loop(digits.depth // VECTOR) as step:
+        with kernel.loop(digits.depth // VECTOR_BYTES) as step:
             self._products(sums, row, rows, width, weights * WORD, step)
         acc = kernel.accumulators(rows * width)
         for pixel in range(rows):
@@ -77,12 +77,12 @@ class DigitTile(MatmulTile):
         """Emit a vector's channels of K."""
         kernel, T, digits = self.kernel, self.kernel.T, self.digits  # noqa: N806
         assert digits is not None
-        origins = [digits.at(row + number // 2, number % 2) + step * VECTOR for number in range(2 * rows)]
-        values = [T.bind(T.reinterpret("int32x4", digits.values[T.Ramp(origin, 1, VECTOR)])) for origin in origins]
-        for lane in range(VECTOR // WORD):
+        origins = [digits.at(row + number // 2, number % 2) + step * VECTOR_BYTES for number in range(2 * rows)]
+        values = [T.bind(T.reinterpret("int32x4", digits.values[T.Ramp(origin, 1, VECTOR_BYTES)])) for origin in origins]
+        for lane in range(VECTOR_BYTES // WORD):
             for place in range(0, width, kernel.lanes):
-                begin = weights + (step * (VECTOR // WORD) + lane) * (width * WORD) + place * WORD
-                weight = T.bind(self.w[T.Ramp(begin, 1, VECTOR)])
+                begin = weights + (step * (VECTOR_BYTES // WORD) + lane) * (width * WORD) + place * WORD
+                weight = T.bind(self.w[T.Ramp(begin, 1, VECTOR_BYTES)])
                 for number, value in enumerate(values):
                     word = T.reinterpret("int8x16", T.Broadcast(T.Shuffle([value], [lane]), kernel.lanes))
                     at = number * width + place
@@ -100,7 +100,7 @@ class DigitNest(PreparedNest):
 
     def _panels(self, thread: Expr) -> None:
         """Emit a thread's share, with a buffer of its own."""
-        depth = round_up(self.source.channels, VECTOR)
+        depth = round_up(self.source.channels, VECTOR_BYTES)
         self.pitch = self.most_tiles * self.knobs["rows"]
         rows = self.pitch * self.pixels.lines
         values = self.T.alloc_buffer((2 * rows * depth,), "int8")
@@ -132,10 +132,10 @@ class DigitNest(PreparedNest):
             found = largest_magnitude(kernel, 0, source.block, lambda index, lanes: self._value(row, number, index, lanes))
             kernel.store(largest, larger(kernel, kernel.load(largest, 0, 1), found), 0, 1)
         most = T.bind(kernel.load(largest, 0, 1))
-        kernel.store(digits.scales, most * kernel.number(1 / MOST), place, 1)
-        factor = T.bind(kernel.number(MOST) / most)
+        kernel.store(digits.scales, most * kernel.number(1 / LARGEST_ROUNDED), place, 1)
+        factor = T.bind(kernel.number(LARGEST_ROUNDED) / most)
         with kernel.loop(blocks) as number:
-            for size, count, first in parts_of(source.block, VECTOR, kernel.lanes, 1):
+            for size, count, first in parts_of(source.block, VECTOR_BYTES, kernel.lanes, 1):
                 with kernel.pieces(first, count, size) as channel:
                     self._split(row, number, channel, size, factor, place)
         for lower in range(2):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tvmmobile.schedules.emit.in_order_loop import VECTOR_BYTES, inline_function, lower_half
-from tvmmobile.schedules.emit.in_order_order import REGISTERS, TEMPORARIES, HalfNeed, LoopAction, VectorHalf, shortest
+from tvmmobile.schedules.emit.in_order_order import TEMPORARIES, VECTOR_REGISTERS, HalfNeed, LoopAction, VectorHalf, shortest
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 
 #: The furthest 8 bytes that a load reaches from its base register, in steps of 8 and of 1.
@@ -92,7 +92,7 @@ class InOrderBlock:
     @cached_property
     def _registers(self) -> list[tuple[int, int]] | None:
         """Each vector's register, and how many FMLAs must have started before it is overwritten; `None` if there are too few registers."""
-        free = [(0, register) for register in range(REGISTERS - self.accumulators)]
+        free = [(0, register) for register in range(VECTOR_REGISTERS - self.accumulators)]
         found: list[tuple[int, int]] = []
         busy: list[tuple[int, int]] = []
         for first, last in self._vectors.values():

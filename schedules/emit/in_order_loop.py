@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tvmmobile.schedules.emit.in_order_order import STEPS, TEMPORARIES, LoopAction, TileShape, pass_order
+from tvmmobile.schedules.emit.in_order_order import K_STEPS, TEMPORARIES, LoopAction, TileShape, pass_order
 
 #: The furthest 8 bytes that a load reaches from its base register.
 _REACH = 32760
@@ -42,7 +42,7 @@ class InOrderLoop:
     @property
     def fits(self) -> bool:
         """True if loads reach everything that a pass reads."""
-        furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
+        furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (K_STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
         whole = self.row_bytes % 8 == 0 and self.step_bytes % 8 == 0 and self.step_bytes < 1024
         return self.passes > 1 and whole and furthest <= _REACH
 
@@ -154,7 +154,7 @@ class _Writer:
             else [f"add {g['following']}, {g['following']}, #16"]
         )
         self.finish = [
-            f"add {g['w']}, {g['w']}, #{STEPS * loop.step_bytes}",
+            f"add {g['w']}, {g['w']}, #{K_STEPS * loop.step_bytes}",
             f"mov {g['a']}, {g['following']}",
             f"subs {g['left']}, {g['left']}, #1",
         ]
@@ -199,7 +199,7 @@ class _Writer:
         if of == "a":
             base = "following" if following else "a"
             return f"ldr {temporary}, [${self.general[base]}, #{index * self.loop.row_bytes + 8 * high}]"
-        k, j = divmod(index + following * STEPS * self.shape.vectors, self.shape.vectors)
+        k, j = divmod(index + following * K_STEPS * self.shape.vectors, self.shape.vectors)
         return f"ldr {temporary}, [${self.general['w']}, #{k * self.loop.step_bytes + j * VECTOR_BYTES + 8 * high}]"
 
     def _a(self, row: int) -> str:

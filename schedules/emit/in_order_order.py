@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.graph.machine import Machine
 
-REGISTERS = 32
+VECTOR_REGISTERS = 32
 #: Registers for vectors of W, at most: more only delay the first pass.
-MOST = 6
+MOST_WEIGHT_VECTORS = 6
 #: Steps of K in one pass of the loop: what a vector of A holds.
-STEPS = 4
+K_STEPS = 4
 #: Cycles from a load to the insertion of its result, one more than the cores need; from an insertion to an FMLA; from an addition to an
 #: address.
 _LOADED, _INSERTED, _ADDED = 4, 2, 3
@@ -69,7 +69,7 @@ def inner_order(machine: Machine, lanes: int) -> int:
 
     0 means LLVM's, 1 and 2 this module's; 2 if an insertion starts beside an FMLA.
     """
-    return (2 if machine.inserts_beside else 1) if machine.in_order and lanes == STEPS else 0
+    return (2 if machine.inserts_beside else 1) if machine.in_order and lanes == K_STEPS else 0
 
 
 @dataclass(frozen=True)
@@ -83,22 +83,22 @@ class TileShape:
     @property
     def cycles(self) -> float:
         """Approximate cycles of a pass."""
-        multiplies, halves = STEPS * self.rows * self.vectors, 2 * (STEPS * self.vectors + self.rows)
+        multiplies, halves = K_STEPS * self.rows * self.vectors, 2 * (K_STEPS * self.vectors + self.rows)
         if self.beside:
-            return multiplies + STEPS * self.vectors / 2 + 1
+            return multiplies + K_STEPS * self.vectors / 2 + 1
         # With fewer than three registers for W, insertions seldom find another to share their cycle.
         return multiplies + halves / 2 + 2 + (halves / 3 if self.weights < 3 else 0)
 
     @staticmethod
     def fits(rows: int, vectors: int) -> bool:
         """Return whether there are registers for a tile."""
-        return rows * vectors + rows < REGISTERS
+        return rows * vectors + rows < VECTOR_REGISTERS
 
     @property
     def weights(self) -> int:
         """Registers for vectors of W, which take turns: a divisor of what a pass reads."""
-        free = REGISTERS - self.rows * self.vectors - self.rows
-        return max(count for count in range(1, MOST + 1) if count <= free and STEPS * self.vectors % count == 0)
+        free = VECTOR_REGISTERS - self.rows * self.vectors - self.rows
+        return max(count for count in range(1, MOST_WEIGHT_VECTORS + 1) if count <= free and K_STEPS * self.vectors % count == 0)
 
     @property
     def ahead(self) -> int:
@@ -160,7 +160,7 @@ Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
 
 def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
     """Return the halves that a pass reads, most urgent first; the `last` pass reads none for a next one."""
-    rows, vectors = shape.rows, STEPS * shape.vectors
+    rows, vectors = shape.rows, K_STEPS * shape.vectors
     total, found = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
         if shape.ahead <= n < vectors or (not last and n >= vectors):
@@ -186,9 +186,9 @@ def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
 def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
     """Return the instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
     multiplies = []
-    for k, j, i in itertools.product(range(STEPS), range(shape.vectors), range(shape.rows)):
+    for k, j, i in itertools.product(range(K_STEPS), range(shape.vectors), range(shape.rows)):
         w = (VectorHalf("w", k * shape.vectors + j, high, False) for high in (False, True))
-        multiplies.append((LoopAction("multiply", (k, j, i)), (*w, VectorHalf("a", i, k >= STEPS // 2, False))))
+        multiplies.append((LoopAction("multiply", (k, j, i)), (*w, VectorHalf("a", i, k >= K_STEPS // 2, False))))
     return shortest(multiplies, needs(shape, last), shape.beside, advance, finish)
 
 

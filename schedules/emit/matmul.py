@@ -14,7 +14,7 @@ from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.precision import BFLOAT16
 from tvmmobile.schedules.emit.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
-from tvmmobile.schedules.emit.in_order_order import STEPS, TileShape
+from tvmmobile.schedules.emit.in_order_order import K_STEPS, TileShape
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece
 from tvmmobile.schedules.space import round_up
 
@@ -235,7 +235,7 @@ class MatmulTile:
                 self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
             start = places(0)
             self.kernel.call(loop.symbol, loop.llvm, (acc, first * width), (self.a.buffer, start.origin), (self.w, weights))
-            self._steps(acc, start, rows, width, loop.passes * STEPS, part.count)
+            self._steps(acc, start, rows, width, loop.passes * K_STEPS, part.count)
         elif block == part.count:
             self._one_block(acc, places(0), rows, width, block, blank)
         else:
@@ -298,13 +298,13 @@ class MatmulTile:
     def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
         """Return the loop over `count` steps of K, in blocks of A, in our own instruction order; `None` if it has no such form."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
-        if (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
+        if (blocks > 1 and block % K_STEPS) or not TileShape.fits(rows, width // lanes):
             return None
         row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(width) * size
-        jump = (self.a.pixels * self.a.block - block + STEPS) * size
-        blocked = (block // STEPS, jump) if blocks > 1 else (0, 0)
+        jump = (self.a.pixels * self.a.block - block + K_STEPS) * size
+        blocked = (block // K_STEPS, jump) if blocks > 1 else (0, 0)
         shape = TileShape(rows, width // lanes, self.kernel.inner == 2)
-        loop = InOrderLoop(shape, count // STEPS, row_bytes, step_bytes, *blocked, alike=alike)
+        loop = InOrderLoop(shape, count // K_STEPS, row_bytes, step_bytes, *blocked, alike=alike)
         return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:

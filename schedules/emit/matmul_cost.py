@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.in_order_order import STEPS, TileShape, inner_order
+from tvmmobile.schedules.emit.in_order_order import K_STEPS, TileShape, inner_order
 from tvmmobile.schedules.emit.pairs import conv_group
 from tvmmobile.schedules.space import Knobs, round_up
 
@@ -86,7 +86,7 @@ class MatrixProduct:
             for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
                 accumulators = height * width // self.lanes
                 order = inner_order(self.machine, self.lanes)
-                step = TileShape(height, width // self.lanes, order == 2).cycles / STEPS if order else accumulators
+                step = TileShape(height, width // self.lanes, order == 2).cycles / K_STEPS if order else accumulators
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
                 if self.group > 1:  # an instruction joins the values of two pixels; sums change places, and are narrowed
                     step, partial = round_up(height, 2) * width / self.lanes + (0 if joined else height / 2), 3.0 * accumulators

@@ -11,7 +11,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.digits import VECTOR, WORD, DigitNest, DigitTile
+from tvmmobile.schedules.emit.digits import VECTOR_BYTES, WORD, DigitNest, DigitTile
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
 from tvmmobile.schedules.emit.matmul import packed_elements, panels
@@ -63,7 +63,7 @@ class DigitPointwise(Template):
             if not _fits(rows, vectors, registers) or _sums(rows, vectors) < min(8, most) or rows * knobs["m_block"] > pixels.count:
                 return False
             block = (knobs["m_block"] * rows or pixels.count) * pixels.lines
-            return block == rows or 2 * block * round_up(layer.in_channels, VECTOR) <= _MOST_BYTES
+            return block == rows or 2 * block * round_up(layer.in_channels, VECTOR_BYTES) <= _MOST_BYTES
 
         usual = {"rows": 4, "columns": 2 * lanes, "m_block": 4, "order": 1, "axis": 0}
         return Space(self.name, self.version, options, fits, usual)
@@ -87,11 +87,11 @@ class DigitPointwise(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, columns = layer_of(task, Conv2d), knobs["columns"]
         kernel, pixels, channels = Kernel(task), pixels_of(layer), layer.out_channels
-        words = round_up(layer.in_channels, VECTOR) // WORD
+        words = round_up(layer.in_channels, VECTOR_BYTES) // WORD
         with layer_body(kernel, layer, WORD * packed_elements(channels, columns, words, task.lanes), task.lanes) as (buffers, epilogue):
             a, _ = input_of(layer, buffers)
             c = output_of(layer, buffers["output"])
-            tile = DigitTile(kernel, a, buffers["weight"], c, VECTOR, epilogue, pixels.step)
+            tile = DigitTile(kernel, a, buffers["weight"], c, VECTOR_BYTES, epilogue, pixels.step)
             DigitNest(tile, knobs, pixels, panels(channels, columns, task.lanes), task.threads, buffers.get("gate")).emit()
         return kernel.finish()
 
@@ -100,7 +100,7 @@ class DigitPointwise(Template):
         layer = layer_of(task, Conv2d)
         constants = stored_constants(layer, parameters[0])
         weight = constants.weight.reshape(layer.in_channels, layer.out_channels)
-        padded = np.pad(weight, ((0, -layer.in_channels % VECTOR), (0, 0)))
+        padded = np.pad(weight, ((0, -layer.in_channels % VECTOR_BYTES), (0, 0)))
         return [pack_elements(padded, WORD, knobs["columns"]), *pack_constants(constants, task.lanes)]
 
 

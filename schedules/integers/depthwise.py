@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import MOST_TOGETHER, THREE, tap_triple_sums
+from tvmmobile.graph.integers import MOST_TOGETHER, TAPS_TOGETHER, tap_triple_sums
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, input_of, output_of, partition
 from tvmmobile.schedules.emit.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
 from tvmmobile.schedules.integers.integer import (
-    EIGHT,
+    HALF_VECTOR_BYTES,
     LANES,
     IntegerEnds,
     IntegerKernel,
@@ -49,7 +49,7 @@ class WindowKernel(IntegerKernel):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
-        self.lanes = EIGHT
+        self.lanes = HALF_VECTOR_BYTES
 
 
 def _inside(run: Run, stride: int, place: int) -> bool:
@@ -66,15 +66,15 @@ class IntegerNest(WindowNest, ABC):
 
     def _tile(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> None:
         layer, kernel = self.layer, self.ends.kernel
-        channel = channels.first + index * EIGHT
+        channel = channels.first + index * HALF_VECTOR_BYTES
         top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
         left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
         corner = first_of(self.data, top * layer.width + left, channels, index)
 
         def value(y: int, x: int) -> Expr:
             if not (_inside(row_run, layer.stride[0], y) and _inside(column_run, layer.stride[1], x)):
-                return self.ends.zero_in(EIGHT)
-            return kernel.bytes_at(self.data.buffer, corner + (y * layer.width + x) * self.data.block, EIGHT)
+                return self.ends.zero_in(HALF_VECTOR_BYTES)
+            return kernel.bytes_at(self.data.buffer, corner + (y * layer.width + x) * self.data.block, HALF_VECTOR_BYTES)
 
         size = (row_run.size, column_run.size)
         target = first_of(self.output, row * self.part.width + column, channels, index)
@@ -88,12 +88,12 @@ class IntegerNest(WindowNest, ABC):
     def _summed(self, size: tuple[int, int], channel: Expr, target: Expr) -> Iterator[Buffer]:
         """Emit a tile's sums from their start, which are stored in the end."""
         acc = self.ends.kernel.sums(2 * size[0] * size[1])
-        self.ends.fill(acc, size[0] * size[1], channel, EIGHT)
+        self.ends.fill(acc, size[0] * size[1], channel, HALF_VECTOR_BYTES)
         yield acc
         pixels = []
         for place, (y, x) in enumerate(itertools.product(*map(range, size))):
-            pixels.append((self.ends.complete(acc, place, EIGHT), target + (y * self.part.width + x) * self.output.block))
-        self.ends.store(pixels, channel, EIGHT)
+            pixels.append((self.ends.complete(acc, place, HALF_VECTOR_BYTES), target + (y * self.part.width + x) * self.output.block))
+        self.ends.store(pixels, channel, HALF_VECTOR_BYTES)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class LongNest(IntegerNest):
 
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
         T, fits = self.ends.kernel.T, self.ends.buffers["steps"]  # noqa: N806
-        with T.If(fits[channel // EIGHT] != 0):
-            for branch, count in ((T.Then(), THREE), (T.Else(), TWO)):
+        with T.If(fits[channel // HALF_VECTOR_BYTES] != 0):
+            for branch, count in ((T.Then(), TAPS_TOGETHER), (T.Else(), TWO)):
                 with branch, self._summed(size, channel, target) as acc:
                     self._add(acc, size, value, channel, count)
 
@@ -113,14 +113,17 @@ class LongNest(IntegerNest):
         taps = list(itertools.product(*map(range, layer.kernel)))
         for first in range(0, len(taps), count):
             some = taps[first : first + count]
-            weights = [kernel.bytes_at(self.weight, (channel * len(taps)) + (first + place) * EIGHT, EIGHT) for place in range(len(some))]
+            weights = [
+                kernel.bytes_at(self.weight, (channel * len(taps)) + (first + place) * HALF_VECTOR_BYTES, HALF_VECTOR_BYTES)
+                for place in range(len(some))
+            ]
             for place, (y, x) in enumerate(itertools.product(*map(range, size))):
                 products: Expr = None
                 for (tap_y, tap_x), weight in zip(some, weights, strict=True):
                     product = kernel.long_product(value(y * layer.stride[0] + tap_y, x * layer.stride[1] + tap_x), weight)
                     products = product if products is None else products + product
                 wide = kernel.T.Cast("int32x8", products)
-                kernel.store(acc, kernel.load(acc, 2 * place * LANES, EIGHT) + wide, 2 * place * LANES, EIGHT)
+                kernel.store(acc, kernel.load(acc, 2 * place * LANES, HALF_VECTOR_BYTES) + wide, 2 * place * LANES, HALF_VECTOR_BYTES)
 
 
 @dataclass(frozen=True)
@@ -154,9 +157,9 @@ class DotNest(IntegerNest):
     def _words(self, rows: list[Expr]) -> list[Expr]:
         """Return for each of eight channels the bytes of four rows together, in two vectors."""
         kernel, T = self.ends.kernel, self.ends.kernel.T  # noqa: N806
-        zipped = [place for lane in range(EIGHT) for place in (lane, EIGHT + lane)]
+        zipped = [place for lane in range(HALF_VECTOR_BYTES) for place in (lane, HALF_VECTOR_BYTES + lane)]
         pairs = [T.bind(kernel.as_type("int16x8", T.Shuffle(rows[first : first + 2], zipped))) for first in (0, 2)]
-        halves = [T.Shuffle(pairs, zipped[half * EIGHT : (half + 1) * EIGHT]) for half in range(2)]
+        halves = [T.Shuffle(pairs, zipped[half * HALF_VECTOR_BYTES : (half + 1) * HALF_VECTOR_BYTES]) for half in range(2)]
         return [T.bind(kernel.as_type("int8x16", half)) for half in halves]
 
 
@@ -182,7 +185,7 @@ class IntegerDepthwise(IntegerTemplate):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_depthwise and is_integer_layer(task)):
             return None
-        if layer.in_channels % EIGHT or not self.suits(task):
+        if layer.in_channels % HALF_VECTOR_BYTES or not self.suits(task):
             return None
         tiles = TileKnobs(self.tiles, layer.out_height, layer.out_width)
         options = {
@@ -235,12 +238,12 @@ class LongDepthwise(IntegerDepthwise):
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
         """Return the shape of the flags that say which eights of channels take three products at a time."""
-        return {"steps": (layer.in_channels // EIGHT,)}
+        return {"steps": (layer.in_channels // HALF_VECTOR_BYTES,)}
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return weights as [eight channels][tap][channel]; constants; and whether threes of taps fit."""
         layer, weight = layer_of(task, Conv2d), parameters[0].weight
-        packed = weight.reshape(-1, layer.in_channels // EIGHT, EIGHT).transpose(1, 0, 2)
+        packed = weight.reshape(-1, layer.in_channels // HALF_VECTOR_BYTES, HALF_VECTOR_BYTES).transpose(1, 0, 2)
         return [packed.ravel(), *pack_constants(layer, parameters[0]), three_fit(weight).astype(np.int32)]
 
     def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
@@ -254,7 +257,7 @@ class LongDepthwise(IntegerDepthwise):
 
 def three_fit(weight: Array) -> Array:
     """Return for every eight channels whether three products of each fit in 16 bits."""
-    return np.asarray((tap_triple_sums(weight) <= MOST_TOGETHER).all(0).reshape(-1, EIGHT).all(1))
+    return np.asarray((tap_triple_sums(weight) <= MOST_TOGETHER).all(0).reshape(-1, HALF_VECTOR_BYTES).all(1))
 
 
 class DotDepthwise(IntegerDepthwise):
@@ -272,9 +275,9 @@ class DotDepthwise(IntegerDepthwise):
         """Return weights as [eight channels][from row 0 or 1 of the words on][word][column of the window][channel][row of the word]."""
         layer = layer_of(task, Conv2d)
         (height, taps), count = layer.kernel, words_of(layer)
-        weight = parameters[0].weight[:, :, 0].reshape(height, taps, -1, EIGHT)
+        weight = parameters[0].weight[:, :, 0].reshape(height, taps, -1, HALF_VECTOR_BYTES)
         both = np.stack([np.pad(weight, ((shift, count * WORD - height - shift), *((0, 0),) * 3)) for shift in range(2)])
-        words = both.reshape(2, count, WORD, taps, -1, EIGHT).transpose(4, 0, 1, 3, 5, 2)
+        words = both.reshape(2, count, WORD, taps, -1, HALF_VECTOR_BYTES).transpose(4, 0, 1, 3, 5, 2)
         return [np.ascontiguousarray(words).ravel(), *pack_constants(layer, parameters[0])]
 
 

@@ -8,7 +8,15 @@ from typing import Any
 from tvmmobile.graph.layers import Gating
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Expr, Span, parts_of, share
-from tvmmobile.schedules.integers.integer import EIGHT, LANES, VECTOR, IntegerChannels, IntegerEnds, IntegerKernel, integer_body
+from tvmmobile.schedules.integers.integer import (
+    HALF_VECTOR_BYTES,
+    LANES,
+    VECTOR_BYTES,
+    IntegerChannels,
+    IntegerEnds,
+    IntegerKernel,
+    integer_body,
+)
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import layer_of
 
@@ -38,7 +46,7 @@ class IntegerGate(IntegerChannels):
         layer, kernel = layer_of(task, Gating), IntegerKernel(task)
         with integer_body(kernel, layer) as ends, kernel.team(task.threads) as thread:
             pixels = share(thread, task.threads, layer.height * layer.width)
-            for lanes, count, first in parts_of(layer.channels, VECTOR * knobs["vectors"], VECTOR, EIGHT):
+            for lanes, count, first in parts_of(layer.channels, VECTOR_BYTES * knobs["vectors"], VECTOR_BYTES, HALF_VECTOR_BYTES):
                 with kernel.pieces(first, count, lanes) as channel:
                     _emit_group(ends, pixels, channel, lanes)
         return kernel.finish()
@@ -49,16 +57,16 @@ def _emit_group(ends: IntegerEnds, pixels: Span, channel: Expr, lanes: int) -> N
     kernel, T, data = ends.kernel, ends.kernel.T, ends.buffers["data"]  # noqa: N806
     gates = [kernel.bytes_at(ends.buffers["gate"], channel + j, LANES) for j in range(0, lanes, LANES)]
     factors = tuple(T.bind(ends.side(gate) * ends.factor(channel, place)) for place, gate in enumerate(gates))
-    start = T.Broadcast(T.bind(ends.buffers["bias"][0]), EIGHT)  # the same for all channels
+    start = T.Broadcast(T.bind(ends.buffers["bias"][0]), HALF_VECTOR_BYTES)  # the same for all channels
     channels = ends.layer.input_shape[-1]
     with kernel.span(*pixels) as pixel:
         place = pixel * channels + channel
-        for first in range(0, lanes, VECTOR):
-            size = min(VECTOR, lanes - first)
+        for first in range(0, lanes, VECTOR_BYTES):
+            size = min(VECTOR_BYTES, lanes - first)
             sums = kernel.sums(size // LANES)
-            for eight in range(0, size, EIGHT):
-                short = T.Cast("int16x8", kernel.bytes_at(data, place + first + eight, EIGHT))
-                kernel.store(sums, T.Cast("int32x8", short) + start, eight, EIGHT)
+            for eight in range(0, size, HALF_VECTOR_BYTES):
+                short = T.Cast("int16x8", kernel.bytes_at(data, place + first + eight, HALF_VECTOR_BYTES))
+                kernel.store(sums, T.Cast("int32x8", short) + start, eight, HALF_VECTOR_BYTES)
             every = ends.complete(sums, 0, size)
             part = _GateEnds(kernel, ends.layer, ends.buffers, factors[first // LANES :])
             part.store([(every, place + first)], channel + first, size)

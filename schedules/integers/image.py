@@ -17,7 +17,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, Span, partition, share
 from tvmmobile.schedules.emit.matmul import MatmulTile, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.integers.integer import LANES, VECTOR, IntegerEnds, IntegerKernel, TileKnobs, integer_body, is_integer_layer
+from tvmmobile.schedules.integers.integer import LANES, VECTOR_BYTES, IntegerEnds, IntegerKernel, TileKnobs, integer_body, is_integer_layer
 from tvmmobile.schedules.integers.long import LongMatrix, long_tile
 from tvmmobile.schedules.integers.product import WORD, DotKernel, DotTile, IntegerMatrix
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -60,13 +60,13 @@ class _Shape:
     @property
     def pitch(self) -> int:
         """Bytes from one window to the next, a whole number of vectors."""
-        return round_up(self.depth, VECTOR)
+        return round_up(self.depth, VECTOR_BYTES)
 
     @property
     def line(self) -> int:
         """Bytes of a padded image row in whole vectors, plus one vector that stores may overrun."""
         columns = self.layer.width + self.layer.padding[1] + self.layer.padding[3]
-        return round_up(columns * self.layer.in_channels, VECTOR) + VECTOR
+        return round_up(columns * self.layer.in_channels, VECTOR_BYTES) + VECTOR_BYTES
 
 
 def is_image(layer: Conv2d) -> bool:
@@ -74,7 +74,7 @@ def is_image(layer: Conv2d) -> bool:
     input.
     """
     row = layer.kernel[1] * layer.in_channels
-    return layer.in_channels <= MAX_INPUT_CHANNELS and row <= MOST_VECTORS * VECTOR and layer.width >= VECTOR
+    return layer.in_channels <= MAX_INPUT_CHANNELS and row <= MOST_VECTORS * VECTOR_BYTES and layer.width >= VECTOR_BYTES
 
 
 class IntegerImage(IntegerMatrix):
@@ -160,11 +160,14 @@ class _Nest:
         """Emit `run.size` rows of the output, from a row on."""
         layer, stride = self.layer, self.layer.stride[0]
         height = (run.size - 1) * stride + layer.kernel[0]
-        lines, windows = self.kernel.scratch(height * self.shape.line), self.kernel.scratch(layer.out_width * self.shape.pitch + VECTOR)
+        lines, windows = (
+            self.kernel.scratch(height * self.shape.line),
+            self.kernel.scratch(layer.out_width * self.shape.pitch + VECTOR_BYTES),
+        )
         inside = [y for y in range(height) if any(low <= y - stride * out < high for out, (low, high) in enumerate(run.taps))]
         first = inside[0] if inside else 0
         for y in sorted(set(range(height)) - set(inside)):
-            self._fill(lines, y * self.shape.line, self.shape.line // VECTOR)
+            self._fill(lines, y * self.shape.line, self.shape.line // VECTOR_BYTES)
         if inside:
             with self.kernel.span(first, inside[-1] + 1) as y:
                 self._row(lines, y, row * stride - layer.padding[0] + y)
@@ -176,21 +179,21 @@ class _Nest:
         """Store vectors of zero points."""
         T = self.kernel.T  # noqa: N806
         with self.kernel.loop(vectors) as vector:
-            T.buffer_store(lines, self.ends.zero_in(VECTOR), [T.Ramp(start + vector * VECTOR, 1, VECTOR)])
+            T.buffer_store(lines, self.ends.zero_in(VECTOR_BYTES), [T.Ramp(start + vector * VECTOR_BYTES, 1, VECTOR_BYTES)])
 
     def _row(self, lines: Buffer, line: Expr, row: Expr) -> None:
         """Emit a row of the image between its padding; the last vector begins where it still lies in the row."""
         layer, channels = self.layer, self.layer.in_channels
         start = line * self.shape.line
-        self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR))
+        self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR_BYTES))
         many, extent = (self._sixteen, layer.width) if layer.in_layout == "NCHW" else (self._together, layer.width * channels)
-        whole, rest = divmod(extent, VECTOR)
+        whole, rest = divmod(extent, VECTOR_BYTES)
         with self.kernel.loop(whole) as vector:
-            many(lines, start, row, vector * VECTOR)
+            many(lines, start, row, vector * VECTOR_BYTES)
         if rest:
-            many(lines, start, row, extent - VECTOR)
+            many(lines, start, row, extent - VECTOR_BYTES)
         end = start + (layer.padding[1] + layer.width) * channels
-        self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR))
+        self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR_BYTES))
 
     def _sixteen(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
         """Emit sixteen pixels, channels together."""
@@ -199,25 +202,25 @@ class _Nest:
         for plane in range(channels):
             place = (plane * layer.height + row) * layer.width + column
             planes.append(T.bind(self._bytes(place)))
-        order = [plane * VECTOR + pixel for pixel in range(VECTOR) for plane in range(channels)]
+        order = [plane * VECTOR_BYTES + pixel for pixel in range(VECTOR_BYTES) for plane in range(channels)]
         together = T.Shuffle(planes, order) if channels > 1 else planes[0]
-        T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR * channels)])
+        T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR_BYTES * channels)])
 
     def _together(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
         """Emit sixteen numbers of a row whose channels are together already."""
         layer, T = self.layer, self.kernel.T  # noqa: N806
         some = self._bytes(row * (layer.width * layer.in_channels) + place)
-        T.buffer_store(lines, some, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR)])
+        T.buffer_store(lines, some, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR_BYTES)])
 
     def _bytes(self, place: Expr) -> Expr:
         """Return sixteen numbers of the image as int8."""
         T, data = self.kernel.T, self.ends.buffers["data"]  # noqa: N806
         if self.layer.reads == FLOAT32.name:
-            return self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR, LANES)])
+            return self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR_BYTES, LANES)])
         some = self.kernel.bytes_at(data, place)
         if not self.layer.reads:
             return some
-        return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR)))
+        return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR_BYTES)))
 
     def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
         """Emit the windows of a row of the output: each row of a window is stored in whole vectors, with what follows it, which the next
@@ -227,9 +230,9 @@ class _Nest:
         with self.kernel.loop(self.layer.out_width) as pixel:
             for y in range(self.layer.kernel[0]):
                 source = (line + y) * shape.line + pixel * (self.layer.stride[1] * self.layer.in_channels)
-                for part in range(0, shape.taps, VECTOR):
+                for part in range(0, shape.taps, VECTOR_BYTES):
                     some = T.bind(self.kernel.bytes_at(lines, source + part))
-                    T.buffer_store(windows, some, [T.Ramp(pixel * shape.pitch + y * shape.taps + part, 1, VECTOR)])
+                    T.buffer_store(windows, some, [T.Ramp(pixel * shape.pitch + y * shape.taps + part, 1, VECTOR_BYTES)])
 
     def _multiply(self, windows: Buffer, row: Expr) -> None:
         """Emit a row of the output."""

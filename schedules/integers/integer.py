@@ -28,7 +28,7 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import Template, layer_of
 
 #: Lanes of sums in a vector; bytes of a vector, and the fewest that kernels for channels compute together.
-LANES, VECTOR, EIGHT = 4, 16, 8
+LANES, VECTOR_BYTES, HALF_VECTOR_BYTES = 4, 16, 8
 #: The bits of `ROUNDER`.
 ROUNDER_BITS = 0x4B400000
 #: Needs that integer templates handle besides those they are made for.
@@ -210,9 +210,9 @@ class IntegerChannels(IntegerTemplate):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not (isinstance(layer, self.kind) and is_integer_layer(task)) or layer.channels % EIGHT:
+        if not (isinstance(layer, self.kind) and is_integer_layer(task)) or layer.channels % HALF_VECTOR_BYTES:
             return None
-        options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR, 1))}
+        options = {"vectors": up_to((1, 2, 4), max(layer.channels // VECTOR_BYTES, 1))}
         return Space(self.name, self.version, options, lambda knobs: True, {"vectors": self.usual})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -316,7 +316,7 @@ class IntegerKernel(Kernel):
 
 def bytes_of(sums: Sequence[Any]) -> int:
     """Return the bytes of the vector that up to four vectors of sums become."""
-    return VECTOR if len(sums) > 2 else EIGHT
+    return VECTOR_BYTES if len(sums) > 2 else HALF_VECTOR_BYTES
 
 
 def _even(vectors: Sequence[Expr]) -> Sequence[Expr]:
@@ -430,12 +430,12 @@ class IntegerEnds:
             some = range(first, min(first + MOST_TOGETHER, len(stored)))
             acc = kernel.sums(LANES * len(some))
             for place, n in enumerate(some):
-                whole = stored[n] if lanes[n] == VECTOR else T.Shuffle([stored[n], stored[n]], list(range(VECTOR)))
+                whole = stored[n] if lanes[n] == VECTOR_BYTES else T.Shuffle([stored[n], stored[n]], list(range(VECTOR_BYTES)))
                 kernel.store(acc, kernel.as_type("int32x4", whole), LANES * place, LANES)
             kernel.call(symbol_of(len(some)), partial(lookup, len(some)), (acc, 0), (self.buffers["table"], 0))
             for place, n in enumerate(some):
                 whole = T.bind(kernel.as_type("int8x16", kernel.load(acc, LANES * place, LANES)))
-                found.append(whole if lanes[n] == VECTOR else T.Shuffle([whole], list(range(EIGHT))))
+                found.append(whole if lanes[n] == VECTOR_BYTES else T.Shuffle([whole], list(range(HALF_VECTOR_BYTES))))
         return found
 
     def _rounder(self, overwritten: bool = False) -> Expr:

@@ -7,7 +7,15 @@ from typing import Any
 from tvmmobile.graph.layers import Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, parts_of
-from tvmmobile.schedules.integers.integer import EIGHT, LANES, VECTOR, IntegerChannels, IntegerEnds, IntegerKernel, integer_body
+from tvmmobile.schedules.integers.integer import (
+    HALF_VECTOR_BYTES,
+    LANES,
+    VECTOR_BYTES,
+    IntegerChannels,
+    IntegerEnds,
+    IntegerKernel,
+    integer_body,
+)
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import layer_of
 
@@ -25,8 +33,8 @@ class IntegerPool(IntegerChannels):
         layer = layer_of(task, Pool)
         kernel = IntegerKernel(task)
         with integer_body(kernel, layer) as ends:
-            for size, count, first in parts_of(layer.channels, VECTOR * knobs["vectors"], VECTOR, EIGHT):
-                lanes = min(size, VECTOR)
+            for size, count, first in parts_of(layer.channels, VECTOR_BYTES * knobs["vectors"], VECTOR_BYTES, HALF_VECTOR_BYTES):
+                lanes = min(size, VECTOR_BYTES)
                 with kernel.T.parallel(0, count) if task.threads > 1 and count > 1 else kernel.loop(count) as group:
                     _emit_group(ends, layer, first + group * size, lanes, size // lanes)
         return kernel.finish()
@@ -42,9 +50,9 @@ def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vecto
 
     def add(start: Expr, many: int) -> None:
         _add_pixels(ends, layer, short, start, many, channel, (lanes, vectors))
-        for place in range(0, vectors * lanes, EIGHT):
-            wide = T.Cast("int32x8", short[T.Ramp(place, 1, EIGHT)])
-            kernel.store(sums, kernel.load(sums, place, EIGHT) + wide, place, EIGHT)
+        for place in range(0, vectors * lanes, HALF_VECTOR_BYTES):
+            wide = T.Cast("int32x8", short[T.Ramp(place, 1, HALF_VECTOR_BYTES)])
+            kernel.store(sums, kernel.load(sums, place, HALF_VECTOR_BYTES) + wide, place, HALF_VECTOR_BYTES)
 
     if whole:
         with kernel.loop(whole) as part:

@@ -16,7 +16,7 @@ from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.integers.image import is_image
-from tvmmobile.schedules.integers.integer import VECTOR, IntegerEnds, is_integer_layer
+from tvmmobile.schedules.integers.integer import VECTOR_BYTES, IntegerEnds, is_integer_layer
 from tvmmobile.schedules.integers.long import LongProduct
 from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct, is_product
 from tvmmobile.schedules.space import Knobs, round_up, up_to
@@ -24,7 +24,7 @@ from tvmmobile.schedules.space import Knobs, round_up, up_to
 #: Vectors that a pass of a loop copies.
 _UNROLLED = 4
 #: Bytes that are copied at once.
-_LANES = (1, 2, 4, 8, VECTOR)
+_LANES = (1, 2, 4, 8, VECTOR_BYTES)
 #: A window by the number of its pixel, and a place in it as a sum.
 Place = tuple[Expr, ...]
 #: Tiles of pixels that are laid out together.
@@ -76,7 +76,7 @@ class DotWindow(IntegerWindow, DotProduct):
 
     name = "dot_window"
     handles = IntegerWindow.handles
-    group = VECTOR
+    group = VECTOR_BYTES
 
 
 class LongWindow(IntegerWindow, LongProduct):
@@ -185,11 +185,11 @@ class IntegerWindowNest(MatmulNest):
 
     def _zeros(self, lanes: int) -> Expr:
         """Return the zero points; a single one is taken out of a vector."""
-        return self.ends.zero_in(lanes) if lanes > 1 else self.T.Shuffle([self.ends.zero_in(VECTOR)], [0])
+        return self.ends.zero_in(lanes) if lanes > 1 else self.T.Shuffle([self.ends.zero_in(VECTOR_BYTES)], [0])
 
     def _vectors(self, target: Place, count: int, value: Callable[[Expr, int], Expr]) -> None:
         """Store `count` bytes from a place on in whole vectors; the last one begins early enough to fit."""
-        step, lanes = _UNROLLED * VECTOR, self._lanes(count)
+        step, lanes = _UNROLLED * VECTOR_BYTES, self._lanes(count)
         whole = count // step * step
         if whole:
             with self.kernel.loop(count // step) as number:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tvmmobile.graph.integers import (
-    NARROW,
+    LARGEST_UNSATURATED,
+    LEAST_CONVERTED_SUM,
+    MULTIPLIER_DENOMINATOR,
     NARROW_TERMS,
-    PARTS,
-    SHORT,
     IntegerParameters,
     short_multipliers,
 )
@@ -40,7 +40,10 @@ def with_sums(layer: Layer, products: int, bias: int) -> IntegerParameters:
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-@pytest.mark.parametrize(("products", "bias", "wide"), [(1000, NARROW - 128001, False), (1000, NARROW - 128000, True), (0, NARROW, True)])
+@pytest.mark.parametrize(
+    ("products", "bias", "wide"),
+    [(1000, LEAST_CONVERTED_SUM - 128001, False), (1000, LEAST_CONVERTED_SUM - 128000, True), (0, LEAST_CONVERTED_SUM, True)],
+)
 def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: bool, sign: int) -> None:
     parameters = with_sums(POINTWISE, products, sign * bias)
     assert int(POINTWISE.largest_sums(parameters)[-1]) == 128 * products + bias
@@ -52,7 +55,7 @@ def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: b
 def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
     """Before they are limited to 8; what is written as floats is not limited."""
     parameters = with_sums(POINTWISE, 1000, 2000)
-    for scaled, wide in ((SHORT - 0.1, False), (SHORT + 0.1, True), (-SHORT - 0.1, True)):
+    for scaled, wide in ((LARGEST_UNSATURATED - 0.1, False), (LARGEST_UNSATURATED + 0.1, True), (-LARGEST_UNSATURATED - 0.1, True)):
         given = replace(parameters, multiplier=short_multipliers(np.full(8, scaled / 130000)))
         assert POINTWISE.is_wide(given) == wide and not replace(POINTWISE, writes="float32").is_wide(given)
 
@@ -75,25 +78,27 @@ def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, chang
     given = replace(with_sums(layer, 1000, 2000), **changes)
     assert layer.is_wide(given) == layer.rounds_otherwise(given) == otherwise
     added, given = layer.with_facts(addend=True), replace(given, addend=np.zeros(8, np.float32))
-    assert not added.is_wide(given) and added.is_wide(replace(given, bias=given.bias + NARROW))
+    assert not added.is_wide(given) and added.is_wide(replace(given, bias=given.bias + LEAST_CONVERTED_SUM))
 
 
 def test_short_multipliers_are_near_and_exact() -> None:
     """What is added to a product, 1.5 · 2^23 · (1 - multiplier) and a zero point, is an integer below 2^24."""
     given = np.random.default_rng(0).uniform(-0.5, 1.5, 1000).astype(np.float32)
     found = short_multipliers(given)
-    assert np.abs(found - np.clip(given, 128 / PARTS - 1 / 3, 1)).max() <= 1 / PARTS
+    assert np.abs(found - np.clip(given, 128 / MULTIPLIER_DENOMINATOR - 1 / 3, 1)).max() <= 1 / MULTIPLIER_DENOMINATOR
     added = 1.5 * 2**23 * (1 - found.astype(np.float64))
     assert np.array_equal(added, np.rint(added)) and added.min() >= 0 and added.max() < 2**24 - 128
 
 
 def test_layers_of_many_terms_are_converted_and_never_wide() -> None:
     """So that all networks of these shapes have the same kernel; up to that, the largest weights alone cannot make a layer wide."""
-    assert NARROW_TERMS * 127 * 128 < NARROW
+    assert NARROW_TERMS * 127 * 128 < LEAST_CONVERTED_SUM
     many = Dense(NARROW_TERMS + 1, 4)
-    assert many.converts_sums and not many.is_wide(with_sums(many, 127 * NARROW_TERMS, NARROW))
+    assert many.converts_sums and not many.is_wide(with_sums(many, 127 * NARROW_TERMS, LEAST_CONVERTED_SUM))
     assert not Dense(NARROW_TERMS, 4).converts_sums and not Pool(7, 7, 8).converts_sums
-    assert Pool(7, 7, 1).is_wide(IntegerParameters(np.zeros(0, np.int8), np.array([NARROW - 49 * 128], np.int32), multiplier=np.zeros(1)))
+    assert Pool(7, 7, 1).is_wide(
+        IntegerParameters(np.zeros(0, np.int8), np.array([LEAST_CONVERTED_SUM - 49 * 128], np.int32), multiplier=np.zeros(1))
+    )
 
 
 def test_integer_tasks_are_named_stored_and_refused_by_float_templates() -> None:

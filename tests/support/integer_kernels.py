@@ -10,8 +10,8 @@ import numpy as np
 from assembly import assembly_of
 
 from tvmmobile.graph.integers import (
-    PARTS,
-    SHORT,
+    LARGEST_UNSATURATED,
+    MULTIPLIER_DENOMINATOR,
     IntegerParameters,
     short_multipliers,
 )
@@ -120,10 +120,10 @@ def check_extremes(
     extreme = replace(given, weight=weight.copy(), bias=given.bias * 0, multiplier=given.multiplier * factors, low=-128, high=127)
     extreme = replace(extreme, zero_in=zero_in, zero_out=(-1 - zero_in) // 2 * 2)
     if not layer.converts_sums and not getattr(layer, "writes", ""):  # as large as results may be
-        most = np.float32(SHORT) / layer.largest_sums(extreme).astype(np.float32)
+        most = np.float32(LARGEST_UNSATURATED) / layer.largest_sums(extreme).astype(np.float32)
         multiplier = np.clip(extreme.multiplier, -most, most) * np.float32(1 - 1e-6)
         if layer.scales_at_once:
-            multiplier = short_multipliers(np.trunc(multiplier * PARTS) / PARTS)
+            multiplier = short_multipliers(np.trunc(multiplier * MULTIPLIER_DENOMINATOR) / MULTIPLIER_DENOMINATOR)
         extreme = replace(extreme, multiplier=multiplier)
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
     actual, expected = run(agents, task, schedule or space_of(task, name)[0], (extreme,), [data.astype(task.storage[0].numpy)], folder)

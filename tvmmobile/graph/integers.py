@@ -16,21 +16,22 @@ import numpy as np
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.parameters import Array, LayerParameters
 
-#: Sums beyond are converted.
-NARROW = 1 << 22
+#: Sums from this magnitude on are converted.
+LEAST_CONVERTED_SUM = 1 << 22
 #: Largest result of a multiplication that needs no saturation: with any zero point it fits in 16 bits.
-SHORT = (1 << 15) - 1 - 128
+LARGEST_UNSATURATED = (1 << 15) - 1 - 128
 #: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
 NARROW_TERMS = 256
-#: The denominator of short multipliers. Rounding them to these moves a product by half a step at most, where its sum is almost `NARROW`.
-PARTS = 1 << 22
+#: The denominator of short multipliers. Rounding them to these moves a product by half a step at most, where its sum is almost
+#: `LEAST_CONVERTED_SUM`.
+MULTIPLIER_DENOMINATOR = 1 << 22
 LOWEST, HIGHEST = -128, 127
 #: Largest magnitude of weights with 7 bits: four products of these fit in 16 bits, whatever the data are.
 SEVEN_BITS = 63
 #: Largest sum of weights' magnitudes whose products with any data fit in 16 bits together.
 MOST_TOGETHER = 255
 #: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `tap_triple_sums` allows it.
-THREE = 3
+TAPS_TOGETHER = 3
 #: Curves that integer layers compute.
 INTEGER_CURVES = frozenset({"hswish", "hsigmoid"})
 #: The clamp of integer layers that look up their results, and the curves of layers in float32 that it stands for.
@@ -77,10 +78,13 @@ def is_bounded(parameters: IntegerParameters) -> bool:
 def tap_triple_sums(weight: Array) -> Array:
     """Return the magnitudes of a depthwise layer's weights, HWIO, integers or not, added up by threes of taps: (threes, channels)."""
     taps = np.abs(weight.reshape(-1, weight.shape[-1]), dtype=np.float64)
-    return np.asarray(np.add.reduceat(taps, range(0, len(taps), THREE)))
+    return np.asarray(np.add.reduceat(taps, range(0, len(taps), TAPS_TOGETHER)))
 
 
 def short_multipliers(multiplier: Array) -> Array:
-    """Return the nearest multipliers that are multiples of 1 / `PARTS`, float32, from -1/3 to 1: others are inexact where they are used."""
-    parts = np.clip(np.rint(multiplier.astype(np.float64) * PARTS), 128 - PARTS // 3, PARTS)
-    return np.asarray((parts / PARTS).astype(np.float32))
+    """Return the nearest multipliers that are multiples of 1 / `MULTIPLIER_DENOMINATOR`, float32, from -1/3 to 1: others are inexact where
+    they are used.
+    """
+    whole = MULTIPLIER_DENOMINATOR
+    parts = np.clip(np.rint(multiplier.astype(np.float64) * whole), 128 - whole // 3, whole)
+    return np.asarray((parts / whole).astype(np.float32))

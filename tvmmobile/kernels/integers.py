@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST, NARROW, SHORT, TABLE, IntegerParameters, short_multipliers
+from tvmmobile.graph.integers import HIGHEST, LARGEST_UNSATURATED, LEAST_CONVERTED_SUM, LOWEST, TABLE, IntegerParameters, short_multipliers
 from tvmmobile.graph.layers import Array, IntegerLayer, Layer
 from tvmmobile.graph.precision import UINT8
 
@@ -53,9 +53,9 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     if layer.integers.addend:
         found = replace(found, addend=(generator.uniform(-0.5, 0.5, channels) * multiplier).astype(np.float32))
     if not layer.converts_sums:
-        room = NARROW - 1 - (layer.largest_sums(found) - np.abs(bias))
+        room = LEAST_CONVERTED_SUM - 1 - (layer.largest_sums(found) - np.abs(bias))
         np.clip(bias, -room, room, out=bias, casting="unsafe")
-        most = layer.largest_results(found).max() / SHORT
+        most = layer.largest_results(found).max() / LARGEST_UNSATURATED
         multiplier = (multiplier / max(most, 1.0)).astype(np.float32)
         multiplier = short_multipliers(multiplier) if layer.scales_at_once else multiplier
         found = replace(found, multiplier=multiplier, zero_out=zero_out if layer.integers.addend else zero_out // 2 * 2)

@@ -218,13 +218,13 @@ def importing(operator: str = "") -> AbstractContextManager[None]:
 
 
 #: Held by the thread in which frameworks read a network: torch.export is not made for several, and `quiet` redirects the process's streams.
-ALONE = threading.RLock()
+FRAMEWORK_LOCK = threading.RLock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress warnings, prints and logs of frameworks while they read a network; problems with it are raised as errors."""
-    with ALONE:
+    with FRAMEWORK_LOCK:
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:

@@ -43,7 +43,7 @@ _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed 
 #: Seed of the images that reveal which layers must stay in float32.
 _SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
 #: Calibration data on which the manifest's signal-to-noise ratios are measured.
-_LOOKED_AT = 8
+_RATIO_IMAGES = 8
 #: Reason for layers that no int8 kernel takes.
 _NO_KERNEL = "no int8 kernel"
 #: Reason for layers that an int8 kernel would slow down.
@@ -185,7 +185,7 @@ def _quantised(composed: ComposedNetwork, job: VariantJob, data: CalibrationData
         return decision.float32_reasons.get(number) or _left_out(flow.steps[number], task)
 
     floats = tuple(Float32Layer(node, network.nodes[node].layer.name, why(name)) for name, node in nodes.items() if name in layers.floats)
-    ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
+    ratios = integers.signal_to_noise_db(images.some(_RATIO_IMAGES).batches(), integers.flow)
     found = {
         "calibration": data.given,
         "inputs": images.count,

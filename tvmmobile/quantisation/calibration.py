@@ -22,10 +22,10 @@ from tvmmobile.system.errors import UserError
 #: Returns whether a kernel takes an integer layer.
 Accepts = Callable[[Layer], bool]
 #: Images, evenly spaced, on which errors of layers are measured; and how many numbers of these a tensor may have at most.
-_MEASURED, _NUMBERS = 64, 8_000_000
+_MEASURED, _MOST_TENSOR_ELEMENTS = 64, 8_000_000
 _BATCH = 8
 #: Largest magnitude of a layer's sums; squares of these are numbers still.
-_MOST = 1e30
+_LARGEST_SUM = 1e30
 #: Images on which methods are compared, at most; and of a network with large tensors.
 _TRIED, _LEAST_TRIED = 64, 16
 #: Decibels by which the output must be better without corrected biases: both are computed from few inputs.
@@ -110,7 +110,7 @@ def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
     """Run a network on calibration data, equalised first if asked, and record its values."""
     if equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
-    measured = images.some(min(_MEASURED, max(1, _NUMBERS // largest_tensor(flow))))
+    measured = images.some(min(_MEASURED, max(1, _MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
     return Observed(flow, *histograms_of(flow, images.batches()), read_as_integers(flow), measured.all())
 
 
@@ -205,7 +205,7 @@ def with_seven_bit_weights(flow: Flow, images: Images, method: Method, accepts: 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
     """Split some images into those to calibrate on and those to try methods on; equal if there is only one."""
-    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow))))
+    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
     numbers = range(tried.count)
     return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
 
@@ -226,9 +226,9 @@ def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRan
 
 def _check(step: FlowStep, sums: Array) -> None:
     """Raise `UserError` for sums that no scale fits."""
-    if not np.abs(sums).max(initial=0.0) <= _MOST:
+    if not np.abs(sums).max(initial=0.0) <= _LARGEST_SUM:
         raise UserError(
-            f"{step.layer.name} (node {step.number}) makes sums of the calibration data that are not finite, or beyond {_MOST:g}.",
+            f"{step.layer.name} (node {step.number}) makes sums of the calibration data that are not finite, or beyond {_LARGEST_SUM:g}.",
             "Look at the network's weights, and at how the data are normalised.",
         )
 

@@ -18,7 +18,7 @@ from tvmmobile.graph.integers import (
     NARROW_TERMS,
     SEVEN_BITS,
     TABLE,
-    THREE,
+    TAPS_TOGETHER,
     IntegerParameters,
     is_bounded,
     short_multipliers,
@@ -166,7 +166,7 @@ def _weight_steps(layer: IntegerLayer, weight: Array, seven_bits: bool) -> Array
     if not seven_bits:
         return np.asarray(largest / HIGHEST)
     if layer.is_depthwise:
-        return np.asarray(np.maximum(largest / HIGHEST, tap_triple_sums(weight).max(0) / (MOST_TOGETHER - THREE / 2)))
+        return np.asarray(np.maximum(largest / HIGHEST, tap_triple_sums(weight).max(0) / (MOST_TOGETHER - TAPS_TOGETHER / 2)))
     return np.asarray(largest / SEVEN_BITS)
 
 

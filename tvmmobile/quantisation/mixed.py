@@ -26,11 +26,11 @@ from tvmmobile.system.errors import UserError
 #: Images on which networks are compared, at most.
 _COMPARED = 128
 #: Images on which layers are measured alone, at most, and how many numbers these may take in all tensors.
-_ALONE, _NUMBERS = 8, 64_000_000
+_MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS = 8, 64_000_000
 #: Assignments that are measured, at most.
 _ROUNDS = 10
-#: Bounds on noise that are within this factor are alike; one that is smaller than another by `_LEAST` is none.
-_CLOSE, _LEAST = 1.01, 1e-4
+#: Bounds on noise that are within this factor are alike; one that is smaller than another by `_NOISE_FLOOR` is none.
+_CLOSE, _NOISE_FLOOR = 1.01, 1e-4
 _LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
 
 
@@ -232,7 +232,7 @@ def quantise_within(
             f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be costs more.",
             "Give another limit, or leave out --dtype int8.",
         )
-    most = max(1, min(_ALONE, _NUMBERS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
+    most = max(1, min(_MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
     programme = programme_of(network, pricing(network), added_noise(network, images.some(most).batches(), method.correct), free)
 
     def tried(assignment: Assignment) -> IntegerNetwork:
@@ -396,4 +396,4 @@ def _floats(programme: Programme) -> tuple[KernelSpan, ...]:
 
 def _between(low: float, high: float) -> float:
     """Return the geometric mean of two bounds, of which the lower one may be 0."""
-    return math.sqrt(max(low, high * _LEAST) * high)
+    return math.sqrt(max(low, high * _NOISE_FLOOR) * high)

@@ -21,7 +21,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for, templates_for
 from tvmmobile.schedules.emit.in_order_block import LEAST, InOrderBlock, Multiplication, VectorPlace, spread
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
-from tvmmobile.schedules.emit.in_order_order import REGISTERS, STEPS, TileShape
+from tvmmobile.schedules.emit.in_order_order import K_STEPS, VECTOR_REGISTERS, TileShape
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import CORES
@@ -50,12 +50,14 @@ def test_loop(tile: tuple[int, int], beside: bool, passes: int, block: int, step
     """Small integers, so that sums are exact; `block` 0 is one block, else blocks of so many passes; nothing outside of A and W is read."""
     (rows, vectors), random = tile, np.random.default_rng(seed)
     passes = passes * max(block, 1)
-    depth, blocks = passes * STEPS, passes // block if block else 1
+    depth, blocks = passes * K_STEPS, passes // block if block else 1
     size, pixels, pitch = depth // blocks, (rows - 1) * step + 1, LANES * (vectors + 2 * gap)
     a = random.integers(-4, 5, (blocks, pixels, size)).astype("f4")
     w = random.integers(-4, 5, (depth, pitch)).astype("f4")
-    jump = (pixels * size - size + STEPS) * 4
-    loop = InOrderLoop(TileShape(rows, vectors, beside), passes, step * size * 4, pitch * 4, block and size // STEPS, block and jump, alike)
+    jump = (pixels * size - size + K_STEPS) * 4
+    loop = InOrderLoop(
+        TileShape(rows, vectors, beside), passes, step * size * 4, pitch * 4, block and size // K_STEPS, block and jump, alike
+    )
     assert loop.fits
     start = random.integers(-9, 10, (rows * vectors, LANES)).astype("f4")
     machine = LoopInterpreter(a.ravel(), w.ravel()[: (depth - 1) * pitch + LANES * vectors])
@@ -82,7 +84,7 @@ def test_block(accumulators: int, vectors: int, count: int, lanes: bool, beside:
     block = InOrderBlock(spread(chosen), accumulators, 2, beside)
     arrays = [random.integers(-4, 5, 64).astype("f4") for _ in range(2)]
     if not block.fits:
-        assert accumulators + 2 * vectors > REGISTERS
+        assert accumulators + 2 * vectors > VECTOR_REGISTERS
         return
     start = random.integers(-9, 10, (accumulators, LANES)).astype("f4")
     lines = block.assembly()
@@ -154,7 +156,7 @@ def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
     machine = machine_of(mcpu)
     knobs = {**KNOBS, "rows": rows, "columns": LANES * vectors, "inner": 2 if machine.inserts_beside else 1}
     loop = hottest_loop(compiled(POINTWISE, knobs, mcpu))
-    assert loop.multiply_adds == loop.indexed == rows * vectors * STEPS
+    assert loop.multiply_adds == loop.indexed == rows * vectors * K_STEPS
     assert loop.stack_accesses == []
     assert loop.multiply_adds / cycles_of(loop.instructions, mcpu) >= share
 
@@ -212,7 +214,7 @@ def test_blocked_channels_stay_in_the_loop() -> None:
     """A tile whose input lies in blocks is one loop over all of them."""
     layer = replace(POINTWISE, in_layout=blocked(32), out_layout=blocked(32))
     text = compiled(layer, {**KNOBS, "columns": 8}, "cortex-a53")
-    assert hottest_loop(text).multiply_adds == 7 * 2 * STEPS
+    assert hottest_loop(text).multiply_adds == 7 * 2 * K_STEPS
     assert "csel" in " ".join(hottest_loop(text).instructions)
 
 

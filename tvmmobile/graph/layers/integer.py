@@ -11,7 +11,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST, NARROW, NARROW_TERMS, SHORT, IntegerParameters, short_multipliers
+from tvmmobile.graph.integers import (
+    HIGHEST,
+    LARGEST_UNSATURATED,
+    LEAST_CONVERTED_SUM,
+    LOWEST,
+    NARROW_TERMS,
+    IntegerParameters,
+    short_multipliers,
+)
 from tvmmobile.graph.layers.kind import NO_FACTS, ConvertingLayer, IntegerFacts
 from tvmmobile.graph.parameters import Array
 
@@ -145,7 +153,7 @@ class IntegerLayer(ConvertingLayer):
         if not self.integers.addend and self.rounds_otherwise(parameters):
             return True
         results = self.largest_results(parameters) * (not self.writes)
-        return bool((self.largest_sums(parameters) >= NARROW).any() or (results > SHORT).any())
+        return bool((self.largest_sums(parameters) >= LEAST_CONVERTED_SUM).any() or (results > LARGEST_UNSATURATED).any())
 
 
 def exact_floats(weight: Array, direct: bool) -> type[np.floating[Any]]:

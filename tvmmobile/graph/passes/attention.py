@@ -25,7 +25,7 @@ from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import FLOAT32
 
 #: Added to masked products; differences of minus infinities would be NaN.
-_NOTHING = np.float32(-1e30)
+_MASKED_SCORE = np.float32(-1e30)
 #: Views between a linear layer and an operand of attention, at most.
 _MOST_VIEWS = 16
 
@@ -104,9 +104,9 @@ def _attention(graph: LayerGraph, variable: Any) -> _Found | None:
     )
     bias = None if added is None else _reduced(added.reshape(groups, count // groups, queries, keys))
     if bias is not None:
-        if not (bias.max(-1) > _NOTHING).all():
+        if not (bias.max(-1) > _MASKED_SCORE).all():
             return None  # what is the softmax of nothing?
-        bias = np.maximum(bias, _NOTHING)
+        bias = np.maximum(bias, _MASKED_SCORE)
         layer = replace(layer, bias=(bias.shape[0], bias.shape[1]))
     return _Found(layer, bias, (query.source, key.source, mixed.source), output)
 

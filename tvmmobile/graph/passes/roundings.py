@@ -26,7 +26,7 @@ from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 #: Operators that only move numbers.
 _MOVING = {"relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten"}
 #: Operators that join or cut tensors.
-PARTS = {"relax.concat", "relax.strided_slice"}
+JOINING_OR_SLICING = {"relax.concat", "relax.strided_slice"}
 _Bounds = tuple[float, float]
 
 
@@ -185,7 +185,7 @@ class _RoundingSimplifier(RoundingFinder):
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
         """Return the old value, with its tensors' rounding behind it where it joins or cuts those of one grid, for its readers to see."""
         rebuilt = self.rebuild(value)
-        parts = list(map(self._moved, variables_of(value))) if operator_of(value) in PARTS else []
+        parts = list(map(self._moved, variables_of(value))) if operator_of(value) in JOINING_OR_SLICING else []
         grids = [part.layer for part in parts if part is not None]
         if not grids or len(grids) < len(parts) or not all(_same_integers(grid, grids[0]) for grid in grids):
             return rebuilt

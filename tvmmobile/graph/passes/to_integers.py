@@ -19,12 +19,12 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.rewriting import rebuilt
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
-from tvmmobile.graph.passes.roundings import PARTS, RoundingFinder
+from tvmmobile.graph.passes.roundings import JOINING_OR_SLICING, RoundingFinder
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.taps import RESIZE
 
 #: Operators that put numbers elsewhere, or choose some of them.
-_MOVES = {*PARTS, "relax.permute_dims", "relax.nn.max_pool2d", RESIZE}
+_MOVES = {*JOINING_OR_SLICING, "relax.permute_dims", "relax.nn.max_pool2d", RESIZE}
 
 
 def to_integers(

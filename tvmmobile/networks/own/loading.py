@@ -9,7 +9,7 @@ from typing import Any
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.networks.budget import check_elements, check_module
-from tvmmobile.networks.frontend import ALONE, Imported
+from tvmmobile.networks.frontend import FRAMEWORK_LOCK, Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
 from tvmmobile.system.errors import UserError
@@ -44,7 +44,7 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
         check_elements(f"the --shape of {name}", shape)
     if file.values and file.path.suffix.lower() != ".onnx":
         raise UserError("--value is for ONNX files.", f"Have {file} compute with the number instead of an input.")
-    with ALONE, insisted():  # torch.export has weak references with callbacks
+    with FRAMEWORK_LOCK, insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, Wanted(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")

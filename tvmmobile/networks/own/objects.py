@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tvmmobile.networks.frontend import ALONE, export_torch, refusing
+from tvmmobile.networks.frontend import FRAMEWORK_LOCK, export_torch, refusing
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.python_file import check_module, examples_of
 from tvmmobile.system.errors import UserError
@@ -35,7 +35,7 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
     """
     if isinstance(network, torch.nn.Module):
         name = name or type(network).__name__
-        with ALONE, insisted():  # torch.export has weak references with callbacks
+        with FRAMEWORK_LOCK, insisted():  # torch.export has weak references with callbacks
             program = _exported(network, example, name)
     elif isinstance(network, torch.export.ExportedProgram):
         name, program = name or "network", network
@@ -46,7 +46,7 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
     before = [(node, node.meta.pop("stack_trace", None)) for node in program.graph.nodes]
     content = io.BytesIO()
     try:
-        with refusing(f"{name} cannot be saved", "It must be what torch.export.save takes."), ALONE:
+        with refusing(f"{name} cannot be saved", "It must be what torch.export.save takes."), FRAMEWORK_LOCK:
             torch.export.save(program, content)
     finally:
         for node, trace in before:
