@@ -19,10 +19,10 @@ from tvmmobile.packaging.aar import write_aar as write_aar
 from tvmmobile.packaging.wheel import write_wheel as write_wheel
 from tvmmobile.pipeline.bench import bench as bench
 from tvmmobile.pipeline.compile import compile_models as compile  # noqa: A004
+from tvmmobile.pipeline.compiled_library import CompiledLibrary as CompiledLibrary
+from tvmmobile.pipeline.compiled_library import open_libraries as open_libraries
 from tvmmobile.pipeline.deploy import Deployment as Deployment
 from tvmmobile.pipeline.deploy import deploy as deploy
-from tvmmobile.pipeline.library import CompiledLibrary as CompiledLibrary
-from tvmmobile.pipeline.library import open_libraries as open_libraries
 from tvmmobile.pipeline.listener import Listener as Listener
 from tvmmobile.pipeline.listener import TuningPlan as TuningPlan
 from tvmmobile.pipeline.load import load as load

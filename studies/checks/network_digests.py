@@ -26,7 +26,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import FAMILIES, grid
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
+from tvmmobile.pipeline.planning import PlannedVariant, plan_variant
 from tvmmobile.pipeline.request import jobs_of
 from tvmmobile.system.entry_points import progress, telling
 from tvmmobile.system.environment import SHIPPED_LOGS

@@ -41,7 +41,7 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import template_for
 from tvmmobile.system.entry_points import progress, telling

@@ -33,7 +33,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import PlannedVariant, plan_variant
+from tvmmobile.pipeline.planning import PlannedVariant, plan_variant
 from tvmmobile.pipeline.stages.timing import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents

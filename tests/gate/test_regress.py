@@ -87,7 +87,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     libraries = {}
     for name, chosen in (("old", choose), ("slow", worse)):
         job = variant_job(Model(spec), profile, (SHIPPED_LOGS,), folder / name)
-        with mock.patch("tvmmobile.pipeline.plan.choose", chosen):
+        with mock.patch("tvmmobile.pipeline.planning.choose", chosen):
             libraries[name] = build(job).library
     rebuilt = shutil.copytree(libraries["old"].path.parent, folder / "rebuilt")  # as `pipeline/test_end_to_end.py` sees, to the byte
     libraries["rebuilt"] = replace(libraries["old"], path=rebuilt / libraries["old"].path.name)

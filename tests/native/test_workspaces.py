@@ -11,7 +11,7 @@ from tvmmobile.native.library import laid_out
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.load import variants
-from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.system.environment import SHIPPED_LOGS
 
 

@@ -19,7 +19,7 @@ from tvmmobile.cli import run
 from tvmmobile.networks.images import read_input
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.packaging.wheel import write_wheel
-from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
 

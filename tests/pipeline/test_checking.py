@@ -29,7 +29,7 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import load_own, own_specs
 from tvmmobile.networks.own.onnx import importer
 from tvmmobile.pipeline import build as building
-from tvmmobile.pipeline import checking, plan
+from tvmmobile.pipeline import checking, planning
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.checking import check
@@ -131,13 +131,13 @@ def test_an_operator_of_pytorch_is_named_with_its_line(tmp_path: Path, monkeypat
 
 
 def test_a_kernel_that_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = plan.choose
+    choose = planning.choose
 
     def chosen(task: Any, *others: Any) -> Any:
         found = choose(task, *others)
         return replace(found, schedule=broken.schedule(broken.WRONG)) if task == broken.TASK else found
 
-    monkeypatch.setattr(plan, "choose", chosen)
+    monkeypatch.setattr(planning, "choose", chosen)
     message = refused(job_of(classifier(tmp_path)))
     assert re.search(rf"; the first value that differs is that of kernel {broken.TASK.name} \(node 3; error 0\.0\d+\)\.$", message), message
 

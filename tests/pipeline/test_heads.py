@@ -13,7 +13,7 @@ import tvmmobile
 from tvmmobile.pipeline.diagnosis import _kernels, _outputs
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import plan_variant, variant_tasks
+from tvmmobile.pipeline.planning import plan_variant, variant_tasks
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.running.manifest import read_manifest

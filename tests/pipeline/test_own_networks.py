@@ -49,7 +49,7 @@ def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     from tvmmobile.pipeline.cluster.parcel import pack, unpack
     from tvmmobile.pipeline.job import VariantJob
     from tvmmobile.pipeline.options.library import LibraryOptions
-    from tvmmobile.pipeline.plan import variant_tasks
+    from tvmmobile.pipeline.planning import variant_tasks
     from tvmmobile.tuning.records import Identity
 
     path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))

@@ -16,9 +16,9 @@ from support.c_libraries import CPU, OK, SYSROOT, taken, taking_program
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device
 from tvmmobile.pipeline.build import build
-from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.pipeline.request import jobs_for
 from tvmmobile.pipeline.sentences import differences, without_baseline
 from tvmmobile.tuning.database import Database

@@ -15,9 +15,9 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
-from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.pipeline.request import jobs_for
 from tvmmobile.pipeline.sentences import sharing_sentence
 from tvmmobile.pipeline.sharing import ScheduleCandidate, smallest

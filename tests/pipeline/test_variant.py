@@ -16,7 +16,7 @@ from tvmmobile.pipeline import variant
 from tvmmobile.pipeline.cluster.parcel import accept, delivery, pack, unpack
 from tvmmobile.pipeline.job import PreparingJob, VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import variant_tasks
+from tvmmobile.pipeline.planning import variant_tasks
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.variant import prepare_variant
 from tvmmobile.quantisation.data import calibration_data

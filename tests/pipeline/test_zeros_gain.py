@@ -16,7 +16,7 @@ from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.manifest import sparse_entry
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.outcome import result_of
-from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, variant_tasks
+from tvmmobile.pipeline.planning import PlannedVariant, plan_variant, variant_tasks
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.measure import Latency, NetworkRun
 from tvmmobile.schedules import template_for

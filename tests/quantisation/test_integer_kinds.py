@@ -15,7 +15,7 @@ import pytest
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Dense, Gating, IntegerLayer, MaxPool, MeanPool, Pool, Resize
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
-from tvmmobile.kernels.integers import compute_integers, random_integers
+from tvmmobile.kernels.integer_reference import compute_integers, random_integers
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork, has_floats, has_integers, integer_step
 from tvmmobile.quantisation.scales import scale_of

@@ -20,7 +20,7 @@ import pytest
 from tvmmobile.devices.registry import find_device
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.bench import check_libraries
-from tvmmobile.pipeline.library import open_libraries
+from tvmmobile.pipeline.compiled_library import open_libraries
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
 from tvmmobile.pipeline.sentences import differences

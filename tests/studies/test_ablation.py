@@ -14,7 +14,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.plan import PlannedVariant
+from tvmmobile.pipeline.planning import PlannedVariant
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import SHIPPED_LOGS

@@ -27,7 +27,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.networks.states import states_of, without_states
-from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 
 PREFIX = "net"

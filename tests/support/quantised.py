@@ -16,7 +16,7 @@ from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.graph.network import Network, kernel_bindings, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.integers import compute_integers
+from tvmmobile.kernels.integer_reference import compute_integers
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation.calibration import Images

@@ -32,8 +32,8 @@ from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import merge
 from tvmmobile.tuning.logs.verify import cut_file
 from tvmmobile.tuning.records import Identity, Record
+from tvmmobile.tuning.search.earlier_models import rankings, replace_logs
 from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_schedules
-from tvmmobile.tuning.search.rescore import rankings, replace_logs
 from tvmmobile.tuning.search.strategy import RandomSampling
 from tvmmobile.tuning.search.tuner import assign
 

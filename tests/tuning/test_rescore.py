@@ -24,7 +24,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.compact import compact
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.rescore import Rescored, rankings, replace_logs, rescore, unmeasured
+from tvmmobile.tuning.search.earlier_models import Rescored, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
 
 PROFILE = find_device("pi4").profile

@@ -19,7 +19,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.plan import plan_variant
+from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.pipeline.variant import import_model
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, sha256_of, write_text

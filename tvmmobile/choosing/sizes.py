@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tvmmobile.graph.network import results_from, sources_of
 from tvmmobile.native.memory import LiveBlock, aligned, lower_bound
-from tvmmobile.pipeline.plan import PlannedVariant
+from tvmmobile.pipeline.planning import PlannedVariant
 
 
 @dataclass(frozen=True)

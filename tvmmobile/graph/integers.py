@@ -4,7 +4,7 @@ A stored integer q stands for the real number scale · (q - zero). Per channel, 
 
     out = limit(rint(float32(bias + Σ data · weight) · multiplier) + zero_out, low, high)
 
-`docs/int8-arithmetic.md` defines every step, bit for bit; `kernels/integers.py` computes it in NumPy.
+`docs/int8-arithmetic.md` defines every step, bit for bit; `kernels/integer_reference.py` computes it in NumPy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reference outputs of kernels, by PyTorch on the host, with inputs and parameters that exercise every bound.
 
-Those of integer layers are `kernels.integers`'.
+Those of integer layers are `kernels.integer_reference`'.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.integers import compute_integers, random_integers
+from tvmmobile.kernels.integer_reference import compute_integers, random_integers
 from tvmmobile.kernels.ranked import ranking_of, rows_error
 
 

@@ -1,4 +1,4 @@
-"""PyTorch operators that select boxes and places into tensors of fixed sizes, which `own/pt2/varying.py` puts in place of torchvision's."""
+"""PyTorch operators that select boxes and places into tensors of fixed sizes, which `pt2/missing_rows.py` puts in torchvision's place."""
 
 from __future__ import annotations
 

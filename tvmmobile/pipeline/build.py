@@ -23,7 +23,7 @@ from tvmmobile.pipeline.diagnosis import first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
-from tvmmobile.pipeline.plan import PlannedVariant, fastest_threads, plan_variant
+from tvmmobile.pipeline.planning import PlannedVariant, fastest_threads, plan_variant
 from tvmmobile.pipeline.regions import twin_database
 from tvmmobile.pipeline.sharing import Shared, share_weights
 from tvmmobile.pipeline.variant import PreparedVariant, import_variant

@@ -9,7 +9,7 @@ from typing import Unpack, overload
 from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.cluster.start import started_workers
-from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions

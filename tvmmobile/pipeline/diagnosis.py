@@ -21,7 +21,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.host import run_on_host, values_on_host
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.plan import PlannedVariant, parameters_of, plan_variant
+from tvmmobile.pipeline.planning import PlannedVariant, parameters_of, plan_variant
 from tvmmobile.pipeline.sentences import moved
 from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.emulation import outputs_here

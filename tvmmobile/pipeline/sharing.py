@@ -15,7 +15,7 @@ from tvmmobile.graph.layers import LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import packed_constants
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.pipeline.plan import PlannedVariant, parameters_of
+from tvmmobile.pipeline.planning import PlannedVariant, parameters_of
 from tvmmobile.system.integer_programme import Constraint, minimised
 from tvmmobile.tuning.choice import Choice
 from tvmmobile.tuning.plan import PlannedKernel, Price

@@ -26,7 +26,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.small_weights import round_weights
+from tvmmobile.pipeline.rounded_reference import round_weights
 from tvmmobile.running.library import Reference
 from tvmmobile.system.files import replacing
 

@@ -27,7 +27,7 @@ from tvmmobile.graph.integers import (
 from tvmmobile.graph.layers import Array, IntegerLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32, INT8
-from tvmmobile.kernels.integers import compute_integers
+from tvmmobile.kernels.integer_reference import compute_integers
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.scales import Scale
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Array
-from tvmmobile.kernels.integers import quantise
+from tvmmobile.kernels.integer_reference import quantise
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Integer kernels that look up their results in a table compute what `kernels.integers` does, bit for bit."""
+"""Integer kernels that look up their results in a table compute what `kernels.integer_reference` does, bit for bit."""
 
 from __future__ import annotations
 

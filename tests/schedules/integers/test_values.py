@@ -1,4 +1,4 @@
-"""Integer kernels under QEMU compute what `kernels.integers` does, bit for bit, whatever the shape, the constants and the knobs."""
+"""Integer kernels under QEMU compute what `kernels.integer_reference` does, bit for bit, for any shape, constants and knobs."""
 
 from __future__ import annotations
 

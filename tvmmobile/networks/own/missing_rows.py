@@ -4,7 +4,7 @@ Such a tensor has its greatest number of rows. Valid rows come first, and an int
 and only operators that work row by row read them. Before an operator that takes rows together, such as a maximum, they are replaced by a
 number that changes nothing. Outputs are filled up, and each is followed by a second output with its number of valid rows.
 
-Each format knows what its operators do to such rows: see `onnx/rows.py` and `pt2/varying.py`.
+Each format knows what its operators do to such rows: see `onnx/rows.py` and `pt2/missing_rows.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import PreparingJob, VariantJob
-from tvmmobile.pipeline.plan import variant_tasks
+from tvmmobile.pipeline.planning import variant_tasks
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.system.workers import WorkerPool
 from tvmmobile.tuning.plan import VariantTasks

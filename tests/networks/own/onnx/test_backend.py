@@ -20,7 +20,7 @@ from tvmmobile.networks.own.onnx.file import load_onnx
 
 #: Every so many cases are tried by default.
 STRIDE = 60
-#: Results with as many rows as values say are filled up, which `test_varying.py` tests.
+#: Results with as many rows as values say are filled up, which `test_missing_rows.py` tests.
 VARYING = ("test_compress", "test_nonmaxsuppression", "test_nonzero", "test_unique")
 #: Those whose outputs are given with four digits, or computed as ONNX Runtime does not; we compute as it does.
 DISPUTED = {

@@ -1,4 +1,4 @@
-"""Regions of images and selection of boxes in ONNX files. What is selected has a fixed number of rows here, see `onnx/varying.py`."""
+"""Regions of images and selection of boxes in ONNX files. What is selected has a fixed number of rows here, see `onnx/missing_rows.py`."""
 
 from __future__ import annotations
 

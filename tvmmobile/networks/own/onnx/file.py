@@ -26,6 +26,7 @@ from tvmmobile.networks.own.onnx.fourier import has_rough_transform
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx.importer import import_onnx, known_operators, unknown_operators
 from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
+from tvmmobile.networks.own.onnx.missing_rows import Filled, filled_up, with_greatest_extents
 from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
@@ -33,7 +34,6 @@ from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx.sparse import fill_zeros
 from tvmmobile.networks.own.onnx.tensors import external_tensors, opset_of
 from tvmmobile.networks.own.onnx.trace import trace_onnx
-from tvmmobile.networks.own.onnx.varying import Filled, filled_up, with_greatest_extents
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError, shown

@@ -1,4 +1,4 @@
-"""Rules by which each ONNX operator reads tensors with missing rows, see `onnx/varying.py`.
+"""Rules by which each ONNX operator reads tensors with missing rows, see `onnx/missing_rows.py`.
 
 A rule appends the operator and says where its results have such rows; it returns `False` for what it cannot take.
 """

@@ -1,4 +1,4 @@
-"""New nodes of an ONNX network with missing rows, and what is known of their tensors, see `onnx/varying.py`."""
+"""New nodes of an ONNX network with missing rows, and what is known of their tensors, see `onnx/missing_rows.py`."""
 
 from __future__ import annotations
 

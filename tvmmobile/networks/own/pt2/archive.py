@@ -32,8 +32,8 @@ from tvmmobile.networks.own.pt2 import quantised
 from tvmmobile.networks.own.pt2.arguments import check_arguments, check_weights, on_processor
 from tvmmobile.networks.own.pt2.blocks import without_blocks
 from tvmmobile.networks.own.pt2.dimensions import entries, is_dynamic, known_symbols, with_fixed_dimensions
+from tvmmobile.networks.own.pt2.missing_rows import with_greatest_extents
 from tvmmobile.networks.own.pt2.numbers import constant_numbers
-from tvmmobile.networks.own.pt2.varying import with_greatest_extents
 from tvmmobile.networks.torch_selection import PLACES, SUPPRESSION
 from tvmmobile.system.errors import UserError
 
@@ -44,7 +44,7 @@ _OPERATOR = re.compile(
     rf"|{re.escape(SUPPRESSION)}|{re.escape(PLACES)}"
     rf"|torch\.ops\.{quantised.LIBRARY}\.({'|'.join(map(re.escape, sorted(quantised.OPERATORS)))})"
 )
-#: Operators of torchvision other than the selection of boxes, which `pt2/varying.py` replaces.
+#: Operators of torchvision other than the selection of boxes, which `pt2/missing_rows.py` replaces.
 _TORCHVISION = re.compile(r"torch\.ops\.torchvision\.(?!nms\.)\w{1,40}\.\w{1,40}")
 _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.

@@ -27,8 +27,8 @@ from tvmmobile.networks.frontend import (
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
 from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.halves import in_float32
+from tvmmobile.networks.own.pt2.missing_rows import output_names
 from tvmmobile.networks.own.pt2.quantised import register_operators, without_integer_weights
-from tvmmobile.networks.own.pt2.varying import output_names
 from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
 

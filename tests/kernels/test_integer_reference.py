@@ -12,7 +12,7 @@ import pytest
 from tvmmobile.graph.integers import LOOKUP, IntegerParameters
 from tvmmobile.graph.layers import Conv2d, Dense, Gating, IntegerFacts, Layer, Pool
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise
+from tvmmobile.kernels.integer_reference import compute_integers, fused, quantise, random_integers, requantise
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
 
 LAYERS: tuple[Layer, ...] = (
