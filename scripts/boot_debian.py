@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.errors import ExitCode, UserError
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -27,7 +27,7 @@ from booted_image import image, missing  # noqa: E402
 from booted_machine import Machine, machine  # noqa: E402
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Boot it and wait; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

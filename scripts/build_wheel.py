@@ -19,7 +19,7 @@ from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.kernels.codegen import instead_of_libc
 from tvmmobile.running.networks import adapter, checker
 from tvmmobile.system.doctor import CROSS_COMPILER, CROSS_PACKAGE, require
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import PREBUILT, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.programs import run_tool
@@ -89,7 +89,7 @@ def stage_prebuilt(folder: Path, say: Callable[[str], None]) -> None:
     (folder / "NOTICE.txt").write_text(notice, encoding="utf-8")
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.errors import ExitCode, UserError, some_of
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -53,7 +53,7 @@ def told(finding: Finding, seed: int) -> str:
     return f"\n{finding.reader}: {finding.fault}{where}\n    {content[:_MOST_SHOWN]!r}{more}\n    {again}"
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

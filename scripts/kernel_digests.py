@@ -17,7 +17,7 @@ from pathlib import Path
 from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.serial import TraceSchedule
-from tvmmobile.system.entry_points import telling
+from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.tuning.logs.inspection import files_of, inspect
@@ -44,7 +44,7 @@ def _latency(record: Record) -> float:
     return float("inf") if record.latency_us is None else record.latency_us
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

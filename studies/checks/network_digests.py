@@ -28,7 +28,7 @@ from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.planning import PlannedVariant, plan_variant
 from tvmmobile.pipeline.request import jobs_of
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.tuning.logs.directories import LogDirs
@@ -98,7 +98,7 @@ def digests(models: Iterable[Model], device: str, dtype: str) -> Iterator[str]:
         yield from (f"{name}: {line}" for line in found)
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.system.doctor import require
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.virtual.board import load_board
@@ -63,7 +63,7 @@ def _text(output: str | bytes | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

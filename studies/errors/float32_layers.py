@@ -41,7 +41,7 @@ from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import Limit, Mixed, Pricing, decibels_below, quantise_within
 from tvmmobile.results.report.wording import latency_ms
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.markdown import markdown_table
 
@@ -249,7 +249,7 @@ def page(entries: Sequence[Entry]) -> str:
     return "\n".join([INTRODUCTION, *markdown_table(heads, rows, texts=3), ""])
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -44,7 +44,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import template_for
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.markdown import markdown_table
@@ -190,7 +190,7 @@ def _row(one: Errors) -> tuple[object, ...]:
     return (one.network, one.inputs, *shares, one.same_top, one.kept, *(() if one.right is None else (f"{one.right:.1f}",)))
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Compare what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

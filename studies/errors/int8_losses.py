@@ -32,7 +32,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.markdown import markdown_table
 
 #: Inputs of noise that calibrate a network with generated weights.
@@ -197,7 +197,7 @@ SOURCES = {
 }
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

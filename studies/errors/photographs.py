@@ -45,7 +45,7 @@ from tvmmobile.networks.own.files import own_file
 from tvmmobile.networks.own.loading import load_own
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders
 from tvmmobile.system.markdown import markdown_table
@@ -349,7 +349,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(markdown_table(headings, rows, texts=2))
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -33,7 +33,7 @@ from tvmmobile.networks.own.files import own_file
 from tvmmobile.networks.own.loading import load_own
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.markdown import markdown_table
 
 FILE = RESULTS / "rendered-text.json"
@@ -256,7 +256,7 @@ def table(content: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(markdown_table(headings, rows, texts=2))
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Compute what is missing; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -28,7 +28,7 @@ from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.weights import single_thread
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import made_once, replacing
@@ -205,7 +205,7 @@ STEPS: Mapping[str, Callable[[Source, Path, Path], None]] = {
 }
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -45,7 +45,7 @@ from tvmmobile.schedules.emit.kernel import Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, round_up
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
@@ -224,7 +224,7 @@ library without it would be. Steps within the matrix product are left out of dir
 """ + "\n".join([*markdown_table(headings, rows, 2), ""])
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run the comparison; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

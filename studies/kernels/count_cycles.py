@@ -28,7 +28,7 @@ from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
-from tvmmobile.system.entry_points import telling
+from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode
 
@@ -66,7 +66,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -26,7 +26,7 @@ from tvmmobile.results.file import Results, VariantResult, read_results, write_r
 from tvmmobile.results.report.beside import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
 from tvmmobile.running.formats import VM
-from tvmmobile.system.entry_points import telling
+from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
@@ -149,7 +149,7 @@ shape's schedule or a template's default knobs; such networks can still become f
     return "\n".join([intro, *table(specs, found), "", *statements, f"{versions}; {context.date}"]) + "\n"
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run the comparison; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from studies.networks.packages import locked_packages
 from studies.networks.survey_models import OPSET, give_weights, without_torchvision_operators
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def write(name: str, side: int, best: bool, folder: Path) -> Path:
     return file
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -28,7 +28,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.tune import tune
 from tvmmobile.results.report.wording import latency_ms
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.markdown import markdown_table
 
 #: Percent of zeros, and how many adjacent output channels have them in the same places.
@@ -103,7 +103,7 @@ def page(entries: Sequence[Entry]) -> str:
     return "\n".join([INTRODUCTION, *(line for network, table in tables(entries).items() for line in (f"## {network}", "", *table, ""))])
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -27,7 +27,7 @@ from studies.harness import tuning_parser
 from studies.networks.packages import locked_packages
 from studies.networks.survey_models import NETWORKS
 from tvmmobile.results.file import read_results
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
@@ -167,7 +167,7 @@ def answer(outcome: Mapping[str, Any]) -> str:
     return str(outcome["message"]).replace("|", "\\|") or f"{outcome['error']:.0e}"
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Try the networks, print the table and write the file; return the exit code."""
     options = tuning_parser(__doc__, "NETWORK", "out/survey").parse_args()

@@ -33,7 +33,7 @@ from studies.peers.systems import chosen_systems, peer_tolerance
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import INT8
 from tvmmobile.running.library import find_libraries
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import made_once, write_bytes
@@ -190,7 +190,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*markdown_table(headings, rows, 3), "", last])
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Try the files, print the table and write the files; return the exit code."""
     options = tuning_parser(__doc__, "PACKAGE", "out/zoo").parse_args()

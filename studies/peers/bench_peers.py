@@ -64,7 +64,7 @@ from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import Library
 from tvmmobile.system.doctor import diagnose, require
 from tvmmobile.system.entry_points import progress as say
-from tvmmobile.system.entry_points import telling
+from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import check_writable, write_text
@@ -341,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))

@@ -54,13 +54,13 @@ def _shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Average over the channels of some layers, for each shortcut over those that have it at all."""
     found = {}
     for name in _TITLES:
-        shares = [(entry["channels"], told[name]) for entry in entries if name in (told := _told(entry))]
+        shares = [(entry["channels"], told[name]) for entry in entries if name in (told := _shares_of(entry))]
         if shares:
             found[name] = sum(count * share for count, share in shares) / sum(count for count, _ in shares)
     return found
 
 
-def _told(entry: Mapping[str, Any]) -> dict[str, float]:
+def _shares_of(entry: Mapping[str, Any]) -> dict[str, float]:
     """Return the shares of a layer; smaller weights are a shortcut of kernels that add products in 16 bits."""
     found: dict[str, float] = entry["shortcuts"]
     return {**found, "narrow": float(entry.get("narrow", False))} if found.keys() & _IN_16_BITS else found

@@ -27,7 +27,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.doctor import require
 from tvmmobile.system.entry_points import progress as say
-from tvmmobile.system.entry_points import telling
+from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode
 from tvmmobile.system.files import check_writable, write_text
@@ -71,7 +71,7 @@ def report_of(place: ReadyBoard, systems: Sequence[System], logs: Path) -> Start
     return StartReport(replace(context, titles=titles), tuple(starts), tuple(memory))
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

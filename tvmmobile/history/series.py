@@ -209,7 +209,9 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Over:
     for entry in entries:
         groups.setdefault(tuple(getattr(entry, name) for name in _IDENTITY), []).append(entry)
     series = tuple(filter(None, (_series(group, numbers) for group in groups.values())))
-    steps = [_told(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)]
+    steps = [
+        _with_kernels(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)
+    ]
     return Over(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)))
 
 
@@ -258,7 +260,7 @@ def _point(commit: int, runs: Sequence[Entry]) -> Point:
     )
 
 
-def _told(history: History, series: Series, line: LatencyLine, step: Step) -> Told:
+def _with_kernels(history: History, series: Series, line: LatencyLine, step: Step) -> Told:
     numbers = [point.commit for point in line.points]
     places = [one.at for one in line.found.steps]
     index = places.index(step.at)

@@ -10,11 +10,11 @@ from pathlib import Path
 from tvmmobile.system.errors import UserError
 
 
-def telling(main: Callable[[], int]) -> Callable[[], int]:
+def reporting_errors(main: Callable[[], int]) -> Callable[[], int]:
     """Decorate `main`: a `UserError` is printed as `PROGRAM: error: …` and its exit code returned."""
 
     @functools.wraps(main)
-    def told() -> int:
+    def reported() -> int:
         try:
             return main()
         except UserError as error:
@@ -22,7 +22,7 @@ def telling(main: Callable[[], int]) -> Callable[[], int]:
             print(f"{Path(sys.argv[0]).stem}: error: {message}", *filter(None, [remedy]), sep="\n", file=sys.stderr)
             return error.exit_code
 
-    return told
+    return reported
 
 
 def progress(sentence: str) -> None:

@@ -71,7 +71,7 @@ class Trials:
 
     def told_dropped(self) -> Dropped:
         """Return `dropped` as lines of logs have it."""
-        return _told(self.dropped)
+        return _as_lines(self.dropped)
 
     def dropped_without(self, kept: Container[object]) -> Dropped:
         """Return `dropped` after keeping only records of these schedules."""
@@ -79,7 +79,7 @@ class Trials:
         for record in self.records:
             if record.schedule not in kept:
                 dropped.setdefault(family(record.schedule), set()).add(digest(record.schedule))
-        return _told(dropped)
+        return _as_lines(dropped)
 
     def number(self, record: Record) -> int:
         """Return the number of a record among the kernel's trials, from 1."""
@@ -94,5 +94,5 @@ class Trials:
         return [*found, (len(self), found[-1][1])] if found and found[-1][0] < len(self) else found
 
 
-def _told(dropped: Mapping[str, Set[str]]) -> Dropped:
+def _as_lines(dropped: Mapping[str, Set[str]]) -> Dropped:
     return tuple((name, frozenset(digests)) for name, digests in dropped.items() if digests)

@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import filling_cache, made_once
@@ -233,7 +233,7 @@ def _python_version(root: Path) -> str:
     return versions[0]
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Build a sysroot and print its folder; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -120,7 +120,7 @@ class BoardLink:
                     remote.close()
                 return
             except (LinkLost, BoardBusy, DeviceUnavailable) as error:
-                self.trouble = self._told(error)
+                self.trouble = self._as_unavailable(error)
                 if self._ready_lately:
                     away_since, self._ready_lately = time.monotonic(), False
                 # What fails at first contact will fail again a second later. Later failures are most likely a reboot.
@@ -130,7 +130,7 @@ class BoardLink:
                     return
             self._stopping.wait(PAUSE_S)
 
-    def _told(self, error: Exception) -> DeviceUnavailable:
+    def _as_unavailable(self, error: Exception) -> DeviceUnavailable:
         if isinstance(error, DeviceUnavailable):
             return error
         place = described(self.board.address)

@@ -61,7 +61,9 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
     model = android.get("model", "") or files[names["model"]]
     _check_android(android.get("abis", ""), model)
     # Kernels before 6.1 have no such file.
-    architecture = architecture or files[names["arch"]] or (android.get("architecture", "") if emulated else _said(remote, ["uname", "-m"]))
+    architecture = (
+        architecture or files[names["arch"]] or (android.get("architecture", "") if emulated else _output_of(remote, ["uname", "-m"]))
+    )
     _check_architecture(architecture, model)
     further = len(parse_cores(files[names["cpuinfo"]], ())) - _MOST_CORES
     if further > 0:  # a server
@@ -77,8 +79,8 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         cores=cores,
         memory_bytes=parse_memory(files[names["meminfo"]]),
         system=android.get("system", "") or _pretty_name(files[names["os"]]),
-        kernel=files[names["release"]] or ("" if emulated else _said(remote, ["uname", "-r"])),
-        libc="bionic" if android else ("" if emulated else _said(remote, ["getconf", "GNU_LIBC_VERSION"])),
+        kernel=files[names["release"]] or ("" if emulated else _output_of(remote, ["uname", "-r"])),
+        libc="bionic" if android else ("" if emulated else _output_of(remote, ["getconf", "GNU_LIBC_VERSION"])),
         l1d_bytes=l1d,
         l2_bytes=l2,
         governor=files[names["governor"]],
@@ -92,7 +94,7 @@ def _clock_file(cpu: str, index: int) -> str:
     return f"{cpu}/cpu{index}/cpufreq/cpuinfo_max_freq"
 
 
-def _said(remote: Remote, words: Sequence[str]) -> str:
+def _output_of(remote: Remote, words: Sequence[str]) -> str:
     """Return output of a program on the board; "" if it fails or is missing."""
     done = remote.run(words)
     return done.stdout.strip() if done.status == 0 else ""

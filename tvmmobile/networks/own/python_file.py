@@ -65,7 +65,7 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
     except Terminated:
         raise
     except (Exception, SystemExit) as error:  # it is the user's program, and may raise anything
-        raise UserError(f"{file.path} cannot be imported: {_said(file, error)}", "Run it with Python for details.") from error
+        raise UserError(f"{file.path} cannot be imported: {_one_line(file, error)}", "Run it with Python for details.") from error
     factory = getattr(module, file.factory, None)
     if not callable(factory):
         functions = [name for name, value in vars(module).items() if isinstance(value, types.FunctionType) and not name.startswith("_")]
@@ -82,7 +82,7 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, l
     except Terminated:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{file} fails: {_said(file, error)}", "It is called without arguments and must return the network.") from error
+        raise UserError(f"{file} fails: {_one_line(file, error)}", "It is called without arguments and must return the network.") from error
     parts = made if isinstance(made, tuple) else (made, None)
     examples = examples_of(parts[1]) if len(parts) == 2 else None
     if examples is None or not isinstance(parts[0], torch.nn.Module):
@@ -115,10 +115,10 @@ def check_module(file: OwnFile, module: torch.nn.Module, examples: Sequence[torc
             module(*examples)
     except Exception as error:
         shapes = " and ".join(words(one.shape) for one in examples)
-        raise UserError(f"{file}: the module fails for an input of {shapes}: {_said(file, error)}", remedy) from error
+        raise UserError(f"{file}: the module fails for an input of {shapes}: {_one_line(file, error)}", remedy) from error
 
 
-def _said(file: OwnFile, error: BaseException) -> str:
+def _one_line(file: OwnFile, error: BaseException) -> str:
     """Return an error on one line, with the last line of the user's file that it passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file.path)]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file.path) else next(reversed(lines), None)

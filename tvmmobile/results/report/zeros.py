@@ -15,10 +15,10 @@ def zero_kernels(variant: VariantResult) -> list[KernelResult]:
 
 def zero_sentences(results: Results) -> list[str]:
     """Return a sentence or two on each variant with kernels that leave zeros out."""
-    return [_said(variant, results.context.kind) for variant in results.variants if zero_kernels(variant)]
+    return [_zero_sentence(variant, results.context.kind) for variant in results.variants if zero_kernels(variant)]
 
 
-def _said(variant: VariantResult, kind: str) -> str:
+def _zero_sentence(variant: VariantResult, kind: str) -> str:
     """Say how many kernels leave zeros out, and compare sums of records with each other: the network's own latency is not one of them."""
     sparse = zero_kernels(variant)
     macs = sum(kernel.macs for kernel in sparse)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tvmmobile.system.entry_points import progress, telling
+from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import write_bytes, write_text
@@ -190,7 +190,7 @@ def calibrate(core: str, networks: Path, cache: Path, output: Path) -> Fit:
     return fit
 
 
-@telling
+@reporting_errors
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
