@@ -93,7 +93,7 @@ class Conv(Template):
         kernel = Kernel(task, knobs, grouped(group, "weight"))
         elements = layer.groups * sum(_elements(layer, knobs, task.lanes))
         with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
-            _Nest(epilogue, layer, knobs, buffers, group).emit(task.threads)
+            _ConvNest(epilogue, layer, knobs, buffers, group).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -157,7 +157,7 @@ class _Part:
     window: TapWindow
 
 
-class _Nest:
+class _ConvNest:
     """Loops over parts, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer], group: int) -> None:

@@ -74,7 +74,7 @@ class ImageConv(Template):
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
         weight = packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
-            _Nest(epilogue, layer, knobs, task, buffers).emit()
+            _ImageConvNest(epilogue, layer, knobs, task, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -84,7 +84,7 @@ class ImageConv(Template):
         return [pack_panels(weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]
 
 
-class _Nest:
+class _ImageConvNest:
     """Loops over rows, pixel tiles and panels; borders are peeled.
 
     An input in another precision is converted row by row, into a buffer of the rows that one output row needs: with conversions in

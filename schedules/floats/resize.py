@@ -60,7 +60,7 @@ class Resample(Template):
         shapes = {"data": layer.input_shape, **_table_shapes(layer), "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             line = kernel.scratch(layer.out_width * layer.channels) if layer.out_layout == "NCHW" else None
-            nest = _Nest(kernel, layer, knobs["vectors"], buffers, line)
+            nest = _ResizeNest(kernel, layer, knobs["vectors"], buffers, line)
             rows = share(thread, task.threads, layer.out_height)
             if layer.method != "linear":
                 nest.nearest(rows)
@@ -113,7 +113,7 @@ class _Between:
 
 
 @dataclass(frozen=True)
-class _Nest:
+class _ResizeNest:
     """Emits loops over rows, columns and vectors of channels.
 
     Attributes:

@@ -107,7 +107,7 @@ class LongSeparable(IntegerTemplate):
         product = {"weight": (_PRODUCT.packed_bytes(*sizes),), **constant_shapes(second), **_PRODUCT.tables(*sizes)}
         shapes = {f"{_FIRST}{name}": shape for name, shape in windows.items()} | product
         with kernel.named_body(data=first.input_shape, **task.side_shapes, **shapes, output=second.output_shape) as buffers:
-            _Nest(kernel, task, knobs, buffers).emit()
+            _IntegerSeparableNest(kernel, task, knobs, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -131,7 +131,7 @@ class _Kernel(WindowKernel):
         return super().type_of(name if name in self._types else name.rstrip("0123456789"))
 
 
-class _Nest(StripNest):
+class _IntegerSeparableNest(StripNest):
     """A nest whose sums become integers."""
 
     kernel: WindowKernel

@@ -126,7 +126,7 @@ class Separable(Template):
             "output": second.output_shape,
         }
         with kernel.named_body(**shapes) as buffers:
-            _Nest(kernel, task, knobs, buffers).emit()
+            _SeparableNest(kernel, task, knobs, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -262,7 +262,7 @@ class StripNest(ABC):
             yield
 
 
-class _Nest(StripNest):
+class _SeparableNest(StripNest):
     """A nest whose sums become floats."""
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:

@@ -129,7 +129,7 @@ class IntegerImage(IntegerMatrix):
         shape, kernel = _Shape(layer, self.element), self.kernel(task)
         sizes = self.depth_of(layer), layer.out_channels, knobs["columns"]
         with integer_body(kernel, layer, self.packed_bytes(*sizes), **self.tables(*sizes)) as ends:
-            nest, runs = _Nest(self, ends, shape, knobs), partition(layer, 0, knobs["lines"])
+            nest, runs = _ImageRowsNest(self, ends, shape, knobs), partition(layer, 0, knobs["lines"])
             with kernel.team(task.threads) as thread:
                 for run, tiles in _shares(kernel, runs, thread, task.threads):
                     with kernel.span(*tiles) as tile:
@@ -150,7 +150,7 @@ def _shares(kernel: IntegerKernel, runs: Sequence[Run], thread: Expr, threads: i
         before += run.count
 
 
-class _Nest:
+class _ImageRowsNest:
     """A few rows of the output at a time."""
 
     def __init__(self, template: IntegerImage, ends: IntegerEnds, shape: _Shape, knobs: Knobs) -> None:

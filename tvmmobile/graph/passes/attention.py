@@ -42,7 +42,7 @@ def attention(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _MatchedAttention:
     """An attention, what it adds to its products, the variables that it reads, and the one that shows its result."""
 
     layer: Attention
@@ -65,7 +65,7 @@ def _views(reads: list[_Read]) -> int:
     return sum(one.views for one in reads)
 
 
-def _attention(graph: LayerGraph, variable: Any) -> _Found | None:
+def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     """Return the attention that ends with this product of a softmax and values; `None` for other variables."""
     values, value = graph.values, graph.values[variable]
     if operator_of(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
@@ -108,7 +108,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _Found | None:
             return None  # what is the softmax of nothing?
         bias = np.maximum(bias, _MASKED_SCORE)
         layer = replace(layer, bias=(bias.shape[0], bias.shape[1]))
-    return _Found(layer, bias, (query.source, key.source, mixed.source), output)
+    return _MatchedAttention(layer, bias, (query.source, key.source, mixed.source), output)
 
 
 def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:

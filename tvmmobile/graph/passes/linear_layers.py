@@ -30,7 +30,7 @@ def linear_layers(module: Any) -> Any:
     if not any(map(_is_wanted, (binding.value for binding in bindings_of(module["main"])))):
         return module
     # Patterns of the passes behind take a second name of a variable for its value.
-    return _Rewriting(module["main"]).in_module(module, canonical=True)
+    return _LinearToConvolutions(module["main"]).in_module(module, canonical=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Seen:
     first: bool = False
 
 
-class _Rewriting(MainRewriter):
+class _LinearToConvolutions(MainRewriter):
     """Rewrites `main` so that linear layers become convolutions."""
 
     def __init__(self, main: Any) -> None:

@@ -82,7 +82,7 @@ def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, Compose
             return module
         for transform in (relax.transform.DeadCodeElimination(), fold_constants, relax.transform.FoldConstant()):
             module = transform(module)  # PyTorch's weights are turned and joined, and its states of the beginning made
-        return _Rewriting(module["main"], accepts, layers).in_module(module)
+        return _RecurrentReplacement(module["main"], accepts, layers).in_module(module)
 
     return compose
 
@@ -98,7 +98,7 @@ def _layer_of(value: Any) -> Recurrent | None:
     return replace(layer, initial=len(others) >= 2 * layer.directions)
 
 
-class _Rewriting(MainRewriter):
+class _RecurrentReplacement(MainRewriter):
     """Rewrites `main` so that importers' calls become recurrent layers, or operators where no template takes them.
 
     Attributes:

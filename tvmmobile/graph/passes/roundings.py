@@ -31,7 +31,7 @@ _Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SourceRounding:
     """A rounding, and the variable that is rounded."""
 
     source: Any
@@ -71,9 +71,9 @@ class RoundingFinder(MainRewriter):
 
     def __init__(self, main: Any) -> None:
         super().__init__(main)
-        self.found: dict[Any, _Found] = {}
+        self.found: dict[Any, _SourceRounding] = {}
 
-    def rounding(self, variable: Any, value: Any) -> _Found | None:
+    def rounding(self, variable: Any, value: Any) -> _SourceRounding | None:
         """Return the tensor that an expression rounds, or the parameter of integers that it dequantises; `None` for others."""
         product, step = self._operands(value, "multiply")
         if step is not None and (entered := self._entered(variable, product, step)) is not None:
@@ -82,12 +82,12 @@ class RoundingFinder(MainRewriter):
         found = self._placed(difference)
         return None if found is None or (step, zero) != (found.layer.step, found.layer.zero) else found
 
-    def leaving(self, value: Any) -> _Found | None:
+    def leaving(self, value: Any) -> _SourceRounding | None:
         """Return the rounding whose integers an output of the network holds; `None` for other expressions. Its zero point is int8's."""
         stored = str(value.ty.dtype) if self._argument(value, "astype") is not None else ""
         return self._placed(value.args[0], shift_of(stored)) if stored in (INT8.name, UINT8.name) else None
 
-    def _placed(self, variable: Any, above: int = 0) -> _Found | None:
+    def _placed(self, variable: Any, above: int = 0) -> _SourceRounding | None:
         """Return the rounding whose integers a variable holds in float32, all of them `above` those of int8; `None` for other variables."""
         source, bounds = self.clipped(variable)
         rounded, shift = self._operands(source, "add")
@@ -97,9 +97,9 @@ class RoundingFinder(MainRewriter):
         zero, low, high = (float(number - above) for number in (shift, *bounds))
         if not (zero.is_integer() and low.is_integer() and high.is_integer()) or low < LOWEST or high > HIGHEST:
             return None
-        return _Found(data, Rounding(tuple(shape_of(variable)), step, int(zero), int(low), int(high)))
+        return _SourceRounding(data, Rounding(tuple(shape_of(variable)), step, int(zero), int(low), int(high)))
 
-    def _entered(self, variable: Any, product: Any, step: float) -> _Found | None:
+    def _entered(self, variable: Any, product: Any, step: float) -> _SourceRounding | None:
         """Return a parameter of integers that is dequantised by a step."""
         integers, zero = self._operands(product, "subtract")
         parameter = self._argument(product if zero is None else integers, "astype")
@@ -109,7 +109,7 @@ class RoundingFinder(MainRewriter):
         if stored not in (INT8.name, UINT8.name) or not place.is_integer():
             return None
         layer = Rounding(tuple(shape_of(variable)), step, int(place) - shift_of(stored), LOWEST, HIGHEST, stored)
-        return _Found(parameter, layer)
+        return _SourceRounding(parameter, layer)
 
     def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
         """Return the variable that a clip's result comes from, and the bounds; for others, itself and infinite bounds."""
@@ -175,11 +175,11 @@ class _RoundingSimplifier(RoundingFinder):
         if before is not None and _same_integers(before.layer, layer):
             # A tensor that is rounded already stays so; narrower bounds become those of the rounding itself, which is repeated.
             if before.layer.low >= layer.low and before.layer.high <= layer.high:
-                self.found[variable] = _Found(source, before.layer)
+                self.found[variable] = _SourceRounding(source, before.layer)
                 return self.replaced[source]
             layer = replace(layer, low=max(layer.low, before.layer.low), high=min(layer.high, before.layer.high))
             source = before.source if source in self.found and self.found[source] == before else source
-        self.found[variable] = _Found(source, layer)
+        self.found[variable] = _SourceRounding(source, layer)
         return self._emitted(self.replaced[source], layer)
 
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
@@ -191,10 +191,10 @@ class _RoundingSimplifier(RoundingFinder):
             return rebuilt
         low, high = min(grid.low for grid in grids), max(grid.high for grid in grids)
         layer = replace(grids[0], shape=tuple(shape_of(variable)), low=low, high=high, stored="")
-        self.found[variable] = _Found(variable, layer)
+        self.found[variable] = _SourceRounding(variable, layer)
         return self._emitted(self.builder.emit(rebuilt), layer)
 
-    def _moved(self, variable: Any) -> _Found | None:
+    def _moved(self, variable: Any) -> _SourceRounding | None:
         """Return the rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
         while variable not in self.found:
             value: Any = self.values.get(variable)

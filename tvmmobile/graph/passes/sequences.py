@@ -26,7 +26,7 @@ def sequences(module: Any) -> Any:
     """Rewrite every convolution and pool of one dimension in `main`, or along a column; channels come first."""
     if not any(has(binding.value, Trait.SEQUENTIAL) or _window_of_column(binding.value) > 1 for binding in bindings_of(module["main"])):
         return module
-    return _Rewriting(module["main"]).in_module(module, canonical=True)
+    return _SequenceToImage(module["main"]).in_module(module, canonical=True)
 
 
 def _is_column(shape: Sequence[int]) -> bool:
@@ -57,7 +57,7 @@ def _window_of_column(value: Any) -> int:
     return 0 if int(width) > 1 or int(left) or int(right) else int(height)
 
 
-class _Rewriting(MainRewriter):
+class _SequenceToImage(MainRewriter):
     """Rewrites `main` so that sequences become images."""
 
     def __init__(self, main: Any) -> None:

@@ -38,7 +38,7 @@ def to_integers(
     """
 
     def convert(module: Any) -> Any:
-        converted = _Rewriting(module["main"], quantised, layers, accepts).in_module(module)
+        converted = _IntegerConversion(module["main"], quantised, layers, accepts).in_module(module)
         layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
         return converted
 
@@ -58,7 +58,7 @@ class _Stored:
     shift: int = 0
 
 
-class _Rewriting(RoundingFinder):
+class _IntegerConversion(RoundingFinder):
     """Rewrites `main` so that some of its variables become integers."""
 
     def __init__(

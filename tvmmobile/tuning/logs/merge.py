@@ -51,7 +51,7 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ParsedLine:
     """A line of a source with records, and where it is."""
 
     path: Path
@@ -96,7 +96,7 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     present = cache(present)
     found, refused = _read(files, present)
     models = {device: _models(device, found, into, present) for device in {one.identity.device for one in found}}
-    wanted: dict[str, dict[str, list[_Found]]] = {}
+    wanted: dict[str, dict[str, list[_ParsedLine]]] = {}
     for one in found:
         why = _unwanted(one.identity, models)
         if why:
@@ -112,8 +112,8 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     return Merged(tuple(joined), tuple(sorted(refused, key=lambda one: (files.index(one.path), one.number))))
 
 
-def _read(files: Iterable[Path], present: Present) -> tuple[list[_Found], list[RefusedLine]]:
-    found: list[_Found] = []
+def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], list[RefusedLine]]:
+    found: list[_ParsedLine] = []
     refused: list[RefusedLine] = []
     for path in files:
         for line in read_lines(settled_content(path)):
@@ -121,7 +121,7 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_Found], list[R
             if line.held is not None and not why:
                 why = _unsafe(line.held) or refusal(line.held, present(line.held.identity.device))
                 if not why:
-                    found.append(_Found(path, line.number, line.text, line.held))
+                    found.append(_ParsedLine(path, line.number, line.text, line.held))
             if why:
                 refused.append(RefusedLine(path, line.number, why))
     return found, refused
@@ -135,7 +135,7 @@ def _unsafe(line: Line) -> str:
     return "" if is_log_name(name) else f"{short(name)!r} cannot be a log's name"
 
 
-def _models(device: str, found: Sequence[_Found], into: Path, present: Present) -> frozenset[Identity]:
+def _models(device: str, found: Sequence[_ParsedLine], into: Path, present: Present) -> frozenset[Identity]:
     """Return the identities whose records count for a device."""
     now = present(device)
     if now is not None:
@@ -164,7 +164,7 @@ def _unwanted(identity: Identity, models: dict[str, frozenset[Identity]]) -> str
     return "" if identity in wanted else f"{model_name(identity)}; what counts is {', '.join(sorted(map(model_name, wanted)))}"
 
 
-def _join(path: Path, members: Sequence[_Found]) -> MergedLog:
+def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
     """Add to one log, whose writer this process is."""
     with locked(path, f"nothing can be merged into {path}", "It is as it was; name another directory with --into DIR."):
         content = content_of(path) if path.exists() else b""

@@ -58,7 +58,7 @@ def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
     """
     if not has_varying(model.graph):
         return model, ()
-    rewriting = _Rewriting(model)
+    rewriting = _ExtentBounding(model)
     rewriting.run()
     filled = rewriting.fill_outputs()
     return fold_constants(rewriting.rewritten()), filled
@@ -79,7 +79,7 @@ def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array
     return tuple(found)
 
 
-class _Rewriting(VaryingNodes):
+class _ExtentBounding(VaryingNodes):
     """A model while its nodes are read in order."""
 
     def run(self) -> None:

@@ -63,7 +63,7 @@ def with_greatest_extents(file: OwnFile, program: Any, values: Mapping[str, Frac
     graph = program["graph_module"]["graph"]
     if not any(node["target"] in _SOURCES or (node["target"] == _INDEX and _masks(graph, node)) for node in graph["nodes"]):
         return program, values
-    rewriting = _Rewriting(file, graph, dict(values))
+    rewriting = _GraphBounding(file, graph, dict(values))
     try:
         for node in graph["nodes"]:
             rewriting.read(node)
@@ -110,7 +110,7 @@ def _text(size: Any) -> str:
 
 
 @dataclass
-class _Rewriting:
+class _GraphBounding:
     """A serialised graph while its nodes are read in order.
 
     Attributes:
