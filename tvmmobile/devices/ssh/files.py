@@ -54,7 +54,7 @@ def _store_by_sftp(transport: Any, where: str, stream: BinaryIO, size: int, mode
     with deferred() as arrived, watched_session(transport, where, STALL_S) as (channel, watch):
 
         def moved(*_: int) -> None:
-            watch.touch()
+            watch.note_activity()
             if arrived:
                 raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR), target)
 

@@ -43,7 +43,7 @@ class IdleWatch:
     """Closes a channel after a while without activity: many of paramiko's waits have no limit.
 
     Args:
-        idle_s: how long; counted again from each call of `touch`.
+        idle_s: how long; counted again from each call of `note_activity`.
     """
 
     def __init__(self, channel: Any, idle_s: float) -> None:
@@ -54,7 +54,7 @@ class IdleWatch:
         self._thread = threading.Thread(target=self._wait, name="ssh-watch", daemon=True)
         self._thread.start()
 
-    def touch(self) -> None:
+    def note_activity(self) -> None:
         """Note activity."""
         self._until = time.monotonic() + self._idle_s
 
@@ -73,7 +73,7 @@ class IdleWatch:
 
 @contextlib.contextmanager
 def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
-    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.touch`, and at the end; raise `LinkLost`."""
+    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.note_activity`, and at the end; raise `LinkLost`."""
     try:
         channel = transport.open_session(timeout=idle_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
@@ -109,7 +109,7 @@ def execute(
     """
     program = f"{words[0]} on {where}"
     with watched_session(transport, where, timeout_s) as (channel, watch):
-        moved = watch.touch if idle else lambda: None
+        moved = watch.note_activity if idle else lambda: None
         errors: list[bytes] = []
         problems: list[Exception] = []
         threads = [threading.Thread(target=_drain_errors, args=(channel, errors.append), name="ssh-stderr", daemon=True)]
