@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -34,8 +35,9 @@ os.chdir(sys.argv[1])
 from setuptools.build_meta import build_wheel
 print(build_wheel(sys.argv[2]))
 """
-#: Debian's packages of what is not ours and not TVM's.
-_PACKAGES = ("libc6-arm64-cross", "libstdc++6-arm64-cross", "libgcc-s1-arm64-cross")
+#: Debian's packages of what is not ours and not TVM's: of its cross compiler, or where it compiles for itself.
+_ON_AARCH64 = platform.machine() == "aarch64"
+_PACKAGES = [name if _ON_AARCH64 else f"{name}-arm64-cross" for name in ("libc6", "libstdc++6", "libgcc-s1")]
 _NOTICE = """\
 What runs on boards, built for 64-bit Arm Linux and Android:
 
