@@ -60,7 +60,7 @@ def tune(
             _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return
     recorded, out = recorder(history, commit), chosen["out"]
-    found = tune_together(models, boards, **chosen, seed=network.seed, listener=Shown())
+    found = tune_together(models, boards, **chosen, seed=network.seed, listener=Shown()).results
     for results in found:
         _report(results, out if len(found) == 1 else out / results.context.device, recorded)
     if len(found) > 1:

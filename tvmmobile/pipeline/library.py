@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.bench import bench
@@ -18,7 +18,12 @@ from tvmmobile.running.library import Library, find_libraries
 
 
 class CompiledLibrary(Library):
-    """A compiled network: what `compile_models` returns, and `open_libraries` finds on disk."""
+    """A compiled network: what `compile` and `tune` make, and `open_libraries` finds on disk."""
+
+    @classmethod
+    def of(cls, library: Library) -> Self:
+        """Return a library with what callers of the API can do with it."""
+        return cls(**vars(library))
 
     @property
     def kernels(self) -> tuple[KernelResult, ...]:
@@ -47,4 +52,4 @@ class CompiledLibrary(Library):
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
     """Return libraries by path, those of a directory by name; raise `UserError` for none, a damaged one, or a name twice."""
     places = [paths] if isinstance(paths, str | Path) else paths
-    return [CompiledLibrary(**vars(library)) for library in find_libraries([Path(place) for place in places])]
+    return [CompiledLibrary.of(library) for library in find_libraries([Path(place) for place in places])]

@@ -11,6 +11,7 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.checking import checked
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed_trials import NeededTrials
 from tvmmobile.pipeline.options.call import takes
@@ -24,6 +25,7 @@ from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
+from tvmmobile.pipeline.tuned import TunedResults
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import fastest, tried_counts
 from tvmmobile.running.bench import Bench
@@ -46,7 +48,7 @@ _MOST_CORRECTIONS = 4
 
 
 @takes(LibraryOptions, RunOptions, SearchOptions)
-def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]) -> Results:
+def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]) -> TunedResults:
     """Find fast schedules for the kernels of networks on a device; compile, verify and time the networks.
 
     Interrupt it at any time: finished trials are kept, and the same call resumes from there. With `threads="best"`, 1, 2, 4, … and all
@@ -57,6 +59,9 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
         device: its name, or what `find_device` returns.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
         listener: is told of progress.
+
+    Returns:
+        The latencies, with the libraries that were timed as `libraries`.
 
     Raises:
         UserError: an argument is wrong, or a network cannot be built.
@@ -69,7 +74,7 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
     if asked.trials != 0:
         check_writable(logs.target, "--logs")
     jobs = jobs_of(models, board.profile, library, out, logs, run.dump_ir)
-    found: list[Results] = []
+    found: list[TunedResults] = []
     for same in _by_count(jobs, board):
         # A later count's run must not set aside what an earlier one logged.
         found.append(_run(same, board, logs, replace(asked, fresh=asked.fresh and not found), run.dask, listener))
@@ -87,7 +92,9 @@ def _by_count(jobs: Sequence[VariantJob], board: Device) -> list[list[VariantJob
     return [[replace(job, options=replace(job.options, threads=count)) for job in jobs] for count in counts]
 
 
-def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: SearchOptions, dask: str | None, listener: Listener) -> Results:
+def _run(
+    jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: SearchOptions, dask: str | None, listener: Listener
+) -> TunedResults:
     """Tune, compile, verify and time."""
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, asked, dask))
@@ -109,7 +116,7 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
             while asked.trials != 0 and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):
                 corrections += 1
                 results = _timed(workers, jobs, bench, listener)
-        return results
+        return TunedResults(results.context, results.variants, tuple(CompiledLibrary.of(job.library) for job in jobs))
 
 
 def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Listener) -> bool:
