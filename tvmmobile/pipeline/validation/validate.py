@@ -61,7 +61,7 @@ def validate_device(
     name: str,
     out: str | Path,
     *,
-    model: str | None = None,
+    board: str | None = None,
     refit: str | Path | None = None,
     share: str | Path | None = None,
     pin: bool = False,
@@ -76,7 +76,7 @@ def validate_device(
     Args:
         name: name of the device.
         out: the file.
-        model: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
+        board: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
         share: a second file, for strangers: without what could tell whose board it is; see `shareable`.
         pin: hold the board's clocks at their highest.
@@ -90,7 +90,7 @@ def validate_device(
     """
     suite = suite or SUITE
     device = _registered_device(name, pin)
-    compared, file = model_for(device.profile, model), Path(out)
+    compared, file = model_for(device.profile, board), Path(out)
     validation = begun(device, compared, suite, file)
     check_file_writable(file, "--out")
     if share is not None:
