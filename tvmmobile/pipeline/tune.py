@@ -151,23 +151,26 @@ def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener
         return build_libraries(workers, jobs, done)
 
 
-@takes(LibraryOptions, RunOptions, SearchOptions, out="out")
+@takes(LibraryOptions, RunOptions, SearchOptions)
 def plan_tuning(
     models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TuningPlan:
     """Return what `tune` would do with the same arguments; raise what it would raise. Nothing is tried or written.
 
     Args:
-        models, device, listener: arguments of `tune`.
+        models: one network, several, or what loads them once everything else has been checked.
+        device: its name, or what `find_device` returns.
+        listener: is told of progress.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
     """
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)
-    board, out = device_of(device), run.folder()
-    logs = log_dirs(run.logs, out if asked.fresh else None)
-    runs = _by_count(jobs_of(models, board.profile, library, out, logs, run.dump_ir), board)
-    with _workers(runs[0], board, asked, run.dask) as workers:
-        variants = [_imported(workers, [replace(job, dump_dir=None) for job in jobs], listener) for jobs in runs]
-    plans = [NeededTrials(*each, logs, board.profile, asked.trials).plan for each in zip(runs, variants, strict=True)]
+    board = device_of(device)
+    with scratch("plan") as empty:  # in place of the log that `tune` would begin with `fresh`, or of a folder that it would make
+        logs = log_dirs(run.logs, empty if asked.fresh else None)
+        runs = _by_count(jobs_of(models, board.profile, library, run.out or empty, logs, run.dump_ir), board)
+        with _workers(runs[0], board, asked, run.dask) as workers:
+            variants = [_imported(workers, [replace(job, dump_dir=None) for job in jobs], listener) for jobs in runs]
+        plans = [NeededTrials(*each, logs, board.profile, asked.trials).plan for each in zip(runs, variants, strict=True)]
     plan = replace(plans[0], assignments=tuple(assignment for each in plans for assignment in each.assignments))
     listener.planned(plan)
     return plan
