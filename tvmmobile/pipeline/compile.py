@@ -52,7 +52,7 @@ def compile_models(
     Args:
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns; several for a library with the kernels of each, which takes those of the core that
-            it runs on.
+            it runs on. Default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `LibraryOptions` and `CompileOptions`, which `help` lists.
         listener: is told of progress.
 

@@ -71,7 +71,7 @@ def deploy(
 
     Args:
         libraries: what `compile` or `open_libraries` returned, or paths of libraries or of directories of them; one or several.
-        device: the name of a registered one.
+        device: name of a registered board; default: `pi4`, if it is registered: the virtual Raspberry Pi 4 takes no copies.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
 

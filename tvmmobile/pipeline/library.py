@@ -22,7 +22,7 @@ class CompiledLibrary(Library):
 
     @classmethod
     def of(cls, library: Library) -> Self:
-        """Return a library with what callers of the API can do with it."""
+        """Return a library that can be run and timed, for files that are there."""
         return cls(**vars(library))
 
     @property
@@ -37,15 +37,36 @@ class CompiledLibrary(Library):
         return {each.device: kernel_results(each.kernels, ()) for each in facts.sets or (facts,)}
 
     def run(self, given: Given, device: DeviceLike = "pi4") -> Any:
-        """Return the library's output for an input on a device, or for several: an array, or several by name.
+        """Return the library's output for an input: an array, or several by name. `tm.run` also gives latency and memory.
 
-        See `pipeline.run.run`, which times it as well.
+        Args:
+            given: anything that NumPy turns into an array of the input's shape; for several inputs arrays by name, or a tuple of all in
+                order.
+            device: its name, what `tm.find_device` returns, or what `tm.start` yields; default: the virtual Raspberry Pi 4, unless a board
+                is registered as `pi4`.
+
+        Raises:
+            UserError: the input has another shape, or numbers that are not finite in the library's type, or the device has fewer cores
+                than the library threads.
+            DeviceUnavailable: the device cannot be reached.
+            Disagreement: the library does not run there.
         """
         return output_of(self, given, device)
 
     @takes(BenchOptions)
     def bench(self, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[BenchArguments]) -> Results:
-        """Check it against PyTorch on a device, and time it; see `pipeline.bench.bench`."""
+        """Check the library against PyTorch on a device, and time it; `tm.bench` takes several.
+
+        Args:
+            device: its name, or what `tm.find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
+            options: see `BenchOptions`, which `help` lists.
+            listener: is told of progress.
+
+        Raises:
+            UserError: an argument is wrong.
+            DeviceUnavailable: the device cannot be reached.
+            Disagreement: the library does not compute what PyTorch computes; it is not timed then.
+        """
         return bench(self, device, listener=listener, **options)
 
 

@@ -56,7 +56,8 @@ def rescore_logs(
     Interrupt it at any time: finished scores are kept, and the same call resumes.
 
     Args:
-        device: a virtual board's name, or what `find_device` returns.
+        device: a virtual board's name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as
+            `pi4`.
         logs: the directory to rewrite; without it, the user's own logs.
         keep: schedules per kernel, the best by the old scores.
         workers: processes; without it, one per core.

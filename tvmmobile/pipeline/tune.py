@@ -56,7 +56,7 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
-        device: its name, or what `find_device` returns.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
         listener: is told of progress.
 
@@ -159,7 +159,7 @@ def plan_tuning(
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
-        device: its name, or what `find_device` returns.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         listener: is told of progress.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
     """

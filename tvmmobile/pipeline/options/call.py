@@ -39,7 +39,7 @@ def takes(*kinds: type[Options]) -> Callable[[Call], Call]:
             load_plugins()
             return function(*given, **named)
 
-        call.__doc__ = re.sub(r"^ *options: .*\n", lambda _: _documented(options), function.__doc__ or "", flags=re.MULTILINE)
+        call.__doc__ = re.sub(r"^( *)options: .*\n", lambda line: _documented(options, line[1]), function.__doc__ or "", flags=re.MULTILINE)
         call.__signature__ = signature  # type: ignore[attr-defined]
         return cast(Call, call)
 
@@ -50,7 +50,7 @@ def _parameter(option: Option, kind: Any) -> inspect.Parameter:
     return inspect.Parameter(option.keyword, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind)
 
 
-def _documented(options: Sequence[Option]) -> str:
+def _documented(options: Sequence[Option], indent: str) -> str:
     """Return lines of a docstring's arguments."""
     texts = [f"{each.keyword}: {each.about}" for each in options]
-    return "".join(f"{textwrap.fill(text, 140, initial_indent=' ' * 8, subsequent_indent=' ' * 12)}\n" for text in texts)
+    return "".join(f"{textwrap.fill(text, 140, initial_indent=indent, subsequent_indent=f'{indent}    ')}\n" for text in texts)

@@ -78,10 +78,11 @@ def validate_device(
         out: the file.
         board: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
-        share: a second file, for strangers: without what could tell whose board it is; see `shareable`.
+        share: a second file, for strangers: without names of users, hosts and devices, serial numbers, addresses and paths, and with the
+            day alone as date.
         pin: hold the board's clocks at their highest.
         listener: is told of progress.
-        suite: suite to measure; without it, `SUITE`.
+        suite: suite to measure; default: kernels that span the terms of the model, and networks.
 
     Raises:
         UserError: the device is not registered, its core is not calibrated, `out` holds something else, or nothing can be fitted.
