@@ -21,7 +21,7 @@ device.command("validate")(validate)
 
 @device.callback()
 def _group() -> None:
-    """Manage the boards and phones to measure on."""
+    """Manage boards and phones: add, list, check, validate, remove."""
 
 
 @device.command("add")

@@ -31,7 +31,7 @@ class HistoryFormat(StrEnum):
 
 @history.callback()
 def _group() -> None:
-    """Keep results of all commits in one file, and find the steps in them."""
+    """Keep results of all commits; find the steps, draw a page."""
 
 
 @history.command("add")

@@ -39,10 +39,10 @@ def tune(
     network: NetworkOptions,
     **chosen: Any,
 ) -> None:
-    """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
+    """Tune what the logs lack; compile, verify, time and report.
 
-    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Interrupt it at any time: finished trials are
-    kept, and the same command resumes from there.
+    Tuning finds fast schedules for a network's kernels on a device. Without --alpha and --resolution: the published variants (MobileNet v1:
+    the paper's 16). Interrupt it at any time: finished trials are kept, and the same command resumes from there.
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
