@@ -110,6 +110,14 @@ def test_documentation_sends_readers_to_names_that_there_are(name: str) -> None:
         assert "".join(other).removeprefix("tm.") in known
 
 
+def test_the_document_lists_the_listeners_methods() -> None:
+    rows = re.findall(r"^\| `(\w+)\((.*)\)` \|", (REPOSITORY / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    found = inspect.getmembers(tvmmobile.Listener, inspect.isfunction)
+    assert {name: words.split(", ") for name, words in rows} == {
+        name: [*inspect.signature(method).parameters][1:] for name, method in found
+    }
+
+
 def test_a_latency_is_of_one_variant() -> None:
     results = sample_results(2)
     with pytest.raises(tvmmobile.UserError, match="these results have 2 variants"):

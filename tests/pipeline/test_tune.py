@@ -59,7 +59,7 @@ class Needs:
 
 def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     needs, bench = Needs(), SimpleNamespace(profile=PROFILE)
-    listener = SimpleNamespace(searching=lambda _assignments, _kind: nullcontext())
+    listener = SimpleNamespace(search=lambda _assignments, _kind: nullcontext())
 
     def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
         database += [(each.task, each.missing) for each in assignments if each.missing]
@@ -76,7 +76,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
     """Trials are lacking and no schedule is left to try: it is not asked forever."""
     needs, asked = Needs(), []
     monkeypatch.setattr(stage, "search", lambda *_: asked.append(1))
-    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(searching=lambda *_: nullcontext()))  # type: ignore[arg-type]
+    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(search=lambda *_: nullcontext()))  # type: ignore[arg-type]
     assert len(asked) == 3
 
 
@@ -126,7 +126,7 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
 
 def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
-    Shown().planned(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
+    Shown().plan_ready(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
     said = " ".join(capsys.readouterr().err.split())
     assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
     assert "float32_t1.jsonl, line 3: it lies." in said

@@ -177,7 +177,7 @@ def _written(
     file = evaluation_of(context, sorted(done.results, key=lambda result: places[result.image]), *done.stored)
     paths = () if out is None else write_evaluation(file, out)
     if paths and not file.complete:
-        listener.said(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
+        listener.message(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
     return file, paths
 
 

@@ -63,4 +63,4 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
         check_threads(library.threads, profile, act="Compile it with")
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
-            listener.said(remark)
+            listener.message(remark)

@@ -56,7 +56,7 @@ def regress(
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, how.repeat, how.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        return results, _compared(started, results, found, kept, threshold, lambda variant: listener.said(f"timed again: {variant}"))
+        return results, _compared(started, results, found, kept, threshold, lambda variant: listener.message(f"timed again: {variant}"))
 
 
 def _compared(

@@ -76,15 +76,15 @@ def rescore_logs(
         database = Database(identity, (), directory)
         database.read_all()
         if database.refused:
-            listener.said(passed_over(database.refused))
+            listener.message(passed_over(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)
         missing = missing_trials(assignments)
         kernels = plural(len(found), "kernel")
-        listener.said(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
+        listener.message(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
         if missing:
-            with started_bench(board, pool) as bench, listener.searching(assignments, profile.origin.kind) as progress:
+            with started_bench(board, pool) as bench, listener.search(assignments, profile.origin.kind) as progress:
                 rescore(found, assignments, database, bench, progress)
         done, backups = replace_logs(found, database)
     return RescoredLogs(tuple(done), tuple(ranking.task for ranking in ranked if ranking not in found), tuple(backups))

@@ -108,7 +108,7 @@ def _run(
         needs = NeededTrials(jobs, variants, logs, board.profile, asked.trials)
         if needs.pending:
             held.enter_context(needs.writing())
-        listener.planned(needs.plan)
+        listener.plan_ready(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
             run_rounds(needs, bench, Search(asked.strategy, asked.seed, needs.twin, needs.similar), listener)
             results = _timed(workers, jobs, bench, listener)
@@ -124,7 +124,7 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
     records = doubted(results, needs.database, needs.tasks)
     # A run that had nothing to try has not asked for the right to write.
     with nullcontext() if needs.pending or not records else needs.writing():
-        return measure_again(records, needs.database, needs.tasks, bench, listener.said)
+        return measure_again(records, needs.database, needs.tasks, bench, listener.message)
 
 
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
@@ -142,7 +142,7 @@ def _verified(workers: WorkerPool, jobs: Sequence[VariantJob], libraries: Sequen
         with listener.stage("verifying", len(jobs)) as done:
             return bench_libraries(bench, libraries, done)
     except Disagreement as error:
-        accept_roundings(error, workers, jobs, listener.said)
+        accept_roundings(error, workers, jobs, listener.message)
     return _verified(workers, jobs, libraries, bench, listener)
 
 
@@ -172,7 +172,7 @@ def plan_tuning(
             variants = [_imported(workers, [replace(job, dump_dir=None) for job in jobs], listener) for jobs in runs]
         plans = [NeededTrials(*each, logs, board.profile, asked.trials).plan for each in zip(runs, variants, strict=True)]
     plan = replace(plans[0], assignments=tuple(assignment for each in plans for assignment in each.assignments))
-    listener.planned(plan)
+    listener.plan_ready(plan)
     return plan
 
 
@@ -188,7 +188,7 @@ def run_rounds(needs: NeededTrials, bench: Bench, how: Search, listener: Listene
         for each in rounds:
             assignments = needs.plan.assignments if each is None else needs.further(*each)
             if missing_trials(assignments):
-                with listener.searching(assignments, bench.profile.origin.kind) as progress:
+                with listener.search(assignments, bench.profile.origin.kind) as progress:
                     search(assignments, needs.database, bench, progress, how)
         if len(needs.database) == known:
             return
@@ -207,5 +207,5 @@ def _imported(workers: WorkerPool, jobs: Sequence[VariantJob], listener: Listene
         variants = collect_variants(workers, jobs, done)
     for job, variant in zip(jobs, variants, strict=True):
         if variant.kept:
-            listener.said(kept_sentence(job.spec.variant, variant.kept))
+            listener.message(kept_sentence(job.spec.variant, variant.kept))
     return variants

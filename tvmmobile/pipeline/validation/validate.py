@@ -103,11 +103,11 @@ def validate_device(
     known = {point.name for point in validation.points}
     missing = [name for name in suite.names if name not in known]
     origin = device.profile.origin.kind
-    listener.said(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
+    listener.message(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
     if not device.profile.clock_hz:
         hidden = f"note: {name} does not tell its clock; its model is computed at {compared.clocked.clock_hz / 1e9:g} GHz, as a guess."
-        listener.said(hidden)
-    listener.said(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
+        listener.message(hidden)
+    listener.message(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
     if missing:
         with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
             built = _built(missing, suite, device.profile, folder, workers, listener)
@@ -164,7 +164,7 @@ def _built(
             succeeded(built, f"building {source.name}")
             done(source.name)
         jobs = [variant_job(model, profile, log_dirs(None).all, folder, LibraryOptions(format=VM)) for model in models]
-        libraries = build_libraries(workers, jobs, done, listener.said)
+        libraries = build_libraries(workers, jobs, done, listener.message)
     return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 
 
