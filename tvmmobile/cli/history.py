@@ -38,9 +38,14 @@ class FilterOptions(Options):
     network: str | None = option(None, "--network NAME", "Only variants with NAME in theirs, such as 'v1 1.0-224'.")
     device: str | None = option(None, "--device NAME", "Only results of this device.")
     dtype: str | None = option(None, "--dtype NAME", "Only results in this precision, such as float32.")
-    threads: int | None = option(None, "--threads N", "Only results of this thread count.", settings={"min": 1})
+    threads: int | None = option(None, "--threads N", "Only results of this thread count.", typer_settings={"min": 1})
     least: float = option(
-        0.01, "--least PERCENT", "Smallest step to show, in percent.", typed=1.0, settings={"min": 0}, join=lambda percent: percent / 100
+        0.01,
+        "--least PERCENT",
+        "Smallest step to show, in percent.",
+        cli_default=1.0,
+        typer_settings={"min": 0},
+        from_cli=lambda percent: percent / 100,
     )
 
     def over_commits(self, history: History) -> Over:

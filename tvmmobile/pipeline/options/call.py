@@ -52,5 +52,5 @@ def _parameter(option: Option, kind: Any) -> inspect.Parameter:
 
 def _documented(options: Sequence[Option], indent: str) -> str:
     """Return lines of a docstring's arguments."""
-    texts = [f"{each.keyword}: {each.about}" for each in options]
+    texts = [f"{each.keyword}: {each.api_doc}" for each in options]
     return "".join(f"{textwrap.fill(text, 140, initial_indent=indent, subsequent_indent=f'{indent}    ')}\n" for text in texts)
