@@ -245,6 +245,8 @@ def test_bad_arguments() -> None:
         choose(SMALL, ["pi4", "pi4-virtual"])
     with pytest.raises(UserError, match="float16 needs arithmetic"):
         choose(SMALL, "pi4", dtypes=["float16"])
+    with pytest.raises(UserError, match="is for int8, which is not compared"):
+        choose(SMALL, "pi4", calibrate="noise:8")
 
 
 @pytest.mark.parametrize(

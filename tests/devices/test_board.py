@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,10 @@ def test_a_known_name_needs_join_and_boards_that_are_alike(ssh_board: SshBoard, 
     assert "--join" in cli(*ssh_board.add_words("desk")).err
     assert len(register(cli, ssh_board, "desk", "--join").boards) == 2
     cpuinfo = ssh_board.root / "proc/cpuinfo"
-    cpuinfo.write_text(cpuinfo.read_text().replace("0xd08", "0xd03"))
+    linux = cpuinfo.read_text()
+    cpuinfo.write_text(re.sub("Features.*\n", "", linux))
+    assert len(register(cli, ssh_board, "desk", "--join").boards) == 3  # its instructions are not known
+    cpuinfo.write_text(linux.replace("0xd08", "0xd03"))
     outcome = cli(*ssh_board.add_words("desk"), "--join")
     assert outcome.code == 1 and "cores differ from those of desk" in outcome.err
 

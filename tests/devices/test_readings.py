@@ -39,6 +39,13 @@ def test_numbers_that_boards_tell(text: str, number: int | None) -> None:
     assert number_in(text) == number
 
 
+def test_instructions_are_those_that_linux_reports() -> None:
+    section = "processor\t: {0}\n{1}CPU implementer\t: 0x51\nCPU part\t: 0x802\n"
+    texts = ("Features\t: fp asimd fphp asimdhp\n", "Features\t: asimddp i8mm bf16 sve\n", "Features\t: fp asimd\n", "")
+    cores = parse_cores("\n".join(section.format(*row) for row in enumerate(texts)), [])
+    assert [core.has for core in cores] == [("half",), ("dot", "matrix", "bfloat16"), (), None]
+
+
 def test_a_core_without_a_part_is_none() -> None:
     section = "processor\t: {0}\nCPU implementer\t: {1}\nCPU part\t: {2}\n"
     text = "\n".join(section.format(*row) for row in ((0, "?", "0xd08"), (1, "0x41", "true"), ("²", "0x41", "0xd08"), (2, "0x41", "0xd0b")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import socket
 import struct
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_a_file_that_is_not_stored(tmp_path: Path, number: int) -> None:
     """Agents of older versions answer all ones."""
     with pytest.raises(NotStored, match=r"cannot store file \(5 bytes\)") as caught:
         upload(tmp_path, ~number)
-    assert caught.value.number == number
+    other = pickle.loads(pickle.dumps(caught.value))  # between worker processes
+    assert caught.value.number == other.number == number and str(other) == str(caught.value)
 
 
 @pytest.mark.parametrize("answer", [4, 0, 1 << 40, -5000])

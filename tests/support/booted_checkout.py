@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from workflows import SHELL, Done, Runner
 
 from tvmmobile.system.files import filling_cache, made_once, sha256_of
-from tvmmobile.virtual.sysroot import MIRROR, _digest
+from tvmmobile.virtual.debian_packages import MIRROR, recipe_digest
 
 #: Installing and compiling under emulation, on a busy machine.
 LONG_S = 3 * 3600.0
@@ -66,7 +66,7 @@ def _send(machine: Machine, folder: Path, script: str) -> None:
 def set_up_disk(image: Image) -> Path:
     """Return where the disk of a machine is kept whose user has set up a clone: for as long as the set-up's steps and packages stay."""
     steps = [sha256_of(path) for path in (*sorted((REPOSITORY / "scripts").glob("*.lock")), REPOSITORY / "scripts/setup.sh")]
-    return image.folder.with_name(f"{image.folder.name}-{_digest(steps)}") / "disk"
+    return image.folder.with_name(f"{image.folder.name}-{recipe_digest(steps)}") / "disk"
 
 
 def keep_set_up(machine: Machine) -> None:

@@ -19,7 +19,7 @@ from ssh_server import new_key, public_key
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, made_once, sha256_of
 from tvmmobile.system.programs import run_tool
-from tvmmobile.virtual.sysroot import _NO_MIRROR, DOWNLOAD_TIMEOUT_S, _apt, _digest
+from tvmmobile.virtual.debian_packages import DOWNLOAD_TIMEOUT_S, NO_MIRROR, apt_words, recipe_digest
 
 QEMU = "qemu-system-aarch64"
 CORES = 4
@@ -119,7 +119,7 @@ def image() -> Image:
     Raises:
         UserError: apt-get or another program is missing or fails, or Debian could not be set up.
     """
-    folder = cache_dir() / f"booted-{_digest([PACKAGES, DISK_BYTES, INIT, SSHD, NETWORK, sha256_of(SETUP)])}"
+    folder = cache_dir() / f"booted-{recipe_digest([PACKAGES, DISK_BYTES, INIT, SSHD, NETWORK, sha256_of(SETUP)])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
             _make(made.parent, Image(made))
@@ -156,8 +156,8 @@ def _make(scratch: Path, made: Image) -> None:
 
 def _packages(scratch: Path) -> list[Path]:
     """Debian's packages with what they depend on."""
-    words = [*_apt(scratch, ""), "install", "--download-only", "--no-install-recommends", *PACKAGES]
-    run_tool(words, "Downloading Debian for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S)
+    words = [*apt_words(scratch, ""), "install", "--download-only", "--no-install-recommends", *PACKAGES]
+    run_tool(words, "Downloading Debian for AArch64", NO_MIRROR, DOWNLOAD_TIMEOUT_S)
     return sorted((scratch / "cache/archives").glob("*.deb"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
-from tvmmobile.virtual.sysroot import _NO_MIRROR, DOWNLOAD_TIMEOUT_S, _apt, _digest, _unpack_archives
+from tvmmobile.virtual.debian_packages import DOWNLOAD_TIMEOUT_S, NO_MIRROR, apt_words, recipe_digest, unpack_archives
 
 
 def debian_folder(packages: Sequence[str], architecture: str = "arm64", release: str = "") -> Path:
@@ -20,19 +20,19 @@ def debian_folder(packages: Sequence[str], architecture: str = "arm64", release:
     Raises:
         UserError: apt-get or dpkg-deb is missing or fails.
     """
-    folder = cache_dir() / f"debian-{_digest([sorted(packages), *([architecture] if architecture != 'arm64' else [])])}"
+    folder = cache_dir() / f"debian-{recipe_digest([sorted(packages), *([architecture] if architecture != 'arm64' else [])])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
-            apt, archives = _apt(made.parent, release, architecture), made.parent / "archives"
+            apt, archives = apt_words(made.parent, release, architecture), made.parent / "archives"
             archives.mkdir()
             run_tool(
                 [*apt, "download", *packages],
                 f"Downloading {', '.join(packages)} for {architecture}",
-                _NO_MIRROR,
+                NO_MIRROR,
                 DOWNLOAD_TIMEOUT_S,
                 archives,
             )
-            _unpack_archives(archives, made)
+            unpack_archives(archives, made)
     return folder
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tvmmobile.devices.board.hardware import profile_of
 from tvmmobile.devices.board.registered import Facts, LinuxCore, RegisteredBoard, SshAddress
+from tvmmobile.devices.kin import suitability
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile, Origin
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
@@ -19,6 +20,7 @@ from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_board, twin_database, twin_identity
@@ -59,7 +61,11 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
 
 def registered_like(board: Board, product: str) -> DeviceProfile:
     """The profile of a real board with a virtual one's core and clock, as registration reads them."""
-    core = LinuxCore(implementer=board.midr >> 24, part=board.midr >> 4 & 0xFFF, max_hz=board.clock_hz)
+    return registered(LinuxCore(implementer=board.midr >> 24, part=board.midr >> 4 & 0xFFF, max_hz=board.clock_hz), product)
+
+
+def registered(core: LinuxCore, product: str = "") -> DeviceProfile:
+    """The profile of a board with one core."""
     facts = Facts(architecture="aarch64", model=product, cores=(core,), memory_bytes=1 << 30, system="", kernel="", libc="")
     address = SshAddress(destination="me@desk", host_key="ssh-ed25519 AAAA")
     return profile_of("desk", RegisteredBoard(address=address, directory="/home/me/x", facts=facts, added="today"))
@@ -71,6 +77,30 @@ def test_every_calibrated_board_is_the_twin_of_the_real_one(name: str) -> None:
     assert twin_board(registered_like(board, board.board.split(",")[0])) == board
     other = twin_board(registered_like(board, "Somebody's board"))
     assert other is not None and other.mcpu == board.mcpu
+
+
+@pytest.mark.parametrize(
+    ("part", "has", "name", "like", "without"),
+    [
+        (0x804, ("half", "dot"), "Kryo 4xx Gold", "Cortex-A76", None),  # Snapdragon 855
+        (0x804, None, "Kryo 4xx Gold", "Cortex-A76", None),
+        (0x802, ("half",), "Kryo 3xx Gold", "", ["-dotprod"]),  # Snapdragon 845
+        (0x800, (), "Kryo 2xx Gold", "Cortex-A73", None),  # Snapdragon 660
+    ],
+)
+def test_makers_own_cores_are_taken_for_what_they_are_like(
+    part: int, has: tuple[str, ...] | None, name: str, like: str, without: list[str] | None
+) -> None:
+    profile = registered(LinuxCore(implementer=0x51, part=part, max_hz=2.8e9, has=has))
+    twin = twin_board(profile)
+    assert profile.cpu == name and (twin.cpu if twin else "") == like
+    assert profile.target.get("mattr") == without and (has is None or profile.machine.has == has)
+    pi5 = find_device("pi5-virtual").profile
+    if like == pi5.cpu:
+        with pytest.raises(UserError, match="both have"):
+            suitability([profile, pi5])
+    else:
+        assert suitability([profile, pi5]).cores
 
 
 @pytest.mark.long

@@ -80,9 +80,11 @@ def choose(
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
-    """Return the options of the libraries to compare; raise `UserError` where a device does not support one."""
+    """Return the options of the libraries to compare; raise `UserError` where a device does not support one, or data are for none."""
     halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
     names = wanted.dtypes or (FLOAT32.name, *[FLOAT16.name] * halves)
+    if wanted.calibrate is not None and INT8.name not in names:
+        raise UserError(f"--calibrate is for {INT8.name}, which is not compared.", f"Leave it out, or add --dtype {INT8.name}.")
     found = []
     for name, threads in itertools.product(dict.fromkeys(names), dict.fromkeys(wanted.threads)):
         scales = {"calibrate": wanted.calibrate} if name == INT8.name else {}

@@ -45,9 +45,10 @@ def relatives() -> tuple[Relative, ...]:
 def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:
     """Return which of several devices' kernels suit which core; raise `UserError` for two of the same core, or one that is not known."""
     known = {relative.name: relative for relative in relatives()}
+    named = {name: known[core.cpu] for core in all_cores() for name in core.names.values()} | known
     cores: list[Relative] = []
     for profile in profiles:
-        core = known.get(profile.cpu)
+        core = named.get(profile.cpu)
         if core is None:
             raise UserError(
                 f"{profile.name} has a core called {profile.cpu}, which a library cannot recognise when it runs.",

@@ -165,3 +165,6 @@ class NotStored(OSError):
     def __init__(self, name: str, size: int, number: int = 0) -> None:
         super().__init__(f"the device cannot store {name} ({size} bytes)")
         self.name, self.size, self.number = name, size, number
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.size, self.number)  # it may travel between worker processes

@@ -20,7 +20,8 @@ class Core:
         place: from small cores to large ones.
         group: the number of its group of cores of a kind.
         in_order: starts instructions in the order of the program.
-        products: by `implementer << 12 | part`.
+        names: of those of its kin that are registered as boards, by `implementer << 12 | part`.
+        products: by the same.
         modelled_as: a core of virtual boards, as `Board.mcpu`, whether or not there are any.
         figures: fields of `Machine`; `None` where they are those of `mcpu`.
     """
@@ -31,6 +32,7 @@ class Core:
     in_order: bool
     parts: tuple[int, ...]
     kin: tuple[int, ...]
+    names: Mapping[int, str]
     products: Mapping[int, str]
     mcpu: str
     modelled_as: str
@@ -58,10 +60,10 @@ def _core(row: dict[str, Any], place: int, group: int, in_order: bool, machines:
     own, machine = llvm_name(row["cpu"]), row.pop("machine", None)
     names = {name: row.pop(name, own) for name in ("mcpu", "modelled_as")}
     parts, kin = (tuple(row.pop(key, ())) for key in ("parts", "kin"))
-    products = {int(part, 16): product for part, product in row.pop("products", {}).items()}
+    named, products = ({int(part, 16): name for part, name in row.pop(key, {}).items()} for key in ("names", "products"))
     cpu = row.pop("cpu")
     figures = None if machine is None else _figures(machine, machines) | row | {"in_order": in_order}
-    return Core(cpu, place, group, in_order, parts, kin, products, **names, figures=figures)
+    return Core(cpu, place, group, in_order, parts, kin, named, products, **names, figures=figures)
 
 
 def _figures(machine: str, machines: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -26,19 +24,16 @@ from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board, load_board
+from tvmmobile.virtual.debian_packages import DOWNLOAD_TIMEOUT_S, NO_MIRROR, apt_words, recipe_digest, unpack_archives
 
 #: Debian's packages: Python, and the libraries that wheels expect.
 PACKAGES = ("python3", "libstdc++6", "libgomp1")
 #: pip takes these literally: it does not know that 2_28 includes the older ones.
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64", "any")
-#: Debian's archive and signing key, for releases requested by name.
-MIRROR, KEYRING = "http://deb.debian.org/debian", "/usr/share/keyrings/debian-archive-keyring.gpg"
 #: The folder for wheels, on the default path of Debian's Python.
 SITE = "usr/local/lib/python{version}/dist-packages"
-DOWNLOAD_TIMEOUT_S = 1200
 #: Linux's capacity of the fastest core.
 MOST_CAPACITY = 1024
-_NO_MIRROR = "Check that this machine's apt-get reaches a Debian mirror that has arm64."
 
 
 def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None, release: str = "") -> Path:
@@ -60,7 +55,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     say = say or (lambda _sentence: None)
     files = core_files(board)
     wheels = wheels_digest(requirements, release)
-    folder = cache_dir() / f"sysroot-{board.name}-{_digest([wheels, files])}"
+    folder = cache_dir() / f"sysroot-{board.name}-{recipe_digest([wheels, files])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
             unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say, release)
@@ -73,7 +68,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
 
 def wheels_digest(requirements: Sequence[str], release: str = "") -> str:
     """Return a digest (16 hex digits) of what `python_sysroot` holds for every board."""
-    return _digest([PACKAGES, PLATFORMS, sorted(requirements), 2, *([release] if release else [])])
+    return recipe_digest([PACKAGES, PLATFORMS, sorted(requirements), 2, *([release] if release else [])])
 
 
 def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
@@ -92,10 +87,6 @@ def _link_or_copy(source: str, goal: str) -> None:
         os.link(source, goal)
     except OSError:
         shutil.copy2(source, goal)
-
-
-def _digest(recipe: object) -> str:
-    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
 def core_files(board: Board) -> dict[str, str]:
@@ -177,34 +168,11 @@ def cpuinfo(board: Board) -> str:
     return "".join(f"processor\t: {number}\n{core}" for number in range(board.cores))
 
 
-def _apt(scratch: Path, release: str, architecture: str = "arm64") -> list[str]:
-    """Return an apt-get command for that architecture with no packages installed and its state in `scratch`; its lists are up to date."""
-    for name in ("apt-get", "dpkg-deb"):
-        if shutil.which(name) is None:
-            raise UserError(f"{name} is missing; it is needed for Debian's AArch64 packages.", "Run this on Debian or Ubuntu.")
-    for name in ("state/lists/partial", "cache/archives/partial"):
-        (scratch / name).mkdir(parents=True)
-    (scratch / "status").touch()
-    apt = ["apt-get", "-q", "-y", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::State::status={scratch}/status"]
-    apt += ["-o", f"Dir::Cache={scratch}/cache", "-o", f"APT::Architecture={architecture}", "-o", f"APT::Architectures::={architecture}"]
-    apt += ["-o", "APT::Sandbox::User=root"]  # apt's own user may not read this folder
-    if release:
-        (scratch / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {release} main\n", encoding="ascii")
-        apt += ["-o", f"Dir::Etc::SourceList={scratch}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
-    run_tool([*apt, "update"], "Reading Debian's list of packages", _NO_MIRROR, DOWNLOAD_TIMEOUT_S)
-    return apt
-
-
 def _unpack_debian(scratch: Path, root: Path, release: str) -> None:
     """Unpack Debian's Python with its dependencies."""
-    packages = [*_apt(scratch, release), "install", "--download-only", "--no-install-recommends", *PACKAGES]
-    run_tool(packages, "Downloading Python for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S)
-    _unpack_archives(scratch / "cache/archives", root)
-
-
-def _unpack_archives(archives: Path, root: Path) -> None:
-    for package in sorted(archives.glob("*.deb")):
-        run_tool(["dpkg-deb", "-x", str(package), str(root)], f"Unpacking {package.name}", "Run it again.")
+    packages = [*apt_words(scratch, release), "install", "--download-only", "--no-install-recommends", *PACKAGES]
+    run_tool(packages, "Downloading Python for AArch64", NO_MIRROR, DOWNLOAD_TIMEOUT_S)
+    unpack_archives(scratch / "cache/archives", root)
 
 
 def _unpack_wheels(scratch: Path, root: Path, requirements: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ def test_a_program_left_running(remote: SshRemote) -> None:
         process.read_line(0.2)
     process.write(b"three\n")  # a reader's limit does not harm the rest
     assert process.read_line(10) == "got three"
-    assert process.last_words() == "ready\n"
+    assert process.last_words() == "ready"
     process.stop()
 
 

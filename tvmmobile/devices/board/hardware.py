@@ -16,7 +16,7 @@ from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.board.link import AgentPlan
 from tvmmobile.devices.board.link_host import LinkConfig
-from tvmmobile.devices.board.parts import CoreDesign, fastest, part_of
+from tvmmobile.devices.board.parts import CoreDesign, as_reported, fastest, part_of
 from tvmmobile.devices.board.registered import DeviceFile, LocalAddress, RegisteredBoard
 from tvmmobile.devices.board.watch import watching
 from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoint, Watch
@@ -25,6 +25,8 @@ from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoi
 CONTACT_S = 30.0
 #: The file that keeps builders from disturbing measurements on this machine, in the agent's folder; see `Endpoint`.
 QUIET = "measuring.lock"
+#: LLVM's names of what `Machine.has` names.
+_LLVM_FEATURES = {"half": "fullfp16", "dot": "dotprod", "matrix": "i8mm", "bfloat16": "bf16"}
 
 
 class HardwareDevice:
@@ -79,19 +81,20 @@ def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
     """Return the board's fastest kind of core, their number, and their highest clock in Hz (0 if unknown)."""
     numbers = fastest(board.facts.cores)
     best = board.facts.cores[numbers[0]]
-    return part_of(best.implementer, best.part), len(numbers), best.max_hz
+    return as_reported(part_of(best.implementer, best.part), best.has), len(numbers), best.max_hz
 
 
 def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
-    """Return the device profile of a registered board."""
+    """Return the device profile of a registered board; instructions that Linux does not report there are not used."""
     part, count, clock_hz = fastest_cores(board)
     system = "gnu" if board.facts.api_level is None else "android"
+    without = {"mattr": [f"-{_LLVM_FEATURES[name]}" for name in part.lacks]} if part.lacks else {}
     return DeviceProfile(
         name=name,
         board=board.facts.model or part.product or name,
         cpu=part.cpu,
         mcpu=part.mcpu,
-        target={"kind": "llvm", "mtriple": f"aarch64-linux-{system}", "mcpu": part.mcpu, "num-cores": count},
+        target={"kind": "llvm", "mtriple": f"aarch64-linux-{system}", "mcpu": part.mcpu, "num-cores": count, **without},
         clock_hz=clock_hz,
         cores=count,
         machine=replace(

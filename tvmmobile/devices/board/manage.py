@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tvmmobile.devices.board.registered import (
     AdbAddress,
     Address,
     DeviceFile,
+    LinuxCore,
     LocalAddress,
     RegisteredBoard,
     SshAddress,
@@ -86,9 +87,18 @@ def add_device(
     else:
         address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, confirm_host_key)
     board = _board(address, directory, words, root, clock_ghz, on_progress)
-    if known is not None and (known.boards[0].facts.cores, known.boards[0].runner) != (board.facts.cores, board.runner):
+    if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
         raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
     return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
+
+
+def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:
+    """Return whether boards have the same cores; those that were added earlier may not tell their instructions."""
+
+    def told(core: LinuxCore, other: LinuxCore) -> LinuxCore:
+        return core if other.has is not None else core.model_copy(update={"has": None})
+
+    return len(known) == len(cores) and all(told(one, other) == told(other, one) for one, other in zip(known, cores, strict=True))
 
 
 def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress = lambda _sentence: None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvmmobile.devices.board.registered import LinuxCore
 from tvmmobile.graph.cores import Core, all_cores, llvm_name
@@ -21,6 +21,7 @@ class CoreDesign:
         machine: what it offers a kernel, with the usual caches.
         product: the only one with this core and implementer; "" where there are others.
         modelled_as: the core that stands for it on virtual boards, as `Board.mcpu`, whether or not there are any.
+        lacks: instructions that LLVM takes the core to have and that Linux does not report, by the names of `Machine.has`.
     """
 
     cpu: str
@@ -28,12 +29,14 @@ class CoreDesign:
     machine: Machine
     product: str = ""
     modelled_as: str = ""
+    lacks: tuple[str, ...] = ()
 
 
 @functools.cache
 def _designs() -> Mapping[int, CoreDesign]:
     """Return the cores whose parts are known, by `implementer << 12 | part`."""
-    return {part: _design(core, core.products.get(part, "")) for core in all_cores() for part in core.parts}
+    designs = {part: _design(core, core.products.get(part, "")) for core in all_cores() for part in core.parts}
+    return designs | {part: replace(_design(core, ""), cpu=name) for core in all_cores() for part, name in core.names.items()}
 
 
 def _design(core: Core, product: str) -> CoreDesign:
@@ -48,6 +51,15 @@ _GENERIC = CoreDesign("AArch64 core", "generic", BASELINE)
 def part_of(implementer: int, part: int) -> CoreDesign:
     """Return the core design with these MIDR fields; a generic one if it is unknown."""
     return _designs().get(implementer << 12 | part, _GENERIC)
+
+
+def as_reported(design: CoreDesign, has: Sequence[str] | None) -> CoreDesign:
+    """Return a design with those of its instructions that Linux reports, which are `None` where they are not known."""
+    if has is None:
+        return design
+    reported = tuple(name for name in design.machine.has if name in has)
+    lacks = tuple(name for name in design.machine.has if name not in has)
+    return replace(design, machine=replace(design.machine, has=reported), lacks=lacks)
 
 
 def fastest(cores: Sequence[LinuxCore]) -> list[int]:

@@ -17,6 +17,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
 #: Android's name for AArch64.
 _ANDROID_ABI = "arm64-v8a"
+#: Linux's names of what `Machine.has` names, as /proc/cpuinfo lists them.
+_INSTRUCTIONS = {"asimdhp": "half", "asimddp": "dot", "i8mm": "matrix", "bf16": "bfloat16"}
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
@@ -144,7 +146,9 @@ def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
             continue
         clock_hz = (number_in(max_khz[index]) or 0) * _HZ_PER_KHZ if index < len(max_khz) else 0.0
         implementer = number_in(fields.get("CPU implementer", "")) or 0
-        cores.append(LinuxCore(implementer=implementer, part=part, max_hz=clock_hz if clock_hz <= MOST_HZ else 0.0))
+        words = fields.get("Features", "").split()
+        has = tuple(ours for theirs, ours in _INSTRUCTIONS.items() if theirs in words) if words else None
+        cores.append(LinuxCore(implementer=implementer, part=part, max_hz=clock_hz if clock_hz <= MOST_HZ else 0.0, has=has))
     return tuple(cores)
 
 

@@ -70,11 +70,13 @@ class LinuxCore(_Strict):
     Attributes:
         implementer, part: MIDR fields, such as 0x41 and 0xd08.
         max_hz: highest clock; 0 where the board does not tell, which only this machine and emulated ones are allowed.
+        has: its instructions beyond Armv8.0, of those that `Machine.has` names; `None` where they are not known.
     """
 
     implementer: int
     part: int
     max_hz: Annotated[float, Field(ge=0, le=MOST_HZ)]
+    has: tuple[str, ...] | None = None
 
 
 class Facts(_Strict):

@@ -202,7 +202,7 @@ class SshProcess:
     def last_words(self) -> str:
         if self._channel.exit_status_ready():
             self._drain.join(_JOIN_S)
-        return str(self._errors)[-LAST_WORDS_CHARACTERS:]
+        return str(self._errors).strip()[-LAST_WORDS_CHARACTERS:]
 
     def stop(self) -> None:
         self._stopped = True
