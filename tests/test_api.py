@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +75,47 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
     assert read == results and not tvmmobile.compare(str(tmp_path / "out" / "report.json"), read).slower
     saved = tvmmobile.save_baselines(read, str(tmp_path), str(tmp_path / "kept"))
     assert [one.name for one in tvmmobile.load_baselines(str(tmp_path / "kept"), read.context.device)] == sorted(one.name for one in saved)
+
+
+CALLS = {name: call for name in sorted(declared()) if inspect.isfunction(call := getattr(tvmmobile, name))}
+METHODS = {
+    f"{name}.{method}": call
+    for name in sorted(declared())
+    if inspect.isclass(kind := getattr(tvmmobile, name))
+    for method, call in inspect.getmembers(kind, inspect.isfunction)
+    if not method.startswith("_")
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_path_may_be_text_by_its_type(name: str) -> None:
+    for parameter in inspect.signature(CALLS[name]).parameters.values():
+        words = re.findall(r"\w+", str(parameter.annotation))
+        assert "Path" not in words or "str" in words, parameter
+
+
+@pytest.mark.parametrize("name", [*CALLS, *METHODS])
+def test_documentation_says_what_the_default_device_is(name: str) -> None:
+    call = (CALLS | METHODS)[name]
+    if "pi4" in {parameter.default for parameter in inspect.signature(call).parameters.values()}:
+        assert "the virtual Raspberry Pi 4" in (inspect.getdoc(call) or "")
+
+
+@pytest.mark.parametrize("name", [*CALLS, *METHODS])
+def test_documentation_sends_readers_to_names_that_there_are(name: str) -> None:
+    """The notebook of someone who reads it has `tm`, and not our modules."""
+    text = " ".join((inspect.getdoc((CALLS | METHODS)[name]) or "").split())
+    known = inspect.signature((CALLS | METHODS)[name]).parameters.keys() | declared().keys()
+    for other in re.findall(r"[Ss]ee `([\w.]+)`|`([\w.]+)`,? (?:does|gives|listed|made|returns|says|takes|wrote|would|yields)\b", text):
+        assert "".join(other).removeprefix("tm.") in known
+
+
+def test_the_document_lists_the_listeners_methods() -> None:
+    rows = re.findall(r"^\| `(\w+)\((.*)\)` \|", (REPOSITORY / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    found = inspect.getmembers(tvmmobile.Listener, inspect.isfunction)
+    assert {name: words.split(", ") for name, words in rows} == {
+        name: [*inspect.signature(method).parameters][1:] for name, method in found
+    }
 
 
 def test_a_latency_is_of_one_variant() -> None:

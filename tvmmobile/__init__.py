@@ -1,4 +1,4 @@
-"""tvmmobile: fast schedules for MobileNets on the ARM board that will run them.
+"""tvmmobile is a compiler for vision networks on ARM CPUs, MobileNets first.
 
     import tvmmobile as tm
 

@@ -36,6 +36,8 @@ from tvmmobile.pipeline.selftest import check_device as check_device
 from tvmmobile.pipeline.tune import plan_tuning as plan_tuning
 from tvmmobile.pipeline.tune import tune as tune
 from tvmmobile.pipeline.tune_together import tune_together as tune_together
+from tvmmobile.pipeline.tuned import TunedResults as TunedResults
+from tvmmobile.pipeline.tuned import TunedTogether as TunedTogether
 from tvmmobile.pipeline.validation.validate import validate_device as validate_device
 from tvmmobile.results.file import Results as Results
 from tvmmobile.results.file import VariantResult as VariantResult

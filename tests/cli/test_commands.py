@@ -17,6 +17,7 @@ import tvmmobile.cli
 from tvmmobile.cli import VERBS, Verb, run
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = {"tvm", "torch", "numpy", "scipy", "xgboost", "matplotlib", "onnx", "paramiko", "jinja2"}
 
 
@@ -53,6 +54,19 @@ def test_no_arguments_is_help(cli: CommandLine) -> None:
 
 def test_version(cli: CommandLine) -> None:
     assert cli("--version").out == "tvmmobile 0.1.0\n"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: str(verb.name))
+def test_help_of_a_verb_begins_as_the_list_of_verbs_says(cli: CommandLine, verb: Verb) -> None:
+    """`tvmmobile --help` has each sentence whole, without having imported the verb."""
+    assert str(tvmmobile.cli.load(verb).help).partition("\n")[0] == verb.summary
+    assert f"  {verb.name:<10}{verb.summary}" in cli("--help").out.splitlines()
+
+
+def test_it_is_described_in_the_same_words_everywhere(cli: CommandLine) -> None:
+    words = (REPOSITORY / "README.md").read_text(encoding="utf-8").partition("\n\n")[2].split()
+    first = " ".join(words).partition(". ")[0]
+    assert f"{first}." == (tvmmobile.__doc__ or "").partition("\n")[0] == cli("--help").out.splitlines()[2].strip()
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: str(verb.name))

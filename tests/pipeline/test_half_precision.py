@@ -105,6 +105,6 @@ class Heard(Listener):
     def __init__(self) -> None:
         self.remarks: list[str] = []
 
-    def said(self, remark: str) -> None:
+    def message(self, text: str) -> None:
         """See `Listener`."""
-        self.remarks.append(remark)
+        self.remarks.append(text)

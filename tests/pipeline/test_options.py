@@ -28,7 +28,7 @@ from tvmmobile.pipeline.options.compiled import (
 )
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
-from tvmmobile.pipeline.options.option import Option, Options, as_given, options_of
+from tvmmobile.pipeline.options.option import Option, Options, identity, options_of
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions, RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.system.errors import UserError
@@ -54,14 +54,14 @@ EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(k
 def test_type_checkers_see_the_keywords_that_there_are(arguments: type[Any], kinds: tuple[type[Options], ...]) -> None:
     typed, options = get_type_hints(arguments), [(get_type_hints(kind)[name], each) for kind in kinds for name, each in options_of(kind)]
     assert typed.keys() == {option.keyword for _, option in options}
-    assert all(typed[option.keyword] == kind for kind, option in options if option.read is as_given)
+    assert all(typed[option.keyword] == kind for kind, option in options if option.parse is identity)
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), EVERY, ids=lambda value: value if isinstance(value, str) else "")
 def test_defaults_agree(kind: type[Options], name: str, option: Option) -> None:
     """Of the object, of calls, and of the command line, which alone has a folder for results; `choose` prints its own."""
     assert kind.of({option.keyword: option.default}) == kind.of({}) == kind()
-    typed = option.join(*(each.typed for each in option.on_command_line)) if option.words else option.default
+    typed = option.from_cli(*(each.cli_default for each in option.cli_options)) if option.usage else option.default
     assert typed == (Path("out") if name == "out" and kind is not ChooseOptions else option.default)
 
 
@@ -102,7 +102,7 @@ def test_signatures_list_options_and_nothing_else_is_taken(call: Any, arguments:
 def test_defaults_of_calls() -> None:
     found = inspect.signature(tm.tune).parameters
     assert found["dtype"].default == "float32" and found["out"].default is None
-    assert inspect.signature(tm.plan_tuning).parameters["out"].default == "out"
+    assert inspect.signature(tm.plan_tuning).parameters == found
     assert (
         inspect.signature(tm.regress).parameters["threshold"].default
         == DEFAULT_THRESHOLD

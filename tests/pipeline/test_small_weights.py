@@ -31,8 +31,8 @@ class Heard(Listener):
     def __init__(self) -> None:
         self.remarks: list[str] = []
 
-    def said(self, remark: str) -> None:
-        self.remarks.append(remark)
+    def message(self, text: str) -> None:
+        self.remarks.append(text)
 
 
 def rounded_by_hand(weight: np.ndarray, name: str) -> np.ndarray:

@@ -26,6 +26,7 @@ def test_the_fastest_count_is_tuned_for_and_timed(tmp_path: Path) -> None:
     assert found.context.threads == variant.threads == 2 and list(variant.other_threads_us) == ["1"]
     assert 1.5 < variant.other_threads_us["1"] / variant.latency_us < 2.5
     libraries = tvmmobile.open_libraries(out)
+    assert [library.threads for library in found.libraries] == [2]
     assert sorted(library.threads for library in libraries) == [1, 2]
     timed = tvmmobile.bench(libraries, "exynos1330")
     (again,) = timed.variants

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from log_samples import PROFILE
 
+import tvmmobile as tm
 from tvmmobile.cli.progress import Shown
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.layers import Dense
@@ -24,6 +27,7 @@ from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import TuningPlan
 from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
+from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import TrialBudget
 
@@ -55,7 +59,7 @@ class Needs:
 
 def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     needs, bench = Needs(), SimpleNamespace(profile=PROFILE)
-    listener = SimpleNamespace(searching=lambda _assignments, _kind: nullcontext())
+    listener = SimpleNamespace(search=lambda _assignments, _kind: nullcontext())
 
     def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
         database += [(each.task, each.missing) for each in assignments if each.missing]
@@ -72,7 +76,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
     """Trials are lacking and no schedule is left to try: it is not asked forever."""
     needs, asked = Needs(), []
     monkeypatch.setattr(stage, "search", lambda *_: asked.append(1))
-    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(searching=lambda *_: nullcontext()))  # type: ignore[arg-type]
+    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(search=lambda *_: nullcontext()))  # type: ignore[arg-type]
     assert len(asked) == 3
 
 
@@ -122,10 +126,27 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
 
 def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
-    Shown().planned(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
+    Shown().plan_ready(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
     said = " ".join(capsys.readouterr().err.split())
     assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
     assert "float32_t1.jsonl, line 3: it lies." in said
+
+
+def test_a_plan_for_a_fresh_log_has_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an earlier run in the same folder would be set aside; and a plan leaves no folder behind."""
+    logs, temporary = tmp_path / "out" / "tuning_logs" / "pi4-virtual", tmp_path / "temporary"
+    shutil.copytree(SHIPPED_LOGS / "pi4-virtual", logs, ignore=lambda _, names: {name for name in names if name != "float32_t1.jsonl"})
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    network = tm.load("mobilenet_v1", alpha=0.25, resolution=128)
+    known = tm.plan_tuning(network, "pi4-virtual", logs=logs.parent)
+    assert all(each.done for each in known.assignments)
+    for plan in (
+        tm.plan_tuning(network, "pi4-virtual", fresh=True, out=tmp_path / "out"),
+        tm.plan_tuning(network, "pi4-virtual", fresh=True),
+    ):
+        assert plan.kernels == known.kernels and not any(each.done for each in plan.assignments)
+    assert not list(temporary.glob("*-plan-*")) and not list(temporary.glob("*-libraries-*"))
 
 
 def test_large_kernels_count_for_more_of_the_estimated_time_on_virtual_boards_alone() -> None:

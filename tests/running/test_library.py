@@ -217,7 +217,7 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
     path = write_library(tmp_path, lambda manifest: (manifest.update(changes), manifest["target"].update(mcpu=core)))
     remarks: list[str] = []
     libraries = find_libraries([path])
-    check_libraries(libraries, PROFILE, SimpleNamespace(said=remarks.append))  # type: ignore[arg-type]
+    check_libraries(libraries, PROFILE, SimpleNamespace(message=remarks.append))  # type: ignore[arg-type]
     assert remarks == ([said] if said else [])
 
 

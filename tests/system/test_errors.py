@@ -52,6 +52,12 @@ def test_a_message_is_one_printable_line(message: str, said: str) -> None:
         ),
         ("Compile it: tvmmobile compile --threads 4", "Compile it: tvmmobile compile --threads 4"),
         ("Run it with tvmmobile run, without --labels.", "Run it with tvmmobile run, without `labels`."),
+        ("Give it: --clock 1.8", "Give it: `clock_ghz=1.8`"),
+        ("Leave out --no-resize.", "Leave out `resize=False`."),
+        (
+            "Start it on the board (sudo systemctl enable --now ssh), or give its port.",
+            "Start it on the board (sudo systemctl enable --now ssh), or give its port.",
+        ),
     ],
 )
 def test_calls_read_of_keywords_and_the_command_line_of_options(typed: str, called: str) -> None:

@@ -87,8 +87,9 @@ def evaluate(
     """Run labelled images through a library on a device, and through its original on this machine.
 
     Args:
+        library: what `compile` or `tune` made, or `open_libraries` found.
         folder: the images: FOLDER/CLASS/IMAGE; or `noise:N` for N inputs of noise.
-        device: its name, or what `find_device` returns.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `EvaluateOptions`, which `help` lists.
         listener: is told of progress.
 
@@ -176,7 +177,7 @@ def _written(
     file = evaluation_of(context, sorted(done.results, key=lambda result: places[result.image]), *done.stored)
     paths = () if out is None else write_evaluation(file, out)
     if paths and not file.complete:
-        listener.said(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
+        listener.message(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
     return file, paths
 
 

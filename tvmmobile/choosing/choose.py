@@ -51,8 +51,8 @@ def choose(
     """Choose the best network within a budget, from latencies in the tuning logs and known accuracies; nothing runs on a device.
 
     Args:
-        models: the networks; default: the published variants of `FAMILIES`.
-        devices: one, or several of which the slowest counts.
+        models: the networks; default: the published variants of MobileNet v1, v2 and v3.
+        devices: one, or several of which the slowest counts; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `ChooseOptions`, which `help` lists.
         listener: is told of progress.
 

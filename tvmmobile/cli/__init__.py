@@ -58,7 +58,7 @@ class Verb:
 
 
 VERBS = (
-    Verb("models", "tvmmobile.cli.models:models", "Compare networks: multiply-adds, parameters, published accuracy."),
+    Verb("models", "tvmmobile.cli.models:models", "Compare networks: multiply-adds, parameters, accuracy, latency."),
     Verb("choose", "tvmmobile.cli.choose:choose", "Choose the best network within a latency, or above an accuracy."),
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Compile libraries from the tuning logs; no device needed."),
@@ -70,8 +70,8 @@ VERBS = (
     Verb("history", "tvmmobile.cli.history:history", "Keep results of all commits; find the steps, draw a page."),
     Verb("run", "tvmmobile.cli.run:run", "Run a library on a device with your own image."),
     Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Measure top-1 and top-5 over labelled images, beside PyTorch's."),
-    Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries and the runtime they need to a board."),
-    Verb("package", "tvmmobile.cli.package:package", "Make a Python wheel of a library, for programs on a board."),
+    Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries, with what they need there, to a device's boards."),
+    Verb("package", "tvmmobile.cli.package:package", "Make a Python wheel or an Android archive of a library."),
     Verb("device", "tvmmobile.cli.device:device", "Manage boards and phones: add, list, check, validate, remove."),
     Verb("virtual", "tvmmobile.cli.virtual:virtual", "Model any AArch64 program on a virtual board."),
     Verb("logs", "tvmmobile.cli.logs:logs", "Manage tuning logs: show, verify, merge, compact, rescore."),
@@ -118,7 +118,10 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")] = False,
 ) -> None:
-    """Find fast schedules for MobileNets on the ARM board that will run them, and gate their latency."""
+    """tvmmobile is a compiler for vision networks on ARM CPUs, MobileNets first.
+
+    It searches for a fast schedule for each layer on the board that will run it, and writes C libraries with a latency report.
+    """
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ _Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="O
 
 @baseline.callback()
 def _group() -> None:
-    """Keep results to compare with."""
+    """Keep results to compare with: save, list, show."""
 
 
 @baseline.command("save")

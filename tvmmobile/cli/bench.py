@@ -21,7 +21,10 @@ def bench(
     pin: Pin = False,
     **chosen: Any,
 ) -> None:
-    """Check compiled libraries against PyTorch on a device, and time them."""
+    """Verify and time compiled libraries on a device.
+
+    Their outputs are compared with PyTorch's before anything is timed.
+    """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
     from tvmmobile.history.recorder import recorder

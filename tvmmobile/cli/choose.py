@@ -39,10 +39,10 @@ def choose(
     as_json: Annotated[Json, HelpOrder.SEARCH] = False,
     **chosen: Any,
 ) -> None:
-    """Choose the best network within a budget, from tuning logs and known accuracies.
+    """Choose the best network within a latency, or above an accuracy.
 
-    Nothing runs on a device: a latency is the sum of what the records of a library's kernels say. The networks are the published variants,
-    or those of --model with every --alpha and --resolution.
+    Nothing runs on a device: a latency is the sum of what the records of a library's kernels say; accuracies are published or measured
+    ones. The networks are the published variants, or those of --model with every --alpha and --resolution.
     """
     from tvmmobile.choosing.choose import FAMILIES
     from tvmmobile.choosing.choose import choose as run

@@ -59,10 +59,10 @@ def compare(
     junit: Junit = None,
     **chosen: Any,
 ) -> int:
-    """Report for every variant whether it is slower, faster or the same.
+    """Find variants that became slower between two results.
 
-    Exit code 0: nothing is slower. 1: the files are not comparable. 2: a variant is slower. 4: none is known to be slower, but at least one
-    is too noisy to tell.
+    Every variant is reported as slower, faster or the same. Exit code 0: nothing is slower. 1: the files are not comparable. 2: a variant
+    is slower. 4: none is known to be slower, but at least one is too noisy to tell.
     """
     from tvmmobile.gate.comparison import check_threshold
     from tvmmobile.gate.comparison import compare as run

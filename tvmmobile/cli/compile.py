@@ -21,10 +21,10 @@ def compile_libraries(
     network: NetworkOptions,
     **chosen: Any,
 ) -> None:
-    """Compile a network for a device from its tuning logs, without the device; check that the library computes what the network does.
+    """Compile libraries from the tuning logs; no device needed.
 
-    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Kernels without records use the
-    nearest shape's schedule.
+    Each library is checked to compute what its network does. Without --alpha and --resolution: the published variants (MobileNet v1: the
+    paper's 16). Kernels without records use the nearest shape's schedule.
     """
     from tvmmobile.cli.progress import Shown, errors
     from tvmmobile.pipeline.compile import compile_models

@@ -18,9 +18,9 @@ def deploy(
     device: Device = "pi4",
     **chosen: Any,
 ) -> None:
-    """Copy compiled libraries to every board of a device, with what they need there.
+    """Copy libraries, with what they need there, to a device's boards.
 
-    That is TVM's runtime for your own programs or, for C libraries, a program that runs one on its reference input and compares.
+    C libraries come with a program that runs one on its reference input and compares; others with TVM's runtime, for your own programs.
     Files are compared by SHA-256; unchanged ones are not sent again.
     """
     from tvmmobile.cli.progress import Shown

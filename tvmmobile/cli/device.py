@@ -21,7 +21,7 @@ device.command("validate")(validate)
 
 @device.callback()
 def _group() -> None:
-    """Manage the boards and phones to measure on."""
+    """Manage boards and phones: add, list, check, validate, remove."""
 
 
 @device.command("add")
@@ -61,14 +61,14 @@ def add(
         root=root,
         clock_ghz=clock,
         join=join,
-        agreed=_agreed,
-        said=lambda sentence: typer.echo(f"{sentence} …", err=True),
+        confirm_host_key=_confirm_host_key,
+        on_progress=lambda sentence: typer.echo(f"{sentence} …", err=True),
     )
     _print_board(name, board)
     typer.echo(f"Written: {path}")
 
 
-def _agreed(destination: str, fingerprint: str) -> bool:
+def _confirm_host_key(destination: str, fingerprint: str) -> bool:
     if not sys.stdin.isatty():
         return False
     typer.echo(f"The host key of {destination} is {fingerprint}.", err=True)
@@ -113,10 +113,10 @@ def check(name: DeviceName) -> None:
     """Check a device: link, agent, a small library, sources of noise."""
     from tvmmobile.pipeline.selftest import BoardReport, check_device
 
-    def said(board: BoardReport) -> None:
+    def show(board: BoardReport) -> None:
         typer.echo(f"{board.place}: answers in {board.round_trip_ms:.1f} ms; {board.state}")
 
-    result = check_device(name, said)
+    result = check_device(name, show)
     typer.echo(f"agent: {result.megabytes_per_s:.0f} MB/s to the board; a test library computes what PyTorch computes, {result.latency}")
     for board in result.boards:
         for note in board.disturbances:

@@ -7,9 +7,9 @@ from tvmmobile.system.errors import ExitCode
 
 
 def doctor() -> ExitCode:
-    """Check what tvmmobile needs on this machine, and print the one command that fixes the rest.
+    """Check this machine; print the command that fixes it.
 
-    Exit code 0: nothing is missing. 1: something is.
+    Looks for everything that tvmmobile needs. Exit code 0: nothing is missing. 1: something is.
     """
     from tvmmobile.system.console import output, table_of
 

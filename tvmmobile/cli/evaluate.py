@@ -38,7 +38,7 @@ def evaluate(
     require_hardware: RequireHardware = False,
     **chosen: Any,
 ) -> None:
-    """Measure a library's top-1 and top-5 over labelled images, beside PyTorch's.
+    """Measure top-1 and top-5 over labelled images, beside PyTorch's.
 
     PyTorch runs on this machine with the same weights; for an ONNX or LiteRT file, ONNX Runtime or LiteRT. Class folders are synsets in
     order, numbers, or names from --labels; the output says which. Libraries of one network in several precisions are shown side by side.

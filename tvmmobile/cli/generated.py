@@ -30,7 +30,7 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
     def decorate(verb: Callable[..., int | None]) -> Callable[..., int | None]:
         signature = inspect.signature(verb, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        made = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.on_command_line]
+        made = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.cli_options]
         signature = signature.replace(parameters=sorted([*own, *made], key=_order))
 
         @wraps(verb)
@@ -47,18 +47,20 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
 
 def _keywords(given: Mapping[str, Any], *kinds: type[Options]) -> dict[str, Any]:
     """Return the keywords of a call that do what the command line says."""
-    options = [each for _, each in options_of(*kinds) if each.words]
-    return {each.keyword: each.join(*(given[typed.parameter] for typed in each.on_command_line)) for each in options}
+    options = [each for _, each in options_of(*kinds) if each.usage]
+    return {each.keyword: each.from_cli(*(given[typed.cli_parameter] for typed in each.cli_options)) for each in options}
 
 
 def _as_typer(option: Option) -> OptionInfo:
-    found: OptionInfo = typer.Option(*option.flags, metavar=option.metavar, help=option.help, **option.settings)
+    found: OptionInfo = typer.Option(*option.flags, metavar=option.metavar, help=option.help, **option.typer_settings)
     return found
 
 
 def _parameter(option: Option, order: HelpOrder) -> inspect.Parameter:
-    annotation: Any = operator.getitem(Annotated, (option.kind, _as_typer(option), order))
-    return inspect.Parameter(option.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=option.typed, annotation=annotation)
+    annotation: Any = operator.getitem(Annotated, (option.cli_type, _as_typer(option), order))
+    return inspect.Parameter(
+        option.cli_parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=option.cli_default, annotation=annotation
+    )
 
 
 def _order(parameter: inspect.Parameter) -> HelpOrder:

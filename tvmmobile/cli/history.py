@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.options import Commit, Out
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option
+
+if TYPE_CHECKING:
+    from tvmmobile.history.file import History
+    from tvmmobile.history.series import Over
 
 history = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="A history, such as history.sqlite.")]
-_Network = Annotated[str | None, typer.Option("--network", metavar="NAME", help="Only variants with NAME in theirs, such as 'v1 1.0-224'.")]
-_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only results of this device.")]
-_Dtype = Annotated[str | None, typer.Option("--dtype", metavar="NAME", help="Only results in this precision, such as float32.")]
-_Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Only results of this thread count.")]
-_Least = Annotated[float, typer.Option("--least", metavar="PERCENT", min=0, help="Smallest step to show, in percent.")]
-_Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show the change over N commits.")]
+_Since = Annotated[int, typer.Option("--since", metavar="N", min=1, help="Show the change over N commits."), HelpOrder.NUMBERS]
 
 
 class HistoryFormat(StrEnum):
@@ -29,9 +31,33 @@ class HistoryFormat(StrEnum):
     CSV = "csv"
 
 
+@dataclass(frozen=True)
+class FilterOptions(Options):
+    """Options that choose the latencies and steps of a history."""
+
+    network: str | None = option(None, "--network NAME", "Only variants with NAME in theirs, such as 'v1 1.0-224'.")
+    device: str | None = option(None, "--device NAME", "Only results of this device.")
+    dtype: str | None = option(None, "--dtype NAME", "Only results in this precision, such as float32.")
+    threads: int | None = option(None, "--threads N", "Only results of this thread count.", typer_settings={"min": 1})
+    least: float = option(
+        0.01,
+        "--least PERCENT",
+        "Smallest step to show, in percent.",
+        cli_default=1.0,
+        typer_settings={"min": 0},
+        from_cli=lambda percent: percent / 100,
+    )
+
+    def over_commits(self, history: History) -> Over:
+        """Return these of a history; raise `UserError` where it has none."""
+        from tvmmobile.history.series import SeriesFilter, over_commits
+
+        return over_commits(history, SeriesFilter(self.network, self.device, self.dtype, self.threads), self.least)
+
+
 @history.callback()
 def _group() -> None:
-    """Keep results of all commits in one file, and find the steps in them."""
+    """Keep results of all commits; find the steps, draw a page."""
 
 
 @history.command("add")
@@ -63,30 +89,27 @@ def add(
 
 
 @history.command("show")
+@with_cli_options(wanted=FilterOptions)
 def show(
     file: _File,
-    network: _Network = None,
-    device: _Device = None,
-    dtype: _Dtype = None,
-    threads: _Threads = None,
-    least: _Least = 1.0,
     since: _Since = 20,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=0, help="List at most N steps.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=0, help="List at most N steps."), HelpOrder.NUMBERS] = 20,
     form: Annotated[
-        HistoryFormat, typer.Option("--format", help="What to print: tables, or all numbers as JSON or CSV.")
+        HistoryFormat, typer.Option("--format", help="What to print: tables, or all numbers as JSON or CSV."), HelpOrder.NUMBERS
     ] = HistoryFormat.TABLE,
+    *,
+    wanted: FilterOptions,
 ) -> None:
     """Show the latest latencies, and the commits at which they changed.
 
     A step of measured latencies is shown if it is significant and not smaller than --least; each change of a modelled one is exact.
     """
     from tvmmobile.history.file import open_history
-    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.history.tables import history_csv, history_json
     from tvmmobile.history.terminal import print_history
 
     with open_history(file, add=False) as opened:
-        over = over_commits(opened, SeriesFilter(network, device, dtype, threads), least / 100)
+        over = wanted.over_commits(opened)
     if form is HistoryFormat.TABLE:
         print_history(over, since, steps)
     else:
@@ -94,27 +117,24 @@ def show(
 
 
 @history.command("page")
+@with_cli_options(wanted=FilterOptions)
 def page(
     file: _File,
     out: Out = Path("out"),
-    network: _Network = None,
-    device: _Device = None,
-    dtype: _Dtype = None,
-    threads: _Threads = None,
-    least: _Least = 1.0,
     since: _Since = 20,
+    *,
+    wanted: FilterOptions,
 ) -> None:
     """Write history.html, a page of all latencies over commits, and the same numbers as history.json and history.csv."""
     from tvmmobile.history.file import open_history
     from tvmmobile.history.page import history_page
-    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.history.tables import history_csv, history_json
     from tvmmobile.system.console import output
     from tvmmobile.system.files import check_writable, write_text
 
     check_writable(out, "--out")
     with open_history(file, add=False) as opened:
-        over = over_commits(opened, SeriesFilter(network, device, dtype, threads), least / 100)
+        over = wanted.over_commits(opened)
     contents = {"history.html": history_page(over, since), "history.json": history_json(over), "history.csv": history_csv(over)}
     for name, content in contents.items():
         write_text(out / name, content)
@@ -122,6 +142,7 @@ def page(
 
 
 @history.command("bisect")
+@with_cli_options(wanted=FilterOptions)
 def bisect(
     file: _File,
     command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="Command that builds and times a commit, after --.")],
@@ -129,14 +150,11 @@ def bisect(
         str | None, typer.Option("--good", metavar="COMMIT", help="Older commit; default: the last one before the last step.")
     ] = None,
     bad: Annotated[str | None, typer.Option("--bad", metavar="COMMIT", help="Newer commit; default: the first one after it.")] = None,
-    network: _Network = None,
-    device: _Device = None,
-    dtype: _Dtype = None,
-    threads: _Threads = None,
-    least: _Least = 1.0,
     result: Annotated[
-        str, typer.Option("--result", metavar="FILE", help="Result file that COMMAND writes in a commit's folder.")
+        str, typer.Option("--result", metavar="FILE", help="Result file that COMMAND writes in a commit's folder."), HelpOrder.NUMBERS
     ] = "out/report.json",
+    *,
+    wanted: FilterOptions,
 ) -> None:
     """Name the commit at which a latency changed, by timing commits between two results.
 
@@ -146,13 +164,12 @@ def bisect(
     from tvmmobile.cli.progress import errors
     from tvmmobile.history.bisect import bisect as run
     from tvmmobile.history.file import open_history
-    from tvmmobile.history.series import SeriesFilter, over_commits
     from tvmmobile.results.report.wording import clean, plural
     from tvmmobile.system.console import output
 
     console = errors()
     with open_history(file, add=False) as opened:
-        over = over_commits(opened, SeriesFilter(network, device, dtype, threads), least / 100)
+        over = wanted.over_commits(opened)
         found = run(opened, over, good, bad, command, result, lambda text: console.print(clean(text), soft_wrap=True))
     skipped = f"; {plural(found.skipped, 'commit')} between could not be timed" if found.skipped else ""
     name = clean(f"{found.first.name} {found.first.subject}")

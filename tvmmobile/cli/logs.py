@@ -28,7 +28,7 @@ logs = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @logs.callback()
 def _group() -> None:
-    """Manage tuning logs."""
+    """Manage tuning logs: show, verify, merge, compact, rescore."""
 
 
 @logs.command("show")

@@ -42,7 +42,7 @@ models = typer.Typer(cls=_ListUnlessTold, add_completion=False, rich_markup_mode
 
 @models.callback()
 def _group() -> None:
-    """Compare networks: multiply-adds, parameters, published accuracy, latency.
+    """Compare networks: multiply-adds, parameters, accuracy, latency.
 
     `tvmmobile models` compares all of them, `tvmmobile models NAME` shows the variants of one; both are short for `tvmmobile models list`.
     """

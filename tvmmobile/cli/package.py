@@ -21,7 +21,7 @@ def package(
     release: Annotated[str, typer.Option("--release", metavar="VERSION", help="Version of the package.")] = "1.0",
     out: Out = Path("out"),
 ) -> None:
-    """Make a package of a compiled library, for programs on the board or apps.
+    """Make a Python wheel or an Android archive of a library.
 
     A wheel holds the library, its reference output and a module with `run`, which takes and returns NumPy arrays. It needs NumPy alone.
 

@@ -38,8 +38,8 @@ class Shown(Listener):
             bar = progress.add_task(what, total=total, item="")
             yield lambda item: progress.update(bar, advance=1, item=item)
 
-    def planned(self, plan: TuningPlan) -> None:
-        """Implement `Listener.planned`."""
+    def plan_ready(self, plan: TuningPlan) -> None:
+        """Implement `Listener.plan_ready`."""
         from tvmmobile.virtual.board import load_board
         from tvmmobile.virtual.summary import doubt
 
@@ -47,25 +47,25 @@ class Shown(Listener):
         face = f"{profile.board} ({origin.kind})"
         if origin.modelled:
             face = f"the virtual {profile.board} (latencies are modelled{doubt(load_board(profile.board_file))})"
-        self.said(
+        self.message(
             f"{profile.name}: {face}\n{plural(plan.variants, 'variant')}, {plural(plan.kernels, 'distinct kernel')}, "
             f"{plural(sum(assignment.done for assignment in plan.assignments), 'record')}, {plural(plan.missing, 'trial')} to run"
             + (f", then up to {plan.trials} for each kernel a plan may use" if plan.trials > plan.first else "")
         )
         if plan.idle:
-            self.said(plan.idle)
+            self.message(plan.idle)
         if plan.refused:
-            self.said(passed_over(plan.refused))
+            self.message(passed_over(plan.refused))
         if plan.outdated:
-            self.said(outdated_sentence(plan.outdated))
+            self.message(outdated_sentence(plan.outdated))
 
-    def searching(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
-        """Implement `Listener.searching`."""
+    def search(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
+        """Implement `Listener.search`."""
         return TuningProgress(assignments, kind)
 
-    def said(self, remark: str) -> None:
-        """Implement `Listener.said`."""
-        errors().print(remark, soft_wrap=True)
+    def message(self, text: str) -> None:
+        """Implement `Listener.message`."""
+        errors().print(text, soft_wrap=True)
 
 
 class TuningProgress(SearchListener):

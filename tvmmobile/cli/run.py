@@ -38,9 +38,10 @@ def run(
     require_hardware: RequireHardware = False,
     json: Json = False,
 ) -> None:
-    """Run a compiled library on a device; print the most likely classes and the latency.
+    """Run a library on a device with your own image.
 
-    Images are scaled, cropped and normalised as timm does for mobilenetv1_100; the output says how.
+    Prints the most likely classes and the latency. Images are scaled, cropped and normalised as timm does for mobilenetv1_100; the output
+    says how.
     """
     from tvmmobile.accuracy.classes import most_likely, read_labels
     from tvmmobile.devices.registry import find_device

@@ -39,10 +39,10 @@ def tune(
     network: NetworkOptions,
     **chosen: Any,
 ) -> None:
-    """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
+    """Tune what the logs lack; compile, verify, time and report.
 
-    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Interrupt it at any time: finished trials are
-    kept, and the same command resumes from there.
+    Tuning finds fast schedules for a network's kernels on a device. Without --alpha and --resolution: the published variants (MobileNet v1:
+    the paper's 16). Interrupt it at any time: finished trials are kept, and the same command resumes from there.
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
@@ -60,7 +60,7 @@ def tune(
             _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return
     recorded, out = recorder(history, commit), chosen["out"]
-    found = tune_together(models, boards, **chosen, seed=network.seed, listener=Shown())
+    found = tune_together(models, boards, **chosen, seed=network.seed, listener=Shown()).results
     for results in found:
         _report(results, out if len(found) == 1 else out / results.context.device, recorded)
     if len(found) > 1:

@@ -55,7 +55,7 @@ def validate(
     from tvmmobile.system.console import output
 
     file = out or Path("out") / f"validation-{name}.json"
-    done = validate_device(name, file, model=board, refit=refit, share=share, pin=pin, listener=Shown())
+    done = validate_device(name, file, board=board, refit=refit, share=share, pin=pin, listener=Shown())
     console = output()
     _print(console, done.validation)
     if done.refit is not None:

@@ -28,7 +28,7 @@ _TERMS = {
 
 @virtual.callback()
 def _group() -> None:
-    """Model AArch64 programs on virtual boards."""
+    """Model any AArch64 program on a virtual board."""
 
 
 @virtual.command("run", context_settings={"allow_interspersed_args": False})

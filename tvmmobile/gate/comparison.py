@@ -156,7 +156,17 @@ Measure = Callable[[Pairing, bool], Pair | None]
 
 
 def compare(base: Results | str | Path, new: Results | str | Path, threshold: float = DEFAULT_THRESHOLD) -> Comparison:
-    """Decide for every variant in two results, or result files, whether it is slower by more than `threshold`; see `compare_results`."""
+    """Decide for every variant that two results have in common whether it became slower.
+
+    Args:
+        base: the old results, or the path of their `report.json`.
+        new: the new ones, likewise.
+        threshold: smallest change that counts, as a fraction.
+
+    Raises:
+        UserError: the two are not comparable: device, kind, clock, threads, dtype, format or timing model differ, a sample is not a
+            latency, a variant appears twice, or they have none in common.
+    """
     check_threshold(threshold)
     old, now = (one if isinstance(one, Results) else read_results(one) for one in (base, new))
     return compare_results(old, now, threshold)
@@ -170,8 +180,7 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
         measure: with it, variants that may be slower are repeated before they are judged; modelled ones need none of it.
 
     Raises:
-        UserError: the two are not comparable: device, kind, clock, threads, dtype, format or timing model differ, a sample is not a
-            latency, a variant appears twice, or they have none in common.
+        UserError: the two are not comparable, as `compare` says.
     """
     check_threshold(threshold)
     check_comparable(base.context, new.context)

@@ -63,7 +63,7 @@ _KEPT = """\
 _METADATA = "aarFormatVersion=1.0\naarMetadataVersion=1.0\nminCompileSdk=1\nminCompileSdkExtension=0\nminAndroidGradlePluginVersion=1.0.0\n"
 
 
-def write_aar(library: Library, out: Path, name: str | None = None, release: str = "1.0") -> Path:
+def write_aar(library: Library, out: str | Path, name: str | None = None, release: str = "1.0") -> Path:
     """Write an Android archive of a library and return its path.
 
     Args:
@@ -100,7 +100,8 @@ def write_aar(library: Library, out: Path, name: str | None = None, release: str
         f"jni/{_ABI}/{native}.so": whole,
         f"jni/{_ABI}/{native}_jni.so": glue,
     }
-    path = out if out.suffix == SUFFIX else out / f"{name.rpartition('.')[2]}-{release}{SUFFIX}"
+    path = Path(out)
+    path = path if path.suffix == SUFFIX else path / f"{name.rpartition('.')[2]}-{release}{SUFFIX}"
     write_bytes(path, _zipped(files))
     return path
 

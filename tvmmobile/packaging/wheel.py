@@ -73,7 +73,7 @@ import {name}
 """
 
 
-def write_wheel(library: Library, out: Path, name: str | None = None, release: str = "1.0") -> Path:
+def write_wheel(library: Library, out: str | Path, name: str | None = None, release: str = "1.0") -> Path:
     """Write a wheel of a library into `out` and return its path.
 
     Args:
@@ -119,7 +119,7 @@ def write_wheel(library: Library, out: Path, name: str | None = None, release: s
         f"{key}: {value}\n" for key, value in [*wheel, *(("Tag", f"py3-none-{each}") for each in _TAGS)]
     ).encode()
     files[f"{folder}/RECORD"] = _record(files, f"{folder}/RECORD").encode()
-    path = out / f"{name}-{release}-{tag}.whl"
+    path = Path(out) / f"{name}-{release}-{tag}.whl"
     write_bytes(path, _zipped(files))
     return path
 

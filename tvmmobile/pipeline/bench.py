@@ -25,12 +25,14 @@ from tvmmobile.system.workers import worker_count
 def bench(
     libraries: Library | Sequence[Library], device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[BenchArguments]
 ) -> Results:
-    """Check compiled libraries against PyTorch on a device, and time them. Of libraries for several thread counts, the results are those
-    of the fastest count, with the latencies on the others.
+    """Check compiled libraries against PyTorch on a device, and time them.
+
+    Of libraries for several thread counts, the results are those of the fastest count, with the latencies on the others.
 
     Args:
-        libraries: one or several; where they are for several thread counts, one of each network for each count. See `open_libraries`.
-        device: its name, or what `find_device` returns.
+        libraries: one or several, from `compile`, `tune` or `open_libraries`; where they are for several thread counts, one of each network
+            for each count.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `BenchOptions`, which `help` lists.
         listener: is told of progress.
 
@@ -61,4 +63,4 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
         check_threads(library.threads, profile, act="Compile it with")
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
-            listener.said(remark)
+            listener.message(remark)

@@ -52,7 +52,7 @@ def compile_models(
     Args:
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns; several for a library with the kernels of each, which takes those of the core that
-            it runs on.
+            it runs on. Default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `LibraryOptions` and `CompileOptions`, which `help` lists.
         listener: is told of progress.
 
@@ -70,10 +70,10 @@ def compile_models(
     planned = jobs_for(models, [each.profile for each in devices_of(device)], library, run.folder(), log_dirs(run.logs), run.dump_ir)
     jobs = [replace(job, unchecked="" if run.check else "--no-check", share_percent=run.share_weights) for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
-        libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
+        libraries = [CompiledLibrary.of(library) for library in build_libraries(workers, jobs, done, listener.message)]
     for one in libraries:
         if remark := without_baseline(one.path.name, one.facts):
-            listener.said(remark)
+            listener.message(remark)
     return libraries[0] if isinstance(models, Model) else libraries
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.bench import bench
@@ -18,7 +18,12 @@ from tvmmobile.running.library import Library, find_libraries
 
 
 class CompiledLibrary(Library):
-    """A compiled network: what `compile_models` returns, and `open_libraries` finds on disk."""
+    """A compiled network: what `compile` and `tune` make, and `open_libraries` finds on disk."""
+
+    @classmethod
+    def of(cls, library: Library) -> Self:
+        """Return a library that can be run and timed, for files that are there."""
+        return cls(**vars(library))
 
     @property
     def kernels(self) -> tuple[KernelResult, ...]:
@@ -32,19 +37,40 @@ class CompiledLibrary(Library):
         return {each.device: kernel_results(each.kernels, ()) for each in facts.sets or (facts,)}
 
     def run(self, given: Given, device: DeviceLike = "pi4") -> Any:
-        """Return the library's output for an input on a device, or for several: an array, or several by name.
+        """Return the library's output for an input: an array, or several by name. `tm.run` also gives latency and memory.
 
-        See `pipeline.run.run`, which times it as well.
+        Args:
+            given: anything that NumPy turns into an array of the input's shape; for several inputs arrays by name, or a tuple of all in
+                order.
+            device: its name, what `tm.find_device` returns, or what `tm.start` yields; default: the virtual Raspberry Pi 4, unless a board
+                is registered as `pi4`.
+
+        Raises:
+            UserError: the input has another shape, or numbers that are not finite in the library's type, or the device has fewer cores
+                than the library threads.
+            DeviceUnavailable: the device cannot be reached.
+            Disagreement: the library does not run there.
         """
         return output_of(self, given, device)
 
     @with_options(BenchOptions)
     def bench(self, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[BenchArguments]) -> Results:
-        """Check it against PyTorch on a device, and time it; see `pipeline.bench.bench`."""
+        """Check the library against PyTorch on a device, and time it; `tm.bench` takes several.
+
+        Args:
+            device: its name, or what `tm.find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
+            options: see `BenchOptions`, which `help` lists.
+            listener: is told of progress.
+
+        Raises:
+            UserError: an argument is wrong.
+            DeviceUnavailable: the device cannot be reached.
+            Disagreement: the library does not compute what PyTorch computes; it is not timed then.
+        """
         return bench(self, device, listener=listener, **options)
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
     """Return libraries by path, those of a directory by name; raise `UserError` for none, a damaged one, or a name twice."""
     places = [paths] if isinstance(paths, str | Path) else paths
-    return [CompiledLibrary(**vars(library)) for library in find_libraries([Path(place) for place in places])]
+    return [CompiledLibrary.of(library) for library in find_libraries([Path(place) for place in places])]

@@ -71,7 +71,7 @@ def deploy(
 
     Args:
         libraries: what `compile` or `open_libraries` returned, or paths of libraries or of directories of them; one or several.
-        device: the name of a registered one.
+        device: name of a registered board; default: `pi4`, if it is registered: the virtual Raspberry Pi 4 takes no copies.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
 
@@ -111,7 +111,7 @@ def deploy(
 def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
     """Return the files for the board, by their place in the folder; a manifest follows the library that it describes."""
     kinds = {library.is_c for library in libraries}
-    files = runtime_files(build_bundle(lambda sentence: listener.said(f"{sentence} …")), tvm=False in kinds)
+    files = runtime_files(build_bundle(lambda sentence: listener.message(f"{sentence} …")), tvm=False in kinds)
     if True in kinds:
         files[_CHECK] = checker()
     for library in libraries:
@@ -166,8 +166,8 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
             raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
         manifest = library.facts
         if remark := unchecked_note(library.path.name, manifest):
-            listener.said(remark)
+            listener.message(remark)
         cores = manifest.cores
         if not any(map(profile.has_core, cores)):
-            listener.said(f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
+            listener.message(f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
     return found

@@ -70,14 +70,14 @@ class Listener(SearchListener):
         """Report a stage (`importing`, `compiling`, `verifying` or `pricing`); the yielded function takes each finished item's name."""
         return nullcontext(lambda _item: None)
 
-    def planned(self, plan: TuningPlan) -> None:
+    def plan_ready(self, plan: TuningPlan) -> None:
         """Report the plan, once networks are imported and the logs' gaps are known."""
 
-    def searching(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
+    def search(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
         """Report a search for latencies of a kind, e.g. `modelled`; the yielded listener reports kernels and trials."""
         return nullcontext(self)
 
-    def said(self, remark: str) -> None:
+    def message(self, text: str) -> None:
         """Report a message about the run."""
 
 

@@ -62,14 +62,17 @@ def load(
 def variants(
     network: str, alphas: Sequence[float] = (), resolutions: Sequence[Side] = (), **options: Unpack[NetworkArguments]
 ) -> list[Model]:
-    """Load several variants of one network: every α with every input side; see `load`.
+    """Load several variants of one network: every α with every input side.
 
     Args:
-        alphas, resolutions: both empty for the published variants; see `Traits.variants`.
+        network: a family such as `mobilenet_v1`, or a file as `load` takes it.
+        alphas: width multipliers; without any, the published ones.
+        resolutions: input sides in pixels; without any, the published ones. Without both, the published pairs, which may be fewer.
         options: see `NetworkOptions`, which `help` lists.
 
     Raises:
-        UserError: see `load`. A network from a file is imported here, so that its problems are reported before any work.
+        UserError: there is no such variant, or the network cannot be read or compiled. A network from a file is imported here, so that its
+            problems are reported before any work.
     """
     return variants_of(network, alphas, resolutions, NetworkOptions.of(options))
 

@@ -37,15 +37,16 @@ def regress(
     """Time libraries, and compare them with their baselines; return what they took, and the verdicts.
 
     Args:
-        libraries: one or several, all for one thread count; see `open_libraries`.
-        device: its name, or what `find_device` returns.
+        libraries: one or several, from `compile`, `tune` or `open_libraries`, all for one thread count.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         baselines: directory of the baselines.
         options: see `ComparisonOptions` and `TimingOptions`, which `help` lists.
         listener: is told of progress.
 
     Raises:
         UserError: an argument is wrong, there is no baseline, or one is not comparable with the device's results.
-        DeviceUnavailable, Disagreement: see `bench`.
+        DeviceUnavailable: the device cannot be reached.
+        Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
     how, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
@@ -55,7 +56,7 @@ def regress(
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, how.repeat, how.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        return results, _compared(started, results, found, kept, threshold, lambda variant: listener.said(f"timed again: {variant}"))
+        return results, _compared(started, results, found, kept, threshold, lambda variant: listener.message(f"timed again: {variant}"))
 
 
 def _compared(

@@ -27,7 +27,7 @@ def doubted(results: Results, database: Database, tasks: Mapping[Task, str | Non
 
 
 def measure_again(
-    records: Mapping[Task, Record], database: Database, tasks: Mapping[Task, str | None], bench: Bench, said: Callable[[str], None]
+    records: Mapping[Task, Record], database: Database, tasks: Mapping[Task, str | None], bench: Bench, message: Callable[[str], None]
 ) -> bool:
     """Measure records' schedules once more and log the results; return whether any record was false, far off its new latency.
 
@@ -42,6 +42,6 @@ def measure_again(
         wrong = new.latency_us is None or is_far(old.latency_us, new.latency_us)
         now = f"{new.latency_us:.1f} us {bench.profile.origin.kind}" if new.latency_us is not None else f"failed, {new.error}"
         verdict = "the record was false and no longer counts" if wrong else "the record stands, and the network is what differs"
-        said(f"{task.name}: timed again, {now}; its record says {old.latency_us:.1f} us: {verdict}.")
+        message(f"{task.name}: timed again, {now}; its record says {old.latency_us:.1f} us: {verdict}.")
         false |= wrong
     return false

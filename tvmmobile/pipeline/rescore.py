@@ -56,7 +56,8 @@ def rescore_logs(
     Interrupt it at any time: finished scores are kept, and the same call resumes.
 
     Args:
-        device: a virtual board's name, or what `find_device` returns.
+        device: a virtual board's name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as
+            `pi4`.
         logs: the directory to rewrite; without it, the user's own logs.
         keep: schedules per kernel, the best by the old scores.
         workers: processes; without it, one per core.
@@ -75,15 +76,15 @@ def rescore_logs(
         database = Database(identity, (), directory)
         database.read_all()
         if database.refused:
-            listener.said(passed_over(database.refused))
+            listener.message(passed_over(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)
         missing = missing_trials(assignments)
         kernels = plural(len(found), "kernel")
-        listener.said(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
+        listener.message(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
         if missing:
-            with started_bench(board, pool) as bench, listener.searching(assignments, profile.origin.kind) as progress:
+            with started_bench(board, pool) as bench, listener.search(assignments, profile.origin.kind) as progress:
                 rescore(found, assignments, database, bench, progress)
         done, backups = replace_logs(found, database)
     return RescoredLogs(tuple(done), tuple(ranking.task for ranking in ranked if ranking not in found), tuple(backups))

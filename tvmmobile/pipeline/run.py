@@ -52,7 +52,13 @@ class LibraryRun:
 def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
     """Yield a started device while the context lasts, for several runs of libraries; starting it takes about a second.
 
-    Unless they are `timed`, a virtual board is faster. Raises `DeviceUnavailable` or `UserError`, see `Device.started`.
+    Args:
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
+        timed: true if latencies are wanted; without them, a virtual board is faster.
+
+    Raises:
+        DeviceUnavailable: the device cannot be reached, or does not start.
+        UserError: there is no such device, or a program that is needed is not installed.
     """
     with started_agents(device_of(device), timed=timed) as agents:
         yield agents
@@ -95,14 +101,19 @@ def output_of(library: Library, given: Given, device: DeviceLike = "pi4") -> Arr
 def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: Unpack[TimingArguments]) -> LibraryRun:
     """Run a library on a device, and time it.
 
-    Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or with
-    numbers that are not finite in the library's type, or a device with fewer cores than the library threads.
-
     Args:
+        library: what `compile` or `tune` made, or `open_libraries` found.
         given: anything that NumPy turns into an array of the input's shape, such as `[1, channels, side, side]`; for several inputs
             arrays by name, or a tuple of all in order.
-        device: its name, what `find_device` returns, or what `start` yields.
+        device: its name, what `find_device` returns, or what `start` yields; default: the virtual Raspberry Pi 4, unless a board is
+            registered as `pi4`.
         options: see `TimingOptions`, which `help` lists.
+
+    Raises:
+        UserError: the input has another shape, or numbers that are not finite in the library's type, or the device has fewer cores than
+            the library threads.
+        DeviceUnavailable: the device cannot be reached.
+        Disagreement: the library does not run there.
     """
     how, arrays = TimingOptions.of(options), _inputs(library, given)
     with agents_on(device, library, timed=True) as agents:

@@ -62,10 +62,16 @@ def _ask(remote: Remote, board: RegisteredBoard) -> BoardReport:
     )
 
 
-def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report: None) -> DeviceReport:
-    """Ask every board of a device (`said` hears of each at once), then upload an array and run a pointwise convolution compiled for it.
+def check_device(name: str, on_report: Callable[[BoardReport], None] = lambda _report: None) -> DeviceReport:
+    """Ask every board of a device, then upload an array and run a pointwise convolution compiled for it.
 
-    Raises `UserError` where there is no such device, `DeviceUnavailable` where its agent does not start or compute the right values.
+    Args:
+        name: name of the device.
+        on_report: called with each board's report as soon as it is there.
+
+    Raises:
+        UserError: there is no such device.
+        DeviceUnavailable: its agent does not start or compute the right values.
     """
     from tvmmobile.devices.agents.rpc import LinkError, open_session
     from tvmmobile.graph.precision import FLOAT32
@@ -74,7 +80,7 @@ def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report
     for board in file.boards:
         with connected(board.address) as remote:
             boards.append(_ask(remote, board))
-        said(boards[-1])
+        on_report(boards[-1])
     device = HardwareDevice(file)
     with started_agents(device) as agents, scratch("check") as folder:
         try:

@@ -10,6 +10,7 @@ from typing import Unpack
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.checking import checked
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
+from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed_trials import NeededTrials
@@ -24,6 +25,7 @@ from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.explaining import accept_roundings
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
+from tvmmobile.pipeline.tuned import TunedResults
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import fastest, tried_counts
 from tvmmobile.running.bench import Bench
@@ -46,7 +48,7 @@ _MOST_CORRECTIONS = 4
 
 
 @with_options(LibraryOptions, RunOptions, SearchOptions)
-def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]) -> Results:
+def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]) -> TunedResults:
     """Find fast schedules for the kernels of networks on a device; compile, verify and time the networks.
 
     Interrupt it at any time: finished trials are kept, and the same call resumes from there. With `threads="best"`, 1, 2, 4, … and all
@@ -54,9 +56,12 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
-        device: its name, or what `find_device` returns.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
         listener: is told of progress.
+
+    Returns:
+        The latencies, with the libraries that were timed as `libraries`.
 
     Raises:
         UserError: an argument is wrong, or a network cannot be built.
@@ -69,7 +74,7 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
     if asked.trials != 0:
         check_writable(logs.target, "--logs")
     jobs = jobs_of(models, board.profile, library, out, logs, run.dump_ir)
-    found: list[Results] = []
+    found: list[TunedResults] = []
     for same in _by_count(jobs, board):
         # A later count's run must not set aside what an earlier one logged.
         found.append(_run(same, board, logs, replace(asked, fresh=asked.fresh and not found), run.dask, listener))
@@ -87,7 +92,9 @@ def _by_count(jobs: Sequence[VariantJob], board: Device) -> list[list[VariantJob
     return [[replace(job, options=replace(job.options, threads=count)) for job in jobs] for count in counts]
 
 
-def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: SearchOptions, dask: str | None, listener: Listener) -> Results:
+def _run(
+    jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: SearchOptions, dask: str | None, listener: Listener
+) -> TunedResults:
     """Tune, compile, verify and time."""
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, asked, dask))
@@ -101,7 +108,7 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
         needs = NeededTrials(jobs, variants, logs, board.profile, asked.trials)
         if needs.pending:
             held.enter_context(needs.writing())
-        listener.planned(needs.plan)
+        listener.plan_ready(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
             run_rounds(needs, bench, Search(asked.strategy, asked.seed, needs.twin, needs.similar), listener)
             results = _timed(workers, jobs, bench, listener)
@@ -109,7 +116,7 @@ def _run(jobs: Sequence[VariantJob], board: Device, logs: LogDirs, asked: Search
             while asked.trials != 0 and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):
                 corrections += 1
                 results = _timed(workers, jobs, bench, listener)
-        return results
+        return TunedResults(results.context, results.variants, tuple(CompiledLibrary.of(job.library) for job in jobs))
 
 
 def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Listener) -> bool:
@@ -117,7 +124,7 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
     records = doubted(results, needs.database, needs.tasks)
     # A run that had nothing to try has not asked for the right to write.
     with nullcontext() if needs.pending or not records else needs.writing():
-        return measure_again(records, needs.database, needs.tasks, bench, listener.said)
+        return measure_again(records, needs.database, needs.tasks, bench, listener.message)
 
 
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
@@ -135,7 +142,7 @@ def _verified(workers: WorkerPool, jobs: Sequence[VariantJob], libraries: Sequen
         with listener.stage("verifying", len(jobs)) as done:
             return bench_libraries(bench, libraries, done)
     except Disagreement as error:
-        accept_roundings(error, workers, jobs, listener.said)
+        accept_roundings(error, workers, jobs, listener.message)
     return _verified(workers, jobs, libraries, bench, listener)
 
 
@@ -144,25 +151,28 @@ def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener
         return build_libraries(workers, jobs, done)
 
 
-@with_options(LibraryOptions, RunOptions, SearchOptions, out="out")
+@with_options(LibraryOptions, RunOptions, SearchOptions)
 def plan_tuning(
     models: Models, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TuningPlan:
     """Return what `tune` would do with the same arguments; raise what it would raise. Nothing is tried or written.
 
     Args:
-        models, device, listener: arguments of `tune`.
+        models: one network, several, or what loads them once everything else has been checked.
+        device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
+        listener: is told of progress.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists.
     """
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)
-    board, out = device_of(device), run.folder()
-    logs = log_dirs(run.logs, out if asked.fresh else None)
-    runs = _by_count(jobs_of(models, board.profile, library, out, logs, run.dump_ir), board)
-    with _workers(runs[0], board, asked, run.dask) as workers:
-        variants = [_imported(workers, [replace(job, dump_dir=None) for job in jobs], listener) for jobs in runs]
-    plans = [NeededTrials(*each, logs, board.profile, asked.trials).plan for each in zip(runs, variants, strict=True)]
+    board = device_of(device)
+    with scratch("plan") as empty:  # in place of the log that `tune` would begin with `fresh`, or of a folder that it would make
+        logs = log_dirs(run.logs, empty if asked.fresh else None)
+        runs = _by_count(jobs_of(models, board.profile, library, run.out or empty, logs, run.dump_ir), board)
+        with _workers(runs[0], board, asked, run.dask) as workers:
+            variants = [_imported(workers, [replace(job, dump_dir=None) for job in jobs], listener) for jobs in runs]
+        plans = [NeededTrials(*each, logs, board.profile, asked.trials).plan for each in zip(runs, variants, strict=True)]
     plan = replace(plans[0], assignments=tuple(assignment for each in plans for assignment in each.assignments))
-    listener.planned(plan)
+    listener.plan_ready(plan)
     return plan
 
 
@@ -178,7 +188,7 @@ def run_rounds(needs: NeededTrials, bench: Bench, how: Search, listener: Listene
         for each in rounds:
             assignments = needs.plan.assignments if each is None else needs.further(*each)
             if missing_trials(assignments):
-                with listener.searching(assignments, bench.profile.origin.kind) as progress:
+                with listener.search(assignments, bench.profile.origin.kind) as progress:
                     search(assignments, needs.database, bench, progress, how)
         if len(needs.database) == known:
             return
@@ -197,5 +207,5 @@ def _imported(workers: WorkerPool, jobs: Sequence[VariantJob], listener: Listene
         variants = collect_variants(workers, jobs, done)
     for job, variant in zip(jobs, variants, strict=True):
         if variant.float32_layers:
-            listener.said(float32_sentence(job.spec.variant, variant.float32_layers))
+            listener.message(float32_sentence(job.spec.variant, variant.float32_layers))
     return variants

@@ -15,7 +15,7 @@ from tvmmobile.pipeline.options.run import CompileArguments, RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.request import Models, devices_of, jobs_for
 from tvmmobile.pipeline.tune import tune
-from tvmmobile.results.file import Results
+from tvmmobile.pipeline.tuned import TunedResults, TunedTogether
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.logs.directories import log_dirs
 
@@ -26,7 +26,7 @@ _COMPILED = frozenset(each.keyword for _, each in options_of(LibraryOptions, Run
 @with_options(LibraryOptions, RunOptions, SearchOptions)
 def tune_together(
     models: Models, devices: Sequence[str | Device], *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
-) -> list[Results]:
+) -> TunedTogether:
     """Tune networks on each device as `tune` does, then compile libraries with the kernels of each, as `compile` does.
 
     Args:
@@ -37,7 +37,7 @@ def tune_together(
         listener: is told of progress.
 
     Returns:
-        What was measured on each device with its own libraries.
+        What was measured on each device with its own libraries, and the libraries for all devices.
 
     Raises:
         UserError: an argument is wrong, or a network cannot be built.
@@ -46,7 +46,8 @@ def tune_together(
     """
     boards = devices_of(devices)
     if len(boards) == 1:
-        return [tune(models, boards[0], listener=listener, **options)]
+        alone = tune(models, boards[0], listener=listener, **options)
+        return TunedTogether((alone,), alone.libraries)
     library, run = LibraryOptions.of(options), RunOptions.of(options)
     if SearchOptions.of(options).fresh:
         raise UserError("--fresh starts the log of one device.", "Name an empty directory with --logs DIR.")
@@ -54,11 +55,11 @@ def tune_together(
     out = run.folder()
     jobs = jobs_for(models, [board.profile for board in boards], library, out, log_dirs(run.logs), run.dump_ir)
     loaded = [job.model for job in jobs]
-    results = []
+    results: list[TunedResults] = []
     for board in boards:
-        alone: TuneArguments = {**options, "out": out / board.profile.name}
-        results.append(tune(loaded, board, listener=listener, **alone))
+        own: TuneArguments = {**options, "out": out / board.profile.name}
+        results.append(tune(loaded, board, listener=listener, **own))
     shared = cast(CompileArguments, {name: value for name, value in options.items() if name in _COMPILED})
     shared["out"] = out
-    compile_models(loaded, boards, listener=listener, **shared)
-    return results
+    libraries = compile_models(loaded, boards, listener=listener, **shared)
+    return TunedTogether(tuple(results), tuple(libraries))

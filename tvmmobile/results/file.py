@@ -345,7 +345,7 @@ def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a file that `write_results` wrote.
+    """Read a `report.json`, which `report` or a command wrote.
 
     Raises:
         UserError: it cannot be read, is damaged or not such a file, has another version, or has a variant twice; the message says where.

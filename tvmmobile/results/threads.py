@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tvmmobile.results.file import Results, VariantResult
 from tvmmobile.system.errors import UserError
+
+Timed = TypeVar("Timed", bound=Results)
 
 
 def tried_counts(cores: int) -> tuple[int, ...]:
@@ -15,7 +18,7 @@ def tried_counts(cores: int) -> tuple[int, ...]:
     return (*(1 << power for power in range((cores - 1).bit_length())), cores)
 
 
-def fastest(by_count: Sequence[Results]) -> Results:
+def fastest(by_count: Sequence[Timed]) -> Timed:
     """Return the results of the thread count with the least latencies (geometric mean of all variants); each variant also gets its
     latencies on the others.
 

@@ -192,12 +192,13 @@ def write_validation(validation: Validation, path: Path) -> None:
     write_text(path, json.dumps(asdict(validation), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
-def read_validation(path: Path) -> Validation:
-    """Read what `write_validation` wrote.
+def read_validation(path: str | Path) -> Validation:
+    """Read a file that `validate_device` wrote.
 
     Raises:
         UserError: it is something else, or of another version.
     """
+    path = Path(path)
     text, content = read_json(path, _KIND)
     check_version(path, _KIND, content, (FORMAT,), ())
     validation = validated(path, _KIND, text, Validation)

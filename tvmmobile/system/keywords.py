@@ -6,11 +6,19 @@ import re
 
 #: A command, which stays as it is; or an option, with the number, path or pattern that follows it.
 _WORDS = re.compile(
-    r"(?:\b(?:tvmmobile|apt-get|dask|python|pip) [a-z-]+ |\./scripts/)[^;`]*"
+    r"(?:\b(?:tvmmobile|apt-get|dask|python|pip|systemctl) [a-z-]+ |\./scripts/)[^;`]*"
     r"|(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ([^\s=]*[\d/*][^\s=]*?)(?=[,;:.]*(?:\s|$)))?"
 )
 #: Keywords whose names differ from their options'.
-_KEYWORDS = {"num_threads": "threads", "shape": "shapes", "value": "values", "dir": "baselines", "no_check": "check=False"}
+_KEYWORDS = {
+    "clock": "clock_ghz",
+    "dir": "baselines",
+    "no_check": "check=False",
+    "no_resize": "resize=False",
+    "num_threads": "threads",
+    "shape": "shapes",
+    "value": "values",
+}
 
 
 def in_calls(text: str) -> str:

@@ -61,7 +61,7 @@ class ProgramRun:
 
 
 def run_program(
-    board: Board, command: Sequence[str], sysroot: Path | None = None, hottest: int = 0, threads: int = 1, *, skip_start: bool = False
+    board: Board, command: Sequence[str], sysroot: str | Path | None = None, hottest: int = 0, threads: int = 1, *, skip_start: bool = False
 ) -> ProgramRun:
     """Run a program to its end on a virtual board. Its environment, input and output are this process's own.
 
@@ -79,7 +79,7 @@ def run_program(
     if threads > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {threads}.", f"Give --threads {board.cores} or less.")
     calibration_of(board)  # an invalid one is refused before the program runs
-    profile, maps = profile_program(board, command, sysroot, skip_start=skip_start)
+    profile, maps = profile_program(board, command, None if sysroot is None else Path(sysroot), skip_start=skip_start)
     return model_program(parse_profile(profile), maps, board, hottest, threads)
 
 

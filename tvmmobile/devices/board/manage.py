@@ -29,7 +29,7 @@ from tvmmobile.devices.local.machine import local_address
 from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 
-Said = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def add_device(
@@ -45,8 +45,8 @@ def add_device(
     root: str = "/",
     clock_ghz: float | None = None,
     join: bool = False,
-    agreed: Callable[[str, str], bool] = lambda _destination, _fingerprint: False,
-    said: Said = lambda _sentence: None,
+    confirm_host_key: Callable[[str, str], bool] = lambda _destination, _fingerprint: False,
+    on_progress: OnProgress = lambda _sentence: None,
 ) -> tuple[RegisteredBoard, Path]:
     """Probe a board, install the agent there, and store its address.
 
@@ -62,8 +62,9 @@ def add_device(
         root: of the tree on the board whose proc and sys describe it.
         clock_ghz: the highest clock, where the board does not tell.
         join: another board of a name that is there: they share the work.
-        agreed: is asked whether an unknown host key, of this destination and fingerprint, is the board's.
-        said: is told what takes long.
+        confirm_host_key: called with the destination and fingerprint of an unknown host key; returns whether the key is the board's.
+            Without it, give `fingerprint`.
+        on_progress: called with a sentence before each step that takes long.
 
     Returns:
         The board, and the file that keeps it.
@@ -84,8 +85,8 @@ def add_device(
     if local:
         address: Address = local_address(root, emulated=bool(words))
     else:
-        address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, agreed)
-    board = _board(address, directory, words, root, clock_ghz, said)
+        address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, confirm_host_key)
+    board = _board(address, directory, words, root, clock_ghz, on_progress)
     if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
         raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
     return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
@@ -100,12 +101,12 @@ def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:
     return len(known) == len(cores) and all(told(one, other) == told(other, one) for one, other in zip(known, cores, strict=True))
 
 
-def remove_device(name: str, keep_files: bool = False, said: Said = lambda _sentence: None) -> None:
+def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress = lambda _sentence: None) -> None:
     """Remove the agent from a device's boards, and forget them.
 
     Args:
         keep_files: leave the agent on the boards, which then need not answer.
-        said: called for each board.
+        on_progress: called with a sentence for each board.
 
     Raises:
         UserError: there is no such device.
@@ -115,7 +116,7 @@ def remove_device(name: str, keep_files: bool = False, said: Said = lambda _sent
     for board in found.boards if not keep_files else ():
         with connected(board.address) as remote:
             remove_folder(remote, board.directory)
-        said(f"Removed {board.directory} from {described(board.address)}.")
+        on_progress(f"Removed {board.directory} from {described(board.address)}.")
     forget_device(name)
 
 
@@ -128,7 +129,7 @@ def registered(name: str) -> DeviceFile:
     return found
 
 
-def _ssh_address(destination: str, port: int | None, fingerprint: str | None, agreed: Callable[[str, str], bool]) -> SshAddress:
+def _ssh_address(destination: str, port: int | None, fingerprint: str | None, confirm_host_key: Callable[[str, str], bool]) -> SshAddress:
     """Return the address, once the user has accepted its host key."""
     key = host_key_of(destination, port, CONNECT_TIMEOUT_S)
     if fingerprint is not None and fingerprint != key.fingerprint:
@@ -141,7 +142,7 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
             f"the host key of {destination} is not the one in your known_hosts; it is now {key.fingerprint}.",
             "If the board was set up anew, remove the old key: ssh-keygen -R HOST",
         )
-    if key.known == "unknown" and fingerprint is None and not agreed(destination, key.fingerprint):
+    if key.known == "unknown" and fingerprint is None and not confirm_host_key(destination, key.fingerprint):
         raise DeviceUnavailable(
             f"the host key of {destination} is not known and was not confirmed: {key.fingerprint}.",
             f"If it is the board's, give --fingerprint {key.fingerprint}",
@@ -150,12 +151,12 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
 
 
 def _board(
-    address: Address, directory: str | None, runner: tuple[str, ...], root: str, clock_ghz: float | None, said: Said
+    address: Address, directory: str | None, runner: tuple[str, ...], root: str, clock_ghz: float | None, on_progress: OnProgress
 ) -> RegisteredBoard:
     """Probe the board and install the agent there."""
     if directory is not None and not directory.startswith("/"):
         raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
-    bundle = build_bundle(said)
+    bundle = build_bundle(on_progress)
     with connected(address) as remote:
         here = address if isinstance(address, LocalAddress) else None
         # This process runs here, so the architecture is known; the kernel below an emulator of programs has another one.
@@ -166,6 +167,6 @@ def _board(
         if here is None and not facts.emulator and not all(core.max_hz for core in facts.cores):
             raise UserError("the board does not report its maximum clock.", "Give it: --clock 1.8")
         directory = directory or home_directory(remote)
-        check_runs(remote, install_agent(remote, directory, bundle, said), runner)
+        check_runs(remote, install_agent(remote, directory, bundle, on_progress), runner)
     added = datetime.now(UTC).isoformat(timespec="seconds")
     return RegisteredBoard(address=address, directory=directory, runner=runner, root=root, facts=facts, added=added)

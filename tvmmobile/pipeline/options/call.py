@@ -15,13 +15,10 @@ from tvmmobile.system.plugins import load_plugins
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def with_options(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Call]:
+def with_options(*kinds: type[Options]) -> Callable[[Call], Call]:
     """Accept the options of some objects, and no others, in a function with typed `**options`.
 
     Its signature lists them, as does its documentation, in place of a line `options: …`.
-
-    Args:
-        defaults: defaults of the function that differ from those of the objects.
     """
 
     def decorate(function: Call) -> Call:
@@ -29,7 +26,7 @@ def with_options(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Cal
         signature = inspect.signature(function)  # not evaluated: PyTorch's types are not imported
         *own, arguments = signature.parameters.values()
         types = get_type_hints(*get_args(eval(arguments.annotation, function.__globals__)))
-        made = [_parameter(each, defaults.get(each.keyword, each.default), types[each.keyword]) for each in options]
+        made = [_parameter(each, types[each.keyword]) for each in options]
         # A function's own keywords, such as a listener, come last.
         signature = signature.replace(parameters=sorted([*made, *own], key=lambda each: (each.kind, each in own)))
 
@@ -40,20 +37,20 @@ def with_options(*kinds: type[Options], **defaults: Any) -> Callable[[Call], Cal
             except TypeError as error:
                 raise TypeError(f"{function.__name__}() {error}") from None
             load_plugins()
-            return function(*given, **defaults | named)
+            return function(*given, **named)
 
-        call.__doc__ = re.sub(r"^ *options: .*\n", lambda _: _documented(options), function.__doc__ or "", flags=re.MULTILINE)
+        call.__doc__ = re.sub(r"^( *)options: .*\n", lambda line: _documented(options, line[1]), function.__doc__ or "", flags=re.MULTILINE)
         call.__signature__ = signature  # type: ignore[attr-defined]
         return cast(Call, call)
 
     return decorate
 
 
-def _parameter(option: Option, default: Any, kind: Any) -> inspect.Parameter:
-    return inspect.Parameter(option.keyword, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+def _parameter(option: Option, kind: Any) -> inspect.Parameter:
+    return inspect.Parameter(option.keyword, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind)
 
 
-def _documented(options: Sequence[Option]) -> str:
+def _documented(options: Sequence[Option], indent: str) -> str:
     """Return lines of a docstring's arguments."""
-    texts = [f"{each.keyword}: {each.about}" for each in options]
-    return "".join(f"{textwrap.fill(text, 140, initial_indent=' ' * 8, subsequent_indent=' ' * 12)}\n" for text in texts)
+    texts = [f"{each.keyword}: {each.api_doc}" for each in options]
+    return "".join(f"{textwrap.fill(text, 140, initial_indent=indent, subsequent_indent=f'{indent}    ')}\n" for text in texts)

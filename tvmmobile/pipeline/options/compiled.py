@@ -17,9 +17,9 @@ class TimingOptions(Options):
     """Options of timing."""
 
     repeat: int = option(
-        30, "--repeat N", "Timed runs on a board; a modelled latency takes one.", order=HelpOrder.NUMBERS, settings={"min": 1}
+        30, "--repeat N", "Timed runs on a board; a modelled latency takes one.", order=HelpOrder.NUMBERS, typer_settings={"min": 1}
     )
-    warmup_runs: int = option(5, "--warmup-runs N", "Untimed runs first.", settings={"min": 0})
+    warmup_runs: int = option(5, "--warmup-runs N", "Untimed runs first.", typer_settings={"min": 0})
 
 
 class TimingArguments(TypedDict, total=False):
@@ -50,10 +50,10 @@ class ComparisonOptions(Options):
         DEFAULT_THRESHOLD,
         "--threshold PERCENT",
         "Smallest change that counts, in percent; modelled results need no other evidence.",
-        typed=100 * DEFAULT_THRESHOLD,
-        settings={"min": 0},
-        join=lambda percent: percent / 100,
-        about="Smallest change that counts, as a fraction; modelled results need no other evidence.",
+        cli_default=100 * DEFAULT_THRESHOLD,
+        typer_settings={"min": 0},
+        from_cli=lambda percent: percent / 100,
+        api_doc="Smallest change that counts, as a fraction; modelled results need no other evidence.",
     )
 
 
@@ -68,17 +68,17 @@ class EvaluateOptions(Options):
     """Options of `evaluate`."""
 
     limit: int | None = option(
-        None, "--limit N", "Evaluate at most N images, evenly spaced over the sorted list; default: all.", settings={"min": 1}
+        None, "--limit N", "Evaluate at most N images, evenly spaced over the sorted list; default: all.", typer_settings={"min": 1}
     )
     out: Path | None = option_of(
-        RunOptions, "out", order=HelpOrder.NETWORK, about="Where to write the evaluation; after Ctrl-C, the finished part."
+        RunOptions, "out", order=HelpOrder.NETWORK, api_doc="Where to write the evaluation; after Ctrl-C, the finished part."
     )
     model: str | None = option(None, "--model FILE", "Network file that was compiled; required if there was one.")
     checkpoint: Path | None = option(
-        None, "--checkpoint FILE", "State dict that was compiled; required if there was one.", read=path_or_none
+        None, "--checkpoint FILE", "State dict that was compiled; required if there was one.", parse=path_or_none
     )
-    labels: Path | None = option(None, "--labels FILE", "Class names, one per line.", read=path_or_none)
-    preprocessing: Preprocessing | None = option(None, about="Preprocessing of images; without it, timm's for mobilenetv1_100.")
+    labels: Path | None = option(None, "--labels FILE", "Class names, one per line.", parse=path_or_none)
+    preprocessing: Preprocessing | None = option(None, api_doc="Preprocessing of images; without it, timm's for mobilenetv1_100.")
 
 
 class EvaluateArguments(TypedDict, total=False):

@@ -8,8 +8,10 @@ from tvmmobile.networks.preprocessing import Normalisation, Triple
 from tvmmobile.pipeline.options.option import Option
 from tvmmobile.system.errors import UserError
 
-MEAN = Option(None, "--mean R,G,B", "With --image: per-channel mean to subtract; default: 0.5.", kind=str | None, typed=None)
-STD = Option(None, "--std R,G,B", "With --image: per-channel standard deviation to divide by; default: 0.5.", kind=str | None, typed=None)
+MEAN = Option(None, "--mean R,G,B", "With --image: per-channel mean to subtract; default: 0.5.", cli_type=str | None, cli_default=None)
+STD = Option(
+    None, "--std R,G,B", "With --image: per-channel standard deviation to divide by; default: 0.5.", cli_type=str | None, cli_default=None
+)
 
 
 def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:

@@ -46,10 +46,10 @@ class LibraryOptions(Options):
         "--threads, --num-threads N",
         "Number of threads the library runs on; best: tune for 1, 2, 4, … until more are slower.",
         order=HelpOrder.NUMBERS,
-        kind=str,
-        typed="1",
-        join=lambda words: int(words) if words.isdecimal() else words,
-        read=_thread_count,
+        cli_type=str,
+        cli_default="1",
+        from_cli=lambda words: int(words) if words.isdecimal() else words,
+        parse=_thread_count,
     )
     precision: Precision = option(
         FLOAT32.name,
@@ -57,14 +57,14 @@ class LibraryOptions(Options):
         "What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or, on cores that have it, float16 "
         "(A55, A76, …) or bfloat16 (A710, X2, …).",
         keyword="dtype",
-        read=precision_named,
+        parse=precision_named,
     )
     io_precision: Precision = option(
         FLOAT32.name,
         "--io-dtype NAME",
         "Type of the library's input and output: float32, or float16 with --dtype float16.",
         keyword="io_dtype",
-        read=precision_named,
+        parse=precision_named,
     )
     max_error: float | None = option(
         None,
@@ -75,17 +75,17 @@ class LibraryOptions(Options):
         None,
         "--calibrate PATH",
         "Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
-        read=lambda given: None if given is None else str(given),
+        parse=lambda given: None if given is None else str(given),
     )
     keep: tuple[str, ...] = option(
         (),
         "--keep LAYER",
         "Keep a layer in float32 beside int8: its number, or its name, where * matches anything.",
-        kind=list[str] | None,
-        typed=None,
-        join=lambda given: given or (),
-        read=texts,
-        about="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
+        cli_type=list[str] | None,
+        cli_default=None,
+        from_cli=lambda given: given or (),
+        parse=texts,
+        api_doc="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
         None,
@@ -109,22 +109,22 @@ class LibraryOptions(Options):
         (),
         "--stateful INPUT=OUTPUT",
         "Keep an input in the C library between calls, where the output is the next one; NAME is enough for a LiteRT file's variable.",
-        kind=list[str] | None,
-        typed=None,
-        join=lambda given: given or (),
-        read=texts,
-        about="Inputs that the C library keeps between calls, each as `input=output`, where the output is the next one; "
+        cli_type=list[str] | None,
+        cli_default=None,
+        from_cli=lambda given: given or (),
+        parse=texts,
+        api_doc="Inputs that the C library keeps between calls, each as `input=output`, where the output is the next one; "
         "the name is enough for a LiteRT file's variable.",
     )
     image: Normalisation | None = option(
         None,
         "--image",
         "Let C libraries take RGB images and camera frames, and rank classes.",
-        kind=bool,
-        typed=False,
-        more=(MEAN, STD),
-        join=normalisation_for,
-        about="Let C libraries take RGB images and camera frames, normalised like this, and rank classes.",
+        cli_type=bool,
+        cli_default=False,
+        extra_cli_options=(MEAN, STD),
+        from_cli=normalisation_for,
+        api_doc="Let C libraries take RGB images and camera frames, normalised like this, and rank classes.",
     )
 
     def limit(self) -> Limit | None:

@@ -43,25 +43,25 @@ class NetworkOptions(Options):
 
     activation: str | None = option(None, "--activation NAME", "Activation of MobileNet v1: relu6 (default) or relu.")
     batch: int | None = option(
-        None, "--batch N", "Images at a time, for your own file with a dynamic batch dimension; default: 1.", settings={"min": 1}
+        None, "--batch N", "Images at a time, for your own file with a dynamic batch dimension; default: 1.", typer_settings={"min": 1}
     )
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = option(
         None,
         "--shape INPUT=DIMS",
         "Shape of one input of your own file, for dynamic dimensions, such as audio=1x16000; may be given more than once.",
-        kind=list[str] | None,
-        join=lambda texts: dict(map(shape_from, texts)) if texts else None,
-        read=lambda given: tuple((name, tuple(shape)) for name, shape in (given or {}).items()),
-        about='Shapes of inputs by name, for a file with other dynamic dimensions, such as `{"audio": (1, 16000)}`.',
+        cli_type=list[str] | None,
+        from_cli=lambda texts: dict(map(shape_from, texts)) if texts else None,
+        parse=lambda given: tuple((name, tuple(shape)) for name, shape in (given or {}).items()),
+        api_doc='Shapes of inputs by name, for a file with other dynamic dimensions, such as `{"audio": (1, 16000)}`.',
     )
     values: tuple[tuple[str, float], ...] = option(
         None,
         "--value INPUT=NUMBER",
         "Value that an input of your own ONNX file always has, such as sr=16000; may be given more than once.",
-        kind=list[str] | None,
-        join=lambda texts: dict(map(value_from, texts)) if texts else None,
-        read=lambda given: tuple((given or {}).items()),
-        about='Numbers by name for inputs of an ONNX file that always have one value, such as `{"sr": 16000}`.',
+        cli_type=list[str] | None,
+        from_cli=lambda texts: dict(map(value_from, texts)) if texts else None,
+        parse=lambda given: tuple((given or {}).items()),
+        api_doc='Numbers by name for inputs of an ONNX file that always have one value, such as `{"sr": 16000}`.',
     )
     classes: int = option(1000, "--classes N", "Number of classes.")
     checkpoint: Path | None = option(
@@ -69,14 +69,14 @@ class NetworkOptions(Options):
         "--checkpoint FILE",
         "State dict to load weights from; default: weights generated from --seed.",
         order=HelpOrder.WEIGHTS,
-        read=path_or_none,
+        parse=path_or_none,
     )
     seed: int = option(
         0,
         "--seed N",
         "Seed for generated weights and for the search.",
-        settings={"min": 0, "max": _MOST_SEED},
-        about="Seed for generated weights, and of what a Python file draws.",
+        typer_settings={"min": 0, "max": _MOST_SEED},
+        api_doc="Seed for generated weights, and of what a Python file draws.",
     )
 
 

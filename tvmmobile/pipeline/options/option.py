@@ -18,7 +18,7 @@ class HelpOrder(IntEnum):
     NETWORK, TRIALS, NUMBERS, OUT, WEIGHTS, LOGS, DEVICE, RUN, FILES, SEARCH = range(10)
 
 
-def as_given(value: Any) -> Any:
+def identity(value: Any) -> Any:
     """Return the value itself."""
     return value
 
@@ -27,57 +27,60 @@ def as_given(value: Any) -> Any:
 class Option:
     """A choice of the user.
 
+    Its value takes up to three forms: what the command line has, what a call has as keyword (`from_cli` makes it of the first), and what
+    the field has, which the program uses (`parse` makes it of the second).
+
     Attributes:
         default: default in calls.
-        words: flags on the command line, and a name for the value, such as `--threads, --num-threads N`; "" for calls alone.
+        usage: flags on the command line, and a name for the value, such as `--threads, --num-threads N`; "" for calls alone.
         help: help text of the command line.
         order: position in `--help`, if it does not follow the field before.
         keyword: keyword in calls, if it is not the field's name.
-        kind: type of the command line's value, if it is neither the default's nor the field's.
-        typed: the default of the command line, if it is not that of calls.
-        more: further options of the command line that belong to it.
-        settings: others that `typer.Option` takes.
-        join: makes the keyword's value of those of the command line.
-        read: makes the field's value of the keyword's; raises `UserError` for one that is not known.
-        about: documentation in calls, if it is not `help`.
+        cli_type: type of the command line's value, if it is neither the default's nor the field's.
+        cli_default: default of the command line, if it is not that of calls.
+        extra_cli_options: further options of the command line, whose values `from_cli` takes as well.
+        typer_settings: others that `typer.Option` takes; `min` and `max` hold for calls, too.
+        from_cli: makes the keyword's value of those of the command line.
+        parse: makes the field's value of the keyword's; raises `UserError` for one that is not known.
+        api_doc: documentation in calls, if it is not `help`.
     """
 
     default: Any
-    words: str = ""
+    usage: str = ""
     help: str = ""
     order: HelpOrder = HelpOrder.NETWORK
     keyword: str = ""
-    kind: Any = None
-    typed: Any = ...
-    more: tuple[Option, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    join: Callable[..., Any] = as_given
-    read: Callable[[Any], Any] = as_given
-    about: str = ""
+    cli_type: Any = None
+    cli_default: Any = ...
+    extra_cli_options: tuple[Option, ...] = ()
+    typer_settings: Mapping[str, Any] = field(default_factory=dict)
+    from_cli: Callable[..., Any] = identity
+    parse: Callable[[Any], Any] = identity
+    api_doc: str = ""
 
     @property
     def flags(self) -> list[str]:
         """The flags as they are typed."""
-        return [word for word in self.words.replace(",", "").split() if word.startswith("-")]
+        return [word for word in self.usage.replace(",", "").split() if word.startswith("-")]
 
     @property
     def metavar(self) -> str | None:
         """The placeholder for its value in `--help`."""
-        return next((word for word in self.words.split() if not word.startswith("-")), None)
+        return next((word for word in self.usage.split() if not word.startswith("-")), None)
 
     @property
-    def parameter(self) -> str:
+    def cli_parameter(self) -> str:
         """The name of the command line's value."""
         return self.flags[-1].lstrip("-").replace("-", "_")
 
     @property
-    def on_command_line(self) -> tuple[Option, ...]:
-        """The option and its `more`, if the command line has them."""
-        return (self, *self.more) if self.words else ()
+    def cli_options(self) -> tuple[Option, ...]:
+        """The option and its extra ones, if the command line has them."""
+        return (self, *self.extra_cli_options) if self.usage else ()
 
     def checked(self, value: Any) -> Any:
-        """Return a call's value; raise `UserError` where it is outside the limits that `settings` have."""
-        least, most = self.settings.get("min"), self.settings.get("max")
+        """Return a call's value; raise `UserError` where it is outside the limits in `typer_settings`."""
+        least, most = self.typer_settings.get("min"), self.typer_settings.get("max")
         if least is not None and value is not None and not value >= least:
             raise UserError(f"{self.flags[0]} {value} is too small.", f"Give {self.flags[0]} {least} or more.")
         if most is not None and value is not None and not value <= most:
@@ -85,16 +88,16 @@ class Option:
         return value
 
 
-def option(default: Any, words: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
+def option(default: Any, usage: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
     """Declare a field of `Options`; see `Option`."""
-    made = Option(default, words, help, **others)
-    return field(default=made.read(default), metadata={"option": made})
+    made = Option(default, usage, help, **others)
+    return field(default=made.parse(default), metadata={"option": made})
 
 
 def option_of(kind: type[Options], name: str, **others: Any) -> Any:
     """Declare a field as another object has it, but for `others`."""
     made = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
-    return field(default=made.read(made.default), metadata={"option": made})
+    return field(default=made.parse(made.default), metadata={"option": made})
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Options:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Read a call's keywords, and leave others alone; raise `UserError` for a value that is not known, or too small."""
-        return cls(**{name: each.read(each.checked(given[each.keyword])) for name, each in options_of(cls) if each.keyword in given})
+        return cls(**{name: each.parse(each.checked(given[each.keyword])) for name, each in options_of(cls) if each.keyword in given})
 
 
 def options_of(*kinds: type[Options]) -> Iterator[tuple[str, Option]]:
@@ -114,7 +117,8 @@ def options_of(*kinds: type[Options]) -> Iterator[tuple[str, Option]]:
         for each in fields(kind):
             found: Option = each.metadata["option"]
             order, keyword = max(order, found.order), found.keyword or each.name
-            own = found.kind or (types[each.name] if found.default is None else type(found.default))
-            typed = found.default if found.typed is ... else found.typed
-            about = found.about or re.sub(r"\bDIR\b", f"`{keyword}`", in_calls(found.help))
-            yield each.name, replace(found, order=order, keyword=keyword, kind=own, typed=typed, about=about)
+            cli_type = found.cli_type or (types[each.name] if found.default is None else type(found.default))
+            cli_default = found.default if found.cli_default is ... else found.cli_default
+            api_doc = found.api_doc or re.sub(r"\bDIR\b", f"`{keyword}`", in_calls(found.help))
+            filled_in = {"order": order, "keyword": keyword, "cli_type": cli_type, "cli_default": cli_default, "api_doc": api_doc}
+            yield each.name, replace(found, **filled_in)

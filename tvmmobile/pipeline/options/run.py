@@ -27,19 +27,19 @@ class RunOptions(Options):
         "-o, --out DIR",
         "Output directory.",
         order=HelpOrder.OUT,
-        kind=Path,
-        typed=Path("out"),
-        settings=_FOLDER,
-        read=path_or_none,
-        about="Where libraries go, each with its manifest and reference; default: a folder that lasts as long as this process.",
+        cli_type=Path,
+        cli_default=Path("out"),
+        typer_settings=_FOLDER,
+        parse=path_or_none,
+        api_doc="Where libraries go, each with its manifest and reference; default: a folder that lasts as long as this process.",
     )
     logs: Path | None = option(
         None,
         "--logs DIR",
         "Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
         order=HelpOrder.LOGS,
-        settings=_FOLDER,
-        read=path_or_none,
+        typer_settings=_FOLDER,
+        parse=path_or_none,
     )
     dask: str | None = option(
         None,
@@ -48,7 +48,7 @@ class RunOptions(Options):
         order=HelpOrder.RUN,
     )
     dump_ir: Path | None = option(
-        None, "--dump-ir DIR", "Write the Relax module after each graph pass to DIR.", settings=_FOLDER, read=path_or_none
+        None, "--dump-ir DIR", "Write the Relax module after each graph pass to DIR.", typer_settings=_FOLDER, parse=path_or_none
     )
 
     def folder(self) -> Path:
@@ -74,15 +74,15 @@ class CompileOptions(RunOptions):
         "--no-check",
         "Do not run the libraries once under QEMU and compare their outputs.",
         order=HelpOrder.FILES,
-        typed=False,
-        join=operator.not_,
-        about="Run each library once under QEMU and compare its output before it is written to `out`; manifests say whether it was.",
+        cli_default=False,
+        from_cli=operator.not_,
+        api_doc="Run each library once under QEMU and compare its output before it is written to `out`; manifests say whether it was.",
     )
     share_weights: float = option(
         0.5,
         "--share-weights PERCENT",
         "With several devices: choose kernels up to this much slower, so that they use each other's weights; 0: the fastest.",
-        settings={"min": 0.0, "max": 100.0},
+        typer_settings={"min": 0.0, "max": 100.0},
     )
 
 

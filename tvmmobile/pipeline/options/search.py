@@ -27,13 +27,13 @@ class SearchOptions(Options):
         "--trials N",
         "Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
         order=HelpOrder.TRIALS,
-        settings={"min": 0},
+        typer_settings={"min": 0},
     )
     fresh: bool = option(False, "--fresh", "Ignore all logs; start an empty one under --out.", order=HelpOrder.LOGS)
     strategy: str = option(
-        STRATEGIES[0], "--strategy NAME", "Search strategy: evolution, climb or random.", order=HelpOrder.SEARCH, read=known_strategy
+        STRATEGIES[0], "--strategy NAME", "Search strategy: evolution, climb or random.", order=HelpOrder.SEARCH, parse=known_strategy
     )
-    seed: int = option(0, about="Seed for the search.")
+    seed: int = option(0, api_doc="Seed for the search.")
 
 
 class TuneArguments(RunArguments, total=False):

@@ -22,11 +22,14 @@ from tvmmobile.system.workers import WorkerPool
 from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
 
 
-def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, said: Progress = QUIET.said) -> list[Library]:
+def build_libraries(
+    workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, message: Progress = QUIET.message
+) -> list[Library]:
     """Compile every variant, in the order of `jobs`; raise `UserError` where one cannot be built.
 
-    `said` hears a sentence about the lines of the logs that did not count, and ones about networks with layers that stay
-    in float32, or that are compared less strictly than others.
+    Args:
+        message: called with a sentence about the lines of the logs that did not count, and with ones about networks with layers that stay
+            in float32, or that are compared less strictly than others.
     """
     refused: dict[RefusedLine, None] = {}
     outdated = 0
@@ -39,11 +42,11 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
             refused[replace(line, path=path)] = None
         outdated = max(outdated, built.outdated)
         for sentence in _sentences_of(job.spec.variant, built):
-            said(sentence)
+            message(sentence)
     if refused:
-        said(passed_over(list(refused)))
+        message(passed_over(list(refused)))
     if outdated:
-        said(outdated_sentence(outdated))
+        message(outdated_sentence(outdated))
     return [job.library for job in jobs]
 
 

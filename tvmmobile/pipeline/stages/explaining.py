@@ -15,8 +15,11 @@ from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.workers import WorkerPool
 
 
-def accept_roundings(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob], said: Progress) -> None:
-    """Widen the tolerance of the library that made an error, because roundings move its outputs that far; `said` hears of it.
+def accept_roundings(error: Disagreement, workers: WorkerPool, jobs: Sequence[VariantJob], message: Progress) -> None:
+    """Widen the tolerance of the library that made an error, because roundings move its outputs that far.
+
+    Args:
+        message: called with a sentence about it.
 
     Raises:
         Disagreement: roundings do not explain the error. It names where the values differ first, if one of `jobs` made the library.
@@ -26,7 +29,7 @@ def accept_roundings(error: Disagreement, workers: WorkerPool, jobs: Sequence[Va
     for job, most in workers.run(rounding_of, blamed, timeout_s):
         moves = most if isinstance(most, float) else 0.0
         if note_rounding(job.library, moves):
-            said(rounding_sentence(job.library.spec.variant, moves))
+            message(rounding_sentence(job.library.spec.variant, moves))
             return
     for _, first in workers.run(partial(explain, moves=moves), blamed, timeout_s):
         if isinstance(first, str) and first:

@@ -61,7 +61,7 @@ def validate_device(
     name: str,
     out: str | Path,
     *,
-    model: str | None = None,
+    board: str | None = None,
     refit: str | Path | None = None,
     share: str | Path | None = None,
     pin: bool = False,
@@ -76,12 +76,13 @@ def validate_device(
     Args:
         name: name of the device.
         out: the file.
-        model: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
+        board: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
-        share: a second file, for strangers: without what could tell whose board it is; see `shareable`.
+        share: a second file, for strangers: without names of users, hosts and devices, serial numbers, addresses and paths, and with the
+            day alone as date.
         pin: hold the board's clocks at their highest.
         listener: is told of progress.
-        suite: suite to measure; without it, `SUITE`.
+        suite: suite to measure; default: kernels that span the terms of the model, and networks.
 
     Raises:
         UserError: the device is not registered, its core is not calibrated, `out` holds something else, or nothing can be fitted.
@@ -90,7 +91,7 @@ def validate_device(
     """
     suite = suite or SUITE
     device = _registered_device(name, pin)
-    compared, file = model_for(device.profile, model), Path(out)
+    compared, file = model_for(device.profile, board), Path(out)
     validation = begun(device, compared, suite, file)
     check_file_writable(file, "--out")
     if share is not None:
@@ -102,11 +103,11 @@ def validate_device(
     known = {point.name for point in validation.points}
     missing = [name for name in suite.names if name not in known]
     origin = device.profile.origin.kind
-    listener.said(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
+    listener.message(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
     if not device.profile.clock_hz:
         hidden = f"note: {name} does not tell its clock; its model is computed at {compared.clocked.clock_hz / 1e9:g} GHz, as a guess."
-        listener.said(hidden)
-    listener.said(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
+        listener.message(hidden)
+    listener.message(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
     if missing:
         with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
             built = _built(missing, suite, device.profile, folder, workers, listener)
@@ -163,7 +164,7 @@ def _built(
             succeeded(built, f"building {source.name}")
             done(source.name)
         jobs = [variant_job(model, profile, log_dirs(None).all, folder, LibraryOptions(format=VM)) for model in models]
-        libraries = build_libraries(workers, jobs, done, listener.said)
+        libraries = build_libraries(workers, jobs, done, listener.message)
     return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 
 

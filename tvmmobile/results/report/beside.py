@@ -97,7 +97,7 @@ def join(results: Sequence[Results]) -> Joined:
         if apart:
             raise UserError(
                 f"these results have different contexts and cannot be joined: {'; '.join(apart)}.",
-                "Leave out --join to see two results side by side, or join files of one device.",
+                "Join results of one device; tvmmobile report without --join shows two side by side.",
             )
     found: dict[tuple[object, ...], VariantResult] = {}
     dates: dict[tuple[object, ...], list[str]] = {}

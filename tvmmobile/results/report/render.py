@@ -29,7 +29,14 @@ def write_report(results: Results, out: Path, remarks: Sequence[str] = ()) -> li
 
 
 def report(results: Results | Sequence[Results], out: str | Path) -> list[Path]:
-    """Write the report of a result into `out`, or of several as one; see `write_report` and `join`, also for what is raised."""
+    """Write the report of a result into `out`, or of several results of one device as one.
+
+    Returns:
+        The paths of `report.json`, `report.csv`, `report-kernels.csv`, `report.md` and `report.html`.
+
+    Raises:
+        UserError: there is nothing to report, or the results are of different devices, clocks, thread counts or timing models.
+    """
     joined = join([results] if isinstance(results, Results) else results)
     return write_report(joined.results, Path(out), joined.remarks)
 

@@ -73,12 +73,7 @@ class _ParsedLine:
 
 
 def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
-    """Add the records of other logs to a directory's, by the timing models of the devices known here; does and raises what `merge` does."""
-    return merge([Path(source) for source in sources], Path(into), present_identity)
-
-
-def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
-    """Add the records of other logs to those of a directory.
+    """Add the records of other logs to those of a directory, by the timing models of the devices known here.
 
     A schedule that is already there keeps its record; if several sources have a schedule, the first one counts. Each log is
     written whole or not at all, and merging once more adds nothing.
@@ -86,11 +81,19 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     Args:
         sources: directories with a folder per device, folders of one device, or files. Each record names its device.
         into: the directory; it need not exist.
-        present: gives the timing model that counts. If it does not know the device, that of the records in `into` counts.
 
     Raises:
         UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources
             rest on several timing models and nothing tells which one counts.
+    """
+    return merge([Path(source) for source in sources], Path(into), present_identity)
+
+
+def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
+    """Do what `merge_logs` does.
+
+    Args:
+        present: gives the timing model that counts. If it does not know the device, that of the records in `into` counts.
     """
     files = files_of(sources)
     present = cache(present)

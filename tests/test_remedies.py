@@ -1,0 +1,88 @@
+"""Options and commands that errors name: each option is a keyword of some call, and each command has the options it is given."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import tvmmobile
+from tvmmobile.cli import VERBS, load
+from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
+from tvmmobile.system.keywords import in_calls
+from tvmmobile.system.lazy import places
+
+PACKAGE = Path(tvmmobile.__file__).parent
+ERRORS = {error.__name__ for error in (UserError, DeviceUnavailable, Disagreement)}
+#: What Python calls do not reach: the command line, histories, and `models --kernel`.
+COMMAND_LINE_ALONE = ("cli/", "history/", "networks/models/separable.py")
+#: Keywords as `in_calls` writes them, and commands up to where one ends in a sentence.
+KEYWORD, COMMAND = re.compile(r"`([a-z_]+)(?:=[^`]*)?`"), re.compile(r"tvmmobile ([a-z]+)(?: ([a-z-]+))?([^;,.(]*)")
+
+
+def texts_of(file: Path) -> Iterator[tuple[str, str]]:
+    """Where a module raises errors, and the sentences there; `X` stands for what is filled in."""
+    for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ERRORS:
+            for argument in call.args:
+                yield from ((f"{file.relative_to(PACKAGE)}:{call.lineno}", text) for text in sentences(argument))
+
+
+def sentences(node: ast.AST) -> Iterator[str]:
+    """The texts in an expression; those within a text's values count alone."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(str(each.value) if isinstance(each, ast.Constant) else "X" for each in node.values)
+        for each in node.values:
+            if isinstance(each, ast.FormattedValue):
+                yield from sentences(each.value)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from sentences(child)
+
+
+TEXTS = [pair for file in sorted(PACKAGE.rglob("*.py")) for pair in texts_of(file)]
+
+
+def keywords_of_calls() -> set[str]:
+    """Of the functions, types and methods that `import tvmmobile` offers."""
+    found = [getattr(tvmmobile, name) for name in places("tvmmobile")]
+    methods = [method for each in found if inspect.isclass(each) for _, method in inspect.getmembers(each, inspect.isfunction)]
+    return {name for each in (*found, *methods) for name in inspect.signature(each).parameters}
+
+
+def test_options_in_errors_are_keywords_of_calls() -> None:
+    known, named = keywords_of_calls(), 0
+    unknown = []
+    for place, text in TEXTS:
+        if not place.startswith(COMMAND_LINE_ALONE):
+            added = set(KEYWORD.findall(in_calls(text))) - set(KEYWORD.findall(text))
+            named += len(added)
+            unknown += [(place, name) for name in added - known]
+    assert not unknown and named > 100
+
+
+def test_the_virtual_board_to_compare_with_has_its_options_name() -> None:
+    assert in_calls("Give --board one with the same core.") == "Give `board` one with the same core."
+    assert "board" in inspect.signature(tvmmobile.validate_device).parameters
+
+
+def options_of(verb: str, action: str) -> set[str] | None:
+    """The options of a verb or of an action of it; `None` where there is no such verb."""
+    found = next((load(each) for each in VERBS if each.name == verb), None)
+    command = getattr(found, "commands", {}).get(action, found)
+    return command and {word for each in command.params for word in each.opts}
+
+
+def test_commands_in_errors_have_the_options_that_they_are_given() -> None:
+    wrong, named = [], 0
+    for place, text in TEXTS:
+        for verb, action, rest in COMMAND.findall(text):
+            options, given = options_of(verb, action), set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest)) - {"--help"}
+            named += options is not None
+            if not given <= (options or set()):
+                wrong.append((place, verb, action, given))
+    assert not wrong and named > 40
