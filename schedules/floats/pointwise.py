@@ -12,7 +12,7 @@ from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import k_blocks, layer_body, pack_constants
 from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
-from tvmmobile.schedules.emit.matmul import TALL, good_tile, pack_panels, packed_elements, panels, tile_rows
+from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import JoinedNest, MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
@@ -105,6 +105,10 @@ class Pointwise(Template):
             len(layer.pieces),
         ]
 
+    def tile_type(self, group: int) -> type[MatmulTile]:
+        """Return the tiles that read weights as `_pack` lays them out, `group` of them together."""
+        return tile_of(group)
+
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         group = conv_group(layer, task)
@@ -114,7 +118,7 @@ class Pointwise(Template):
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
             c = output_of(layer, buffers["output"])
-            tile = tile_of(group)(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
+            tile = self.tile_type(group)(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             nest = JoinedNest if knobs.get("joined") else MatmulNest
             (ScaledNest(*loops, buffers.get("gate")) if layer.scaled or layer.weights else nest(*loops)).emit()

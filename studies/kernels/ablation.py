@@ -75,7 +75,11 @@ class UnpackedPointwise(Pointwise):
     """`Pointwise` without packed weights."""
 
     name = "pointwise_unpacked"
-    tile = UnpackedTile
+
+    def tile_type(self, group: int) -> type[MatmulTile]:
+        """Return the tiles that read weights as the model has them."""
+        assert group == 1
+        return UnpackedTile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return the weights without packing."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from host_kernels import run_on_host
 
 from studies.kernels import ablation
+from tvmmobile import schedules as schedules_of_tvmmobile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import variant_job
@@ -60,3 +64,17 @@ def test_rows_within_the_product_change_knobs_alone(plans: Mapping[str, PlannedV
     assert {schedule.values["columns"] for schedule in schedules(plans["register tile"]) if schedule.template == "pointwise"} == {8}
     windows = [schedule.values for schedule in schedules(plans["depthwise window"]) if schedule.template == "depthwise"]
     assert windows and all(values["rows"] == values["columns"] == 1 for values in windows)
+
+
+def test_weights_that_are_not_packed_are_read_as_the_model_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study's own template computes what PyTorch computes."""
+    monkeypatch.setattr(schedules_of_tvmmobile, "_registered", [ablation.UnpackedPointwise()])
+    task = Task((Conv2d(6, 5, 40, 22, clamp=(0.0, 6.0)),))
+    (template,) = schedules_of_tvmmobile._registered
+    space = template.space(task)
+    assert space is not None
+    for number, knobs in enumerate(({}, {"k_block": 32, "n_block": 2, "m_block": 2}, {"rows": 2, "columns": 8})):
+        schedule = KnobSchedule(
+            template.name, template.version, tuple(({name: space.usual[name] for name in space.options} | knobs).items())
+        )
+        assert run_on_host(task, schedule, tmp_path / f"kernel{number}.so") < 1e-5, knobs
