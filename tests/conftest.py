@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support.torch_tables import keep_torch_tables
+from torch_tables import keep_torch_tables
 
 from tvmmobile.cli import run
 from tvmmobile.system.collector import collect_rarely

@@ -126,3 +126,15 @@ def test_no_module_loads_a_heavy_package_for_another() -> None:
 def test_one_file_reads_the_environment(file: str) -> None:
     text = (PACKAGE / file).read_text(encoding="utf-8")
     assert "os.environ" not in text and "getenv" not in text
+
+
+def test_helpers_of_tests_are_imported_by_one_name() -> None:
+    """`support.x` and `x` would be two modules, each with caches and classes of its own."""
+    tests = Path(__file__).parent
+    twice = [
+        path.relative_to(tests).as_posix()
+        for path in sorted(tests.rglob("*.py"))
+        for name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name.partition(".")[0] == "support"
+    ]
+    assert twice == []

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from support.debian import debian_folder
-from support.guest_libraries import STEM, THREADS, write_guest
-from support.guest_python import board_python
-from support.page_commands import commands_of
-from support.small_networks import HOST
+from debian import debian_folder
+from guest_libraries import STEM, THREADS, write_guest
+from guest_python import board_python
+from page_commands import commands_of
+from small_networks import HOST
 
 GUIDE = REPOSITORY / "docs/native-examples.md"
 COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --archive --out out"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from c_libraries import OK, CLibrary, Options, unplaced, write_host_library
+from host_kernels import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from support.c_libraries import OK, CLibrary, Options, unplaced, write_host_library
-from support.host_kernels import examples
 from tvm import relax
 from tvm.relax import op
 

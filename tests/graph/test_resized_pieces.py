@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_networks import accepted, error_of, seeded, unit
+from small_networks import accepted, error_of, seeded, unit
 from torch import nn
 from torch.nn import functional
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_networks import accepted, error_against_torch, error_of, seeded
+from small_networks import accepted, error_against_torch, error_of, seeded
 from torch import nn
 
 from tvmmobile.graph.curves import SCALED

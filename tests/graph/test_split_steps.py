@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_networks import accepted, error_of, seeded
+from small_networks import accepted, error_of, seeded
 from torch import nn
 
 from tvmmobile.graph.layers import Conv2d, Opaque

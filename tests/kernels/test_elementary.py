@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.assembly import TARGET
-from support.small_networks import kernels_of, prepared, run_lowered
+from assembly import TARGET
+from small_networks import kernels_of, prepared, run_lowered
 from torch import nn
 
 from tvmmobile.graph.layers import Array

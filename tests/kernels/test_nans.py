@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.assembly import assembly_of
-from support.small_networks import Lambda, kernels_of, loaded
-from support.template_regions import RELU6
+from assembly import assembly_of
+from small_networks import Lambda, kernels_of, loaded
+from template_regions import RELU6
 from torch.nn import functional
 
 from tvmmobile.devices.registry import find_device

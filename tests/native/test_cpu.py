@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from c_libraries import CPU, OK, write_device_library
 from conftest import REPOSITORY
-from support.c_libraries import CPU, OK, write_device_library
-from support.other_cpus import CPUS, OLD, expected_outcomes, outcomes
+from other_cpus import CPUS, OLD, expected_outcomes, outcomes
 
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
 from tvmmobile.running.library import find_libraries

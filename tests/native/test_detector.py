@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from c_libraries import write_own_library
 from network_files import write_onnx
 from onnx import TensorProto, helper, numpy_helper
+from own_networks import load
 from PIL import Image, ImageDraw, ImageFont
-from support.c_libraries import write_own_library
-from support.own_networks import load
 from torch import nn
 
 from studies.networks import survey_networks, zoo

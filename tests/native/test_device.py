@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from assembly import TARGET
+from c_libraries import check_syntax
 from conftest import REPOSITORY, CommandLine
-from support.assembly import TARGET
-from support.c_libraries import check_syntax
-from support.guest_libraries import SHAPE, STEM, THREADS, VARIANT, description, write_guest
-from support.network_files import write_python
+from guest_libraries import SHAPE, STEM, THREADS, VARIANT, description, write_guest
+from network_files import write_python
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.kernels.codegen import export, make_target, pass_context

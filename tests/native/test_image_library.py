@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, CommandLine
-from support.c_libraries import (
+from c_libraries import (
     ALIGNMENT,
     NULL,
     OBSERVER,
@@ -32,10 +31,11 @@ from support.c_libraries import (
     pointers,
     write_host_library,
 )
-from support.frames import NV21, RGB, Frame, some_frame
-from support.guest_libraries import STEM, write_guest
-from support.network_files import write_python
-from support.small_networks import kernels_of, prepared, two_blocks
+from conftest import REPOSITORY, CommandLine
+from frames import NV21, RGB, Frame, some_frame
+from guest_libraries import STEM, write_guest
+from network_files import write_python
+from small_networks import kernels_of, prepared, two_blocks
 
 from tvmmobile.accuracy.classes import most_likely
 from tvmmobile.graph.lowering import lower

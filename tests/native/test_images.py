@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 from PIL import Image
-from support.frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
 from tvmmobile.networks.images import Array

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.assembly import TARGET
+from assembly import TARGET
 
 from tvmmobile.native.instructions import features_of, needed_features
 from tvmmobile.native.symbols import code_of

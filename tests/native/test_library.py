@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.c_libraries import (
+from c_libraries import (
     ALIGNMENT,
     CPU,
     IN_USE,
@@ -33,7 +33,7 @@ from support.c_libraries import (
     pointers,
     write_host_library,
 )
-from support.small_networks import HOST, kernels_of, prepared, run_lowered, seeded, two_blocks
+from small_networks import HOST, kernels_of, prepared, run_lowered, seeded, two_blocks
 from torch import nn
 
 from tvmmobile.graph.layers import Array

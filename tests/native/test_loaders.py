@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bionic_rules import refusals
 from conftest import REPOSITORY
-from support.bionic_rules import refusals
-from support.debian import musl_and_jni
-from support.guest_libraries import STEM, THREADS, write_guest
-from support.phone_loader import android_folder, android_link
+from debian import musl_and_jni
+from guest_libraries import STEM, THREADS, write_guest
+from phone_loader import android_folder, android_link
 
 HERE = Path(__file__).parent
 COMPILER = "aarch64-linux-gnu-gcc"

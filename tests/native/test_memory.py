@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from host_kernels import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from support.host_kernels import examples
 
 from tvmmobile.native.memory import ALIGNMENT, LiveBlock, aligned, lower_bound, pack
 

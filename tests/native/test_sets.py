@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.c_libraries import OBSERVER, OK, VERSION, WORKSPACE, CLibrary, Options, aligned, describe, pointers
-from support.small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
+from c_libraries import OBSERVER, OK, VERSION, WORKSPACE, CLibrary, Options, aligned, describe, pointers
+from small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.lowering import lower

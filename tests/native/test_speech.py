@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from c_libraries import write_own_library
 from onnx import TensorProto, helper, numpy_helper
-from support.c_libraries import write_own_library
 
 import tvmmobile as tm
 from studies.networks.zoo import extracted, published, wheel_of

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from c_libraries import ALIGNMENT, NULL, OK, UNREADY, WORKSPACE, CLibrary, Options, aligned, write_own_library
 from network_files import Graph, write_model
 from onnx import TensorProto, helper
-from support.c_libraries import ALIGNMENT, NULL, OK, UNREADY, WORKSPACE, CLibrary, Options, aligned, write_own_library
-from support.own_networks import load, network_of
+from own_networks import load, network_of
 
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device

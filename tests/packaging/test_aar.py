@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bionic_rules import refusals
+from debian import java, musl_and_jni
+from frames import NV21, RGB, RGBA, YUV420, Frame, some_frame
+from guest_libraries import STEM, THREADS, write_guest
 from network_files import Graph, write_model
 from onnx import TensorProto, helper
-from support.bionic_rules import refusals
-from support.debian import java, musl_and_jni
-from support.frames import NV21, RGB, RGBA, YUV420, Frame, some_frame
-from support.guest_libraries import STEM, THREADS, write_guest
-from support.phone_loader import android_folder, android_link
+from phone_loader import android_folder, android_link
 
 import tvmmobile as tm
 from tvmmobile.cli import run

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guest_python import board_python
 from PIL import Image
-from support.guest_python import board_python
 
 import tvmmobile as tm
 from tvmmobile.cli import run

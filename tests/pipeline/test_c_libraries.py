@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from c_libraries import write_device_library
 from conftest import CommandLine
-from support.c_libraries import write_device_library
 
 import tvmmobile as tm
 from tvmmobile.system.files import sha256_of

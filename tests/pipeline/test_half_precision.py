@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.other_cpus import OLD, expected_outcomes, outcomes
+from other_cpus import OLD, expected_outcomes, outcomes
 
 import tvmmobile
 from tvmmobile.graph.precision import FLOAT16

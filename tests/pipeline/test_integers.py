@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from support.other_cpus import OLD, expected_outcomes, outcomes
+from other_cpus import OLD, expected_outcomes, outcomes
 from trained import trained, write_images
 
 import tvmmobile

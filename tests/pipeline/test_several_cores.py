@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from c_libraries import CPU, OK, SYSROOT, taken, taking_program
 from conftest import CommandLine
-from support.c_libraries import CPU, OK, SYSROOT, taken, taking_program
 
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device

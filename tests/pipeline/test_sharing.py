@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from c_libraries import OK, taken, taking_program
 from conftest import CommandLine
-from support.c_libraries import OK, taken, taking_program
 
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_kernels import HALF, HOST, check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from support.host_kernels import HALF, HOST, check_schedule, examples
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.curves import CURVES

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_kernels import examples, kernel_on_host
 from hypothesis import given
 from hypothesis import strategies as st
-from support.host_kernels import examples, kernel_on_host
-from support.template_regions import REGIONS, RELU6
+from template_regions import REGIONS, RELU6
 
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, Attention, Clamp, Conv2d, Dense, Layer, Product, Softmax

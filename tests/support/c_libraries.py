@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from assembly import TARGET
 from conftest import REPOSITORY
-from support.assembly import TARGET
-from support.deployed import write_own_manifest
-from support.own_networks import network_of
-from support.small_networks import HOST, kernels_of, prepared, two_blocks
+from deployed import write_own_manifest
+from own_networks import network_of
+from small_networks import HOST, kernels_of, prepared, two_blocks
 
 from tvmmobile.graph.bindings import results_of
 from tvmmobile.graph.layers import Array

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.assembly import TARGET
-from support.deployed import write_own_manifest
-from support.small_networks import kernels_of, prepared, two_blocks
+from assembly import TARGET
+from deployed import write_own_manifest
+from small_networks import kernels_of, prepared, two_blocks
 
 from tvmmobile import __version__
 from tvmmobile.graph.lowering import lower

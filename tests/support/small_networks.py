@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import host_kernels
 import numpy as np
 import torch
-from support import host_kernels
 from torch import nn
 
 from tvmmobile.devices.protocol import MEASURED

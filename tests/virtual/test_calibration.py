@@ -15,7 +15,7 @@ import pytest
 from region_programs import build_program
 
 from tvmmobile.system.errors import UserError
-from tvmmobile.virtual import sysroot
+from tvmmobile.virtual import debian_packages, sysroot
 from tvmmobile.virtual.board import Board, board_names, load_board
 from tvmmobile.virtual.calibration.fit import (
     CALIBRATED,
@@ -282,7 +282,8 @@ def test_misses_are_told_apart(tmp_path: Path, what: str, lines: int, kind: str)
 @pytest.mark.parametrize("release", ["", "bullseye"])
 def test_python_comes_from_the_debian_release_that_a_wheel_needs(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[list[str]] = []
-    monkeypatch.setattr(sysroot, "run_tool", lambda words, *_others: said.append(list(words)))
+    for module in (sysroot, debian_packages):
+        monkeypatch.setattr(module, "run_tool", lambda words, *_others: said.append(list(words)))
     monkeypatch.setattr("shutil.which", lambda name: name)
     sysroot._unpack_debian(tmp_path, tmp_path / "root", release)
     sources = tmp_path / "sources.list"

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.straight_issue import straight_issue
+from straight_issue import straight_issue
 from vfpbench import INSTRUCTIONS, loop
 
 from tvmmobile.virtual.board import load_board

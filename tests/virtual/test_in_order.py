@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machine_code import assemble
-from support.straight_issue import straight_issue
+from straight_issue import straight_issue
 from vfpbench import INSTRUCTIONS, loop
 
 from tvmmobile.virtual.board import load_board

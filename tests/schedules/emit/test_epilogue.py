@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.host_kernels import check_schedule
+from host_kernels import check_schedule
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Curve
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, SumLayer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from support.host_kernels import check_schedule, examples
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Pool
 from tvmmobile.graph.machine import machine_of

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from assembly import assembly_of, hottest_loop
+from host_kernels import check_schedule, examples, kernel_on_host
 from hypothesis import given
 from hypothesis import strategies as st
-from support.host_kernels import check_schedule, examples, kernel_on_host
 
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, LayerParameters
 from tvmmobile.graph.machine import machine_of
@@ -98,7 +98,7 @@ def test_fewer_entries_than_the_layer_says(tmp_path: Path, monkeypatch: pytest.M
     weight[..., 3:38, 7] = 0.5
     weight[..., 20, 1] = -1.0
     given = (LayerParameters(weight, np.arange(12, dtype=np.float32)),)
-    monkeypatch.setattr("support.host_kernels.make_parameters", lambda task: given)
+    monkeypatch.setattr("host_kernels.make_parameters", lambda task: given)
     task = Task((layer,), threads=threads)
     data = make_inputs(task)
     for number, schedule in enumerate(list(space_of(task, name))[::17]):

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from host_kernels import check_schedule, examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.host_kernels import check_schedule, examples
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import machine_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.host_kernels import HOST
+from host_kernels import HOST
 
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Opaque

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from c_libraries import CLibrary, write_own_library
 from litert_files import Array, LiteRtFile, network_in, refused, schema, translated
 from own_networks import load
-from support.c_libraries import CLibrary, write_own_library
 
 from tvmmobile.kernels.reference import relative_error
 
