@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -42,6 +44,17 @@ def test_a_lock_has_what_its_list_has_and_a_hash_of_each(repository: Path, name:
     assert {package: version for one in locks for package, version in pins(one).items()} == pins(lock.with_suffix(".txt"))
     entries = [entry for one in locks for entry in re.split(r"\n(?=[a-zA-Z])", one.read_text())]
     assert [entry for entry in entries if not HASH.search(entry)] == []
+
+
+def test_the_oldest_python_takes_what_a_set_up_installs(repository: Path) -> None:
+    """As pip does: a package may have dropped Debian 12's Python 3.11.2, and this machine's be newer."""
+    oldest = str(SpecifierSet(tomllib.loads((repository / "pyproject.toml").read_text())["project"]["requires-python"])).removeprefix(">=")
+    needed = {
+        package: SpecifierSet(metadata(package).get("Requires-Python") or "")
+        for name in ("scripts/requirements", "scripts/requirements-dev")
+        for package in pins(repository / f"{name}.txt")
+    }
+    assert {package: str(one) for package, one in needed.items() if not one.contains(f"{oldest}.0")} == {}
 
 
 def test_the_bill_of_materials_names_what_a_set_up_installs(repository: Path) -> None:

@@ -49,7 +49,7 @@ def clone_into(machine: Machine, folder: Path) -> None:
 
 def update_clone(machine: Machine, folder: Path) -> None:
     """Make the machine's clone what is committed here now; what git ignores stays there."""
-    _send(machine, folder, "cd tvmmobile && git fetch --quiet ../bundle HEAD && git checkout --quiet --force -B main FETCH_HEAD")
+    _send(machine, folder, "cd tvmmobile && git fetch --quiet ../bundle HEAD && git checkout --quiet --force --detach FETCH_HEAD")
 
 
 def _send(machine: Machine, folder: Path, script: str) -> None:
@@ -65,7 +65,7 @@ def _send(machine: Machine, folder: Path, script: str) -> None:
 
 def set_up_disk(image: Image) -> Path:
     """Return where the disk of a machine is kept whose user has set up a clone: for as long as the set-up's steps and packages stay."""
-    steps = [sha256_of(path) for path in (*sorted((REPOSITORY / "scripts").glob("*.lock")), REPOSITORY / "scripts/setup.sh")]
+    steps = [sha256_of(REPOSITORY / "scripts" / name) for name in ("requirements.lock", "torch.lock", "setup.sh")]
     return image.folder.with_name(f"{image.folder.name}-{recipe_digest(steps)}") / "disk"
 
 

@@ -169,6 +169,7 @@ class Machine:
             f"UserKnownHostsFile={self._known}",
             "IdentitiesOnly=yes",
             "ConnectTimeout=20",
+            "ServerAliveInterval=0",  # Debian's own is five minutes, which an emulated machine may well be silent
         ]
         words = ["ssh", "-F", "none", "-i", str(self.image.key), "-p", str(self.port)]
         return [*words, *(word for option in options for word in ("-o", option)), f"{name}@127.0.0.1"]
