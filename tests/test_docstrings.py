@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FOLDERS = ("tvmmobile", "schedules", "scripts", "studies", "tests")
+FOLDERS = ("tvmmobile", "schedules", "scripts", "studies", "examples", "tests")
 #: Modules whose docstrings are the descriptions in docs/schemas, see `tests/support/json_schemas.py`.
 PUBLISHED = {
     "tvmmobile/accuracy/differences.py",
