@@ -58,7 +58,7 @@ class Space:
     """The schedules of one template for one task.
 
     Attributes:
-        template, version: whose knobs these are.
+        template, version: the template, and its version, whose knobs these are.
         options: the values each knob may take, in the knob's natural order.
         fits: says whether a combination can be fast at all, e.g. whether its tile fits the registers. A search leaves out the others;
             every combination is nevertheless correct.

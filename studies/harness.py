@@ -52,7 +52,7 @@ def completed(
     """Compute the entries that a JSON file lacks, written after each; return all.
 
     Args:
-        wanted: what computes an entry, by its values of `names`; `None` leaves it out.
+        wanted: function that computes an entry, by its values of `names`; `None` leaves it out.
         names: fields that tell entries apart.
         page: makes the text of a Markdown file beside the JSON file.
     """

@@ -44,7 +44,7 @@ def quantised(model: Model, data: CalibrationData, limit: str = "", imported: Im
     """Quantise a network for `DEVICE`.
 
     Args:
-        limit: as `--max-drop` has it; "" for none.
+        limit: the limit as `--max-drop` has it; "" for none.
         imported: the network, where it has been imported already.
     """
     options = LibraryOptions(precision=INT8, max_drop=limit or None)

@@ -22,7 +22,7 @@ HEAVY = {"tvm", "torch", "numpy", "scipy", "xgboost", "onnx", "paramiko", "pydan
 
 
 def declared() -> dict[str, str]:
-    """What type checkers see: each name with its module."""
+    """Return the names that type checkers see, each with its module."""
     tree = ast.parse(Path(tvmmobile.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     return {str(alias.asname): str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 

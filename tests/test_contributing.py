@@ -77,7 +77,7 @@ def environment_of(checkout: Path) -> dict[str, str]:
 
 
 def python(checkout: Path, *arguments: str) -> str:
-    """What a Python in the copy prints."""
+    """Return the output of a Python in the copy."""
     environment = environment_of(checkout)
     done = subprocess.run([sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -97,7 +97,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def printed(checkout: Path) -> Iterator[Callable[[str], str]]:
-    """What a program prints, in one Python in the copy for all of them."""
+    """Yield a function that returns a program's output, in one Python in the copy for all of them."""
     command = [sys.executable, "-c", RUNS_PROGRAMS]
     with subprocess.Popen(
         command, cwd=checkout, env=environment_of(checkout), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -92,7 +92,7 @@ def test_what_passes_rest_on_does_not_import_them(file: str) -> None:
 
 
 def test_one_file_orders_the_passes() -> None:
-    """What `pipeline.py` imports from the files of passes, nothing outside of these does."""
+    """Nothing outside the folder of passes imports the passes that `pipeline.py` imports."""
     passes = {name for name in imports(tree_of(f"{PASSES}pipeline.py")) if name.startswith("tvmmobile.graph.passes.")}
     others = {file: found for file in FILES if not file.startswith(PASSES) and (found := passes.intersection(imports(tree_of(file))))}
     assert not others
@@ -108,7 +108,7 @@ def test_no_circle() -> None:
 
 
 def top_imports(file: str) -> set[str]:
-    """What a file imports as it is imported itself."""
+    """Return the modules that a file imports as it is imported itself."""
     return set(imports(ast.Module([node for node in tree_of(file).body if isinstance(node, ast.Import | ast.ImportFrom)], [])))
 
 

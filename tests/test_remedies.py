@@ -48,7 +48,7 @@ TEXTS = [pair for file in sorted(PACKAGE.rglob("*.py")) for pair in texts_of(fil
 
 
 def keywords_of_calls() -> set[str]:
-    """Of the functions, types and methods that `import tvmmobile` offers."""
+    """Return the keywords of the functions, types and methods that `import tvmmobile` offers."""
     found = [getattr(tvmmobile, name) for name in places("tvmmobile")]
     methods = [method for each in found if inspect.isclass(each) for _, method in inspect.getmembers(each, inspect.isfunction)]
     return {name for each in (*found, *methods) for name in inspect.signature(each).parameters}

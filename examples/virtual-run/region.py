@@ -28,10 +28,10 @@ class Arguments:
 
     Attributes:
         model: the network's file.
-        threads: how many threads it may use.
+        threads: number of threads that it may use.
         half: whether it shall compute in half precision.
         image: float32 `[1, 3, side, side]`.
-        logits: what PyTorch makes of `image`, float32 `[1, classes]`; None if it is not known.
+        logits: output of PyTorch for `image`, float32 `[1, classes]`; None if it is not known.
     """
 
     model: Path

@@ -38,11 +38,11 @@ class Spot:
 
     Attributes:
         channel: its first one.
-        target: where it is stored, in the buffer of the output.
+        target: the element of the output's buffer that it is stored in.
         place: its position in a tensor with the output's extents.
         lanes: lanes of the accumulator.
         count: lanes that exist.
-        lane: where each is stored, if they are not consecutive.
+        lane: the element for each number, if they are not consecutive.
         taps: places of its window that lie in the input; 0 where nobody asks.
     """
 

@@ -24,7 +24,7 @@ def add_plane(
     """Add one input channel's products to a tile's sums, in our own order on cores that have one.
 
     Args:
-        lines: of each of the tile's rows the buffer, and the element of the first pixel's first tap.
+        lines: buffer of each row of the tile, and its element of the first pixel's first tap.
         weights: the buffer, and from a tap's row and column to the first element of its weights.
     """
     (taps_y, taps_x, width), (buffer, element_of), lanes = tile, weights, kernel.lanes

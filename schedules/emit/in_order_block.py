@@ -60,7 +60,7 @@ class InOrderBlock:
     """Multiplications in their order, in float32.
 
     Attributes:
-        accumulators, bases: how many there are.
+        accumulators, bases: number of accumulators, and of base addresses.
         beside: true if an insertion starts beside an FMLA.
     """
 
@@ -181,7 +181,7 @@ def multiply_window(
 
     Args:
         products: output, row and column of the window, tap.
-        rows: of each row of the window the buffer, the element of column 0, and elements from column to column.
+        rows: buffer of each row of the window, its element of column 0, and the elements from column to column.
         weights: the buffer, and the element of tap 0.
     """
     ordered = sorted(products, key=lambda product: product[1:3])

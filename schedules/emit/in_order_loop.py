@@ -23,7 +23,7 @@ class InOrderLoop:
 
     Attributes:
         shape: shape of the tile.
-        passes: at least two.
+        passes: number of passes, at least two.
         row_bytes: bytes from one row of A to the next.
         step_bytes: bytes from one step of K to the next in W.
         block: passes in a block of A; 0 where all of K follows each other.
@@ -99,9 +99,9 @@ def inline_function(
     Args:
         head: its name and parameters.
         kinds: LLVM's types of the assembly's results.
-        constraints, inputs: of its operands, results first.
-        accumulators: how many there are.
-        begun: how many of them are loaded at the start.
+        constraints, inputs: the operands' constraints and the inputs' values, results first.
+        accumulators: number of accumulators.
+        begun: number of accumulators that are loaded at the start.
     """
     before, after = [], []
     kind = "{" + ", ".join(kinds) + "}"

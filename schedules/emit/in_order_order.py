@@ -131,7 +131,7 @@ class LoopAction:
         name: `multiply`, `load` and `insert` of a half through a temporary register, `fetch` of a half without one, `nop`; or what
             `advance` and `finish` say of pointers: `advance0`, `finish0` and so on.
         place: the FMLA's step of K, vector and row; outside of loops, its number first.
-        half, temporary: of a load, insertion or fetch.
+        half, temporary: the half and the temporary register of a load, insertion or fetch.
     """
 
     name: str

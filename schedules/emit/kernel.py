@@ -40,7 +40,7 @@ class Run:
         start: first output index.
         count: number of tiles.
         size: outputs per tile.
-        taps: of the outputs of a tile; equal for all tiles of a run.
+        taps: taps of a tile's outputs; equal for all tiles of a run.
     """
 
     start: int
@@ -80,9 +80,9 @@ class Activation:
     """An activation in a flat buffer, with channels in blocks: block after block, each with all pixels.
 
     Attributes:
-        buffer: where it is.
+        buffer: the flat buffer that holds it.
         pixels, channels, block: its extents; NHWC is one block of all channels.
-        origin: where it begins in the buffer.
+        origin: the element of the buffer that it begins at.
     """
 
     buffer: Buffer
@@ -139,8 +139,8 @@ class Piece:
     """Consecutive channels of an activation.
 
     Attributes:
-        activation: with its channels together.
-        first, count: which of them.
+        activation: the activation, whose channels lie together.
+        first, count: the first channel and the number of channels.
     """
 
     activation: Activation
@@ -347,7 +347,7 @@ class Kernel:
 
         Args:
             value_of: maps an index and lanes to the values there.
-            join: of two numbers, or vectors of them.
+            join: function that joins two numbers, or two vectors of them.
         """
         found = []
         for lanes, steps, start in parts_of(count, self.lanes, 1):

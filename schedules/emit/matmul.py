@@ -24,7 +24,7 @@ class Panel:
     """Panels of equal width: consecutive output channels whose weights lie together.
 
     Attributes:
-        count: how many of them follow each other.
+        count: number of panels, one after another.
         columns: channels in a panel that exist.
         channel: first output channel.
         width: channels with the padding to whole vectors.
@@ -140,7 +140,7 @@ class MatmulTile:
     """Emits register tiles of one matrix product C[pixel, n] = epilogue(Σ_k A[pixel, k] · W[k, n]).
 
     Attributes:
-        a, c: with K and N channels.
+        a, c: the matrices A and C, with K and N channels.
         w: a flat buffer, packed by `pack_panels`.
         unroll: K steps per loop iteration, whole vectors.
         step: pixels of A from one row of the tile to the next.
@@ -168,9 +168,9 @@ class MatmulTile:
 
         Args:
             row, target, rows: first pixel of A, first pixel of C, and number of pixels.
-            panel, index: which panel of its kind.
-            part: of K, inside one of A's blocks or covering whole ones.
-            weights: where this part of the panel begins in W.
+            panel, index: the kind of panel, and the panel's index among those of its kind.
+            part: the part of K, inside one of A's blocks or covering whole ones.
+            weights: the element of W that this part of the panel begins at.
         """
         acc = self.kernel.accumulators(rows * panel.width)
         spots = self.spots(target, rows, panel, index)

@@ -36,7 +36,7 @@ class MatmulNest:
     """The loops that `Pointwise`'s knobs describe.
 
     Args:
-        knobs: at least `rows`; `k_block`, `m_block`, `n_block`, `outer`, `order` and `axis` are 0 where they are missing.
+        knobs: a schedule's `rows` at least; `k_block`, `m_block`, `n_block`, `outer`, `order` and `axis` are 0 where they are missing.
     """
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
@@ -220,7 +220,7 @@ class PreparedNest(MatmulNest, ABC):
     Attributes:
         source: the pixels as they are.
         first: the first tile of the block.
-        most_tiles: of a block, the one at the end of a line included.
+        most_tiles: largest number of tiles in a block, the one at the end of a line included.
     """
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:

@@ -22,8 +22,8 @@ class RowShare:
     """Rows of one of several products, which a thread computes.
 
     Attributes:
-        number: of the product.
-        part, parts: which part of its rows, and how many parts there are.
+        number: number of the product, from 0.
+        part, parts: the part of the product's rows, and the number of parts.
     """
 
     number: Expr

@@ -28,9 +28,9 @@ class Strips:
     """Equal strips of pixels, one after another.
 
     Attributes:
-        first, count: which of all strips.
+        first, count: the first strip and the number of strips, among all.
         start: first pixel.
-        vectors: where each vector begins in a strip; the last one of all overlaps with another if pixels are no whole vectors.
+        vectors: the pixel that each vector of a strip begins at; the last one of all overlaps with another if pixels are no whole vectors.
     """
 
     first: int
@@ -105,7 +105,7 @@ class SparseNest(Generic[Lists]):
     Attributes:
         strips: all of them.
         waits_in_output: true if partial sums wait where outputs will be, whose cache lines are written anyway.
-        work: what is done on a strip.
+        work: statements for a strip.
         rows: a depthwise convolution whose outputs fill the copies of strips, which are whole rows of them; `None` if they are the input's.
     """
 
@@ -249,8 +249,8 @@ class StripWork(ABC, Generic[Lists]):
         """Emit a loop of steps, in chains if the precision adds only so many terms at once.
 
         Args:
-            places: of the vectors of sums that steps add to.
-            terms: that a step adds to each of them.
+            places: places of the vectors of sums that steps add to.
+            terms: number of terms that a step adds to each sum.
             step: emits one, given the sums, the vectors' places there, and its number.
         """
         kernel, lanes, (begin, end) = self.nest.kernel, self.strips.lanes, span
@@ -271,8 +271,8 @@ class StripWork(ABC, Generic[Lists]):
         """Emit the products of an input channel's pixels with weights, and add those of each weight to a strip of sums.
 
         Args:
-            places: of the strips' vectors, weight after weight.
-            offset: where the channel begins.
+            places: places of the strip's vectors, weight after weight.
+            offset: the element that the channel begins at.
         """
         kernel, lanes, vectors = self.nest.kernel, self.strips.lanes, self.strips.vectors
         source, corner = (self.nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)

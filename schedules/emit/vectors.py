@@ -53,7 +53,7 @@ class Vectors:
         dtype: `float16`, `float32` or `float64`.
         bind: gives a value a name, so that it is computed once.
         ordered: true if the vector unit has maximum and minimum of integers of the same width.
-        wide: what exponential functions are computed in, "" for `dtype`.
+        wide: type that exponential functions are computed in; "" for `dtype`.
     """
 
     def __init__(self, dtype: str, lanes: int, bind: Callable[[Expr], Expr], ordered: bool, wide: str = "") -> None:

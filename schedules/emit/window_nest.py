@@ -82,7 +82,7 @@ class OutputPart:
 
     Attributes:
         rows, columns: its tiles, counted from the rectangle's first row and column.
-        top, left: where the rectangle begins in the layer's output.
+        top, left: row and column of the rectangle's first element in the layer's output.
         width: columns of the buffer; the rectangle begins at its first element.
     """
 
@@ -98,7 +98,7 @@ class Span:
     """Consecutive channels, and where they are in the input.
 
     Attributes:
-        first, count: which of the layer's channels.
+        first, count: the first channel of the layer and the number of channels.
         source: the first one in the input's tensor.
     """
 
@@ -114,7 +114,7 @@ class Channels:
     Attributes:
         lanes, count: channels per vector, and number of vectors.
         first: the first one.
-        shift: how much further back it is in the layer than in the input's tensor.
+        shift: number of channels by which it is further back in the layer than in the input's tensor.
     """
 
     lanes: int
@@ -128,8 +128,8 @@ class WindowNest:
     """Loops over channels, rows of tiles and tiles; borders are peeled so that no tap is tested at run time.
 
     Attributes:
-        ends, add: how a window's values become a result.
-        data, output: what is read, and what the part is stored in.
+        ends, add: functions that make a result of a window's values.
+        data, output: the activation that is read, and the buffer that the part is stored in.
     """
 
     ends: Ends

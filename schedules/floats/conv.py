@@ -31,7 +31,7 @@ class Conv(Template):
         rows, columns: register tile in output pixels of a row and output channels.
         k_block: input channels per cache block, 0 for all of them; partial sums stay in the output.
         order: 0 runs over the panels of channels for each row of the output, 1 over the rows for each panel.
-        axis: what threads share: 0 rows, 1 panels.
+        axis: the loop that threads share: 0 rows, 1 panels.
     """
 
     name = "conv"

@@ -25,7 +25,7 @@ class DenseVector(Template):
     Knobs:
         columns: output channels accumulated at once.
         unroll: K steps per loop iteration.
-        fixed: of weights in int8 alone: 1 rounds the row to 16 bits and multiplies integers; 0 converts weights to floats.
+        fixed: choice for int8 weights: 1 rounds the row to 16 bits and multiplies integers; 0 converts weights to floats.
     """
 
     name = "dense"

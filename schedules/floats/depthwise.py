@@ -22,9 +22,9 @@ class Depthwise(Template):
 
     Knobs:
         rows, columns: output tile; an input row of the tile is read once and used by every output row it reaches.
-        channels: how many are carried through the whole image at a time, innermost; 0 for all of them. With few, rows stay in the
+        channels: number of channels carried through the whole image at a time, innermost; 0 for all of them. With few, rows stay in the
             first-level cache until the next ones need them.
-        axis: what threads share: 0 rows of tiles, 1 channels.
+        axis: the loop that threads share: 0 rows of tiles, 1 channels.
     """
 
     name = "depthwise"

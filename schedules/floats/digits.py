@@ -32,8 +32,8 @@ class DigitPointwise(Template):
     Knobs:
         rows, columns: register tile in pixels and channels.
         m_block: pixel tiles that are rounded together, then multiplied by all panels; 0 for all of them.
-        order: what is innermost of such a block: 0 panels, 1 pixel tiles.
-        axis: what threads share: 0 pixel tiles; 1 panels, and each rounds all pixels.
+        order: the innermost loop of such a block: 0 panels, 1 pixel tiles.
+        axis: the loop that threads share: 0 pixel tiles; 1 panels, and each rounds all pixels.
     """
 
     name = "digits"

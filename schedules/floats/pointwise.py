@@ -33,8 +33,8 @@ class Pointwise(Template):
         k_block: K per cache block, 0 for all of it; partial sums stay in the output.
         m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
         outer: the outermost blocks: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
-        joined: in bfloat16 alone, 1 joins each two pixels of a block in a buffer for all panels; 0 joins them where they are multiplied.
-        axis: what threads share: 0 pixel tiles, 1 panels.
+        joined: choice for bfloat16: 1 joins each two pixels of a block in a buffer for all panels; 0 joins them where they are multiplied.
+        axis: the loop that threads share: 0 pixel tiles, 1 panels.
     """
 
     name = "pointwise"

@@ -27,7 +27,7 @@ class Resample(Template):
 
     Knobs:
         passes: 2 interpolates between two input rows first, for a whole row, which stays in the cache; 1 does both directions at once.
-        vectors: of channels at a time.
+        vectors: number of vectors of channels at a time.
     """
 
     name = "resize"
@@ -117,8 +117,8 @@ class _ResizeNest:
     """Emits loops over rows, columns and vectors of channels.
 
     Attributes:
-        vectors: of channels at a time.
-        buffers: by argument.
+        vectors: number of vectors of channels at a time.
+        buffers: the kernel's buffers, by argument.
         line: a row of the output in NHWC, where it is not the output's.
     """
 

@@ -23,7 +23,7 @@ class AxisSoftmax(Template):
     the axis.
 
     Knobs:
-        vectors: of sums at a time: of neighbouring places behind the axis, or, of a last axis, one for each of so many rows.
+        vectors: number of vectors of sums at a time: sums of neighbouring places behind the axis, or of so many rows of a last axis.
     """
 
     name = "softmax"
@@ -178,7 +178,7 @@ class _Columns(_Softmax):
 
     Attributes:
         first: element in the first channel.
-        lanes, count: of vectors, and how many of these.
+        lanes, count: lanes of a vector, and the number of vectors.
     """
 
     first: Expr

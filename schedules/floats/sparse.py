@@ -33,7 +33,7 @@ class Sparse(Template, Generic[Lists]):
         vectors: most vectors of pixels in a strip, which a weight meets together.
         k_block: input channels of a block, 0 for all of them; partial sums wait in a scratch buffer.
         copy: 1 copies a strip of all input channels, so that its cache lines hold nothing else; it is multiplied by its factors then.
-        axis: what threads share: 0 strips, 1 outputs, equally many entries each.
+        axis: the loop that threads share: 0 strips, 1 outputs, equally many entries each.
     """
 
     handles = EPILOGUE | THREADS | STORAGE | {"residual", "scaled", "sparse", "in_layout=NCHW", "out_layout=NCHW"}

@@ -56,7 +56,7 @@ class Strassen(Template):
         m_block: pixel tiles in a half of a part per block, 0 for all of them.
         n_block: panels that alternate for each pixel tile.
         k_block: K per block, 0 for all of a half.
-        axis: what threads share: 0 panels, 1 parts.
+        axis: the loop that threads share: 0 panels, 1 parts.
     """
 
     name = "strassen"

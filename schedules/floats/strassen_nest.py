@@ -91,7 +91,7 @@ class _Product:
     """A step for one part of K.
 
     Attributes:
-        weights: where its panels begin.
+        weights: the element that its panels begin at.
         known: blocks of C that already hold values.
     """
 

@@ -40,8 +40,8 @@ class WindowPooling(Template):
         kind: the layer's class.
         constant: name of the kernel's only constant, the value that results begin with. (Relax checks whether a kernel of one argument is
             a reshape, and fails if it has no blocks.)
-        start: that value.
-        ends: how results begin and end.
+        start: the value of that constant.
+        ends: class that begins and ends results.
 
     Knobs: those of `Depthwise`.
     """

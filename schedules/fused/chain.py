@@ -49,8 +49,8 @@ class Chain(Template):
 
     Knobs:
         strip: output rows of the last layer in a step.
-        parts: of a row, computed one after another; outputs that two parts share are kept, not computed again.
-        blocks: of channels, of a product and the depthwise convolution behind it; each reads all of the input.
+        parts: number of parts of a row, computed one after another; outputs that two parts share are kept, not computed again.
+        blocks: number of blocks of channels of a product and the depthwise convolution behind it; each reads all of the input.
         rows, columns: register tile of the products, in pixels and channels.
         order: 0 runs over the panels of channels for each tile of pixels, 1 over the tiles for each panel.
         dw_rows, dw_columns: register tile of the depthwise convolutions.

@@ -34,11 +34,11 @@ class ChainAxis:
     """One layer's outputs along rows or columns.
 
     Attributes:
-        size: how many there are.
-        pieces: how many pieces they come in.
+        size: number of outputs.
+        pieces: number of pieces that they come in.
         step: outputs per piece.
         offset: outputs of the first piece beyond `step`, negative if it has fewer; the last piece has the rest.
-        kernel, stride, padding: how the next layer reads them; 1, 1 and 0 behind the last layer.
+        kernel, stride, padding: the next layer's kernel size, stride and padding; 1, 1 and 0 behind the last layer.
         next: the next layer's axis.
     """
 
@@ -139,7 +139,7 @@ class ChainStage:
 
     Attributes:
         rows, columns: its outputs, in steps and in parts.
-        channels: of its output in one block of channels.
+        channels: number of its output's channels in one block.
         buffer: first element of the buffer.
         kept: first element of the copies of each row's last columns, 0 where there are none; `kept_block` elements per block of channels.
         weights: first element of the copy of its weights; `None` where they are read in place.

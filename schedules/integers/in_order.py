@@ -48,7 +48,7 @@ class Cycles:
         vectors: their text; none where they insert.
         length: cycles that they take.
         free: instructions on general registers that may start meanwhile.
-        halves: what they insert.
+        halves: the halves of vectors that they insert.
         others: the instructions on general registers: loads of halves, and text.
     """
 

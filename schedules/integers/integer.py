@@ -196,11 +196,11 @@ class IntegerChannels(IntegerTemplate):
     """The base class of templates for layers of one kind without weights, whose channels divide by 8.
 
     Attributes:
-        kind: of layers.
+        kind: class of the layers.
         usual: the knob that a search begins with.
 
     Knobs:
-        vectors: of 16 channels that are computed together; a cache line is four.
+        vectors: number of vectors of 16 channels that are computed together; a cache line is four.
     """
 
     handles = INTEGERS

@@ -36,7 +36,7 @@ class LongTile(IntegerTile):
     Attributes:
         bytes: bytes of a pixel of A.
         columns: channels of a panel that is whole.
-        table: of the steps' order, see `order_steps`; `None` where there is one step or half of one.
+        table: table of the steps' order, see `order_steps`; `None` where there is one step or half of one.
     """
 
     bytes: int = 0

@@ -140,7 +140,7 @@ class IntegerMatrix(IntegerTemplate):
     """The base class of templates whose kernels are matrix products of bytes.
 
     Attributes:
-        kernel: of what class kernels are.
+        kernel: the class of the kernels.
         element: input channels, or bytes of K, that an element of the packed weights has.
     """
 
@@ -180,7 +180,7 @@ class IntegerProduct(IntegerMatrix):
     Knobs:
         rows, columns: register tile in pixels and channels.
         m_block, n_block, outer, axis: see `Pointwise`.
-        order: what is innermost of a cache block: 0 panels, 1 pixel tiles. In few steps of K, LLVM prepares what is read again in the
+        order: the innermost loop of a cache block: 0 panels, 1 pixel tiles. In few steps of K, LLVM prepares what is read again in the
             innermost loop outside, for which there are enough registers if it is weights.
     """
 

@@ -98,7 +98,7 @@ class BothRules:
 
     Attributes:
         above: the decibels.
-        figures: what both rules choose and predict, once it was called.
+        figures: choices and predictions of both rules, once it was called.
     """
 
     above: float

@@ -90,8 +90,8 @@ class Errors:
     Attributes:
         network: the variant, e.g. `mobilenet_v1 1.0-224`.
         weights: `trained` or `generated`.
-        inputs: how many images.
-        largest, mean: of the images' largest errors, as shares of the largest magnitude of the same image's float32 output.
+        inputs: number of images.
+        largest, mean: largest and mean of the images' largest errors, as shares of the same image's largest magnitude in float32.
         storing: the largest over the first images if nothing but storing rounds.
         same_top: images whose largest output is the same.
         right: percent of the images that PyTorch classifies correctly; `None` for noise.

@@ -50,8 +50,8 @@ class GeneratedLosses:
 
     Attributes:
         network: the variant, e.g. `mobilenet_v1 1.0-224`.
-        inputs: on which it is compared with float32.
-        layers, floats: in int8 and in float32.
+        inputs: number of inputs on which it is compared with float32.
+        layers, floats: number of layers in int8 and in float32.
         equalised: whether that was better.
         decibels, least: signal to noise of the output, and of the layer where it is worst.
         same_top: inputs whose largest output is the same.
@@ -73,8 +73,8 @@ class TrainedLosses:
 
     Attributes:
         network: the variant, e.g. `mobilenet_v1 0.25-64`.
-        images: on which it is tested.
-        layers, floats: in int8 and in float32.
+        images: number of images on which it is tested.
+        layers, floats: number of layers in int8 and in float32.
         float32: percent of the images that it classifies correctly in float32.
         lost, margin: points of top-1 that int8 loses, and half the width of their 95 % interval.
         same: percent of the images with the same class.
@@ -156,7 +156,7 @@ class Source:
     Attributes:
         file: the committed figures.
         networks: the variants, each an entry.
-        inputs: for each network, unless others are asked for.
+        inputs: number of inputs for each network, unless others are asked for.
         losses: measures a variant on so many inputs.
         table: makes Markdown of the figures.
     """

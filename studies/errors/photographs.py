@@ -95,7 +95,7 @@ class PhotographAccuracy:
     """One network in one precision on some pictures.
 
     Attributes:
-        network, pictures, precision: what was measured.
+        network, pictures, precision: the network, the pictures and the precision that were measured.
         computed: `library`, under QEMU, or `host`.
         images: tested.
         calibration: pictures that gave int8 its scales; 0 for other precisions.

@@ -93,9 +93,9 @@ class TextLoss:
     """One network in int8.
 
     Attributes:
-        network, precision: what was measured.
+        network, precision: the network and the precision that were measured.
         words: tested.
-        layers, floats: in int8 and in float32.
+        layers, floats: number of layers in int8 and in float32.
         characters, characters_float32: percent that is right, by edit distance; of the recogniser.
         right, right_float32: percent of the words that are read without an error, or whose orientation is found.
         lost, margin, p_value: points of words that are lost, half of their 95 % interval, and McNemar's probability.

@@ -49,8 +49,8 @@ class Source:
     """A network to convert.
 
     Attributes:
-        shape: of its input, batch first.
-        module: in PyTorch; `None` for a network that is ONNX.
+        shape: shape of its input, batch first.
+        module: the network in PyTorch; `None` for a network that is ONNX.
         file: the exported program (`.pt2`) that `module` is from, or the ONNX file.
     """
 
@@ -82,8 +82,8 @@ def export(
 
     Args:
         spec: the variant.
-        folder: where to; made if it is missing, files in it replaced.
-        seed: of generated weights, and of an image of noise.
+        folder: folder for the files; made if it is missing, files in it replaced.
+        seed: seed of generated weights, and of an image of noise.
         say: called with a sentence about each thing to wait for.
         checkpoint: state dict with the weights; `None` for generated ones.
         image: the input, `[1, 3, side, side]`; `None` for noise.

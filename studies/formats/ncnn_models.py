@@ -36,7 +36,7 @@ class NcnnLayer:
         inputs, outputs: names of tensors.
         values: its parameters by number, as they are written.
         weights, bias: `None` for a layer without.
-        constants: of a tensor that is part of the network.
+        constants: constants of a tensor that is part of the network.
         scales: those of weights, the input and, where it is in integers, the output; none for a layer in float32.
     """
 

@@ -149,7 +149,7 @@ class AblationRow:
 
     Attributes:
         left_out: the step, as the table names it.
-        what: what takes its place.
+        what: the code that takes its place.
         plan: plans the library without the step.
         against: the row whose library it is, but for this step; "" for a row that others are compared with.
     """

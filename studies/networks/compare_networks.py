@@ -41,8 +41,8 @@ class Statement:
     """Two networks that the MobileNets paper compares.
 
     Attributes:
-        title: what the paper says of them.
-        table: where.
+        title: the paper's statement on them.
+        table: number of the table with the statement.
         first, second: the networks; changes are the first's against the second's.
     """
 

@@ -31,7 +31,7 @@ def detector(name: str, side: int, best: bool) -> torch.nn.Module:
     """Build a detector ready for export.
 
     Args:
-        name: of a configuration, such as `yolo26n`.
+        name: name of a configuration, such as `yolo26n`.
         side: pixels of its square input.
         best: returns its 300 best boxes, which it must have a head for, instead of all.
     """

@@ -31,9 +31,9 @@ class Surveyed:
     """A network that is tried as a user would.
 
     Attributes:
-        kind: what it is for.
+        kind: the network's purpose.
         source: the package that builds it, or `here`: this file.
-        shape: of the input, NCHW.
+        shape: shape of the input, NCHW.
     """
 
     kind: str

@@ -51,8 +51,8 @@ class SurveyOutcome:
         error: the largest difference from the reference, as a share of its largest magnitude.
         fallback: share of the time in kernels without a template.
         macs: multiply-adds.
-        kernels: how many.
-        message: what went wrong; empty where nothing did.
+        kernels: number of kernels.
+        message: the failure's message; empty without a failure.
     """
 
     latency_ms: float | None = None

@@ -53,13 +53,13 @@ class PackagedNetwork:
     """A network's file in a package.
 
     Attributes:
-        package: with its version, as pip takes it.
-        path: of the file in the package's wheel.
-        sha256: of the file.
-        kind: what it is for.
+        package: the package with its version, as pip takes it.
+        path: path of the file in the package's wheel.
+        sha256: SHA-256 of the file.
+        kind: the network's purpose.
         resolution: the input's height and width, where the file leaves them open.
-        shape, value: what `--shape` and `--value` say of its inputs.
-        dtype: what `--dtype` says, for a file whose tool has quantised it.
+        shape, value: values of `--shape` and `--value` for its inputs.
+        dtype: value of `--dtype`, for a file whose tool has quantised it.
     """
 
     package: str

@@ -84,11 +84,11 @@ class ReadyBoard:
     """A virtual board ready to run on.
 
     Attributes:
-        name: what `load_board` reads it from.
-        board: what it is.
+        name: name or path that `load_board` reads it from.
+        board: the board itself.
         threads: the thread counts to compare on.
-        profile: what our libraries are compiled for; `None` if ours is not compared.
-        sysroots: of each system.
+        profile: profile that our libraries are compiled for; `None` if ours is not compared.
+        sysroots: sysroot of each system.
     """
 
     name: str

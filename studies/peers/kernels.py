@@ -39,7 +39,7 @@ class HotKernel:
     Attributes:
         name: the function, from the library's symbols, else the kernel with this loop in the peer's sources; empty if unknown.
         loop: the block's instructions, counted.
-        share: of the run's core cycles that the block takes, 0 to 1.
+        share: share of the run's core cycles that the block takes, 0 to 1.
     """
 
     name: str
@@ -52,8 +52,8 @@ class KernelChoice:
     """A peer's choice of its kernel for pointwise convolutions.
 
     Attributes:
-        looks_at: what it reads of the core, and where its sources say so.
-        kernels: by core, as `Board.cpu` names it; `""` for all others.
+        looks_at: properties of the core that it reads, and the place in its sources that says so.
+        kernels: kernels by core, as `Board.cpu` names it; `""` for all others.
         loops: kernels of a wheel without symbols by their loop.
     """
 

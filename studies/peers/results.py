@@ -31,13 +31,13 @@ class Figures:
     Attributes:
         modelled_ms: milliseconds.
         term_ms: its terms by name.
-        core_cycles: of the schedule that `modelled_ms` rests on, of all threads together.
+        core_cycles: cycles of the schedule that `modelled_ms` rests on, of all threads together.
         llvm_mca_cycles: the same by llvm-mca alone.
         instructions: executed, of all threads together.
-        l1d_misses, l2_misses: of the simulated caches.
+        l1d_misses, l2_misses: misses of the simulated caches.
         dram_bytes: read from memory and written back to it.
-        other_instructions: what threads executed that the figures leave out.
-        difference: from PyTorch, relative to the output's largest magnitude.
+        other_instructions: instructions of threads that the figures leave out.
+        difference: difference from PyTorch, relative to the output's largest magnitude.
         hottest: the kernel with the costliest block; `None` in files of before it was looked for.
     """
 
@@ -94,7 +94,7 @@ class BoardFacts:
     """A virtual board: `timing_model` is the hash behind modelled milliseconds, `core_model` that of llvm-mca's cycles alone.
 
     Attributes:
-        origin: how the board's figures were got, if by an earlier comparison than the file's own.
+        origin: origin of the board's figures, if an earlier comparison than the file's own.
     """
 
     name: str
@@ -114,11 +114,11 @@ class BenchmarkContext:
     Attributes:
         boards: the virtual boards, by name.
         titles: the systems' titles by key, in the table's order.
-        versions: of whatever else decides the figures.
-        logs: what identifies the tuning logs that ours was compiled from.
+        versions: versions of whatever else decides the figures.
+        logs: identity of the tuning logs that ours was compiled from.
         date: ISO 8601, UTC.
-        known: when the peers' figures that were taken from an earlier comparison were got; empty where none were.
-        dtype: what ours computes in; the others compute in that and in float32.
+        known: time of the earlier comparison that the peers' figures were taken from; empty where none were.
+        dtype: type that ours computes in; the others compute in that and in float32.
         weights: `generated`, `trained` on drawn digits, or each file's `own`.
         top1: percent of the digits that PyTorch gets right with trained weights, by variant.
     """
@@ -153,7 +153,7 @@ class GridCell:
 
     Attributes:
         board: name of the virtual board.
-        threads: how many the systems might use.
+        threads: number of threads that the systems might use.
         alpha: width multiplier.
         resolution: input side in pixels.
         model: name of the network.
@@ -184,10 +184,10 @@ class PeerRow:
     Attributes:
         system: its key.
         runs: its figures, one for each attempt; none where it failed.
-        failure: why it has none, empty where it has.
-        untuned: of ours, how many kernels have no record of this timing model, of how many.
-        exit_code: of the failure.
-        shortcuts: of ours in integers, what its kernels leave out.
+        failure: reason why it has none; empty where it has some.
+        untuned: number of our kernels that have no record of this timing model, and number of all.
+        exit_code: exit code of the failure.
+        shortcuts: shortcuts of our integer kernels: the work that they leave out.
     """
 
     cell: GridCell

@@ -51,11 +51,11 @@ class PeerRun:
 
     Attributes:
         board: the virtual board.
-        board_name: what `load_board` reads it from.
-        system: what runs.
+        board_name: name or path that `load_board` reads it from.
+        system: the system that runs.
         files: the network, the file to name first; `image.npy` and `logits.npy` lie beside it.
-        sysroot: with the system's wheels.
-        threads: how many it may use, each on a core of its own.
+        sysroot: sysroot with the system's wheels.
+        threads: number of threads that it may use, each on a core of its own.
         attempt: 0, 1 … of the same run.
     """
 

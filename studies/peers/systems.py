@@ -32,15 +32,15 @@ class System:
     """One system.
 
     Attributes:
-        key: what it is called in files: `name`, with the dtype behind it where float32 takes part too.
-        title: what the table calls it, with its version.
+        key: its name in files: `name`, with the dtype behind it where float32 takes part too.
+        title: its name in the table, with its version.
         program: a Python program that takes `MODEL --threads N`, and prints what `region.run_marked` prints; `--half` allows it half
             precision, as it does its users unless they forbid it, and an output that is as coarse.
         requirements: the wheels in its sysroot.
         model: the files of the network it runs, in the variant's folder, the one to name first; empty where it is compiled for the board.
         tolerance: largest difference from PyTorch it may have, relative to the output's largest magnitude.
         environment: variables that it needs.
-        dtype: what it computes in.
+        dtype: type that it computes in.
     """
 
     key: str

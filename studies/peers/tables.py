@@ -141,8 +141,8 @@ def boards_table(comparisons: Mapping[str, PeerComparison], folder: str = "") ->
     """Return a line for each board and thread count of some comparisons, with links to the boards' pages.
 
     Args:
-        comparisons: by the stem of their files.
-        folder: where these are, as links name it.
+        comparisons: the comparisons, by the stem of their files.
+        folder: folder of these, as links name it.
     """
     lines = [line for stem, comparison in comparisons.items() for line in _board_lines(comparison, f"{folder}{stem}")]
     headings = "board", "core", "first network", "threads", "networks", "ours ÷ best peer", "best peer, ms", "ours, ms"

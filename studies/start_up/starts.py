@@ -38,10 +38,10 @@ class Pages:
     """Pages of 4 KiB that a process holds.
 
     Attributes:
-        start: when it begins to load the network.
-        end: when it has the first result.
-        most: at most in between.
-        most_before: at most before.
+        start: pages when it begins to load the network.
+        end: pages when it has the first result.
+        most: largest number in between.
+        most_before: largest number before.
     """
 
     start: Count
@@ -67,8 +67,8 @@ class StartUp:
     Attributes:
         key: the system's, or `PLAIN`.
         imports: instructions of importing its Python modules; `None` without Python.
-        instructions: from there to the first result, of all threads.
-        modelled_ms: of the latter, of the thread that loads.
+        instructions: instructions from there to the first result, of all threads.
+        modelled_ms: modelled time of the latter, of the thread that loads.
     """
 
     key: str
@@ -84,7 +84,7 @@ class MemoryUse:
 
     Attributes:
         key: the system's, or `PLAIN`.
-        needed_bytes: of a C library, its weights as packed and its workspace.
+        needed_bytes: need of a C library: its weights as packed and its workspace.
     """
 
     key: str

@@ -35,7 +35,7 @@ def pictures(labels: npt.NDArray[np.integer[Any]], side: int, drawn: Pixels, gen
     A network that is convolutional up to its pool sees in a larger picture what it sees in a smaller one.
 
     Args:
-        drawn: what `digits` draws; each place of a picture gets any of those of its label.
+        drawn: the result of `digits`; each place of a picture gets any of those of its label.
     """
     count = -(-side // SIDE)
     found = []

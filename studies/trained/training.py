@@ -17,7 +17,7 @@ def train(module: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.T
     learn in minutes.
 
     Args:
-        batches: at least `steps` of inputs, NCHW, and their classes.
+        batches: `steps` batches at least, of inputs, NCHW, and their classes.
         rate: the highest learning rate; it rises over the first fifth of the steps, and falls after that.
     """
     module.train()

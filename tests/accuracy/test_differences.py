@@ -1,4 +1,4 @@
-"""What `evaluate` says of outputs beside their original's, and of layers stored in half precision."""
+"""Tests of `evaluate`'s figures on outputs beside their original's, and on layers stored in half precision."""
 
 from __future__ import annotations
 

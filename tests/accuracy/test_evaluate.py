@@ -47,7 +47,7 @@ class Compiled:
 
     Attributes:
         logits: PyTorch's with seed 0, by image name.
-        labels: by image name.
+        labels: the labels, by image name.
     """
 
     library: Path
@@ -95,7 +95,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 def evaluation_in(out: Path) -> dict[str, Any]:
-    """What was written, once the schema has found nothing wrong."""
+    """Return the file that was written, once the schema has found nothing wrong."""
     content: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     Draft202012Validator(evaluation_schema()).validate(content)
     return content

@@ -1,4 +1,4 @@
-"""What a library loses of top-1, and how sure that is."""
+"""Tests of a library's loss of top-1, and of its significance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tvmmobile.accuracy.significance import Top1Loss, top1_loss
 
 
 def loss(only_original: int, only_library: int, both: int, neither: int = 0) -> Top1Loss:
-    """Of so many images of each kind."""
+    """Return the loss for so many images of each kind."""
     pairs = [(True, False)] * only_original + [(False, True)] * only_library + [(True, True)] * both + [(False, False)] * neither
     found = top1_loss([original for original, _ in pairs], [library for _, library in pairs])
     assert found is not None

@@ -1,4 +1,4 @@
-"""What looks wrong about an evaluation: its preprocessing, its classes, its folders; and what does not."""
+"""Tests of suspicions about an evaluation: its preprocessing, its classes, its folders; and of evaluations that raise none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAINED = "net.pt2 sha256 " + "0" * 64
 
 
 def found(pairs: Sequence[tuple[int, int]], classes: int = 10, weights: str = TRAINED, folder: str = "val") -> tuple[str, ...]:
-    """Of images with these labels, and the classes that both name first."""
+    """Return the suspicions about images with these labels, and the classes that both name first."""
     context = replace(CONTEXT, classes=classes, weights=weights, folder=folder, images_chosen=len(pairs), preprocessing="RGB minus 0.5")
     images = [ImageResult(f"{label}/{number}.png", label, (answer,), (answer,), 0.0) for number, (label, answer) in enumerate(pairs)]
     return suspicions(evaluation_of(context, images))

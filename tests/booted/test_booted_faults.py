@@ -1,4 +1,4 @@
-"""What happens to boards, on a board that boots: nothing measured is lost, nothing stays there, and the user learns what to do."""
+"""Tests of faults on a board that boots: nothing measured is lost, nothing stays there, and the user learns what to do."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_power_cut(user: User, time_: int) -> None:
 
 @again
 def test_power_cut_after_the_installation(user: User, time_: int) -> None:
-    """What the disk did not get is sent again."""
+    """Files that did not reach the disk are sent again."""
     assert user.add("other", "plain", "--directory", "/home/plain/other").code == 0
     user.machine.cut_power()
     user.machine.start()

@@ -65,7 +65,7 @@ class Story:
     """Where everything is.
 
     Attributes:
-        tuned: what `tune` printed.
+        tuned: the output of `tune`.
     """
 
     folder: Path

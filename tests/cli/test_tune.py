@@ -1,4 +1,4 @@
-"""What `tune`, `compile` and `bench` say of bad input: one sentence and a remedy, at once, with nothing written."""
+"""`tune`, `compile` and `bench` answer bad input with one sentence and a remedy, at once, with nothing written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the simulated caches see of a run through the agent: cold weights, warm inputs, and the same in every run and place."""
+"""The simulated caches see cold weights and warm inputs in a run through the agent, and the same in every run and place."""
 
 from __future__ import annotations
 

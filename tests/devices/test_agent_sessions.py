@@ -1,4 +1,4 @@
-"""What the agent does with good, bad and hostile libraries, and what is left when it ends."""
+"""Tests of the agent with good, bad and hostile libraries, and of what is left when it ends."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_emulated_machine_is_known(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_session_that_waits_for_a_processor_has_not_had_its_time(library: Path) -> None:
-    """As on a busy machine: it stands still for longer than its limit."""
+    """On a busy machine, a session stands still for longer than its limit."""
     before = set(emulated(psutil.Process()))
     with DEVICE.started(1) as started, open_session(started, 3.0) as session:
         session.upload_file(library)
@@ -127,7 +127,7 @@ def test_a_session_that_waits_for_a_processor_has_not_had_its_time(library: Path
 
 
 def test_a_session_without_a_folder_is_not_the_librarys_fault(library: Path) -> None:
-    """As on a disk that is full or read-only."""
+    """The disk is full or read-only."""
     before = set(emulated(psutil.Process()))
     with DEVICE.started(1) as started:
         (agent,) = set(emulated(psutil.Process())) - before

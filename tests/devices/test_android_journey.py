@@ -87,7 +87,7 @@ def register(cli: CommandLine, phone: Phone) -> DeviceFile:
 
 
 def leftovers(phone: Phone) -> list[str]:
-    """What a run that ended should not have left, here or on the phone."""
+    """Return what a run that ended should not have left, here or on the phone."""
     found = [f"forwarded {line}" for line in adb("forward", "--list").splitlines()]
     found += [f"reversed {line}" for line in adb("-s", phone.address.serial, "reverse", "--list").splitlines()]
     found += [f"on the phone: {process}" for process in phone.commands()]

@@ -47,7 +47,7 @@ class Prebuilt(Workers):
     """Workers for which every candidate is the same library, already built.
 
     Attributes:
-        library: which.
+        library: the library that is already built.
     """
 
     library = Path()
@@ -95,7 +95,7 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prebuilt]:
-    """As many as two boards get, all of them ready."""
+    """Yield as many workers as two boards get, all of them ready."""
     with Prebuilt(worker_count(CANDIDATES, 2)) as workers:
         list(workers.run(wait_for_all, [(tmp_path_factory.mktemp("meeting"), workers.count)] * workers.count, 90))
         yield workers

@@ -99,7 +99,7 @@ def test_a_thread_that_waits_for_a_processor_is_not_asleep(ask: Ask) -> None:
 
 
 def test_who_looks_may_have_waited_too(ask: Ask) -> None:
-    """What a session did in a long pause between two looks is unknown."""
+    """Nobody knows what a session did in a long pause between two looks."""
     assert ask(10, [(1, "S")])[0] > 0 and ask(25, [(1, "S")])[0] > 0
 
 

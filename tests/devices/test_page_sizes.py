@@ -20,7 +20,7 @@ _LOAD = 1
 
 
 def alignments(path: Path) -> set[int]:
-    """Of what is mapped of an ELF file (System V ABI): what each segment asks for, if its place in the file agrees with it."""
+    """Return the alignment of each mapped segment of an ELF file (System V ABI), if the segment's place in the file agrees with it."""
     data = path.read_bytes()
     (table,), (size, count) = struct.unpack_from("<Q", data, 32), struct.unpack_from("<HH", data, 54)
     found = set()

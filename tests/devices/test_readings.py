@@ -1,4 +1,4 @@
-"""What a board, adb or a configuration file says is not always what it should be: figures become unknown, connections end."""
+"""A board, adb or a configuration file may say anything: figures become unknown, connections end."""
 
 from __future__ import annotations
 

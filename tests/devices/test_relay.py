@@ -33,7 +33,7 @@ def greeting(key: str) -> bytes:
 
 
 def connected(relay: Relay) -> socket.socket:
-    """As TVM's client does it."""
+    """Return a connection that is made as TVM's client makes it."""
     client = socket.create_connection(("127.0.0.1", relay.port), 2)
     client.sendall(greeting(relay.key))
     assert received(client, 8 + len("server:relay"))[:4] == struct.pack("<i", RPC_MAGIC)

@@ -1,4 +1,4 @@
-"""What an agent answers to a file, as `AgentSession` understands it."""
+"""Tests of an agent's answers to a file, as `AgentSession` understands them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def separately(*names: tuple[str, str]) -> float:
 
 
 def waiting_ns() -> tuple[float, float, float]:
-    """What the calibrated Pi 4 charges for a load from the second level, one from memory, and a store: ns."""
+    """Return the time that the calibrated Pi 4 charges for a load from the second level, one from memory, and a store, in ns."""
     board, shares = load_board("pi4"), {one.name: one.value for one in fit_of("pi4").parameters}
     hit = shares["cache_hits"] * board.caches.l2_cycles / board.clock_hz * 1e9
     return hit, shares["lines_read"] * board.line_copy_ns, shares["stores"] * board.line_copy_ns
@@ -71,7 +71,7 @@ def without_strassen() -> tuple[float, float]:
 
 
 def beside_the_core() -> tuple[float, float, float]:
-    """What the Pi 5's memory takes for a line that a load reads and for one that a store fetches, in ns; a free fit over the first."""
+    """Return the memory's time on the Pi 5 for a line that a load reads and one that a store fetches, in ns; a free fit over the first."""
     board, found = load_board("pi5"), {one.name: one for one in fit_of("pi5").parameters}
     bus_ns = board.caches.line_bytes / board.memory.peak_bytes_per_s * 1e9
     return bus_ns, found["stores"].value * board.line_copy_ns, found["lines_read"].unbounded

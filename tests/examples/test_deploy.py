@@ -44,11 +44,11 @@ ANSWER = re.compile(r"class (\d+): (\d+\.\d+) %")
 
 @dataclass(frozen=True)
 class Walk:
-    """What the guide's commands left.
+    """The results of the guide's commands.
 
     Attributes:
-        folder: where they ran, a clean clone with `photo.jpg` in it; they made `out/`, `photo.f32` and `examples/deploy/classify`.
-        said: what they printed.
+        folder: folder that they ran in, a clean clone with `photo.jpg` in it; they made `out/`, `photo.f32` and `examples/deploy/classify`.
+        said: their output.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class Walk:
 
 
 def in_clone(command: str, folder: Path, **variables: str) -> str:
-    """What a command prints that is run in a clone, with no Python on the way to programs but what Debian has; asserts that it succeeds."""
+    """Return the output of a command in a clone, with no Python on the way to programs but what Debian has; assert that it succeeds."""
     path = os.pathsep.join(place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != Path(sys.executable).parent)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path} | variables
     script = "set -euo pipefail\n" + command
@@ -214,7 +214,7 @@ class Registered:
 
     Attributes:
         server: a real one, on this machine.
-        directory: what the device has on it.
+        directory: the device's directory.
     """
 
     server: Server

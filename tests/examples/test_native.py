@@ -34,7 +34,7 @@ class Walk:
     folder: Path
 
     def run(self, commands: str) -> str:
-        """What commands print; asserts that none fails."""
+        """Return the output of commands; assert that none fails."""
         command = ["bash", "-c", f"set -euo pipefail\n{commands}"]
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)

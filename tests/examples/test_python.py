@@ -44,7 +44,7 @@ def test_a_program(name: str, tmp_path: Path) -> None:
 
 
 def check_last_lines(text: str) -> None:
-    """What the notebook's last cell prints: a latency, and a line for each kernel."""
+    """Check the output of the notebook's last cell: a latency, and a line for each kernel."""
     lines = text.splitlines()
     assert re.fullmatch(r"\d\.\d{3} ms modelled, Raspberry Pi 4 Model B", lines[0]) and len(lines) == 8
 

@@ -36,7 +36,7 @@ KERNEL = "pw_2x2_128x128_32c_to_32c_relu6_float32_t1"
 
 
 def worse(task: Task, *arguments: Any) -> Choice:
-    """As tuned, but with a register tile of one pixel and four channels for one kernel."""
+    """Choose schedules as tuned, but with a register tile of one pixel and four channels for one kernel."""
     choice = choose(task, *arguments)
     if task.name != KERNEL:
         return choice

@@ -60,7 +60,7 @@ class Affine(nn.Module):
 
 
 def test_a_factor_and_a_summand_for_all_channels(tmp_path: Path) -> None:
-    """As HGNet v2 has them behind activations, of shape (1)."""
+    """HGNet v2 has such constants behind activations, of shape (1)."""
     network = seeded(*unit(3, 8), Affine(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1))
     names = [node.layer.name.partition("_1x")[0] for node in prepared(network, SHAPE).nodes]
     assert names[0].endswith("_relu6_scaled") and not any(name.startswith(("dw", "transpose")) for name in names)

@@ -103,7 +103,7 @@ def checked(network: nn.Module, shape: tuple[int, ...], folder: Path) -> Network
 
 
 def operators(network: Network) -> list[str]:
-    """What no template takes."""
+    """Return the operators that no template takes."""
     return [node.layer.operator for node in network.nodes if isinstance(node.layer, Opaque)]
 
 

@@ -82,7 +82,7 @@ def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, chang
 
 
 def test_short_multipliers_are_near_and_exact() -> None:
-    """What is added to a product, 1.5 · 2^23 · (1 - multiplier) and a zero point, is an integer below 2^24."""
+    """The addend of a product, 1.5 · 2^23 · (1 - multiplier) and a zero point, is an integer below 2^24."""
     given = np.random.default_rng(0).uniform(-0.5, 1.5, 1000).astype(np.float32)
     found = short_multipliers(given)
     assert np.abs(found - np.clip(given, 128 / MULTIPLIER_DENOMINATOR - 1 / 3, 1)).max() <= 1 / MULTIPLIER_DENOMINATOR

@@ -140,7 +140,7 @@ def test_pools_between_group_norms_turn_nothing(tmp_path: Path, norm: Callable[[
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pools_of_tokens_are_of_their_image(tmp_path: Path, stride: int) -> None:
-    """As MViT has them: the linear layer's image is one row, the pool's is not."""
+    """MViT has such pools: the linear layer's image is one row, the pool's is not."""
     turned = Lambda(lambda rows: rows.flip(1))
     network = ready(nn.Conv2d(3, 8, 1), tokens(), turned, nn.Linear(8, 8), image_of(5, 6), nn.MaxPool2d(3, stride, 1))
     assert error_against_torch(network, (1, 3, 5, 6), tmp_path / "net.so") <= TOLERANCE
@@ -238,7 +238,7 @@ def test_factors_of_an_image_that_rows_become(tmp_path: Path) -> None:
 
 
 def test_patches_with_their_channels_first_are_turned_once(tmp_path: Path) -> None:
-    """As MobileViT v2 (arXiv 2206.02680) has them: what is added to a branch is the image that the branch's norm reads."""
+    """MobileViT v2 (arXiv 2206.02680) has such patches: the summand of a branch is the image that the branch's norm reads."""
     patches = Lambda(lambda image: image.reshape(1, 8, 2, 2, 3, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 8, 4, 6))
     blocks = [Residual(nn.Sequential(nn.GroupNorm(1, 8), nn.Conv2d(8, 24, 1), nn.SiLU(), nn.Conv2d(24, 8, 1))) for _ in range(2)]
     network = ready(nn.Conv2d(3, 8, 1), patches, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))

@@ -76,7 +76,7 @@ class Resized(nn.Module):
 
 @pytest.mark.parametrize(("behind", "layout"), [((), "NCH1cW1c"), ((Resized(),), "NCHW")], ids=str)
 def test_images_in_nchw(tmp_path: Path, behind: tuple[nn.Module, ...], layout: str) -> None:
-    """As networks return them."""
+    """Networks return images in this layout."""
     network = seeded(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 5, 1), *behind)
     found = [node.layer for node in prepared(network, IMAGE).nodes]
     assert all(isinstance(layer, Conv2d | Resize) for layer in found) and found[-1].out_layout == layout

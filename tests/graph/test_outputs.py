@@ -55,7 +55,7 @@ def network_of(module: nn.Module) -> Network:
 
 
 def run_on_host(network: Network) -> list[np.ndarray[Any, Any]]:
-    """What the network computes, by its layers' kernels in TVM's virtual machine."""
+    """Return the network's outputs, computed by its layers' kernels in TVM's virtual machine."""
     import tvm
     from tvm import relax
 

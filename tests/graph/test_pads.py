@@ -61,7 +61,7 @@ def test_behind_a_convolution(tmp_path: Path, function: Function, becomes: str) 
 
 
 def test_no_width_is_no_layer(tmp_path: Path) -> None:
-    """As Swin pads its images, whose channels are last, to whole windows."""
+    """Swin pads its images, whose channels are last, to whole windows."""
     network = seeded(nn.Conv2d(3, 4, 3, padding=1), Lambda(lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 0, 0, 0)).sin()))
     assert not any("pad" in name or name.startswith("dw") or "transpose" in name for name in names(network))
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE

@@ -1,4 +1,4 @@
-"""What the graph passes make of small networks, and that the compiled network still computes what PyTorch computes."""
+"""Tests of the graph passes on small networks; the compiled network still computes what PyTorch computes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_more_than_four_input_channels_are_no_image(tmp_path: Path) -> None:
 
 
 def test_what_a_block_adds_is_part_of_its_last_layer(tmp_path: Path) -> None:
-    """What is added has two consumers; the layers of the block follow each other all the same."""
+    """The summand has two consumers; the layers of the block follow each other all the same."""
     block = nn.Sequential(*unit(8, 24), *unit(24, 24, 3, groups=24), *unit(24, 8, activation=nn.Identity()))
     network = seeded(*unit(3, 8, 3, 2), Residual(block), *unit(8, 12))
     read = prepared(network, IMAGE)
@@ -160,7 +160,7 @@ def test_a_shortcut_with_a_convolution_of_its_own(tmp_path: Path, swapped: bool)
 
 
 def test_what_is_added_may_be_read_again(tmp_path: Path) -> None:
-    """Of two sums that are added, the one that others read too stays a layer of its own."""
+    """If one of two summands has other readers too, it stays a layer of its own."""
     block = nn.Sequential(*unit(8, 24), *unit(24, 8, activation=nn.Identity()))
     network = seeded(*unit(3, 8, 3, 2), *unit(8, 8, activation=nn.Identity()), Residual(block), Residual(block), *unit(8, 5))
     assert [layer.residual for layer in composed(prepared(network, IMAGE))] == [False, False, False, True, False, True, False]
@@ -295,7 +295,7 @@ def test_equal_layers_with_other_weights_share_their_code(tmp_path: Path) -> Non
     ids=str,
 )
 def test_max_pools(tmp_path: Path, pool: nn.Module, padding: tuple[int, ...]) -> None:
-    """Of negative values too, which are less than padding of zeros."""
+    """Inputs may be negative, and so less than padding of zeros."""
     network = seeded(nn.Conv2d(3, 12, 3, 1, 1), pool, *unit(12, 5))
     shape = (1, 3, 7, 7)
     read = prepared(network, shape)

@@ -85,7 +85,7 @@ def test_a_network_computes_in_it_between_a_float32_input_and_output(tmp_path: P
 
 
 def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
-    """What only they read is stored so, by the kernels that write it; one with another reader too converts what it reads."""
+    """Their own inputs are stored so, by the kernels that write them; they convert an input that has another reader too."""
     shape, inner = (1, 3, 10, 10), [*unit(8, 8, 3, groups=8), *unit(8, 8, activation=nn.Identity())]
     network = seeded(*unit(3, 8, 3, 2), *unit(8, 8), Residual(nn.Sequential(*inner)), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
     composed = compose(import_torch(network, shape), accepted)

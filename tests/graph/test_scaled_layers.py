@@ -32,7 +32,7 @@ class Affine(nn.Module):
 
 
 class HardSwish(nn.Module):
-    """As Paddle's exporter spells it."""
+    """H-swish as Paddle's exporter spells it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.clip(x + 3.0, 0.0, 6.0) / 6.0

@@ -27,7 +27,7 @@ class First(nn.Module):
 
 
 def focus(x: torch.Tensor) -> torch.Tensor:
-    """As in YOLOv5."""
+    """Move pixels to channels as YOLOv5 does."""
     return torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
 
 

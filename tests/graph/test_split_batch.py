@@ -101,7 +101,7 @@ def test_batch_norms_by_the_statistics_of_the_batch_mix_images(images: int, tmp_
 
 
 class Windows(nn.Module):
-    """What a module computes of each quarter of an image."""
+    """A module that is applied to each quarter of an image."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -57,14 +57,14 @@ def test_bias_norm_and_activation_are_in_the_layer(tmp_path: Path, activation: n
 
 @pytest.mark.parametrize("follows", [[], [nn.BatchNorm2d(1), nn.ReLU()]], ids=["bias", "norm"])
 def test_a_single_channel(tmp_path: Path, follows: list[nn.Module]) -> None:
-    """As networks for super-resolution end with."""
+    """Networks for super-resolution end with it."""
     network = seeded(*unit(3, 8, 3), nn.ConvTranspose2d(8, 1, 9, 2, 4, 1), *follows)
     assert [type(node.layer) for node in prepared(network, IMAGE).nodes] == [Conv2d, Conv2d]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
 def test_two_pixels_of_two_are_a_product(tmp_path: Path) -> None:
-    """As decoders have them; nothing is multiplied by zeros."""
+    """Decoders have such layers; nothing is multiplied by zeros."""
     network = seeded(*unit(3, 8, 3), nn.ConvTranspose2d(8, 12, 2, 2), nn.ReLU())
     second = prepared(network, IMAGE).nodes[1].layer
     assert isinstance(second, Conv2d) and second.is_pointwise and second.macs == 6 * 7 * 8 * 12 * 4

@@ -66,7 +66,7 @@ class Checkout:
 
     @property
     def timed(self) -> list[str]:
-        """What was timed, in order."""
+        """Return the commits that were timed, in order."""
         return self.log.read_text().split() if self.log.exists() else []
 
     def check_clean(self) -> None:

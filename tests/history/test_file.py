@@ -74,7 +74,7 @@ def test_commits_are_in_the_order_of_their_times(tmp_path: Path) -> None:
 
 
 def test_commits_of_one_second_are_in_the_order_of_their_ancestors(tmp_path: Path) -> None:
-    """As those that git rebase makes."""
+    """Git rebase makes such commits."""
     git_in(tmp_path, "init", "-q")
     names = []
     for number in range(4):

@@ -1,4 +1,4 @@
-"""What trackers, their clients and agents say to one another: before a proof, and after it, when only the content can be wrong."""
+"""Readers of the messages between trackers, clients and agents: before a proof, and after it, when only the content can be wrong."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _strangers(_folder: Path) -> Prepared:
 
 
 def _messages(_folder: Path) -> Prepared:
-    """What comes to a tracker from who has proved itself: a JSON value a line, each sealed here."""
+    """A tracker reads messages of a peer that has proved itself: a JSON value a line, each sealed here."""
     loop = _Loop()
 
     def read(content: bytes) -> object:
@@ -104,7 +104,7 @@ def _messages(_folder: Path) -> Prepared:
 
 
 def _tracker_answers(_folder: Path) -> Prepared:
-    """What a client makes of an answer of its own run's tracker."""
+    """A client reads an answer of its own run's tracker."""
     listener = socket.create_server(("127.0.0.1", 0))
     said = [b""]
 
@@ -131,7 +131,7 @@ def _tracker_answers(_folder: Path) -> Prepared:
 
 
 def _impostor_tracker(_folder: Path) -> Prepared:
-    """What a client makes of a tracker that does not know the secret."""
+    """A client reads answers of a tracker that does not know the secret."""
 
     def use(connection: socket.socket) -> object:
         link = TrackerLink.__new__(TrackerLink)
@@ -143,7 +143,7 @@ def _impostor_tracker(_folder: Path) -> Prepared:
 
 
 def _impostor_agent(_folder: Path) -> Prepared:
-    """What a client makes of an agent that does not know the secret."""
+    """A client reads answers of an agent that does not know the secret."""
     read = said_by_peer(lambda connection: prove(connection, _KEY, "pi4:0a1b", 60.0))
     return [bytes(2 * BYTES) + struct.pack("<i", AGENT_MAGIC)], _refused(read)
 

@@ -53,7 +53,7 @@ def _in_process(reader: Reader, seed: int, numbers: Sequence[int], folder: Path)
 
 
 def _answer(reading: int, place: mmap.mmap, child: int) -> bytes:
-    """What the process writes; it is killed once it makes no progress."""
+    """Return the process's output; kill it once it makes no progress."""
     answer, last, since = b"", b"", time.monotonic()
     with selectors.DefaultSelector() as selector, open(reading, "rb", buffering=0) as pipe:
         selector.register(pipe, selectors.EVENT_READ)

@@ -128,7 +128,7 @@ def _evaluation(folder: Path) -> Prepared:
 
 
 def _reports(folder: Path) -> Prepared:
-    """What is read is also shown in every shape, beside another result, and joined with itself."""
+    """Results are read, shown in every shape, also beside another result, and joined with themselves."""
     from tvmmobile.results.file import read_results
     from tvmmobile.results.report.beside import join, side_by_side
     from tvmmobile.results.report.markdown import markdown
@@ -152,7 +152,7 @@ def _reports(folder: Path) -> Prepared:
 
 
 def _history(folder: Path) -> Prepared:
-    """What is read is also shown in every shape."""
+    """A history is read and shown in every shape."""
     from histories import stepped
 
     from tvmmobile.history.file import open_history
@@ -272,7 +272,7 @@ def _board(folder: Path) -> Prepared:
 
 
 def _validation(folder: Path) -> Prepared:
-    """What is read is also fitted to."""
+    """A validation is read and fitted to."""
     from validation_samples import compared, observed, validated
 
     from tvmmobile.pipeline.validation.refit import refit_board

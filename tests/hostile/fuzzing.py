@@ -43,12 +43,12 @@ class Reader:
     """A reader of what others wrote.
 
     Attributes:
-        name: for people, and for `--reader`.
-        shape: of its samples.
+        name: the reader's name, for people and for `--reader`.
+        shape: shape of its samples.
         prepare: given an empty folder, returns samples that are accepted, and what reads an input and uses what was read.
-        allowed: what it raises for an input that it refuses.
-        cost: how much longer an input takes than one of a quick reader; of the inputs it gets so much less.
-        deadline_s: of the processor's time for one input; `None` for `DEADLINE_S`.
+        allowed: exceptions that it raises for an input that it refuses.
+        cost: time for an input, as a multiple of a quick reader's; of the inputs it gets so much less.
+        deadline_s: limit of the processor's time for one input; `None` for `DEADLINE_S`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """What became of a reader's inputs."""
+    """Counts of a reader's inputs by outcome."""
 
     inputs: int = 0
     accepted: int = 0
@@ -175,7 +175,7 @@ def share(reader: Reader, readers: Sequence[Reader], inputs: int) -> int:
 
 
 def _unsaid(error: UserError) -> str:
-    """What is wrong with how an error is said; "" for nothing."""
+    """Return the fault in how an error is said; "" for none."""
     text = str(error.message)
     if not text.strip() or len(text) > _MOST_CHARACTERS:
         return f"a message of {len(text)} characters: {text[:80]}"

@@ -14,7 +14,7 @@ _IMPORT_S = 10.0
 
 
 def _gate(folder: Path) -> Prepared:
-    """What a `.pt2` may hold, before PyTorch loads it."""
+    """The gate checks a `.pt2` before PyTorch loads it."""
     from tvmmobile.networks.own.files import OwnFile, Wanted
     from tvmmobile.networks.own.pt2.archive import checked_archive
 

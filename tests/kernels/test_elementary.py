@@ -115,7 +115,7 @@ def undefined(library: Path) -> set[str]:
 
 
 def errors(name: str, actual: Array, expected: Array) -> Array:
-    """Of normal numbers; of what overflows or is none, and of numbers with few digits, it is checked."""
+    """Return the errors of normal numbers; check the results that overflow, are no numbers, or have few digits."""
     with np.errstate(all="ignore"):
         rounded = expected.astype(np.float32)
         normal = np.isfinite(rounded) & (np.abs(rounded) >= ONE)
@@ -172,7 +172,7 @@ def check(kernels: tuple[Lowered, ...], network: nn.Module, read: Network, folde
 
 
 def test_no_library_calls_another(tmp_path: Path) -> None:
-    """As Relax writes the loops."""
+    """The loops are as Relax writes them."""
     read = prepared(network := Fallback(), SHAPE)
     tasks = [Task((node.layer,)) for node in read.nodes]
     assert all(node.function is not None for node in read.nodes)

@@ -23,7 +23,7 @@ void remainders(const float *x, const float *y, float *out, long count) {{
 
 
 def test_remainders_are_exact(tmp_path: Path) -> None:
-    """Of all magnitudes, denormal numbers, zeros, infinities and NaN."""
+    """The operands have all magnitudes; denormal numbers, zeros, infinities and NaN are among them."""
     (tmp_path / "program.c").write_text(PROGRAM, encoding="utf-8")
     library = tmp_path / "program.so"
     subprocess.run(["gcc", "-O2", "-fno-builtin", "-shared", "-fPIC", str(tmp_path / "program.c"), "-o", str(library)], check=True)

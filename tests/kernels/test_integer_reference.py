@@ -68,7 +68,7 @@ def nearest(exact: Fraction) -> Fraction:
 def result(
     layer: Layer, given: IntegerParameters, total: Fraction, multiplier: Fraction, residual: int | None, addend: Fraction
 ) -> Fraction:
-    """What is rounded to an integer, by the definition, in fractions."""
+    """Return the value that is rounded to an integer, by the definition, in fractions."""
     curve = layer.clamp if isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, str) and layer.clamp != LOOKUP else ""
     if residual is None and not curve and not given.addend.size:
         return total * multiplier
@@ -115,7 +115,7 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
     "layer", [Conv2d(1, 2, 1056, 2), Dense(1056, 2), Conv2d(33, 33, 2, 2, (33, 32), groups=2)], ids=lambda layer: layer.name
 )
 def test_sums_beyond_those_that_float32_has(layer: Conv2d | Dense) -> None:
-    """Of one channel: more than 2^24; of the other, products that mostly cancel out."""
+    """One channel has a sum of more than 2^24; the other has products that mostly cancel out."""
     (given,) = make_parameters(Task((layer,), "int8"))
     assert isinstance(given, IntegerParameters)
     weight = np.full(layer.weight_shape, 127, np.int8)

@@ -48,7 +48,7 @@ NANS = np.array([0x7FC00000, 0xFFC00000, 0xFFFFFFFF], np.uint32).view(np.float32
 
 
 def check_fallback(functions: tuple[Function, ...], images: list[Array], folder: Path) -> None:
-    """What all of them return is what PyTorch returns; no template takes any."""
+    """Check that all of them return PyTorch's results; no template takes any."""
     network = Lambda(lambda x: torch.cat([function(x).flatten(1) for function in functions], 1)).eval()
     read = read_network(*prepare(import_torch(network, images[0].shape), lambda _: False))
     run = loaded(lower(read, kernels_of(read)), folder / "library.so")

@@ -39,7 +39,7 @@ def built(tmp_path: Path) -> Built:
 
 
 def code_of(program: Path, cpu: str, root: Path = SYSROOT) -> int:
-    """What a program ends with; less than 0 for a signal."""
+    """Return a program's exit code; less than 0 for a signal."""
     return subprocess.run(["qemu-aarch64", "-L", root, "-cpu", cpu, program], timeout=60, check=False).returncode
 
 

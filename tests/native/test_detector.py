@@ -99,7 +99,7 @@ def add_selection(model: Any, boxes: str, scores: str, least: float, centre: int
 
 
 def printed(program: str, imported: Imported, image: Array, folder: Path) -> Array:
-    """What a C program prints of an image, with the network's library for this machine."""
+    """Return the output of a C program for an image, with the network's library for this machine."""
     write_own_library(imported, folder / "net.so")
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
     subprocess.run(["gcc", *flags, HERE / f"{program}.c", "-I", folder, folder / "net.so", "-o", folder / program], check=True)

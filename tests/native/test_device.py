@@ -58,8 +58,8 @@ class Guest:
     """A small network for the device, under the name of the guide's.
 
     Attributes:
-        folder: with the library, and the guide's program as `classify.c`.
-        expected: what the virtual machine returned on the device for the input in `input.f32`.
+        folder: folder with the library, and the guide's program as `classify.c`.
+        expected: output of the virtual machine on the device for the input in `input.f32`.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class Guest:
         return self.folder / "classify"
 
     def said(self, program: Path, threads: int) -> str:
-        """What it prints."""
+        """Return the program's output."""
         command = [
             "qemu-aarch64",
             "-L",
@@ -92,7 +92,7 @@ class Guest:
 
     @property
     def answer(self) -> str:
-        """What it should print."""
+        """The output that is expected."""
         best = int(self.expected.argmax())
         return f"class {best}: {self.expected[0, best]:.9g}\n"
 

@@ -56,7 +56,7 @@ class ImageLibrary(CLibrary):
         self.c.net_image_workspace.restype = ctypes.c_size_t
 
     def arguments(self, frame: Frame) -> dict[str, Any]:
-        """Of `run_image`, by name, but the instance."""
+        """Return the arguments of `run_image` by name, without the instance."""
         space = aligned(self.c.net_image_workspace(frame.width, frame.height))
         strides = (ctypes.c_size_t * 3)(*frame.strides)
         planes = (ctypes.c_char_p * 3)(*(plane or None for plane in frame.planes))
@@ -131,7 +131,7 @@ def test_the_callers_threads_scale_too(library: ImageLibrary, tmp_path: Path) ->
 
 
 def test_an_observer_hears_of_the_image(library: ImageLibrary) -> None:
-    """As of a kernel of its own, before those of the network."""
+    """The image counts as a kernel of its own, before those of the network."""
     told: list[str] = []
     observer = OBSERVER(lambda _, kernel, done: told.append(kernel.decode()) if done else None)
     instance = library.instance()
@@ -237,7 +237,7 @@ def test_the_guide_has_the_declarations() -> None:
 
 @pytest.mark.virtual
 def test_the_guides_program_prints_what_run_prints(cli: CommandLine, tmp_path: Path) -> None:
-    """Of a file that both read."""
+    """Both read the same file."""
     write_guest(tmp_path, takes=HOW)
     image = tmp_path / "image.ppm"
     image.write_bytes(b"P6\n97 61\n255\n" + some_frame(np.random.default_rng(8), RGB, 97, 61).seen.tobytes())

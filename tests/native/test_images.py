@@ -93,7 +93,7 @@ def test_any_frame_becomes_what_run_makes_of_it(frames: Frames, frame_format: in
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (640, 480), (50, 2000), (2000, 50), (1500, 1001)])
 def test_two_calls_of_pillow_give_the_same_bits(frames: Frames, width: int, height: int) -> None:
-    """As docs/c-images.md writes them."""
+    """The calls are those in docs/c-images.md."""
     frame = replace(some_frame(np.random.default_rng(width), RGB, width, height), turns=0)
     shorter = int(frames.side / 0.875)
     w, h = (shorter * length // min(width, height) for length in (width, height))

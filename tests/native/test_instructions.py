@@ -85,7 +85,7 @@ def decoded(words: Sequence[int], instructions: str) -> list[str]:
 
 
 def check_words(generator: random.Random, count: int) -> None:
-    """Of random words, instructions of Armv8.0 have no feature, and those that Armv9 has beyond them, and LLVM uses unasked, have one."""
+    """Check random words: instructions of Armv8.0 have no feature, and those of Armv9 beyond them that LLVM uses unasked have one."""
     groups = ((0x1E000000, 0x04000000), *2 * [(0x0E000000, 0x0E000000)], (0x0A000000, 0x08000000), (0x0E000000, 0x0A000000), (0, 0))
     words = [generator.getrandbits(32) & ~mask | value for mask, value in (generator.choice(groups) for _ in range(count))]
     older, newer = [], []

@@ -1,4 +1,4 @@
-"""What version 1 of the C interface promises (docs/compatibility.md): where fields are, and how large what programs allocate is."""
+"""Tests of the promises of the C interface's version 1 (docs/compatibility.md): places of fields, and sizes that programs allocate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODES = ("OK", "VERSION", "NULL", "ALIGNMENT", "WORKSPACE", "UNREADY", "IN_USE",
 
 
 def test_programs_compiled_with_an_older_header_go_on_working(tmp_path: Path) -> None:
-    """What this checks may change only together with TVMMOBILE_INTERFACE."""
+    """These figures may change only together with TVMMOBILE_INTERFACE."""
     assert interface_version() == 1
     checks = [f"TVMMOBILE_{name} == {number}" for number, name in enumerate(CODES)]
     checks += ["TVMMOBILE_CPU == 13", "TVMMOBILE_BIG_CORES == 1", "TVMMOBILE_ANY_CPU == 2", "TVMMOBILE_ALWAYS_SPIN == 0xffffffff"]

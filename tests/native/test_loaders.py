@@ -43,7 +43,7 @@ class Out:
         return self.folder / name
 
     def said(self, *words: object) -> str:
-        """What a command prints in the folder."""
+        """Return the output of a command in the folder."""
         done = subprocess.run([*map(str, words)], cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
         return done.stdout
 

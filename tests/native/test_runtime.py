@@ -40,7 +40,7 @@ def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def said(program: Path, runs: int, threads: int, spins: int, shared: bool, observed: bool = False) -> str:
-    """What it prints, and how it ended if not well."""
+    """Return the program's output, and its exit code other than 0."""
     words = [str(program), *map(str, (runs, threads, spins, int(shared), int(observed)))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout + done.stderr + (f"exit code {done.returncode}" if done.returncode else "")
@@ -54,7 +54,7 @@ def test_eight_callers(team: Path, threads: int, spins: int, shared: bool) -> No
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 def test_an_observer_hears_of_each_kernel(team: Path, shared: bool) -> None:
-    """Of one that is several steps once; from every caller, whether it got the threads or not."""
+    """The observer hears once of a kernel of several steps, and from every caller, whether it got the threads or not."""
     assert said(team, 60, 2, 100, shared, observed=True) == ""
 
 
@@ -141,7 +141,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def counted(program: Path, root: Path, capacities: dict[int, int], words: Sequence[object], allowed: Sequence[int]) -> str:
-    """What `fastest.c` prints where Linux shows these capacities, 0 for none, and its threads may run on some CPUs of this machine."""
+    """Return the output of `fastest.c` where Linux shows these capacities, 0 for none, and its threads may run on some of the CPUs here."""
     for cpu, capacity in capacities.items():
         path = root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity"
         path.parent.mkdir(parents=True)
@@ -194,7 +194,7 @@ PHONE = dict(enumerate((300, 300, 300, 300, 897, 897, 897, 1024), 56))
 def test_no_thread_is_pinned_to_a_small_core_by_its_number(
     threads: int, flags: int, cpus: Iterable[int], fastest: int, expected: tuple[int, ...], counting: Path, tmp_path: Path
 ) -> None:
-    """Of the CPUs that the options name, or of all, the largest are taken."""
+    """The largest of the CPUs that the options name, or of all, are taken."""
     shown = dict.fromkeys(range(64), 0) | PHONE
     words = threads, flags, sum(1 << cpu for cpu in cpus), fastest
     count = threads if not flags & FASTEST else len(expected)
@@ -210,5 +210,5 @@ def test_nothing_is_pinned_where_no_capacity_is_shown(counting: Path, tmp_path: 
 
 @pytest.mark.virtual
 def test_zeros_mean_one_thread(counting: Path, tmp_path: Path) -> None:
-    """As they did before anyone could ask for the fastest number."""
+    """They meant that before anyone could ask for the fastest number."""
     assert counted(counting, tmp_path, {}, (0, 0, 0, 4), sorted(os.sched_getaffinity(0))) == "1 0\n"

@@ -31,7 +31,7 @@ def images(model: TorchModel) -> torch.Tensor:
 
 
 def noted(model: TorchModel, kind: type[torch.nn.Module]) -> list[torch.Tensor]:
-    """What every module of that kind makes of the two images."""
+    """Return the outputs of every module of that kind for the two images."""
     found: list[torch.Tensor] = []
 
     def note(_part: Any, _inputs: Any, output: torch.Tensor) -> None:

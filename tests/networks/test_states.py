@@ -1,4 +1,4 @@
-"""What `--stateful` may name, and what is left for callers."""
+"""Tests of the tensors that `--stateful` may name, and of those that are left for callers."""
 
 from __future__ import annotations
 

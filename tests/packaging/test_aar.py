@@ -362,7 +362,7 @@ def check_other(said: dict[str, str], images: np.ndarray, network: Path) -> None
 
 
 def in_java_machine(packages: list[Path], data: Path, folder: Path) -> dict[str, str]:
-    """What `Program` says of each thing that it tries, under QEMU."""
+    """Return the output of `Program` for each thing that it tries, under QEMU."""
     libraries, jars = folder / "lib", [classes_of(package, folder) for package in packages]
     libraries.mkdir()
     (folder / "classes").mkdir()

@@ -1,4 +1,4 @@
-"""What takes libraries of TVM's virtual machine takes C libraries, too: one is verified, timed, reported, kept and compared."""
+"""C libraries go wherever libraries of TVM's virtual machine go: one is verified, timed, reported, kept and compared."""
 
 from __future__ import annotations
 

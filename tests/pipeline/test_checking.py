@@ -225,7 +225,7 @@ def test_what_compile_says_of_several_libraries() -> None:
 
 
 def test_a_manifest_without_the_entries_is_read(tmp_path: Path) -> None:
-    """As older versions wrote it."""
+    """Older versions wrote such manifests."""
     manifest = read_manifest(make_library(tmp_path).with_suffix(".json"))
     assert check_of(manifest) == Check(True) and unchecked_note("old.so", manifest) == ""
 
@@ -246,7 +246,7 @@ def test_a_library_that_is_none_is_not_run(tmp_path: Path) -> None:
 
 
 def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `tune` finds it, whose libraries no emulator ran."""
+    """`tune` finds such errors in libraries that no emulator ran."""
 
     class Workers:
         def run(self, function: Any, jobs: Any, _timeout_s: float) -> Any:

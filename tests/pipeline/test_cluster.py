@@ -88,7 +88,7 @@ class Listener:
 
 
 def tuned(bench: Bench, logs: Path, trials: int, strategy: str = "climb", listener: Listener | None = None) -> list[tuple[Any, ...]]:
-    """What the log holds after tuning `TASKS`, without the dates."""
+    """Return the log's records after tuning `TASKS`, without the dates."""
     profile = bench.profile
     identity = Identity.of(profile)
     database = Database(identity, (), logs)

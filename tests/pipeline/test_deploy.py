@@ -1,4 +1,4 @@
-"""What is said of a check on a board that ends otherwise than `check` does."""
+"""Tests of the messages about a check on a board that ends otherwise than `check` does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Board:
         self.done = done
 
     def run(self, words: list[str], timeout_s: float) -> Completed:
-        """What the program leaves."""
+        """Return the program's result."""
         assert words[1:3] == ["/models/runtime/check", "/models/net.so"] and timeout_s > 0
         return self.done
 

@@ -39,13 +39,13 @@ class Hero:
     """The network that the story is about.
 
     Attributes:
-        words: of the command line, but for the side of its image.
-        name: of its libraries, before that side.
-        shown: what tables call it.
+        words: words of the command line, but for the side of its image.
+        name: name of its libraries, before that side.
+        shown: its name in tables.
         nodes: layers in its graph.
-        kernels: how many it has in the library of another side, as a pattern.
+        kernels: number of its kernels in the library of another side, as a pattern.
         between: share of its latency by which its kernels may add up to less, or to more: what passes between them, and what telling costs.
-        classes: of its output.
+        classes: number of its output's classes.
     """
 
     words: tuple[str, ...]
@@ -58,7 +58,7 @@ class Hero:
 
     @property
     def stem(self) -> str:
-        """Of its library's name."""
+        """The stem of its library's name."""
         return f"{self.name}_32_float32_t1"
 
     def module(self, folder: Path) -> nn.Module:
@@ -91,7 +91,7 @@ class Story:
 
     @property
     def library(self) -> Path:
-        """What `tune` makes."""
+        """The library that `tune` makes."""
         return self.out / f"{self.hero.stem}.so"
 
     def tune(self) -> Command:
@@ -103,7 +103,7 @@ class Story:
         return Command(self.folder, *self._words(verb, out, 32), *words)
 
     def run_here(self, verb: str, out: Path, *words: str, side: int = 32) -> Ended:
-        """What `tune` or `compile` does in this process."""
+        """Run `tune` or `compile` in this process."""
         return ended_here(self.folder, *self._words(verb, out, side), *words)
 
     def _words(self, verb: str, out: Path, side: int) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def job_of(folder: Path, form: str) -> VariantJob:
 
 
 def test_only_other_formats_have_a_task_for_it(tmp_path: Path) -> None:
-    """What the host computes of the plan, to explain a disagreement, is right without it."""
+    """The host's results for the plan, which explain a disagreement, are right without it."""
     ours, theirs = (variant_tasks(job_of(tmp_path, form)) for form in FORMS)
     names = [region.task.name for region in theirs.regions]
     (one,) = [name for name in names if name.startswith("concatenate_1x1x3_")]

@@ -110,7 +110,7 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
 
 @pytest.mark.virtual
 def test_an_image_meets_weights_of_seven_bits(tmp_path: Path) -> None:
-    """Of a first convolution with evenly spread weights, on a core without SDOT."""
+    """The first convolution has evenly spread weights, and the core has no SDOT."""
     library = compiled(tmp_path, NETWORK, "pi4", images=12)
     first = library.manifest()["quantisation"]["layers"][0]
     assert (first["number"], first["weight_bits"], first["narrow"], first["shortcuts"]["four_products"]) == (0, 7, True, 1)
@@ -209,7 +209,7 @@ def make():
 
 @pytest.mark.virtual
 def test_a_gate_can_stay_in_float32(tmp_path: Path) -> None:
-    """As a product of its own; a limit that holds only with every layer in float32 is met so."""
+    """A gate becomes a product of its own; a limit that holds only with every layer in float32 is met so."""
     plain, kept = (compiled(tmp_path / name, GATED, "pi5", side=16, **keep) for name, keep in (("a", {}), ("b", {"keep": ["gate_*"]})))
     names = [[kernel["name"] for kernel in library.manifest()["kernels"]] for library in (plain, kept)]
     assert any(name.startswith("gate_") for name in names[0]) and not any(name.startswith("gate_") for name in names[1])

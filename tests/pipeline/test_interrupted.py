@@ -49,7 +49,7 @@ class Place:
 
     @property
     def libraries(self) -> Path:
-        """What `compile` has made."""
+        """The libraries that `compile` has made."""
         return self.folder / "out"
 
     def tune(self) -> Command:
@@ -64,7 +64,7 @@ class Place:
         )
 
     def leftovers(self, command: Command, ports: set[int]) -> list[str]:
-        """What a command that ended should not have left; `ports` are those it listened on."""
+        """Return what a command that ended should not have left; `ports` are those it listened on."""
         found = [*command.leftovers(0), *(path.name for path in command.temporary.iterdir())]
         found += [f"port {port}" for port in ports & _listening()]
         return found + (self.board.leftovers() if self.board else [])
@@ -75,7 +75,7 @@ class Place:
         return any(folder.glob(pattern + inside))
 
     def ports(self, command: Command) -> set[int]:
-        """What the command listens on, here and on the board."""
+        """Return the ports that the command listens on, here and on the board."""
         processes = [*command.children(), *(self.board.processes() if self.board else [])]
         found = set()
         for process in processes:
@@ -142,7 +142,7 @@ def ended(place: Place, command: Command, number: signal.Signals, group: bool) -
 
 
 def nothing_of(find: Callable[[], list[str]], within_s: float) -> list[str]:
-    """What is still there after a while."""
+    """Return what is still there after a while."""
     deadline = time.monotonic() + within_s
     while (found := find()) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -59,7 +59,7 @@ def test_type_checkers_see_the_keywords_that_there_are(arguments: type[Any], kin
 
 @pytest.mark.parametrize(("kind", "name", "option"), EVERY, ids=lambda value: value if isinstance(value, str) else "")
 def test_defaults_agree(kind: type[Options], name: str, option: Option) -> None:
-    """Of the object, of calls, and of the command line, which alone has a folder for results; `choose` prints its own."""
+    """The object, calls and the command line agree; the command line alone has a folder for results, and `choose` prints its own."""
     assert kind.of({option.keyword: option.default}) == kind.of({}) == kind()
     typed = option.from_cli(*(each.cli_default for each in option.cli_options)) if option.usage else option.default
     assert typed == (Path("out") if name == "out" and kind is not ChooseOptions else option.default)

@@ -14,7 +14,7 @@ SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What is in it, without locks."""
+    """Return the files in it, without locks."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 

@@ -39,7 +39,7 @@ class Workers:
         self._outcome = outcome
 
     def run(self, _function: object, jobs: Iterable[TrialJob], _timeout_s: float) -> Iterator[tuple[TrialJob, Outcome]]:
-        """As `workers.Workers.run`."""
+        """Answer jobs as `workers.Workers.run` does."""
         for job in jobs:
             yield job, self._outcome
 
@@ -74,7 +74,7 @@ def test_what_is_far_off(record_us: float | None, network_us: float | None, far:
 
 
 def test_honest_records_are_never_far_off(repository: Path) -> None:
-    """What `FAR` rests on: every kernel of the published networks, modelled alone and within its network."""
+    """`FAR` rests on these: every kernel of the published networks, modelled alone and within its network."""
     variants = read_results(repository / "studies/results/networks.json").variants
     kernels = [kernel for variant in variants for kernel in variant.kernels]
     ratios = [kernel.network_us / kernel.latency_us for kernel in kernels if kernel.network_us and kernel.latency_us]
@@ -83,7 +83,7 @@ def test_honest_records_are_never_far_off(repository: Path) -> None:
 
 
 def again(folder: Path, outcome: Outcome) -> tuple[bool, list[str], Database]:
-    """What comes of measuring the record of 10 us again that took 812.3 us in the network; another schedule has 500 us."""
+    """Measure the record of 10 us again that took 812.3 us in the network; another schedule has 500 us."""
     database = Database(PI, (), folder)
     database.append([record(0, 10.0), record(1, 500.0)])
     records = doubted(results_with(10.0, 812.3), database, TASKS)

@@ -1,4 +1,4 @@
-"""What a run is asked for is checked before any work."""
+"""A run's request is checked before any work."""
 
 from __future__ import annotations
 

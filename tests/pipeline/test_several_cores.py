@@ -50,7 +50,7 @@ class Built:
     program: Path
 
     def said(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
-        """What the program ends with on a CPU of QEMU's, and says, see `taken`."""
+        """Return the program's exit code on a CPU of QEMU's, and its output, see `taken`."""
         return taken(self.program, library, cpu, flags, cpus, root)
 
 

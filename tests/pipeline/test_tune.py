@@ -1,4 +1,4 @@
-"""What a run of `tune` or `compile` tries and says, with searches and workers that are made up."""
+"""Tests of the attempts and messages of `tune` and `compile`, with searches and workers that are made up."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Workers:
         self._answer = answer
 
     def run(self, _function: object, jobs: Iterable[VariantJob], _timeout_s: float) -> Iterator[tuple[VariantJob, Any]]:
-        """As `workers.Workers.run`."""
+        """Answer jobs as `workers.Workers.run` does."""
         for job in jobs:
             yield job, self._answer(job)
 

@@ -1,4 +1,4 @@
-"""What `tm.tune` and `tm.tune_together` return: latencies with libraries that can be run, also where no folder was named for them."""
+"""`tm.tune` and `tm.tune_together` return latencies with libraries that can be run, also where no folder was named for them."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ def test_a_kernel_that_crashes_is_not_tried_again() -> None:
 
 
 def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured can be shown and fitted again later; the table fits 80 columns."""
+    """Measurements can be shown and fitted again later; the table fits 80 columns."""
     monkeypatch.setattr(validate, "Workers", None)
     monkeypatch.setattr(validate, "SUITE", replace(NAMES, networks=()))
     out, fitted = tmp_path / "validation.json", tmp_path / "fitted.toml"

@@ -47,7 +47,7 @@ def shares(**more: float) -> dict[str, float]:
 
 
 def left(board: SshBoard) -> list[str]:
-    """What a run should not have left on the board."""
+    """Return what a run should not have left on the board."""
     return board.leftovers() + [str(process) for process in agents_of(board)]
 
 

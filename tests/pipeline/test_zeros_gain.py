@@ -1,4 +1,4 @@
-"""What the manifest of a library says of kernels that leave zeros out, from made-up records, and what its result keeps of that."""
+"""Tests of a manifest's entry on kernels that leave zeros out, from made-up records, and of what its result keeps of that."""
 
 from __future__ import annotations
 

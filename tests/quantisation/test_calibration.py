@@ -155,7 +155,7 @@ def test_products_have_smaller_weights_as_far_as_that_costs_little(limit: int, m
 
 
 def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:
-    """Of each channel of the output, over the calibration data."""
+    """Each channel of the output has its mean, over the calibration data."""
     images = digit_inputs(64, 2)
     flow = rescaled(trained_flow(), 0)
     wanted = flow.outputs(images).mean(0)
@@ -187,7 +187,7 @@ def test_sums_fit_in_their_integers() -> None:
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
-    """Of a weight that is none, and of inputs that sums overflow with."""
+    """A bias that is NaN, and inputs that make sums overflow, are refused."""
     flow = trained_flow()
     step = flow.steps[4]
     assert step.parameters is not None
@@ -232,7 +232,7 @@ def test_signal_to_noise_falls_along_the_network() -> None:
 
 
 def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a rescaled network, only equalised ones are any good; calibration data are read a few at a time."""
+    """Only methods with equalisation are any good for a rescaled network; calibration data are read a few at a time."""
     monkeypatch.setattr(calibration, "_TRIED", 20)
     data, asked = digit_inputs(64, 2), []
 

@@ -56,7 +56,7 @@ def test_tensors_and_noise(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_written_anew_while_it_is_read(tmp_path: Path) -> None:
-    """What is mapped and not in the file any more would end the process by SIGBUS."""
+    """Reading a mapped place that the file no longer has would end the process by SIGBUS."""
     path, arrays = tmp_path / "many.npy", np.ones((64, 3, SIDE, SIDE), np.float32)
     for array, order in ((arrays, "C"), (np.asfortranarray(arrays), "F")):
         np.save(path, array)
@@ -72,7 +72,7 @@ def test_a_file_that_is_written_anew_while_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_one_value_again_and_again(tmp_path: Path, value: float) -> None:
-    """As in black images. Some input must have another one, be it the last."""
+    """Black images have one value. Some input must have another one, be it the last."""
     arrays = np.full((9, 3, SIDE, SIDE), value, np.float32)
     for count in (1, 9):
         np.save(tmp_path / "same.npy", arrays[:count])
@@ -112,7 +112,7 @@ def test_labels_are_class_folders(tmp_path: Path) -> None:
     [(("cat", "dog", "eel"), True), (("cat", "dog"), False), (("n01440764", "n01443537", "n01484850"), True), (("n01440764",), False)],
 )
 def test_names_are_labels_where_there_is_a_folder_for_every_class(tmp_path: Path, names: tuple[str, ...], certain: bool) -> None:
-    """Of a network of three classes."""
+    """The network has three classes."""
     for name in names:
         write_image(tmp_path / "photos" / name / "one.png", 0)
     assert calibration_data(str(tmp_path / "photos"), TAKES, False).labels(3) == (tuple(range(len(names))) if certain else ())

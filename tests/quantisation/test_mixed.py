@@ -81,7 +81,7 @@ def test_what_a_share_counts_depends_on_the_calibration_data(tmp_path: Path) -> 
 
 
 def test_a_limit_holds_up_to_its_value() -> None:
-    """Of ten inputs one has another class; of noise a tenth as large as the signal, the ratio is 20 dB."""
+    """One of ten inputs has another class; for noise a tenth as large as the signal, the ratio is 20 dB."""
     expected = np.eye(10, dtype=np.float32)
     other = expected.copy()
     other[3] = np.roll(other[3], 1)
@@ -92,7 +92,7 @@ def test_a_limit_holds_up_to_its_value() -> None:
 
 
 def test_a_limit_counts_top1_where_classes_are_known() -> None:
-    """Of ten inputs two get another class: one that was right in float32, and one that was wrong."""
+    """Two of ten inputs get another class: one that was right in float32, and one that was wrong."""
     expected = np.eye(10, dtype=np.float32)
     other = expected.copy()
     other[[3, 5]] = np.roll(other[[3, 5]], 1, 1)
@@ -142,7 +142,7 @@ def within(images: Array) -> Mixed:
 
 
 def test_a_limit_holds_with_the_layers_that_are_kept(images: Array, within: Mixed) -> None:
-    """What is predicted is close to what is measured, and the programme has no cheaper assignment."""
+    """Predictions are close to measurements, and the programme has no cheaper assignment."""
     flow, reasons, found = trained_flow(), within.decision.float32_reasons, within.decision.found
     assert found is not None
     (reason,) = set(reasons.values())
@@ -213,7 +213,7 @@ def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
 
 
 def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
-    """Of a network that int8 alone is good enough for."""
+    """Int8 alone is good enough for the network."""
     flow, data = trained_flow(), images_of(images)
     numbers = frozenset(step.number for step in flow.steps)
     observed = observe(flow, data, METHOD.equalise)

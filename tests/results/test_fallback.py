@@ -1,4 +1,4 @@
-"""What is said of kernels that no template takes."""
+"""Tests of the sentences about kernels that no template takes."""
 
 from __future__ import annotations
 

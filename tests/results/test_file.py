@@ -104,7 +104,7 @@ def test_a_library_of_a_file_that_does_not_say_is_for_the_virtual_machine(tmp_pa
 
 
 def test_the_format_before_is_read(tmp_path: Path) -> None:
-    """What it lacked has its default."""
+    """Fields that it lacked have their defaults."""
     results = sample_results(2)
     path = tmp_path / "report.json"
     write_results(results, path)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not COMPARE.is_file(), reason=f"{COMPARE} is not
 
 
 def compare_py(folder: Path, base: Results, new: Results, *options: str) -> str:
-    """What it prints for the two."""
+    """Return the output of `compare.py` for the two."""
     write_results(base, folder / "base.json")
     write_results(new, folder / "new.json")
     # Debian's package draws in neither Python nor scipy; this Python has both.

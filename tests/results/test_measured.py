@@ -38,7 +38,7 @@ def results_of_two_precisions() -> Results:
 
 
 def measured_of(results: Results) -> list[MeasuredAccuracy]:
-    """Of each library: larger ones are better, and int8 is a point worse."""
+    """Return an accuracy of each library: larger ones are better, and int8 is a point worse."""
     return [
         MeasuredAccuracy(f"{one.name}.so", one.library_sha256, one.resolution / 4 - (one.dtype == "int8"), VAL) for one in results.variants
     ]

@@ -115,7 +115,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def _cell(text: str) -> str:
-    """As a cell has it: what cannot be seen is a blank."""
+    """Return a value as a cell has it; an invisible one is a blank."""
     return text.replace("\n", " ").replace("\u202e", " ")
 
 

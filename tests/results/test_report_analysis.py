@@ -1,4 +1,4 @@
-"""What a report works out: the front, the fit, axes, labels, kernels."""
+"""Tests of a report's analysis: the front, the fit, axes, labels, kernels."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Printed = Callable[[Results], str]
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
-    """What `print_table` prints; no line is longer than 80 columns or cut off."""
+    """Return the output of `print_table`; no line is longer than 80 columns or cut off."""
 
     def show(results: Results) -> str:
         print_table(results)

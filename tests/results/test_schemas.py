@@ -116,7 +116,7 @@ def test_comparisons_show_every_shape() -> None:
 
 
 def _places(content: Any, where: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
-    """Of every field in a file; of lists, their first entry."""
+    """Yield the place of every field in a file; of lists, those of their first entry."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield (*where, key)

@@ -28,7 +28,7 @@ def timed(threads: int, *latencies_ms: float) -> Results:
 
 
 def sentences(*timed_on: Results) -> Sequence[str]:
-    """What is said of the fastest."""
+    """Return the sentences about the fastest."""
     return thread_sentences(fastest(timed_on))
 
 

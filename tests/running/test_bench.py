@@ -1,4 +1,4 @@
-"""What is put together for measuring, with a device and workers that only say what they were asked for."""
+"""Tests of the parts that measuring needs, with a device and workers that only say what they were asked for."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_recurrent(cell: str, rows: int, columns: int, unroll: int, most: int) -
 
 @pytest.mark.parametrize("layer", [POINTWISE, DEPTHWISE, STRIDED, IMAGE, CLASSIFIER])
 def test_first_guesses_hardly_spill(layer: Layer) -> None:
-    """What `choice.choose` compiles an untuned network with, where nothing alike was tuned, and what a search begins with."""
+    """`choice.choose` compiles an untuned network with these schedules where nothing alike was tuned, and searches begin with them."""
     task = Task((layer,))
     template = template_for(task)
     assert template is not None

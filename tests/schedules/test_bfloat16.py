@@ -117,7 +117,7 @@ def test_several_threads(name: str, board: Agents, tmp_path: Path) -> None:
     ids=lambda layer: f"{layer.kind}{'' if layer.kind != 'recurrent' else '_' + layer.cell}",
 )
 def test_layers_of_a_template_each(layer: ConvertingLayer, stored: tuple[str, str], board: Agents, tmp_path: Path) -> None:
-    """What a template without register tiles or with rows of its own reads and writes, bfloat16 on either side or on one."""
+    """A template without register tiles or with rows of its own has bfloat16 on either side or on one."""
     layer = replace(layer, reads=stored[0], writes=stored[1])
     for threads in (1, 2):
         task = Task((layer,), BFLOAT16.name, threads, machine_of(CORE))

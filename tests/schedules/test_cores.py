@@ -1,4 +1,4 @@
-"""What templates choose for each core: tiles by its multipliers, cache blocks by its caches."""
+"""Tests of templates' choices for each core: tiles by its multipliers, cache blocks by its caches."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_tiles_hide_the_latency_of_the_core_multiplications(machine: Machine, ro
     ],
 )
 def test_strassens_sums_fill_the_cache_as_far_as_its_ways_allow(machine: Machine, side: int, channels: int, usual: dict[str, int]) -> None:
-    """What a part of the pixels reads again has to stay too, in the third level where there is one."""
+    """Data that a part of the pixels reads again have to stay too, in the third level where there is one."""
     space = space_for(machine, "strassen", pointwise(side, channels, channels))
     assert usual.items() <= space.default.values.items()
     largest = max(sum_bytes(side, channels // 2, schedule.values) for schedule in space)

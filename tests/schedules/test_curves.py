@@ -27,7 +27,7 @@ OPERAND = float(np.float32(0.3))
 
 
 def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
-    """What a kernel computes that does nothing else, in the inputs' precision."""
+    """Return the values that a kernel computes that does nothing else, in the inputs' precision."""
     import tvm
 
     task = Task((Dense(lanes, 1, curve),), str(inputs.dtype))

@@ -84,7 +84,7 @@ def test_grouped(
 @examples(8)
 @given(sizes, inputs(), clamps, threads, choices)
 def test_windows(tmp_path: Path, size: tuple[int, int], given_channels: Pieces, clamp: Clamp, thread_count: int, choice: int) -> None:
-    """As where a decoder joins levels in front of a transposed convolution."""
+    """A decoder joins levels like this in front of a transposed convolution."""
     depth, sources, pieces = given_channels
     windows = ((0, 2, 0, 2), (0, 2, 1, 3), (1, 3, 0, 2), (1, 3, 1, 3))
     layer = Conv2d(*size, depth, 48, (3, 3), (1, 1), (1, 1, 1, 1), 1, clamp, windows=windows)

@@ -92,7 +92,7 @@ def test_chains_of_sums_end_with_blocks_of_channels(tmp_path: Path, layer: Conv2
 
 
 def test_the_storage_of_input_and_output_is_part_of_a_task() -> None:
-    """Of its name, of what it moves at least, and of a log's line; partial sums stay in an output that has all their digits."""
+    """It is in a task's name, its least traffic and its log lines; partial sums stay in an output that has all their digits."""
     layer = Conv2d(14, 14, 256, 256, clamp=RELU6)
     plain, ends = Task((layer,), "float16"), Task((replace(layer, reads="float32", writes="float32"),), "float16")
     assert ends.name == "pw_14x14_256x256_from_float32_to_float32_relu6_float16_t1" and task_from_json(task_to_json(ends)) == ends

@@ -96,7 +96,7 @@ class Installed:
         self._folder = folder
 
     def __call__(self, *words: str, code: int = 0) -> str:
-        """What a command line says."""
+        """Return the output of a command line."""
         command = [self._folder / "venv/bin/python", "-P", "-m", "tvmmobile", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment, cwd=self._folder)
         assert done.returncode == code, done.stdout + done.stderr
@@ -104,7 +104,7 @@ class Installed:
 
     @property
     def place(self) -> str:
-        """Of the package."""
+        """The place of the package."""
         command = [self._folder / "venv/bin/python", "-c", "import tvmmobile; print(tvmmobile.__path__[0])"]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=self._folder, env=self._environment).stdout.strip()
 

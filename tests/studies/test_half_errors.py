@@ -14,7 +14,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 
 @pytest.mark.long
 def test_half_precision_is_a_little_off_and_no_better_than_storing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a network that runs here, with pictures and their classes."""
+    """The network runs here, with pictures and their classes."""
     monkeypatch.setattr(half_errors, "STORED", 1)
     found = half_errors.errors_of(Model(ModelSpec("mobilenet_v1", 0.25, 32)), TRAINED, 3)
     assert (found.network, found.inputs, found.kept) == ("mobilenet_v1 0.25-32", 3, 0)

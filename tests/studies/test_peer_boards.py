@@ -114,7 +114,7 @@ def test_only_pages_and_plots_are_written_where_no_board_is_named(tmp_path: Path
 
 
 def test_a_board_is_added_to_a_file_and_no_other_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the board that is named, peers whose figures hold are not run either; ours is."""
+    """Peers of the named board whose figures hold are not run either; ours is."""
     ran: list[tuple[str, int, str]] = []
 
     def stand_in(place: bench_peers.ReadyBoard, threads: int, spec: ModelSpec, system: System, _logs: Path) -> PeerRow:

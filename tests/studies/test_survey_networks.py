@@ -34,7 +34,7 @@ def test_networks_of_its_own_answer_differently_to_different_images(name: str) -
 
 
 def test_branches_that_start_at_zero_matter() -> None:
-    """As LeViT's, whose last norm in a branch has factors of zero: converters leave out what is multiplied by them."""
+    """LeViT's last norm in a branch has factors of zero: converters leave out what is multiplied by them."""
     import torch
     from torch import nn
 

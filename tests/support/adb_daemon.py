@@ -91,7 +91,7 @@ class Phone:
             self.set_property(name, value)
 
     def set_property(self, name: str, value: str) -> None:
-        """What `getprop NAME` prints from now on."""
+        """Set the value that `getprop NAME` prints from now on."""
         folder = self.device.root / "system" / "properties"
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(value + "\n")
@@ -251,7 +251,7 @@ class Connection:
         await splice(stream, reader, writer)
 
     async def _reverse(self, request: str) -> bytes:
-        """What a device answers: OKAY or FAIL, and text with its length."""
+        """Return a device's answer: OKAY or FAIL, and text with its length."""
         verb, _, rest = request.partition(":")
         if verb == "list-forward":
             return _text("".join(f"host tcp:{port} {service}\n" for port, (_, service) in self._reversed.items()))

@@ -1,4 +1,4 @@
-"""What an Android device does on a stream that adb opened: shells, file transfer and connections to its ports.
+"""An Android device's services on a stream that adb opened: shells, file transfer and connections to its ports.
 
 After `daemon/shell_service.cpp`, `daemon/file_sync_service.cpp` and `SYNC.TXT` of Android's adb.
 """
@@ -24,12 +24,12 @@ _CHUNK = 65536
 
 @dataclass
 class Device:
-    """What a device is, as its services see it.
+    """A device as its services see it.
 
     Attributes:
         root: commands start here, and `system/bin` in it is the first folder with programs.
         full: whether files no longer fit.
-        sessions: of commands that may still run.
+        sessions: sessions of commands that may still run.
     """
 
     root: Path

@@ -44,7 +44,7 @@ class Stream:
     Args:
         send: sends a message over the connection.
         own, peer: both ends' numbers of the stream; `peer` is 0 until the host accepted it.
-        limit: how much the host takes in one message.
+        limit: largest number of bytes that the host takes in one message.
     """
 
     def __init__(self, send: Callable[[Message], Awaitable[None]], own: int, peer: int, limit: int) -> None:
@@ -60,7 +60,7 @@ class Stream:
         await self._send(Message(OKAY, self.own, self.peer))
 
     async def read(self) -> bytes:
-        """What arrived next; b"" at the end. The host may send more once it was taken."""
+        """Return the bytes that arrived next; b"" at the end. The host may send more once they were taken."""
         if self._buffer:
             data, self._buffer = bytes(self._buffer), bytearray()
             return data

@@ -34,7 +34,7 @@ class Loop:
 
     @property
     def indexed(self) -> int:
-        """Of these, the ones that take one operand from a lane, without a broadcast of its own."""
+        """The number of these that take one operand from a lane, without a broadcast of its own."""
         return sum(bool(_INDEXED_FMLA.match(text)) for text in self.instructions)
 
     @property

@@ -1,4 +1,4 @@
-"""What Android's loader demands of a library, after bionic's linker (linker_phdr.cpp, linker.cpp, linker_relocate.cpp of March 2025).
+"""Demands of Android's loader on a library, after bionic's linker (linker_phdr.cpp, linker.cpp, linker_relocate.cpp of March 2025).
 
 For apps of target SDK 26 and later: what older ones are warned of is an error here.
 """

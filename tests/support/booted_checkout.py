@@ -35,7 +35,7 @@ def clone_into(machine: Machine, folder: Path) -> None:
 
     Args:
         machine: one that is not restricted.
-        folder: for files that are sent.
+        folder: folder for files that are sent.
     """
     trusted = ssl.get_default_verify_paths().cafile
     if trusted:

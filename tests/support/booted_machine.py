@@ -42,7 +42,7 @@ exit 0
 
 @dataclass(frozen=True)
 class Said:
-    """What a program on the machine wrote, and its exit code."""
+    """Output of a program on the machine, and its exit code."""
 
     code: int
     out: str
@@ -53,14 +53,14 @@ class Machine:
     """A machine with a disk of its own, a copy of the image's.
 
     Args:
-        image: what to boot.
-        folder: for the disk and the console's log.
+        image: the image to boot.
+        folder: folder for the disk and the console's log.
         restricted: nothing beyond this machine can be reached from there.
         memory: QEMU's notation of its size.
-        disk: to keep and to use again; by default one that is removed in the end.
+        disk: a disk to keep and to use again; by default one that is removed in the end.
         base: a machine's disk of before, to begin with a copy of; by default the image's.
         core: QEMU's name of its cores' model.
-        disk_size: of a new disk, in QEMU's notation, if the image's does not do; its file system is still the image's.
+        disk_size: size of a new disk, in QEMU's notation, if the image's does not do; its file system is still the image's.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Machine:
         return [*words, *(word for option in options for word in ("-o", option)), f"{name}@127.0.0.1"]
 
     def leftovers(self) -> list[str]:
-        """What our runs left there."""
+        """Return what our runs left there."""
         return self.root(_LEFT).out.splitlines()
 
     def add_words(self, name: str, user: str = "plain", *more: str) -> list[str]:

@@ -29,7 +29,7 @@ class Browser:
     """A running Chromium with one page.
 
     Attributes:
-        problems: what the page's console complained of, and its uncaught errors.
+        problems: complaints of the page's console, and its uncaught errors.
         requests: addresses that the page asked for, other than its own.
     """
 
@@ -117,7 +117,7 @@ class Browser:
         self.settle()
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """What the page looks like, as PNG: all of it, or the part in the window."""
+        """Write the page's image as PNG: all of it, or the part in the window."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
 
     def _navigate(self, address: str) -> None:

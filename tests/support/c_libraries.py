@@ -156,7 +156,7 @@ class CLibrary:
         return instance, memory
 
     def message(self, code: int) -> str:
-        """What a code means."""
+        """Return the meaning of a code."""
         text: bytes = self.c.net_message(code)
         return text.decode()
 
@@ -180,7 +180,7 @@ def pointers(arrays: Sequence[Array | None]) -> Any:
 
 
 def describe(module: Any = None, threads: int = 1, image: Preprocessing | None = None) -> Description:
-    """What a test's library says of itself: the tensors of a lowered module, or one each without it."""
+    """Return a test library's description: with the tensors of a lowered module, or one each without it."""
     ends = {"input": [()], "output": [()]} if module is None else _ends(module["main"])
     takes, returns = (tuple(Port(f"{kind}{i}", shape) for i, shape in enumerate(shapes)) for kind, shapes in ends.items())
     return Description(PREFIX, "net", "0", "host", threads, takes, returns, image)
@@ -242,7 +242,7 @@ def taking_program(folder: Path) -> Path:
 
 
 def taken(program: Path, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
-    """What that program ends with on a CPU of QEMU's, and says: device, reason, init's time, the output's hash, threads, KiB in memory."""
+    """Return that program's exit code and lines on a CPU of QEMU's: device, reason, init's time, output's hash, threads, KiB in memory."""
     words = [str(program), str(library.path), library.facts.program.prefix, str(flags), str(cpus)]
     command = ["qemu-aarch64", "-L", str(root), "-cpu", cpu, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

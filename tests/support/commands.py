@@ -25,7 +25,7 @@ class Command:
     """A running `tvmmobile` command.
 
     Args:
-        folder: where its temporary directory, data and output go; several commands may share it one after another.
+        folder: folder for its temporary directory, data and output; several commands may share it one after another.
         arguments: the command line.
     """
 
@@ -59,7 +59,7 @@ class Command:
 
     @property
     def errors(self) -> str:
-        """What it wrote to stderr so far."""
+        """Its output on stderr so far."""
         return self._errors.read_text()
 
     def wait(self, timeout_s: float = 120) -> tuple[int, str]:
@@ -125,7 +125,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command line did; named as `Command` has it."""
+    """Results of a command line, named as `Command` has them."""
 
     code: int
     out: str
@@ -133,7 +133,7 @@ class Ended:
 
 
 def ended_here(folder: Path, *arguments: str) -> Ended:
-    """What a command line does in `folder`, as a `Command`'s would, but in this process, which has imported PyTorch and TVM."""
+    """Run a command line in `folder` as a `Command` would, but in this process, which has imported PyTorch and TVM."""
     streams = tuple(io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
         patch.chdir(folder)

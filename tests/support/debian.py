@@ -1,4 +1,4 @@
-"""What tests take from Debian's AArch64 packages, in as few downloads as possible."""
+"""The files that tests take from Debian's AArch64 packages, in as few downloads as possible."""
 
 from __future__ import annotations
 

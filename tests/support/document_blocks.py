@@ -43,7 +43,7 @@ TRAINED = (
 
 
 def content(name: str) -> Any:
-    """What a JSON file of the studies holds."""
+    """Return the content of a JSON file of the studies."""
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
@@ -55,7 +55,7 @@ def benchmark(system: str, variant: tuple[float, int] = (1.0, 224), threads: int
 
 
 def milliseconds(value: float) -> str:
-    """As the benchmark pages show it: three figures."""
+    """Return a time as the benchmark pages show it: three figures."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
@@ -92,7 +92,7 @@ def result_table() -> str:
 
 
 def tune_output() -> str:
-    """What `tune` prints for two variants; studies/results/tune.json is the report.json that it wrote."""
+    """Return the output of `tune` for two variants; studies/results/tune.json is the report.json that it wrote."""
     said = io.StringIO()
     with redirect_stdout(said):
         print_table(read_results(RESULTS / "tune.json"))
@@ -253,7 +253,7 @@ def history_table() -> str:
 
 
 def quantisation_table() -> str:
-    """What each method of quantisation costs a trained network."""
+    """Return the losses of a trained network by each method of quantisation."""
     from studies.errors import compare_quantisation
 
     return str(compare_quantisation.table(content("quantisation.json")))
@@ -266,14 +266,14 @@ def trained_table() -> str:
 
 
 def photographs_table() -> str:
-    """What precisions cost networks trained on photographs."""
+    """Return the losses by precision of networks trained on photographs."""
     from studies.errors import photographs
 
     return photographs.table(content("photographs.json"))
 
 
 def text_table() -> str:
-    """What int8 costs networks that read text."""
+    """Return the losses in int8 of networks that read text."""
     from studies.errors import rendered_text
 
     return rendered_text.table(content("rendered-text.json"))
@@ -293,7 +293,7 @@ def zoo_table() -> str:
 
 
 def survey_table() -> str:
-    """What became of other people's networks."""
+    """Return the outcomes of other people's networks."""
     from studies.networks import survey_networks
 
     compared = survey_networks.ratios(content("benchmarks-survey.json")["benchmarks"])

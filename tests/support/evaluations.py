@@ -15,7 +15,7 @@ EXPECTED = np.array([[4.0, -2.0, 0.0, 1.0]], np.float32)
 
 
 def result(name: str, off: float, dtype: Any = FLOAT16) -> ImageResult:
-    """Of an image of class 0, which is classified rightly, with outputs that are so far off."""
+    """Return the result for an image of class 0, which is classified rightly, with outputs that are so far off."""
     output = EXPECTED + np.float32(off)
     return ImageResult(name, 0, (0, 3), (0, 3), abs(off) / 4, difference=difference_of(output, EXPECTED, dtype))
 

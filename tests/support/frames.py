@@ -22,10 +22,10 @@ class Frame:
     """A frame as a program has it.
 
     Attributes:
-        strides: of the planes, in bytes; 0 where rows lie close together.
+        strides: strides of the planes, in bytes; 0 where rows lie close together.
         planes: their bytes, the last row without what may follow it.
         turns: quarter turns clockwise that set it upright.
-        chroma_step: of YUV420.
+        chroma_step: step between chroma values in YUV420.
         seen: the frame in red, green and blue, before it is turned.
     """
 
@@ -39,7 +39,7 @@ class Frame:
     seen: npt.NDArray[np.uint8]
 
     def expected(self, preprocessing: Preprocessing, folder: Path) -> Array:
-        """What `tvmmobile run` gives the network for this frame, `[3, side, side]`, turned."""
+        """Return the network's input by `tvmmobile run` for this frame, `[3, side, side]`, turned."""
         file = folder / "frame.npy"
         np.save(file, self.seen)
         return np.rot90(read_input(file, preprocessing).array[0], -self.turns, (1, 2))

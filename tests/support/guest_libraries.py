@@ -28,7 +28,7 @@ SHAPE = (1, 3, 16, 16)
 
 
 def description(threads: int = THREADS) -> Description:
-    """What the guides' library says of itself."""
+    """Return the description of the guides' library."""
     return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", SHAPE),), (Port("output", (1, 5)),))
 
 

@@ -36,7 +36,7 @@ def results(
     """Results of a commit: a variant for each factor of its latency, which is due to one of its kernels with a `schedule` of its own.
 
     Args:
-        kernels: how many are kept of each variant.
+        kernels: number of kernels that are kept of each variant.
     """
     found = sample_results(len(factors), measured=measured)
     variants = []
@@ -69,7 +69,7 @@ def stepped(
 
 
 def git_in(folder: Path, *words: str) -> str:
-    """What git prints."""
+    """Return git's output."""
     settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
     return subprocess.run(["git", *settings, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -78,8 +78,8 @@ class Writers:
     """Processes that add results to one history, each noting what it has added once `add` returned; some are killed on the way.
 
     Args:
-        folder: where the history and the notes are.
-        processes, each: how many processes, and results of each.
+        folder: folder of the history and the notes.
+        processes, each: number of processes, and of results of each.
     """
 
     def __init__(self, folder: Path, processes: int, each: int) -> None:

@@ -33,23 +33,23 @@ _FIELDS = re.compile(r"    ([a-z_0-9]+(?:, [a-z_0-9]+)*): ")
 
 
 def report_schema() -> dict[str, Any]:
-    """Of `report.json`, in the version that is written."""
+    """Return the schema of `report.json`, in the version that is written."""
     return _schema("report", result_file.FORMAT, ResultFile, (Context, Benchmark, KernelResult))
 
 
 def comparison_schema() -> dict[str, Any]:
-    """Of what `compare` and `regress` write with `--json`."""
+    """Return the schema of what `compare` and `regress` write with `--json`."""
     return _schema("comparison", comparison.FORMAT, Comparison, (Context, Compared, KernelChange))
 
 
 def evaluation_schema() -> dict[str, Any]:
-    """Of `evaluation.json`."""
+    """Return the schema of `evaluation.json`."""
     parts = (EvaluationContext, Accuracy, ImageResult, OutputDifference, Differences, StoredLayer, Top1Loss)
     return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, parts)
 
 
 def validation_schema() -> dict[str, Any]:
-    """Of what `device validate` writes."""
+    """Return the schema of what `device validate` writes."""
     return _schema(
         "validation", validation_file.FORMAT, Validation, (ValidatedBoard, ValidatedModel, ValidationPoint, ValidatedPhase, TermError)
     )

@@ -150,7 +150,7 @@ def network_in(content: bytes) -> LiteRtNetwork:
 
 
 def by_litert(content: bytes, inputs: Sequence[Array]) -> list[Array]:
-    """What LiteRT's runtime computes."""
+    """Return the outputs of LiteRT's runtime."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content)

@@ -90,7 +90,7 @@ def append_meanwhile(monkeypatch: pytest.MonkeyPatch, look: str, path: Path, lin
 
 
 def read_log(directory: Path, identity: Identity = PI) -> list[Record]:
-    """What counts in a directory."""
+    """Return the records that count in a directory."""
     database = Database(identity, (directory,), None)
     return [record for task in database.tasks() for record in database.records(task)]
 

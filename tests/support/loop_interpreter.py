@@ -31,7 +31,7 @@ class LoopInterpreter:
         self.zero = False
 
     def run(self, loop: InOrderLoop, accumulators: Array) -> Array:
-        """What (tile's vectors, 4) accumulators hold afterwards."""
+        """Return the (tile's vectors, 4) accumulators afterwards."""
         given = {number: {"a": _A, "w": _W}.get(str(value), value) for number, value in loop.inputs().items()}
         return self.execute(loop.assembly(), given, accumulators)
 

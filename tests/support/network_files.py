@@ -90,7 +90,7 @@ def write_python(folder: Path, text: str = SOURCE, name: str = "net.py") -> Path
 
 
 def module_of(path: Path, factory: str = "small", seed: int = 0) -> nn.Module:
-    """What `path.py:factory` gives, made here."""
+    """Return the network of `path.py:factory`, made here."""
     torch.manual_seed(seed)
     made = runpy.run_path(str(path))[factory]()
     module: nn.Module = made[0] if isinstance(made, tuple) else made
@@ -98,13 +98,13 @@ def module_of(path: Path, factory: str = "small", seed: int = 0) -> nn.Module:
 
 
 def write_pt2(module: nn.Module, path: Path, shape: tuple[int, ...] = (1, 3, SIDE, SIDE), **settings: Any) -> Path:
-    """What `torch.export` makes of a module."""
+    """Write a module with `torch.export`."""
     torch.export.save(torch.export.export(module, (torch.zeros(shape),), **settings), path)
     return path
 
 
 def write_onnx(module: nn.Module, path: Path, shape: tuple[int, ...] = (1, 3, SIDE, SIDE), opset: int = 17, **settings: Any) -> Path:
-    """What PyTorch's exporter without further packages makes of a module."""
+    """Write a module with PyTorch's exporter that needs no further packages."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=False, opset_version=opset, **settings)
@@ -112,7 +112,7 @@ def write_onnx(module: nn.Module, path: Path, shape: tuple[int, ...] = (1, 3, SI
 
 
 def write_onnx_newer(module: nn.Module, path: Path, shape: tuple[int, ...] = (1, 3, SIDE, SIDE)) -> Path:
-    """What PyTorch's default exporter makes of a module, with `onnxscript`."""
+    """Write a module with PyTorch's default exporter, which needs `onnxscript`."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=True)
@@ -142,8 +142,8 @@ class Graph:
     """An ONNX graph from `x` to `y`.
 
     Attributes:
-        nodes: as `helper.make_node` makes them.
-        constants: by name.
+        nodes: nodes as `helper.make_node` makes them.
+        constants: constants by name.
     """
 
     nodes: Sequence[Any]
@@ -170,7 +170,7 @@ def write_model(path: Path, graph: Graph, shape: Sequence[int | str | None] = (1
     """An ONNX model of a graph.
 
     Args:
-        shape: of `x`; a dimension may have a name, or nothing.
+        shape: shape of `x`; a dimension may have a name, or nothing.
         settings: `dtype`, `opset`, `ir_version`, `domains`, `inputs` and `outputs` (more names), `types` of them, `functions`.
     """
     kind, types = settings.get("dtype", TensorProto.FLOAT), settings.get("types", {})

@@ -39,7 +39,7 @@ AGREES, REFUSED, UNNAMED, WRONG, FAILED, UNJUDGED = "agrees", "refused", "refuse
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a model.
+    """The outcome of a model.
 
     Attributes:
         result: one of the words above; `unjudged` if ONNX Runtime cannot run it.
@@ -54,7 +54,7 @@ class Outcome:
 def outcomes(
     cases: Iterable[Case], expected_of: Callable[[Case], list[Array]] | None = None, load: Callable[[OwnFile], Imported] | None = None
 ) -> Iterator[Outcome]:
-    """What becomes of each model, not in order.
+    """Yield the outcome of each model, not in order.
 
     Args:
         expected_of: returns the right values, if they are not what ONNX Runtime computes.
@@ -89,7 +89,7 @@ def named_in(message: str, case: Case) -> bool:
 
 
 def by_runtime(case: Case) -> list[Array]:
-    """What ONNX Runtime computes."""
+    """Return the outputs of ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -22,8 +22,8 @@ class Original:
 
     Attributes:
         of: package with version, and the network's name there.
-        name, alpha: of our network.
-        side: of the image that `logits` belong to, in pixels.
+        name, alpha: name and alpha of our network.
+        side: side of the image that `logits` belong to, in pixels.
         logits: the first ones.
         tensors: shapes by name, without `num_batches_tracked`.
     """

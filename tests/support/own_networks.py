@@ -48,7 +48,7 @@ def _network_of(module: Any) -> Network:
 
 
 def names_of(imported: Imported) -> list[str]:
-    """Of its layers, in execution order."""
+    """Return the names of its layers, in execution order."""
     return [node.layer.name for node in network_of(imported).nodes]
 
 
@@ -78,7 +78,7 @@ class Files:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """As `--model` takes them."""
+        """The three as `--model` takes them."""
         return self.python, str(self.pt2), str(self.onnx)
 
 

@@ -16,7 +16,7 @@ def android_folder(request: pytest.FixtureRequest) -> Path:
 
 
 def android_link(root: Path) -> list[str]:
-    """What links a program for it, before its sources; `-lc` comes behind them."""
+    """Return the command that links a program for it, up to its sources; `-lc` comes behind them."""
     start = Path(__file__).with_name("android_start.c")
     options = ["-pie", "-Wl,--dynamic-linker=/system/bin/linker64", "-Wl,--hash-style=both", "-Wl,--allow-shlib-undefined"]
     return [*options, str(start), f"-L{root / 'system/lib64'}"]

@@ -61,7 +61,7 @@ def adb_servers(port: int) -> list[psutil.Process]:
 
 
 def adb(*words: str) -> str:
-    """What the `adb` program says."""
+    """Return the output of the `adb` program."""
     assert ADB is not None
     return subprocess.run(
         [ADB, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=False
@@ -73,7 +73,7 @@ class Phone:
 
     Args:
         root: its folder; files of boards belong into `board`.
-        options: for the daemon.
+        options: options of the daemon.
     """
 
     def __init__(self, root: Path, *options: str) -> None:
@@ -103,7 +103,7 @@ class Phone:
         return answer
 
     def commands(self) -> list[psutil.Process]:
-        """What runs on it."""
+        """Return the processes of commands that run on it."""
         return [child for child in psutil.Process(self.process.pid).children(recursive=True) if runs(child)]
 
     def program(self, name: str, script: str) -> None:

@@ -56,5 +56,5 @@ def write_pi4_tree(root: Path, architecture: str = "aarch64", part: int = 0xD08)
 
 
 def governors(root: Path) -> set[str]:
-    """Of all cores, now."""
+    """Return the governors of all cores, now."""
     return {path.read_text().strip() for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}

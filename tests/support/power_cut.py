@@ -1,4 +1,4 @@
-"""What a power cut leaves of a folder in the worst case that POSIX allows: of files and folders only what was synced."""
+"""A power cut in the worst case that POSIX allows: of a folder's files and folders, only what was synced remains."""
 
 from __future__ import annotations
 

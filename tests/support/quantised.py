@@ -67,13 +67,13 @@ def decibels(output: Array, expected: Array) -> float:
 
 
 def run(read: Network, image: Array) -> Array:
-    """What `main` computes of its only input, each layer by its reference."""
+    """Return the result of `main` for its only input, each layer by its reference."""
     (output,) = run_all(read, [image])
     return output
 
 
 def run_all(read: Network, images: Sequence[Array]) -> tuple[Array, ...]:
-    """What `main` computes, each layer by its reference."""
+    """Return the results of `main`, each layer by its reference."""
     from tvm import relax
 
     main, number_of = read.module["main"], {binding.var: number for number, binding in enumerate(kernel_bindings(read.module))}

@@ -63,8 +63,8 @@ class _Reader(CalibrationDataReader):
 def write_quantised_onnx(
     module: nn.Module, folder: Path, shape: tuple[int, ...] = SHAPE, *, operators: bool = False, unsigned: bool = False
 ) -> Path:
-    """What ONNX Runtime makes of a module: QDQ, or `operators` on integers; weights have a scale for each output channel, and seven bits:
-    with eight, ONNX Runtime's own sums of two products saturate on x86 processors without VNNI."""
+    """Write a module as ONNX Runtime quantises it: QDQ, or `operators` on integers. Weights have a scale for each output channel, and
+    seven bits: with eight, ONNX Runtime's own sums of two products saturate on x86 processors without VNNI."""
     plain, quantised = write_onnx(module, folder / "plain.onnx", shape), folder / "quantised.onnx"
     name = onnx.load(str(plain)).graph.input[0].name
     quantize_static(
@@ -94,7 +94,7 @@ def of_integers(path: Path) -> Path:
 
 
 def write_pt2e(module: nn.Module, folder: Path, shape: tuple[int, ...] = SHAPE) -> Path:
-    """What torchao's PT2E flow makes of a module, with scales for each output channel, and `torch.export` of that."""
+    """Write a module as torchao's PT2E flow quantises it, with scales for each output channel, and `torch.export` exports that."""
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -110,7 +110,7 @@ def write_pt2e(module: nn.Module, folder: Path, shape: tuple[int, ...] = SHAPE) 
 
 
 def run_onnxruntime(path: Path, image: Array) -> Array:
-    """What ONNX Runtime computes."""
+    """Return the outputs of ONNX Runtime."""
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     output: Array = session.run(None, {session.get_inputs()[0].name: image})[0]

@@ -68,7 +68,7 @@ def _extents(random: np.random.Generator, count: int) -> list[int]:
 
 
 def _factor(random: np.random.Generator, least: float = 0.25) -> float:
-    """Of all kinds: whole, a ratio of small numbers, and any."""
+    """Draw a factor of any kind: whole, a ratio of small numbers, and any."""
     kind = random.integers(4)
     found = (
         random.integers(1, 5) if kind == 0 else random.integers(1, 12) / random.integers(1, 8) if kind == 1 else random.uniform(0.3, 3.5)
@@ -154,7 +154,7 @@ def onnx_network(cases: Sequence[OnnxCase], opset: int, before: bool = False) ->
 
 
 def by_onnx_runtime(model: Any, images: Sequence[Array]) -> list[Array]:
-    """What ONNX Runtime computes."""
+    """Return the outputs of ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -165,7 +165,7 @@ def by_onnx_runtime(model: Any, images: Sequence[Array]) -> list[Array]:
 
 
 def by_us(module: Any, images: Sequence[Array], path: Path, choice: int = 0) -> list[Array]:
-    """What the imported module computes, compiled for the host."""
+    """Return the outputs of the imported module, compiled for the host."""
     import tvm
     from tvm import relax
 
@@ -184,7 +184,7 @@ def imported(model: Any) -> Any:
 
 
 def values_of(module: Any, images: Sequence[Array]) -> list[Array]:
-    """What the imported module computes, operator by operator with numpy: nothing is compiled."""
+    """Return the outputs of the imported module, computed operator by operator with numpy: nothing is compiled."""
 
     main = module["main"]
     values = dict(zip(main.params, images, strict=True))

@@ -53,7 +53,7 @@ class TestBoard:
         return self.agents()
 
     def leftovers(self) -> list[str]:
-        """What a run that ended should not have left on the board."""
+        """Return what a run that ended should not have left on the board."""
         files = [path.name for path in (self.root / "tmp").iterdir()]
         if self.directory.exists():
             files += [path.name for path in self.directory.iterdir() if path.name.startswith("work")]
@@ -76,7 +76,7 @@ class SshBoard(TestBoard):
         return [*words, "--fingerprint", fingerprint_of(address.host_key)]
 
     def processes(self) -> list[psutil.Process]:
-        """What the server runs."""
+        """Return the processes that the server runs."""
         return self.server.sessions()
 
     def stop(self) -> None:
@@ -115,6 +115,6 @@ def register(cli: CommandLine, board: TestBoard, name: str = "desk", *more: str)
 
 
 def only_board(device: DeviceFile) -> RegisteredBoard:
-    """Of a device with one board."""
+    """Return the board of a device with one board."""
     (board,) = device.boards
     return board

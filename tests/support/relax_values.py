@@ -58,7 +58,7 @@ def channels(data: Any) -> int:
 
 
 def values_of(module: Any, image: Array) -> Array:
-    """What `main` computes."""
+    """Return the result of `main`."""
     main = module["main"]
     values = {main.params[0]: torch.from_numpy(image)}
     for block in main.body.blocks:

@@ -100,7 +100,7 @@ def sample_variant(spec: ModelSpec, *, measured: bool = False) -> VariantResult:
 
 
 def board_state(temperature_c: float) -> dict[str, object]:
-    """What `devices/board/health.py` says of a board, as a result file has it."""
+    """Return a board's state by `devices/board/health.py`, as a result file has it."""
     return {"temperature_c": temperature_c, "clocks_hz": [1.8e9] * 4, "throttled": [], "governor": "performance", "load": 0.1, "boot": "x"}
 
 
@@ -111,7 +111,7 @@ def sample_results(variants: int = 16, *, measured: bool = False) -> Results:
 
 
 def without_kernel_times(results: Results) -> Results:
-    """As files of format 2 have it: nothing of the kernels within the network, nor of memory."""
+    """Return results as files of format 2 have them: nothing of the kernels within the network, nor of memory."""
     lost: dict[str, Any] = {"network_us": None, "l1d_misses": None, "dram_bytes": None, "least_bytes": None, "course": ()}
     variants = [replace(variant, kernels=tuple(replace(kernel, **lost) for kernel in variant.kernels)) for variant in results.variants]
     return Results(replace(results.context, memory_bytes_per_s=None, memory_source=""), tuple(variants))

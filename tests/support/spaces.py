@@ -1,4 +1,4 @@
-"""What every template's space must hold to."""
+"""Checks of every template's space."""
 
 from __future__ import annotations
 

@@ -79,13 +79,13 @@ class Server:
     """A running sshd.
 
     Args:
-        folder: for its files.
-        home: whose key it lets in.
+        folder: folder for its files.
+        home: home of the user whose key it lets in.
         options: further lines of sshd_config.
-        key_types: of its host keys.
+        key_types: types of its host keys.
 
     Attributes:
-        port: on 127.0.0.1.
+        port: its port on 127.0.0.1.
         host_keys: private files by type.
         home: HOME of what runs there.
     """
@@ -121,12 +121,12 @@ class Server:
 
     @property
     def address(self) -> SshAddress:
-        """Of this server, with its first host key."""
+        """The address of this server, with its first host key."""
         return SshAddress(destination=f"{USER}@127.0.0.1", port=self.port, host_key=public_key(next(iter(self.host_keys.values()))))
 
     @property
     def log(self) -> str:
-        """What it wrote so far."""
+        """The log so far."""
         return (self._folder / "log").read_text(errors="replace")
 
     def start(self) -> None:

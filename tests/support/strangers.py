@@ -57,7 +57,7 @@ def stranger(code: str, *arguments: object, user: int = NOBODY) -> Iterator[subp
 
 
 def strangers_answer(code: str, *arguments: object) -> str:
-    """What a script prints until it ends, run as that user."""
+    """Return the output of a script until it ends, run as that user."""
     with stranger(code, *arguments) as process:
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0

@@ -14,8 +14,8 @@ def loop(name: str, shape: str, kind: str) -> list[str]:
     """A loop of one instruction.
 
     Args:
-        name: such as `fmla`; `fmadd` is of scalars.
-        shape: of its vectors; of scalars, their letter.
+        name: the instruction's name, such as `fmla`; `fmadd` is of scalars.
+        shape: shape of its vectors; of scalars, their letter.
         kind: `n8`, eight registers in turn; `n1`, always the same; `ns4`, as `n8` with an operand that was written four instructions
             before: a factor; of FMADD its addend.
     """

@@ -41,7 +41,7 @@ class Workflow:
 
     @property
     def triggers(self) -> Mapping[str, Any]:
-        """What starts it. YAML takes the word `on` for true."""
+        """The events that start it. YAML takes the word `on` for true."""
         found: Mapping[str, Any] = self.content[True]
         return found
 
@@ -75,8 +75,8 @@ class Runner:
     """Runs a workflow's steps in a checkout.
 
     Attributes:
-        variables: in place of the workflow's own `env`, whose expressions only GitHub knows.
-        summary: what the steps wrote for the job's page.
+        variables: variables in place of the workflow's own `env`, whose expressions only GitHub knows.
+        summary: the text that the steps wrote for the job's page.
     """
 
     checkout: Path
@@ -86,7 +86,7 @@ class Runner:
 
     @property
     def summary(self) -> str:
-        """What was written to the job's page so far."""
+        """The text that was written to the job's page so far."""
         return self._summary.read_text() if self._summary.exists() else ""
 
     @property
@@ -145,5 +145,5 @@ def clone(repository: Path, folder: Path) -> Path:
 
 
 def git(folder: Path, *words: str) -> str:
-    """What git prints."""
+    """Return git's output."""
     return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout

@@ -136,7 +136,7 @@ def test_an_open_pipe_is_written_to(folder: str) -> None:
 
 
 def test_an_open_file_is_written_where_it_stands(tmp_path: Path) -> None:
-    """As behind `> FILE`: what the shell opened stays that file, and keeps what is in it."""
+    """After `> FILE`, the file that the shell opened stays that file, and keeps what is in it."""
     path, link = tmp_path / "out", tmp_path / "stdout"
     with path.open("wb", buffering=0) as stream:
         link.symlink_to(f"/proc/self/fd/{stream.fileno()}")  # what /dev/stdout is
@@ -190,7 +190,7 @@ def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
-    """Of programs that it ends, and of workers, which leave their file behind."""
+    """The limit is named for programs that it ends, and for workers, which leave their file behind."""
     grow = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1)); from tvmmobile.system.files import check_space; "
     grow += "from pathlib import Path; here = Path(sys.argv[1]); check_space(here); (here / 'kernels.o').open('wb', 0).write(bytes(2000)); "
     done = subprocess.run([sys.executable, "-c", f"{grow} check_space(here)", tmp_path], capture_output=True, text=True, check=False)

@@ -24,7 +24,7 @@ from tvmmobile.system.workers import Workers
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[list[object]]:
-    """As in a command; what was before comes back."""
+    """Install handlers as a command does; put the former ones back."""
     before = {number: signal.getsignal(number) for number in ENDING}
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)
@@ -111,7 +111,7 @@ def test_a_signal_that_gets_through_is_raised_where_it_came(handlers: list[objec
 
 
 def test_two_signals_at_once_leave_nothing_behind(tmp_path: Path) -> None:
-    """As a session ends: SIGTERM for its processes, SIGHUP for its terminal."""
+    """A session ends so: SIGTERM for its processes, SIGHUP for its terminal."""
 
     def work() -> None:
         with Workers(1, folder=tmp_path):

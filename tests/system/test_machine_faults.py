@@ -1,4 +1,4 @@
-"""What happens when this machine fails: a full disk under the log, workers that die, a terminated command."""
+"""Tests of failures of this machine: a full disk under the log, workers that die, a terminated command."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 def left(disk: Disk, folder: Path) -> list[Path]:
-    """What is left of it in both of the worst cases."""
+    """Return what is left of it in both of the worst cases."""
     number = len(list(folder.glob("cut-*")))
     return [disk.cut(folder / f"cut-{number + renamed}", bool(renamed)) for renamed in (0, 1)]
 

@@ -1,4 +1,4 @@
-"""What links libraries: the cross compiler where it is installed, else ziglang's clang and lld, by the same calls."""
+"""The linker of libraries is the cross compiler where it is installed, else ziglang's clang and lld, by the same calls."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_database_is_as_it_was_after_a_failed_write(tmp_path: Path) -> None:
-    """What could not be written is not counted as done."""
+    """Records that could not be written do not count as done."""
     (tmp_path / "file").write_text("")
     database = Database(PI, (), tmp_path / "file")
     with pytest.raises(UserError):

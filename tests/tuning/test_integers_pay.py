@@ -35,15 +35,15 @@ _BYTES_A_CYCLE, _BYTES_A_NUMBER = 32, 5
 
 
 def form_of(task: Task) -> Hashable:
-    """What tasks of the same layer have in common: not bounds, curves, layouts, how it is stored, or a gate."""
+    """Return the properties that tasks of the same layer share: not bounds, curves, layouts, how it is stored, or a gate."""
     (layer,) = task.region
     kept = shape_of(type(layer)) | {"residual"}
     return task.threads, type(layer), *((field.name, getattr(layer, field.name)) for field in fields(layer) if field.name in kept)
 
 
 def least_conversions_us(task: Task, clock_hz: float, least_us: float) -> float:
-    """Of a layer's input to float32, which takes a kernel of its own, and of its output from it. Images need none, and what reads them
-    converts what it stores.
+    """Return the time to convert a layer's input to float32, which takes a kernel of its own, and its output from it. Images need none,
+    and what reads them converts what it stores.
     """
     if getattr(task.layer, "reads", ""):
         return 0.0
@@ -131,7 +131,7 @@ def modelled_us(agents: Agents, layer: Layer, dtype: str, folder: Path) -> float
     ids=["first convolution", "first of 7x7", "first of 7x7, in order", "depthwise", "3x3 of 64", "3x3 of 128", "3x3 with a stride"],
 )
 def test_what_gains_least_is_no_slower_than_in_float32(board: str, layer: Conv2d, tmp_path: Path) -> None:
-    """Of layers of every kind, on the Pi 4, 5 and 3B+, these gained least: a twentieth. The first convolution converts the image itself."""
+    """Layers of every kind on the Pi 4, 5 and 3B+: these gained least, a twentieth. The first convolution converts the image itself."""
     integer = replace(layer, reads="float32") if layer.in_layout == "NCHW" else layer
     with started_agents(find_device(board)) as agents:
         assert modelled_us(agents, integer, "int8", tmp_path) < modelled_us(agents, layer, "float32", tmp_path)

@@ -72,7 +72,7 @@ def opened(folder: Path, identity: Identity = PI) -> Database:
 
 
 def told(database: Database, task: Task) -> tuple[object, ...]:
-    """What plans, reports and searches ask of a kernel's records."""
+    """Return the answers to plans', reports' and searches' questions about a kernel's records."""
     trials = database.trials(task)
     best = database.best(task)
     seeds = [best_with_knobs(database, task, template) for template in templates_for(task)]
@@ -429,7 +429,7 @@ def test_what_ships_is_small_and_read_at_once() -> None:
 
 
 def test_what_ships_is_compact_already() -> None:
-    """Of the smaller log, since it takes seconds to look at them all."""
+    """The smaller log is checked, since it takes seconds to look at them all."""
     path = min((SHIPPED_LOGS / PI.device).glob("*.jsonl"), key=lambda path: path.stat().st_size)
     done = compact(path, PI, KEPT, dry_run=True)
     assert done.records[0] == done.records[1] and done.found.faults == []

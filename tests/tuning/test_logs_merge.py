@@ -167,7 +167,7 @@ def test_refusals(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_timing_model_of_an_unknown_board(tmp_path: Path) -> None:
-    """What is there decides; where nothing is, several are refused."""
+    """The logs there decide; where there are none, several are refused."""
     real, emulated = tmp_path / "real", tmp_path / "emulated"
     write_log(real, identity=BOARD)
     write_log(emulated, identity=replace(BOARD, origin=EMULATED))

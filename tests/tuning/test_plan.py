@@ -155,7 +155,7 @@ def chain_of(channels: int, count: int) -> Network:
 
 
 def layouts(plan: Plan) -> list[tuple[Layout, Layout]]:
-    """What each step reads and writes."""
+    """Return the layouts that each step reads and writes."""
     ends = [(step.task.region[0], step.task.region[-1]) for step in plan.steps]
     return [(first.in_layout, last.out_layout) for first, last in ends if isinstance(first, Conv2d) and isinstance(last, Conv2d)]
 

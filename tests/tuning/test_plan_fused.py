@@ -79,7 +79,7 @@ class Pair(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """As they are, flat."""
+        """Return them as they are, flat."""
         return [array for layer in parameters for array in (np.ascontiguousarray(layer.weight).ravel(), layer.bias)]
 
 

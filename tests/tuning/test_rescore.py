@@ -51,7 +51,7 @@ class Workers:
         self.runs = 0
 
     def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
-        """As `workers.Workers.run`."""
+        """Answer jobs as `workers.Workers.run` does."""
         self.runs += 1
         for job in reversed(list(jobs)):
             number = searched(job.task).index(job.schedule)  # type: ignore[arg-type]

@@ -21,12 +21,12 @@ SECOND = Conv2d(8, 8, 32, 32, (3, 3), (1, 1), (1, 1, 1, 1), 32)
 
 
 def record(task: Task, latency_us: float) -> Record:
-    """Of the first template's usual knobs."""
+    """Return a record of the first template's usual knobs."""
     return trial(task, templates_for(task)[0], latency_us)
 
 
 def trial(task: Task, template: Template, latency_us: float | None) -> Record:
-    """Of a template's usual knobs; `None` failed."""
+    """Return a record of a template's usual knobs; `None` failed."""
     space = template.space(task)
     assert space is not None
     return Record(task, space.default, latency_us, error=None if latency_us else "it failed")

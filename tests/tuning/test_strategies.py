@@ -49,7 +49,7 @@ def made(name: str, task: Task, seed: int = 0, seeds: list[KnobSchedule] | None 
 
 
 def search(strategy: Strategy, trials: int) -> list[KnobSchedule]:
-    """What a strategy tries, in order."""
+    """Return the schedules that a strategy tries, in order."""
     tried: list[KnobSchedule] = []
     while len(tried) < trials:
         batch = strategy.propose(min(BATCH, trials - len(tried)))

@@ -39,7 +39,7 @@ class Workers:
         self.timeouts_s: set[float] = set()
 
     def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
-        """As `workers.Workers.run`."""
+        """Answer jobs as `workers.Workers.run` does."""
         self.timeouts_s.add(timeout_s)
         for job in reversed(list(jobs)):  # they come back in any order
             self.jobs.append(job)
@@ -208,7 +208,7 @@ class Ahead(Workers):
     """Begins four jobs before it gives out the first answer, as workers with boards to wait for do."""
 
     def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
-        """As `workers.Workers.run`."""
+        """Answer jobs as `workers.Workers.run` does."""
         source, begun = iter(jobs), deque[tuple[TrialJob, Any]]()
         while True:
             begun += [(job, self.answer(job)) for job in itertools.islice(source, 4 - len(begun))]

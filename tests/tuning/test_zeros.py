@@ -109,7 +109,7 @@ def plan_of(network: Network, sparse_us: float) -> Plan:
 
 
 def error_of(network: Network, plan: Plan, module: nn.Module, folder: Path) -> float:
-    """Of the network that a plan makes, with each kernel's default schedule."""
+    """Return the error of the network that a plan makes, with each kernel's default schedule."""
     kernels = []
     for step in plan.steps:
         node, template = network.nodes[step.first], template_for(step.task)

@@ -84,7 +84,7 @@ def test_the_boards_own_figure_wins(tmp_path: Path) -> None:
 
 
 def test_a_file_with_all_figures_needs_no_file_of_its_core(tmp_path: Path) -> None:
-    """As users' files were before there were files of cores."""
+    """Users' files had all figures before there were files of cores."""
     values = load_board("pi4").model_dump() | {"mcpu": "cortex-a57"}
     tables = {name: values.pop(name) for name in ("caches", "memory", "core")}
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
@@ -142,7 +142,7 @@ def test_what_programs_are_told_of_cores_caches_and_clocks() -> None:
 
 
 def test_what_programs_are_told_of_cores_at_two_clocks() -> None:
-    """As Linux on a phone: a policy for the cores of each clock, and the capacity of each core."""
+    """Linux on a phone shows a policy for the cores of each clock, and the capacity of each core."""
     board = load_board("d9300")
     files, cpus = core_files(board), "sys/devices/system/cpu"
     assert [files[f"{cpus}/cpu{core}/cpufreq/cpuinfo_max_freq"] for core in range(4)] == ["3250000\n"] + ["2850000\n"] * 3

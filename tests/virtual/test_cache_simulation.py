@@ -130,7 +130,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 def simulated(library: ctypes.CDLL, geometry: Sequence[int], accesses: Sequence[tuple[int, bool, int]]) -> list[MissCounts]:
-    """What two cores' accesses (line, store, core) lead to, core by core."""
+    """Return the misses of two cores' accesses (line, store, core), core by core."""
     words = (ctypes.c_uint64 * len(accesses))(*(line << 2 | core << 1 | store for line, store, core in accesses))
     out = (ctypes.c_uint64 * 14)()
     library.run((ctypes.c_uint64 * 6)(*geometry), words, ctypes.c_uint64(len(accesses)), out)

@@ -59,7 +59,7 @@ def test_operands() -> None:
 
 
 def test_base_registers_are_updated_apart() -> None:
-    """As soon as they are ready, whatever the access waits for; a store with its data late starts all the same."""
+    """They are updated as soon as they are ready, whatever the access waits for; a store with its data late starts all the same."""
     late = ["fmul\tv0.4s, v0.4s, v1.4s", "fmul\tv0.4s, v0.4s, v1.4s", "str\tq0, [x0], #16", "ldr\tq0, [x0]"]
     assert steady_cycles(late, CORTEX_A72) == pytest.approx(3, abs=0.13)  # nine slots of dispatch
     assert operation_of("str\tx1, [sp, #-32]!", CORTEX_A72).updated == "sp"

@@ -55,7 +55,7 @@ def test_loops_that_were_measured(name: str, shape: str, kind: str, mops: float)
 
 
 def test_loads_beside_multiplications() -> None:
-    """What ncnn's guide for this core aims at: half a vector loaded, the other half by way of a general register, the pointer moved."""
+    """ncnn's guide for this core aims at this: half a vector loaded, the other half by way of a general register, the pointer moved."""
     beside = ["ldr\td0, [x0]", "ldr\tx23, [x0, #8]", "add\tx0, x0, #16", "ldr\td1, [x1]"]
     beside += ["ins\tv0.d[1], x23", "ldr\tx23, [x1, #8]", "add\tx1, x1, #16", "ins\tv1.d[1], x23"]
     around = [text for number, other in enumerate(beside) for text in (other, FMLA.replace("v8", f"v{8 + number}"))]

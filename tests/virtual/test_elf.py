@@ -55,7 +55,7 @@ def test_an_address_in_what_is_no_file(name: str) -> None:
 
 
 def test_functions_that_say_no_size_reach_to_the_next(tmp_path: Path) -> None:
-    """As handwritten assembly often has them; a symbol that says its size keeps it."""
+    """Handwritten assembly often has such functions; a symbol that says its size keeps it."""
     names = b"\0sized\0assembly\0next\0"
     functions = [(1, 0x1000, 0x10), (7, 0x1020, 0), (16, 0x1080, 0)]
     table = b"".join(struct.pack("<IBBHQQ", name, 2, 0, 1, address, size) for name, address, size in functions)

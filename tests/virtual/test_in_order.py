@@ -233,7 +233,7 @@ def test_pinned_numbers() -> None:
 
 
 def test_three_multiplications_and_a_load_every_four_cycles() -> None:
-    """What ncnn's guide for this core aims at: half a vector loaded, the other half by way of a general register, the pointer moved."""
+    """ncnn's guide for this core aims at this: half a vector loaded, the other half by way of a general register, the pointer moved."""
     around = ["ldr\td0, [x2]", "mov\tv1.d[1], x21", "fmla\tv8.4s, v4.4s, v2.s[0]", "ldr\tx25, [x2, #8]", "fmla\tv9.4s, v4.4s, v2.s[1]"]
     around += ["add\tx2, x2, #16", "fmla\tv10.4s, v4.4s, v2.s[2]", "nop"]
     assert steady_cycles(around) == 4

@@ -1,4 +1,4 @@
-"""What in-order cores know of the instructions that kernels and peers execute."""
+"""In-order cores know the instructions that kernels and peers execute."""
 
 from __future__ import annotations
 

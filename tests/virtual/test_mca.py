@@ -1,4 +1,4 @@
-"""What is read where llvm-mca is not installed."""
+"""Tests of what is read where llvm-mca is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What instructions read and write, by their text."""
+"""Tests of the registers that instructions read and write, by their text."""
 
 from __future__ import annotations
 

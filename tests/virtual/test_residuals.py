@@ -1,4 +1,4 @@
-"""What measurements say of a model: ranks, and the term that errs."""
+"""Tests of what measurements say of a model: ranks, and the term that errs."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ class Ranked:
     """One class of an answer.
 
     Attributes:
-        index: from 0.
+        index: number of the class, from 0.
         label: its name; None if unknown.
-        probability: after softmax.
+        probability: the class's probability after softmax.
     """
 
     index: int

@@ -36,7 +36,7 @@ class Evaluation:
 
     Attributes:
         file: the counts, and every image.
-        paths: where it was written; none without a folder for it.
+        paths: files that it was written to; none without a folder for it.
         judge: the program that computed the reference, such as `PyTorch`.
         others: files in class folders without an image's suffix.
     """
@@ -87,7 +87,7 @@ def evaluate(
     """Run labelled images through a library on a device, and through its original on this machine.
 
     Args:
-        library: what `compile` or `tune` made, or `open_libraries` found.
+        library: a library that `compile` or `tune` made, or `open_libraries` found.
         folder: the images: FOLDER/CLASS/IMAGE; or `noise:N` for N inputs of noise.
         device: its name, or what `find_device` returns; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `EvaluateOptions`, which `help` lists.

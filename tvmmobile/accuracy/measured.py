@@ -26,7 +26,7 @@ class StatedAccuracy:
     Attributes:
         library: its name without the number of threads, such as `net_1.0_224_int8`.
         top1_percent: the accuracy.
-        images: what it was measured on, such as `50000 images of ImageNet`.
+        images: the images that it was measured on, such as `50000 images of ImageNet`.
     """
 
     library: str

@@ -27,12 +27,12 @@ class Original:
     """The network, on the host.
 
     Attributes:
-        spec: what it is.
+        spec: identity of the network.
         own: its file; `None` for a built-in network.
-        checkpoint: where its weights come from, if they are not generated or in the file.
-        seed: of what is generated.
-        reference_program: what computes its output, and the version of that, e.g. `PyTorch 2.13.0`.
-        stateful: what the library keeps between calls, as `--stateful` names it; here, each call begins with zeros.
+        checkpoint: file with its weights, if they are neither generated nor in the network's file.
+        seed: seed of generated weights and values.
+        reference_program: name and version of the program that computes its output, e.g. `PyTorch 2.13.0`.
+        stateful: tensors that the library keeps between calls, as `--stateful` names them; here, each call begins with zeros.
     """
 
     spec: ModelSpec

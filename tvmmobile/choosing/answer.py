@@ -44,14 +44,14 @@ class NetworkChoice:
     """The answer of `choose`.
 
     Attributes:
-        budget: what was asked for.
+        budget: the budget that was asked for.
         profiles: the devices, in the order in which they were named.
         best: the best candidate within the budget; `None` if there is none, or no bound was given.
         front: those that no other one beats, by ascending latency, among all whose latency is known.
         beaten: the others whose latency is known.
         untuned: those with kernels of which nothing alike was tuned.
         oversized: those that need more memory, or have more weights, than they may.
-        skipped: how many were not looked at: too slow or too inaccurate whatever the records say.
+        skipped: number of networks that were not priced: too slow or too inaccurate whatever the records say.
         unknown: names of libraries whose accuracy is not known.
     """
 

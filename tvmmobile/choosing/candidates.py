@@ -27,8 +27,8 @@ class KnownAccuracy:
     """A network's top-1.
 
     Attributes:
-        top1: in percent.
-        source: who published it, or what `evaluate` measured it on.
+        top1: top-1 accuracy in percent.
+        source: publisher of the figure, or the images that `evaluate` measured it on.
         measured: true if it is of these weights in this precision; a published one is of its authors' weights in float32.
     """
 

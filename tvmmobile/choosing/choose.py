@@ -1,4 +1,4 @@
-"""Networks and a budget → the best of them: the most accurate one that is fast enough, or the fastest that is accurate enough."""
+"""Chooses the best network within a budget: the most accurate one that is fast enough, or the fastest that is accurate enough."""
 
 from __future__ import annotations
 

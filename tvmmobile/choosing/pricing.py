@@ -36,10 +36,10 @@ class PlannedLatency:
     Attributes:
         latency_us: the sum of its kernels' records, in microseconds, and of estimates from the nearest shapes where there are none; `None`
             if nothing like a kernel was tuned.
-        kernels: how many the plan has.
-        unmeasured: how many of them have no record.
+        kernels: number of kernels in the plan.
+        unmeasured: number of kernels without a record.
         memory_bytes, weight_bytes: see `PlannedSizes`.
-        estimated_us: how much of the latency is estimated.
+        estimated_us: the estimated part of the latency.
     """
 
     latency_us: float | None

@@ -46,7 +46,7 @@ class Verb:
     """A verb of the command line, imported only when it is used.
 
     Attributes:
-        name: as typed.
+        name: the verb as typed.
         where: `module:attribute` of a function with Typer's annotations, or of a `typer.Typer` with verbs of its own. The function
             returns None or an `ExitCode`.
         summary: the line in `tvmmobile --help`.

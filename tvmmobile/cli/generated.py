@@ -23,7 +23,7 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
     """Give a verb the options of some objects, each in its position.
 
     Args:
-        kinds: whose options the verb gets as `**chosen`, by the keywords that calls have.
+        kinds: classes whose options the verb gets as `**chosen`, by the keywords that calls have.
         whole: those that it gets as objects.
     """
 

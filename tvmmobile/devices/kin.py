@@ -18,10 +18,10 @@ class Relative:
     """A core and its place among others.
 
     Attributes:
-        name: such as `Cortex-A72`.
+        name: the core's name, such as `Cortex-A72`.
         parts: `implementer << 12 | part` in the main ID register of each version of it.
-        place: from small cores to large ones.
-        group: of cores of a kind.
+        place: rank among the cores, from small ones to large ones.
+        group: group of cores of its kind.
         in_order: starts instructions in the order of the program.
     """
 

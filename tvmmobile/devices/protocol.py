@@ -42,15 +42,15 @@ class DeviceProfile:
     """Everything that the rest of the program needs to know about a board.
 
     Attributes:
-        name: such as `pi4`, or `pi4-virtual` for the virtual board.
+        name: the board's name, such as `pi4`, or `pi4-virtual` for the virtual board.
         board: the product, such as `Raspberry Pi 4 Model B`.
         cpu: the core's name for people, such as `Cortex-A72`.
         mcpu: the core's name for LLVM, such as `cortex-a72`.
         target: TVM's target, a dict such as `{"kind": "llvm", "mtriple": …, "mcpu": …, "num-cores": 4}`.
         clock_hz: the clock numbers are stated at.
-        cores: how many there are.
-        machine: what a core offers a kernel.
-        origin: where its latencies come from.
+        cores: number of cores.
+        machine: traits of a core that matter to a kernel.
+        origin: origin of its latencies.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
         cpus: option `cpus` of C libraries in several threads; 0 to leave them where the system puts them.
         modelled_as: the core that stands for a real board's on virtual boards, as their `mcpu`; empty for a virtual board.
@@ -87,10 +87,10 @@ class Endpoint:
         host: the tracker's address.
         port: the tracker's port.
         key: agents register under it.
-        secret: what tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal digits, or ""
-            where there are no agents. It is not shown when printed.
+        secret: the secret that tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal
+            digits, or "" where there are no agents. It is not shown when printed.
         quiet: a file that builders lock, shared, and who measures locks alone; "" where builders do not disturb the device.
-        stretch: by the clock, a session may last this many times its limit, which counts only what it did itself: see agent/limit.h.
+        stretch: multiple of its limit, which counts only what it did itself, that a session may last by the clock: see agent/limit.h.
         slowdown: factor of all limits, above 1 where agents run on a machine that is emulated itself.
     """
 
@@ -139,7 +139,7 @@ class Device(Protocol):
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
 
         Args:
-            agents: how many, where that can be chosen.
+            agents: number of agents, where that can be chosen.
             timed: true if latencies are wanted; without them, a virtual board does not count instructions.
 
         Raises:
@@ -157,9 +157,9 @@ class NotStored(OSError):
     It has no `errno`, which would be one of this machine's.
 
     Attributes:
-        name: of the file.
-        size: in bytes.
-        number: of the error on the device; 0 if an agent of an older version does not tell.
+        name: name of the file.
+        size: the file's size in bytes.
+        number: number of the error on the device; 0 if an agent of an older version does not tell.
     """
 
     def __init__(self, name: str, size: int, number: int = 0) -> None:

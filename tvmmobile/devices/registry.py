@@ -21,7 +21,7 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
     """Return the device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
 
     Args:
-        name: such as `pi4` or `pi4-virtual`, or the path of a virtual board's file, `*.toml`.
+        name: the device's name, such as `pi4` or `pi4-virtual`, or the path of a virtual board's file, `*.toml`.
         require_hardware: refuse a virtual board.
         pin: hold a real board's clocks at their highest; a virtual board's never change.
 

@@ -46,9 +46,9 @@ class VirtualDevice:
     """Starts agents under QEMU for a modelled board.
 
     Args:
-        name: such as `pi4-virtual`.
+        name: the device's name, such as `pi4-virtual`.
         board: its description.
-        board_file: what `load_board` reads it from, if not its name.
+        board_file: the board's file, if `load_board` does not find the board by its name.
     """
 
     def __init__(self, name: str, board: Board, board_file: str = "") -> None:

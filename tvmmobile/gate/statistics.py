@@ -1,4 +1,4 @@
-"""The gate's statistics: runs of an old and a new library → slower, faster, same, or too noisy to tell. Pure: nothing is run or read here.
+"""The gate's statistics: decides from runs of an old and a new library whether the new one is slower. Pure: nothing is run or read here.
 
 Samples of one run depend on one another, have outliers and drift, and two runs of the same library differ by more than the samples of
 either suggest. So a run counts by the median of its samples. For one pair of runs the error of their ratio is that of the medians (a
@@ -74,7 +74,7 @@ class Estimate:
         log_ratio: logarithm of new over old latency.
         error: its standard error, infinite if unknown; from several pairs, by how much they differ.
         freedom: degrees of freedom of the error.
-        pairs: of runs that it rests on.
+        pairs: number of pairs of runs behind the estimate.
         known: the error that the medians' errors and `RUN_TO_RUN` lead to, however alike several pairs are; infinite if unknown.
     """
 
@@ -126,7 +126,7 @@ class Judgement:
 
     Attributes:
         change: new over old latency, less 1.
-        p: of a slowdown from equal libraries, corrected for the number of variants; `None` where latencies are deterministic.
+        p: probability of a slowdown from equal libraries, corrected for the number of variants; `None` where latencies are deterministic.
         detects: a slowdown beyond this share would not have been called the same.
         pairs: runs of each side.
     """

@@ -17,11 +17,11 @@ class Core:
     """One row of the table, which says what its keys mean.
 
     Attributes:
-        place: from small cores to large ones.
+        place: rank among the cores, from small ones to large ones.
         group: the number of its group of cores of a kind.
         in_order: starts instructions in the order of the program.
-        names: of those of its kin that are registered as boards, by `implementer << 12 | part`.
-        products: by the same.
+        names: names of its kin that are registered as boards, by `implementer << 12 | part`.
+        products: names of products with the core, by the same.
         modelled_as: a core of virtual boards, as `Board.mcpu`, whether or not there are any.
         figures: fields of `Machine`; `None` where they are those of `mcpu`.
     """

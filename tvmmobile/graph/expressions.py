@@ -103,7 +103,7 @@ def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
     """Return the numbers of a constant or of a view of one; `None` for what is computed.
 
     Args:
-        values: of variables.
+        values: values of variables.
     """
     import tvm
 

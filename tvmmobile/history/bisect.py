@@ -45,7 +45,7 @@ class Bisected:
         first: the first commit with the new latency.
         before: the last one with the old latency.
         skipped: commits between them that could not be timed.
-        timed: how many commits were timed.
+        timed: number of commits that were timed.
     """
 
     first: Commit
@@ -59,7 +59,7 @@ class _Timer:
     """Times commits of a series with a command, and adds what it finds to the history.
 
     Attributes:
-        tree: where commits are checked out.
+        tree: folder that commits are checked out in.
         result: the file in it that the command writes.
     """
 
@@ -122,7 +122,7 @@ def bisect(history: History, over: Over, good: str | None, bad: str | None, comm
     Args:
         good, bad: commits with results, the older one first; by default those that the series' last step lies between.
         command: run in the folder of each commit; exits with 0 after writing a result file.
-        result: that file, relative to the folder.
+        result: the result file of that command, relative to the folder.
         said: is told of each commit.
 
     Raises:

@@ -20,9 +20,9 @@ class Commit:
     Attributes:
         name: its full hash; what the user called it if git does not know it.
         dirty: tracked files differed from it.
-        time: of the commit, in seconds since 1970; `None` if git does not know it.
+        time: time of the commit, in seconds since 1970; `None` if git does not know it.
         subject: the first line of its message.
-        ancestors: how many commits it follows, itself included: it orders commits of the same second, as rebasing makes them.
+        ancestors: number of commits that it follows, itself included: it orders commits of the same second, as rebasing makes them.
     """
 
     name: str

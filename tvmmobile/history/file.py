@@ -63,16 +63,16 @@ class Entry:
     Attributes:
         id: its number in the file.
         name, dirty, time, subject: its commit; see `Commit`.
-        date: when it was obtained, in seconds since 1970.
+        date: time when it was obtained, in seconds since 1970.
         source: the command it came from: `bench`, `tune`, `regress`, `baseline` or `add`.
         model, alpha, side, dtype, format, threads: the network variant, as result files have it.
-        device, board, cpu, clock_hz, kind, timing_model: where and how the latency was obtained; "" for no timing model.
-        versions: of tvmmobile, tvm and others.
-        median_us, least_us: of the samples, in microseconds.
+        device, board, cpu, clock_hz, kind, timing_model: origin of the latency; "" for no timing model.
+        versions: versions of tvmmobile, tvm and others.
+        median_us, least_us: median and least of the samples, in microseconds.
         spread: interquartile range of the samples over their median; `None` for fewer than four.
-        samples: how many there are.
-        invalid: why the latency does not count; "" if it does.
-        verdict: what `regress` decided; "" without it.
+        samples: number of samples.
+        invalid: reason why the latency does not count; "" if it does.
+        verdict: verdict of `regress`; "" without it.
         baseline: it was saved as a baseline.
     """
 

@@ -1,4 +1,4 @@
-"""A history's results → the latency of each network over commits, and its steps with the kernels that changed.
+"""Derives the latency of each network over commits from a history's results, and its steps with the kernels that changed.
 
 A series is what a user follows: one network variant on one device, in one precision and thread count, at one clock; modelled and measured
 latencies are different series. Within a series only results of the same board and timing model form a line, because others cannot be
@@ -34,10 +34,10 @@ class Point:
     Attributes:
         commit: its number among the history's commits.
         latency_us: geometric mean of the medians of its runs, in microseconds.
-        least_us: of all samples.
+        least_us: least of all samples.
         spread: median of its runs' interquartile ranges over their medians; `None` where none has enough samples.
         results: numbers of its runs in the file.
-        verdict: what the gate decided last; "" without one.
+        verdict: the gate's last verdict; "" without one.
         baseline: one of its runs was saved as a baseline.
     """
 
@@ -55,7 +55,7 @@ class LatencyLine:
     """Latencies that can be compared, in the order of their commits, and the steps among them.
 
     Attributes:
-        board, cpu, timing_model: what they share besides their series; "" for no timing model.
+        board, cpu, timing_model: properties that they share besides their series; "" for no timing model.
         points: one for each commit.
         found: the steps; indices are those of `points`.
     """
@@ -72,7 +72,7 @@ class Series:
     """One network variant on one device in one precision, thread count and format, at one clock; modelled, measured or emulated.
 
     Attributes:
-        lines: by the last commit of each, the current one last.
+        lines: lines of latencies, by the last commit of each, the current one last.
         left_out: results that do not count: of dirty trees, and invalid ones.
     """
 
@@ -130,10 +130,10 @@ class Told:
     """A step in words and numbers: where it is, and the kernels that changed by most.
 
     Attributes:
-        series, line, step: which it is.
+        series, line, step: the series, the line in it and the step in the line.
         before, after: numbers of the commits before and after it, where it most likely is.
         earliest, latest: it came after the first and not after the second of these commits, with the confidence of `steps.CONFIDENCE`.
-        kernels: whose times changed by most in the step's direction, or that have other schedules.
+        kernels: kernels whose times changed by most in the step's direction, or that have other schedules.
     """
 
     series: Series
@@ -153,7 +153,7 @@ class MeasuredCommit:
     Attributes:
         name: its hash, or what it was called.
         dirty: tracked files differed from it.
-        time: in seconds since 1970.
+        time: time of the commit, in seconds since 1970.
         subject: the first line of its message.
     """
 

@@ -47,7 +47,7 @@ class Step:
         first, last: the step is at one of these indices, `CONFIDENCE` sure.
         change: the new level over the old one, less 1.
         low, high: limits of `change`, `CONFIDENCE` sure.
-        p: of such a step anywhere in a line without one; 0 for modelled latencies, which have no noise.
+        p: probability of such a step anywhere in a line without one; 0 for modelled latencies, which have no noise.
     """
 
     at: int
@@ -64,7 +64,7 @@ class Segmentation:
     """The levels, steps and outliers of a series of latencies.
 
     Attributes:
-        steps: in order.
+        steps: the steps, in order.
         levels: latency of each segment, geometric mean, one more than there are steps; in the latencies' unit.
         spikes: indices of single latencies far from all their neighbours, which belong to no level.
         noise: standard deviation of a single run, as a share; 0 for modelled latencies.
@@ -80,8 +80,8 @@ def find_steps(latencies: Sequence[float], runs: Sequence[int], exact: bool) -> 
     """Find the steps in a line of latencies.
 
     Args:
-        latencies: of one commit each, in the order of the commits; geometric means of its runs.
-        runs: of each commit.
+        latencies: latency of each commit, in the order of the commits; geometric means of its runs.
+        runs: number of runs of each commit.
         exact: they are modelled, so that each change is one of the code.
     """
     values, weights = np.log(np.asarray(latencies, float)), np.asarray(runs, float)

@@ -1,4 +1,4 @@
-"""TIR → object code → shared library for the device's CPU."""
+"""Compiles TIR to object code and links it to a shared library for the device's CPU."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class Feature:
     """Instructions that a CPU has or lacks together (Linux, Documentation/arch/arm64/elf_hwcaps.rst).
 
     Attributes:
-        word, bit: of AT_HWCAP (0) or AT_HWCAP2 (1), where Linux reports them.
-        name: in /proc/cpuinfo.
+        word, bit: word and bit that Linux reports them in: of AT_HWCAP (0) or AT_HWCAP2 (1).
+        name: the feature's name in /proc/cpuinfo.
     """
 
     word: int

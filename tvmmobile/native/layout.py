@@ -22,12 +22,12 @@ class Layout:
     """Offsets of a library's memory, in bytes.
 
     Attributes:
-        constants: of each constant in `weights`.
-        tensors: of each tensor between kernels in the workspace, but those placed in another one.
-        states: of each tensor that is kept between calls, in a memory of `state_bytes`.
-        scratch: of each call's memory there: what threads share, then a piece for each.
+        constants: offset of each constant in `weights`.
+        tensors: offset of each tensor between kernels in the workspace, but those placed in another one.
+        states: offset of each tensor that is kept between calls, in a memory of `state_bytes`.
+        scratch: offset of each call's memory there: what threads share, then a piece for each.
         weights: all constants; equal ones are there once.
-        workspace_bytes: of all of it.
+        workspace_bytes: size of the whole workspace.
         least_bytes: the largest sum of memory that lives at the same time: no workspace can be smaller.
     """
 

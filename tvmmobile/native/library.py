@@ -1,4 +1,4 @@
-"""A lowered network → `.so`, `.a`, header and CMake package: its kernels, its weights and `runtime.c`.
+"""Writes a lowered network as `.so`, `.a`, header and CMake package: its kernels, its weights and `runtime.c`.
 
 It needs nothing else and exports nothing else.
 """
@@ -49,9 +49,9 @@ class Written:
     """The written library, or one of its sets of kernels.
 
     Attributes:
-        workspace_bytes: that a run needs.
+        workspace_bytes: size of the workspace that a run needs.
         least_bytes: the largest sum of tensors and kernels' memory that live at the same time.
-        weight_bytes: of constants, as packed.
+        weight_bytes: size of the constants, as packed.
     """
 
     workspace_bytes: int
@@ -95,9 +95,9 @@ def write_sets(
     Args:
         sets: the network for each core; all take and return the same.
         description: the library's description of itself.
-        path: of the `.so`.
+        path: path of the `.so`.
         archive: write the same as `.a` too.
-        suitability: of several sets, which suits which core.
+        suitability: suitability of each of several sets for cores.
 
     Raises:
         UserError: the network cannot be one, or a tool is missing.

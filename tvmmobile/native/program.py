@@ -54,7 +54,7 @@ class Program:
 
     Attributes:
         values: every tensor once; a reshaped one is the same.
-        placed: for each part of a placed concatenation the result that it lies in, and its offset there in bytes.
+        placed: result that each part of a placed concatenation lies in, and the part's offset there in bytes.
         inputs, outputs: numbers of the caller's tensors, in the caller's order.
         states: numbers of the tensors that are kept between calls: as a call finds it, and the next one that it writes.
         functions: a TIR function for every symbol that is called.
@@ -82,7 +82,7 @@ def read_program(module: Any, states: Sequence[State] = ()) -> Program:
 
     Args:
         module: the network.
-        states: what its library keeps between calls.
+        states: tensors that its library keeps between calls.
     """
     reader = _Reader()
     main = module["main"]

@@ -23,8 +23,8 @@ class LoweredSet:
         module: the network.
         target: the core's target.
         separate: kernels whose parts write different outputs, and need not wait for each other.
-        device: whose records chose its kernels.
-        fastest_threads: with how many threads it is fastest; `None` for all that it was compiled for.
+        device: device whose records chose its kernels.
+        fastest_threads: number of threads with which it is fastest; `None` for all that it was compiled for.
     """
 
     module: Any
@@ -39,9 +39,9 @@ class CompiledSet:
     """A set of kernels as the library's C file lists it.
 
     Attributes:
-        lowered: what it was compiled from.
+        lowered: the lowered network that it was compiled from.
         program, kernels, layout: its calls, their functions, and the places of their tensors.
-        needs: what the kernels need of a CPU beyond Armv8.0.
+        needs: CPU features beyond Armv8.0 that the kernels need.
     """
 
     lowered: LoweredSet
@@ -75,7 +75,7 @@ class Suitability:
     Attributes:
         cores: those that are known, from small ones to large ones.
         by_features: places of the sets, those of the newest and largest cores first.
-        typical: of each set, what CPUs with its core have beyond Armv8.0.
+        typical: features beyond Armv8.0 that CPUs with the core of each set have.
     """
 
     cores: tuple[SuitedCore, ...]

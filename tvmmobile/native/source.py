@@ -44,14 +44,14 @@ class Description:
     """A library's description of itself.
 
     Attributes:
-        prefix: of its functions, a C identifier.
-        name: of the network.
-        version: of this compiler.
-        core: that its kernels were tuned for.
-        threads: that the work is divided among.
-        inputs, outputs: in the caller's order.
+        prefix: prefix of its functions, a C identifier.
+        name: name of the network.
+        version: version of this compiler.
+        core: core that its kernels were tuned for.
+        threads: number of threads that the work is divided among.
+        inputs, outputs: its inputs and outputs, in the caller's order.
         states: the tensors that it keeps between calls; `inputs` and `outputs` are the others.
-        image: what is done to images, if the library takes them for its only input, `[1, 3, side, side]` of float32.
+        image: preprocessing of images, if the library takes them for its only input, `[1, 3, side, side]` of float32.
     """
 
     prefix: str
@@ -172,9 +172,9 @@ def source_text(description: Description, sets: Sequence[CompiledSet], weight_by
     """Return the C file of a library.
 
     Args:
-        sets: of kernels, with the same inputs, outputs and states.
-        weight_bytes: of all sets together.
-        suitability: of several sets, which suits which core.
+        sets: sets of kernels, with the same inputs, outputs and states.
+        weight_bytes: size of all sets' weights together.
+        suitability: suitability of each of several sets for cores.
     """
     image, first = description.image, sets[0]
     assert all(each.layout.state_bytes == first.layout.state_bytes for each in sets)

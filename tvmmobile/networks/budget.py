@@ -58,9 +58,9 @@ def check_zeros(what: str, elements: int, stored: int, copies: int = 1) -> None:
     """Raise `UserError` for constants that a file stores without their zeros, and that fill memory with them.
 
     Args:
-        elements: of these constants with their zeros.
+        elements: number of elements of these constants, with their zeros.
         stored: numbers of them that the file has.
-        copies: how often each may be copied before the network is compiled.
+        copies: largest number of copies of each before the network is compiled.
     """
     if elements > _SPARSE // copies + _EACH * stored:
         many = f"{shown(elements)} numbers in sparse constants, of which it stores {shown(stored)}"

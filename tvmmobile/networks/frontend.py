@@ -43,8 +43,8 @@ class Traced:
     """A network imported once more, with every operator's value for some inputs as its program computes them, in their order.
 
     Attributes:
-        operators: which operator of the source computes each, for messages, such as `Resize "up1/Resize"`.
-        values: as the judge computes them.
+        operators: operator of the source that computes each value, for messages, such as `Resize "up1/Resize"`.
+        values: the values, as the judge computes them.
         module: the imported Relax module, which returns them.
     """
 
@@ -65,12 +65,12 @@ class Imported:
     Attributes:
         spec: the variant.
         module: a Relax IRModule, with the weights as constants.
-        weights: where they came from, for the manifest.
+        weights: origin of the weights, for the manifest.
         macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
         parameters: all trainable values; `None` for a built-in network.
         compute: computes the output to compare with, from the inputs to the outputs, in order.
         name_reference_program: returns `reference_program`.
-        scales: of the weights, where they are integers in the file; `None` for a network in float32.
+        scales: scales of the weights, where they are integers in the file; `None` for a network in float32.
         trace: gives the values inside it, for a message about a wrong library.
     """
 

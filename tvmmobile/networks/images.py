@@ -36,7 +36,7 @@ class Input:
 
     Attributes:
         array: `[1, channels, side, side]`.
-        origin: what was read and what was done to it, for people, in one line.
+        origin: the source of the input and its preprocessing, for people, in one line.
     """
 
     array: Array

@@ -37,8 +37,8 @@ class Classes:
     """The class of each folder in a folder.
 
     Attributes:
-        labels: for each folder's name the index of its class.
-        how: how names became labels, for people, in one line.
+        labels: index of each folder's class, by the folder's name.
+        how: the rule that made labels of names, for people, in one line.
         certain: true if no order was assumed of some of the network's classes.
     """
 
@@ -54,8 +54,8 @@ class LabelledFolder:
     Attributes:
         path: its own.
         images: sorted by class folder, then by name.
-        class_folders: how many there are.
-        how: how class folders became labels, for people, in one line.
+        class_folders: number of class folders.
+        how: the rule that made labels of class folders, for people, in one line.
         others: files in class folders without an image's suffix, which were ignored.
     """
 
@@ -70,9 +70,9 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
     """Return the images of `folder` with their labels; no image is opened. Hidden files and folders are left alone.
 
     Args:
-        folder: with a folder for each class.
-        classes: of the network.
-        names: of the classes in the network's order; where given, a class folder's name must be one of them, or the first word of one.
+        folder: a folder with a folder for each class.
+        classes: number of the network's classes.
+        names: the classes' names in the network's order; where given, a class folder's name must be one of them, or the first word of one.
 
     Raises:
         UserError: there is no such folder or no image in it, there are more class folders than classes, or the class of a folder

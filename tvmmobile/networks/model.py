@@ -18,7 +18,7 @@ class Model:
     Attributes:
         spec: the variant.
         checkpoint: state dict with the weights; `None` for generated ones.
-        seed: of generated weights, and of what a Python file draws.
+        seed: seed of generated weights, and of what a Python file draws.
         own: the file of a network of the user's own.
         quantised: true if that file has scales for integers.
     """

@@ -41,11 +41,11 @@ class Preprocessing:
     """The steps from an image to a network's input.
 
     Attributes:
-        side: of the network's input, in pixels; its height if it is not square.
-        mean, std: of the channels red, green, blue, on the scale [0, 1].
+        side: side of the network's input, in pixels; its height if it is not square.
+        mean, std: mean and standard deviation of the channels red, green, blue, on the scale [0, 1].
         resize: scale and crop; else the image must be `side` by `side`.
-        channels: of the network's input; only one of 3 takes an image.
-        shape: of the network's input if that is not a square image; the network then takes only arrays.
+        channels: number of channels of the network's input; only one of 3 takes an image.
+        shape: shape of the network's input if that is not a square image; the network then takes only arrays.
     """
 
     side: int

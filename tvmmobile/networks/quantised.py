@@ -24,8 +24,8 @@ class WeightScales:
     filters have the same values, the scale of either fits both.
 
     Attributes:
-        scales: of filters, by a digest of their values.
-        parameters: how many numbers were dequantised.
+        scales: scales of filters, by a digest of their values.
+        parameters: number of parameters that were dequantised.
     """
 
     scales: dict[bytes, float] = field(default_factory=dict)

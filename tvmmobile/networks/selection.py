@@ -76,8 +76,8 @@ class Suppression:
     Attributes:
         most: boxes to select of each class of each image.
         overlap: intersection over union of two boxes above which the one with the lower score is left out.
-        score: only boxes with a greater one are selected; `None` selects all.
-        corners: what boxes are.
+        score: a bound: only boxes with a greater score are selected; `None` selects all.
+        corners: the form of the boxes.
     """
 
     most: Any

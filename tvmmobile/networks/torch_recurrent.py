@@ -75,7 +75,7 @@ def _layer(importer: Any, cell: str, direction: str, data: Any, sets: Sequence[S
     """Emit a layer; return the outputs of all steps, and the states of the end.
 
     Args:
-        sets: for each direction the weights of the input and of the state, and both biases or none.
+        sets: the weights of the input and of the state, and both biases or none, for each direction.
     """
     emit, op = importer.block_builder.emit, relax.op
     (steps, sequences, _), (rows, units) = shape_of(data), shape_of(sets[0][1])

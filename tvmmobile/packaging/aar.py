@@ -1,4 +1,4 @@
-"""A C library → an Android archive (AAR): the library, a Java class that runs it, and C between the two."""
+"""Packs a C library into an Android archive (AAR): the library, a Java class that runs it, and C between the two."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     Args:
         library: a C library.
         out: the file, if it ends with `.aar`; else the folder that it is written into.
-        name: of the Java package, such as `org.example.mynet`; default: `tvmmobile.` and what the library's functions begin with.
+        name: name of the Java package, such as `org.example.mynet`; default: `tvmmobile.` and what the library's functions begin with.
         release: the archive's version.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A C library → a Python wheel for AArch64 Linux, which needs NumPy alone."""
+"""Packs a C library into a Python wheel for AArch64 Linux, which needs NumPy alone."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
 
     Args:
         library: a C library.
-        name: of the module; default: what the library's functions begin with.
+        name: name of the module; default: what the library's functions begin with.
         release: the wheel's version.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Libraries on disk → verified and timed on a device."""
+"""Checks libraries on disk on a device, and times them there."""
 
 from __future__ import annotations
 

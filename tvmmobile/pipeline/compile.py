@@ -1,4 +1,4 @@
-"""Networks → libraries, from the tuning logs alone; no device is needed."""
+"""Compiles networks to libraries from the tuning logs alone; needs no device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries → the boards of a registered device, with everything that the user's programs, or a check on the board, need."""
+"""Copies libraries to the boards of a registered device, with everything that the user's programs, or a check on the board, need."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def deploy(
     """Copy compiled libraries to every board of a device; unchanged files are not sent again.
 
     Args:
-        libraries: what `compile` or `open_libraries` returned, or paths of libraries or of directories of them; one or several.
+        libraries: libraries that `compile` or `open_libraries` returned, or paths of libraries or of directories of them; one or several.
         device: name of a registered board; default: `pi4`, if it is registered: the virtual Raspberry Pi 4 takes no copies.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.

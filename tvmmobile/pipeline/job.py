@@ -41,11 +41,11 @@ class VariantJob:
         machine: the device's core.
         calibration: source of the data that give integers their scales; `None` for other precisions, and quantised networks.
         prepared: the file that keeps the prepared network between the stages of a run; `None` to prepare it in each.
-        unchecked: why the library is not run once it is made; "" to run it and compare it with its reference.
+        unchecked: reason why the library is not run once it is made; "" to run it and compare it with its reference.
         cpu: the core's name for people.
         others: jobs for further devices, whose kernels go into the same library; in their own files they would be libraries like this one.
         share_percent: percent by which each of these sets of kernels may be slower so that they share weights.
-        suitability: if there are others, whose kernels suit which core: this device's first, then theirs.
+        suitability: suitability of the sets of kernels for cores, if there are others: this device's set first, then theirs.
     """
 
     model: Model

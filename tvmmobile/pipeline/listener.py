@@ -28,7 +28,7 @@ class TuningPlan:
         outdated: records that rest on another timing model and do not count.
         used: the kernels that the networks would have with the records there are.
         refused: lines of the logs that hold no record, or one that cannot be true.
-        idle: why there is nothing to try, a sentence; "" where there is something, or nothing was asked for.
+        idle: reason why there is nothing to try, a sentence; "" where there is something, or nothing was asked for.
     """
 
     profile: DeviceProfile

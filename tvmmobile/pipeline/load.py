@@ -34,11 +34,11 @@ def load(
     Args:
         network: a family such as `mobilenet_v1`; a file: `net.pt2`, `net.onnx`, `net.tflite` or `net.py:factory` (which is executed); a
             `torch.nn.Module`, which is exported in eval mode and left as it is; or an exported program.
-        example: what a module is exported with, such as float32 `[1, channels, side, side]`, or a tuple of its inputs.
+        example: the input that a module is exported with, such as float32 `[1, channels, side, side]`, or a tuple of its inputs.
         alpha: width multiplier of a family.
         resolution: input side in pixels, or height and width, as numbers or as `160` or `96x128`; without it, the family's own or what the
             file says.
-        name: what to call a module or a program; without it, the name of its class or `network`.
+        name: name for a module or a program; without it, the name of its class or `network`.
         options: see `NetworkOptions`, which `help` lists.
 
     Raises:

@@ -117,7 +117,7 @@ def plan_variant(
     Args:
         job: the library to make.
         database: the device's records; those in the job's logs if `None`.
-        candidates: like `candidate_regions`, of whose regions it may leave some out.
+        candidates: a function like `candidate_regions`, of whose regions it may leave some out.
         with_reference: true if reference outputs are needed, see `prepare_variant`.
         imported: network of the job, if it was imported before.
     """

@@ -1,4 +1,4 @@
-"""Libraries timed now → compared with their baselines; libraries that may be slower are timed again, interleaved with the baseline's."""
+"""Compares libraries timed now with their baselines; times those that may be slower again, interleaved with the baseline's."""
 
 from __future__ import annotations
 

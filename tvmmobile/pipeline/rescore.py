@@ -1,4 +1,4 @@
-"""Logs of another timing model → the best schedules of every kernel, scored again with the current one."""
+"""Scores the best schedules of every kernel in logs of another timing model again with the current one."""
 
 from __future__ import annotations
 

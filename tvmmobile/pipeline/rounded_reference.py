@@ -20,7 +20,7 @@ class RoundedNetwork:
 
     Attributes:
         outputs: the network's, for its reference inputs.
-        where: how the outputs were computed, as an apposition.
+        where: way in which the outputs were computed, as an apposition.
         entry: the manifest's, see `SmallWeightsEntry`.
     """
 

@@ -102,7 +102,7 @@ def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: U
     """Run a library on a device, and time it.
 
     Args:
-        library: what `compile` or `tune` made, or `open_libraries` found.
+        library: a library that `compile` or `tune` made, or `open_libraries` found.
         given: anything that NumPy turns into an array of the input's shape, such as `[1, channels, side, side]`; for several inputs
             arrays by name, or a tuple of all in order.
         device: its name, what `find_device` returns, or what `start` yields; default: the virtual Raspberry Pi 4, unless a board is

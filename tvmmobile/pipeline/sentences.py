@@ -1,4 +1,4 @@
-"""What commands say about a compiled library, a sentence or a line each."""
+"""Sentences of commands about a compiled library, a sentence or a line each."""
 
 from __future__ import annotations
 

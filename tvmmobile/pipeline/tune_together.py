@@ -31,7 +31,7 @@ def tune_together(
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
-        devices: by name, or as `find_device` returns them; of one alone, this is what `tune` does.
+        devices: the devices' names, or devices from `find_device`; of one alone, this is what `tune` does.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists; `out` gets the libraries for all devices, and a
             folder for each device with its own.
         listener: is told of progress.

@@ -1,4 +1,4 @@
-"""What tuning returns: latencies, together with the libraries that they belong to."""
+"""Results of tuning: latencies, together with the libraries that they belong to."""
 
 from __future__ import annotations
 

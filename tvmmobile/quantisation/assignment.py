@@ -141,7 +141,7 @@ class _Model:
     its output; others say which tensors are converted. These follow from the pieces and need not be declared integers.
 
     Attributes:
-        costs, most: of each variable, the latency where it is 1, and the largest value.
+        costs, most: latency where a variable is 1, and its largest value, for each variable.
         rows: the constraints.
     """
 

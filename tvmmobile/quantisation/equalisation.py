@@ -82,7 +82,7 @@ class ChannelRange:
         magnitude: the largest of each.
         sums: the largest sum of each before the bounds.
         power: sum of squares of the sums of each.
-        count: how many each has.
+        count: number of values of each channel.
     """
 
     magnitude: Array

@@ -1,4 +1,4 @@
-"""Results of the same networks on several thread counts → those of the fastest."""
+"""Picks the fastest of results of the same networks on several thread counts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Bench:
 
     Attributes:
         agents: the device itself; all of a bench that a job takes along to another process.
-        watch: over a real board; `None` where its state is always the same.
+        watch: watch over a real board; `None` where its state is always the same.
         repeat, warmup: timed runs of a network on a real board, and runs before them; a model needs none of it.
     """
 

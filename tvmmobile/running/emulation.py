@@ -41,8 +41,8 @@ class RunHere:
     """Results of a library's run on its reference input.
 
     Attributes:
-        error: of its outputs, see `network_error`.
-        place: what it ran on, such as `QEMU's cortex-a72`.
+        error: error of its outputs, see `network_error`.
+        place: the machine or emulator that it ran on, such as `QEMU's cortex-a72`.
     """
 
     error: float
@@ -53,7 +53,7 @@ def run_here(library: Library, timeout_s: float, number: int = 0) -> RunHere:
     """Run a library once and compare its outputs with the reference.
 
     Args:
-        library: on disk.
+        library: the library on disk.
         timeout_s: the longest that it may take.
         number: place of the set of kernels that runs, in a library with several.
 

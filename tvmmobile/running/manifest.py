@@ -179,7 +179,7 @@ class SparseEntry(_Entry):
 
     Attributes:
         dense_us: the sum of the records of the best kernels without sparse ones, in microseconds.
-        gained_us: how much less the library's kernels take together.
+        gained_us: time that the library's kernels take less together.
     """
 
     dense_us: Annotated[float, Field(gt=0, le=1e18)]
@@ -213,7 +213,7 @@ class SetEntry(_Entry):
 
     Attributes:
         cpu: the core's name for people.
-        needs: what a CPU must have beyond Armv8.0, as /proc/cpuinfo names it.
+        needs: features beyond Armv8.0 that a CPU must have, as /proc/cpuinfo names them.
     """
 
     device: str
@@ -238,9 +238,9 @@ class SharedWeightsEntry(_Entry):
     """Latencies that a library's sets of kernels give up to share weights.
 
     Attributes:
-        limit_percent: how much slower each set may be than with its fastest kernels, by its records.
+        limit_percent: percent by which each set may be slower than with its fastest kernels, by its records.
         bytes, fastest_bytes: size of all constants, and what it would be with these.
-        slower_percent: how much slower each set is.
+        slower_percent: percent by which each set is slower.
     """
 
     limit_percent: Annotated[float, Field(gt=0, le=100)]
@@ -257,9 +257,9 @@ class SmallWeightsEntry(_Entry):
 
     Attributes:
         dtype: name of their precision.
-        layers, weights: how many there are.
-        loss: how far they move the network's outputs for the reference inputs, relative to the largest magnitude.
-        signal_to_noise_db: of these outputs, in decibels; `None` without a difference.
+        layers, weights: number of layers and of weights.
+        loss: change of the network's outputs for the reference inputs, relative to the largest magnitude.
+        signal_to_noise_db: signal-to-noise ratio of these outputs, in decibels; `None` without a difference.
     """
 
     dtype: str
@@ -274,10 +274,10 @@ class Manifest(_Entry):
 
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
-        sparse: what kernels gain that leave zeros out; `None` where there are none, or where a kernel has no record.
-        small_weights: of a float32 library; `None` if all its weights are float32.
-        sets: of kernels, in a library for several devices; `device`, `target`, `kernels` and the like are then those of the first.
-        shared_weights: of such a library; `None` if each set has its fastest kernels.
+        sparse: gains of kernels that leave zeros out; `None` where there are none, or where a kernel has no record.
+        small_weights: small weights of a float32 library; `None` if all its weights are float32.
+        sets: sets of kernels in a library for several devices; `device`, `target`, `kernels` and the like are then those of the first.
+        shared_weights: latencies that such a library gives up to share weights; `None` if each set has its fastest kernels.
     """
 
     version: Annotated[int, AfterValidator(_ours)]
@@ -419,9 +419,9 @@ class Check:
 
     Attributes:
         done: true if there was such a run. Manifests written before libraries were checked count as done, at no `place`.
-        place: what it ran on, such as `QEMU's cortex-a72`.
-        why: why there was none.
-        error: of its outputs.
+        place: the machine or emulator that it ran on, such as `QEMU's cortex-a72`.
+        why: reason why there was none.
+        error: error of its outputs.
     """
 
     done: bool

@@ -78,7 +78,7 @@ class Timing:
         flush_bytes: memory streamed over before each sample, so that weights are cold; on a virtual board, 0 leaves the simulated caches as
             they are and anything else empties them.
         produce: arguments that the layer before has written: brought into the caches after that.
-        threads: of TVM's pool.
+        threads: number of threads in TVM's pool.
         settle, warm_s, min_total_ms, max_total_ms: see `ClockPlan`; a model needs none of it.
     """
 
@@ -103,13 +103,13 @@ class Latency:
     """Latency of one run, and what it consists of.
 
     Attributes:
-        kind: of the device's `Origin`.
+        kind: kind of the device's `Origin`.
         seconds: modelled seconds, or the samples' median.
         cycles: modelled core cycles, without what misses cost; None when measured.
         instructions: executed instructions, exact; None when measured.
         l1d_misses: lines that the simulated first-level data cache did not have; None when measured.
-        dram_bytes: what was read from memory and written back to it; None when measured.
-        misses: of the simulated caches, by kind; None when measured.
+        dram_bytes: bytes that were read from memory and written back to it; None when measured.
+        misses: misses of the simulated caches, by kind; None when measured.
         term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
         samples_ns: raw samples in ns; empty when modelled.
         steady: true if the times had settled before the first sample.
@@ -156,11 +156,11 @@ class NetworkRun:
     """Results of one network's run.
 
     Attributes:
-        latency: how long it took.
-        outputs: what it returned.
-        peak_memory_bytes: how far the session's resident memory rose above an idle session's: library, weights, activations, and on a
+        latency: latency of the run.
+        outputs: the network's outputs.
+        peak_memory_bytes: rise of the session's resident memory above an idle session's: library, weights, activations, and on a
             virtual board the code QEMU translated.
-        calls: of kernels, in order of execution, from further runs that were timed call by call.
+        calls: calls of kernels, in order of execution, from further runs that were timed call by call.
     """
 
     latency: Latency
@@ -174,8 +174,8 @@ class Startup:
     """Time that a library takes to start on a board, measured by its clock; never modelled.
 
     Attributes:
-        init_seconds: from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's round
-            trips are part of it.
+        init_seconds: time from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's
+            round trips are part of it.
         first_seconds: the first run, by the board's clock; it allocates the activations and touches the weights for the first time.
     """
 
@@ -209,7 +209,7 @@ class Agents:
 
     Attributes:
         profile: the device's.
-        endpoint: where they are asked for.
+        endpoint: the tracker that agents are asked from.
     """
 
     profile: DeviceProfile

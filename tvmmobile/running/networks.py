@@ -36,8 +36,8 @@ class ReadyNetwork(Protocol):
     """Runs and times a network that is ready on a device.
 
     Attributes:
-        module, function, arguments: what runs it once.
-        threads: of TVM's pool.
+        module, function, arguments: the function, its module and its arguments that run the network once.
+        threads: number of threads in TVM's pool.
     """
 
     module: Any
@@ -72,8 +72,8 @@ class Calling:
 
     Attributes:
         inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
-        c: of a C library; `None` for TVM's virtual machine.
-        number: of its sets of kernels the one for the device, counted from 1; 0 where it has no such set, or no choice.
+        c: interface of a C library; `None` for TVM's virtual machine.
+        number: number of the set of kernels for the device, counted from 1; 0 where it has no such set, or no choice.
     """
 
     inputs: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ def built_once(
     Args:
         flags: these and what the files say are in its name.
         build: writes it.
-        headers: that it includes.
+        headers: header files that it includes.
         variant: is in the name of what is not ready built.
     """
     digest = hashlib.sha256(repr(tuple(flags)).encode() + b"".join(file.read_bytes() for file in (source, *headers))).hexdigest()

@@ -31,10 +31,10 @@ class Tool:
     """A program of the system.
 
     Attributes:
-        name: what the code calls it, and the key for `require`.
+        name: the tool's name in the code, and the key for `require`.
         programs: names to look for, best first.
         package: Debian's package of it.
-        purpose: what stops working without it.
+        purpose: the part of tvmmobile that stops working without it.
         min_version: least major version; 0 if any will do.
         virtual: virtual boards alone need it.
     """

@@ -24,7 +24,7 @@ class Solution:
     """The best values found in time.
 
     Attributes:
-        chosen: of each of the whole variables, whether it is 1.
+        chosen: true for each of the whole variables that is 1.
         bound: no solution costs less.
     """
 
@@ -38,10 +38,10 @@ def minimised(
     """Return variables from 0 to `most` that obey all rows and cost least; `None` if none were found in time.
 
     Args:
-        costs: of each variable.
-        whole: how many of them, the first ones, are 0 or 1.
+        costs: cost of each variable.
+        whole: number of variables, the first ones, that are 0 or 1.
         most: the largest value of each, or of all.
-        time_limit_s, gap: when to stop: after so long, or within this share of the least cost.
+        time_limit_s, gap: bounds at which to stop: a time, or a share of the least cost.
     """
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second

@@ -28,8 +28,8 @@ class FileKind:
     """A kind of file.
 
     Attributes:
-        name: such as `a result file of tvmmobile`.
-        remedy: what to do about any other.
+        name: the kind's name, such as `a result file of tvmmobile`.
+        remedy: remedy for any other file.
         made_by: the command that writes one.
     """
 

@@ -1,4 +1,4 @@
-"""Sentences about options of the command line → the same about keywords of Python calls."""
+"""Turns sentences about options of the command line into sentences about keywords of Python calls."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Toolchain:
         """Compile one file of C or assembly into an object; raise `UserError`.
 
         Args:
-            flags: in GCC's syntax.
+            flags: the compiler's flags, in GCC's syntax.
             folders: searched for included files.
         """
         words = [str(self.program)]

@@ -102,8 +102,8 @@ class Workers:
     while it is alone. Others may be the reason, such as the kernel where memory runs out.
 
     Args:
-        count: how many.
-        folder: for temporary files; without it, the system's.
+        count: number of processes.
+        folder: folder for temporary files; without it, the system's.
 
     Raises:
         UserError: no process can be started, or the cache cannot be written.

@@ -63,7 +63,7 @@ class Record:
         latency_us: microseconds; `None` where the candidate failed.
         cycles: modelled core cycles, `None` on hardware.
         samples_us: raw samples where they were measured.
-        error: why it failed, `None` if it did not.
+        error: reason why it failed, `None` if it did not.
         when: ISO 8601, UTC.
         terms_us: the terms of a modelled latency, by name (docs/virtual-boards.md); empty if it was measured, and in older logs.
         again: true if it was measured again because the kernel's time within a network contradicted its record; it replaces earlier ones.

@@ -119,7 +119,7 @@ class CorePorts(_Strict):
     """Operations that one core can start per cycle, for a lower bound of a block's cost.
 
     Attributes:
-        vector_bits: how wide each of `vector_ports` is for arithmetic: a 128-bit operation takes two of 64 bits.
+        vector_bits: width of each of `vector_ports` for arithmetic: a 128-bit operation takes two of 64 bits.
     """
 
     dispatch_width: _Ports
@@ -143,7 +143,7 @@ class OwnCalibration(_Strict):
 
     Attributes:
         fitted_with: identifies the board's figures and the version of the timing model that the parameters were fitted with.
-        points: how many kernels and networks were measured for it.
+        points: number of kernels and networks that were measured for it.
         mean_error, worst_error: relative, of each of them with parameters fitted to the others.
         parameters: (name, share) of each term; a table in the file.
     """
@@ -161,11 +161,11 @@ class Board(_Strict):
     Attributes:
         midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
             what `digest` identifies: no modelled time follows from it.
-        features: of the core, as /proc/cpuinfo lists them.
+        features: features of the core, as /proc/cpuinfo lists them.
         clocks_hz: each core's clock, fastest first, where they differ; `clock_hz` is the first one. Only times of several threads follow
             from it, so it is part of their `run_hash` alone.
-        assumed: which figures nobody published, and what they were assumed to be; empty if there are none.
-        calibration: of this board itself, if it has one; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
+        assumed: figures that nobody published, and their assumed values; empty if there are none.
+        calibration: calibration of this board itself; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
     """
 
     name: _Name
@@ -250,7 +250,7 @@ def read_board(path: Path, cluster: str = "") -> Board:
 
     Args:
         path: the file.
-        cluster: which of its kinds of cores; the first one if empty.
+        cluster: the kind of cores to read, if the board has several; the first one if empty.
 
     Raises:
         UserError: it is not TOML, or a figure is missing or implausible; the message names the file and each such field.

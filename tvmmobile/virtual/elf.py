@@ -41,7 +41,7 @@ class Elf:
         machine: the architecture's name, `AArch64` among them, or its number.
         runs: it is a program or a shared library, not an object file or a core dump.
         interpreter: the dynamic loader it names; empty for a static program.
-        segments: what is mapped, as (offset in the file, bytes, address).
+        segments: parts of the file that are mapped, as (offset in the file, bytes, address).
         symbols: functions, as (address, bytes, name), by address.
     """
 
@@ -135,7 +135,7 @@ def parse_maps(text: str, base: int = 0) -> tuple[Mapping, ...]:
 
     Args:
         text: the file's content; see proc(5).
-        base: what is subtracted from its addresses, QEMU's distance between its own and the program's.
+        base: number to subtract from its addresses, QEMU's distance between its own and the program's.
     """
     rows = ((int(begin, 16) - base, int(end, 16) - base, int(offset, 16), path) for begin, end, offset, path in _MAPPED.findall(text))
     return tuple(Mapping(begin, end, offset, Path(path)) for begin, end, offset, path in rows)

@@ -23,16 +23,16 @@ class ModelledRun:
     """A region's modelled time and its parts.
 
     Attributes:
-        threads: how many cores it had.
+        threads: number of cores that it had.
         core: corrected core cycles, instructions and the hottest blocks, of all threads together.
-        misses: of all threads together.
+        misses: misses of all threads together.
         term_ms: the terms of the modelled time by name: `core` and the kinds of misses, of one thread or, with several, along the chain of
             segments that nothing could start earlier; then `handover` and `bandwidth` (timeline.py). `core` alone, and with several
             threads `handover`, for a board whose core is not calibrated.
         calibrated: true if misses are in the modelled time.
         dram_bytes: bytes read from memory and written back to it.
         busy_ms: working time of each thread in milliseconds, longest first.
-        phases: of the thread that was modelled, as `phases_of`; empty with several threads.
+        phases: phases of the thread that was modelled, as `phases_of`; empty with several threads.
     """
 
     threads: int

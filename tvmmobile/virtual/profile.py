@@ -24,8 +24,8 @@ class Block:
     """Straight-line code and how often it ran.
 
     Attributes:
-        address: of its first instruction in the program's memory.
-        count: how many times it was executed.
+        address: address of its first instruction in the program's memory.
+        count: number of times it was executed.
         code: its machine code, four bytes an instruction.
     """
 
@@ -44,11 +44,11 @@ class Segment:
     """The work of one thread between two synchronisation points.
 
     Attributes:
-        region: which region it belongs to, counted from 1 (0 for a program without).
+        region: region that it belongs to, counted from 1 (0 for a program without).
         thread: the thread's number.
         after: the segment, counted from 1, that must have begun before this one can, besides this thread's own before it; 0 for none.
-        misses: of its caches.
-        counts: how often each block ran, by the block's index in `Profile.blocks`.
+        misses: misses of its caches.
+        counts: number of times each block ran, by the block's index in `Profile.blocks`.
     """
 
     region: int
@@ -98,11 +98,11 @@ class Profile:
     """The plugin's output for one process.
 
     Attributes:
-        problem: why its regions cannot be modelled, in a few words; empty if they can.
-        regions: how many were opened by markers.
+        problem: reason why its regions cannot be modelled, in a few words; empty if they can.
+        regions: number of regions that markers opened.
         thread: the one that opened them, or the program's first.
-        guest_base: where the program's address 0 lies in QEMU's memory.
-        segments: in an order in which each comes after those that it depends on.
+        guest_base: place of the program's address 0 in QEMU's memory.
+        segments: the segments, in an order in which each comes after those that it depends on.
         blocks: (address, code) of each block.
     """
 

@@ -46,10 +46,10 @@ class ProgramRun:
     Attributes:
         modelled: the times and counts.
         core: cycles and instructions as llvm-mca alone has them, uncorrected.
-        zeroed_lines: how many times DC ZVA cleared a line (glibc's memset does); QEMU hides its addresses, so the caches did not see them.
-        regions: how many were modelled, their figures added; 0 for a whole run.
+        zeroed_lines: number of lines that DC ZVA cleared (glibc's memset does); QEMU hides its addresses, so the caches did not see them.
+        regions: number of modelled regions, their figures added; 0 for a whole run.
         other_instructions: instructions that other threads executed meanwhile; not modelled.
-        mappings: which files lay where in the program's memory.
+        mappings: places of files in the program's memory.
     """
 
     modelled: ModelledRun
@@ -68,8 +68,8 @@ def run_program(
     Args:
         board: the board.
         command: the program and its arguments; a program without `/` is looked for in the sysroot and in PATH.
-        sysroot: where the program finds its libraries and its own `/proc/cpuinfo`; the cross compiler's by default.
-        hottest: how many blocks to show.
+        sysroot: root in which the program finds its libraries and its own `/proc/cpuinfo`; the cross compiler's by default.
+        hottest: number of blocks to show.
         threads: 1 models the thread that opens the region, more all threads, each on a core of its own.
         skip_start: simulate nothing before the program's call for it.
 

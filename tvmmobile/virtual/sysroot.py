@@ -44,8 +44,8 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
 
     Args:
         board: the board whose core programs find.
-        requirements: as pip takes them, such as `ncnn==1.0.20261020`; dependencies are not followed. Pin versions: what is built for a
-            requirement is kept.
+        requirements: the requirements as pip takes them, such as `ncnn==1.0.20261020`; dependencies are not followed. Pin versions: what is
+            built for a requirement is kept.
         say: called with a sentence when there is something to wait for.
         release: Debian's release to take Python from (`bullseye` has 3.9, which older wheels were built for); this machine's own if empty.
 

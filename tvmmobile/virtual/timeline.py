@@ -25,7 +25,7 @@ class Course:
     """The course of a run.
 
     Attributes:
-        chain_ms: by name, the terms of the time along the chain of segments that nothing could start earlier; then `handover` for the time
+        chain_ms: time of each term along the chain of segments that nothing could start earlier, by name; then `handover` for the time
             of passing work between cores.
         busy_ms: working time of each thread, longest first.
         traffic: (ms, bytes per ms): how long all threads together asked for how much, where they asked for any.

@@ -28,7 +28,7 @@ def test_no_adb_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_a_server_that_is_open_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with `adb -a nodaemon server`; what listens here is not really adb, which it would not do to open to others."""
+    """The server listens as `adb -a nodaemon server` does; it is not really adb, which it would not do to open to others."""
     with socket.create_server(("0.0.0.0", 0)) as listener:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(listener.getsockname()[1]))
         with pytest.raises(DeviceUnavailable, match=r"takes connections from other machines(.|\n)*adb kill-server"):

@@ -117,7 +117,7 @@ def test_an_example_that_is_no_tensor(tmp_path: Path, example: str) -> None:
 
 @pytest.mark.parametrize("before", ["image", "image / 255"])
 def test_channels_may_be_last(tmp_path: Path, before: str) -> None:
-    """As in networks from TensorFlow; no kernel moves them."""
+    """Networks from TensorFlow have such inputs; no kernel moves them."""
     text = TWO.replace("self.conv(image.float() / 255) + shift", f"self.conv(({before}).permute(0, 3, 1, 2))").replace(
         "RETURNED", "y.mean((2, 3))"
     )

@@ -162,7 +162,7 @@ def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
 
 
 def cycles_of(instructions: Sequence[str], mcpu: str) -> float:
-    """Of a loop: by the core's schedule, and no less than its ports allow."""
+    """Return a loop's cycles by the core's schedule, but at least as many as its ports take."""
     core = load_board({"cortex-a53": "pi3bplus", "cortex-a55": "rk3566"}[mcpu]).core
     return max(CORES[mcpu](instructions), least_cycles(instructions, core))
 

@@ -27,7 +27,7 @@ RELU6 = (0.0, 6.0)
 
 @pytest.fixture(scope="module")
 def agents() -> Iterator[Agents]:
-    """Of a board whose core issues in order."""
+    """Yield agents of a board whose core issues in order."""
     with started_agents(find_device("pi3bplus-virtual")) as found:
         yield found
 

@@ -58,7 +58,7 @@ def test_kernels_agree_with_the_reference(pi5: Agents, layer: Conv2d, tmp_path: 
 @pytest.mark.virtual
 @pytest.mark.parametrize("size", [0.0, 1e-38, 1e-20, 1e20])
 def test_every_pixel_has_a_scale_of_its_own(pi5: Agents, size: float, tmp_path: Path) -> None:
-    """Of pixels of zeros, or of very small or large numbers beside others, each is as exact as it would be alone."""
+    """Each pixel of zeros, or of very small or large numbers beside others, is as exact as it would be alone."""
     layer = Conv2d(1, 4, 32, 16, weights=WEIGHTS)
     task = Task((layer,), machine=pi5.profile.machine)
     given, inputs = make_parameters(task), make_inputs(task)

@@ -38,7 +38,7 @@ def test_values(tmp_path: Path, size: tuple[int, int], groups: int, each: int, d
 
 
 def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[type]:
-    """Of its kernels, in order."""
+    """Return the layers of its kernels, in order."""
     return [type(node.layer) for node in prepared(network, shape).nodes]
 
 
@@ -68,7 +68,7 @@ def normed(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 
 
 def opaque_operators(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """Of what no template takes, in order."""
+    """Return the operators that no template takes, in order."""
     return [layer.operator for node in prepared(network, shape).nodes if isinstance(layer := node.layer, Opaque)]
 
 

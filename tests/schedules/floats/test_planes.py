@@ -116,7 +116,7 @@ def test_from_channels_last_to_channels_first(
     threads: int,
     choice: int,
 ) -> None:
-    """What turns images between layers of both kinds: elements of a vector are stored one by one."""
+    """The step between layers of both kinds stores elements of a vector one by one."""
     layer = Conv2d(*shape, 24, stride=(stride, stride), clamp=clamp, out_layout="NCHW")
     if depthwise:
         window = (3, 3), (stride, stride), (1, 1, 1, 1), shape[2]

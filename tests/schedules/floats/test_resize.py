@@ -90,7 +90,7 @@ def test_values_of_given_pixels(tmp_path: Path, method: str, dtype: str, layout:
 @pytest.mark.parametrize("size", [(14, 16), (9, 5), (20, 11)], ids=str)
 @pytest.mark.parametrize("mode", [{"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}, {"mode": "nearest"}], ids=str)
 def test_networks(tmp_path: Path, size: tuple[int, int], mode: dict[str, object]) -> None:
-    """Of any size between two convolutions."""
+    """A resize between two convolutions may have any size."""
 
     class Scaled(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ def newer() -> Iterator[Agents]:
 
 
 def convolution(rng: random.Random) -> Conv2d:
-    """Of odd and even numbers of pixels and groups of input channels, and channels that do not fill vectors."""
+    """Draw odd and even numbers of pixels and groups of input channels, and channels that do not fill vectors."""
     depth, channels = 8 * rng.choice((1, 2, 3, 5, 12, 40)), rng.choice((3, 8, 12, 20, 37, 64))
     wide, stride = depth <= 256 and rng.random() < 0.3, rng.choice((1, 1, 2))
     return Conv2d(

@@ -1,4 +1,4 @@
-"""What manifests say of kernels' shortcuts is what their packed constants do."""
+"""A manifest's entry on kernels' shortcuts agrees with the kernels' packed constants."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def normal(shape: tuple[int, ...]) -> Array:
 
 @pytest.mark.parametrize("depth", [64, 72, 248])
 def test_products_by_fours_are_those_of_the_packed_order(depth: int) -> None:
-    """Of whole panels and a narrower one, with a half step that may have a partner."""
+    """There are whole panels and a narrower one, with a half step that may have a partner."""
     task, template, knobs, given = kernel_of(Conv2d(4, 4, depth, 40))
     knobs = {**knobs, "columns": 16}
     (found,) = shortcuts(task, template, knobs, given)

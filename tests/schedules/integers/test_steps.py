@@ -60,8 +60,8 @@ def test_steps(tile: tuple[int, int], steps: int, half: bool, gap: int, largest:
     ],
 )
 def test_cycles(mcpu: str, rows: int, columns: int, single: float, pair: float) -> None:
-    """Of a pass, by the model of the core. On a Cortex-A53 products and sums alone take 16 cycles, or 24, for a pixel and four channels; a
-    Cortex-A72 multiplies eight bytes a cycle.
+    """A pass takes these by the model of the core. On a Cortex-A53 products and sums alone take 16 cycles, or 24, for a pixel and four
+    channels; a Cortex-A72 multiplies eight bytes a cycle.
     """
     knobs = {"rows": rows, "columns": columns, "m_block": 0, "n_block": 0, "outer": 1, "order": 0, "axis": 0}
     task = Task((Conv2d(14, 14, 512, 16 * columns),), "int8", machine=machine_of(mcpu))

@@ -320,7 +320,7 @@ def test_extremes_of_depthwise(zero: int, pi4: Agents, pi5: Agents, tmp_path: Pa
 
 
 def test_three_products_that_just_fit_in_16_bits(pi4: Agents, tmp_path: Path) -> None:
-    """Of the first eight channels; of the next ones a weight is too large by 1 in one channel, whose sum would be 2^15."""
+    """The first eight channels' products fit; of the next ones a weight is too large by 1 in one channel, whose sum would be 2^15."""
     layer, weight = Conv2d(4, 5, 24, 24, (3, 3), (1, 1), (1, 1, 1, 1), 24), np.full((3, 3, 1, 24), 127, np.int8)
     weight[:, 1, :, :16] = 1
     assert (tap_triple_sums(weight)[:, :16] == MOST_TOGETHER).all()

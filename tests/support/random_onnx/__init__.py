@@ -44,7 +44,7 @@ class Case:
 
     Attributes:
         kind: class of the operator.
-        seed: with which `draw_case` makes it again.
+        seed: seed with which `draw_case` makes it again.
     """
 
     kind: str

@@ -124,7 +124,7 @@ class Draw:
         return name if shape else self.node("Reshape", [name, self.integers(np.zeros(0))])
 
     def data(self, shape: Sequence[int], values: Values = normal, constant: float = 0.0) -> str:
-        """What the operator reads: an input, or what a convolution makes of one if any values will do; rarely a constant."""
+        """Return the operator's operand: an input, or a convolution of one if any values will do; rarely a constant."""
         if self.chance(constant):
             return self.constant(values(self.random, list(shape)))
         if values is not normal or not shape or self.chance(0.4):

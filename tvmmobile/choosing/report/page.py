@@ -27,11 +27,11 @@ class ChoiceRow:
     Attributes:
         index: its number in the page.
         place: see `placed`.
-        name: of its network.
+        name: name of the network.
         short: the same beside a point.
         library: precision and threads, its series in the plot.
         worst_us: latency where it is slowest.
-        latencies: on each device, in words.
+        latencies: latencies on each device, in words.
         source: the number of its accuracy's source.
     """
 

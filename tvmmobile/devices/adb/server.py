@@ -41,7 +41,7 @@ class AdbServer:
     """Sends requests to a running server.
 
     Attributes:
-        port: on this machine's 127.0.0.1.
+        port: the server's port on 127.0.0.1 of this machine.
     """
 
     port: int

@@ -31,8 +31,8 @@ class AdbProcess:
     """Controls a running program (`RemoteProcess`). A thread receives its output.
 
     Args:
-        connection: to the service; becomes this object's.
-        name: of the device, for messages.
+        connection: connection to the service; this object owns it from now on.
+        name: the device's name, for messages.
         ended: called once when the program's stream ends, with whether its exit status had arrived.
     """
 

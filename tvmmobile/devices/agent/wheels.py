@@ -21,8 +21,8 @@ class Wheel:
     """A wheel and the members to unpack.
 
     Attributes:
-        requirement: as pip takes it.
-        sha256: of the wheel file.
+        requirement: the package's requirement, as pip takes it.
+        sha256: SHA-256 of the wheel file.
         libraries: members that go into the bundle.
         headers: prefixes of members that are needed to compile, not to run.
     """

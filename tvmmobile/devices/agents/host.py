@@ -45,10 +45,10 @@ class HostConfig:
         bundle: the folder with the agent, which finds it as `bundle` in its work directory: no path of this machine is in its memory.
         environment: the agents' whole environment.
         secret: the run's; each agent gets it through a pipe.
-        agents: how many to keep running.
+        agents: number of agents to keep running.
         root: a directory for the agents' work directories; removed at the end.
         parent: the process id of the process this one must not outlive.
-        deadline_s: how long all agents together may take to register.
+        deadline_s: time that all agents together may take to register.
     """
 
     command: tuple[str, ...]

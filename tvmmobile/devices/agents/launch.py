@@ -25,7 +25,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         words: its command line.
         config: one line of JSON for its standard input.
         deadline_s: longest time for its agents to register.
-        what: for errors, the beginning of a sentence that says what did not start.
+        what: the beginning of an error's sentence: the thing that did not start.
         remedy: the error's second sentence, if the process gives none.
 
     Raises:

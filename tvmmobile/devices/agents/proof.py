@@ -38,8 +38,8 @@ class Seal:
     """Tags the messages of one connection: a message that was changed, repeated, left out or sent back has a wrong tag.
 
     Args:
-        key: of this connection alone.
-        ours, theirs: what messages in each direction are tagged as.
+        key: the key of this connection alone.
+        ours, theirs: labels of the messages in each direction.
     """
 
     def __init__(self, key: bytes, ours: str, theirs: str) -> None:

@@ -46,7 +46,7 @@ def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> Non
     Args:
         agent: just connected.
         key: the run's secret.
-        offer: what the agent announced itself with.
+        offer: the agent's announcement of itself.
         timeout_s: longest duration of the session, enforced by the agent.
 
     Raises:
@@ -87,11 +87,11 @@ class Relay:
 
     Args:
         agent: proved (`prove`); becomes this object's.
-        deadline: of `time.monotonic`, for the greetings.
+        deadline: latest time for the greetings, by `time.monotonic`.
 
     Attributes:
-        port: where TVM's client connects, on 127.0.0.1, once.
-        key: what it must say there.
+        port: port on 127.0.0.1 that TVM's client connects to, once.
+        key: the key that it must say there.
     """
 
     def __init__(self, agent: socket.socket, deadline: float) -> None:

@@ -42,8 +42,8 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
     Args:
         endpoint: the tracker to ask for an agent.
-        timeout_s: how long the whole session may last (`Endpoint.longest_s`); then the agent kills it and the call under way raises.
-        wait_s: how long to wait for a free agent.
+        timeout_s: longest time for the whole session (`Endpoint.longest_s`); then the agent kills it and the call under way raises.
+        wait_s: longest wait for a free agent.
 
     Raises:
         LinkError: no agent was free in time, or it did not answer. Failures of what runs inside come as TVM's own exceptions.
@@ -117,8 +117,8 @@ class TrackerLink:
     """Talks to this run's tracker, which has proved that it is.
 
     Args:
-        endpoint: where it is, and the run's secret.
-        deadline: of `time.monotonic`, for everything.
+        endpoint: the tracker's address, and the run's secret.
+        deadline: latest time for everything, by `time.monotonic`.
 
     Raises:
         TimeoutError: no answer in time.

@@ -24,7 +24,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
 
     Args:
         module: the connected session as `rpc.Connect` returns it.
-        connection: to the agent, past the relay; used only while no call is under way.
+        connection: connection to the agent, past the relay; used only while no call is under way.
     """
 
     def __init__(self, module: Any, connection: socket.socket) -> None:

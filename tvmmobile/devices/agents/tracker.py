@@ -36,7 +36,7 @@ class ForwardedPort:
     """Leads to the tracker from one board's agents, whose own ports are forwarded to other ports here.
 
     Attributes:
-        listener: where they register.
+        listener: socket that the agents register at.
         place: maps an agent's port on the board to the port here that leads to it; raises if there is none.
     """
 

@@ -33,7 +33,7 @@ class HardwareDevice:
     """Starts agents on one or several boards of one name.
 
     Args:
-        file: as it was registered.
+        file: the device's file, as it was registered.
         pin: hold the boards' clocks at their highest while agents run.
     """
 

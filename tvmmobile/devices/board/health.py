@@ -30,11 +30,11 @@ class Health:
 
     Attributes:
         temperature_c: the hottest sensor; `None` where there is none.
-        clocks_hz: of each core, now; 0 where it is not told.
-        caps_hz: what each core's clock may rise to, now; 0 where it is not told. A warm phone lowers it (`scaling_max_freq`).
-        throttled: what holds the clocks down now, in words; empty where nothing does or the board does not tell.
+        clocks_hz: current clock of each core; 0 where it is not told.
+        caps_hz: current limit of each core's clock; 0 where it is not told. A warm phone lowers it (`scaling_max_freq`).
+        throttled: reasons for lowered clocks, in words; empty where nothing lowers them or the board does not tell.
         governor: cpufreq's, of the first core; "" where there is none.
-        load: of the last minute; `None` where it is not told.
+        load: load average of the last minute; `None` where it is not told.
         boot: identifies this start of the board.
     """
 

@@ -109,7 +109,7 @@ def push_files(
     """Make sure that `folder` on the board holds `files`, in this order; nothing in it is removed. Returns the files that had to be pushed.
 
     Args:
-        files: by path in the folder, such as `net.so` or `runtime/libtvm_ffi.so`.
+        files: the files, by path in the folder, such as `net.so` or `runtime/libtvm_ffi.so`.
         option: names another folder.
         prepare: called with the files to push; must make their folders, which are made here without it.
 

@@ -49,7 +49,7 @@ class AgentPlan:
         key: agents register under it.
         bundle: the agent's folder on this machine.
         secret: the run's.
-        owner, run: for the lease.
+        owner, run: owner and run that the lease names.
         pin: hold the boards' clocks at their highest.
     """
 
@@ -65,9 +65,9 @@ class BoardLink:
     """Keeps one board's agent running, with a thread of its own from `start` to `stop`.
 
     Attributes:
-        gate: where its agent registers.
-        problem: why the board was given up; `None` if it was not.
-        trouble: the same of why its agent is not registered just now.
+        gate: port that its agent registers at.
+        problem: reason why the board was given up; `None` if it was not.
+        trouble: reason why its agent is not registered just now; `None` if it is.
     """
 
     def __init__(self, board: RegisteredBoard, plan: AgentPlan, tracker: Tracker) -> None:

@@ -51,15 +51,15 @@ def add_device(
     """Probe a board, install the agent there, and store its address.
 
     Args:
-        name: of the device, such as `pi4`.
+        name: the device's name, such as `pi4`.
         ssh: `[USER@]HOST` of a board; or else `adb`, or `local`.
         adb: serial number of a phone, or its `HOST:PORT`.
         local: this machine is the board.
-        port: of the SSH server.
-        fingerprint: of the host key that is expected, `SHA256:…`.
-        directory: for the agent, on the board.
+        port: the SSH server's port.
+        fingerprint: fingerprint of the host key that is expected, `SHA256:…`.
+        directory: the agent's directory on the board.
         runner: words before the agent's command, such as an emulator.
-        root: of the tree on the board whose proc and sys describe it.
+        root: root of the tree on the board whose proc and sys describe it.
         clock_ghz: the highest clock, where the board does not tell.
         join: another board of a name that is there: they share the work.
         confirm_host_key: called with the destination and fingerprint of an unknown host key; returns whether the key is the board's.

@@ -18,7 +18,7 @@ class CoreDesign:
     Attributes:
         cpu: its name.
         mcpu: LLVM's name, of the newest core not newer than it that LLVM 16 schedules for.
-        machine: what it offers a kernel, with the usual caches.
+        machine: traits of the core that matter to a kernel, with the usual caches.
         product: the only one with this core and implementer; "" where there are others.
         modelled_as: the core that stands for it on virtual boards, as `Board.mcpu`, whether or not there are any.
         lacks: instructions that LLVM takes the core to have and that Linux does not report, by the names of `Machine.has`.

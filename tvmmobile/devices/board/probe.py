@@ -37,7 +37,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
     Args:
         root: the tree whose `proc`, `sys` and `etc` describe it.
         emulated: its programs run in an emulator, so what they report about the machine is not about the board.
-        architecture: where it is known, whatever its kernel says.
+        architecture: the board's architecture where it is known, whatever its kernel says.
 
     Raises:
         DeviceUnavailable: it is no 64-bit Arm board.

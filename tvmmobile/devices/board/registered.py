@@ -26,8 +26,8 @@ class SshAddress(_Strict):
     """Address of a board behind an SSH server.
 
     Attributes:
-        destination: as the user gave it, `[user@]host`; `~/.ssh/config` is read again for every connection.
-        port: as the user gave it; `None` for what `~/.ssh/config` says, else 22.
+        destination: `[user@]host` as the user gave it; `~/.ssh/config` is read again for every connection.
+        port: the server's port as the user gave it; `None` for the one in `~/.ssh/config`, else 22.
         host_key: the key the user agreed to, `<type> <base64>`; another one is refused.
     """
 
@@ -41,7 +41,7 @@ class AdbAddress(_Strict):
     """Address of a phone or tablet behind adb.
 
     Attributes:
-        serial: as `adb devices` prints it; HOST:PORT for one on the network, which is connected to when needed.
+        serial: serial number as `adb devices` prints it; HOST:PORT for one on the network, which is connected to when needed.
     """
 
     kind: Literal["adb"] = "adb"
@@ -53,7 +53,7 @@ class LocalAddress(_Strict):
 
     Attributes:
         machine: tells it from other machines that share this user's files; "" where it has no ID.
-        emulator: what emulates the machine, in words; "" for hardware, also behind a hypervisor.
+        emulator: name of the emulator that runs the machine; "" for hardware, also behind a hypervisor.
     """
 
     kind: Literal["local"] = "local"
@@ -85,16 +85,16 @@ class Facts(_Strict):
     Attributes:
         architecture: `uname -m`.
         model: the product's name; "" where it is not known.
-        cores: in the order of their numbers.
-        memory_bytes: of RAM.
+        cores: the cores, in the order of their numbers.
+        memory_bytes: size of the RAM.
         system: the operating system's name and version.
         kernel: `uname -r`.
-        libc: such as `glibc 2.36` or `bionic`; "" where it is not known.
+        libc: the C library, such as `glibc 2.36` or `bionic`; "" where it is not known.
         l1d_bytes, l2_bytes: data cache of one core and the level behind it; 0 where the board does not tell.
         governor: cpufreq's, of the first core; "" where there is none.
         temperature_c: the hottest sensor; `None` where there is none.
         api_level: Android's; `None` elsewhere.
-        emulator: what emulates the whole board, in words; "" for hardware, also behind a hypervisor.
+        emulator: name of the emulator that runs the whole board; "" for hardware, also behind a hypervisor.
     """
 
     architecture: str
@@ -116,7 +116,7 @@ class RegisteredBoard(_Strict):
     """A registered board: how to reach it and how it is used.
 
     Attributes:
-        directory: on the board, absolute, of the user's own; everything there is ours and removed with the board.
+        directory: absolute path of a directory on the board, of the user's own; everything there is ours and removed with the board.
         runner: words before the agent's command, such as an emulator's; such a board's timings are labelled emulated.
         root: the tree whose `proc` and `sys` describe the board.
     """

@@ -24,7 +24,7 @@ class Completed:
 
     Attributes:
         status: its exit status.
-        stdout, stderr: what it wrote, as text (bytes that are no UTF-8 replaced).
+        stdout, stderr: the program's output and errors, as text (bytes that are no UTF-8 replaced).
     """
 
     status: int

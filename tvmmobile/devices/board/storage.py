@@ -23,8 +23,8 @@ def not_stored(path: str, said: str, remedy: str = _SEE, verb: str = "stored") -
 
     Args:
         said: the reason, as a program there or an exception has it.
-        remedy: where the disk is neither full nor read-only.
-        verb: what failed, as a participle.
+        remedy: remedy for a disk that is neither full nor read-only.
+        verb: participle of the verb that failed.
     """
     lines = said.strip().splitlines() or ["no reason was given"]
     number = next((number for number in _KNOWN if number and os.strerror(number) in said), 0)

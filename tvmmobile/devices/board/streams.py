@@ -1,4 +1,4 @@
-"""What programs on a board have in common, however they are reached: lines of output, the end of their errors, time limits."""
+"""Helpers for programs on a board, however they are reached: lines of output, the end of their errors, time limits."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def local_address(root: str = "/", emulated: bool = False) -> LocalAddress:
     """Return this machine's address.
 
     Args:
-        root: of the tree whose proc and sys describe it.
+        root: root of the tree whose proc and sys describe it.
         emulated: an emulator for its programs was given, so any Linux will do.
 
     Raises:

@@ -29,8 +29,8 @@ class Route:
     """A resolved way to connect to a server.
 
     Attributes:
-        destination: as the user gave it.
-        host, port, user: where the server listens, and who logs in there.
+        destination: the destination as the user gave it.
+        host, port, user: the server's host name and port, and the user who logs in there.
         known_as: the server's name in known_hosts files when the port is the default one.
         alias: true if `known_as` is a HostKeyAlias, which goes without the port.
         key_files: private keys to try.

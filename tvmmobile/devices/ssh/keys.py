@@ -25,7 +25,7 @@ class HostKey:
     Attributes:
         text: `<type> <base64>`, as in a known_hosts file.
         fingerprint: `SHA256:…`, as `ssh-keygen -l` prints it.
-        known: what the known_hosts files say: the same key, nothing, or another one (or that this one is revoked).
+        known: verdict of the known_hosts files: the same key, nothing, or another one (or that this one is revoked).
     """
 
     text: str

@@ -54,7 +54,7 @@ class Link:
 
     Attributes:
         transport: paramiko's, negotiated.
-        proxy: what it goes through, if anything.
+        proxy: proxy that it goes through, if any.
         host_key: `<type> <base64>`.
     """
 

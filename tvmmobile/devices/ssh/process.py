@@ -43,7 +43,7 @@ class IdleWatch:
     """Closes a channel after a while without activity: many of paramiko's waits have no limit.
 
     Args:
-        idle_s: how long; counted again from each call of `note_activity`.
+        idle_s: time without activity, in seconds; counted again from each call of `note_activity`.
     """
 
     def __init__(self, channel: Any, idle_s: float) -> None:
@@ -98,8 +98,8 @@ def execute(
     """Run a program to its end.
 
     Args:
-        where: for messages.
-        stdin: what it reads.
+        where: name of the board for messages.
+        stdin: the program's input.
         take: called with its standard output, piece by piece.
         idle: true if `timeout_s` counts from the last piece moved either way, not from the start.
 

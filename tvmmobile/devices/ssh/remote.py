@@ -33,7 +33,7 @@ def connect_ssh(address: SshAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Ss
     """Connect to a board and log in with the keys of the ssh agent and of `~/.ssh`, as `~/.ssh/config` says; asks for nothing.
 
     Args:
-        timeout_s: for all of it, from looking up the name; a ConnectTimeout in `~/.ssh/config` makes it shorter.
+        timeout_s: time for all of it, from looking up the name; a ConnectTimeout in `~/.ssh/config` makes it shorter.
 
     Raises:
         DeviceUnavailable: it cannot be reached, has another host key than the address, or does not let the user in.

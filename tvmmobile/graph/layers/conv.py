@@ -34,23 +34,23 @@ class Conv2d(WindowLayer, SumLayer):
 
     Attributes:
         height, width: input size in pixels.
-        in_channels, out_channels, groups: as in PyTorch; depthwise has `groups == in_channels`.
+        in_channels, out_channels, groups: number of channels and groups, as in PyTorch; depthwise has `groups == in_channels`.
         kernel, stride: (vertical, horizontal).
         padding: (top, left, bottom, right), of zeros.
         clamp: applied to the output after the residual was added.
         in_layout, out_layout: layouts of the input and the output. Weights are HWIO.
         residual: a tensor of the output's extents, NHWC, is added.
         scaled: each channel of the input is multiplied by its own factor, from another input (squeeze and excite).
-        sources, pieces: if the input's channels come from several NHWC tensors: the number of channels of each tensor, and for
-            each piece (tensor, first channel, channels), in the order of the input's channels. Empty if the input is one tensor.
+        sources, pieces: the number of channels of each tensor, if the input's channels come from several NHWC tensors; and for each piece
+            (tensor, first channel, channels), in the order of the input's channels. Empty if the input is one tensor.
         then: applied after the clamp.
         dilation: pixels from one tap to the next, (vertical, horizontal).
-        windows: of equal parts of the output's channels, one after another, the taps that they have. All other weights are zeros. Empty
-            if all channels have all taps. Only where there is one group.
-        added: if the residual, or the only step's tensor, is a slice of another NHWC tensor: that one's channels, and the slice's first.
-            Empty if it is a tensor of the output's extents.
-        sparse: if only some weights are other than zeros: in how many pairs of an input channel and so many adjacent output channels
-            there is one, at most, and the number of output channels. Empty if all weights count.
+        windows: the taps that equal parts of the output's channels have, one part after another. All other weights are zeros. Empty if all
+            channels have all taps. Only where there is one group.
+        added: number of channels of another NHWC tensor that the residual, or the only step's tensor, is a slice of, and the slice's first
+            channel. Empty if it is a tensor of the output's extents.
+        sparse: largest number of pairs of an input channel and so many adjacent output channels with a weight other than zero, and that
+            number of output channels. Empty if all weights count.
         weights: see `SumLayer`.
     """
 

@@ -110,7 +110,7 @@ class IntegerLayer(ConvertingLayer):
         """Compute sums without their bias, channels last, as integers or as floats in which every part of them is exact.
 
         Args:
-            data: of one image or several, as the layer reads it; `whole` if that comes from several tensors.
+            data: one image or several, as the layer reads it; `whole` if that comes from several tensors.
         """
 
     def integer_sums(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> npt.NDArray[np.int64]:

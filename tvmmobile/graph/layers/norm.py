@@ -48,7 +48,7 @@ class ChannelNorm(_Norm):
 
     Attributes:
         epsilon: added to the variance.
-        centred: if not, channels are divided by their root mean square and have no bias (RMS norm, arXiv 1910.07467).
+        centred: false if channels are divided by their root mean square and have no bias (RMS norm, arXiv 1910.07467).
     """
 
     epsilon: float = field(metadata=SHAPE)

@@ -26,7 +26,7 @@ class Product(ConvertingLayer):
     Attributes:
         leading: dimensions in front of the matrices.
         rows, terms, columns: extents of a product; `terms` is the length of its sums.
-        turned: for the first and the second matrix, true if it is stored transposed.
+        turned: true for each of the two matrices that is stored transposed.
     """
 
     leading: tuple[int, ...] = field(metadata=SHAPE)

@@ -23,7 +23,7 @@ class Moved:
     """A tensor whose channels come from others.
 
     Attributes:
-        origins: for each channel which tensor it comes from, by number, and which channel of that: (channels, 2), within a shuffle
+        origins: origin of each channel: (number of the tensor, channel in it), of shape (channels, 2); within a shuffle,
             (groups, channels of a group, 2).
         axis: axis of its channels, by `NCHW` or `NHWC`.
         shuffled: a shuffle is part of the way.

@@ -198,9 +198,9 @@ def compose_quantised(
 
     Args:
         module, dump_dir: see `compose`.
-        accepts_integers: whether an integer kernel takes a layer.
-        accepts: whether a layer is composed.
-        accepts_sums: whether an integer kernel takes a layer that returns float32, whose weights are integers.
+        accepts_integers: returns whether an integer kernel takes a layer.
+        accepts: returns whether a layer is composed.
+        accepts_sums: returns whether an integer kernel takes a layer that returns float32, whose weights are integers.
     """
     composer = LayerComposer(accepts)
     passes = [

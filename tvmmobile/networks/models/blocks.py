@@ -32,12 +32,12 @@ class WeightLayer:
         kind: convolution, depthwise, pointwise (1×1), convolution in groups, one of a squeeze-and-excite (1×1, of the pooled image), or
             dense (fully connected).
         kernel: side of the kernel, in pixels; 1 for a dense layer.
-        stride: in pixels.
+        stride: the stride in pixels.
         in_channels: input channels (features, for a dense layer).
         out_channels: output channels (features, for a dense layer).
         in_side: side of the input, in pixels; 1 for a dense layer.
         padding: pixels of zeros added on every edge.
-        groups: of the convolution: one per channel if depthwise.
+        groups: number of the convolution's groups: one per channel if depthwise.
         norm: a batch norm follows.
         bias: the layer has a bias of its own.
     """
@@ -89,8 +89,8 @@ class Convolution:
     Attributes:
         name: path of the module.
         out: output channels.
-        kernel, stride: in pixels.
-        groups: of input and output channels.
+        kernel, stride: kernel size and stride in pixels.
+        groups: number of groups of input and output channels.
         padding: zeros on every edge, in pixels; `None` for as many as keep the side at stride 1.
         bias: has a bias of its own.
         timm: path of the module in timm's network, where that differs.
@@ -147,7 +147,7 @@ class Pooling:
     Attributes:
         name: path of the module.
         mean: the mean, zeros of the padding included; else the largest.
-        kernel, stride, padding: in pixels.
+        kernel, stride, padding: kernel size, stride and padding in pixels.
         ceil: a window that reaches over the edge counts.
     """
 

@@ -17,7 +17,7 @@ class TorchNetwork(nn.Module):  # type: ignore[misc]  # PyTorch counts as untype
 
     Args:
         body: the description.
-        side: of the images, in pixels. Only the size of a dense layer behind a flattened image depends on it.
+        side: side of the images, in pixels. Only the size of a dense layer behind a flattened image depends on it.
     """
 
     def __init__(self, body: blocks.Part, side: int) -> None:

@@ -34,7 +34,7 @@ class Published:
         top1: ImageNet top-1 accuracy in percent; as all that follow, `None` where the source has no figure.
         macs_m: million multiply-adds, as printed.
         params_m: million parameters, as printed.
-        tables: where in the source, if it is a paper.
+        tables: tables in the source, if it is a paper.
     """
 
     source: str

@@ -33,7 +33,7 @@ class Family:
     """A network family.
 
     Attributes:
-        name: as in `ModelSpec.name`.
+        name: the family's name, as in `ModelSpec.name`.
         body: the description of a variant; needs no framework.
         spare: prefixes of names in published checkpoints that the network does not use, such as training heads.
     """
@@ -80,8 +80,8 @@ class TorchModel:
 
     Attributes:
         spec: the variant.
-        module: in eval mode, float32; NCHW image in, logits out.
-        weights: for the manifest, e.g. `seeded kaiming, seed 0` or `checkpoint sha256 …`.
+        module: the module in eval mode, float32; NCHW image in, logits out.
+        weights: origin of the weights, for the manifest, e.g. `seeded kaiming, seed 0` or `checkpoint sha256 …`.
     """
 
     spec: ModelSpec

@@ -31,7 +31,7 @@ class Way:
     """One way to compute a layer.
 
     Attributes:
-        name, formula: of its multiply-adds.
+        name, formula: name and formula of its multiply-adds.
         macs: multiply-adds.
         weights: the kernel's weights, without bias.
         ratio: multiply-adds over those of a standard convolution.

@@ -156,8 +156,8 @@ class OwnSpec(ModelSpec):
     the height of its first input or, if that is not an image, the last dimension.
 
     Attributes:
-        contents: what identifies it: SHA-256 of its file (see `own.files`), in hexadecimal.
-        inputs, outputs: what it takes and returns, in order.
+        contents: SHA-256 that identifies it: that of its file (see `own.files`), in hexadecimal.
+        inputs, outputs: its inputs and outputs, in order.
     """
 
     contents: str = ""

@@ -21,7 +21,7 @@ class Traits:
         alphas: the width multipliers, if only some are possible.
         sides: least and greatest input side, in pixels.
         native_side: the side the network was designed for.
-        activations: what may stand behind the convolutions, the family's own first.
+        activations: activations that may stand behind the convolutions, the family's own first.
     """
 
     grid: tuple[tuple[float, int], ...] = ((1.0, 224),)

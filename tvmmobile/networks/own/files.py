@@ -35,7 +35,7 @@ class Wanted:
     """Requested dimensions of the first input, for those that are dynamic in the file; `None` if not requested.
 
     Attributes:
-        side: of images, or their height and width.
+        side: side of the images, or their height and width.
         batch: images at a time; without it, a dynamic batch dimension is 1.
     """
 
@@ -48,7 +48,7 @@ class OwnFile:
     """The file of a user's own network.
 
     Attributes:
-        path: as it was given.
+        path: the file's path, as it was given.
         factory: the function of a Python file that returns the network; "" for other files.
         shapes: requested shapes of inputs by name, for dimensions that the file leaves open.
         values: numbers by name of inputs that always have this value, which are no inputs then.
@@ -85,7 +85,7 @@ class Tensor:
     """An input or output of a network.
 
     Attributes:
-        name: as the file has it.
+        name: the tensor's name in the file.
         shape: a dimension that is not a number has its name in the file, or ""; `None` for an unknown rank.
         dtype: NumPy's name of it.
         operator: the name of the one that computes an output, or reads an input; empty where it is not known.
@@ -160,8 +160,8 @@ def spec_of(
     Args:
         contents: SHA-256 in hexadecimal.
         inputs, outputs: all of them, in order.
-        wanted: what is asked for.
-        fix: how to make such a file with static shapes.
+        wanted: the dimensions that were asked for.
+        fix: a way to make such a file with static shapes.
         inside: the network's name in the file, "" for none.
 
     Raises:

@@ -27,8 +27,8 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
 
     Args:
         network: a `torch.nn.Module`, which stays as it is, or a `torch.export.ExportedProgram`.
-        example: what the module takes: a tensor, or a tuple of them.
-        name: of the network; "" for that of the module's class.
+        example: the module's inputs: a tensor, or a tuple of them.
+        name: name of the network; "" for that of the module's class.
 
     Raises:
         UserError: it is neither, or cannot be exported.

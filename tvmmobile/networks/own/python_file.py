@@ -30,9 +30,9 @@ def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: in
     """Return the network that the file's factory returns. The file is executed, including its imports.
 
     Args:
-        wanted: of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
+        wanted: dimensions of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
         checkpoint: a state dict with the module's own names, all of them.
-        seed: of PyTorch's generator while the factory runs.
+        seed: seed of PyTorch's generator while the factory runs.
 
     Raises:
         UserError: the file, the factory, the module or the checkpoint is not what it has to be.

@@ -76,8 +76,8 @@ class Network:
 
     Args:
         library: path of the `.so`; its manifest, a `.json`, lies beside it.
-        threads: how many share the work; default: as many as it was compiled for. 0: as many as are fastest on this CPU, by what was known
-            when it was compiled.
+        threads: number of threads that share the work; default: as many as it was compiled for. 0: as many as are fastest on this CPU, by
+            what was known when it was compiled.
 
     Raises:
         RuntimeError: the library refuses, such as where the CPU lacks instructions; the message says why.
@@ -106,8 +106,8 @@ class Network:
         """Compute the outputs: one array, or a tuple where there are several.
 
         Args:
-            inputs: as `inputs` describes them; axes of length 1 in front may be missing. A network that was compiled with `--image` also
-                takes one picture: `uint8`, `[height, width, 3]`, RGB.
+            inputs: arrays as `inputs` describes them; axes of length 1 in front may be missing. A network that was compiled with
+                `--image` also takes one picture: `uint8`, `[height, width, 3]`, RGB.
 
         Raises:
             ValueError: an input has another shape, or there are too few or too many.

@@ -46,7 +46,7 @@ class Refit:
         path: path of the file.
         parameters: parameters, one for each term.
         before, after: relative errors of the points with the old and the new parameters.
-        left_out: of each point, with parameters fitted to the others.
+        left_out: error of each point, with parameters fitted to the others.
     """
 
     board: Board

@@ -1,4 +1,4 @@
-"""A registered board → a suite of kernels and networks, measured there and modelled here, in one file that grows point by point."""
+"""Measures kernels and networks on a registered board and models them here; writes one file that grows point by point."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Beside:
     """Two results, variant by variant.
 
     Attributes:
-        headings: of the two columns: old and new, or the devices where these differ.
+        headings: headings of the two columns: old and new, or the devices where these differ.
         remarks: their differences, one sentence each.
     """
 

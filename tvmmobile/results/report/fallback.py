@@ -36,10 +36,10 @@ class UsedKernel:
     """A kernel where a network runs it.
 
     Attributes:
-        name: of its task.
+        name: name of its task.
         fallback: no template takes it.
         macs: its multiply-adds.
-        latency_us: in microseconds; `None` where it is not known.
+        latency_us: the kernel's latency in microseconds; `None` where it is not known.
     """
 
     name: str

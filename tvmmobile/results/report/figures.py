@@ -113,11 +113,11 @@ class Mark:
     """A point of a plot.
 
     Attributes:
-        style: of its series, from 0.
-        described: what a pointer over it shows.
+        style: number of its series' style, from 0.
+        described: text that a pointer over it shows.
         variant: the number in the report of the variant it stands for; `None` for a kernel.
         filled: drawn filled: on the front.
-        text: beside it, where `label` has a place for it.
+        text: text beside it, where `label` has a place for it.
         chosen: drawn as the answer to a question.
     """
 
@@ -138,8 +138,8 @@ class PlotLine:
 
     Attributes:
         name: its class in the page's style.
-        text: what the legend says; "" for no entry.
-        style: of its series, if it belongs to one.
+        text: text of the legend; "" for no entry.
+        style: number of its series' style, if it belongs to one.
     """
 
     name: str
@@ -158,7 +158,7 @@ class Plot:
     """A plot: its axes and what is drawn in it.
 
     Attributes:
-        key: for ids in the page.
+        key: prefix of ids in the page.
         remark: one line under the title: the source of what is plotted.
         series: text and style of each, for the legend.
         x_span: the values at the ends of a logarithmic axis of milliseconds, for the page's script; `None` on others.

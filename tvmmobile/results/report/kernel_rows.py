@@ -25,7 +25,7 @@ class Roof:
 
     Attributes:
         compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add; `None` if their clock is unknown.
-        memory_gb_per_s: what memory delivers, read and written; `None` where it is not known.
+        memory_gb_per_s: bandwidth of the memory, read and written; `None` where it is not known.
     """
 
     compute_gflops: float | None
@@ -50,14 +50,14 @@ class KernelRow:
     """Figures of one kernel; values that need its latency or its bytes are `None` where these are not known.
 
     Attributes:
-        latency_us: within a run of the network, or as its record has it; see `KernelTable.within`.
+        latency_us: latency within a run of the network, or in its record; see `KernelTable.within`.
         gflops: billion floating-point operations a second, two for each multiply-add.
-        peak_share: of the cores' FMA peak, 1 is all of it.
-        time_share: of the sum of all kernels' latencies, 1 is all of it.
-        moved_bytes: what it moved or must move, see `KernelTable.moved`.
+        peak_share: share of the cores' FMA peak, 1 is all of it.
+        time_share: share of the sum of all kernels' latencies, 1 is all of it.
+        moved_bytes: bytes that it moved or must move, see `KernelTable.moved`.
         intensity: floating-point operations for each of these bytes; `None` as well where there are none.
-        limit: what limits it, by the roofline.
-        limit_share: of the speed that this limit allows, 1 is all of it.
+        limit: the limit of its speed, by the roofline.
+        limit_share: share of the speed that this limit allows, 1 is all of it.
     """
 
     kernel: KernelResult
@@ -77,9 +77,9 @@ class KernelTable:
 
     Attributes:
         within: the latencies are those within a run of the network; otherwise the tuning records have them, each timed alone.
-        moved: which bytes are counted: all that memory gave and took, the least that there can be, or none.
-        sum_share: what the kernels took together within a run, over the latency of the network; `None` where that was not timed.
-        roof: what the cores and the memory allow.
+        moved: the kind of bytes that are counted: all that memory gave and took, the least that there can be, or none.
+        sum_share: time of all kernels within a run, over the latency of the network; `None` where that was not timed.
+        roof: limits by the cores and the memory.
     """
 
     rows: tuple[KernelRow, ...]

@@ -31,7 +31,7 @@ class PowerLaw:
 
     Attributes:
         r_squared: share of the logarithms' variance it explains.
-        points: how many variants it was fitted to.
+        points: number of variants it was fitted to.
     """
 
     factor: float
@@ -60,13 +60,13 @@ class Departure:
     """Compares a variant with the law.
 
     Attributes:
-        law_us: what the law makes of the largest variant's latency.
+        law_us: latency that the law gives this variant, from the largest variant's.
         ratio: latency over the law's: `macs_ratio` times `time_ratio`.
         macs_ratio: multiply-adds over the law's.
         time_ratio: time for each multiply-add over the largest variant's.
-        peak_share: of the FMA peak, as a fraction; `None` if the clock is unknown.
-        shares: of layer types with a larger share of the multiply-adds than in the largest variant, that share here and there.
-        terms: of a modelled latency: by how much each changes the time for a multiply-add, as shares of the largest variant's.
+        peak_share: share of the FMA peak, as a fraction; `None` if the clock is unknown.
+        shares: share of each layer type with a larger share of the multiply-adds than in the largest variant, here and there.
+        terms: changes of a modelled latency's terms: of each one's time for a multiply-add, as shares of the largest variant's.
         kinds: layer types that take longer than the law has them take, in microseconds more.
 
     The last three name what weighs most, the weightiest first, and are empty for a variant that follows the law.

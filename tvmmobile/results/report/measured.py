@@ -18,8 +18,8 @@ class MeasuredAccuracy:
 
     Attributes:
         library, library_sha256: its file name, and the digest of the `.so`.
-        top1: in percent.
-        images: what it was measured on, such as `500 images of val`.
+        top1: top-1 accuracy in percent.
+        images: the images that it was measured on, such as `500 images of val`.
     """
 
     library: str

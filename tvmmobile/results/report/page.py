@@ -63,7 +63,7 @@ def rendered(template: Path, scripts: Sequence[Path], **values: Any) -> str:
     Args:
         template: its file.
         scripts: files that run in the page, as `script`; their digest is `script_hash`, for the page's policy.
-        values: what else the template uses.
+        values: other values that the template uses.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

@@ -1,4 +1,4 @@
-"""Results → the files of a report."""
+"""Writes the files of a report from results."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ class VariantRow:
 
     Attributes:
         index: its place in the report, from 0.
-        peak_share: of the core's FMA peak, 1 is all of it; `None` if the clock is unknown.
+        peak_share: share of the core's FMA peak, 1 is all of it; `None` if the clock is unknown.
         source: number of its accuracy's source, from 1; `None` where no accuracy is known.
         on_front: no variant with accuracy of the same source is at least as fast and as accurate, and better in one.
         spread: interquartile range of the samples over their median; `None` with fewer than four.
-        departure: from the α²ρ² law; `None` where there is nothing to compare with.
+        departure: departure from the α²ρ² law; `None` where there is nothing to compare with.
         series: its series in plots: those of one series differ in resolution alone. Named after α, and whatever is not the same in all
             rows: network, dtype, thread count, format.
     """
@@ -79,12 +79,12 @@ class View:
     """Everything that a report shows.
 
     Attributes:
-        rows: by network, then α and resolution, largest first.
+        rows: rows by network, then α and resolution, largest first.
         grids: one for each network, dtype, thread count and format.
-        sources: of the accuracies; `VariantRow.source` counts them from 1.
+        sources: sources of the accuracies; `VariantRow.source` counts them from 1.
         fit: latency against multiply-adds, `None` with too few variants.
-        notes: what the columns do and do not mean, one or two sentences each.
-        remarks: what to know about these results in particular, a sentence each.
+        notes: meanings of the columns and their limits, one or two sentences each.
+        remarks: remarks on these results in particular, a sentence each.
     """
 
     results: Results

@@ -36,8 +36,8 @@ class LogLine:
         number: number of the line, from 1.
         text: text in the file, without its line end.
         held: content of the line; `None` if it holds no record.
-        fault: why it does not belong in this file; "" if it does.
-        remark: why some of its records do not count now although they belong there; "" if all count.
+        fault: reason why it does not belong in this file; "" if it does.
+        remark: reason why some of its records do not count now although they belong there; "" if all count.
     """
 
     number: int

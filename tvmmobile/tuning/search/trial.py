@@ -49,7 +49,7 @@ class Outcome:
 
     Attributes:
         latency_us: microseconds; `None` where it failed.
-        error: why it failed, in a line.
+        error: reason why it failed, in a line.
         outage: the device could not be reached, so nothing is known about the schedule.
         final: the device will not come back in this run.
         terms_us: terms of a modelled latency, by name.

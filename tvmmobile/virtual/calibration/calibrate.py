@@ -75,10 +75,10 @@ class Row:
 
     Attributes:
         board: the virtual board's name.
-        threads: how many it had.
+        threads: number of threads.
         wheel: the program that stands for the one that was measured.
         python: the Debian release whose Python that wheel was built for; empty for this machine's own.
-        min_ms: by network, of those that were run here.
+        min_ms: latency of each network that was run here, by its name.
     """
 
     board: str

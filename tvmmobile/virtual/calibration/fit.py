@@ -57,7 +57,7 @@ class Observation:
     Attributes:
         network: its name in the published table.
         core_cycles: corrected ones.
-        phases: what cycles and misses add up from; empty where the order of a run does not matter.
+        phases: parts that cycles and misses add up from; empty where the order of a run does not matter.
     """
 
     __pydantic_config__ = _STRICT
@@ -81,8 +81,8 @@ class HeldOutCheck:
 
     Attributes:
         network: its name in the published table.
-        modelled_ms: with the fit's parameters.
-        left_out_ms: with the bandwidth fitted to the other networks; None where nothing was fitted to it.
+        modelled_ms: modelled latency with the fit's parameters.
+        left_out_ms: modelled latency with the bandwidth fitted to the other networks; None where nothing was fitted to it.
     """
 
     __pydantic_config__ = _STRICT
@@ -116,13 +116,13 @@ class Fit:
 
     Attributes:
         core: its name, as `Board.mcpu`.
-        versions: of the terms, the timeline, the corrected core and the core model that it was fitted with.
+        versions: versions of the terms, the timeline, the corrected core and the core model that it was fitted with.
         parameters: one for each of the terms.
-        bandwidth: what memory delivers to all cores together, as a share of what one core reads and writes in a copy.
+        bandwidth: bandwidth of memory for all cores together, as a share of what one core reads and writes in a copy.
         observations: the measurements that were fitted to; the tuples of times have one for each.
-        left_out_ms: of each observation, with parameters fitted to the other networks, on all boards.
-        board_left_out_ms: of each observation, with parameters fitted to the other boards; empty where there is one board.
-        checks: what it models of the runs in several threads, and on boards that were not fitted to.
+        left_out_ms: modelled latency of each observation, with parameters fitted to the other networks, on all boards.
+        board_left_out_ms: modelled latency of each observation, with parameters fitted to the other boards; empty where there is one board.
+        checks: modelled runs in several threads, and on boards that were not fitted to.
     """
 
     __pydantic_config__ = _STRICT
@@ -167,7 +167,7 @@ class Fit:
         Args:
             errors: one for each observation.
             board: its name.
-            integers: only the networks in 8-bit integers, or only the others; all by default.
+            integers: true for the networks in 8-bit integers alone, false for the others alone; all by default.
         """
         return tuple(
             error

@@ -30,9 +30,9 @@ class SeveralThreads:
     """One network in several threads.
 
     Attributes:
-        board: where it was measured.
+        board: board that it was measured on.
         network: its name in the published table.
-        threads: how many.
+        threads: number of threads.
         measured_ms: the published latency.
         modelled_ms: the modelled one, by memory's rate for all cores together (a share, as in `Fit.bandwidth`).
     """
@@ -53,7 +53,7 @@ def fit_core(
 
     Args:
         boards: those that were measured, all with this core, and the wheel that was run on each; by name.
-        observations: of one thread.
+        observations: observations of one thread.
         several_with: gives the networks in several threads with the parameters that those lead to; none if there are no such figures.
 
     Raises:

@@ -30,8 +30,8 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
     """Return the parameters with the least squared relative errors, in the terms' order.
 
     Args:
-        boards: by name, all with one core.
-        observations: of one thread.
+        boards: the boards by name, all with one core.
+        observations: observations of one thread.
         most: upper bound of each parameter.
         bounded: true if they keep within their bounds.
     """

@@ -34,9 +34,9 @@ class Term:
         amount_ms: milliseconds of a run on a board if the parameter were 1.
         what: the quantity of which the parameter is a share.
         most: its upper bound on a board.
-        most_source: why.
+        most_source: source of `most`.
         least: its lower bound.
-        least_source: why.
+        least_source: source of `least`.
     """
 
     amount_ms: Callable[[Board, MissCounts], float]
@@ -155,15 +155,15 @@ class Parameter:
     """One core's share of a term's amount, or another fitted figure.
 
     Attributes:
-        name: of the term.
+        name: name of the term.
         what: the quantity of which it is a share.
         value: the share.
         low: its lower bound.
         high: its upper bound.
-        low_source: where `low` is from.
-        high_source: where `high` is from.
+        low_source: source of `low`.
+        high_source: source of `high`.
         unbounded: its value in a fit without bounds.
-        note: why it lies on a bound, if it does.
+        note: reason why it lies on a bound, if it does.
     """
 
     name: str

@@ -31,8 +31,8 @@ class BlockCost:
     """One block's share of a run.
 
     Attributes:
-        address: in the program's memory.
-        count: how often it ran.
+        address: address in the program's memory.
+        count: number of times it ran.
         cycles_each: modelled cycles per execution.
         assembly: its instructions, branch distances left out.
         bounds_only: llvm-mca did not know it, so the ports' bound is used.
@@ -59,7 +59,7 @@ class CoreTime:
         instructions: executed instructions, exact.
         seconds: `cycles` at the board's clock.
         hottest: the costliest blocks, most cycles first.
-        unknown_instructions: how many executed instructions stood in blocks that llvm-mca could not schedule.
+        unknown_instructions: number of executed instructions in blocks that llvm-mca could not schedule.
     """
 
     cycles: int

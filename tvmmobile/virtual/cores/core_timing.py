@@ -17,8 +17,8 @@ class CoreTiming(BaseModel):
     Attributes:
         schedule: `module:name` in this folder: an out-of-order core's `CoreTables`, or the function that returns an instruction's
             `IssueStep` on an in-order one; empty for llvm-mca's schedule.
-        version: of the schedule; 0 without one. Raise it with every change to its numbers; calibrations, records and results of other cores
-            stay valid. Tests in tests/virtual pin some numbers with it.
+        version: version of the schedule; 0 without one. Raise it with every change to its numbers; calibrations, records and results of
+            other cores stay valid. Tests in tests/virtual pin some numbers with it.
         memory: `added`: waiting for memory adds to the core's time. Else it overlaps with computing, and lines are read at the bus's rate
             or at that of a copy. `calibration/terms.py` has the terms.
         llvm_mca: the core whose tables llvm-mca takes, where it does not know this one.

@@ -25,9 +25,9 @@ class HotBlock:
 
     Attributes:
         cost: its count, cycles and assembly.
-        share: of the run's corrected core cycles, 0 to 1.
+        share: share of the run's corrected core cycles, 0 to 1.
         place: file, offset and function.
-        limit: why it is not faster.
+        limit: reason why it is not faster.
     """
 
     cost: BlockCost

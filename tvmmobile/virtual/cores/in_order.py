@@ -27,14 +27,14 @@ class IssueStep:
         reads: registers, and the stage at which each is needed.
         writes: registers, and the stage at which each can be used.
         keeps: true if the written registers keep a part of what they held, so that they are ready when both parts are.
-        cycles: how long it issues; in all but the first of them, the second slot is free for other work.
-        unit: what it has to itself while it issues: `memory`, `branch`, `multiply`; `` for nothing.
+        cycles: number of cycles that it issues; in all but the first of them, the second slot is free for other work.
+        unit: the unit that it has to itself while it issues: `memory`, `branch`, `multiply`; `` for nothing.
         lanes: halves of vector registers that it works on, of the two a cycle.
         first: true if it only issues as the first of a cycle.
         alone: true if nothing issues in its first cycle but it.
         adds: the adder's lanes that it takes while it issues.
-        adds_late: the adder's lanes that it takes `adds_late_stage` cycles after issue.
-        adds_late_stage: when.
+        adds_late: the adder's lanes that it takes later.
+        adds_late_stage: cycles after issue at which it takes these.
         soon: true if it works, and gives its results, a cycle earlier if its operands are there a cycle earlier.
         busy: a unit that it keeps busy without holding up what does not need it, and the cycles; (``, 0) for none.
     """

@@ -35,7 +35,7 @@ class InstructionTiming:
             the latency of the guides. The base register of an access has `CoreTables.base_latency`.
         ports: pipelines, and for how many cycles each of them is taken.
         update: the pipeline that updates the base register by itself, as soon as that register is ready; "" if it waits for the access.
-        micro_operations: what it takes in dispatch and in the window.
+        micro_operations: micro-operations that it takes in dispatch and in the window.
         chain: the family whose accumulators get its result early; "" for none.
         chain_latency: cycles until the family's next one can have it.
     """
@@ -54,13 +54,13 @@ class CoreTables:
 
     Attributes:
         name: LLVM's name of the core.
-        source: where the figures are from.
+        source: source of the figures.
         window: micro-operations in flight.
         instructions_per_cycle: dispatched at most.
         micro_operations_per_cycle: dispatched at most.
         pipelines: each kind's number. A kind may stand for a part of another one's pipelines: see `part_of`.
         part_of: kinds that are some of another kind's pipelines: what takes them takes the other kind's as well.
-        timing: what an instruction costs.
+        timing: cost of an instruction.
         queues: micro-operations of a kind that can wait for their operands or their pipeline, over all of the kind's pipelines; dispatch
             waits for room. Kinds that are not named, nor a part of a named one, have room for all that the window holds.
         chosen: the parts of a kind between which dispatch chooses, where each has a queue of its own: the one with fewer waiting, of equals

@@ -1,4 +1,4 @@
-"""What LiteRT's int8 average pools compute: the same as ours but for ties, which is why MLPerf Tiny's ResNet may differ by a step."""
+"""LiteRT's int8 average pools differ from ours only at ties, which is why MLPerf Tiny's ResNet may differ by a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from litert_files import LiteRtFile, by_litert, translated
 
 
 def test_averages_differ_only_at_ties() -> None:
-    """Of 8×8 pixels, one sum in 64 is halfway between two integers."""
+    """For 8×8 pixels, one sum in 64 is halfway between two integers."""
     file, channels = LiteRtFile(), 512
     x = file.tensor((1, 8, 8, channels), "int8", scale=0.125, zero=-128)
     y = file.tensor((1, 1, 1, channels), "int8", scale=0.125, zero=-128)

@@ -22,7 +22,7 @@ def window(random: np.random.Generator) -> dict[str, Any]:
 
 
 def extent(values: dict[str, Any], size: int, kernel: int, dilation: int = 1) -> int:
-    """Of what a window makes of an image."""
+    """Return the extent of a window's results for an image."""
     reach = dilation * (kernel - 1) + 1
     return -(-(size if values["padding"] == 0 else size - reach + 1) // values["strideH"])
 

@@ -233,7 +233,7 @@ def test_a_library(tmp_path: Path, dtype: str, full: bool, board: str) -> None:
 
 
 def test_constants_behind_the_file() -> None:
-    """As quantisers store them."""
+    """Quantisers store such constants."""
     content, random = quantised_network("int8", 9), np.random.default_rng(9)
     model = schema().ModelT.InitFromPackedBuf(bytearray(content), 0)
     held = [(buffer, bytes(buffer.data)) for buffer in model.buffers if buffer.data is not None]

@@ -29,7 +29,7 @@ def same_bits(found: Array | None, wanted: Array) -> bool:
 
 
 def _densified(file: LiteRtFile, content: bytes) -> Array:
-    """What LiteRT's own `DENSIFY` makes of the weights."""
+    """Return the weights as LiteRT's own `DENSIFY` computes them."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES

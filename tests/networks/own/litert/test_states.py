@@ -65,7 +65,7 @@ def frames(count: int) -> list[Array]:
 
 
 def by_calls(content: bytes, inputs: list[Array]) -> list[Array]:
-    """What LiteRT's runtime computes call by call, with its own variables."""
+    """Return the outputs that LiteRT's runtime computes call by call, with its own variables."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter: Any = Interpreter(model_content=content)

@@ -1,4 +1,4 @@
-"""What of an ONNX network does not depend on its input."""
+"""Tests of the parts of an ONNX network that do not depend on its input."""
 
 from __future__ import annotations
 

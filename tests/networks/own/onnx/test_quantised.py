@@ -273,7 +273,7 @@ def test_the_least_integer_as_a_weight(tmp_path: Path, board: str, dtype: str, w
 
 
 def test_a_batch_norm_behind_a_convolution_of_integers(tmp_path: Path) -> None:
-    """As training in integers leaves it: each filter has the file's scale times a factor of its own, which may be negative."""
+    """Training in integers leaves such a norm: each filter has the file's scale times a factor of its own, which may be negative."""
     draw, graph = (
         np.random.default_rng(6),
         quantised_convolution(w=np.random.default_rng(5).integers(-127, 128, (8, 8, 3, 3)).astype(np.int8)),

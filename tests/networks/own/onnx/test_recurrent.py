@@ -78,7 +78,7 @@ def with_kernels(imported: Imported) -> Any:
 
 
 def check(imported: Imported, executable: Any, seed: int) -> None:
-    """What it computes is what ONNX Runtime computes."""
+    """Check that it computes the same as ONNX Runtime."""
     import tvm
     from tvm import relax
 

@@ -33,7 +33,7 @@ def _evaluated(module: nn.Module, image: torch.Tensor) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("rounds_up", [False, True])
 def test_max_pools(rounds_up: bool) -> None:
-    """Of every kernel, stride, padding and dilation up to 3, where a size that is rounded up has a last pixel without a window or not."""
+    """Kernels, strides, paddings and dilations go up to 3; where a size is rounded up, the last pixel may have no window."""
     tried = 0
     for kernel, stride, padding, dilation, height in itertools.product((2, 3), (1, 2, 3), (0, 1), (1, 2), (7, 8, 9)):
         if padding > kernel // 2:

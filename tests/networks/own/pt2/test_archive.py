@@ -133,7 +133,7 @@ def test_nothing_in_a_pt2_is_executed(tmp_path: Path, place: str, change: Callab
 
 
 def test_hyphens_in_module_names_of_a_pt2(tmp_path: Path) -> None:
-    """As in torchvision's RegNet."""
+    """torchvision's RegNet has such names."""
 
     class Offset(nn.Module):
         def __init__(self) -> None:
@@ -182,7 +182,7 @@ def test_a_pt2_of_another_version(tmp_path: Path) -> None:
 
 
 def test_blocks_without_autocasting(tmp_path: Path) -> None:
-    """As timm's EfficientViT has them around its attention: two of them, with names that the graph around them has too."""
+    """timm's EfficientViT has them around its attention: two of them, with names that the graph around them has too."""
 
     class Block(nn.Module):
         def __init__(self) -> None:

@@ -60,7 +60,7 @@ def select(boxes: torch.Tensor, scores: torch.Tensor, overlap: float) -> torch.T
 
 
 def by_kind(boxes: torch.Tensor, scores: torch.Tensor, kinds: torch.Tensor, overlap: float) -> torch.Tensor:
-    """As torchvision's `batched_nms`: boxes of different kinds are moved apart."""
+    """Move boxes of different kinds apart, as torchvision's `batched_nms` does."""
     return select(boxes + (kinds.to(boxes) * (boxes.max() + 1))[:, None], scores, overlap)
 
 
@@ -110,7 +110,7 @@ def kinds_one_by_one(boxes: torch.Tensor, scores: torch.Tensor) -> Tensors:
 
 
 def filled_up(boxes: torch.Tensor, scores: torch.Tensor) -> Tensors:
-    """As ultralytics exports its networks with `nms=True`."""
+    """Fill up the rows as ultralytics does for networks with `nms=True`."""
     made = torch.zeros(1, 5, 6)
     best, kinds = scores.max(0)
     mask = best > 0.25

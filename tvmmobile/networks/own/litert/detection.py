@@ -30,7 +30,7 @@ class DetectionOptions:
         labels: classes to return of each; selected by class (`regular`), each box has one.
         of_a_class: boxes to select of each class, in regular selection.
         score, overlap: thresholds.
-        classes: without the background.
+        classes: number of classes without the background.
         scales: divisors of the encoded centre and size: y, x, height, width.
     """
 

@@ -51,7 +51,7 @@ def start_litert(content: bytes, network: LiteRtNetwork) -> tuple[str, Compute]:
 
     Args:
         content: the file's.
-        network: what is in it, without variables.
+        network: the network in the file, without variables.
 
     Raises:
         Exception: of any kind, where it is not installed, or lacks an operator or a version.

@@ -42,12 +42,12 @@ class LiteRtTensor:
     """A tensor of a file.
 
     Attributes:
-        name: as the file has it.
+        name: the tensor's name in the file.
         shape: dynamic dimensions have the size with which the file was converted, usually 1.
         open: a dimension behind the first is dynamic.
         dtype: `None` for a type that is not supported.
-        value: of a constant.
-        grid: of quantised tensors.
+        value: value of a constant.
+        grid: grid of a quantised tensor.
     """
 
     name: str
@@ -82,7 +82,7 @@ class LiteRtNetwork:
     """A network of a file.
 
     Attributes:
-        names: of inputs and outputs in the file's signature, by tensor.
+        names: names of inputs and outputs in the file's signature, by tensor.
         first: those that run once, before it does.
         same: tensors that stand for others of the file, see `litert/states.py`.
         stateful: true if the file keeps variables, which are inputs and outputs here.
@@ -129,9 +129,9 @@ class _Reading:
     """A network that is being read, with the graphs that its operators call in their place.
 
     Attributes:
-        file, content, model: of the network.
+        file, content, model: the network's file, its content and the model in it.
         sparse: reads constants that are stored without their zeros.
-        tensors, operators: what was read so far; operators have the numbers of these tensors.
+        tensors, operators: tensors and operators that were read so far; operators have the numbers of these tensors.
         repeated_bytes: bytes of constants in graphs that are called, for each call.
     """
 

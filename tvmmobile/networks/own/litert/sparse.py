@@ -22,9 +22,9 @@ class SparseConstants:
     """The sparse constants of a file, which are counted: a small file could say that it has any number of zeros.
 
     Attributes:
-        file: where they are.
+        file: the file that they are in.
         most_stored: numbers that the file can hold; several tensors may have the same ones.
-        elements, stored: of the constants so far, with zeros and without.
+        elements, stored: number of the constants' elements so far, with zeros and without.
     """
 
     file: OwnFile
@@ -39,9 +39,9 @@ class SparseConstants:
         index, a sparse one lists the indices below each node of the level above.
 
         Args:
-            name: of the tensor, for messages.
+            name: the tensor's name, for messages.
             values: the numbers that are stored, in the order of the tree's leaves.
-            shape: of the constant.
+            shape: shape of the constant.
             sparsity: the file's `SparsityParametersT`.
 
         Raises:
@@ -65,9 +65,9 @@ class _Level:
     """One dimension of the tree.
 
     Attributes:
-        extent: of the dimension.
+        extent: extent of the dimension.
         step: elements between its places in memory.
-        below: of a sparse one, how many places each node of the level above has, and the indices of these.
+        below: number of places that each node of the level above has in a sparse level, and the indices of these places.
     """
 
     extent: int

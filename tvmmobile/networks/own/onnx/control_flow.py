@@ -34,7 +34,7 @@ class ControlFlow:
 
     Attributes:
         opset: version of the standard operators.
-        nodes, size_bytes: what was made so far.
+        nodes, size_bytes: number and size of the nodes that were made so far.
     """
 
     opset: int
@@ -182,7 +182,7 @@ def _copied(graph: Any, prefix: str, names: Mapping[str, str], wanted: Sequence[
     """Return copies of a graph's nodes, whose results have a prefix, and the names of its outputs.
 
     Args:
-        names: what is passed in, by the names inside.
+        names: names of the values that are passed in, by the names inside.
         wanted: names for outputs, as far as nodes compute them.
     """
 

@@ -55,7 +55,7 @@ def _centred(into: RealNodes, tensor: str, zero: str, axis: int = -1) -> str | N
     """Return the name of integers less their zero point; `None` where they are not known.
 
     Args:
-        axis: of a constant, along which it has several zero points.
+        axis: axis along which a constant has several zero points.
     """
     if tensor in into.known:
         if zero and zero not in into.known:

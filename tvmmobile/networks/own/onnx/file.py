@@ -74,7 +74,7 @@ def imported_onnx(
 
     Args:
         contents: SHA-256 of the files that it is from, in hexadecimal.
-        fix: how to make such a file with static shapes.
+        fix: a way to make such a file with static shapes.
         programs: those that its output is to be compared with rather than with ONNX Runtime's.
 
     Raises:

@@ -31,7 +31,7 @@ class ResizedAxis:
     Attributes:
         inputs, outputs: pixels.
         factor: outputs for each input, not rounded.
-        region: where the part begins and ends that `tf_crop_and_resize` takes, as shares of the input.
+        region: beginning and end of the part that `tf_crop_and_resize` takes, as shares of the input.
     """
 
     inputs: int

@@ -113,11 +113,11 @@ class _Form:
     """An operator between integers.
 
     Attributes:
-        operator: that between the real numbers that they stand for.
+        operator: the operator between the real numbers that the integers stand for.
         operands: places of inputs, each followed by its scale and zero point; none for all behind those of the result.
         result: place of the result's scale, which its zero point follows.
         bias: place of a bias, which has the product of the operands' scales.
-        axis: of the constants that have several scales.
+        axis: axis along which constants have several scales.
     """
 
     operator: str

@@ -122,8 +122,8 @@ class RealNodes(Nodes):
         """Return the name of an integer tensor's real numbers; `None` if it has another scale or zero point, or is not known.
 
         Args:
-            names: of the tensor, its scale and zero point.
-            axis: of a constant, along which it has several scales.
+            names: names of the tensor, its scale and zero point.
+            axis: axis along which a constant has several scales.
         """
         tensor, scale, zero = key = tuple(names)
         if key not in self.dequantised:

@@ -96,7 +96,7 @@ class Nodes:
     """New nodes and constants, made one after another.
 
     Attributes:
-        nodes, constants: what was made so far.
+        nodes, constants: nodes and constants that were made so far.
         subject: the beginning of new names.
     """
 

@@ -21,7 +21,7 @@ def trace_onnx(
         model: a `ModelProto` that holds all its weights, with static shapes.
         convert: imports such a model into Relax.
         reference: makes what computes such a model, whose inputs have these names.
-        given: what it takes, in order.
+        given: values of the network's inputs, in order.
     """
     model = onnx.shape_inference.infer_shapes(model)
     found = dict(_computed(model.graph))

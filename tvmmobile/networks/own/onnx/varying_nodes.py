@@ -34,11 +34,11 @@ class VaryingNodes(Nodes):
     """The nodes of a model while its tensors with missing rows get their greatest number.
 
     Attributes:
-        values: of known tensors; where these depend on a number of rows, those of the greatest one.
-        fewer: of the latter, the values for one row less, and the tensor that counts rows.
-        shapes, types: of all tensors.
-        rows: of tensors that have fewer rows than their shapes say.
-        multiples: of counts that are multiples of others: these, and how many times.
+        values: values of known tensors; where these depend on a number of rows, those of the greatest one.
+        fewer: values for one row less of each of the latter, and the tensor that counts rows.
+        shapes, types: shape and type of each tensor.
+        rows: the number of rows of each tensor that has fewer rows than its shape says.
+        multiples: the count that another one is a multiple of, and the factor.
     """
 
     def __init__(self, model: Any) -> None:

@@ -66,7 +66,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
 
     Args:
         wanted: requested dimensions.
-        fix: how to make a file that can be read.
+        fix: a way to make a file that can be read.
 
     Raises:
         UserError: it is damaged, of another kind or too large unpacked, a dimension stays dynamic, or loading it would execute part of it.

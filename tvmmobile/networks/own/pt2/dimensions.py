@@ -278,8 +278,8 @@ class _Fixing:
     """A serialised program while its expressions become numbers.
 
     Attributes:
-        values: of symbols.
-        graph: of the program.
+        values: values of symbols.
+        graph: graph of the program.
     """
 
     values: Mapping[str, Fraction]

@@ -114,7 +114,7 @@ class _GraphBounding:
     """A serialised graph while its nodes are read in order.
 
     Attributes:
-        values: of symbols, the greatest ones of those that count rows.
+        values: values of symbols, the greatest ones of those that count rows.
         counts: tensors `[1]` with the values of the latter.
         nodes: those of the new graph.
     """

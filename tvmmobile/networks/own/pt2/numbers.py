@@ -43,7 +43,7 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
     """Return the values of symbols that stand for numbers in constant tensors of a serialised program.
 
     Args:
-        configs: for each folder of stored tensors their descriptions, by name.
+        configs: descriptions of the stored tensors in each folder, by name.
         read: returns the content of a file in the archive.
 
     Raises:

@@ -73,9 +73,9 @@ def imported_program(
     Args:
         contents: SHA-256 of the file.
         compute: runs the network in PyTorch.
-        wanted: what is asked for.
-        weights: where they came from.
-        fix: how to make such a program with static shapes.
+        wanted: the dimensions that were asked for.
+        weights: origin of the weights.
+        fix: a way to make such a program with static shapes.
 
     Raises:
         UserError: it cannot be compiled.
