@@ -138,7 +138,7 @@ def test_the_core_is_known_and_its_schedule_counts(checkout: Path, tmp_path: Pat
     board.write_text(text.replace("cortex-a55", "cortex-a65").replace('name = "rk3566"', 'name = "mine"'), encoding="utf-8")
     code = f"""
 from tvmmobile.devices.board.parts import part_of
-from tvmmobile.devices.kin import suitability
+from tvmmobile.devices.similar_cores import suitability
 from tvmmobile.devices.registry import find_device
 from tvmmobile.devices.virtual_board import VirtualDevice
 from tvmmobile.virtual.board import load_board

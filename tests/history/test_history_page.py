@@ -21,14 +21,14 @@ from report_pages import HOSTILE, Page, hostile
 from tvmmobile.history import page as page_module
 from tvmmobile.history.file import open_history
 from tvmmobile.history.page import history_page
-from tvmmobile.history.series import LatencyLine, Over, Point, Series, SeriesFilter, over_commits
+from tvmmobile.history.series import CommitHistory, LatencyLine, Point, Series, SeriesFilter, over_commits
 from tvmmobile.history.series import MeasuredCommit as Known
 from tvmmobile.history.steps import find_steps
 
 BROWSER = pytest.mark.skipif(find_browser() is None, reason=f"none of {', '.join(NAMES)} is installed")
 
 
-def read(path: Path) -> Over:
+def read(path: Path) -> CommitHistory:
     with open_history(path, add=False) as history:
         return over_commits(history, SeriesFilter(), 0.01)
 
@@ -52,7 +52,7 @@ def check(text: str) -> Page:
     return found
 
 
-def large(commits: int, series: int) -> Over:
+def large(commits: int, series: int) -> CommitHistory:
     """A history as it is read, of measured latencies with some steps, but without kernels."""
     random = np.random.default_rng(0)
     known = tuple(Known(commit(number).name, False, 1_790_000_000 + 3600 * number, f"Change number {number}") for number in range(commits))
@@ -63,7 +63,7 @@ def large(commits: int, series: int) -> Over:
         points = tuple(Point(place, us, 0.99 * us, 0.01, (place,), "", False) for place, us in enumerate(latencies))
         line = LatencyLine("Raspberry Pi 4", "Cortex-A72", "", points, find_steps(latencies, [1] * commits, exact=False))
         made.append(Series("mobilenet_v1", 1.0, str(32 * number + 32), "float32", "c", 1, "pi4", "measured", 1.8e9, (line,), 0))
-    return Over(known, tuple(made), ())
+    return CommitHistory(known, tuple(made), ())
 
 
 def test_the_page_is_self_contained_and_shows_the_step(cli: CommandLine, tmp_path: Path) -> None:

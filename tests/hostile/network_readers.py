@@ -15,11 +15,11 @@ _IMPORT_S = 10.0
 
 def _gate(folder: Path) -> Prepared:
     """The gate checks a `.pt2` before PyTorch loads it."""
-    from tvmmobile.networks.own.files import OwnFile, Wanted
+    from tvmmobile.networks.own.files import OwnFile, RequestedShape
     from tvmmobile.networks.own.pt2.archive import checked_archive
 
     file = OwnFile(folder / "x.pt2")
-    return [pt2(), pt2("dynamic"), pt2("varied")], lambda content: checked_archive(file, content, Wanted(8), "Export it.")
+    return [pt2(), pt2("dynamic"), pt2("varied")], lambda content: checked_archive(file, content, RequestedShape(8), "Export it.")
 
 
 def _exported(folder: Path) -> Prepared:

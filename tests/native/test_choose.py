@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from tvmmobile.devices.kin import relatives, suitability
 from tvmmobile.devices.registry import find_device
+from tvmmobile.devices.similar_cores import ordered_cores, suitability
 from tvmmobile.native import instructions
 from tvmmobile.native.instructions import Feature
 from tvmmobile.native.sets import CompiledSet, LoweredSet, Suitability, need_lines, set_lines
@@ -118,7 +118,7 @@ def test_no_cpu_takes_instructions_that_it_lacks(chooser: Chooser, tmp_path: Pat
     """Whatever a core says of itself: every known one and some others, with random features. Without a set for all, some get none."""
     draw = random.Random(0)
     every = (HALF, DOT, I8MM, BF16)
-    cores = [part for relative in relatives() for part in relative.parts] + [0, UNKNOWN, 0xFFFFF]
+    cores = [part for relative in ordered_cores() for part in relative.parts] + [0, UNKNOWN, 0xFFFFF]
     questions = [(core, frozenset(draw.sample(every, draw.randint(0, 4)))) for core in cores for _ in range(4)]
     assert len(questions) > 200
     for one in (chooser, Chooser(tmp_path, ["pi5", "cobalt100"])):

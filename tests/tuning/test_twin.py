@@ -9,9 +9,9 @@ import pytest
 
 from tvmmobile.devices.board.hardware import profile_of
 from tvmmobile.devices.board.registered import Facts, LinuxCore, RegisteredBoard, SshAddress
-from tvmmobile.devices.kin import suitability
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile, Origin
 from tvmmobile.devices.registry import find_device
+from tvmmobile.devices.similar_cores import suitability
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model

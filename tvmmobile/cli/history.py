@@ -15,7 +15,7 @@ from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 
 if TYPE_CHECKING:
     from tvmmobile.history.file import History
-    from tvmmobile.history.series import Over
+    from tvmmobile.history.series import CommitHistory
 
 history = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -48,7 +48,7 @@ class FilterOptions(Options):
         from_cli=lambda percent: percent / 100,
     )
 
-    def over_commits(self, history: History) -> Over:
+    def over_commits(self, history: History) -> CommitHistory:
         """Return these of a history; raise `UserError` where it has none."""
         from tvmmobile.history.series import SeriesFilter, over_commits
 

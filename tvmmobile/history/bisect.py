@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tvmmobile.history.commits import Commit, commit_of
 from tvmmobile.history.file import History
-from tvmmobile.history.series import Over, Point, Series
+from tvmmobile.history.series import CommitHistory, Point, Series
 from tvmmobile.results.file import read_results
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import deferred
@@ -116,7 +116,9 @@ class _Timer:
         return found[0].latency_us
 
 
-def bisect(history: History, over: Over, good: str | None, bad: str | None, command: Sequence[str], result: str, said: Said) -> Bisected:
+def bisect(
+    history: History, over: CommitHistory, good: str | None, bad: str | None, command: Sequence[str], result: str, said: Said
+) -> Bisected:
     """Find the commit between two results of the only series in `over` at which its latency changed.
 
     Args:
@@ -165,7 +167,7 @@ def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
         known[place] = is_new(names[place])
 
 
-def _point(over: Over, series: Series, name: str | None, number: int | None) -> Point:
+def _point(over: CommitHistory, series: Series, name: str | None, number: int | None) -> Point:
     """Return the point of a commit that is called `name`, or has that number."""
     if name is None and number is None:
         raise UserError("only one commit is given, and there is no step.", "Name two commits with --good and --bad.")

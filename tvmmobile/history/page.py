@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.gate.comparison import KernelChange
-from tvmmobile.history.series import LatencyLine, Over, Series, Told
+from tvmmobile.history.series import CommitHistory, ExplainedStep, LatencyLine, Series
 from tvmmobile.history.steps import CONFIDENCE
 from tvmmobile.history.terminal import MOST_KERNELS, where
 from tvmmobile.results.report.page import rendered
@@ -28,7 +28,7 @@ _DIGITS = 6
 _PARAMETER = re.compile(r"(\w+)=([^,()]*)")
 
 
-def history_page(over: Over, since: int) -> str:
+def history_page(over: CommitHistory, since: int) -> str:
     """Return the text of `history.html`; `since` is how many commits the column of changes reaches back."""
     last = {id(told.series): told for told in reversed(over.steps)}
     return rendered(
@@ -70,12 +70,12 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
 
 
-def _data(over: Over) -> Any:
+def _data(over: CommitHistory) -> Any:
     """Return the numbers of all charts as JSON, whole numbers as differences from the one before; see `history.js`."""
     from markupsafe import Markup
 
     names: dict[str, int] = {}
-    steps: dict[int, list[Told]] = {}
+    steps: dict[int, list[ExplainedStep]] = {}
     for told in reversed(over.steps):
         steps.setdefault(id(told.series), []).append(told)
     content = {
@@ -89,7 +89,7 @@ def _data(over: Over) -> Any:
     return Markup(text.replace("<", "\\u003c"))  # within a script element nothing else ends it
 
 
-def _series(series: Series, steps: list[Told], names: dict[str, int]) -> dict[str, Any]:
+def _series(series: Series, steps: list[ExplainedStep], names: dict[str, int]) -> dict[str, Any]:
     return {
         "label": clean(series.label),
         "where": clean(where(series)),
@@ -123,7 +123,7 @@ def _line(line: LatencyLine) -> dict[str, Any]:
     return found
 
 
-def _step(told: Told, names: dict[str, int]) -> list[Any]:
+def _step(told: ExplainedStep, names: dict[str, int]) -> list[Any]:
     step = told.step
     kernels = [
         [

@@ -126,7 +126,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Told:
+class ExplainedStep:
     """A step in words and numbers: where it is, and the kernels that changed by most.
 
     Attributes:
@@ -169,12 +169,12 @@ class MeasuredCommit:
 
 
 @dataclass(frozen=True)
-class Over:
+class CommitHistory:
     """A history as series over commits."""
 
     commits: tuple[MeasuredCommit, ...]
     series: tuple[Series, ...]
-    steps: tuple[Told, ...]
+    steps: tuple[ExplainedStep, ...]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class SeriesFilter:
         return (self.network or "") in name and all(one in (None, other) for one, other in zip(asked, found, strict=True))
 
 
-def over_commits(history: History, wanted: SeriesFilter, least: float) -> Over:
+def over_commits(history: History, wanted: SeriesFilter, least: float) -> CommitHistory:
     """Read a history; steps smaller than the share `least` are left out. Steps are sorted, the newest first.
 
     Raises:
@@ -212,7 +212,7 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Over:
     steps = [
         _with_kernels(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)
     ]
-    return Over(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)))
+    return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)))
 
 
 _IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
@@ -260,7 +260,7 @@ def _point(commit: int, runs: Sequence[Entry]) -> Point:
     )
 
 
-def _with_kernels(history: History, series: Series, line: LatencyLine, step: Step) -> Told:
+def _with_kernels(history: History, series: Series, line: LatencyLine, step: Step) -> ExplainedStep:
     numbers = [point.commit for point in line.points]
     places = [one.at for one in line.found.steps]
     index = places.index(step.at)
@@ -273,7 +273,7 @@ def _with_kernels(history: History, series: Series, line: LatencyLine, step: Ste
     same_way = [one for one in changes if sign * (one.added_us or 0.0) > 0 or one.base_schedule != one.new_schedule]
     kernels = tuple(sorted(same_way, key=lambda one: -sign * (one.added_us or 0.0)))
     earliest, latest = numbers[step.first - 1], numbers[step.last]
-    return Told(series, line, step, numbers[step.at - 1], numbers[step.at], earliest, latest, kernels)
+    return ExplainedStep(series, line, step, numbers[step.at - 1], numbers[step.at], earliest, latest, kernels)
 
 
 def _kernels(history: History, results: Sequence[int]) -> list[KernelResult]:

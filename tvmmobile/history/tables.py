@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tvmmobile.history.series import LatencyLine, Over, Series, Told
+from tvmmobile.history.series import CommitHistory, ExplainedStep, LatencyLine, Series
 from tvmmobile.results.report.spreadsheet import csv_text
 
 FORMAT = 1
@@ -21,12 +21,12 @@ COLUMNS = (
 )
 
 
-def history_csv(over: Over) -> str:
+def history_csv(over: CommitHistory) -> str:
     """Return a line for each commit of each series."""
     return csv_text(COLUMNS, _lines(over))
 
 
-def history_json(over: Over) -> str:
+def history_json(over: CommitHistory) -> str:
     """Return commits, series with their points, and steps; numbers of commits are places in the list of commits."""
     numbers = {id(one): number for number, one in enumerate(over.series)}
     content = {
@@ -43,14 +43,14 @@ def _series(series: Series) -> dict[str, Any]:
     return {**_of(series, _SERIES), "left_out": series.left_out, "lines": lines}
 
 
-def _step(told: Told, number: int) -> dict[str, Any]:
+def _step(told: ExplainedStep, number: int) -> dict[str, Any]:
     step, line = told.step, told.series.lines.index(told.line)
     numbers = {name: getattr(step, name) for name in ("change", "low", "high", "p")}
     commits = _of(told, ("before", "after", "earliest", "latest"))
     return {"series": number, "line": line, **commits, **numbers, "kernels": [asdict(kernel) for kernel in told.kernels]}
 
 
-def _lines(over: Over) -> Iterator[dict[str, Any]]:
+def _lines(over: CommitHistory) -> Iterator[dict[str, Any]]:
     for series in over.series:
         for line in series.lines:
             shown = {told.after: told.step for told in over.steps if told.line is line}
@@ -65,7 +65,7 @@ def _lines(over: Over) -> Iterator[dict[str, Any]]:
                 yield {**_of(series, _SERIES), **_of(line, _LINE), "commit": commit.name, "date": _iso(commit.time), **own, **found}
 
 
-def _of(one: Series | LatencyLine | Told | Any, names: tuple[str, ...]) -> dict[str, Any]:
+def _of(one: Series | LatencyLine | ExplainedStep | Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(one, name) for name in names}
 
 

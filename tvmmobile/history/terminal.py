@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tvmmobile.gate.report import kernel_line
-from tvmmobile.history.series import Over, Series, Told
+from tvmmobile.history.series import CommitHistory, ExplainedStep, Series
 from tvmmobile.history.steps import CONFIDENCE
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, plural, signed
 
@@ -11,7 +11,7 @@ from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, plural,
 MOST_KERNELS = 5
 
 
-def print_history(over: Over, since: int, most_steps: int) -> None:
+def print_history(over: CommitHistory, since: int, most_steps: int) -> None:
     """Print a history, 80 columns wide.
 
     Args:
@@ -43,7 +43,7 @@ def print_history(over: Over, since: int, most_steps: int) -> None:
         console.print(f"{plural(left_out, 'result')} of dirty trees, or not valid, {'do' if left_out > 1 else 'does'} not count.")
 
 
-def alike(over: Over) -> dict[tuple[str, str], list[Series]]:
+def alike(over: CommitHistory) -> dict[tuple[str, str], list[Series]]:
     """Return the series that differ in nothing but the network, by where their latencies were obtained, and by precision and threads."""
     groups: dict[tuple[str, str], list[Series]] = {}
     for one in over.series:
@@ -58,7 +58,7 @@ def where(series: Series) -> str:
     return f"{series.device}: {series.kind}{board}, {place}"
 
 
-def step_sentence(over: Over, told: Told) -> str:
+def step_sentence(over: CommitHistory, told: ExplainedStep) -> str:
     """Return a step in one line."""
     commits, step = over.commits, told.step
     where_ = f"{told.series.label} on {told.series.device} ({told.series.kind}): {signed(step.change)}"

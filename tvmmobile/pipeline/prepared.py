@@ -31,7 +31,7 @@ from tvmmobile.pipeline.precision_costs import layer_costs
 from tvmmobile.quantisation.calibration import best_method, with_seven_bit_weights
 from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import FlowStep, flow_of
-from tvmmobile.quantisation.given import as_given, unfit_weights
+from tvmmobile.quantisation.given import unfit_weights, with_stored_scales
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_input
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import FoundAssignment, Quantiser, chosen_layers, decibels_below, quantise_within
@@ -263,7 +263,7 @@ def _as_given(
     composed = compose_quantised(imported.module, accepts, composes, accepts_sums, dump_dir)
     wide = read_network(*lower_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
-    found = as_given(flow, scales.of, accepts, least, chosen_layers(flow, job.options.keep))
+    found = with_stored_scales(flow, scales.of, accepts, least, chosen_layers(flow, job.options.keep))
     if not found.network.steps:
         return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
     lowered = named_layers(found.network, names)

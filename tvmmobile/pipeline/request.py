@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tvmmobile.devices.kin import suitability
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import device_names, find_device
+from tvmmobile.devices.similar_cores import suitability
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing

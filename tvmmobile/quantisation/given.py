@@ -43,7 +43,7 @@ class Given:
     floats: dict[int, str]
 
 
-def as_given(
+def with_stored_scales(
     flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], float32_reasons: Mapping[int, str]
 ) -> Given:
     """Convert to integers every layer of a flow whose inputs and output are rounded, and whose weights are integers of the file.
@@ -52,10 +52,10 @@ def as_given(
         least: the least weight of a layer in steps that its kernels take.
         float32_reasons: numbers of layers that stay in float32, and why.
     """
-    return _Reading(flow, scales, accepts, least).given(float32_reasons)
+    return _IntegerConverter(flow, scales, accepts, least).given(float32_reasons)
 
 
-class _Reading:
+class _IntegerConverter:
     """A flow while its layers become integers."""
 
     def __init__(self, flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int]) -> None:

@@ -220,7 +220,7 @@ def quantise_within(
     network = quantised(observed, method, accepts, float32_reasons)
     if limit is None:
         return Mixed(network, Decision(method, float32_reasons))
-    compared = _Compared(flow, images.some(_COMPARED), limit)
+    compared = _Comparison(flow, images.some(_COMPARED), limit)
     outputs = compared.outputs(network)
     if compared.holds_for(outputs):
         return Mixed(network, Decision(method, float32_reasons))
@@ -281,7 +281,7 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
     return Programme(count, tuple(pieces), tuple(tensors), noise.steps)
 
 
-class _Compared:
+class _Comparison:
     """The calibration data on which networks are compared with float32."""
 
     def __init__(self, flow: Flow, data: Images, limit: Limit) -> None:
@@ -307,7 +307,7 @@ class _Compared:
 
 
 def _fastest_within(
-    programme: Programme, compared: _Compared, network_of: Callable[[Assignment], IntegerNetwork], int8: float
+    programme: Programme, compared: _Comparison, network_of: Callable[[Assignment], IntegerNetwork], int8: float
 ) -> tuple[IntegerNetwork, FoundAssignment]:
     """Return the fastest assignment that meets the limit, of those that the programme finds with different bounds on its noise.
 
@@ -322,7 +322,7 @@ def _fastest_within(
     plain = fastest(programme)
     least = fastest(replace(programme, pieces=_floats(programme)))
     assert plain is not None and least is not None
-    corrected = _Corrected()
+    corrected = _NoisePredictor()
     corrected.learn(plain.noise, int8)
     holding, failing = least.noise, plain.noise
     decibels = compared.limit.unit == "dB"
@@ -360,7 +360,7 @@ def _fastest_within(
     return best
 
 
-class _Corrected:
+class _NoisePredictor:
     """Predicts noise from the sum of what layers add alone: by the ratio of both in the measured network that is nearest."""
 
     def __init__(self) -> None:

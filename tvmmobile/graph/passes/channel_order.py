@@ -83,7 +83,7 @@ class _Reader:
 
 
 @dataclass(frozen=True)
-class _Family:
+class _ChannelGroup:
     """Tensors whose channels get mixed, by number, and the tensors that result."""
 
     numbers: tuple[int, ...]
@@ -104,7 +104,7 @@ class _Graph:
         self.bound = values_of(self.main)
         self.uses = readers_of(self.main)
 
-    def families(self) -> list[_Family]:
+    def families(self) -> list[_ChannelGroup]:
         """Return the families with shuffled channels."""
         parent = list(range(len(self.trace.tensors)))
 
@@ -121,12 +121,12 @@ class _Graph:
         for variable, members in numbers.items():
             families[top(members[0])].append(variable)
         return [
-            _Family(tuple(number for number in range(len(parent)) if top(number) == first), tuple(moved))
+            _ChannelGroup(tuple(number for number in range(len(parent)) if top(number) == first), tuple(moved))
             for first, moved in families.items()
             if any(self.trace.moved[variable].shuffled for variable in moved)
         ]
 
-    def readers(self, family: _Family) -> list[_Reader] | None:
+    def readers(self, family: _ChannelGroup) -> list[_Reader] | None:
         """Return all readers of moved channels, in order of execution; `None` if their order matters to one."""
         found = []
         for variable in family.moved:
@@ -202,7 +202,7 @@ def _is_depthwise(call: Any) -> bool:
     return groups == int(call.args[0].ty.shape[3]) == int(call.ty.shape[3])
 
 
-def _edits(graph: _Graph, family: _Family) -> dict[Any, _Edit]:
+def _edits(graph: _Graph, family: _ChannelGroup) -> dict[Any, _Edit]:
     """Return the edits that make the family's channel moves unnecessary; none if that is impossible."""
     readers = graph.readers(family)
     if not readers:

@@ -39,7 +39,7 @@ def standalone_steps(composer: LayerComposer, whole_chains: bool) -> Callable[[A
         starts = _starts(module, joined)
         if not starts:
             return module
-        behind = composer(fold_factors(_Inserting(module["main"], starts).in_module(module)))
+        behind = composer(fold_factors(_ConvolutionInserter(module["main"], starts).in_module(module)))
         return with_named_outputs(replace_values(behind, lambda value, _: _copied(value, composer.layers)))
 
     def run(module: Any) -> Any:
@@ -146,7 +146,7 @@ def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
     return rows
 
 
-class _Inserting(MainRewriter):
+class _ConvolutionInserter(MainRewriter):
     """Rewrites `main` so that convolutions stand in front of steps."""
 
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:

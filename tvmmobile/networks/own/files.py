@@ -31,7 +31,7 @@ Side = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedShape:
     """Requested dimensions of the first input, for those that are dynamic in the file; `None` if not requested.
 
     Attributes:
@@ -153,7 +153,7 @@ def _unreadable(path: Path, why: str) -> UserError:
 
 
 def spec_of(
-    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], wanted: Wanted, fix: str, inside: str = ""
+    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], wanted: RequestedShape, fix: str, inside: str = ""
 ) -> OwnSpec:
     """Identify a network by its inputs and outputs.
 

@@ -11,7 +11,7 @@ from tvmmobile.graph.expressions import operator_of
 from tvmmobile.networks.budget import check_elements, check_module
 from tvmmobile.networks.frontend import FRAMEWORK_LOCK, Imported
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
+from tvmmobile.networks.own.files import OwnFile, RequestedShape, Side, height_and_width
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted
 
@@ -45,7 +45,7 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
     if file.values and file.path.suffix.lower() != ".onnx":
         raise UserError("--value is for ONNX files.", f"Have {file} compute with the number instead of an input.")
     with FRAMEWORK_LOCK, insisted():  # torch.export has weak references with callbacks
-        imported = _imported(file, Wanted(side, batch), checkpoint, seed)
+        imported = _imported(file, RequestedShape(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")
     check_module(str(file), imported.module, imported.macs)
@@ -53,7 +53,7 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
     return imported
 
 
-def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
+def _imported(file: OwnFile, wanted: RequestedShape, checkpoint: Path | None, seed: int) -> Imported:
     if file.factory:
         from tvmmobile.networks.own.python_file import load_python
 

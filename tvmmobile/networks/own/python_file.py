@@ -14,7 +14,7 @@ import torch
 
 from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
-from tvmmobile.networks.own.files import OwnFile, Wanted, height_and_width, read_whole
+from tvmmobile.networks.own.files import OwnFile, RequestedShape, height_and_width, read_whole
 from tvmmobile.networks.own.pt2.program import imported_program, with_fixed_rows
 from tvmmobile.networks.signature import words
 from tvmmobile.system.errors import UserError
@@ -26,7 +26,7 @@ _CHANNELS = 3
 _FIX = "Give an example input of that kind with the module: return module, torch.zeros(1, 3, 224, 224)"
 
 
-def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
+def load_python(file: OwnFile, wanted: RequestedShape, checkpoint: Path | None, seed: int) -> Imported:
     """Return the network that the file's factory returns. The file is executed, including its imports.
 
     Args:

@@ -10,7 +10,7 @@ import pytest
 from litert_files import FILE, Array, LiteRtFile, by_litert, network_in, refused, schema, translated
 from onnx_campaign import built, run
 
-from tvmmobile.networks.own.files import Wanted
+from tvmmobile.networks.own.files import RequestedShape
 from tvmmobile.networks.own.litert.detection import without_leftovers
 from tvmmobile.networks.own.litert.file import start_litert
 from tvmmobile.networks.own.litert.operators import onnx_of
@@ -95,7 +95,7 @@ def test_compiled(changed: dict[str, Any]) -> None:
 
     content = detector(17, 4, max_detections=9, **changed)
     programs = [("LiteRT", partial(start_litert, content, network_in(content)))]
-    network = imported_onnx(FILE, onnx_of(network_in(content)), "", Wanted(), "", programs)
+    network = imported_onnx(FILE, onnx_of(network_in(content)), "", RequestedShape(), "", programs)
     assert network.reference_program.startswith("LiteRT")
     machine = built([relax.transform.LegalizeOps()(network.module)])
     for seed in range(4):

@@ -15,7 +15,7 @@ from onnx.backend.test.loader import load_model_tests
 from onnx_campaign import AGREES, FAILED, REFUSED, UNNAMED, WRONG, Outcome, by_runtime, outcomes
 from random_onnx import Array, Case
 
-from tvmmobile.networks.own.files import Wanted
+from tvmmobile.networks.own.files import RequestedShape
 from tvmmobile.networks.own.onnx.file import load_onnx
 
 #: Every so many cases are tried by default.
@@ -98,7 +98,9 @@ def tried(stride: int, named: Set[str] = frozenset()) -> dict[bool, list[Outcome
     expected = {case.operator: by_runtime(case) if case.operator in DISPUTED else outputs for case, outputs, _ in chosen}
     floats = {case.operator: alone for case, _, alone in chosen}
     found: dict[bool, list[Outcome]] = {True: [], False: []}
-    for outcome in outcomes([case for case, _, _ in chosen], lambda case: expected[case.operator], lambda file: load_onnx(file, Wanted())):
+    for outcome in outcomes(
+        [case for case, _, _ in chosen], lambda case: expected[case.operator], lambda file: load_onnx(file, RequestedShape())
+    ):
         found[floats[outcome.case.operator]].append(outcome)
     return found
 

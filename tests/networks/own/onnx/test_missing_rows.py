@@ -19,7 +19,7 @@ from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.frontend import Imported
-from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.files import OwnFile, RequestedShape
 from tvmmobile.networks.own.onnx.file import imported_onnx
 from tvmmobile.system.errors import UserError
 
@@ -289,9 +289,9 @@ def test_suppression_agrees(given: int, centre: int) -> None:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
         if given == 2:  # nothing is selected by default
             with pytest.raises(UserError, match=r"NonMaxSuppression \(node 'y', opset 11\) finds nothing"):
-                imported_onnx(OwnFile(Path("net.onnx")), model, "", Wanted(), "")
+                imported_onnx(OwnFile(Path("net.onnx")), model, "", RequestedShape(), "")
             return
-        outcomes.append(imported_onnx(OwnFile(Path("net.onnx")), model, "", Wanted(), ""))
+        outcomes.append(imported_onnx(OwnFile(Path("net.onnx")), model, "", RequestedShape(), ""))
     from tvm import relax
 
     machine, random = built([relax.transform.LegalizeOps()(imported.module) for imported in outcomes]), np.random.default_rng(given)
@@ -319,7 +319,7 @@ def test_nodes_of_onnx_agree() -> None:
     from tvm import relax
 
     found = [case for case in cases if case.name.startswith("test_nonmaxsuppression")]
-    imported = [imported_onnx(OwnFile(Path("net.onnx")), case.model, "", Wanted(), "") for case in found]
+    imported = [imported_onnx(OwnFile(Path("net.onnx")), case.model, "", RequestedShape(), "") for case in found]
     machine = built([relax.transform.LegalizeOps()(one.module) for one in imported])
     assert len(found) >= 10
     for place, case in enumerate(found):
@@ -373,7 +373,7 @@ def test_too_many_rows_are_refused() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
     with pytest.raises(UserError, match=r"may find 6,000,000 places, more than 4,194,304"):
-        imported_onnx(OwnFile(Path("net.onnx")), model, "", Wanted(), "")
+        imported_onnx(OwnFile(Path("net.onnx")), model, "", RequestedShape(), "")
 
 
 def test_half_precision_selects_in_float32(tmp_path: Path) -> None:

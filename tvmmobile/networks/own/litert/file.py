@@ -11,7 +11,7 @@ from importlib.metadata import version
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute, Imported, importing
 from tvmmobile.networks.models.spec import OwnSpec
-from tvmmobile.networks.own.files import OwnFile, Wanted, read_whole
+from tvmmobile.networks.own.files import OwnFile, RequestedShape, read_whole
 from tvmmobile.networks.own.litert.detection import without_leftovers
 from tvmmobile.networks.own.litert.operators import onnx_of
 from tvmmobile.networks.own.litert.reader import LiteRtNetwork, read_litert
@@ -23,7 +23,7 @@ from tvmmobile.system.streams import silenced
 _FIX = "Convert it with the shapes that it is to run with."
 
 
-def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
+def load_litert(file: OwnFile, wanted: RequestedShape) -> Imported:
     """Return the network in a LiteRT file, with the shapes that it was converted with.
 
     Raises:

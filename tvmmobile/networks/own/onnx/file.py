@@ -19,7 +19,16 @@ from tvm.tirx import IntImm
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, refusing, with_layouts
-from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, check_readable, height_and_width, read_whole, refuse_dynamic, spec_of
+from tvmmobile.networks.own.files import (
+    OwnFile,
+    RequestedShape,
+    Tensor,
+    check_readable,
+    height_and_width,
+    read_whole,
+    refuse_dynamic,
+    spec_of,
+)
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx.constants import fold_constants, without_functions
 from tvmmobile.networks.own.onnx.fourier import has_rough_transform
@@ -43,7 +52,7 @@ _FIX = "Give --resolution if height or width is dynamic, --batch for the first d
 _LONGEST_NAME = 255
 
 
-def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
+def load_onnx(file: OwnFile, wanted: RequestedShape) -> Imported:
     """Return the network in an ONNX file, which has one input side, with the weights that are in files beside it.
 
     Raises:
@@ -68,7 +77,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
 
 
 def imported_onnx(
-    file: OwnFile, model: Any, contents: str, wanted: Wanted, fix: str, programs: Sequence[tuple[str, Start]] = ()
+    file: OwnFile, model: Any, contents: str, wanted: RequestedShape, fix: str, programs: Sequence[tuple[str, Start]] = ()
 ) -> Imported:
     """Return a network in a `ModelProto` that holds all its weights.
 
@@ -180,7 +189,7 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
         return in_float32(model, DOUBLES), scales, filled
 
 
-def _fix_dimensions(file: OwnFile, graph: Any, wanted: Wanted) -> None:
+def _fix_dimensions(file: OwnFile, graph: Any, wanted: RequestedShape) -> None:
     """Give inputs' dimensions that have no number one: what --shape says, 1 or --batch in front, and the requested height and width of
     images. Dimensions of one name have one number.
 

@@ -27,7 +27,7 @@ from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
 from tvmmobile.networks.budget import check_unpacked, check_zip
 from tvmmobile.networks.frontend import refuse_operators
-from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.files import OwnFile, RequestedShape
 from tvmmobile.networks.own.pt2 import quantised
 from tvmmobile.networks.own.pt2.arguments import check_arguments, check_weights, on_processor
 from tvmmobile.networks.own.pt2.blocks import without_blocks
@@ -61,7 +61,7 @@ _DAMAGE = (
 _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
 
 
-def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> bytes:
+def checked_archive(file: OwnFile, content: bytes, wanted: RequestedShape, fix: str) -> bytes:
     """Look through a `.pt2`; return what PyTorch may load: the same, with numbers for dynamic dimensions.
 
     Args:
@@ -121,7 +121,7 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
         raise UserError(what, "Export the network to ONNX, which has operators for them: torch.onnx.export.")
 
 
-def _plain_program(file: OwnFile, program: Any, wanted: Wanted, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
+def _plain_program(file: OwnFile, program: Any, wanted: RequestedShape, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
     """Return the program with one graph on the processor, and `numbers` for dynamic dimensions and what it takes from constants."""
     program = without_blocks(on_processor(file, program))
     specs = [value for name, value in entries(program) if name in ("in_spec", "out_spec") and isinstance(value, str)]

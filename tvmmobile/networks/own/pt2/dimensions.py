@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, refuse_dynamic
+from tvmmobile.networks.own.files import OwnFile, RequestedShape, Tensor, height_and_width, refuse_dynamic
 from tvmmobile.system.errors import UserError
 
 _FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or --shape for a whole input."
@@ -84,7 +84,7 @@ def is_dynamic(program: Any) -> bool:
     return any(name == "expr_str" for name, _ in entries(program))
 
 
-def known_symbols(file: OwnFile, program: Any, wanted: Wanted, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
+def known_symbols(file: OwnFile, program: Any, wanted: RequestedShape, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
     """Return the values of a serialised program's symbols, where `wanted` and a batch of 1 say what they are.
 
     Args:
@@ -181,7 +181,7 @@ def _text(size: Any) -> str:
     return next((str(value) for name, value in entries(size) if name == "expr_str"), "")
 
 
-def _symbols(file: OwnFile, program: Any, wanted: Wanted) -> dict[str, Fraction]:
+def _symbols(file: OwnFile, program: Any, wanted: RequestedShape) -> dict[str, Fraction]:
     """Return the values of symbols in the extents of inputs."""
     values: dict[str, Fraction] = {}
     shapes = dict(file.shapes)

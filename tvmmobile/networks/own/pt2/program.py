@@ -24,7 +24,7 @@ from tvmmobile.networks.frontend import (
     torch_program,
     with_layouts,
 )
-from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
+from tvmmobile.networks.own.files import OwnFile, RequestedShape, Tensor, read_whole, spec_of
 from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.missing_rows import output_names
@@ -35,7 +35,7 @@ from tvmmobile.system.errors import UserError
 _FIX = "Export it so: torch.export.save(torch.export.export(module.cpu().eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
 
 
-def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
+def load_exported_program(file: OwnFile, wanted: RequestedShape) -> Imported:
     """Return the network in a `.pt2`. Nothing in the file is executed: see `pt2/archive.py`.
 
     Raises:
@@ -53,10 +53,10 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
         return program, compute
     content = io.BytesIO()
     torch.export.save(program, content)
-    return _program_in(file, content.getvalue(), Wanted())
+    return _program_in(file, content.getvalue(), RequestedShape())
 
 
-def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.export.ExportedProgram, Compute]:
+def _program_in(file: OwnFile, content: bytes, wanted: RequestedShape) -> tuple[torch.export.ExportedProgram, Compute]:
     """Return the program in a `.pt2`, with static shapes, and what runs it; raise `UserError` as `load_exported_program` does."""
     content = checked_archive(file, content, wanted, _FIX)
     with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
@@ -66,7 +66,7 @@ def _program_in(file: OwnFile, content: bytes, wanted: Wanted) -> tuple[torch.ex
 
 
 def imported_program(
-    file: OwnFile, contents: str, program: torch.export.ExportedProgram, compute: Compute, wanted: Wanted, weights: str, fix: str
+    file: OwnFile, contents: str, program: torch.export.ExportedProgram, compute: Compute, wanted: RequestedShape, weights: str, fix: str
 ) -> Imported:
     """Return an exported program in Relax.
 

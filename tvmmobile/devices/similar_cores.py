@@ -14,7 +14,7 @@ from tvmmobile.system.errors import UserError
 
 
 @dataclass(frozen=True)
-class Relative:
+class OrderedCore:
     """A core and its place among others.
 
     Attributes:
@@ -31,22 +31,22 @@ class Relative:
     group: int
     in_order: bool
 
-    def distance(self, other: Relative) -> tuple[bool, int, int]:
+    def distance(self, other: OrderedCore) -> tuple[bool, int, int]:
         """Return how far a schedule for the other core may be from what suits this one."""
         return self.in_order != other.in_order, abs(self.group - other.group), abs(self.place - other.place)
 
 
 @functools.cache
-def relatives() -> tuple[Relative, ...]:
+def ordered_cores() -> tuple[OrderedCore, ...]:
     """Return all known cores, from small ones to large ones."""
-    return tuple(Relative(core.cpu, core.parts + core.kin, core.place, core.group, core.in_order) for core in all_cores())
+    return tuple(OrderedCore(core.cpu, core.parts + core.kin, core.place, core.group, core.in_order) for core in all_cores())
 
 
 def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:
     """Return which of several devices' kernels suit which core; raise `UserError` for two of the same core, or one that is not known."""
-    known = {relative.name: relative for relative in relatives()}
+    known = {relative.name: relative for relative in ordered_cores()}
     named = {name: known[core.cpu] for core in all_cores() for name in core.names.values()} | known
-    cores: list[Relative] = []
+    cores: list[OrderedCore] = []
     for profile in profiles:
         core = named.get(profile.cpu)
         if core is None:
@@ -62,7 +62,7 @@ def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:
         cores.append(core)
     places = range(len(cores))
     rows = []
-    for relative in relatives():
+    for relative in ordered_cores():
         order = sorted(places, key=lambda place: (relative.distance(cores[place]), place))
         rows += [SuitedCore(part, int(cores[order[0]] is relative), tuple(order)) for part in relative.parts]
     largest = sorted(places, key=lambda place: -cores[place].place)

@@ -7,23 +7,25 @@ from collections import Counter
 import pytest
 
 from tvmmobile.devices.board.parts import part_of
-from tvmmobile.devices.kin import relatives, suitability
 from tvmmobile.devices.registry import find_device
+from tvmmobile.devices.similar_cores import ordered_cores, suitability
 from tvmmobile.graph.machine import is_known, machine_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import board_names, load_board
 
 
 def test_every_core_that_devices_have_is_in_the_table_once() -> None:
-    known = {relative.name: relative for relative in relatives()}
-    assert max(Counter(part for relative in relatives() for part in relative.parts).values()) == 1 and len(known) == len(relatives())
+    known = {relative.name: relative for relative in ordered_cores()}
+    assert max(Counter(part for relative in ordered_cores() for part in relative.parts).values()) == 1 and len(known) == len(
+        ordered_cores()
+    )
     for board in map(load_board, board_names()):
         assert board.midr == 0 or (board.midr >> 24 << 12 | (board.midr >> 4 & 0xFFF)) in known[board.cpu].parts
         assert known[board.cpu].in_order == machine_of(board.mcpu).in_order
 
 
 def test_registration_knows_every_core_of_arms_that_kernels_are_chosen_for() -> None:
-    cores = [(part, relative) for relative in relatives() for part in relative.parts if part >> 12 == 0x41]
+    cores = [(part, relative) for relative in ordered_cores() for part in relative.parts if part >> 12 == 0x41]
     assert len(cores) > 30
     for part, relative in cores:
         design = part_of(0x41, part & 0xFFF)
