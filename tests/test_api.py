@@ -158,6 +158,23 @@ def test_the_document_lists_the_listeners_methods() -> None:
     }
 
 
+def test_the_document_lists_the_types_of_results() -> None:
+    text = (REPOSITORY / "docs/api.md").read_text(encoding="utf-8").split("## Types you get back")[1].split("##")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    for name, calls, attributes in rows:
+        kind = getattr(tvmmobile, name)
+        members = {*dir(kind), *(each for base in kind.__mro__ for each in getattr(base, "__annotations__", ()))}
+        assert set(re.findall(r"`(\w+)`", attributes)) - declared().keys() <= members
+        for call in re.findall(r"(?:^|, )`tm\.(\w+)`", calls):
+            assert re.search(rf"\b{name}\b", str(inspect.signature(CALLS[call]).return_annotation)), call
+    assert len(rows) > 10
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_result_of_several_parts_has_names_for_them(name: str) -> None:
+    assert not re.match(r"tuple\[(?!.*, \.\.\.\])", str(inspect.signature(CALLS[name]).return_annotation))
+
+
 def test_a_latency_is_of_one_variant() -> None:
     results = sample_results(2)
     with pytest.raises(tvmmobile.UserError, match="these results have 2 variants"):
