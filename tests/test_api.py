@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from report_samples import sample_results
 
 import tvmmobile
+from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.lazy import places
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -94,6 +98,42 @@ def test_a_path_may_be_text_by_its_type(name: str) -> None:
         assert "Path" not in words or "str" in words, parameter
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_has_the_name_that_users_type(name: str) -> None:
+    assert CALLS[name].__name__ == name and pickle.loads(pickle.dumps(CALLS[name])) is CALLS[name]
+
+
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"run_program"}))
+def test_one_may_be_given_without_a_list_by_its_type(name: str) -> None:
+    """The one other call takes the words of a command."""
+    for parameter in inspect.signature(CALLS[name]).parameters.values():
+        assert not re.fullmatch(r"([\w.]+\.)?Sequence\[.*\]( \| None)?", str(parameter.annotation)), parameter
+
+
+@pytest.mark.parametrize("name", [*CALLS, *METHODS])
+def test_a_device_may_be_a_name_or_what_find_device_returns_by_its_type(name: str) -> None:
+    for parameter in inspect.signature((CALLS | METHODS)[name]).parameters.values():
+        if parameter.name in ("device", "devices"):
+            assert re.search(r"\bDevice(s|Like)?\b", str(parameter.annotation)), parameter
+
+
+def test_one_may_be_given_without_a_list(tmp_path: Path) -> None:
+    assert tvmmobile.variants("mobilenet_v1", 0.25, 128) == tvmmobile.variants("mobilenet_v1", [0.25], [128])
+    nowhere = str(tmp_path / "nowhere")
+    for call in (tvmmobile.compact_logs, partial(tvmmobile.merge_logs, into=tmp_path)):
+        with pytest.raises(tvmmobile.UserError, match=f"^{re.escape(nowhere)} does not exist"):
+            call(nowhere)
+
+
+def test_baselines_and_logs_are_of_a_device_or_its_name(tmp_path: Path) -> None:
+    device, results = tvmmobile.find_device("pi4-virtual"), sample_results(1)
+    tvmmobile.save_baselines(replace(results, context=replace(results.context, device=device.profile.name)), tmp_path, tmp_path)
+    (one,) = tvmmobile.load_baselines(tmp_path, device)
+    assert tvmmobile.load_baselines(tmp_path, "pi4-virtual") == [one]
+    logs = [tvmmobile.verify_logs(SHIPPED_LOGS, each) for each in ("cobalt100-virtual", tvmmobile.find_device("cobalt100-virtual"))]
+    assert [log.path for log in logs[0]] == [log.path for log in logs[1]] and logs[0]
+
+
 @pytest.mark.parametrize("name", [*CALLS, *METHODS])
 def test_documentation_says_what_the_default_device_is(name: str) -> None:
     call = (CALLS | METHODS)[name]
@@ -116,6 +156,23 @@ def test_the_document_lists_the_listeners_methods() -> None:
     assert {name: words.split(", ") for name, words in rows} == {
         name: [*inspect.signature(method).parameters][1:] for name, method in found
     }
+
+
+def test_the_document_lists_the_types_of_results() -> None:
+    text = (REPOSITORY / "docs/api.md").read_text(encoding="utf-8").split("## Types you get back")[1].split("##")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    for name, calls, attributes in rows:
+        kind = getattr(tvmmobile, name)
+        members = {*dir(kind), *(each for base in kind.__mro__ for each in getattr(base, "__annotations__", ()))}
+        assert set(re.findall(r"`(\w+)`", attributes)) - declared().keys() <= members
+        for call in re.findall(r"(?:^|, )`tm\.(\w+)`", calls):
+            assert re.search(rf"\b{name}\b", str(inspect.signature(CALLS[call]).return_annotation)), call
+    assert len(rows) > 10
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_result_of_several_parts_has_names_for_them(name: str) -> None:
+    assert not re.match(r"tuple\[(?!.*, \.\.\.\])", str(inspect.signature(CALLS[name]).return_annotation))
 
 
 def test_a_latency_is_of_one_variant() -> None:

@@ -1,4 +1,4 @@
-"""Options and commands that errors name: each option is a keyword of some call, and each command has the options it is given."""
+"""Options and commands that errors name: each option is a keyword of the call in question, and each command has the options it is given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import tvmmobile
 from tvmmobile.cli import VERBS, load
@@ -63,6 +65,86 @@ def test_options_in_errors_are_keywords_of_calls() -> None:
             named += len(added)
             unknown += [(place, name) for name in added - known]
     assert not unknown and named > 100
+
+
+#: Options whose keyword depends on the call, or differs from the option in all calls that take it.
+KEYWORDS_BY_CALL = [
+    ("load", "--model", "network"),
+    ("load", "--alpha", "alpha"),
+    ("load", "--resolution", "resolution"),
+    ("load", "--shape", "shapes"),
+    ("load", "--value", "values"),
+    ("variants", "--model", "network"),
+    ("variants", "--alpha", "alphas"),
+    ("variants", "--resolution", "resolutions"),
+    ("tune", "--model", "models"),
+    ("tune", "--device", "device"),
+    ("tune_together", "--device", "devices"),
+    ("compile", "--dtype", "dtype"),
+    ("compile", "--device", "device"),
+    ("compile", "--num-threads", "threads"),
+    ("choose", "--model", "models"),
+    ("choose", "--dtype", "dtypes"),
+    ("choose", "--device", "devices"),
+    ("evaluate", "--model", "model"),
+    ("regress", "--dir", "baselines"),
+    ("save_baselines", "--dir", "directory"),
+    ("add_device", "--clock", "clock_ghz"),
+]
+
+
+@pytest.mark.parametrize(("call", "option", "keyword"), KEYWORDS_BY_CALL)
+def test_an_option_is_the_keyword_of_the_call_in_question(call: str, option: str, keyword: str) -> None:
+    parameters = inspect.signature(getattr(tvmmobile, call)).parameters
+    assert keyword in parameters and in_calls(f"Give {option}.", parameters) == f"Give `{keyword}`."
+
+
+#: Calls, and the modules that raise errors about their arguments alone.
+MODULES_BY_CALL = [
+    *((call, f"networks/{place}") for call in ("load", "variants") for place in ("own/", "models/spec.py", "models/registry.py")),
+    *((call, "pipeline/options/library.py") for call in ("compile", "tune", "tune_together", "plan_tuning")),
+    ("choose", "choosing/"),
+    ("evaluate", "accuracy/original.py"),
+    ("deploy", "pipeline/deploy.py"),
+    ("tune_together", "pipeline/tune_together.py"),
+    ("add_device", "devices/board/manage.py"),
+    ("find_device", "devices/registry.py"),
+    ("validate_device", "pipeline/validation/validate.py"),
+    ("write_wheel", "packaging/wheel.py"),
+    ("write_aar", "packaging/aar.py"),
+    ("run_program", "virtual/program.py"),
+]
+
+
+@pytest.mark.parametrize(("call", "modules"), MODULES_BY_CALL)
+def test_errors_of_a_call_name_its_own_keywords(call: str, modules: str) -> None:
+    parameters, named = inspect.signature(getattr(tvmmobile, call)).parameters, set[str]()
+    for place, text in TEXTS:
+        if place.startswith(modules) and not place.startswith(COMMAND_LINE_ALONE):
+            named |= set(KEYWORD.findall(in_calls(text, parameters))) - set(KEYWORD.findall(text))
+    assert named and named <= parameters.keys()
+
+
+def test_a_call_that_fails_names_its_own_keywords() -> None:
+    with pytest.raises(UserError) as caught:
+        tvmmobile.load("net.bin")
+    assert caught.value.message == "`network` net.bin is not a network file."
+    with pytest.raises(UserError) as caught:
+        tvmmobile.load("unknown")
+    assert caught.value.remedy.startswith("Give `network` one of: mobilenet_v1")
+    with pytest.raises(UserError) as caught:
+        tvmmobile.variants("mobilenet_v1", 3)
+    assert caught.value.remedy.startswith("Give `alphas` a value such as")
+    with pytest.raises(UserError) as caught:
+        tvmmobile.choose(tvmmobile.load("mobilenet_v1"), "pi4-virtual", calibrate="noise:1", dtypes="float32")
+    assert caught.value.remedy == "Leave it out, or add `dtypes='int8'`."
+    for call in (tvmmobile.choose, tvmmobile.tune_together):
+        with pytest.raises(UserError) as caught:
+            call([], ["pi5-virtual", "pi5-virtual"])
+        assert caught.value.message == "`devices` names pi5-virtual twice."
+    with pytest.raises(UserError) as caught:
+        tvmmobile.compile(lambda: [tvmmobile.load("mobilenet_v1", alpha=3)], "pi4-virtual")
+    assert caught.value.remedy.startswith("Give `alpha` a value such as")
 
 
 def test_the_virtual_board_to_compare_with_has_its_options_name() -> None:

@@ -113,6 +113,13 @@ def test_an_accuracy_stated_by_hand_must_be_one(tmp_path: Path) -> None:
     file.write_text('[{"library": "net_1.0_224_float32", "top1_percent": 144, "images": "val"}]')
     with pytest.raises(UserError, match="top1_percent"):
         choose(SMALL, "pi4", accuracy=[file])
+    with pytest.raises(UserError, match="top1_percent"):
+        choose(SMALL[0], "pi4", accuracy=str(file))
+
+
+def test_a_number_of_threads_is_not_found_by_timing() -> None:
+    with pytest.raises(UserError, match="`threads` best needs latencies"):
+        choose(SMALL, "pi4", threads="best")  # type: ignore[arg-type]
 
 
 def test_a_network_from_a_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,8 +117,15 @@ def test_documentation_says_in_the_words_of_calls_what_options_do() -> None:
     assert all(f"    {option.keyword}: " in said for _, option in options_of(*CALLS))
 
 
-def test_a_single_layer_to_keep_is_not_its_letters() -> None:
-    assert LibraryOptions.of({"keep": "conv*"}).keep == ("conv*",)
+#: A value of each option that takes one or several.
+ONE_OF_SEVERAL = {"dtypes": "float16", "threads": 4, "accuracy": "evaluation.json", "keep": "conv*", "stateful": "input=output"}
+
+
+@pytest.mark.parametrize(("kind", "option"), [(kind, option) for kind, _, option in EVERY if isinstance(option.default, tuple)])
+def test_one_value_is_a_list_of_that_value(kind: type[Options], option: Option) -> None:
+    one = ONE_OF_SEVERAL[option.keyword]
+    assert kind.of({option.keyword: one}) == kind.of({option.keyword: [one]}) != kind()
+    assert kind.of({option.keyword: [one, one]}) != kind.of({option.keyword: one})
 
 
 def test_a_library_has_a_thread() -> None:

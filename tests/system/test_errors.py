@@ -76,6 +76,7 @@ def test_calls_read_of_keywords_and_the_command_line_of_options(typed: str, call
     ],
 )
 def test_an_error_reaches_another_process_whole(error: UserError) -> None:
+    error.keywords = frozenset({"dtypes"})
     arrived = pickle.loads(pickle.dumps(error))
     assert type(arrived) is type(error) and vars(arrived) == vars(error)
 

@@ -28,6 +28,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import devices_of, jobs_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
 from tvmmobile.results.report.view import pareto_front
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.scratch import scratch_folder
@@ -42,7 +43,7 @@ _NEIGHBOURS = 2
 
 @with_options(ChooseOptions)
 def choose(
-    models: Sequence[Model] | None = None,
+    models: Model | Sequence[Model] | None = None,
     devices: str | Device | Sequence[str | Device] = "pi4",
     *,
     listener: Listener = QUIET,
@@ -51,7 +52,7 @@ def choose(
     """Choose the best network within a budget, from latencies in the tuning logs and known accuracies; nothing runs on a device.
 
     Args:
-        models: the networks; default: the published variants of MobileNet v1, v2 and v3.
+        models: one network or several; default: the published variants of MobileNet v1, v2 and v3.
         devices: one, or several of which the slowest counts; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `ChooseOptions`, which `help` lists.
         listener: is told of progress.
@@ -65,7 +66,7 @@ def choose(
     budget = Budget.of(wanted.under, wanted.at_least, wanted.memory, wanted.size)
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
-    networks = list(models) if models is not None else [model for family in FAMILIES for model in variants(family)]
+    networks = list(one_or_several(models)) if models is not None else [model for family in FAMILIES for model in variants(family)]
     candidates, unknown = candidates_of(networks, libraries, [one for path in wanted.accuracy for one in read_accuracies(path)])
     if not candidates:
         raise UserError(

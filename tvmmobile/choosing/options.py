@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import TypedDict
 
 from tvmmobile.networks.preprocessing import Normalisation
-from tvmmobile.pipeline.options.library import LibraryOptions, texts
+from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of
 from tvmmobile.pipeline.options.run import RunOptions, path_or_none
+from tvmmobile.system.arguments import one_or_several
+from tvmmobile.system.errors import UserError
 
 
-def _paths(given: Sequence[str | Path]) -> tuple[Path, ...]:
-    return tuple(map(Path, given))
+def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    return tuple(map(Path, one_or_several(given)))
+
+
+def _thread_counts(given: int | Sequence[int]) -> tuple[int, ...]:
+    """Return numbers of threads; raise `UserError` for `best`, which is found by timing."""
+    counts = one_or_several(given)
+    if "best" in counts:
+        raise UserError("--threads best needs latencies on one device, and choose runs nothing.", "Give numbers, such as --threads 1.")
+    return counts
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class ChooseOptions(Options):
         cli_type=list[str] | None,
         cli_default=None,
         from_cli=lambda given: given or (),
-        parse=texts,
+        parse=one_or_several,
         api_doc="Precisions; default: float32, and float16 where all devices compute in it.",
     )
     threads: tuple[int, ...] = option(
@@ -42,8 +52,8 @@ class ChooseOptions(Options):
         cli_type=list[int] | None,
         cli_default=None,
         from_cli=lambda given: given or (1,),
-        parse=tuple,
-        api_doc="How many threads a library may run on.",
+        parse=_thread_counts,
+        api_doc="How many threads a library may run on: one number or several.",
     )
     calibrate: str | None = option_of(LibraryOptions, "calibrate", help="Data that give int8 its scales, as in tune.")
     image: Normalisation | None = option_of(
@@ -60,7 +70,7 @@ class ChooseOptions(Options):
         cli_default=None,
         from_cli=lambda given: given or (),
         parse=_paths,
-        api_doc="Files that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.",
+        api_doc="One file or several that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.",
     )
     out: Path | None = option(
         None,
@@ -87,9 +97,9 @@ class ChooseArguments(TypedDict, total=False):
     memory: str | None
     size: str | None
     dtypes: str | Sequence[str]
-    threads: Sequence[int]
+    threads: int | Sequence[int]
     calibrate: str | Path | None
     image: Normalisation | None
-    accuracy: Sequence[str | Path]
+    accuracy: str | Path | Sequence[str | Path]
     out: str | Path | None
     logs: str | Path | None

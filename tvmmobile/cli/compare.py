@@ -106,8 +106,8 @@ def regress(
         check_writable(out, "--out")
     check_targets(markdown, json_file, junit)
     recorded = recorder(history, commit)
-    results, comparison = run(found, board, directory, **chosen, listener=Shown())
+    done = run(found, board, directory, **chosen, listener=Shown())
     if out is not None:
-        write_report(results, out)
-    recorded.add(results, "regress", {one.name: one.verdict for one in comparison.variants})
-    return present(comparison, markdown, json_file, junit)
+        write_report(done.results, out)
+    recorded.add(done.results, "regress", {one.name: one.verdict for one in done.comparison.variants})
+    return present(done.comparison, markdown, json_file, junit)

@@ -49,7 +49,7 @@ def add(
     """
     from tvmmobile.devices.board.manage import add_device
 
-    board, path = add_device(
+    added = add_device(
         name,
         ssh=ssh,
         adb=adb,
@@ -64,8 +64,8 @@ def add(
         confirm_host_key=_confirm_host_key,
         on_progress=lambda sentence: typer.echo(f"{sentence} …", err=True),
     )
-    _print_board(name, board)
-    typer.echo(f"Written: {path}")
+    _print_board(name, added.board)
+    typer.echo(f"Written: {added.file}")
 
 
 def _confirm_host_key(destination: str, fingerprint: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmmobile.devices.protocol import Device
 from tvmmobile.results.file import Context, Results, VariantResult, read_results, write_results
 from tvmmobile.running.library import Library, find_libraries, stem_of
 from tvmmobile.system.errors import UserError
@@ -67,11 +68,11 @@ def save_baselines(results: Results, libraries: str | Path, directory: str | Pat
     return [_save(results.context, variant, library, folder) for variant, library in zip(results.variants, found, strict=True)]
 
 
-def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
+def load_baselines(directory: str | Path, device: str | Device) -> list[Baseline]:
     """Return a device's baselines by name, none where it has no folder; raise `UserError` for a file that is damaged or in the wrong
     place.
     """
-    folder = device_folder(Path(directory), device)
+    folder = device_folder(Path(directory), device if isinstance(device, str) else device.profile.name)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 

@@ -76,7 +76,7 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
         UserError: the library is not a C library or not for Android, a name or version cannot be used, or a JDK is missing.
     """
     if not library.is_c:
-        raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile, without --format vm.")
+        raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile --format c")
     facts = library.facts
     name = f"tvmmobile.{facts.program.prefix.lower()}" if name is None else name
     if _NAME.fullmatch(name) is None or len(name) > _MOST_NAME or not set(_RESERVED.split()).isdisjoint(name.split(".")):

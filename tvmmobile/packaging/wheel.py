@@ -85,7 +85,7 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
         UserError: the library is not a C library, a name or version cannot be used, or a file is missing.
     """
     if not library.is_c:
-        raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile, without --format vm.")
+        raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile --format c")
     facts = library.facts
     name = facts.program.prefix.lower() if name is None else name
     if _NAME.fullmatch(name) is None or keyword.iskeyword(name):

@@ -43,7 +43,7 @@ def compile_models(
     """Compile several networks."""
 
 
-@with_options(LibraryOptions, CompileOptions)
+@with_options(LibraryOptions, CompileOptions, name="compile")
 def compile_models(
     models: Models, device: Devices = "pi4", *, listener: Listener = QUIET, **options: Unpack[CompileArguments]
 ) -> CompiledLibrary | list[CompiledLibrary]:

@@ -13,6 +13,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
 from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, push_files, runtime_files
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
+from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.ranked import ranking_of
 from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
@@ -28,6 +29,7 @@ from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.running.networks import DISAGREES, checker
 from tvmmobile.system.errors import Disagreement, UserError
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 _CHECK = f"{RUNTIME_FOLDER}/check"
 #: A library, its path, or that of a directory of them.
@@ -65,13 +67,14 @@ class Deployment:
 
 @with_options(DeployOptions)
 def deploy(
-    libraries: Given | Sequence[Given], device: str = "pi4", *, listener: Listener = QUIET, **options: Unpack[DeployArguments]
+    libraries: Given | Sequence[Given], device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[DeployArguments]
 ) -> list[Deployment]:
     """Copy compiled libraries to every board of a device; unchanged files are not sent again.
 
     Args:
         libraries: libraries that `compile` or `open_libraries` returned, or paths of libraries or of directories of them; one or several.
-        device: name of a registered board; default: `pi4`, if it is registered: the virtual Raspberry Pi 4 takes no copies.
+        device: name of a registered board, or a device from `find_device`; default: `pi4`, if it is registered: the virtual Raspberry Pi 4
+            takes no copies.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
 
@@ -83,10 +86,10 @@ def deploy(
     how, board = DeployOptions.of(options), device_of(device)
     file: DeviceFile | None = getattr(board, "file", None)
     if file is None:
-        name = device.removesuffix("-virtual").removesuffix(".toml")
+        name = board.profile.name.removesuffix(VIRTUAL_SUFFIX)
         raise UserError(
             f"{board.profile.name} is a virtual board: there is nothing to deploy to.",
-            f"Run the library with tvmmobile run, or add a board: tvmmobile device add {Path(name).name} --ssh USER@HOST",
+            f"Run the library with tvmmobile run, or add a board: tvmmobile device add {name} --ssh USER@HOST",
         )
     if how.to is not None and (not how.to.startswith("/") or len(how.to.rstrip("/")) == 0):
         raise UserError(f"--to {how.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")

@@ -13,6 +13,7 @@ from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.networks.own.files import Side, own_file, side_from
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,21 +61,22 @@ def load(
 
 @with_options(NetworkOptions)
 def variants(
-    network: str, alphas: Sequence[float] = (), resolutions: Sequence[Side] = (), **options: Unpack[NetworkArguments]
+    network: str, alphas: float | Sequence[float] = (), resolutions: int | Sequence[Side] = (), **options: Unpack[NetworkArguments]
 ) -> list[Model]:
     """Load several variants of one network: every α with every input side.
 
     Args:
         network: a family such as `mobilenet_v1`, or a file as `load` takes it.
-        alphas: width multipliers; without any, the published ones.
-        resolutions: input sides in pixels; without any, the published ones. Without both, the published pairs, which may be fewer.
+        alphas: one width multiplier or several; without any, the published ones.
+        resolutions: one input side in pixels or several; without any, the published ones. Without both, the published pairs, which may be
+            fewer.
         options: see `NetworkOptions`, which `help` lists.
 
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled. A network from a file is imported here, so that its
             problems are reported before any work.
     """
-    return variants_of(network, alphas, resolutions, NetworkOptions.of(options))
+    return variants_of(network, one_or_several(alphas), one_or_several(resolutions), NetworkOptions.of(options))
 
 
 def variants_of(network: str, alphas: Sequence[float], resolutions: Sequence[Side], options: NetworkOptions) -> list[Model]:

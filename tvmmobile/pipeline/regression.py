@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -25,6 +26,19 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import Workers, worker_count
 
 
+@dataclass(frozen=True)
+class Regression:
+    """Libraries timed now, beside their baselines.
+
+    Attributes:
+        results: latencies of the libraries.
+        comparison: a verdict for each variant that has a baseline.
+    """
+
+    results: Results
+    comparison: Comparison
+
+
 @with_options(ComparisonOptions, TimingOptions)
 def regress(
     libraries: Library | Sequence[Library],
@@ -33,8 +47,8 @@ def regress(
     *,
     listener: Listener = QUIET,
     **options: Unpack[RegressArguments],
-) -> tuple[Results, Comparison]:
-    """Time libraries, and compare them with their baselines; return what they took, and the verdicts.
+) -> Regression:
+    """Time libraries, and compare them with their baselines.
 
     Args:
         libraries: one or several, from `compile`, `tune` or `open_libraries`, all for one thread count.
@@ -56,7 +70,8 @@ def regress(
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, how.repeat, how.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        return results, _compared(started, results, found, kept, threshold, lambda variant: listener.message(f"timed again: {variant}"))
+        comparison = _compared(started, results, found, kept, threshold, lambda variant: listener.message(f"timed again: {variant}"))
+        return Regression(results, comparison)
 
 
 def _compared(

@@ -27,6 +27,7 @@ from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
 from tvmmobile.tuning.claims import passed_over
 from tvmmobile.tuning.database import Database, writing
+from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
 from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
@@ -64,9 +65,12 @@ def rescore_logs(
         listener: is told of progress.
 
     Raises:
-        UserError: the device is a real board, or the logs have nothing to score again.
+        UserError: an argument is wrong, the device is a real board, or the logs have nothing to score again.
         DeviceUnavailable: the board could not be started.
     """
+    check_keep(keep)
+    if workers is not None and workers < 1:
+        raise UserError(f"{workers} processes cannot score anything.", "Give workers=1 or more, or leave it out: one per core.")
     board, directory = device_of(device), own_logs() if logs is None else Path(logs)
     profile = board.profile
     identity = Identity.of(profile)

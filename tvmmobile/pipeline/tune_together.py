@@ -25,13 +25,13 @@ _COMPILED = frozenset(each.keyword for _, each in options_of(LibraryOptions, Run
 
 @with_options(LibraryOptions, RunOptions, SearchOptions)
 def tune_together(
-    models: Models, devices: Sequence[str | Device], *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
+    models: Models, devices: str | Device | Sequence[str | Device], *, listener: Listener = QUIET, **options: Unpack[TuneArguments]
 ) -> TunedTogether:
     """Tune networks on each device as `tune` does, then compile libraries with the kernels of each, as `compile` does.
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
-        devices: the devices' names, or devices from `find_device`; of one alone, this is what `tune` does.
+        devices: one or several names, or devices from `find_device`; of one alone, this is what `tune` does.
         options: see `LibraryOptions`, `RunOptions` and `SearchOptions`, which `help` lists; `out` gets the libraries for all devices, and a
             folder for each device with its own.
         listener: is told of progress.

@@ -37,30 +37,33 @@ class UserError(Exception):
     given in the words of the command line, and read in those of calls; `as_typed` has them as given.
 
     Attributes:
+        keywords: the keywords of the failed call, where they are known; messages name these.
         again: whether the remedy says to run the same command again.
     """
 
     def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE, again: bool = False) -> None:
         self.as_typed = in_one_line(message, _MOST_SAID), remedy
         self.exit_code, self.again = exit_code, again
+        self.keywords: frozenset[str] = frozenset()
         super().__init__(self.as_typed[0])
 
     @property
     def message(self) -> str:
         """The failure, in the words of calls."""
-        return in_calls(self.as_typed[0])
+        return in_calls(self.as_typed[0], self.keywords)
 
     @property
     def remedy(self) -> str:
         """The advice, in the words of calls; "" if there is none."""
-        return in_calls(self.as_typed[1])
+        return in_calls(self.as_typed[1], self.keywords)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between worker processes; subclasses fix their exit code themselves.
-        return type(self), (*self.as_typed, self.exit_code, self.again) if type(self) is UserError else (*self.as_typed, self.again)
+        own = (self.exit_code, self.again) if type(self) is UserError else (self.again,)
+        return type(self), (*self.as_typed, *own), {"keywords": self.keywords}
 
 
 class DeviceUnavailable(UserError):
@@ -78,7 +81,7 @@ class Disagreement(UserError):
         self.library = library
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (*self.as_typed, self.library)
+        return type(self), (*self.as_typed, self.library), {"keywords": self.keywords}
 
 
 def shown(value: object) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tvmmobile.system.doctor import require
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.scratch import scratch
-from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
 from tvmmobile.virtual.calibration.fit import calibration_of
 from tvmmobile.virtual.calibration.terms import overlaps
 from tvmmobile.virtual.cores.core_model import CoreTime, core_time
@@ -61,12 +61,18 @@ class ProgramRun:
 
 
 def run_program(
-    board: Board, command: Sequence[str], sysroot: str | Path | None = None, hottest: int = 0, threads: int = 1, *, skip_start: bool = False
+    board: str | Board,
+    command: Sequence[str],
+    sysroot: str | Path | None = None,
+    hottest: int = 0,
+    threads: int = 1,
+    *,
+    skip_start: bool = False,
 ) -> ProgramRun:
     """Run a program to its end on a virtual board. Its environment, input and output are this process's own.
 
     Args:
-        board: the board.
+        board: a virtual board's name, the path of its file, or what `load_board` returns.
         command: the program and its arguments; a program without `/` is looked for in the sysroot and in PATH.
         sysroot: root in which the program finds its libraries and its own `/proc/cpuinfo`; the cross compiler's by default.
         hottest: number of blocks to show.
@@ -76,6 +82,7 @@ def run_program(
     Raises:
         UserError: the program cannot run, fails, or has no region that could be modelled; or QEMU, llvm or a compiler is missing.
     """
+    board = load_board(board.removesuffix(VIRTUAL_SUFFIX)) if isinstance(board, str) else board
     if threads > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {threads}.", f"Give --threads {board.cores} or less.")
     calibration_of(board)  # an invalid one is refused before the program runs

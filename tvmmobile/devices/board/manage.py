@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +33,19 @@ from tvmmobile.system.errors import DeviceUnavailable, UserError
 OnProgress = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class AddedDevice:
+    """A board that was registered.
+
+    Attributes:
+        board: the board's address, folders and hardware.
+        file: path of the device's file, which has all boards of that name.
+    """
+
+    board: RegisteredBoard
+    file: Path
+
+
 def add_device(
     name: str,
     *,
@@ -47,7 +61,7 @@ def add_device(
     join: bool = False,
     confirm_host_key: Callable[[str, str], bool] = lambda _destination, _fingerprint: False,
     on_progress: OnProgress = lambda _sentence: None,
-) -> tuple[RegisteredBoard, Path]:
+) -> AddedDevice:
     """Probe a board, install the agent there, and store its address.
 
     Args:
@@ -65,9 +79,6 @@ def add_device(
         confirm_host_key: called with the destination and fingerprint of an unknown host key; returns whether the key is the board's.
             Without it, give `fingerprint`.
         on_progress: called with a sentence before each step that takes long.
-
-    Returns:
-        The board, and the file that keeps it.
 
     Raises:
         UserError: an argument is wrong, or the board is not like the others of its name.
@@ -89,7 +100,7 @@ def add_device(
     board = _board(address, directory, words, root, clock_ghz, on_progress)
     if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
         raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
-    return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
+    return AddedDevice(board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board))))
 
 
 def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:

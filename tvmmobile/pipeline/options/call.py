@@ -10,15 +10,20 @@ from functools import wraps
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from tvmmobile.pipeline.options.option import Option, Options, options_of
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.plugins import load_plugins
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def with_options(*kinds: type[Options]) -> Callable[[Call], Call]:
+def with_options(*kinds: type[Options], name: str = "") -> Callable[[Call], Call]:
     """Accept the options of some objects, and no others, in a function with typed `**options`.
 
-    Its signature lists them, as does its documentation, in place of a line `options: …`.
+    Its signature lists them, as does its documentation, in place of a line `options: …`. Errors name its keywords.
+
+    Args:
+        kinds: the objects.
+        name: the users' name of the function, if it is another one.
     """
 
     def decorate(function: Call) -> Call:
@@ -35,10 +40,15 @@ def with_options(*kinds: type[Options]) -> Callable[[Call], Call]:
             try:
                 signature.bind(*given, **named)
             except TypeError as error:
-                raise TypeError(f"{function.__name__}() {error}") from None
+                raise TypeError(f"{call.__name__}() {error}") from None
             load_plugins()
-            return function(*given, **named)
+            try:
+                return function(*given, **named)
+            except UserError as error:
+                error.keywords = error.keywords or frozenset(signature.parameters)
+                raise
 
+        call.__name__ = name or function.__name__
         call.__doc__ = re.sub(r"^( *)options: .*\n", lambda line: _documented(options, line[1]), function.__doc__ or "", flags=re.MULTILINE)
         call.__signature__ = signature  # type: ignore[attr-defined]
         return cast(Call, call)

@@ -12,6 +12,7 @@ from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.options.image import MEAN, STD, normalisation_for
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 from tvmmobile.running.formats import FORMS, C
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 #: `threads` of libraries for several counts, of which the fastest is found by timing.
 BEST = 0
-
-
-def texts(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return texts of which there may be only one."""
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _thread_count(given: int | str) -> int:
@@ -84,7 +80,7 @@ class LibraryOptions(Options):
         cli_type=list[str] | None,
         cli_default=None,
         from_cli=lambda given: given or (),
-        parse=texts,
+        parse=one_or_several,
         api_doc="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
@@ -112,7 +108,7 @@ class LibraryOptions(Options):
         cli_type=list[str] | None,
         cli_default=None,
         from_cli=lambda given: given or (),
-        parse=texts,
+        parse=one_or_several,
         api_doc="Inputs that the C library keeps between calls, each as `input=output`, where the output is the next one; "
         "the name is enough for a LiteRT file's variable.",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvmmobile.graph.tasks import Task
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.database import append_whole, content_of, locked, replace_log
@@ -47,8 +48,8 @@ class _Compacted:
     kernels: int
 
 
-def compact_logs(paths: Sequence[str | Path] = (), *, keep: int = KEPT, dry_run: bool = False) -> list[CompactedLog]:
-    """Compact logs: files, folders of devices, or directories of such; without any, the user's own.
+def compact_logs(paths: str | Path | Sequence[str | Path] = (), *, keep: int = KEPT, dry_run: bool = False) -> list[CompactedLog]:
+    """Compact one or several logs: files, folders of devices, or directories of such; without any, the user's own.
 
     Of each kernel and timing model the `keep` fastest records stay that are within 10 % of the fastest, the fastest of each template, and
     each that was the fastest when it was made: the search's progress. Of all others, only the fact that they were tried is kept. Bad lines
@@ -57,11 +58,15 @@ def compact_logs(paths: Sequence[str | Path] = (), *, keep: int = KEPT, dry_run:
     Raises:
         UserError: there are no logs, or one cannot be read or written; the others are compacted up to there.
     """
+    check_keep(keep)
+    places = [Path(one) for one in one_or_several(paths)] or [own_logs()]
+    return [compact(path, present_identity(path.parent.name), keep, dry_run) for path in files_of(places)]
+
+
+def check_keep(keep: int) -> None:
+    """Raise `UserError` unless at least one record of each kernel is kept."""
     if keep < 1:
         raise UserError(f"{keep} records cannot be kept of a kernel.", "Give keep=1 or more.")
-    return [
-        compact(path, present_identity(path.parent.name), keep, dry_run) for path in files_of([Path(one) for one in paths or [own_logs()]])
-    ]
 
 
 def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = False) -> CompactedLog:

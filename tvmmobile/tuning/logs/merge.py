@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
@@ -72,21 +73,21 @@ class _ParsedLine:
         return dropped_keys(self.held) <= known
 
 
-def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
+def merge_logs(sources: str | Path | Sequence[str | Path], into: str | Path) -> Merged:
     """Add the records of other logs to those of a directory, by the timing models of the devices known here.
 
     A schedule that is already there keeps its record; if several sources have a schedule, the first one counts. Each log is
     written whole or not at all, and merging once more adds nothing.
 
     Args:
-        sources: directories with a folder per device, folders of one device, or files. Each record names its device.
+        sources: one or several: directories with a folder per device, folders of one device, or files. Each record names its device.
         into: the directory; it need not exist.
 
     Raises:
         UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources
             rest on several timing models and nothing tells which one counts.
     """
-    return merge([Path(source) for source in sources], Path(into), present_identity)
+    return merge([Path(source) for source in one_or_several(sources)], Path(into), present_identity)
 
 
 def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:

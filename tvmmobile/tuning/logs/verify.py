@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tvmmobile.devices.protocol import Device
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.database import append_whole, content_of, locked
 from tvmmobile.tuning.logs.directories import chosen_device, own_logs, present_identity
@@ -21,12 +22,13 @@ def looked_through(logs: Path | None, device: str | None, repairing: bool) -> It
         yield (repair if repairing else inspect)(path, now), now
 
 
-def verify_logs(logs: str | Path | None = None, device: str | None = None, *, repair: bool = False) -> list[Log]:
+def verify_logs(logs: str | Path | None = None, device: str | Device | None = None, *, repair: bool = False) -> list[Log]:
     """Check the user's own logs, or those in `logs`; `repair` cuts faulty lines, which are kept in a file beside the log.
 
     Raises `UserError` where there is no such directory or device, or no log.
     """
-    return [log for log, _ in looked_through(None if logs is None else Path(logs), device, repair)]
+    name = device if device is None or isinstance(device, str) else device.profile.name
+    return [log for log, _ in looked_through(None if logs is None else Path(logs), name, repair)]
 
 
 def cut_file(path: Path) -> Path:
