@@ -16,7 +16,7 @@ import pytest
 from tvmmobile.devices.board.link import BoardLink
 from tvmmobile.devices.board.pin import _GUARD
 from tvmmobile.devices.board.remote import LinkLost
-from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.files import OwnFile, RequestedShape
 from tvmmobile.networks.own.python_file import load_python
 from tvmmobile.system.interrupts import ENDING, Terminated, deferred, insisted, terminate
 from tvmmobile.system.workers import Workers
@@ -141,7 +141,7 @@ def test_a_terminated_command_does_not_blame_the_users_file(tmp_path: Path) -> N
     path = tmp_path / "net.py"
     path.write_text("import signal\n\n\ndef net():\n    signal.raise_signal(signal.SIGTERM)\n")
     with pytest.raises(Terminated) as ended:
-        load_python(OwnFile(path, "net"), Wanted(), None, 0)
+        load_python(OwnFile(path, "net"), RequestedShape(), None, 0)
     assert ended.value.code == 128 + signal.SIGTERM
 
 
