@@ -32,7 +32,7 @@ class Inside:
     def __call__(self, command: str) -> str:
         """Run a command that succeeds; returns what it said."""
         said = self.machine.user("plain", f"export COLUMNS=80; cd tvmmobile && {command}", LONG_S)
-        assert said.code == 0 and "Traceback" not in said.err, said
+        assert said.code == 0 and "Traceback" not in said.err, f"{command}: {said.code}\n{said.out[-6000:]}\n{said.err[-6000:]}"
         return said.out + said.err
 
 
