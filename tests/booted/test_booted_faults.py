@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from booted_image import Image
 from booted_machine import BOOT_S, Machine, machine
-from commands import records
+from commands import count_records, records
 from conftest import CommandLine, Outcome
 from debian import debian_folder
 
@@ -73,7 +73,7 @@ class User:
         ended = threading.Event()
 
         def strike() -> int:
-            while (before := len(records(self.logs))) < 2 and not ended.is_set():
+            while (before := count_records(self.logs)) < 2 and not ended.is_set():
                 time.sleep(0.05)
             if not ended.is_set():
                 fault()

@@ -145,12 +145,17 @@ def ended_here(folder: Path, *arguments: str) -> Ended:
 
 
 def records(logs: Path) -> list[dict[str, Any]]:
-    """Every record in a log directory, each line well-formed and each schedule tried once."""
+    """Every record in a log directory, each line well-formed and each schedule tried once, or once more where a network contradicts it."""
     lines = [line for path in sorted(logs.glob("*/*.jsonl")) for line in path.read_text().splitlines()]
     found: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    keys = [json.dumps([record["task"], record["schedule"]]) for record in found]
+    keys = [json.dumps([record["task"], record["schedule"], record.get("again", False)]) for record in found]
     assert len(set(keys)) == len(keys)
     return found
+
+
+def count_records(logs: Path) -> int:
+    """Number of records in a log directory that are written to their end, while a run adds others."""
+    return sum(path.read_bytes().count(b"\n") for path in logs.glob("*/*.jsonl"))
 
 
 def _words(process: psutil.Process) -> list[str]:
