@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tvmmobile.devices.agent import build, wheels
 from tvmmobile.system import programs as tools
+from tvmmobile.system.doctor import CROSS_PACKAGE
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 from tvmmobile.virtual.plugin import build as plugin
@@ -22,7 +24,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_missing_cross_compiler_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
-    with pytest.raises(UserError, match="apt-get install -y g\\+\\+-aarch64-linux-gnu"):
+    with pytest.raises(UserError, match=rf"apt-get install -y {re.escape(CROSS_PACKAGE)}$"):
         build.build_bundle()
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] in ([], [".lock"])
 
