@@ -70,11 +70,11 @@ def set_up_disk(image: Image) -> Path:
 
 
 def keep_set_up(machine: Machine) -> None:
-    """Shut down a machine whose user has set up a clone, and keep its disk unless there is one."""
+    """Shut down a machine whose user has set up a clone; its disk becomes the one that is kept, unless there is one."""
     machine.shut_down()
     with filling_cache(), made_once(set_up_disk(machine.image).parent) as made:
         if made is not None:
-            shutil.copy2(machine.disk, made / "disk")
+            shutil.move(machine.disk, made / "disk")
 
 
 def install(machine: Machine, command: str) -> None:

@@ -141,7 +141,7 @@ class Machine:
         if self._process is not None:
             self.cut_power()
         if not self._kept:
-            self.disk.unlink()
+            self.disk.unlink(missing_ok=True)
 
     def root(self, script: str, timeout_s: float = COMMAND_S) -> Said:
         """Run a shell script there as root; fails if it fails."""

@@ -42,7 +42,7 @@ _FRINT, _I8MM, _BF16 = Feature(1, 8, "frint"), Feature(1, 13, "i8mm"), Feature(1
 #: The ID registers can be read.
 CPUID = Feature(0, 11, "cpuid")
 #: By the names in `Machine.has`.
-_OF_MACHINES = {"half": _HALF, "dot": _DOT, "matrix": _I8MM, "bfloat16": _BF16}
+MACHINE_FEATURES = {"half": _HALF, "dot": _DOT, "matrix": _I8MM, "bfloat16": _BF16}
 _SVE, _SME = Feature(0, 22, "sve"), Feature(1, 23, "sme")
 #: What SVE's encodings may be on a core with a feature of LLVM's; they are not told apart.
 _SCALABLE = {"sve2": Feature(1, 1, "sve2"), "i8mm": Feature(1, 9, "svei8mm"), "bf16": Feature(1, 12, "svebf16")}
@@ -115,7 +115,7 @@ _ROWS: tuple[_Row, ...] = (
 
 def typical_features(machine: Machine) -> tuple[Feature, ...]:
     """Return the features beyond Armv8.0 by which a core differs from older ones."""
-    return tuple(sorted(_OF_MACHINES[name] for name in machine.has))
+    return tuple(sorted(MACHINE_FEATURES[name] for name in machine.has))
 
 
 def needed_features(objects: Iterable[Path], target: Mapping[str, Any]) -> tuple[Feature, ...]:

@@ -17,6 +17,7 @@ from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import fastest
 from tvmmobile.running.library import Library
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 
@@ -41,7 +42,7 @@ def bench(
         DeviceUnavailable: the device cannot be reached.
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
-    how, board, found = BenchOptions.of(options), device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
+    how, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
     check_libraries(found, board.profile, listener)
     dask = how.dask if board.boards is None else None  # for a board there is nothing to build
     with (

@@ -15,6 +15,7 @@ from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import DeviceLike, Given, output_of
 from tvmmobile.results.file import KernelResult, Results
 from tvmmobile.running.library import Library, find_libraries
+from tvmmobile.system.arguments import one_or_several
 
 
 class CompiledLibrary(Library):
@@ -72,5 +73,4 @@ class CompiledLibrary(Library):
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
     """Return libraries by path, those of a directory by name; raise `UserError` for none, a damaged one, or a name twice."""
-    places = [paths] if isinstance(paths, str | Path) else paths
-    return [CompiledLibrary.of(library) for library in find_libraries([Path(place) for place in places])]
+    return [CompiledLibrary.of(library) for library in find_libraries([Path(place) for place in one_or_several(paths)])]

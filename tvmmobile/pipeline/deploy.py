@@ -28,6 +28,7 @@ from tvmmobile.running.emulation import check_options
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.running.networks import DISAGREES, checker
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
@@ -93,8 +94,7 @@ def deploy(
         )
     if how.to is not None and (not how.to.startswith("/") or len(how.to.rstrip("/")) == 0):
         raise UserError(f"--to {how.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
-    given = [libraries] if isinstance(libraries, Given) else libraries
-    found = _found([each.path if isinstance(each, Library) else Path(each) for each in given], file, listener)
+    found = _found([each.path if isinstance(each, Library) else Path(each) for each in one_or_several(libraries)], file, listener)
     files = _files(found, listener)
     deployed = []
     for place in file.boards:

@@ -17,6 +17,7 @@ from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
 from tvmmobile.running.formats import C
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
@@ -28,7 +29,7 @@ Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
 
 def models_of(models: Models) -> list[Model]:
     """Load all networks; raise `UserError` if there is none, or one cannot be loaded."""
-    found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
+    found = list(one_or_several(models() if callable(models) else models))
     if not found:
         raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
     return found
@@ -36,7 +37,7 @@ def models_of(models: Models) -> list[Model]:
 
 def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
     """Return one or several devices; raise `UserError` for none, and for one that is named twice."""
-    found = [device_of(each) for each in (devices if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices])]
+    found = [device_of(each) for each in one_or_several(devices)]
     if not found:
         raise UserError("no device was given.", f"Name one of: {', '.join(device_names())}")
     names = [each.profile.name for each in found]

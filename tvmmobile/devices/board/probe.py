@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from tvmmobile.devices.board.emulators import DESCRIBING, emulator_described
 from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
+from tvmmobile.native.instructions import MACHINE_FEATURES
 from tvmmobile.system.errors import DeviceUnavailable
 
 #: Cores, caches and sensors that we ask a board for at first, and most caches and sensors.
@@ -17,8 +18,6 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
 #: Android's name for AArch64.
 _ANDROID_ABI = "arm64-v8a"
-#: Linux's names of what `Machine.has` names, as /proc/cpuinfo lists them.
-_INSTRUCTIONS = {"asimdhp": "half", "asimddp": "dot", "i8mm": "matrix", "bf16": "bfloat16"}
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
@@ -149,7 +148,7 @@ def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
         clock_hz = (number_in(max_khz[index]) or 0) * _HZ_PER_KHZ if index < len(max_khz) else 0.0
         implementer = number_in(fields.get("CPU implementer", "")) or 0
         words = fields.get("Features", "").split()
-        has = tuple(ours for theirs, ours in _INSTRUCTIONS.items() if theirs in words) if words else None
+        has = tuple(name for name, feature in MACHINE_FEATURES.items() if feature.name in words) if words else None
         cores.append(LinuxCore(implementer=implementer, part=part, max_hz=clock_hz if clock_hz <= MOST_HZ else 0.0, has=has))
     return tuple(cores)
 

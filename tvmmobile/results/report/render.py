@@ -11,6 +11,7 @@ from tvmmobile.results.report.markdown import markdown
 from tvmmobile.results.report.page import page
 from tvmmobile.results.report.spreadsheet import kernel_spreadsheet, spreadsheet
 from tvmmobile.results.report.view import view_of
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 
@@ -37,7 +38,7 @@ def report(results: Results | Sequence[Results], out: str | Path) -> list[Path]:
     Raises:
         UserError: there is nothing to report, or the results are of different devices, clocks, thread counts or timing models.
     """
-    joined = join([results] if isinstance(results, Results) else results)
+    joined = join(one_or_several(results))
     return write_report(joined.results, Path(out), joined.remarks)
 
 
