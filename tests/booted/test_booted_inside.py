@@ -44,36 +44,28 @@ def big_machine(image: Image, folder: Path, **options: Any) -> Iterator[Machine]
         yield made
 
 
-def prepare(machine: Machine, command: str) -> str:
-    """Run the first command of a clone on a machine without the packages that it needs; returns what it said in the end."""
-    inside = Inside(machine)
-    install(machine, packages_asked_for(machine.user("plain", f"cd tvmmobile && {command}")))
-    return inside(command)
-
-
 @pytest.fixture(scope="module")
 def inside(debian: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    """A machine with a clone that was set up: by the test of README's first command, or for this."""
+    """A machine whose ordinary user cloned and set up tvmmobile, which had said what to install as root."""
     folder = tmp_path_factory.mktemp("machine")
     disk = set_up_disk(debian)
     if not disk.exists():
         with big_machine(debian, folder / "first", disk_size="24G") as made:
             clone_into(made, folder)
-            prepare(made, "./scripts/tvmmobile doctor")
+            set_up = "./scripts/tvmmobile doctor"
+            install(made, packages_asked_for(made.user("plain", f"cd tvmmobile && {set_up}")))
+            Inside(made)(set_up)
             keep_set_up(made)
     with big_machine(debian, folder / "second", base=disk) as made:
         update_clone(made, folder)
         yield Inside(made)
 
 
-def test_the_first_command(debian: Image, tmp_path: Path) -> None:
+def test_the_first_command(inside: Inside) -> None:
     first, _ = readme_commands()
-    with big_machine(debian, tmp_path / "machine", disk_size="24G") as made:
-        clone_into(made, tmp_path)
-        said = prepare(made, first)
-        assert "modelled" in said and "measured" not in said
-        assert Inside(made)("ls out/*.so").count(".so") == 16
-        keep_set_up(made)
+    said = inside(first)
+    assert "modelled" in said and "measured" not in said
+    assert inside("ls out/*.so").count(".so") == 16
 
 
 def test_the_machine_as_its_own_device(inside: Inside) -> None:
@@ -96,9 +88,9 @@ def test_the_wheel(inside: Inside) -> None:
 
 
 def test_the_workflow_of_an_arm_runner(inside: Inside, tmp_path: Path) -> None:
-    """Its steps in order, as docs/ci.md has it: without baselines the gate ends with 1; with them, all is well."""
+    """Its steps in order, as docs/ci.md has it, with few trials: without baselines the gate ends with 1; with them, all is well."""
     workflow = load_workflow(WORKFLOW)
-    runner = MachineRunner(inside.machine, {**workflow.content["env"], **SOMEBODY}, tmp_path)
+    runner = MachineRunner(inside.machine, {**workflow.content["env"], "TRIALS": "2", **SOMEBODY}, tmp_path)
     steps = [step["name"] for step in workflow.steps if "run" in step and not step.get("continue-on-error")]
     first = {one.name: one for one in runner.run(workflow, *steps)}
     assert {name: one.code for name, one in first.items() if one.code} == {GATE: 1}, first

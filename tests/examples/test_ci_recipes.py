@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "ci"
 FILES = sorted(EXAMPLES.glob("*.yml"))
 VIRTUAL, BOARD, ARM = (EXAMPLES / f"{name}.yml" for name in ("virtual-pi4", "board", "latency-arm-runner"))
 GATE = "Compare with the baselines"
-SMALL = {"DEVICE": "pi4-virtual", "ALPHA": "0.25", "RESOLUTION": "128"}
+SMALL = {"DEVICE": "pi4-virtual", "ALPHA": "0.25", "RESOLUTION": "128", "TRIALS": "8"}
 #: The smallest network of the shipped logs.
 NETWORK = "mobilenet_v1_0.25_128_float32_t1"
 
@@ -131,7 +131,7 @@ def test_a_noisy_board_is_tried_again(tmp_path: Path, file: Path, codes: tuple[i
     cases = "".join(f"{number}) exit {code};; " for number, code in enumerate(codes, 1))
     program.write_text(f'#!/bin/bash\necho "$*" >>calls\ncase $(wc -l <calls) in {cases}*) exit 99;; esac\n')
     program.chmod(0o755)
-    variables = {"DEVICE": "a pi", "ALPHA": "1.0", "RESOLUTION": "224"}
+    variables = {"DEVICE": "a pi", "ALPHA": "1.0", "RESOLUTION": "224", "TRIALS": "8"}
     runner = Runner(tmp_path, variables, tmp_path)
     (done,) = runner.run(load_workflow(file), GATE)
     assert done.code == ends_with and done.out.count("::warning::") == warnings
