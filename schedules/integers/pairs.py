@@ -15,10 +15,12 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, IntegerLayer, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, parts_of
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.pairs import lanes_of_pair
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, constant_shapes, has_steps
+from tvmmobile.schedules.integers.ends import IntegerEnds, constant_shapes, has_steps
+from tvmmobile.schedules.integers.kernel import LANES, IntegerKernel
 from tvmmobile.schedules.integers.product import IntegerProduct, IntegerTile
 from tvmmobile.schedules.space import Knobs
 
