@@ -129,8 +129,8 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
 
 def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], int]:
     """Build a network in half precision for this machine; return it, and how many layers stay in float32."""
-    job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
-    job = replace(job, target=HOST)
+    profile = replace(find_device(DEVICE).profile, target=HOST)
+    job = variant_job(model, profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
     planned = plan_variant(job)
     export(planned.compiled(HOST), job.library.path, toolchain(HOST))  # its manifest would be refused: it is for no device
     return _loaded(job.library.path), len(planned.network.float32_layers)

@@ -29,8 +29,8 @@ from tvmmobile.tuning.claims import passed_over
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
-from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
+from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.earlier_models import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH
 
