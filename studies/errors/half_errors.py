@@ -28,7 +28,7 @@ from studies.trained.networks import GENERATED, TRAINED, check_trainable, unseen
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
@@ -147,7 +147,7 @@ def _module(model: Model) -> torch.nn.Module:
 def _storing(model: Model, images: Array) -> float:
     """Return the largest error over some images where weights and activations are rounded, and nothing else."""
     imported = imported_torch(model.spec, _module(model), "")
-    network = read_network(*prepare(imported.module, lambda layer: template_for(Task((layer,))) is not None))
+    network = read_network(*lower_to_kernels(compose(imported.module, lambda layer: template_for(Task((layer,))) is not None)))
     errors = []
     for image in images:
         *_, (_, exact) = run_layers(network, [image[None]])

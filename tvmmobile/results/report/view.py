@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,7 +154,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
             variant.peak_share(results.context),
             sources.index(_source(variant)) + 1 if variant.top1 is not None else None,
             index in front,
-            _spread(variant.samples_us),
+            variant.spread,
             departed.get(index),
             ", ".join([*(words[_group(variant)][place] for place in differing), f"α {variant.alpha}"]),
         )
@@ -231,13 +230,6 @@ def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int
         ]
         found |= dict(zip(indices, departures([variants[index] for index in indices], context), strict=False))
     return found
-
-
-def _spread(samples_us: Sequence[float]) -> float | None:
-    if len(samples_us) < 4:
-        return None
-    low, middle, high = statistics.quantiles(samples_us, n=4, method="inclusive")
-    return (high - low) / middle
 
 
 def _grid(title: str, rows: Sequence[VariantRow]) -> Grid:
