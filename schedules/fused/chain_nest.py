@@ -166,12 +166,7 @@ def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
 
 
 def _depthwise_tile(
-    place: Place,
-    windows: list[tuple[object, Expr, int]],
-    output: Buffer,
-    spots: list[Spot],
-    taps: tuple[Taps, Taps],
-    channel: Expr,
+    place: Place, windows: list[tuple[object, Expr, int]], output: Buffer, spots: list[Spot], taps: tuple[Taps, Taps], channel: Expr
 ) -> None:
     """Emit one tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps

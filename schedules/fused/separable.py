@@ -91,10 +91,7 @@ class Separable(Template):
             good = good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], strip, second.out_channels)
             return good and depthwise.fits(depthwise_knobs(knobs))
 
-        usual = {
-            "strip": nearest(options["strip"], USUAL_PIXELS / width),
-            "parts": nearest(options["parts"], width / USUAL_PIXELS),
-        }
+        usual = {"strip": nearest(options["strip"], USUAL_PIXELS / width), "parts": nearest(options["parts"], width / USUAL_PIXELS)}
         tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 4 * lanes, "n_block": 0, "order": 1}
         return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
 

@@ -195,8 +195,7 @@ def _refuse_others(module: Any) -> None:
             found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
     if found:
         raise UserError(
-            f"no kernel can be compiled for {', '.join(sorted(found))}.",
-            "Express it with other operators, or leave that part out.",
+            f"no kernel can be compiled for {', '.join(sorted(found))}.", "Express it with other operators, or leave that part out."
         )
 
 

@@ -52,12 +52,7 @@ def write_manifest(job: VariantJob, origin: NetworkOrigin, kernels: list[dict[st
 
 def set_entry(job: VariantJob, written: Mapping[str, Any], kernels: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the manifest's entry for one of several sets of kernels; `written` are its sizes and what it needs of a CPU."""
-    return {
-        **_device_entries(job),
-        "cpu": job.profile.cpu,
-        **written,
-        "kernels": kernels,
-    }
+    return {**_device_entries(job), "cpu": job.profile.cpu, **written, "kernels": kernels}
 
 
 def _device_entries(job: VariantJob) -> dict[str, Any]:

@@ -45,12 +45,7 @@ class RescoredLogs:
 
 
 def rescore_logs(
-    device: str | Device = "pi4",
-    logs: str | Path | None = None,
-    *,
-    keep: int = 8,
-    workers: int | None = None,
-    listener: Listener = QUIET,
+    device: str | Device = "pi4", logs: str | Path | None = None, *, keep: int = 8, workers: int | None = None, listener: Listener = QUIET
 ) -> RescoredLogs:
     """Score the best schedules of every kernel again; the logs then hold the new records alone, and the old ones lie beside them.
 

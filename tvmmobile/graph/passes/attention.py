@@ -79,11 +79,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     count = math.prod(heads)
     if shape_of(product)[-2:] != [queries, keys] or math.prod(shape_of(product)) != count * queries * keys:
         return None
-    operands = (
-        (product.args[0], (queries, depth), False),
-        (product.args[1], (keys, depth), True),
-        (value.args[1], (keys, width), False),
-    )
+    operands = ((product.args[0], (queries, depth), False), (product.args[1], (keys, depth), True), (value.args[1], (keys, width), False))
     best: list[_Read] = []
     groups = 1
     for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
