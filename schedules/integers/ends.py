@@ -227,9 +227,7 @@ class IntegerEnds:
         return self.kernel.load(self.buffers["addend"], channel + LANES * place, LANES)
 
     def _stepped(self, value: Expr, channel: Expr, place: int, target: Expr, count: int) -> Expr:
-        """Return four sums of `factor`'s channels, of which so many are stored at a target, through residual and curve: scaled as
-        `_rounded` has them.
-        """
+        """Return four sums of `factor`'s channels, `count` of them stored at a target, through residual and curve, like `_rounded`."""
         kernel, T, curve = self.kernel, self.kernel.T, self.layer.curve  # noqa: N806
         if self.layer.residual:
             other = self._other(target, count, self._addend(channel, place) if self.layer.integers.addend else None)
@@ -287,9 +285,7 @@ class IntegerEnds:
 
 @contextmanager
 def integer_body(kernel: IntegerKernel, layer: IntegerLayer, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
-    """Emit the body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes
-    of what else it reads.
-    """
+    """Emit the body of a layer's kernel with so many bytes of weights and further `tables`, by shape; yield its ends with the buffers."""
     packed = {"weight": (weight,)} if weight else {}
     shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, **constant_shapes(layer), **tables, "output": layer.output_shape}
     with kernel.named_body(**shapes) as buffers:

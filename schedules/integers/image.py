@@ -74,9 +74,7 @@ class _Shape:
 
 
 def is_image(layer: Conv2d) -> bool:
-    """Return whether a layer reads few channels of wide rows: a row of its window fits in a few vectors, and a vector in a row of its
-    input.
-    """
+    """Return whether a layer reads few channels of wide rows: a row of its window fits in a few vectors, and a vector in an input row."""
     row = layer.kernel[1] * layer.in_channels
     return layer.in_channels <= MAX_INPUT_CHANNELS and row <= MOST_VECTORS * VECTOR_BYTES and layer.width >= VECTOR_BYTES
 

@@ -71,9 +71,7 @@ class PairEnds(IntegerEnds):
     """The ends of sums of which a vector has two pixels' of two channels."""
 
     def store_pair(self, sums: Sequence[Expr], targets: Sequence[Expr], channel: Expr, count: int) -> None:
-        """Store vectors of complete sums, from a channel on, of which `count` exist: where the first pixel's are stored, and the other's if
-        there is one.
-        """
+        """Store vectors of complete sums, from a channel on, of which `count` exist, at the place of one or each of two pixels."""
         kernel = self.kernel
         cuts = [(size, start + size * part) for size, parts, start in parts_of(len(sums), 8, 4, 2) for part in range(parts)]
         for size, first in cuts:

@@ -86,9 +86,7 @@ class VariantJob:
 
     @property
     def stem(self) -> str:
-        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`; behind the precision it says how weights are stored, unless
-        that is in float32.
-        """
+        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`; weights not stored in float32 come behind the precision."""
         weights = "" if self.options.weights == FLOAT32.name else f"_{self.options.weights}weights"
         return stem_of(without_states(self.spec, self.states).variant, self.options.precision.name + weights, self.options.threads)
 

@@ -177,9 +177,7 @@ class _Edges:
             yield before, after, _between((*layers[:-1], self.planes[last]) if sparse else layers, read, written)
 
     def _all_accept(self, node: Node, readers: tuple[Node, ...], layout: Layout) -> bool:
-        """Return whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take
-        it so.
-        """
+        """Return whether a layer and each of its readers can be kernels of their own with this layout between them, as plans may need."""
         regions = [(_between((node.layer,), "NHWC", layout), node.dtype)]
         regions += [(_between((reader.layer,), layout, "NHWC"), reader.dtype) for reader in readers]
         return layout == "NHWC" or all(itertools.starmap(self.accepts, regions))

@@ -108,9 +108,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
 
 
 def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the softmax over the last axis that a variable shows; PyTorch's exporter adds zeros for rows that are all masked, of which a
-    product has none.
-    """
+    """Return the last axis's softmax that a variable shows; PyTorch adds zeros for rows that are all masked, which products do not have."""
     value: Any = values.get(_ordered(variable, values))
     if operator_of(value) == "relax.where":
         masked, _, chosen = value.args

@@ -182,9 +182,7 @@ def doubt_sentence(results: Results) -> str:
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """Return the points that no other beats (costs at most as much, gains at least as much, and one of them better): indices by ascending
-    cost.
-    """
+    """Return the points that no other beats (no worse in cost and gain, better in one of them): indices by ascending cost."""
     order = sorted(range(len(costs)), key=lambda index: (costs[index], -gains[index]))
     front: list[int] = []
     for index in order:
