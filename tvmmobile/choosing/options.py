@@ -82,10 +82,7 @@ class ChooseOptions(Options):
         api_doc="Folder for a page and tables of all candidates, all of which are priced then.",
     )
     logs: Path | None = option_of(
-        RunOptions,
-        "logs",
-        help="Read tuning logs only in DIR; default: the shipped logs and your own.",
-        order=HelpOrder.LOGS,
+        RunOptions, "logs", help="Read tuning logs only in DIR; default: the shipped logs and your own.", order=HelpOrder.LOGS
     )
 
 

@@ -118,13 +118,7 @@ def show(
 
 @history.command("page")
 @with_cli_options(wanted=FilterOptions)
-def page(
-    file: _File,
-    out: Out = Path("out"),
-    since: _Since = 20,
-    *,
-    wanted: FilterOptions,
-) -> None:
+def page(file: _File, out: Out = Path("out"), since: _Since = 20, *, wanted: FilterOptions) -> None:
     """Write history.html, a page of all latencies over commits, and the same numbers as history.json and history.csv."""
     from tvmmobile.history.file import open_history
     from tvmmobile.history.page import history_page

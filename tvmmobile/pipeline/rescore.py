@@ -18,6 +18,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.sentences import passed_over
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.results.report.wording import plural
@@ -25,12 +26,11 @@ from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
-from tvmmobile.tuning.claims import passed_over
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
-from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
+from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.earlier_models import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH
 
@@ -45,12 +45,7 @@ class RescoredLogs:
 
 
 def rescore_logs(
-    device: str | Device = "pi4",
-    logs: str | Path | None = None,
-    *,
-    keep: int = 8,
-    workers: int | None = None,
-    listener: Listener = QUIET,
+    device: str | Device = "pi4", logs: str | Path | None = None, *, keep: int = 8, workers: int | None = None, listener: Listener = QUIET
 ) -> RescoredLogs:
     """Score the best schedules of every kernel again; the logs then hold the new records alone, and the old ones lie beside them.
 

@@ -12,6 +12,8 @@ from tvmmobile.pipeline.sentences import (
     drop_sentence,
     float32_sentence,
     loss_sentence,
+    outdated_sentence,
+    passed_over,
     rounding_sentence,
     sharing_sentence,
     small_weights_sentence,
@@ -19,7 +21,7 @@ from tvmmobile.pipeline.sentences import (
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.running.library import Library
 from tvmmobile.system.workers import WorkerPool
-from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
+from tvmmobile.tuning.claims import RefusedLine
 
 
 def build_libraries(

@@ -298,14 +298,7 @@ def record_of(job: TrialJob, outcome: Outcome) -> Record:
     return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error, terms_us=outcome.terms_us)
 
 
-def make_strategy(
-    name: str,
-    template: Template,
-    task: Task,
-    seeds: list[KnobSchedule],
-    rng: random.Random,
-    models: CostModels,
-) -> Strategy:
+def make_strategy(name: str, template: Template, task: Task, seeds: list[KnobSchedule], rng: random.Random, models: CostModels) -> Strategy:
     """Return a strategy by name: `evolution`, `random` or `climb`."""
     space = template.space(task)
     assert space is not None
