@@ -108,14 +108,14 @@ class RefusedLine:
     why: str
 
 
-def passed_over(refused: Sequence[RefusedLine]) -> str:
+def skipped_lines(refused: Sequence[RefusedLine]) -> str:
     """Return a command's message on lines that it skipped; "" if there are none."""
     if not refused:
         return ""
     count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
     first = refused[0]
     return (
-        f"{count} passed over{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
+        f"{count} skipped{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
         f"See: tvmmobile logs verify --logs {shlex.quote(str(first.path.parent.parent))}"
     )
 

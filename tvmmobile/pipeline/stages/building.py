@@ -19,7 +19,7 @@ from tvmmobile.pipeline.sentences import (
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.running.library import Library
 from tvmmobile.system.workers import WorkerPool
-from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
+from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, skipped_lines
 
 
 def build_libraries(
@@ -44,7 +44,7 @@ def build_libraries(
         for sentence in _sentences_of(job.spec.variant, built):
             message(sentence)
     if refused:
-        message(passed_over(list(refused)))
+        message(skipped_lines(list(refused)))
     if outdated:
         message(outdated_sentence(outdated))
     return [job.library for job in jobs]
