@@ -30,7 +30,7 @@ def test_devices_are_named_once() -> None:
 def test_counts_of_a_rescoring_begin_at_one(given: dict[str, int], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{said}") as caught:
         rescore_logs("pi4-virtual", tmp_path, **given)
-    assert f"{next(iter(given))}=1` or more" in caught.value.remedy.replace("=1 or", "=1` or")
+    assert f"Give `{next(iter(given))}=1` or more" in caught.value.remedy
 
 
 def test_a_virtual_board_to_deploy_to_may_be_a_name_or_a_device(tmp_path: Path) -> None:
