@@ -23,8 +23,8 @@ Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Target ar
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
-#: Help of a device that chooses among what there is of several.
-ONE_DEVICE = "Only of this device; default: all devices."
+#: Help of an option that chooses one device where there are several.
+ONE_DEVICE = "Restrict to this device; default: all devices."
 DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="NAME", help=ONE_DEVICE)]
 Devices = Annotated[
     list[str] | None,
