@@ -10,9 +10,10 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import input_of, output_of
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.in_order_order import TileShape, inner_order
-from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, tile_rows
 from tvmmobile.schedules.floats.strassen_nest import GROUPS, STEPS, emit_strassen
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste

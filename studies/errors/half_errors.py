@@ -26,7 +26,7 @@ from studies.trained.networks import GENERATED, TRAINED, check_trainable, unseen
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
@@ -127,8 +127,8 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
 
 def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], int]:
     """Build a network in half precision for this machine; return it, and how many layers stay in float32."""
-    job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
-    job = replace(job, target=HOST)
+    profile = replace(find_device(DEVICE).profile, target=HOST)
+    job = variant_job(model, profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
     planned = plan_variant(job)
     export(planned.compiled(HOST), job.library.path, toolchain(HOST))  # its manifest would be refused: it is for no device
     return _loaded(job.library.path), len(planned.network.float32_layers)
@@ -145,7 +145,7 @@ def _module(model: Model) -> torch.nn.Module:
 def _storing(model: Model, images: Array) -> float:
     """Return the largest error over some images where weights and activations are rounded, and nothing else."""
     imported = imported_torch(model.spec, _module(model), "")
-    network = read_network(*prepare(imported.module, lambda layer: template_for(Task((layer,))) is not None))
+    network = read_network(*lower_to_kernels(compose(imported.module, lambda layer: template_for(Task((layer,))) is not None)))
     errors = []
     for image in images:
         *_, (_, exact) = run_layers(network, [image[None]])

@@ -48,8 +48,8 @@ from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Region, candidate_regions
 from tvmmobile.tuning.records import Record
+from tvmmobile.tuning.regions import Region, candidate_regions
 
 DEVICE = "pi4-virtual"
 #: Plans a job's library.

@@ -77,12 +77,7 @@ class Evaluation:
 
 @with_options(EvaluateOptions)
 def evaluate(
-    library: Library,
-    folder: str | Path,
-    device: str | Device = "pi4",
-    *,
-    listener: Listener = QUIET,
-    **options: Unpack[EvaluateArguments],
+    library: Library, folder: str | Path, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[EvaluateArguments]
 ) -> Evaluation:
     """Run labelled images through a library on a device, and through its original on this machine.
 

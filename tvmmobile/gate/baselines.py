@@ -69,9 +69,7 @@ def save_baselines(results: Results, libraries: str | Path, baselines: str | Pat
 
 
 def load_baselines(baselines: str | Path, device: str | Device) -> list[Baseline]:
-    """Return a device's baselines by name, none where it has no folder; raise `UserError` for a file that is damaged or in the wrong
-    place.
-    """
+    """Return a device's baselines by name, none where it has no folder; raise `UserError` for a damaged or misplaced file."""
     folder = device_folder(Path(baselines), device if isinstance(device, str) else device.profile.name)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 

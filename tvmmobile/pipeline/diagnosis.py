@@ -99,8 +99,8 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
     inputs = tuple(array.astype(kind) for array, kind in zip(reference.inputs, types, strict=True))
     with tempfile.TemporaryDirectory(prefix="tvmmobile-observed-") as folder:
         library = Path(folder, "observed.so")
-        export(planned.compiled(job.target, observed=True), library, toolchain(job.target))
-        written = outputs_here(library, inputs, job.options.threads, str(job.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
+        export(planned.compiled(job.profile.target, observed=True), library, toolchain(job.profile.target))
+        written = outputs_here(library, inputs, job.options.threads, str(job.profile.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
     for each in _kernels(planned, reference.inputs, written):
         error = difference(each.written, each.computed)
         if not error <= each.tolerance:

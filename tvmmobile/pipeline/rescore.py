@@ -18,6 +18,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.sentences import skipped_lines
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.results.report.wording import plural
@@ -25,12 +26,11 @@ from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
-from tvmmobile.tuning.claims import skipped_lines
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
-from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
+from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.earlier_models import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH
 

@@ -12,14 +12,16 @@ from tvmmobile.pipeline.sentences import (
     drop_sentence,
     float32_sentence,
     loss_sentence,
+    outdated_sentence,
     rounding_sentence,
     sharing_sentence,
+    skipped_lines,
     small_weights_sentence,
 )
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.running.library import Library
 from tvmmobile.system.workers import WorkerPool
-from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, skipped_lines
+from tvmmobile.tuning.claims import RefusedLine
 
 
 def build_libraries(
