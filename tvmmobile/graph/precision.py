@@ -166,7 +166,7 @@ def is_precision(name: str) -> bool:
 def precision_named(name: str) -> Precision:
     """Return the precision that a task, a log or a library names; `UserError` if this version has none of that name."""
     if name not in _KNOWN:
-        raise UserError(f"precision {name!r} is not known.", f"Known: {', '.join(sorted(_KNOWN))}.")
+        raise UserError(f"precision {name!r} is not known.", f"Give one of: {', '.join(sorted(_KNOWN))}.")
     return _KNOWN[name]
 
 

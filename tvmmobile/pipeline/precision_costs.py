@@ -10,6 +10,7 @@ from functools import partial
 from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.layers import Gating, Layer, SumLayer
 from tvmmobile.graph.layouts import Layout
+from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.passes.pipeline import ComposedNetwork
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
@@ -81,9 +82,9 @@ def layer_costs(
     )
 
 
-def _layouts(layer: Layer, following: Layer, lanes: int) -> tuple[Layout, ...]:
+def _layouts(layer: Layer, following: Layer, lanes: int, machine: Machine) -> tuple[Layout, ...]:
     """Return the layouts worth trying between two layers, and that in which precisions may differ."""
-    return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes), SHARED)))
+    return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes, machine), SHARED)))
 
 
 def _stored(region: Region, step: FlowStep, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> Layer | None:

@@ -130,14 +130,14 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
     return lines + [f"not checked: {why}." for why in dict.fromkeys(check.why for check in checks if not check.done)]
 
 
-def passed_over(refused: Sequence[RefusedLine]) -> str:
+def skipped_lines(refused: Sequence[RefusedLine]) -> str:
     """Return a command's message on lines that it skipped; "" if there are none."""
     if not refused:
         return ""
     count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
     first = refused[0]
     return (
-        f"{count} passed over{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
+        f"{count} skipped{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
         f"See: tvmmobile logs verify --logs {shlex.quote(str(first.path.parent.parent))}"
     )
 

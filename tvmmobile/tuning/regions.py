@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.layouts import Layout, blocked
-from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
+from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.network import Float32Layer, Network, Node
 from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.zeros import planes_of
@@ -64,7 +64,7 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
     return sources
 
 
-def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
+def edge_layouts(layer: Layer, following: Layer, lanes: int = 4, machine: Machine = BASELINE) -> tuple[Layout, ...]:
     """Return the layouts worth trying between two layers, beginning with the one to use if nothing is measured.
 
     Pixels with many channels are a power of two apart in NHWC and evict each other from a two-way first-level cache; in blocks of
@@ -75,11 +75,11 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout
         return ("NHWC",)
     channels = layer.output_shape[-1]
     blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block and block % lanes == 0]
-    if channels < FEWEST_BLOCKED or not blocks:
+    if channels < machine.fewest_blocked or not blocks:
         return ("NHWC",)
     # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
-    fusable = layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
-    either = channels < FEWEST_ONLY_BLOCKED or fusable or following.reads_lines
+    fusable = layer.is_depthwise and following.is_pointwise and channels <= machine.most_fused
+    either = channels < machine.fewest_only_blocked or fusable or following.reads_lines
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
 
 
@@ -87,7 +87,7 @@ def candidate_regions(
     network: Network,
     accepts: Callable[[Task], bool],
     task_of: Callable[[tuple[Layer, ...]], Task],
-    layouts: Callable[[Layer, Layer, int], tuple[Layout, ...]] = edge_layouts,
+    layouts: Callable[[Layer, Layer, int, Machine], tuple[Layout, ...]] = edge_layouts,
 ) -> list[Region]:
     """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
@@ -141,15 +141,16 @@ class _Edges:
         self.bypassed, self.passing = set[int](), set[int]()
 
     def try_blocks(
-        self, layouts: Callable[[Layer, Layer, int], tuple[Layout, ...]], task_in: Callable[[tuple[Layer, ...], str], Task]
+        self, layouts: Callable[[Layer, Layer, int, Machine], tuple[Layout, ...]], task_in: Callable[[tuple[Layer, ...], str], Task]
     ) -> None:
         """Add the layouts between a node and its readers that all of them take."""
         nodes = self.network.nodes
         for index, node in enumerate(nodes[:-1]):
             readers = () if index + 1 in self.bypassed else tuple(nodes[reader] for reader in _readers(self.network, index))
             if readers:
-                lanes = max(task_in((one.layer,), one.dtype).lanes for one in (node, *readers))  # of the longest vector
-                tried = layouts(node.layer, readers[0].layer, lanes)
+                tasks = [task_in((one.layer,), one.dtype) for one in (node, *readers)]
+                lanes = max(task.lanes for task in tasks)  # of the longest vector
+                tried = layouts(node.layer, readers[0].layer, lanes, tasks[0].machine)
                 known = tuple(layout for layout in tried if self._all_accept(node, readers, layout)) or ("NHWC",)
                 places = _places_behind(index, node)
                 self.layouts[places.start : places.stop] = [known] * len(places)

@@ -13,9 +13,9 @@ from tvmmobile.pipeline.sentences import (
     float32_sentence,
     loss_sentence,
     outdated_sentence,
-    passed_over,
     rounding_sentence,
     sharing_sentence,
+    skipped_lines,
     small_weights_sentence,
 )
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
@@ -46,7 +46,7 @@ def build_libraries(
         for sentence in _sentences_of(job.spec.variant, built):
             message(sentence)
     if refused:
-        message(passed_over(list(refused)))
+        message(skipped_lines(list(refused)))
     if outdated:
         message(outdated_sentence(outdated))
     return [job.library for job in jobs]

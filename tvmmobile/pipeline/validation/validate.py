@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from tvmmobile.devices.board.hardware import HardwareDevice
-from tvmmobile.devices.board.manage import registered
 from tvmmobile.devices.board.registered import AdbAddress, SshAddress, load_device
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.registration import registered
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.pipeline.stages.timing import undisturbed
