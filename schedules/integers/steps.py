@@ -42,8 +42,8 @@ def transposed(weight: Array) -> Array:
     pairs = count // 2
     lane, turn = np.arange(FOUR), np.arange(FOUR)[:, None]
     places = [(lane + turn + shift) % pairs for shift in range(0, pairs, FOUR)]  # (turn, lane), of the lower and upper bytes
-    taken = weight.reshape(channels // FOUR, FOUR, pairs, 2)
-    halves = [taken[:, lane, place].transpose(1, 0, 2, 3).reshape(FOUR, -1, HALF) for place in places]
+    grouped = weight.reshape(channels // FOUR, FOUR, pairs, 2)
+    halves = [grouped[:, lane, place].transpose(1, 0, 2, 3).reshape(FOUR, -1, HALF) for place in places]
     if count == HALF:
         halves.append(np.zeros_like(halves[0]))
     return np.ascontiguousarray(np.concatenate(halves, -1)).ravel()

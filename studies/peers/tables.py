@@ -98,7 +98,7 @@ def _index(comparison: PeerComparison, stem: str) -> str:
     parts = [
         "# Latency compared with other libraries",
         "",
-        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_said_of(comparison, stem)),
+        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_placeholders(comparison, stem)),
         f"![Ours over the best other library, on each board]({stem}.svg)",
         "",
         "## Boards",
@@ -115,7 +115,7 @@ def _index(comparison: PeerComparison, stem: str) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _said_of(comparison: PeerComparison, stem: str) -> dict[str, str]:
+def _placeholders(comparison: PeerComparison, stem: str) -> dict[str, str]:
     """Describe the precision and the weights in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
@@ -210,7 +210,9 @@ def _integer_kernels(comparison: PeerComparison) -> Iterator[str]:
     titles = {one.system: _short(one.title) for one in chosen}
     data = {TRAINED: _DIGITS, OWN: _GIVEN}.get(comparison.context.weights, _NOISE)
     yield from ("## Integers in the other libraries", "", _QUANTISED.format(data=data))
-    yield from markdown_table(("library", "quantised by"), [(titles[key], how) for key, how in QUANTISERS.items() if key in titles], 2)
+    yield from markdown_table(
+        ("library", "quantised by"), [(titles[key], quantiser) for key, quantiser in QUANTISERS.items() if key in titles], 2
+    )
     yield ""
     rows = [
         (

@@ -132,7 +132,7 @@ def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "words"),
     [
         ("a@1(rows=4, columns=8)", "a@1(rows=4, columns=8)", ""),
         ("a@1(rows=4, columns=8)", "a@1(rows=6, columns=8, unroll=2)", "rows 4 → 6, unroll – → 2"),
@@ -143,8 +143,8 @@ def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
         ("a@1(a=1, b=1, c=1, d=1, e=1)", "a@1(a=2, b=2, c=2, d=2, e=2)", "a 1 → 2, b 1 → 2, c 1 → 2, d 1 → 2…"),
     ],
 )
-def test_schedules_are_compared_in_few_words(old: str | None, new: str | None, said: str) -> None:
-    assert schedule_change(KernelChange("k", old, new, 1.0, 2.0, 1, 1.0)) == said
+def test_schedules_are_compared_in_few_words(old: str | None, new: str | None, words: str) -> None:
+    assert schedule_change(KernelChange("k", old, new, 1.0, 2.0, 1, 1.0)) == words
 
 
 @pytest.mark.parametrize(

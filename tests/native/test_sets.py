@@ -50,23 +50,23 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
         sets.append(LoweredSet(module, HOST, separate, f"board{place}", None if place else 1))
         outputs.append(run_lowered(module, image, folder / f"vm{place}.so"))
         names.append(tuple(kernel.task.symbol for kernel in kernels))
-    how = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
+    preprocessing = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
     suited = Suitability((), (1, 0), ((), ()))
-    written = write_sets(sets, describe(sets[0].module, THREADS, how), folder / "net.so", archive=True, suitability=suited)
+    written = write_sets(sets, describe(sets[0].module, THREADS, preprocessing), folder / "net.so", archive=True, suitability=suited)
     return Both(folder / "net.so", written, image, tuple(outputs), tuple(names))
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> None:
-    library, told = CLibrary(both.path), []
+    library, heard = CLibrary(both.path), []
     instance = library.instance(Options(THREADS, flags=place + 1 << 24))
     for threads in (1, THREADS):
         (output,) = library.run(instance, [both.image], threads)
         assert output.tobytes() == both.outputs[place].tobytes()
-    observer = OBSERVER(lambda _, kernel, done: told.append(kernel.decode()) if done else None)
+    observer = OBSERVER(lambda _, kernel, done: heard.append(kernel.decode()) if done else None)
     assert library.c.net_observe(instance, observer, None) == OK
     library.run(instance, [both.image], 1)
-    assert tuple(told) == both.kernels[place]
+    assert tuple(heard) == both.kernels[place]
     assert instance[0] == place and library.description.reasons[instance[1]] == b"the options name it"
     assert library.c.net_free(instance) == OK
 

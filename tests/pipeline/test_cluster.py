@@ -277,8 +277,8 @@ def test_versions_are_looked_at_again_by_the_worker() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("victim", "said"), [("scheduler", "went away"), ("worker", "has had no workers for 1 s")])
-def test_a_cluster_that_goes_away_ends_the_run(victim: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("victim", "message"), [("scheduler", "went away"), ("worker", "has had no workers for 1 s")])
+def test_a_cluster_that_goes_away_ends_the_run(victim: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "WITHOUT_WORKERS_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -294,7 +294,7 @@ def test_a_cluster_that_goes_away_ends_the_run(victim: str, said: str, tmp_path:
         family = psutil.Process(worker.pid).children(recursive=True)
         {"scheduler": scheduler, "worker": worker}[victim].kill()
         begin = time.monotonic()
-        with pytest.raises(DeviceUnavailable, match=said):
+        with pytest.raises(DeviceUnavailable, match=message):
             next(results)
         assert time.monotonic() - begin < 30
     wait_until(lambda: not any(map(runs, family)), "its processes")

@@ -81,7 +81,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "said"),
+    ("asked", "first", "reason"),
     [
         (None, 4, "is in the shipped logs, or has the default 8 records. --trials N tries more."),
         (0, 0, ""),
@@ -89,9 +89,9 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
         (100, 4, "those that a plan may use have 100, all of them, or as many as their template needs."),
     ],
 )
-def test_why_there_is_nothing_to_try(asked: int | None, first: int, said: str) -> None:
+def test_why_there_is_nothing_to_try(asked: int | None, first: int, reason: str) -> None:
     sentence = nothing_to_try(asked, first)
-    assert sentence.endswith(said) and bool(sentence) == bool(said)
+    assert sentence.endswith(reason) and bool(sentence) == bool(reason)
 
 
 class Workers:
@@ -112,8 +112,8 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
     logs = (tmp_path / "shipped", tmp_path / "own logs")
     jobs = [variant_job(Model(replace(ModelSpec(), resolution=side)), PROFILE, logs, tmp_path / "out") for side in (128, 160)]
     lines = [RefusedLine(Path("1/pi4-virtual/float32_t1.jsonl"), number, "it lies") for number in range(7, 7 + count)]
-    said: list[str] = []
-    build_libraries(Workers(lambda job: BuiltVariant(job.library, tuple(lines), count)), jobs, lambda _: None, said.append)  # type: ignore[arg-type]
+    remarks: list[str] = []
+    build_libraries(Workers(lambda job: BuiltVariant(job.library, tuple(lines), count)), jobs, lambda _: None, remarks.append)  # type: ignore[arg-type]
     path = logs[1] / "pi4-virtual" / "float32_t1.jsonl"
     many = f"{count} lines of the tuning logs were passed over; the first" if count > 1 else "1 line of the tuning logs was passed over"
     records = f"{count} records of another timing model do" if count > 1 else "1 record of another timing model does"
@@ -121,15 +121,15 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
         f"{many}: {path}, line 7: it lies. See: tvmmobile logs verify --logs '{logs[1]}'",
         f"{records} not count: see tvmmobile logs rescore --help",
     ]
-    assert said == (expected if count else [])
+    assert remarks == (expected if count else [])
 
 
 def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
     Shown().plan_ready(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
-    assert "float32_t1.jsonl, line 3: it lies." in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in output
+    assert "float32_t1.jsonl, line 3: it lies." in output
 
 
 def test_a_plan_for_a_fresh_log_has_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

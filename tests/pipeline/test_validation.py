@@ -65,12 +65,12 @@ def registered(part: int = A72, model: str = "Raspberry Pi 4 Model B Rev 1.4", h
 def test_the_same_product_else_the_nearest_clock(model: str, hz: float, chosen: str) -> None:
     found = model_for(registered(model=model, hz=hz).profile)
     assert found.board == load_board(chosen) and found.clocked.clock_hz == (hz or found.board.clock_hz)
-    assert found.told.timing_model == run_hash(found.board) and found.told.board == chosen
+    assert found.description.timing_model == run_hash(found.board) and found.description.board == chosen
 
 
 def test_a_model_can_be_named(tmp_path: Path) -> None:
     profile = registered().profile
-    assert model_for(profile, "rk3399-a72").told.board == model_for(profile, "rk3399-a72-virtual").told.board == "rk3399-a72"
+    assert model_for(profile, "rk3399-a72").description.board == model_for(profile, "rk3399-a72-virtual").description.board == "rk3399-a72"
     with pytest.raises(UserError, match="pi5 has Cortex-A76, and desk has Cortex-A72"):
         model_for(profile, "pi5")
 

@@ -209,7 +209,7 @@ def write(place: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "fault"),
     [
         ("missing", "does not exist"),
         ("folder", "has no images in it"),
@@ -224,9 +224,9 @@ def write(place: Path, kind: str) -> Path:
         ("double", "holds float64"),
     ],
 )
-def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, said: str) -> None:
+def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, fault: str) -> None:
     place = write(tmp_path / "data", kind)
-    with pytest.raises(UserError, match=f"`calibrate='{place}'` {said}") as caught:
+    with pytest.raises(UserError, match=f"`calibrate='{place}'` {fault}") as caught:
         read(place)
     assert caught.value.remedy and "\n" not in caught.value.message
 

@@ -188,14 +188,14 @@ def test_each_peers_half_precision_runs_in_the_committed_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--boards", "pi5", "pi4"], "the Cortex-A72 of Raspberry Pi 4 Model B does not compute in float16."),
         (["--boards", "pi5", "--known", "float32.json"], "float32.json compares in float32, not in float16."),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_any_work(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     single = PeerComparison(replace(CONTEXT, dtype="float32"), (row("ncnn", 35.0),))
     (tmp_path / "float32.json").write_text(json.dumps(to_json(single)), encoding="utf-8")
@@ -203,4 +203,4 @@ def test_what_cannot_be_compared_is_refused_before_any_work(
     monkeypatch.setattr(bench_peers, "prepare", lambda *_: pytest.fail("a board was prepared"))
     monkeypatch.setattr(sys, "argv", ["bench_peers", "--dtype", "float16", "--out", "out", *arguments])
     assert bench_peers.main() == 1
-    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

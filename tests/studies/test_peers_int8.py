@@ -88,7 +88,7 @@ def test_ncnns_files_are_read_and_written_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "weights", "said"),
+    ("text", "weights", "message"),
     [
         ("1 2\n", b"", "no network of ncnn's"),
         (TEXT, weights_of_text()[:-4], "end too early"),
@@ -96,8 +96,8 @@ def test_ncnns_files_are_read_and_written_alike() -> None:
         (TEXT, b"\1" + weights_of_text()[1:], "weights of first are not in float32"),
     ],
 )
-def test_other_files_are_refused(text: str, weights: bytes, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_other_files_are_refused(text: str, weights: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         read_layers(text, weights)
 
 
@@ -189,6 +189,6 @@ def test_every_quantiser_makes_a_network_that_is_not_far_off(tmp_path: Path) -> 
             "--half",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        said = next(line for line in done.stdout.splitlines() if line.startswith("largest difference"))
-        difference = float(said.rpartition(" ")[2]) / float(np.abs(np.load(models / "logits.npy")).max())
+        reported = next(line for line in done.stdout.splitlines() if line.startswith("largest difference"))
+        difference = float(reported.rpartition(" ")[2]) / float(np.abs(np.load(models / "logits.npy")).max())
         assert 1e-4 < difference < peer_tolerance("int8"), key

@@ -241,7 +241,9 @@ def taking_program(folder: Path) -> Path:
     return program
 
 
-def taken(program: Path, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
+def answers_of(
+    program: Path, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT
+) -> tuple[int, list[str]]:
     """Return that program's exit code and lines on a CPU of QEMU's: device, reason, init's time, output's hash, threads, KiB in memory."""
     words = [str(program), str(library.path), library.facts.program.prefix, str(flags), str(cpus)]
     command = ["qemu-aarch64", "-L", str(root), "-cpu", cpu, *words]

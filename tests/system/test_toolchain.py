@@ -67,8 +67,8 @@ def test_a_library_for_devices(tmp_path: Path, with_zig: bool) -> None:
     tools.merged(objects, tmp_path / "all.o")
     run_tool(tools.shared([tmp_path / "all.o"], tmp_path / "a.so", ("-z,defs", "-soname,a.so")), "Linking", "")
     tools.archived(tmp_path / "all.o", tmp_path / "a.a")
-    said = subprocess.run(["aarch64-linux-gnu-readelf", "-hdW", tmp_path / "a.so"], capture_output=True, text=True, check=True).stdout
-    assert "AArch64" in said and "soname: [a.so]" in said and "NEEDED" not in said
+    output = subprocess.run(["aarch64-linux-gnu-readelf", "-hdW", tmp_path / "a.so"], capture_output=True, text=True, check=True).stdout
+    assert "AArch64" in output and "soname: [a.so]" in output and "NEEDED" not in output
     assert (tmp_path / "a.a").read_bytes()[:8] == b"!<arch>\n"
 
 

@@ -141,13 +141,13 @@ def test_an_algorithm_with_fewer_products_may_be_faster_than_a_direct_one() -> N
     """Strassen's needs seven of eight; one latency between both peaks is a lie of a direct kernel alone."""
     task = Task((Conv2d(14, 14, 512, 512, clamp=(0.0, 6.0)),))
     between = task.macs / 4 / 1800 * 0.9
-    said = {}
+    refusals = {}
     for template in templates_for(task):
         space = template.space(task)
         assert space is not None
-        said[template.name] = PI.refuses(PI, Record(task, space.default, between, cycles=1))
+        refusals[template.name] = PI.refuses(PI, Record(task, space.default, between, cycles=1))
         assert "peak of the cores" in PI.refuses(PI, Record(task, space.default, between * 0.95, cycles=1))
-    assert said.keys() >= {"pointwise", "strassen"} and said["strassen"] == "" and "peak of the cores" in said["pointwise"]
+    assert refusals.keys() >= {"pointwise", "strassen"} and refusals["strassen"] == "" and "peak of the cores" in refusals["pointwise"]
 
 
 @pytest.mark.parametrize(("threads", "least"), [(1, PEAK_US), (2, PEAK_US / 2), (4, PEAK_US / 4), (8, PEAK_US / 4)])

@@ -65,13 +65,13 @@ def slower(records: Sequence[Record], clock_hz: float) -> list[str]:
         if len(task.region) == 1 and not getattr(task.layer, "sparse", ()):  # of other layers: those with zeros among their weights
             shape = form_of(task)
             best[task.dtype][shape] = min(best[task.dtype].get(shape, (math.inf, task)), (latency, task), key=lambda one: one[0])
-    told = []
+    sentences = []
     for shape, (latency, task) in best["int8"].items():
         if shape in best["float32"] and not is_faster_in_floats(task):
             other = best["float32"][shape][0]
             if latency > other + least_conversions_us(task, clock_hz, least[task.threads]):
-                told.append(f"{task.name}: {latency:.1f} us, and {other:.1f} in float32")
-    return told
+                sentences.append(f"{task.name}: {latency:.1f} us, and {other:.1f} in float32")
+    return sentences
 
 
 @pytest.mark.parametrize("device", sorted(path.parent.name for path in SHIPPED_LOGS.glob("*/int8_t1.jsonl")))

@@ -93,8 +93,8 @@ def test_a_committed_fit_holds_and_is_good(path: Path) -> None:
         assert mean_error(fit.board_left_out_errors) <= elsewhere
     for name, errors in fit.check_errors().items():
         assert not name.endswith("left out") or mean_error(errors) <= in_threads
-    told = json.loads(path.read_text(encoding="utf-8"))["errors"]["network left out"]
-    assert told["mean"] == pytest.approx(mean_error(fit.left_out_errors), abs=1e-4)
+    recorded = json.loads(path.read_text(encoding="utf-8"))["errors"]["network left out"]
+    assert recorded["mean"] == pytest.approx(mean_error(fit.left_out_errors), abs=1e-4)
 
 
 @pytest.mark.parametrize("path", FITS, ids=lambda path: path.stem)
@@ -168,9 +168,9 @@ def test_errors_are_told_by_board_and_kind_of_network() -> None:
     fit = made_up_fit(noise=0.1)
     floats, integers = (fit.of_board(fit.errors, "rk3399-a72", kind) for kind in (False, True))
     assert (*floats, *integers) == fit.errors[7:] and len(integers) == 2
-    told = fit.all_errors()
-    assert told["rk3399-a72, integers, network left out"] == fit.left_out_errors[12:]
-    assert told["pi4, board left out"] == fit.board_left_out_errors[:7]
+    errors = fit.all_errors()
+    assert errors["rk3399-a72, integers, network left out"] == fit.left_out_errors[12:]
+    assert errors["pi4, board left out"] == fit.board_left_out_errors[:7]
 
 
 def test_a_parameter_keeps_within_every_boards_bound() -> None:
@@ -281,14 +281,14 @@ def test_misses_are_told_apart(tmp_path: Path, what: str, lines: int, kind: str)
 
 @pytest.mark.parametrize("release", ["", "bullseye"])
 def test_python_comes_from_the_debian_release_that_a_wheel_needs(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[list[str]] = []
+    commands: list[list[str]] = []
     for module in (sysroot, debian_packages):
-        monkeypatch.setattr(module, "run_tool", lambda words, *_others: said.append(list(words)))
+        monkeypatch.setattr(module, "run_tool", lambda words, *_others: commands.append(list(words)))
     monkeypatch.setattr("shutil.which", lambda name: name)
     sysroot._unpack_debian(tmp_path, tmp_path / "root", release)
     sources = tmp_path / "sources.list"
-    assert sources.is_file() == bool(release) and len(said) == 2
-    for words in said:
+    assert sources.is_file() == bool(release) and len(commands) == 2
+    for words in commands:
         assert (f"Dir::Etc::SourceList={sources}" in words) == ("Dir::Etc::SourceParts=-" in words) == bool(release)
     assert not release or re.search(r"^deb \[signed-by=\S+\] http://\S+ bullseye main$", sources.read_text(encoding="ascii"))
 

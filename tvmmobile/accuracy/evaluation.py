@@ -154,7 +154,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
         class_folders=folder.class_folders,
         images_found=len(folder.images),
         images_chosen=chosen,
-        labels=folder.how,
+        labels=folder.rule,
         preprocessing=str(subject.preprocessing),
         tolerance=library.tolerance,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},

@@ -268,9 +268,9 @@ def _lines(numbers: list[int]) -> str:
             ranges[-1] = [ranges[-1][0], number]
         else:
             ranges.append([number])
-    said = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
+    shown = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
     more = sum(ends[-1] - ends[0] + 1 for ends in ranges[_RANGES:])
-    return f"line{'s' if len(numbers) > 1 else ''} {said}" + (f" and {more} more" if more else "")
+    return f"line{'s' if len(numbers) > 1 else ''} {shown}" + (f" and {more} more" if more else "")
 
 
 def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[str]) -> None:

@@ -34,7 +34,7 @@ _APART = 3.0
 #: Time that an interrupted command has to end in order.
 _PATIENCE_S = 10.0
 
-Said = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Timer:
     command: Sequence[str]
     tree: Path
     result: Path
-    said: Said
+    say: Say
     latencies: dict[str, list[float]] = field(default_factory=dict)
 
     def is_new(self, name: str, middle: float, sign: float) -> bool | None:
@@ -79,7 +79,7 @@ class _Timer:
         for _ in range(_MOST_RUNS):
             latency_us = self._run(commit)
             if latency_us is None:
-                self.said(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
+                self.say(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
                 return None
             runs = self.latencies.setdefault(name, [])
             runs.append(math.log(latency_us))
@@ -87,7 +87,7 @@ class _Timer:
                 break
         new = sign * (statistics.fmean(runs) - middle) > 0
         latency_ms = math.exp(statistics.fmean(runs)) / 1e3
-        self.said(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
+        self.say(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
         return new
 
     def _run(self, commit: Commit) -> float | None:
@@ -117,7 +117,7 @@ class _Timer:
 
 
 def bisect(
-    history: History, over: CommitHistory, good: str | None, bad: str | None, command: Sequence[str], result: str, said: Said
+    history: History, over: CommitHistory, good: str | None, bad: str | None, command: Sequence[str], result: str, say: Say
 ) -> Bisected:
     """Find the commit between two results of the only series in `over` at which its latency changed.
 
@@ -125,7 +125,7 @@ def bisect(
         good, bad: commits with results, the older one first; by default those that the series' last step lies between.
         command: run in the folder of each commit; exits with 0 after writing a result file.
         result: the result file of that command, relative to the folder.
-        said: is told of each commit.
+        say: called with a line for each commit.
 
     Raises:
         UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, or
@@ -148,9 +148,9 @@ def bisect(
         raise UserError(f"the two latencies differ {change}, which noise explains.", "Name commits further apart, or time them more often.")
     first, last = over.commits[old.commit].name, over.commits[new.commit].name
     chain = _between(first, last)
-    said(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
+    say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
     with _worktree(last) as tree:
-        timer = _Timer(history, series, command, tree, tree / result, said)
+        timer = _Timer(history, series, command, tree, tree / result, say)
         return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, apart)))
 
 

@@ -94,14 +94,14 @@ class Series:
         return f"{self.model} {self.alpha}-{self.side}"
 
     @property
-    def how(self) -> str:
+    def configuration(self) -> str:
         """Precision, threads, and the format unless it is a C library's."""
         return f"{self.dtype}, {plural(self.threads, 'thread')}" + (f", {WORDS.get(self.format, self.format)}" if self.format != C else "")
 
     @property
     def label(self) -> str:
         """Network, precision, threads and format, without device and clock."""
-        return f"{self.network} {self.how}"
+        return f"{self.network} {self.configuration}"
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""

@@ -52,12 +52,12 @@ def states_of(spec: ModelSpec, given: Sequence[str]) -> tuple[State, ...]:
 
 def _state(spec: ModelSpec, text: str) -> State:
     name, _, following = text.partition("=")
-    taken = _found(spec.takes, name, text, "input")
-    returned = _found(spec.returns, following or f"{name}{NEXT}", text, "output")
-    port, other = spec.takes[taken], spec.returns[returned]
+    source = _found(spec.takes, name, text, "input")
+    target = _found(spec.returns, following or f"{name}{NEXT}", text, "output")
+    port, other = spec.takes[source], spec.returns[target]
     if (port.shape, port.dtype) != (other.shape, other.dtype):
         raise UserError(f"--stateful {text} pairs {port} with {other}.", "Name an input and an output of the same shape and type.")
-    return State(taken, returned, port)
+    return State(source, target, port)
 
 
 def _found(ports: Sequence[Port], name: str, text: str, kind: str) -> int:

@@ -44,8 +44,8 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.unfold.default: _unfold,
             aten.median.dim: _median,
             aten.clamp.default: _clamp,
-            aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **how: (
-                x.var(dim, keepdim=keepdim, **how),
+            aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **options: (
+                x.var(dim, keepdim=keepdim, **options),
                 x.mean(dim, keepdim),
             ),
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
@@ -295,5 +295,5 @@ def _grid_sample(node: Any, importer: Any) -> Any:
     data, grid = (importer.env[operand] for operand in node.args[:2])
     methods, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
     grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, 3, 1, 2]))
-    how = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
-    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **how))
+    attributes = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
+    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **attributes))

@@ -49,11 +49,11 @@ def error_of(difference: float) -> str:
     return f"error {difference:.2g} of the output's largest magnitude"
 
 
-def disagreement(library: Library, place: str, how: str, remedy: str = "", first: str = "") -> Disagreement:
+def disagreement(library: Library, place: str, difference: str, remedy: str = "", first: str = "") -> Disagreement:
     """Return the error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
     most, where = library.tolerance, f"; {first}" if first else ""
     return Disagreement(
-        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {how}, more than {most:g}{where}.",
+        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {difference}, more than {most:g}{where}.",
         remedy or _remedy(library),
         library.path.name,
     )

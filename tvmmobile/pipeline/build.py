@@ -171,8 +171,8 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     spec, states = job.library.spec, job.states
     cores = " ".join(str(each.target["mcpu"]) for each in job.sets)
     names = (prefix_of(spec.variant), spec.variant, __version__, cores)
-    taken = job.options.image
-    image = None if taken is None else Preprocessing(spec.resolution, taken.mean, taken.std)
+    images = job.options.image
+    image = None if images is None else Preprocessing(spec.resolution, images.mean, images.std)
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     sets = [
         LoweredSet(plan.lowered(), each.target, plan.separate, each.identity.device, fastest_threads(each, plan))

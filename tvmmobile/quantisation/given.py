@@ -117,9 +117,9 @@ class _IntegerConverter:
             number, kind = stored
             direct = self._made(replace(step, sources=(number, *sources[1:])), first, layer, others, given, kind)
             if self.accepts(direct.layer):
-                return self._taken(direct, written)
+                return self._noted(direct, written)
         found = self._made(replace(step, sources=sources), first, layer, others, given)
-        return self._taken(found, written) if self.accepts(found.layer) else "no int8 kernel"
+        return self._noted(found, written) if self.accepts(found.layer) else "no int8 kernel"
 
     def _rounding(self, source: int) -> Rounding | None:
         layer = self.steps[source].layer if source in self.steps else None
@@ -155,7 +155,7 @@ class _IntegerConverter:
         found = integer_step(step, read, written, side, weight_scales=weight_scales, keep_remainders=True, input_type=input_type)
         return found if layer is None else with_output_bounds(found, layer.low, layer.high)
 
-    def _taken(self, found: IntegerStep, written: int | None) -> IntegerStep:
+    def _noted(self, found: IntegerStep, written: int | None) -> IntegerStep:
         if written is not None:
             self.instead[written] = found.step.number
         return found

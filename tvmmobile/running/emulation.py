@@ -127,13 +127,13 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, option
     return off if off < _NOT_FINITE else float("inf")
 
 
-def _failure(code: int, said: str) -> MeasureError:
+def _failure(code: int, output: str) -> MeasureError:
     """Return the error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
     if code < 0:
         return MeasureError(f"killed by {signal.Signals(-code).name}", "crashed")  # in the agent's words
     if code == LACKS:
         return MeasureError(LACKING, "load")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return MeasureError(lines[-1] if lines else f"status {code}", "load")
 
 

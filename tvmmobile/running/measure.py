@@ -232,9 +232,9 @@ class Agents:
     def measure_network(self, library: Path, inputs: Sequence[Array], timeout_s: float, timing: Timing = WARM) -> NetworkRun:
         """Run a network's library; in TVM's virtual machine a run to warm up allocates the
         activations."""
-        how = calling(library, self.profile)
+        convention = calling(library, self.profile)
         with self.session(timeout_s) as session:
-            network = _network(session, library, how, timing.threads, self.profile.cpus)
+            network = _network(session, library, convention, timing.threads, self.profile.cpus)
             network.set_inputs(inputs)
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
             outputs = network.outputs()
@@ -243,11 +243,11 @@ class Agents:
 
     def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
         """Load a library that is known to run on the board and run it once, timed by the board's clock."""
-        how = calling(library, self.profile)
+        convention = calling(library, self.profile)
         with self.session(timeout_s) as session:
-            _upload_network(session, library, how)
+            _upload_network(session, library, convention)
             begin = time.monotonic()
-            network = _ready(session, library, how, threads, self.profile.cpus)
+            network = _ready(session, library, convention, threads, self.profile.cpus)
             init_seconds = time.monotonic() - begin
             network.set_inputs(inputs)
             answer = time_evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
@@ -257,9 +257,9 @@ class Agents:
     @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Sequence[Array]], threads: int, timeout_s: float) -> list[tuple[Array, ...]]:
         """Return a network's outputs for each set of inputs; no latency, so a virtual board need not model one."""
-        found, how = [], calling(library, self.profile)
+        found, convention = [], calling(library, self.profile)
         with self.session(timeout_s) as session:
-            network = _network(session, library, how, threads, self.profile.cpus)
+            network = _network(session, library, convention, threads, self.profile.cpus)
             run = time_evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
             for arrays in inputs:
                 network.set_inputs(arrays)
@@ -389,25 +389,26 @@ def _upload(session: Any, library: Path) -> None:
     session.upload_file(library)
 
 
-def _network(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
+def _network(session: Any, library: Path, convention: Calling, threads: int, cpus: int) -> ReadyNetwork:
     """Upload and load a network's library; raise a `load` `MeasureError` if the device's loader refuses it."""
-    _upload_network(session, library, how)
-    return _ready(session, library, how, threads, cpus)
+    _upload_network(session, library, convention)
+    return _ready(session, library, convention, threads, cpus)
 
 
-def _upload_network(session: Any, library: Path, how: Calling) -> None:
+def _upload_network(session: Any, library: Path, convention: Calling) -> None:
     """Upload a network's library and its caller."""
     _upload(session, library)
-    if how.c is not None:
-        session.upload_file(how.c.adapter)
+    if convention.c is not None:
+        session.upload_file(convention.c.adapter)
 
 
-def _ready(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
+def _ready(session: Any, library: Path, convention: Calling, threads: int, cpus: int) -> ReadyNetwork:
     """Return an uploaded network's library, ready to be run."""
     with _loading(library.name):
-        if how.c is None:
-            return VmNetwork(session, session.load_module(library.name), threads, how)
-        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how, cpus, how.number)
+        if convention.c is None:
+            return VmNetwork(session, session.load_module(library.name), threads, convention)
+        module = session.load_module(convention.c.adapter.name)
+        return CNetwork(session, module, library.name, convention.c, threads, convention, cpus, convention.number)
 
 
 def time_evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

@@ -303,7 +303,7 @@ class _Starts(ForkServerContext):
     def lost(self) -> bool:
         """Return whether a process ended unasked. This does not read its exit code, which only the first reader gets."""
         with self.lock:
-            return bool(connection.wait([process.sentinel for process in self.started if not process.told], 0))
+            return bool(connection.wait([process.sentinel for process in self.started if not process.asked], 0))
 
     def end(self) -> None:
         """End whatever was started; nothing starts any more."""
@@ -315,15 +315,15 @@ class _Starts(ForkServerContext):
 
 def _prepared(name: str) -> dict[str, Any]:
     """Return multiprocessing's data for a new process; ours do not get the user's main program, which they would run again."""
-    told = _preparation(name)
-    return {key: value for key, value in told.items() if not (name == _WORKER and key.startswith("init_main_from"))}
+    data = _preparation(name)
+    return {key: value for key, value in data.items() if not (name == _WORKER and key.startswith("init_main_from"))}
 
 
 class _Process(ForkServerProcess):
     def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.name = _WORKER
-        self.told = False
+        self.asked = False
         vars(self)["_config"].pop("tempdir", None)  # its own sockets go with its other temporary files
         self._starts: _Starts | None = starts
 
@@ -339,11 +339,11 @@ class _Process(ForkServerProcess):
             starts.started.append(self)
 
     def terminate(self) -> None:
-        self.told = True
+        self.asked = True
         super().terminate()
 
     def kill(self) -> None:
-        self.told = True
+        self.asked = True
         super().kill()
 
 

@@ -167,14 +167,16 @@ class Limits:
         threads = min(task.threads, self.cores)
         core_us = (cycles or 0) / self.clock_hz * 1e6
         least_us = core_us / (threads if threads == 1 else threads * _AFTER_THE_END)
-        said = f"latency_us is {latency_us:g}, and its"
+        start = f"latency_us is {latency_us:g}, and its"
         if least_us > latency_us + _ROUNDING_US:
-            return f"{said} core cycles alone take at least {least_us:.4g} at {self.clock_hz / 1e9:g} GHz"
+            return f"{start} core cycles alone take at least {least_us:.4g} at {self.clock_hz / 1e9:g} GHz"
         term_us = dict(figures.terms_us).get("core", core_us)
         if threads == 1 and abs(term_us - core_us) > _ROUNDING_US:
             return f"terms_us.core is {term_us:g}, and its core cycles take {core_us:.4g} at {self.clock_hz / 1e9:g} GHz"
         least_us = self._least_us(task, schedule, threads, latency_us + _ROUNDING_US)
-        return f"{said} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
+        return (
+            f"{start} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
+        )
 
     def _least_us(self, task: Task, schedule: Schedule, threads: int, enough_us: float) -> float:
         """Return the least time of the multiply-adds that the schedule executes.

@@ -53,8 +53,8 @@ def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str,
         group["rows"].append([one.trial, figures.latency_us, figures.cycles, *values])
         if figures.samples_us:
             group.setdefault("samples_us", []).append(figures.samples_us)
-    told = {"dropped": {name: "".join(sorted(digests)) for name, digests in sorted(dropped) if digests}}
-    return {"kept": list(groups.values()), **(told if told["dropped"] else {})}
+    entry = {"dropped": {name: "".join(sorted(digests)) for name, digests in sorted(dropped) if digests}}
+    return {"kept": list(groups.values()), **(entry if entry["dropped"] else {})}
 
 
 def _read_group(group: Mapping[str, Any]) -> list[KeptRecord]:

@@ -165,9 +165,9 @@ class Database:
             self._trials.setdefault(task, Trials()).add((), digests)
         lines = [encoded(self.identity, record) for record in records]
         lines += [
-            encoded_kernel(self.identity, task, (), trials.told_dropped(), "")
+            encoded_kernel(self.identity, task, (), trials.listed_dropped(), "")
             for task, trials in self._trials.items()
-            if file_name(task) == path.name and trials.told_dropped()
+            if file_name(task) == path.name and trials.listed_dropped()
         ]
         with locked(path):
             return replace_log(path, "".join(lines).encode())
@@ -175,15 +175,15 @@ class Database:
     def _add(self, task: Task, records: Iterable[Record], buildable: Set[Schedule], dropped: Dropped = ()) -> None:
         """Add records that are not refused; those whose schedules this version cannot build are only noted."""
         self._described.setdefault(task)
-        taken = []
+        buildable_records = []
         for record in records:
             if record.schedule in buildable:
-                taken.append(record)
+                buildable_records.append(record)
             else:
                 self.ignored += (task, record.schedule) not in self._seen
             self._seen.add((task, record.schedule))
-        if taken or dropped:
-            self._trials.setdefault(task, Trials()).add(taken, dropped)
+        if buildable_records or dropped:
+            self._trials.setdefault(task, Trials()).add(buildable_records, dropped)
 
     def _read(self, path: Path) -> None:
         """Read the lines of a file that have this identity."""

@@ -69,7 +69,7 @@ class Trials:
         """Return how many schedules of a template were tried and no longer have a record."""
         return len(self.dropped.get(f"{template}@{version}", ()))
 
-    def told_dropped(self) -> Dropped:
+    def listed_dropped(self) -> Dropped:
         """Return `dropped` as lines of logs have it."""
         return _as_lines(self.dropped)
 

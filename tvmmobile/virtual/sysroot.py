@@ -145,8 +145,8 @@ def _cache_files(board: Board, number: int) -> dict[str, str]:
         known = {"size": f"{size // 1024}K", "ways_of_associativity": f"{ways}", "coherency_line_size": f"{caches.line_bytes}"}
         shared = f"{sum(1 << core for core in cores):x}"
         named = {"level": f"{level}", "type": kind, "shared_cpu_map": shared, "shared_cpu_list": _list_of(cores)}
-        told = (known if size else dict.fromkeys(known, "")) | (named if cores else dict.fromkeys(named, ""))
-        files |= {f"index{index}/{name}": f"{text}\n" if text else "" for name, text in told.items()}
+        contents = (known if size else dict.fromkeys(known, "")) | (named if cores else dict.fromkeys(named, ""))
+        files |= {f"index{index}/{name}": f"{text}\n" if text else "" for name, text in contents.items()}
     return files
 
 

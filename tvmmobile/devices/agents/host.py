@@ -140,7 +140,7 @@ def say(message: dict[str, object]) -> None:
         sys.stdout.flush()
 
 
-def told(error: DeviceUnavailable) -> dict[str, object]:
+def error_message(error: DeviceUnavailable) -> dict[str, object]:
     """Return the message about an error, for `say`; `launch.hosted` reads it."""
     message, remedy = error.as_typed
     return {"error": message, "remedy": remedy, "again": error.again}

@@ -159,8 +159,8 @@ class Relay:
 
     def _await_client(self) -> socket.socket:
         """Return the connection of TVM's client: the one that sends the key."""
-        wanted = f"client:{self.key}".encode()
-        wanted = struct.pack("<ii", RPC_MAGIC, len(wanted)) + wanted
+        greeting = f"client:{self.key}".encode()
+        greeting = struct.pack("<ii", RPC_MAGIC, len(greeting)) + greeting
         waiting: dict[socket.socket, bytes] = {}
         try:
             while True:
@@ -170,13 +170,13 @@ class Relay:
                         newcomer.settimeout(max(0.1, self._deadline - time.monotonic()))
                         waiting[newcomer] = b""
                         continue
-                    said = waiting[sock]
-                    chunk = _some(sock, len(wanted) - len(said))
-                    waiting[sock] = said = said + chunk
-                    if chunk and len(said) < len(wanted):
+                    received = waiting[sock]
+                    chunk = _some(sock, len(greeting) - len(received))
+                    waiting[sock] = received = received + chunk
+                    if chunk and len(received) < len(greeting):
                         continue
                     del waiting[sock]
-                    if secrets.compare_digest(said, wanted):
+                    if secrets.compare_digest(received, greeting):
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         name = b"server:relay"
                         sock.sendall(struct.pack("<ii", RPC_MAGIC, len(name)) + name)

@@ -166,6 +166,6 @@ def close_channel(channel: Any) -> None:
         channel.close()
 
 
-def _shut(sock: socket.socket, how: int) -> None:
+def _shut(sock: socket.socket, direction: int) -> None:
     with contextlib.suppress(OSError):
-        sock.shutdown(how)
+        sock.shutdown(direction)

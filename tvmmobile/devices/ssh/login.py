@@ -125,17 +125,18 @@ def _not_by_key(route: Route, methods: list[str]) -> DeviceUnavailable:
 def _refused(route: Route, tried: _Tried) -> DeviceUnavailable:
     agent = f"{tried.agent_keys} key{'s' if tried.agent_keys > 1 else ''} of the ssh agent"
     used = " and ".join([*([agent] if tried.agent_keys else []), *([", ".join(tried.files)] if tried.files else [])])
-    said = f"{route.where} refuses user {route.user}: " + (f"tried {used}" if used else "there is no key to try")
+    message = f"{route.where} refuses user {route.user}: " + (f"tried {used}" if used else "there is no key to try")
     if tried.unusable:
-        said += f"; {', '.join(tried.unusable)} cannot be read"
+        message += f"; {', '.join(tried.unusable)} cannot be read"
     if tried.locked:
         names = ", ".join(_short(path) for path in tried.locked)
         return DeviceUnavailable(
-            f"{said}; {names} needs a passphrase and the ssh agent does not hold it.", f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}"
+            f"{message}; {names} needs a passphrase and the ssh agent does not hold it.",
+            f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}",
         )
     if used:
-        return DeviceUnavailable(f"{said}.", f"Run: ssh-copy-id {route.ssh_arguments} (or give another user: USER@{route.host}).")
-    return DeviceUnavailable(f"{said}.", f"Run: ssh-keygen -t ed25519, then: ssh-copy-id {route.ssh_arguments}")
+        return DeviceUnavailable(f"{message}.", f"Run: ssh-copy-id {route.ssh_arguments} (or give another user: USER@{route.host}).")
+    return DeviceUnavailable(f"{message}.", f"Run: ssh-keygen -t ed25519, then: ssh-copy-id {route.ssh_arguments}")
 
 
 @contextlib.contextmanager

@@ -106,8 +106,8 @@ class SumLayer(IntegerLayer):
         return self.sum_bounds == (-math.inf, math.inf) and not self.side_shapes
 
     def has_integer_form(self, curves: Collection[str]) -> bool:
-        taken = self.sum_bounds is not None or self.clamp in curves
-        return taken and not (self.then or self.added) and self.side_shapes.keys() <= {"residual"}
+        supported = self.sum_bounds is not None or self.clamp in curves
+        return supported and not (self.then or self.added) and self.side_shapes.keys() <= {"residual"}
 
     @property
     def apart_in_integers(self) -> bool:

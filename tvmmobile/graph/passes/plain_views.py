@@ -27,7 +27,7 @@ def plain_views(module: Any) -> Any:
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: relax.op.reshape(matched[data], call.ty.shape))
     module = replace_values(module, lambda value, _: _shown(value) if operator_of(value) == VIEW else _guarded(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
-    return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
+    return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _positive(call, matched[places].value.numpy()))
 
 
 def _guarded(value: Any) -> Any:
@@ -51,7 +51,7 @@ def _sliced(index: int, split: Any, data: Any) -> Any:
     return relax.op.strided_slice(data, [axis], [begin], [begin + widths[index]])
 
 
-def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
+def _positive(call: Any, places: np.ndarray[Any, Any]) -> Any:
     if call.attrs.axis is None:
         return None
     axis = int(call.attrs.axis)

@@ -70,5 +70,5 @@ class HostReference:
 def _reason(error: Exception) -> str:
     if isinstance(error, ImportError):
         return "not installed"
-    said = _PREAMBLE.sub("", next(iter(str(error).strip().splitlines()), type(error).__name__), count=1).rstrip(". ")
-    return said if len(said) <= _MOST_REASON else f"{said[:_MOST_REASON]}…"
+    reason = _PREAMBLE.sub("", next(iter(str(error).strip().splitlines()), type(error).__name__), count=1).rstrip(". ")
+    return reason if len(reason) <= _MOST_REASON else f"{reason[:_MOST_REASON]}…"

@@ -200,8 +200,8 @@ class ClusterWorkers:
         for worker in self._threads:
             there = {name: versions.get(worker) for name, versions in found.items()}
             if not any(version is None for version in there.values()):  # otherwise it has just left
-                said = {name: version if isinstance(version, str) else "not installed" for name, version in there.items()}
-                check_versions(self._versions, said, worker)
+                installed = {name: version if isinstance(version, str) else "not installed" for name, version in there.items()}
+                check_versions(self._versions, installed, worker)
 
 
 def _carrier() -> Callable[[bytes], Delivery]:

@@ -198,12 +198,12 @@ def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], si
 
     Texts have that font size and stay inside `frame`; points have marks of that radius.
     """
-    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    occupied = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     placed = []
     for (x, y), text in zip(points, texts, strict=True):
         options = [_box(x + dx, y + dy, text, size) for dx, dy in _offsets(text, size, radius)]
-        best = min(options, key=lambda box: sum(box.overlap(other) for other in taken) + 4 * _outside(box, frame))
-        taken.append(best)
+        best = min(options, key=lambda box: sum(box.overlap(other) for other in occupied) + 4 * _outside(box, frame))
+        occupied.append(best)
         placed.append(PlacedLabel((best.left + best.right) / 2, best.bottom - 0.2 * size))
     return placed
 

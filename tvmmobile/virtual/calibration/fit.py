@@ -187,13 +187,13 @@ class Fit:
 
     def all_errors(self) -> dict[str, tuple[float, ...]]:
         """Return all errors by kind, in the order in which they are reported."""
-        told = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
+        found = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
         for board in self.board_names:
             for kind, integers in (("floats", False), ("integers", True)):
-                told[f"{board}, {kind}, network left out"] = self.of_board(self.left_out_errors, board, integers)
+                found[f"{board}, {kind}, network left out"] = self.of_board(self.left_out_errors, board, integers)
             if self.board_left_out_ms:
-                told[f"{board}, board left out"] = self.of_board(self.board_left_out_errors, board)
-        return {name: errors for name, errors in (told | self.check_errors()).items() if errors}
+                found[f"{board}, board left out"] = self.of_board(self.board_left_out_errors, board)
+        return {name: errors for name, errors in (found | self.check_errors()).items() if errors}
 
     @property
     def digest(self) -> str:

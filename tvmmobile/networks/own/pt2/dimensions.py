@@ -311,12 +311,12 @@ class _Fixing:
         given = next((part[name] for name in ("as_int", "as_float", "as_bool") if name in part), None)
         if given is not None:
             return given  # type: ignore[no-any-return]
-        said = self.graph[kind.removeprefix("as_") + "_values"].get(part.get("as_name"))
-        if said is None:
+        recorded = self.graph[kind.removeprefix("as_") + "_values"].get(part.get("as_name"))
+        if recorded is None:
             raise UnknownExtentError(str(part))
-        text = _text(said)
+        text = _text(recorded)
         if not text:
-            return next(iter(said.values()))  # type: ignore[no-any-return]
+            return next(iter(recorded.values()))  # type: ignore[no-any-return]
         if kind == "as_sym_int":
             return self._whole(text)
         value = evaluated(text, self.values)

@@ -171,7 +171,7 @@ class _GraphBounding:
 
     def _numbers(self, node: Any) -> Iterator[str]:
         """Yield the expressions of a node's arguments."""
-        known = {name: said for kind in ("int", "float", "bool") for name, said in self.graph[f"sym_{kind}_values"].items()}
+        known = {name: number for kind in ("int", "float", "bool") for name, number in self.graph[f"sym_{kind}_values"].items()}
         for name, value in entries(node["inputs"]):
             if name == "as_name":
                 yield from (str(text) for kind, text in entries(known.get(value)) if kind == "expr_str")

@@ -73,8 +73,8 @@ def _symbol(graph: Any, node: Any) -> str:
     """Return the symbol of the number that an operator returns; "" if there is none."""
     (output,) = node["outputs"]
     ((kind, value),) = output.items()
-    said = graph.get(f"{kind.removeprefix('as_')}_values", {}).get(value.get("as_name")) or {}
-    names = set(_SYMBOL.findall(str((said.get("as_expr") or {}).get("expr_str", ""))))
+    recorded = graph.get(f"{kind.removeprefix('as_')}_values", {}).get(value.get("as_name")) or {}
+    names = set(_SYMBOL.findall(str((recorded.get("as_expr") or {}).get("expr_str", ""))))
     return names.pop() if len(names) == 1 else ""
 
 

@@ -112,8 +112,8 @@ def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Ten
     values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
     called = output_names(program.call_spec.out_spec, len(signature.user_outputs))
     ends = (signature.user_inputs, map(str, signature.user_inputs)), (signature.user_outputs, called)
-    taken, returned = ([_tensor(name, values.get(one, one)) for one, name in zip(*pair, strict=True)] for pair in ends)
-    return taken, returned
+    inputs, outputs = ([_tensor(name, values.get(one, one)) for one, name in zip(*pair, strict=True)] for pair in ends)
+    return inputs, outputs
 
 
 def _tensor(name: str, value: Any) -> Tensor:
