@@ -14,8 +14,8 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """Constants of one layer: weights (HWIO, (in, out), or one for each channel), a bias for each output channel, and the steps'
-    operands of that kind.
+    """Constants of one layer: weights (HWIO, (in, out), or one per channel), a bias per output channel, and the steps' per-channel
+    operands.
     """
 
     weight: Array

@@ -21,8 +21,8 @@ from tvmmobile.graph.precision import Precision
 
 @dataclass(frozen=True)
 class Gating(ImageLayer, IntegerLayer):
-    """Multiplies each channel of the input, NHWC, by a factor from another input: `Conv2d.scaled` as a layer of its own, for kernels that
-    cannot scale what they load.
+    """Multiplies each channel of the input, NHWC, by a factor from another input: `Conv2d.scaled` as a separate layer, for kernels that
+    cannot scale their input.
     """
 
     kind: ClassVar[str] = "gate"
@@ -54,11 +54,11 @@ class Gating(ImageLayer, IntegerLayer):
         return np.asarray(data * side["gate"])
 
     def composed_as(self, precision: Precision) -> Precision | None:
-        """Return the precision in which a template must take the layer; only networks in integers have it."""
+        """Return the precision in which a template must take the layer; only integer networks have it."""
         return precision if precision.is_integer else None
 
     def as_integers(self, reads: str, writes: str) -> Self:
-        """Return the layer itself, whose kernels read and write integers alone."""
+        """Return the layer itself: its kernels read and write only integers."""
         return self
 
     def term_scale(self, side: float) -> float:

@@ -1,4 +1,4 @@
-"""Attention as one layer that reads queries, keys and values where a linear layer wrote them, and writes what the next one reads.
+"""Makes attention one layer that reads queries, keys and values where a linear layer wrote them, and writes the next layer's input.
 
 Networks permute, slice and reshape in between. Such a chain of views only says where elements are (`graph.access`): if they lie at equal
 distances along each axis, nothing has to be moved.
@@ -32,7 +32,7 @@ _MOST_VIEWS = 16
 
 @layer_pass
 def attention(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Replace every attention that is accepted by a call of an external function."""
+    """Replace every accepted attention by a call of an external function."""
     made = _attention(graph, variable)
     if made is None or not graph.accepts(made.layer):
         return {}
@@ -43,7 +43,7 @@ def attention(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
 
 @dataclass(frozen=True)
 class _MatchedAttention:
-    """An attention, what it adds to its products, the variables that it reads, and the one that shows its result."""
+    """An attention, the biases of its products, the variables that it reads, and the one that shows its result."""
 
     layer: Attention
     bias: Array | None
@@ -153,7 +153,7 @@ def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array
 
 
 def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> _Read | None:
-    """Return the tensor farthest back in which an operand's elements are in place.
+    """Return the earliest tensor that holds an operand's elements in place.
 
     Args:
         heads: groups, and heads of each.
@@ -178,7 +178,7 @@ def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], exten
 
 
 def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> HeadView | None:
-    """Return the place of an operand's elements in its source; `None` if they are not at equal distances."""
+    """Return the place of an operand's elements in its source; `None` if they are not evenly spaced."""
     count = math.prod(access.shape) // math.prod(extents)
     if count not in (1, heads[0], math.prod(heads)):
         return None
@@ -192,7 +192,7 @@ def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], tra
 
 
 def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
-    """Return the last view of a result that has a token's heads one behind the other; the result itself if there is none."""
+    """Return the last view of a result that joins each token's heads; the result itself if there is none."""
     wanted = Access.of([*heads, queries, width]).permute([0, 2, 1, 3])
     access: Access | None = Access.of(shape_of(variable))
     at, best = variable, None
@@ -233,7 +233,7 @@ def _summand(value: Any) -> tuple[Any, Array] | None:
 
 
 def _reduced(bias: Array) -> Array:
-    """Return biases for each group, head, query and key, once where groups or heads have the same."""
+    """Return biases by group, head, query and key; equal ones of groups or heads are stored once."""
     for axis in (0, 1):
         first = bias.take([0], axis)
         bias = first if (bias == first).all() else bias

@@ -1,4 +1,4 @@
-"""Channel shuffles are undone when the network is compiled: weights are permuted, and convolutions read slices.
+"""Removes channel shuffles at compile time: weights are permuted, and convolutions read slices.
 
 Between convolutions ShuffleNet only moves channels: it concatenates, takes the channels of two halves or of groups in turn, splits. A
 convolution sums over its input channels in any order, so each one behind can read them from where they were computed, with its weights
@@ -127,7 +127,7 @@ class _Graph:
         ]
 
     def readers(self, family: _ChannelGroup) -> list[_Reader] | None:
-        """Return all readers of moved channels, in order of execution; `None` if their order matters to one."""
+        """Return all readers of moved channels, in order of execution; `None` if the channels' order matters to one."""
         found = []
         for variable in family.moved:
             for use in self.uses[variable]:
@@ -178,7 +178,7 @@ class _Graph:
         return ()
 
     def _channelwise_input(self, variable: Any) -> Any:
-        """Return the data of an operator that computes every channel from the same one of its input; `None` for other operators."""
+        """Return the data of an operator that computes each channel from the same input channel; `None` for other operators."""
         call: Any = self.bound.get(variable)
         name = operator_of(call)
         if name == "relax.nn.conv2d" and _is_conv(call) and _is_depthwise(call):
@@ -245,7 +245,7 @@ def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Seque
 
 
 def _by_place(reader: _Reader, positions: dict[int, Order]) -> Order:
-    """Return a reader's input channels, those of each group by the tensor they are in and their place there."""
+    """Return a reader's input channels, sorted within each group by tensor and place."""
     depth = len(reader.origins) // reader.groups
 
     def place(index: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Resizes whose pixels are given, and that no layer computes, as one TIR function each."""
+"""Turns resizes with given pixels that no layer computes into one TIR function each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def given_resizes(module: Any) -> Any:
 
 
 def _by_tables(builder: Any, call: Any) -> Any:
-    """Return a call of a function that reads pixels and weights from tables, and adds up columns within rows."""
+    """Return a call of a function that reads pixels and weights from tables and sums columns within rows."""
     data, layout, taps = call.args[0], str(call.attrs.layout), taps_of(call)
     axes, along = [layout.index(name) for name in "HW"], [_along(each) for each in taps]
     shape, kind = shape_of(call), str(data.ty.dtype)

@@ -1,4 +1,4 @@
-"""Linear layers with many rows as 1×1 convolutions: a tensor of T tokens with C channels is an image of T pixels.
+"""Rewrites linear layers of many rows as 1×1 convolutions: T tokens with C channels are an image of T pixels.
 
 Element-wise operators and norms behind a layer work on the same image, so that bias, activation and residual become part
 of the layer. Between images and tokens, networks permute and reshape (`x.flatten(2).transpose(1, 2)` and back); where these leave the
@@ -77,7 +77,7 @@ class _LinearToConvolutions(MainRewriter):
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
 
     def _show_first(self, source: Any, image: Any) -> None:
-        """Let an image show a variable that has the channels first, under all its names, from now on."""
+        """From now on, let an image show a channels-first variable under all its names."""
         while source in self.values and (source not in self.seen or source in self.guessed):
             self.seen[source] = _Seen(image, first=True)
             before = self.values[source]
@@ -85,7 +85,7 @@ class _LinearToConvolutions(MainRewriter):
             source = before.args[0] if same else None
 
     def _seen(self, value: Any) -> _Seen | None:
-        """Return the image that an expression shows; `None` for one that is to stay as it is."""
+        """Return the image that an expression shows; `None` to leave the expression unchanged."""
         if isinstance(value, relax.Var):
             return self.seen.get(value)
         name = operator_of(value)
@@ -228,7 +228,7 @@ def _is_over_pixels(mean: Any) -> bool:
 
 
 def _channel_axis(seen: _Seen, shape: list[int]) -> int | None:
-    """Return the axis that channels have to themselves in a tensor of this shape; `None` if there is none."""
+    """Return the axis that holds only channels in a tensor of this shape; `None` if there is none."""
     channels = shape_of(seen.image)[-1]
     if not seen.first:
         return len(shape) - 1 if shape[-1] == channels else None

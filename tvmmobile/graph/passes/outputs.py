@@ -34,7 +34,7 @@ def separate_outputs(module: Any) -> Any:
 
 
 def copied_outputs(module: Any) -> Any:
-    """Copy outputs of `main` that are, behind views, an input, a constant or another output: each output has its own memory."""
+    """Copy outputs of `main` that show an input, a constant or another output: each output has its own memory."""
     main = module["main"]
     values = values_of(main)
     bases = set(main.params)

@@ -1,5 +1,5 @@
-"""Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become slices,
-other indices are non-negative, and views of the same shape, before which layout inference stops, are where it has to.
+"""Rewrites views and parts of tensors in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become
+slices, other indices become non-negative, and views of the same shape stand where layout inference has to stop.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.
@@ -40,7 +40,7 @@ def _guarded(value: Any) -> Any:
 
 
 def _shown(view: Any) -> Any:
-    """Return the variable that a view shows as it is; `None` for other views."""
+    """Return the variable that a view shows unchanged; `None` for other views."""
     return view.args[0] if isinstance(view.args[0], relax.Var) and shape_of(view.args[0]) == shape_of(view) else None
 
 

@@ -1,4 +1,4 @@
-"""RMS norms as one operator: `x · rsqrt(mean(x²) + ε) · weight`, in the forms that networks and exporters spell out (arXiv 1910.07467)."""
+"""Makes RMS norms (arXiv 1910.07467), which exporters spell out, one operator: `x · rsqrt(mean(x²) + ε) · weight`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tvmmobile.graph.precision import FLOAT32
 
 
 def rms_norms(module: Any) -> Any:
-    """Rewrite RMS norms over the last axis, or over an image's channels in front, in `main`, with a factor for each place along it or
-    without.
+    """Rewrite RMS norms in `main` over the last axis, or over an image's leading channels, with or without a factor for each place
+    along it.
     """
     data, epsilon, factors, two, one, unit = wildcard(), *(is_const() for _ in range(5))
     numbers = {two: 2.0, one: 1.0, unit: 1.0}

@@ -1,4 +1,4 @@
-"""Computes a batch image by image: kernels, and their records in the logs, are for one image.
+"""Splits batches into single images: kernels, and their records in the logs, are for one image.
 
 A batch saves a core nothing, because weights stay in its caches within one image anyway. Operators that compute each image by itself are
 repeated for each, one image at a time up to the next operator that mixes images. Its input is concatenated, and its output is split again.
@@ -27,7 +27,7 @@ def split_batch(module: Any) -> Any:
 
 
 def batches_of(main: Any) -> list[int]:
-    """Return the batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
+    """Return the batches that are computed image by image, in ascending order: the inputs', and those of few parts."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if _is_convolution(binding.value)}
     given = {extent for parameter in main.params for extent in _shape(parameter)[:1]}
     return sorted(size for size in sizes if size > 1 and (size in given or size <= _MOST_PARTS))
@@ -88,7 +88,7 @@ class _Split:
             self.wholes[variable] = self.builder.emit(rebuilt(value, self._whole))
 
     def _whole(self, variable: Any) -> Any:
-        """Return a variable or constant, of all images."""
+        """Return a variable or constant with all images."""
         from tvm import relax
 
         if not isinstance(variable, relax.Var):
@@ -130,7 +130,7 @@ class _Split:
         return known[image]
 
     def _of_one(self, value: Any) -> tuple[Sequence[Any], Any]:
-        """Return the arguments of an operator that may be computed image by image, and its call for one; no call for another operator."""
+        """Return the arguments of an operator that can be computed image by image, and its call for one; no call for other operators."""
         from tvm import relax
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.split:

@@ -1,4 +1,4 @@
-"""Transposed convolutions as convolutions: outputs that share an input pixel become its channels, which are shuffled at the end.
+"""Rewrites transposed convolutions as convolutions: outputs that share an input pixel become its channels, shuffled at the end.
 
 W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009. Taps that an output lacks are zeros.
 Channel-wise operators behind it (bias, batch norm, activation) are applied before the shuffle, so that they become part of the layer.
@@ -49,7 +49,7 @@ class _Shuffled:
     groups: int
 
     def expression(self) -> Any:
-        """Return the result, written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
+        """Return the result, written for channels last as convolutions leave them: a single copy of whole groups of channels."""
         _, _, height, width = shape_of(self.source)
         batch, channels, rows, columns = self.shape
         down, right = self.strides
@@ -62,7 +62,7 @@ class _Shuffled:
         return relax.op.strided_slice(image, [2, 3], [0, 0], [rows, columns])
 
     def spread(self, numbers: Array, axis: int) -> Array:
-        """Return numbers for each channel of the result as those for each channel of the source."""
+        """Convert one number per channel of the result to one per channel of the source."""
         groups = numbers.reshape(self.groups, 1, -1)
         shape = [-1 if place == axis else 1 for place in range(numbers.ndim)]
         return np.tile(groups, (1, math.prod(self.strides), 1)).reshape(shape)
@@ -87,7 +87,7 @@ class _Unfolding(MainRewriter):
         return self.rebuild(value) if operator_of(value) == _NORM else found.expression()
 
     def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
-        """Return an operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
+        """Return an operator applied before the shuffle; `None` if it does not treat all pixels alike."""
         if isinstance(value, relax.TupleGetItem):
             before = self.shuffled.get(value.tuple_value)
             return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
@@ -101,7 +101,7 @@ class _Unfolding(MainRewriter):
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
 
     def _spread(self, operator: str, operand: Any, beside: _Shuffled) -> Any:
-        """Return an operand with numbers for each channel; one for all of them as it is, and `None` for what is computed or has pixels."""
+        """Return an operand spread per channel, or a single number unchanged; `None` for computed values and those with pixels."""
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
         numbers = constant_of(operand, self.values)

@@ -1,4 +1,4 @@
-"""A composed float32 network with some of its layers in scaled integers (`graph.integers`).
+"""Converts layers of a composed float32 network to scaled integers (`graph.integers`).
 
 Layers that read the network's input round it, and those that write its output return float32, if kernels can. A layer that stays in
 float32 stores what integer layers behind it read, if its kernel can; else there is a conversion between them, which TVM fuses with other
@@ -47,8 +47,8 @@ def to_integers(
 
 @dataclass(frozen=True)
 class _Stored:
-    """The range of a variable's integers, and of those it is computed from: `step` is the real difference of two neighbours, `zero` stands
-    for 0, `low` and `high` are bounds; unsigned integers are `shift` higher.
+    """The range of a variable's integers and of their sources: `step` is the real difference of two neighbours, `zero` represents 0,
+    `low` and `high` are bounds; unsigned integers are `shift` higher.
     """
 
     step: float
@@ -115,7 +115,7 @@ class _IntegerConversion(RoundingFinder):
         return self._real(part) if part in self.replaced else part
 
     def _moved(self, variable: Any, value: Any) -> Any:
-        """Return a move of integers that are all on one grid; `None` for another expression.
+        """Return a move of integers of one grid; `None` for another expression.
 
         Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
         """
@@ -131,7 +131,7 @@ class _IntegerConversion(RoundingFinder):
         return rebuilt(value, lambda part: integers.get(part, part))
 
     def _leaving(self, value: Any) -> Any:
-        """Return the integers that an output of the network holds, where they are there already; `None` for another expression."""
+        """Return the integers of a network output that has them already; `None` for another expression."""
         from tvm import relax
 
         found = self.leaving(value)
@@ -145,7 +145,7 @@ class _IntegerConversion(RoundingFinder):
         return op.astype(self.builder.emit(op.add(wide, relax.const(shift_of(value.ty.dtype), "int16"))), str(value.ty.dtype))
 
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
-        """Return the integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
+        """Return the integers that a layer has rounded or the input holds; else the real numbers, which readers round."""
         stored = self.stored.get(source)
         if stored is not None and (source in self.of_layers or _holds(stored, layer)):
             self.stored[variable] = stored
@@ -176,14 +176,14 @@ class _IntegerConversion(RoundingFinder):
         return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
 
     def _rounded_output(self, variable: Any, name: str) -> ComposedLayer | None:
-        """Return a layer in float32 with what its readers want for an output; `None` where they want float32, or no kernel stores that."""
+        """Return a float32 layer with the output type that its readers need; `None` if that is float32, or no kernel stores it."""
         if variable not in self.wanted or name not in self.layers:
             return None
         found = rounded_output(self.layers[name].layer, self.layers[name].parameters, *self.wanted[variable])
         return found if found is not None and self.accepts(found.layer) else None
 
     def _storing(self, variable: Any, call: Any, found: ComposedLayer) -> Any:
-        """Return the call of a layer in float32 that stores integers."""
+        """Return the call of a float32 layer that stores integers."""
         from tvm import relax
 
         per_scale, zero = self.wanted[variable]
@@ -202,7 +202,7 @@ class _IntegerConversion(RoundingFinder):
         return self._rounded(self._real(variable), per_scale, wanted)
 
     def _rounded(self, source: Any, per_scale: float, stored: _Stored) -> Any:
-        """Return integers made of a new variable in float32, or without sign."""
+        """Return a new variable, float32 or unsigned, as integers."""
         from tvm import relax
 
         key = (source, stored)
