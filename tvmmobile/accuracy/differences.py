@@ -1,4 +1,4 @@
-"""Measures of a library's deviation from its original, which say more than the largest difference."""
+"""Measures how a library deviates from its original in more detail than by the largest difference."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def difference_of(output: npt.NDArray[Any], expected: npt.NDArray[Any], precisio
 
 
 def subnormals_in(values: npt.NDArray[Any], precision: Precision) -> int:
-    """Return how many values are not 0 and smaller than the least normal number."""
+    """Return the number of nonzero values below the least normal number."""
     return int(((values != 0) & (np.abs(values) < precision.limits.tiny)).sum())
 
 

@@ -113,7 +113,7 @@ def _run(compute: Compute, image: Array, precision: Precision | None) -> _Watche
 
 
 def _watching(watched: _Watched, precision: Precision | None) -> Any:
-    """Return a mode of PyTorch's dispatcher that notes the layers and, given a precision, rounds what they read to it.
+    """Return a PyTorch dispatcher mode that records the layers and, given a precision, rounds their inputs to it.
 
     Operands are rounded in place, so that a residual reads the same numbers.
     """

@@ -21,7 +21,7 @@ class PricedCandidate:
 
     @property
     def worst_us(self) -> float:
-        """Latency in microseconds on the device where it is slowest; infinite where nothing like a kernel was tuned."""
+        """Latency in microseconds on the slowest device; infinite if no kernel like one of its own was tuned."""
         return max(math.inf if one.latency_us is None else one.latency_us for one in self.latencies.values())
 
     @property

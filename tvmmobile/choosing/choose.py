@@ -81,7 +81,7 @@ def choose(
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
-    """Return the options of the libraries to compare; raise `UserError` where a device does not support one, or data are for none."""
+    """Return the options of the libraries to compare; raise `UserError` if a device does not support one, or no library uses the data."""
     halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
     names = wanted.dtypes or (FLOAT32.name, *[FLOAT16.name] * halves)
     if wanted.calibrate is not None and INT8.name not in names:

@@ -49,7 +49,7 @@ class FilterOptions(Options):
     )
 
     def over_commits(self, history: History) -> CommitHistory:
-        """Return these of a history; raise `UserError` where it has none."""
+        """Return a history's chosen series; raise `UserError` without any."""
         from tvmmobile.history.series import SeriesFilter, over_commits
 
         return over_commits(history, SeriesFilter(self.network, self.device, self.dtype, self.threads), self.least)

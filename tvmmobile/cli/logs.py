@@ -236,7 +236,7 @@ def _differences(identity: Identity, present: Identity) -> list[str]:
 
 
 def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
-    """Print what is wrong with a log and what was done about it; nothing if all is well."""
+    """Print a log's faults and what was done about them; nothing if there are none."""
     from tvmmobile.results.report.wording import plural
     from tvmmobile.tuning.logs.verify import cut_file
 

@@ -107,7 +107,7 @@ class Estimate:
         return self.log_ratio + float(stats.t.isf(1 - confidence, freedom)) * error <= math.log1p(threshold)
 
     def _spread(self) -> tuple[float, float]:
-        """Return standard error and degrees of freedom, from what is known of runs and from how much these pairs differ.
+        """Return standard error and degrees of freedom, from the known spread of runs and the spread of these pairs.
 
         Their variances are averaged by degrees of freedom (Smyth 2004, Linear models and empirical Bayes methods: a moderated t).
         """
@@ -197,7 +197,7 @@ def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
 
 
 def without_spread(estimate: Estimate) -> Estimate:
-    """Return an estimate from a single pair for a machine whose spread between runs is not known: alone, the pair decides nothing."""
+    """Return a single pair's estimate for a machine with unknown spread between runs: it decides nothing alone."""
     return replace(estimate, error=math.inf, known=math.inf)
 
 

@@ -1,4 +1,4 @@
-"""Names the commit at which a latency changed, by running a command on commits between two results of a history, halving their number.
+"""Finds the commit at which a latency changed by running a command on commits between two results, halving their number.
 
 The commits are checked out one after another in a worktree of their own, which is removed at the end, whatever ends it.
 """
@@ -168,7 +168,7 @@ def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
 
 
 def _point(over: CommitHistory, series: Series, name: str | None, number: int | None) -> Point:
-    """Return the point of a commit that is called `name`, or has that number."""
+    """Return the point of the commit called `name`, or with that number."""
     if name is None and number is None:
         raise UserError("only one commit is given, and there is no step.", "Name two commits with --good and --bad.")
     full = name and commit_of(name).name
@@ -203,7 +203,7 @@ def _worktree(name: str) -> Iterator[Path]:
 
 
 def git(folder: Path | None, *words: str, remedy: str = "Run it in a git checkout with the commits.") -> str:
-    """Run git; return what it says; raise `UserError` if it fails."""
+    """Run git and return its output; raise `UserError` if it fails."""
     try:
         return run_tool(["git", *words], f"git {words[0]}", remedy, folder=folder)
     except FileNotFoundError:

@@ -171,7 +171,7 @@ class History:
         return True
 
     def _commit(self, commit: Commit, date: int) -> int:
-        """Return the number of a commit; one that git does not know is as old as its first result."""
+        """Return the number of a commit; one unknown to git is as old as its first result."""
         values = (commit.name, int(commit.dirty), commit.time if commit.time is not None else date, commit.ancestors, commit.subject)
         self._database.execute("INSERT OR IGNORE INTO commits (name, dirty, time, ancestors, subject) VALUES (?, ?, ?, ?, ?)", values)
         (found,) = self._database.execute("SELECT id FROM commits WHERE name = ? AND dirty = ?", values[:2]).fetchone()

@@ -179,7 +179,7 @@ class CommitHistory:
 
 @dataclass(frozen=True)
 class SeriesFilter:
-    """The series to show; `None` for any. `network` is a part of the variant's name."""
+    """The series to show; `None` means any. `network` is part of the variant's name."""
 
     network: str | None = None
     device: str | None = None
@@ -223,7 +223,7 @@ def _shows(step: Step, least: float) -> bool:
 
 
 def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
-    """Return the series of these results; `None` if none counts."""
+    """Return the series of these results; `None` if none are valid."""
     counting = [entry for entry in entries if not entry.invalid and not entry.dirty]
     lines: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in counting:

@@ -122,7 +122,7 @@ def _noise(values: Array, weights: Array, cuts: Sequence[int] = ()) -> tuple[flo
 
 
 def _spikes(values: Array, weights: Array, noise: float) -> npt.NDArray[np.intp]:
-    """Return indices of latencies that are far from all neighbours: one run of a busy board is no change of the code."""
+    """Return indices of latencies far from all neighbours: a single run of a busy board is not a change of the code."""
     far = np.ones(len(values), bool)
     for shift in range(1, _NEAR + 1):
         apart = np.abs(values[shift:] - values[:-shift]) > _SPIKE * noise * np.sqrt(1 / weights[shift:] + 1 / weights[:-shift])
@@ -180,7 +180,7 @@ class _Line:
         return cuts
 
     def step(self, begin: int, cut: int, end: int) -> Step:
-        """Return the step between two segments, with the indices that it may be at: equally likely beforehand, weighed by likelihood."""
+        """Return the step between two segments and its possible indices, equally likely beforehand, weighed by likelihood."""
         places = np.arange(begin + 1, end)
         costs = self._cost(begin, places) + self._cost(places, end)
         likelihood = np.exp((costs.min() - costs) / 2)

@@ -44,7 +44,7 @@ def print_history(over: CommitHistory, since: int, most_steps: int) -> None:
 
 
 def alike(over: CommitHistory) -> dict[tuple[str, str], list[Series]]:
-    """Return the series that differ in nothing but the network, by where their latencies were obtained, and by precision and threads."""
+    """Group series that differ only in the network, by the origin of their latencies and by precision and threads."""
     groups: dict[tuple[str, str], list[Series]] = {}
     for one in over.series:
         groups.setdefault((where(one), one.configuration), []).append(one)
@@ -52,7 +52,7 @@ def alike(over: CommitHistory) -> dict[tuple[str, str], list[Series]]:
 
 
 def where(series: Series) -> str:
-    """Return the device, and where and how a series' latencies were obtained."""
+    """Return the device and the origin of a series' latencies."""
     place = f"{series.current.cpu} at {series.clock_hz / 1e9:g} GHz"
     board = "" if series.kind == "modelled" else f" on {series.current.board}"
     return f"{series.device}: {series.kind}{board}, {place}"

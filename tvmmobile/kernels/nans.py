@@ -1,4 +1,4 @@
-"""NaNs and infinities as in PyTorch: the larger and the smaller of two floats is NaN where either is, by FMAX and FMIN.
+"""Makes NaNs and infinities behave as in PyTorch: with FMAX and FMIN, maximum and minimum are NaN where an operand is.
 
 TVM compares and selects, so that one of the operands gets lost; LLVM makes FMAXNM of that or, if both may be NaN, two instructions.
 """

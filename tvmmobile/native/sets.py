@@ -124,7 +124,7 @@ def shown_lines(sets: Sequence[CompiledSet], threads: int) -> Iterator[str]:
 
 
 def prefix_of_set(place: int, sets: Sequence[object]) -> str:
-    """Return what the names of a set's kernels and steps begin with; "" in a library of one."""
+    """Return the prefix of the names of a set's kernels and steps; "" for a single set."""
     return f"set{place}_" if len(sets) > 1 else ""
 
 

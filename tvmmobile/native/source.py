@@ -232,7 +232,7 @@ def _image_lines(image: Preprocessing) -> Iterator[str]:
 
 
 def _state_lines(description: Description, program: Program, layout: Layout) -> Iterator[str]:
-    """Yield the table of what is kept: where each tensor lies, its bytes, and what all of them are at the beginning."""
+    """Yield the table of kept tensors: where each one lies, its bytes, and the initial value of them all."""
     if description.states:
         yield "static const State states[] = {"
         for state, (value, _), place in zip(description.states, program.states, layout.states, strict=True):

@@ -1,4 +1,4 @@
-"""Arrays that users give: their values are checked, and `.npy` files read that other programs may write meanwhile.
+"""Checks arrays that users give, and reads `.npy` files that other programs may be writing.
 
 A file is mapped to learn what it holds: a header that promises more than the file has is refused before anything is allocated. Numbers
 are read from the file: where it has become shorter since, a mapped page would end this process by SIGBUS.
@@ -28,7 +28,7 @@ def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
 
 
 def read_mapped(array: Array) -> Array:
-    """Return the numbers of a mapped file; any other array as it is. Raises `UserError` if the file has gone or become shorter."""
+    """Return a mapped file's numbers; any other array unchanged. Raises `UserError` if the file is gone or has become shorter."""
     return _read(array, array.shape, 0) if isinstance(array, np.memmap) else array
 
 

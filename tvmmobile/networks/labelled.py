@@ -1,4 +1,4 @@
-"""Labelled images on disk, laid out as ImageNet is: a folder for each class, with its images in it."""
+"""Reads labelled images on disk in ImageNet's layout: a folder of images for each class."""
 
 from __future__ import annotations
 
@@ -166,5 +166,5 @@ def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Return the text with a file's name, made encodable: a lone surrogate becomes a question mark."""
+    """Return a file's name as encodable text: a lone surrogate becomes a question mark."""
     return text.encode("utf-8", "replace").decode()

@@ -69,17 +69,17 @@ def _found(ports: Sequence[Port], name: str, text: str, kind: str) -> int:
 
 
 def inputs_but(states: Sequence[State], values: Sequence[_Any]) -> tuple[_Any, ...]:
-    """Return those of a value per input that callers pass."""
+    """Return the values, one per input, that callers pass."""
     return _but({state.input for state in states}, values)
 
 
 def outputs_but(states: Sequence[State], values: Sequence[_Any]) -> tuple[_Any, ...]:
-    """Return those of a value per output that callers get."""
+    """Return the values, one per output, that callers get."""
     return _but({state.output for state in states}, values)
 
 
 def with_states(states: Sequence[State], given: Sequence[Array]) -> tuple[Array, ...]:
-    """Return all inputs of a network, given those that callers pass to a library just reset."""
+    """Return all inputs of a network, given those passed to a library that was just reset."""
     kept = {state.input: np.full(state.port.shape, state.port.zero, state.port.dtype) for state in states}
     rest = iter(given)
     return tuple(kept[number] if number in kept else next(rest) for number in range(len(given) + len(kept)))

@@ -167,7 +167,7 @@ def _linked(tools: Toolchain, objects: Sequence[Path | str], output: Path, optio
 
 
 def _description(library: Library, facts: Manifest, release: str) -> str:
-    """Return what an app or its developer may want to know of the network, as JSON."""
+    """Return the network's description for apps and developers as JSON."""
     kept = {state.input for state in facts.program.states}, {state.output for state in facts.program.states}
     ports = [
         [
@@ -207,7 +207,7 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 def _filling(place: int) -> bytes:
-    """Return a field that ends at a multiple of a page if it begins at `place`."""
+    """Return a zip field that begins at `place` and ends with a page."""
     head = 6
     zeros = -(place + head) % _PAGE
     return struct.pack("<HHH", _ALIGNMENT_FIELD, 2 + zeros, _PAGE) + bytes(zeros)

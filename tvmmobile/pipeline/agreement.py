@@ -1,4 +1,4 @@
-"""Compares a library's outputs with those of its reference, and words the message where they differ."""
+"""Compares a library's outputs with its reference's, and describes differences in messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: S
 
 
 def agrees(library: Library, error: float) -> bool:
-    """Return whether an error is one that the library's precision explains."""
+    """Return whether the library's precision explains an error."""
     return error <= library.tolerance
 
 
@@ -50,7 +50,7 @@ def error_of(difference: float) -> str:
 
 
 def disagreement(library: Library, place: str, difference: str, remedy: str = "", first: str = "") -> Disagreement:
-    """Return the error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
+    """Return the error for a library with a wrong output on `place`; `first` says where values differ first, if that is known."""
     most, where = library.tolerance, f"; {first}" if first else ""
     return Disagreement(
         f"{library.path.name} disagrees with {library.facts.reference} on {place}: {difference}, more than {most:g}{where}.",
@@ -60,7 +60,7 @@ def disagreement(library: Library, place: str, difference: str, remedy: str = ""
 
 
 def _remedy(library: Library) -> str:
-    """Return the advice for a finished library that turns out to be wrong."""
+    """Return the advice for a finished library that is wrong."""
     check = check_of(library.facts)
     if check.place:
         return (
@@ -70,7 +70,7 @@ def _remedy(library: Library) -> str:
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
-    """Return the error for a library that could not be run, which blames the library or the device."""
+    """Return the error for a library that did not run, blaming the library or the device."""
     if error.kind in ("link", "host"):
         return device_gone(profile, error)
     if error.kind == "timeout":

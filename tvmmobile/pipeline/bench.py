@@ -55,8 +55,8 @@ def bench(
 
 
 def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:
-    """Raise `UserError` unless there are some, for thread counts that the device has; tell the listener what sets them apart from those
-    compiled for the device.
+    """Raise `UserError` without libraries, or for thread counts that the device lacks; report differences from libraries compiled for
+    the device to the listener.
     """
     if not libraries:
         raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")

@@ -1,4 +1,4 @@
-"""Runs a library once where it was made, and notes in its manifest whether that was done."""
+"""Runs a library once where it was made, and notes the outcome in its manifest."""
 
 from __future__ import annotations
 

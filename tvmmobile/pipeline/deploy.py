@@ -1,4 +1,4 @@
-"""Copies libraries to the boards of a registered device, with everything that the user's programs, or a check on the board, need."""
+"""Copies libraries, and everything that the user's programs or a check need, to the boards of a registered device."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> b
 
 
 def _line(text: str, begin: str = "") -> str:
-    """Return the last line of a board's output that begins like this, "" if none does; errors show it in printable characters."""
+    """Return the last line of a board's output with this beginning, "" if none; errors show it in printable characters."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip() and line.startswith(begin)), "")
 
 

@@ -1,4 +1,4 @@
-"""A library on a device, with the user's input."""
+"""Runs a library on a device with the user's input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LibraryRun:
 
     @property
     def output(self) -> Array:
-        """The network's output; of several the first."""
+        """The network's output, or the first of several."""
         return self.network.outputs[0]
 
     @property

@@ -27,7 +27,7 @@ def float32_sentence(network: str, layers: Sequence[Float32Layer]) -> str:
 
 
 def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
-    """Return the remark on what `--max-drop` costs, and on what it could cost at least; see `prepared`."""
+    """Return the remark on the cost of `--max-drop` and its lower bound; see `prepared`."""
     latency, int8, estimated, least = (latency_ms(found[name]) for name in ("latency_us", "int8_us", "estimated_us", "no_other_below_us"))
     return (
         f"{variant}: --max-drop {found['limit']}: {latency} ms, int8 alone {int8} ms (from records; {estimated} ms is estimated). "

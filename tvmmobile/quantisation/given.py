@@ -1,4 +1,4 @@
-"""Networks quantised by other tools run in integers with the scales of their files."""
+"""Converts networks quantised by other tools to integers with the scales of their files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Given:
 def with_stored_scales(
     flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], float32_reasons: Mapping[int, str]
 ) -> Given:
-    """Convert to integers every layer of a flow whose inputs and output are rounded, and whose weights are integers of the file.
+    """Convert every layer with rounded inputs and output, and with integer weights in the file, to integers.
 
     Args:
         least: the least weight of a layer in steps that its kernels take.
@@ -126,13 +126,13 @@ class _IntegerConverter:
         return layer if isinstance(layer, Rounding) else None
 
     def _written(self, step: FlowStep) -> int | None:
-        """Return the number of the rounding that is a step's only reader."""
+        """Return the number of the rounding that alone reads a step."""
         readers = self.flow.readers.get(step.number, ())
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
     def _input_stored(self, step: FlowStep) -> tuple[int, str] | None:
-        """Return the number of a network input and the type that stores it, if the step reads it as integers or rounded to all 256 of
-        them, which its kernel can do itself; `None` for other steps.
+        """Return the number of a network input and its stored type, if the step reads it as integers or rounded to all 256 integers,
+        as its kernel can; `None` for other steps.
         """
         (first, *_) = (source for source in step.sources if isinstance(source, int))
         layer = self._rounding(first)

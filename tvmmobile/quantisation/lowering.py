@@ -1,4 +1,4 @@
-"""Names the layers of a network in integers by their external functions, for the graph pass and the manifest."""
+"""Names an integer network's layers by their external functions, for the graph pass and the manifest."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str,
 
 @functools.cache
 def board_with(core: str) -> Board:
-    """Return a modelled board with that core; for others one whose core has every instruction that QEMU knows."""
+    """Return a modelled board with that core, or else one whose core has every instruction that QEMU knows."""
     boards = {board.mcpu: board for board in map(load_board, reversed(board_names()))}
     return boards.get(core) or next(iter(boards.values())).model_copy(update={"qemu_cpu": _ANY_CORE})
 
@@ -128,7 +128,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, option
 
 
 def _failure(code: int, output: str) -> MeasureError:
-    """Return the error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
+    """Return the error for a program that ended with a signal, or with a code that `check.c` has for libraries that fail."""
     if code < 0:
         return MeasureError(f"killed by {signal.Signals(-code).name}", "crashed")  # in the agent's words
     if code == LACKS:
@@ -138,7 +138,7 @@ def _failure(code: int, output: str) -> MeasureError:
 
 
 def _runtime() -> Path:
-    """Return a folder with a loader and a C library for AArch64: the agent's where it is there already, else the cross compiler's."""
+    """Return a folder with a loader and a C library for AArch64: the agent's if it is built, else the cross compiler's."""
     if not bundle_path().is_dir() and (SYSROOT_LIBRARIES / LOADER).is_file():
         return SYSROOT_LIBRARIES
     return build_bundle()

@@ -1,4 +1,4 @@
-"""A network's library on a device, loaded and ready to be run: for TVM's virtual machine, or a C library behind an adapter."""
+"""Loads a network's library on a device, ready to run: for TVM's virtual machine, or a C library through an adapter."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Calling:
 
 
 def calling(library: Path, profile: DeviceProfile) -> Calling:
-    """Read from a library's manifest how to call it on a device; one without a manifest is for TVM.
+    """Return a library's calling convention from its manifest; a library without one is for TVM.
 
     Raises `UserError` for an invalid manifest.
     """

@@ -36,7 +36,7 @@ class ClockPlan:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Times of single runs in ns, in order, and whether they had become steady before the first."""
+    """Times of single runs in ns, in order, and whether they were steady before the first."""
 
     samples_ns: tuple[float, ...]
     steady: bool
@@ -56,7 +56,7 @@ def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Samp
 
 
 def _warm_up(run: Callable[[int], Sequence[float]], settle: float, warm_s: float, limit_ns: float) -> bool:
-    """Run windows, each twice as long as the last, until two in a row agree; whether they did before `limit_ns` had passed.
+    """Run windows, each twice as long as the last, until two in a row agree; return whether they did within `limit_ns`.
 
     With windows of equal length a slow drift would look steady, and two short ones at a low clock agree before the governor has raised it.
     """

@@ -1,4 +1,4 @@
-"""Reads JSON files from elsewhere; whatever they hold, one sentence says what is wrong and where."""
+"""Reads foreign JSON files; one sentence reports any fault and its place."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class Workers:
                     future.cancel()
 
     def _next(self, source: Iterator[Any], pending: Mapping[Any, _Try], suspects: deque[_Try]) -> _Try | None:
-        """Return a job to start now: while there are free workers, or a suspect once nothing else is running."""
+        """Return a job to start now: any while workers are free, or a suspect once nothing else is running."""
         if suspects:
             return suspects.popleft() if not pending else None
         if any(one.alone for one in pending.values()) or len(pending) >= JOBS_EACH * self.count:
@@ -201,7 +201,7 @@ class Workers:
             self._pool = self._started()
 
     def _started(self) -> _Pool:
-        """Start processes. The process they are forked from may be dying; it is started again once it is dead."""
+        """Start processes. The process that they fork from may be dying; once dead, it is started again."""
         for pause_s in _PAUSES_S:
             with suppress(UserError):
                 return _Pool(self.count, self._scratch)
@@ -233,7 +233,7 @@ class _Died(WorkerError):
 
 @dataclass
 class _Try:
-    """A job under way; `alone` counts the times when no other was."""
+    """A running job; `alone` counts the times when no other ran."""
 
     job: Any
     pool: _Pool | None = None

@@ -40,7 +40,7 @@ class RecordFigures:
 
 
 def read_figures(value: Mapping[str, Any]) -> RecordFigures:
-    """Return the numbers of a line; raise `KeyError` or `ValueError` if one is no number, is out of range, or contradicts the others."""
+    """Return the numbers of a line; raise `KeyError` or `ValueError` for a non-number, one out of range, or a contradiction."""
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
         latency = _microseconds("latency_us", latency, LEAST_US)
@@ -66,7 +66,7 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
 
 
 def check_task(task: Task) -> None:
-    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or what no layer has."""
+    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or impossible fields."""
     if task.threads < 1:
         raise ValueError(f"{task.threads} threads")
     extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
@@ -77,7 +77,7 @@ def check_task(task: Task) -> None:
 
 
 def _has_windows(layer: Conv2d) -> bool:
-    """Return whether the windows of a layer are those of equal parts of its channels, and within its kernel."""
+    """Return whether a layer's windows divide its channels equally and lie within its kernel."""
     rows, columns = layer.kernel
     inside = (0 <= top < bottom <= rows and 0 <= left < right <= columns for top, bottom, left, right in layer.windows)
     return layer.groups == 1 and layer.out_channels % len(layer.windows) == 0 and all(inside)
@@ -202,7 +202,7 @@ def is_retired(schedule: Schedule) -> bool:
 
 
 def untakable(schedule: Schedule) -> str:
-    """Return the reason why no version could build a schedule for its kernel; "" if only this version lacks its template."""
+    """Return why no version could build a schedule for its kernel; "" if only this version lacks its template."""
     if is_retired(schedule):
         return ""
     named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"

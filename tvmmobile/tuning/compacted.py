@@ -1,4 +1,4 @@
-"""The JSON of a kernel's line in a compacted log: rows of records' numbers, and digests of other schedules that were tried."""
+"""Reads and writes a kernel's line in a compacted log: rows of records' numbers, and digests of other tried schedules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """A record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
+    """A record without the fields that its line's records share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
     schedule: Schedule

@@ -104,8 +104,8 @@ class Database:
         return [task for task, trials in self._trials.items() if trials.records]
 
     def described(self) -> list[Task]:
-        """Return every task that a line describes, whether its records can be used or not, in the order in which they became known; without
-        parsing records, as `tasks` does.
+        """Return every task that a line describes, usable or not, in the order in which they became known, without parsing records as
+        `tasks` does.
         """
         for unread in self._undescribed:
             with suppress(*MALFORMED):  # it is refused when it is parsed
@@ -269,7 +269,7 @@ def lines_in(content: bytes) -> list[bytes]:
 
 
 def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
-    """Yield the lines of a file of any timing model, in their order; their latencies are not comparable with each other.
+    """Yield a file's lines in order, whatever their timing model; their latencies are not comparable.
 
     Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
     cannot be read.

@@ -1,4 +1,4 @@
-"""The content of a tuning log: records, each with the identity of what measured it; and their form as lines."""
+"""The content of a tuning log: records, each with the identity of its measurement, and their form as lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """Facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
+    """The facts, besides the task, that comparable records share: device, origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin

@@ -1,4 +1,4 @@
-"""An AArch64 Python with third-party wheels, assembled without root rights, that runs under QEMU as on the board.
+"""Assembles an AArch64 Python with third-party wheels, without root rights, that runs under QEMU as on the board.
 
     sysroot=$(./scripts/sysroot ncnn==1.0.20261020 numpy==2.4.0)
     ./scripts/tvmmobile virtual run --sysroot "$sysroot" -- python3 program.py
@@ -67,7 +67,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
 
 
 def wheels_digest(requirements: Sequence[str], release: str = "") -> str:
-    """Return a digest (16 hex digits) of what `python_sysroot` holds for every board."""
+    """Return a digest (16 hex digits) of the content that `python_sysroot` has for every board."""
     return recipe_digest([PACKAGES, PLATFORMS, sorted(requirements), 2, *([release] if release else [])])
 
 
@@ -90,7 +90,7 @@ def _link_or_copy(source: str, goal: str) -> None:
 
 
 def core_files(board: Board) -> dict[str, str]:
-    """Return the files of /proc and /sys by which libraries choose kernels, blocks or thread counts, by path.
+    """Return the files of /proc and /sys from which libraries choose kernels, blocks or thread counts, by path.
 
     ncnn and XNNPACK size their blocks by `cache`, ncnn reads `regs` and `topology`, MNN groups cores by `cpufreq`. A file missing here
     would be found on this machine, which has other cores; an empty one counts as missing. `cpu_capacity` is there where clocks differ.

@@ -1,4 +1,4 @@
-"""Places several threads' segments on a time axis: each after its predecessors, all sharing one memory.
+"""Places several threads' segments on a time axis, each after its predecessors, with one shared memory.
 
 A segment begins when its thread's previous one has ended and the segment that it waits for has begun, plus a handover: the line's
 invalidation and its transfer between two cores, each assumed to take as long as an access to the level that the cores share. The last
@@ -38,7 +38,7 @@ class Course:
     copied: float
 
     def term_ms(self, bandwidth: float) -> dict[str, float]:
-        """Return the terms of the run's time; the last one is `bandwidth`, for which memory makes all threads wait.
+        """Return the terms of the run's time; the last is `bandwidth`, the time that all threads wait for memory.
 
         Args:
             bandwidth: memory's rate for all cores together, as a share of `copied`.
@@ -104,7 +104,7 @@ def _handover_ms(board: Board) -> float:
 
 
 def _traffic(spans: Sequence[tuple[float, float, Segment]], board: Board, end: float) -> list[tuple[float, float]]:
-    """Return spans of time with the bytes a millisecond that all threads ask for, each segment's traffic spread evenly over it."""
+    """Return spans of time with all threads' bytes per millisecond, spreading each segment's traffic evenly."""
     steps: defaultdict[float, float] = defaultdict(float)
     for begin, stop, segment in spans:
         stop = min(stop, end)

@@ -210,7 +210,7 @@ class AdbRemote:
         return opened
 
     def alive(self) -> bool:
-        """Report false if an opened port is missing, too: then adb has reconnected to the device."""
+        """Return whether the device answers with all its ports: a missing one means that adb has reconnected."""
         deadline = time.monotonic() + ALIVE_TIMEOUT_S
         try:
             with self._link():

@@ -1,4 +1,4 @@
-"""The process behind a started device: a tracker and the agents, which all end when the process that started it does.
+"""The process behind a started device: a tracker and the agents, all of which end with the process that started it.
 
 Run as a process of its own with the standard library alone. It reads its `HostConfig` as one line of JSON from standard input, prints
 `{"port": …}` once every agent has registered (or `{"error": …}`), and stops at SIGTERM, at the end of its input, or when its parent is

@@ -33,7 +33,7 @@ _MOST_WAITING = 16
 
 
 class _Stopped(Exception):
-    """`Relay`'s thread is no longer needed."""
+    """Raised when `Relay`'s thread must end."""
 
 
 class NotProven(Exception):
@@ -106,7 +106,7 @@ class Relay:
         self._thread.start()
 
     def hand_over(self) -> socket.socket:
-        """Give TVM's client, which is connected, the agent's connection for its own; return it, to be used while no call is under way.
+        """Give TVM's connected client the agent's connection; return that connection, for use while no call is under way.
 
         Raises:
             OSError: the client has gone.

@@ -1,4 +1,4 @@
-"""Chooses the cores for our programs: the fastest kind, as far as the board's system allows this user's programs there.
+"""Chooses the cores for our programs: the fastest kind that the board's system allows this user.
 
 Android puts programs into cpusets by their importance, `background` and `restricted` among them, and Linux by cgroups and containers. A
 program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is cut down to it.

@@ -1,4 +1,4 @@
-"""Puts files into folders on a board: compared by hash, pushed where they differ, checked after that; the agent, and libraries."""
+"""Puts the agent and libraries into folders on a board: compares hashes, pushes files that differ, and checks them afterwards."""
 
 from __future__ import annotations
 

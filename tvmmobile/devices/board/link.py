@@ -93,7 +93,7 @@ class BoardLink:
 
     @property
     def ready(self) -> bool:
-        """True if its agent is registered."""
+        """True once its agent has registered."""
         return self.problem is None and self.tracker.servers(self.gate) > 0
 
     def _place(self, port: int) -> int:

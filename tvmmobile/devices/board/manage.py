@@ -104,7 +104,7 @@ def add_device(
 
 
 def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:
-    """Return whether boards have the same cores; those that were added earlier may not tell their instructions."""
+    """Return whether boards have the same cores; records of boards added earlier may lack the instructions."""
 
     def like(core: LinuxCore, other: LinuxCore) -> LinuxCore:
         return core if other.has is not None else core.model_copy(update={"has": None})

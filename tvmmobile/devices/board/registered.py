@@ -130,7 +130,7 @@ class RegisteredBoard(_Strict):
 
     @property
     def emulator(self) -> str:
-        """Name of what emulates the board or runs its programs; "" for hardware."""
+        """Name of the board's or its programs' emulator; "" for hardware."""
         here = self.address.emulator if isinstance(self.address, LocalAddress) else ""
         return self.runner[0] if self.runner else here or self.facts.emulator
 

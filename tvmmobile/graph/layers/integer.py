@@ -145,8 +145,8 @@ class IntegerLayer(ConvertingLayer):
         return odd or (self.scales_at_once and bool((short_multipliers(parameters.multiplier) != parameters.multiplier).any()))
 
     def is_wide(self, parameters: IntegerParameters) -> bool:
-        """Decide the layer's `wide`: true if a sum may reach 2^22 or a scaled sum exceed 16 bits where kernels depend on it, or if the layer
-        needs an addend and has none.
+        """Decide the layer's `wide`: true if a sum may reach 2^22 or a scaled sum exceed 16 bits, where kernels depend on it, or if the
+        layer needs an addend and has none.
         """
         if self.terms > NARROW_TERMS:
             return False

@@ -242,7 +242,7 @@ class _RoundingSimplifier(RoundingFinder):
 
 
 def _bounded(layer: Rounding, low: float, high: float) -> Rounding:
-    """Return a rounding behind a clip: rounding keeps order, so that bounds may be rounded too."""
+    """Return a rounding merged with the clip before it: rounding keeps order, so bounds may be rounded."""
     bounds = [float(np.clip(np.rint(bound / np.float32(layer.step)) + layer.zero, layer.low, layer.high)) for bound in (low, high)]
     return replace(layer, low=int(bounds[0]), high=int(bounds[1]))
 

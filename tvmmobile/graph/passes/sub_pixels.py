@@ -114,7 +114,7 @@ class _Unfolding(MainRewriter):
 
 
 def _unfolded(call: Any, new: Any) -> _Shuffled | None:
-    """Return a transposed convolution as one whose result is still to be shuffled; `None` for other layouts or computed weights."""
+    """Return a transposed convolution as one with a shuffle to follow; `None` for other layouts or computed weights."""
     attrs, weight = call.attrs, call.args[1]
     strides = [int(step) for step in attrs.strides]
     plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")

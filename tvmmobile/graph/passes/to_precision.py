@@ -164,7 +164,7 @@ def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]])
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
-    """Return the constants in what a precision computes in; integers, such as places, stay as they are."""
+    """Return the constants in a precision's arithmetic; integers, such as places, are unchanged."""
     weight, bias, *operands = (
         array.astype(precision.arithmetic.numpy) if array.dtype.kind == "f" else array
         for array in (given.weight, given.bias, *given.operands)

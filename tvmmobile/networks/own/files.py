@@ -32,7 +32,7 @@ Side = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class RequestedShape:
-    """Requested dimensions of the first input, for those that are dynamic in the file; `None` if not requested.
+    """Requested values of the first input's dynamic dimensions; `None` where not requested.
 
     Attributes:
         side: side of the images, or their height and width.
@@ -73,7 +73,7 @@ class OwnFile:
         return self.named("")
 
     def named(self, inside: str) -> str:
-        """Return the network's name from inside the file, used if the file's own name says nothing, such as `model.onnx`."""
+        """Return the network's name from inside the file, for a file with a meaningless name such as `model.onnx`."""
         own = self.factory or self.path.stem
         given = inside if own in _MEANINGLESS and inside not in _MEANINGLESS else own
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given)[:_MOST_CHARACTERS].strip("._-") or "network"
@@ -98,7 +98,7 @@ class Tensor:
 
     @property
     def called(self) -> str:
-        """The name, with the operator, as messages have it."""
+        """The name with the operator, for messages."""
         return f"{self.name!r} (of {self.operator})" if self.operator else repr(self.name)
 
 
@@ -137,7 +137,7 @@ def read_whole(path: Path) -> bytes:
 
 
 def check_readable(path: Path) -> None:
-    """Raise `UserError` for a path that may be a network's file and is no file, or one of more bytes than are read: a pipe would block."""
+    """Raise `UserError` for a network's path that is not a regular file, which might block, or is too large to read."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # a NUL in its name

@@ -84,7 +84,7 @@ _DIVISIONS = {"relax.divide", "relax.floor_divide", "relax.mod", "relax.floor_mo
 
 
 def files_of(file: OwnFile) -> list[Path]:
-    """Return the file, and those beside it that hold its weights, but not what a Python file imports or reads."""
+    """Return the file and those beside it that hold its weights, but not files that Python code imports or reads."""
     beside: list[str] = []
     if file.path.suffix.lower() == ".onnx":
         from tvmmobile.networks.own.onnx.file import files_beside

@@ -21,7 +21,7 @@ _MOST_REASON = 160
 
 
 class HostReference:
-    """The output that a network should have.
+    """Computes a network's expected output.
 
     Args:
         subject: names the network in messages.
@@ -35,7 +35,7 @@ class HostReference:
         self._reasons: list[str] = []
 
     def program(self) -> str:
-        """Name and version of the program that computes, and why others that should have do not; raise `UserError` as `compute` does."""
+        """Name and version of the program that computes, and why preferred ones do not; raises `UserError` as `compute` does."""
         title, _ = self._started()
         return f"{title} ({'; '.join(self._reasons)})" if self._reasons else title
 

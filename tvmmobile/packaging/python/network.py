@@ -193,7 +193,7 @@ class Network:
         return self._takes_pictures and array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 3
 
     def _advice(self, array: Array) -> str:
-        """Return how a picture is given to this network."""
+        """Return how to give a picture to the network."""
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or self._takes_pictures:
             return ""
         return "; only networks compiled with --image take pictures of 8 bits"

@@ -138,7 +138,7 @@ class ClusterWorkers:
                 return ended.get(timeout=LOOK_S)
 
     def _look(self) -> None:
-        """Look up the workers, which may join and leave at any time."""
+        """Look up the workers, which may come and go at any time."""
         try:
             self._threads = self._client.sync(self._client.scheduler.ncores, callback_timeout=CONNECT_S)
         except Exception as error:  # a lost connection raises errors of any kind
@@ -183,7 +183,7 @@ class ClusterWorkers:
         )
 
     def _check_workers(self, within_s: float) -> None:
-        """Wait for the first worker, and look at the versions that all of them have."""
+        """Wait for the first worker, and check the versions of all."""
         import importlib.metadata
 
         deadline = time.monotonic() + within_s
@@ -245,7 +245,7 @@ async def _greet(address: str, connect_s: float, arguments: Mapping[str, Any]) -
 
 
 def _certificates() -> Mapping[str, Any]:
-    """Return what Dask's configuration says of connections, with its certificates loaded; raise `UserError` if they cannot be."""
+    """Return Dask's connection settings with certificates loaded; raise `UserError` if they cannot be loaded."""
     from distributed.security import Security
 
     try:

@@ -1,4 +1,4 @@
-"""Calls that take options as keywords: what type checkers, `inspect.signature` and `help` say of them."""
+"""Gives calls options as keywords, with the right types, `inspect.signature` and `help`."""
 
 from __future__ import annotations
 

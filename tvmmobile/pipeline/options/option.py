@@ -1,4 +1,4 @@
-"""An option: what the keyword of a Python call, the words of the command line, and the documentation of both are made from."""
+"""An option: the source of a Python call's keyword, the command line's words, and the documentation of both."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def option_of(kind: type[Options], name: str, **others: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """Options that belong together, as the program has them; `options_of` lists them as users write them."""
+    """Options that belong together, as the program uses them; `options_of` lists them as users write them."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

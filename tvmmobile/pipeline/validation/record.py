@@ -26,7 +26,7 @@ _MOST_TEXT = 100
 
 
 def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path) -> Validation:
-    """Return a validation without points, or the one that `out` holds if it was made under the same conditions.
+    """Return a validation without points, or the one in `out` if it was made under the same conditions.
 
     Raises:
         UserError: `out` holds something else.

@@ -131,7 +131,7 @@ def validate_device(
 
 
 def _private_words(device: HardwareDevice) -> set[str]:
-    """Return what could tell whose board it is: names of the device, users, hosts and folders here and there, and serial numbers."""
+    """Return words that identify the board's owner: names of device, users, hosts and folders on both sides, and serial numbers."""
     folders = [Path.home(), *(Path(board.directory) for board in device.file.boards)]
     found = {device.file.name, getpass.getuser(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
     for board in device.file.boards:

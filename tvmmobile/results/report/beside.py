@@ -1,4 +1,4 @@
-"""Several results at once: joined as one where their contexts are the same, or two of them side by side."""
+"""Combines results: joins those with the same context, or sets two side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that no template takes: their share of time and multiply-adds, and why none does."""
+"""Describes kernels without a template: their share of time and multiply-adds, and the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracies that were measured, in place of those that somebody published."""
+"""Replaces published accuracies by measured ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MeasuredAccuracy:
 
 
 def with_accuracies(results: Results, measured: Sequence[MeasuredAccuracy]) -> Results:
-    """Return the results with what was measured of their libraries.
+    """Return the results with their libraries' measured accuracies.
 
     Raises:
         UserError: an accuracy is of another library, or two are of one.
@@ -50,5 +50,5 @@ def _with_accuracy(variant: VariantResult, measured: MeasuredAccuracy | None) ->
 
 
 def is_measured(source: str) -> bool:
-    """Return whether accuracies of a source are of the libraries that were timed."""
+    """Return whether a source's accuracies were measured on the timed libraries."""
     return source.startswith(_MEASURED)

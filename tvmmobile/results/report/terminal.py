@@ -46,7 +46,7 @@ def print_table(results: Results) -> None:
 
 
 def print_side_by_side(old: Results, new: Results) -> None:
-    """Print each variant's latency in both results, what became of it, and what sets the two apart."""
+    """Print each variant's latency in both results, its change, and the differences between the two."""
     from tvmmobile.system.console import output, table_of
 
     views = view_of(old), view_of(new)

@@ -1,4 +1,4 @@
-"""Latencies on several thread counts in words: which is fastest, and what each further core gains."""
+"""Describes latencies on several thread counts: which is fastest, and what each further core gains."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LEAST_GAIN = 1.1
 
 
 def thread_sentences(results: Results) -> list[str]:
-    """Say which thread count is fastest and by how much, for which variants another one is, and which cores are wasted; nothing of results
-    on a single count.
+    """Say which thread count is fastest and by how much, for which variants another one is, and which cores are wasted; say nothing for a
+    single count.
     """
     variants = [variant for variant in results.variants if variant.other_threads_us and not variant.invalid]
     if not variants:

@@ -45,7 +45,7 @@ class MergedLog:
 
 @dataclass(frozen=True)
 class Merged:
-    """Result of a merge, log by log, and what it left out."""
+    """Result of a merge, log by log, and the omitted lines."""
 
     joined: tuple[MergedLog, ...]
     refused: tuple[RefusedLine, ...]
@@ -132,7 +132,7 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], l
 
 
 def _unsafe(line: Line) -> str:
-    """Return the reason why no file can hold a line, an invalid device or dtype; "" if one can."""
+    """Return why no file can hold a line, such as an invalid device or dtype; "" if one can."""
     if not _DEVICE.fullmatch(line.identity.device):
         return f"{short(line.identity.device)!r} cannot be a device's name"
     name = file_name(line.task)
@@ -169,7 +169,7 @@ def _unwanted(identity: Identity, models: dict[str, frozenset[Identity]]) -> str
 
 
 def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
-    """Add to one log, whose writer this process is."""
+    """Add to a log of which this process is the writer."""
     with locked(path, f"nothing can be merged into {path}", "It is as it was; name another directory with --into DIR."):
         content = content_of(path) if path.exists() else b""
         known = _keys(content)

@@ -42,7 +42,7 @@ def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record
 
 
 def nearest_alike(task: Task, database: Database) -> tuple[Record, float] | None:
-    """Return the record of the nearest task of one layer in the same precision, and how many times as long a task takes, by multiply-adds
+    """Return the record of the nearest single-layer task in the same precision, and the ratio of the task's work to its, by multiply-adds
     or else bytes; `None` where nothing like it was tuned.
     """
     if len(task.region) > 1 or isinstance(task.layer, Opaque):
@@ -99,7 +99,7 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
 
 
 class _Known:
-    """Features of a database's tasks that make them like one another, a row each."""
+    """Features by which a database's tasks are compared, a row each."""
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}

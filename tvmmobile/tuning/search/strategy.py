@@ -40,7 +40,7 @@ class Strategy(ABC):
                 self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
 
     def leave_out(self, trials: Trials) -> None:
-        """Treat as tried what a compacted log has dropped."""
+        """Treat dropped schedules of a compacted log as tried."""
         if trials.dropped:
             members = (schedule for schedule in (*self._members, *self._queue) if schedule not in self.tried)
             self.tried.update({schedule: float("inf") for schedule in members if trials.has(schedule)})

@@ -1,4 +1,4 @@
-"""Fits the cost of cache misses on virtual boards to latencies that ncnn's users measured on real ones, and writes the fits to files.
+"""Fits the cost of cache misses on virtual boards to ncnn users' measurements on real ones, and writes the fits to files.
 
     ./scripts/calibrate --networks DIR
 

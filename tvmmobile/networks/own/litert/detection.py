@@ -81,7 +81,7 @@ def detections(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def without_leftovers(network: LiteRtNetwork, found: dict[int, Array], tensor: Callable[[int], Array]) -> None:
-    """Set what LiteRT leaves in boxes, classes and scores beside those that it selects to zeros.
+    """Zero what LiteRT leaves in the boxes, classes and scores that it did not select.
 
     Args:
         found: values of outputs, by tensor.
@@ -126,7 +126,7 @@ def _by_box(into: Translation, options: DetectionOptions, boxes: str, scores: st
 
 
 def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: str) -> tuple[str, str, str, str]:
-    """Return the best boxes of all classes, selected in each by itself."""
+    """Return the best boxes of all classes, selected separately in each."""
     each = min(options.of_a_class, options.most)
     transposed, rows = into.emit("Transpose", [scores], perm=[0, 2, 1]), each * options.classes
     selected, there = _selected(into, options, boxes, transposed, each, rows)
@@ -146,7 +146,7 @@ def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: 
 
 
 def _selected(into: Translation, options: DetectionOptions, boxes: str, scores: str, most: int, rows: int) -> tuple[str, str]:
-    """Return indices `[rows, 3]` of what non-maximum suppression selects, and which of them are there; the others are zeros.
+    """Return indices `[rows, 3]` that non-maximum suppression selects, and which rows are present; the others are zeros.
 
     LiteRT takes boxes with a score equal to the threshold as well: one a bit lower stands for it, which is not so small that processors
     may take it for 0.
@@ -171,14 +171,14 @@ def _column(into: Translation, name: str, number: int) -> str:
 
 
 def _top(into: Translation, name: str, count: int) -> tuple[str, str]:
-    """Return the greatest numbers along the last axis, and their places."""
+    """Return the largest numbers along the last axis, and their places."""
     names = [f"{name}/top", f"{name}/places"]
     into.nodes.append(helper.make_node("TopK", [name, into.integers(count)], names, axis=-1))
     return names[0], names[1]
 
 
 def _chosen(into: Translation, name: str, there: str, axis: int) -> str:
-    """Return a tensor with zeros in rows that are not there, along an axis; the axes behind it have a mask of one place."""
+    """Return a tensor with zeros in absent rows along an axis; the mask has extent 1 along the axes after it."""
     mask = into.emit("Reshape", [there, into.integers(1, -1, 1)]) if axis else there
     return into.emit("Where", [mask, name, into.real(0)])
 

@@ -1,4 +1,4 @@
-"""Translates LiteRT's operators that are one of ONNX's, or a formula of several."""
+"""Translates LiteRT's operators that equal one of ONNX's or a formula of several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Formula = Callable[..., str]
 def row(
     onnx: str | Formula, *numbers: float, front: bool | None = None, is_exact: bool = False, sources: int | None = None, **options: str
 ) -> Translator:
-    """Return the translator of an operator with one result, and with an activation behind it if it has one.
+    """Return the translator of an operator with one result and perhaps an activation after it.
 
     Args:
         onnx: ONNX's operator, or what appends several.
@@ -44,7 +44,7 @@ def row(
 
 
 def _in_front(into: Translation, operator: LiteRtOperator) -> bool:
-    """Return whether element-wise operators read their operands with channels in front: one tensor stays as it is."""
+    """Return whether element-wise operators read their operands with channels first: a single tensor is unchanged."""
     if len(operator.inputs) == 1:
         return into.as_it_is(operator.inputs[0])[1]
     tensors = [into.tensor(number) for number in operator.inputs]
@@ -59,7 +59,7 @@ def squared_difference(into: Translation, _operator: LiteRtOperator, *both: str)
 
 
 def floor_division(into: Translation, operator: LiteRtOperator, first: str, second: str) -> str:
-    """Append `FLOOR_DIV`, or `FLOOR_MOD`: what is left, with the divisor's sign."""
+    """Append `FLOOR_DIV`, or `FLOOR_MOD`: the remainder, with the divisor's sign."""
     divides = operator.kind == "FLOOR_DIV"
     if into.tensor(operator.outputs[0]).dtype.kind == "f":  # type: ignore[union-attr]
         whole = into.emit("Floor", [into.emit("Div", [first, second])])
@@ -102,7 +102,7 @@ def local_response_norm(into: Translation, operator: LiteRtOperator, data: str) 
 
 
 def products(into: Translation, operator: LiteRtOperator, *matrices: str) -> str:
-    """Append `BATCH_MATMUL`: of the last two dimensions, turned if `AdjX` or `AdjY` says so."""
+    """Append `BATCH_MATMUL` of the last two dimensions, transposed by `AdjX` or `AdjY`."""
     names, transposed = list(matrices), (operator.options.adjX, operator.options.adjY)
     for place, number in enumerate(operator.inputs):
         rank = len(into.tensor(number).shape)

@@ -37,13 +37,13 @@ def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def _border(into: Translation, data: int, widths: int) -> tuple[list[int], bool]:
-    """Return ONNX's `pads`, and whether they are of an image with its channels in front."""
+    """Return ONNX's `pads`, and whether they are for an image with its channels first."""
     pairs, front = into.value(widths).tolist(), len(into.tensor(data).shape) == 4
     return [int(pairs[axis][side]) for side in (0, 1) for axis in (TO_FRONT if front else range(len(pairs)))], front
 
 
 def reshape(into: Translation, operator: LiteRtOperator) -> None:
-    """Append `RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make, unless it leaves extents open."""
+    """Append `RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has their results' shapes, unless it leaves extents open."""
     data, out, options = operator.inputs[0], into.tensor(operator.outputs[0]).shape, operator.options
     shape = into.tensor(data).shape
     if into.is_open and math.prod(shape) != math.prod(out):
@@ -76,7 +76,7 @@ def pack(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def unpack(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `UNPACK`: each place of a dimension, without it."""
+    """Translate `UNPACK`: the slices along a dimension, without it."""
     (data,) = operator.inputs
     for place, number in enumerate(operator.outputs):
         part = into.emit("Gather", [into.read(data, False), into.constant(np.array(place))], axis=operator.options.axis)
@@ -151,7 +151,7 @@ def resize(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:
-    """Return the pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
+    """Return the pixels that LiteRT's float32 arithmetic gathers if ONNX Runtime's gathers others; "" if they agree."""
     made, differs = into.read(data, True), False
     method = ResizeMethod("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
     method = method if corners or centres else replace(method, nearest="floor")

@@ -1,4 +1,4 @@
-"""LiteRT's LSTM over a sequence as ONNX's: of each call by itself, its states begin with zeros."""
+"""Translates LiteRT's LSTM over a sequence to ONNX's; its states begin with zeros in each call."""
 
 from __future__ import annotations
 

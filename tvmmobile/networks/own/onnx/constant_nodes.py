@@ -1,4 +1,4 @@
-"""Makes initializers of an ONNX graph's `Constant` nodes, where Paddle's exporter keeps weights, and counts parameters in both places."""
+"""Turns an ONNX graph's `Constant` nodes, in which Paddle's exporter keeps weights, into initializers; counts parameters in both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def with_initializers(model: Any) -> Any:
 
 
 def count_parameters(model: Any) -> int:
-    """Return how many numbers are in weights, biases and the γ and β of batch norms that were not folded into weights during export.
+    """Count the numbers in weights, biases, and the γ and β of batch norms that the export did not fold into weights.
 
     Those in branches, loops and functions count once. Single numbers in `Constant` nodes are parts of formulas.
     """

@@ -47,7 +47,7 @@ _UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 def fold_constants(model: Any) -> Any:
-    """Return the model with known values as initializers, what control flow runs in its place, and inferred shapes.
+    """Return the model with known values as initializers, control flow replaced by what it runs, and inferred shapes.
 
     Args:
         model: a `ModelProto` with static input shapes and without functions of its own.
@@ -119,8 +119,8 @@ def with_shapes(model: Any) -> Any:
 
 
 def _inferred(model: Any) -> Any:
-    """Return the model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding
-    may make it, so models with one are tried in another process first.
+    """Return the model with ONNX's inferred shapes. The inference ends the process for a `Slice` of a tensor that padding gave a negative
+    extent, so models with one are tried in another process first.
     """
 
     def infer() -> Any:

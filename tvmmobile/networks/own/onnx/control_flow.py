@@ -30,7 +30,7 @@ _FIRST, _PARTS = "tvmmobile_first", "tvmmobile_parts"
 
 @dataclass
 class ControlFlow:
-    """Makes straight lines of the control flow of one network, within a budget for all of it.
+    """Unrolls the control flow of one network within a total budget.
 
     Attributes:
         opset: version of the standard operators.
@@ -139,7 +139,7 @@ class ControlFlow:
         return [*constants, *made]
 
     def _unsqueezed(self, source: str, axis: int, name: str) -> list[Any]:
-        """Return the nodes for a tensor with another dimension of one place."""
+        """Return the nodes that add a dimension of extent 1."""
         if self.opset < _AXES_AS_INPUT:
             return [helper.make_node("Unsqueeze", [source], [name], axes=[axis])]
         axes = f"{name}#axes"
@@ -151,7 +151,7 @@ def _constant(name: str, value: Any) -> Any:
 
 
 def _named(names: Sequence[str], outside: Sequence[str]) -> Iterator[Any]:
-    """Yield nodes that pass tensors on under other names; those that nothing reads have none."""
+    """Yield nodes that rename tensors, except those that nothing reads."""
     yield from (
         helper.make_node("Identity", [name], [other]) for name, other in zip(names, outside, strict=False) if other not in ("", name)
     )

@@ -53,7 +53,7 @@ _LONGEST_NAME = 255
 
 
 def load_onnx(file: OwnFile, wanted: RequestedShape) -> Imported:
-    """Return the network in an ONNX file, which has one input side, with the weights that are in files beside it.
+    """Return the network in an ONNX file, for one input side, with weights from files beside it.
 
     Raises:
         UserError: it is damaged or of another kind, newer than the `onnx` here, has another side, or cannot be compiled.
@@ -114,7 +114,7 @@ def imported_onnx(
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
-    """Return the programs that compute a network's output on the host, from the file's operators (`given`) or those after `_checked`."""
+    """Return the programs that compute a network's output on the host from the file's operators (`given`) or those of `_checked`."""
     runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
     evaluator = ("onnx.reference", partial(start_reference_evaluator, simple, inputs))
     return HostReference(str(file), [*programs, *([evaluator, runtime] if has_rough_transform(simple.graph) else [runtime, evaluator])])
@@ -158,7 +158,7 @@ def _location(file: OwnFile, tensor: Any) -> str:
 
 
 def _read_beside(file: OwnFile, model: Any) -> list[Any]:
-    """Read the weights that are in files beside it; return those tensors."""
+    """Read the weights in files beside it; return their tensors."""
     tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)
@@ -222,7 +222,7 @@ def _number(value: Any, extents: Sequence[int | None], named: dict[str, int]) ->
 
 
 def _fix_values(file: OwnFile, graph: Any) -> None:
-    """Make constants of the inputs that always have one value.
+    """Turn inputs that always have one value into constants.
 
     Raises:
         UserError: there is no such input, its shape is not known, or its type has no such number.

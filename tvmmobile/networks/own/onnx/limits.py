@@ -1,4 +1,4 @@
-"""Checks what an ONNX model says of element types, extents, windows and functions, before native code acts on it.
+"""Checks an ONNX model's element types, extents, windows and functions before native code reads them.
 
 ONNX's checker leaves all of these to whoever runs the model.
 """

@@ -1,4 +1,4 @@
-"""Gives tensors of an ONNX network with missing rows (`own/missing_rows.py`) their greatest number.
+"""Gives tensors with missing rows (`own/missing_rows.py`) in an ONNX network their greatest extent.
 
 ONNX's shape inference finds where the results of an operator have such rows: along the axis that changes with one row less of its operands.
 """
@@ -28,7 +28,7 @@ SOURCES = {"Compress", "NonMaxSuppression", "NonZero"}
 
 @dataclass(frozen=True)
 class Filled:
-    """An output of the file that is filled up: its place among the file's, its axis, the extent that it gets, and what is behind."""
+    """A file's output that is filled up: its place, its axis, the extent that it gets, and the fill value."""
 
     place: int
     axis: int
@@ -47,7 +47,7 @@ def has_varying(graph: Any) -> bool:
 
 
 def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
-    """Return a model with static shapes, and which of its outputs are filled up: each of these is followed by its count.
+    """Return a model with static shapes, and its filled-up outputs, each of which is followed by its count.
 
     Args:
         model: a `ModelProto` whose constants are folded, with static input shapes.
@@ -65,7 +65,7 @@ def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
 
 
 def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array, ...]:
-    """Return what the file's own network computes as the library returns it."""
+    """Return the file's own outputs in the form in which the library returns them."""
     found: list[Array] = []
     by_place = {one.place: one for one in filled}
     for place, output in enumerate(outputs):
@@ -93,7 +93,7 @@ class _ExtentBounding(VaryingNodes):
                 self._convert(node)
 
     def _known(self, node: Any) -> bool:
-        """Compute a node whose inputs are known, or that only reads a shape."""
+        """Compute a node with known inputs, or one that only reads a shape."""
         joins = node.op_type == "Concat" and any(name in self.rows for name in node.input)
         if joins or any(output.name in node.output for output in self.model.graph.output):
             return False
@@ -137,7 +137,7 @@ class _ExtentBounding(VaryingNodes):
         self._convert(helper.make_node("Gather", [data, self.places_of(mask)], node.output, node.name, axis=axis or 0))
 
     def _all_in_order(self, node: Any) -> None:
-        """Convert a `TopK` of a computed number: it sorts all, and counts so many as present."""
+        """Convert a `TopK` with a computed number: it sorts all rows, and that many count as present."""
         data, number = node.input
         if data not in self.shapes or number in self.rows:
             raise self.refused(node)

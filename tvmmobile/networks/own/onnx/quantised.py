@@ -1,4 +1,4 @@
-"""Quantised ONNX networks in ordinary operators, which TVM's importer has for every opset.
+"""Rewrites quantised ONNX networks in ordinary operators, which TVM's importer supports in every opset.
 
 Each tensor of integers becomes the real numbers that they stand for. Whatever rounds to integers, by itself (`QuantizeLinear`) or with an
 operator (`QLinearConv`), becomes the operator in float32 and
@@ -70,7 +70,7 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
 
 
 def _add(into: RealNodes, node: Any) -> None:
-    """Append a node of the file, or those that take its place."""
+    """Append a node of the file or its replacement."""
     copied = copy.deepcopy(node)
     copied.input[:] = [into.same.get(name, name) for name in node.input]
     into.subject = f"{next(filter(None, node.output), '')}/"
@@ -180,7 +180,7 @@ def _added(into: RealNodes, node: Any) -> bool:
 
 
 def _resized(into: RealNodes, node: Any) -> bool:
-    """Rewrite a `Resize` of integers: between neighbours ONNX Runtime computes real numbers and truncates them."""
+    """Rewrite a `Resize` of integers: ONNX Runtime interpolates in real numbers and truncates them."""
     mode = attribute(node, "mode", b"nearest")
     data, output, grid = node.input[0], node.output[0], into.grids.get(node.input[0])
     if mode == b"nearest":

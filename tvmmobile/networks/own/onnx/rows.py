@@ -23,7 +23,7 @@ Rule = Callable[[VaryingNodes, Any], bool]
 
 
 def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, Rows] | None:
-    """Find results with missing rows: along the axis that changes with one row less of these operands; `None` if that is not known."""
+    """Find results with missing rows, by the axis that shrinks with one row less of these operands; `None` if that is unknown."""
     counts, values, shapes = into.with_one_less(names)
     if len(counts) > 1:
         return None
@@ -50,17 +50,17 @@ def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, Rows] | None) 
 
 
 def _by_row(into: VaryingNodes, node: Any, names: Sequence[str] | None = None) -> bool:
-    """Append a node that computes each row by itself, or reads the rows of these operands alone."""
+    """Append a node that computes rows separately, or reads the rows of only these operands."""
     return _passed_on(into, node, _follow(into, node, node.input if names is None else names))
 
 
 def _by_element(into: VaryingNodes, node: Any) -> bool:
-    """Append a node that reads no number of rows but those of its operands."""
+    """Append a node that reads no values derived from numbers of rows."""
     return not any(name in into.fewer and name not in into.rows for name in node.input) and _by_row(into, node)
 
 
 def _together(into: VaryingNodes, node: Any, number: float | None) -> bool:
-    """Append a node that may take the rows of its first operand together, where a number in place of the missing ones changes nothing."""
+    """Append a node that may combine its first operand's rows, where a fill value for the missing ones changes nothing."""
     data = node.input[0]
     found = _follow(into, node, [data]) if data in into.rows else None
     if found == {}:
@@ -120,7 +120,7 @@ def _slice(into: VaryingNodes, node: Any) -> bool:
 
 
 def _bounds(into: VaryingNodes, node: Any, rank: int) -> dict[int, tuple[float, float, float]] | None:
-    """Start, end and step of a slice, by axis; `None` where they are computed."""
+    """Return a slice's start, end and step by axis; `None` if computed."""
     if into.opset < _BOUNDS_AS_INPUT:
         given: list[Any] = [attribute(node, name) for name in ("starts", "ends", "axes")]
     else:
@@ -162,7 +162,7 @@ def _reshape(into: VaryingNodes, node: Any) -> bool:
 
 
 def _pad(into: VaryingNodes, node: Any) -> bool:
-    """Append a `Pad` that fills rows up to a number that does not vary: the missing ones get its constant."""
+    """Append a `Pad` that fills rows up to a fixed number: the missing ones get its constant."""
     data, amounts, *given = node.input
     rows, less = into.rows.get(data), into.fewer.get(amounts)
     if rows is None or less is None or len(given) > 1 or attribute(node, "mode", b"constant") != b"constant":
@@ -226,7 +226,7 @@ def _top_k(into: VaryingNodes, node: Any) -> bool:
 
 
 def _product(into: VaryingNodes, node: Any) -> bool:
-    """Append `MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
+    """Append `MatMul` and `Gemm` of rows with a matrix, which compute rows separately."""
     data, *others = node.input
     if any(math.prod(into.shapes.get(name, ())[:-1]) != 1 for name in others[1:]):
         return False  # a bias for each row has as many as there may be

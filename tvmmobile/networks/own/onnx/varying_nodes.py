@@ -1,4 +1,4 @@
-"""New nodes of an ONNX network with missing rows, and what is known of their tensors, see `onnx/missing_rows.py`."""
+"""New nodes of an ONNX network with missing rows, and facts about their tensors, see `onnx/missing_rows.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_ROWS = 1 << 22
 
 @dataclass(frozen=True)
 class Rows:
-    """The axis of a tensor along which only some places are there: the first ones, as many as the int64 tensor `count` `[1]` says."""
+    """The axis of a tensor along which only the first places are present, as many as the int64 tensor `count` `[1]` says."""
 
     axis: int
     count: str
@@ -62,7 +62,7 @@ class VaryingNodes(Nodes):
                 self.shapes[value.name] = shape
 
     def with_one_less(self, names: Sequence[str]) -> tuple[set[str], dict[str, Array], dict[str, list[int]]]:
-        """Return what counts the rows of these tensors, and all known values and shapes as if these tensors had one row less."""
+        """Return the count of these tensors' rows, and all known values and shapes as if the tensors had one row less."""
         fewer = {name: self.fewer[name] for name in names if name in self.fewer}
         rows = {name: self.rows[name] for name in names if name in self.rows}
         counts = {count for _, count in fewer.values()} | {one.count for one in rows.values()}
@@ -70,7 +70,7 @@ class VaryingNodes(Nodes):
         return counts, self.values | {name: value for name, (value, _) in fewer.items()}, self.shapes | shapes
 
     def refused(self, node: Any) -> UserError:
-        """Return the error on a node that cannot work on rows of which some are not there."""
+        """Return the error for a node that cannot handle missing rows."""
         return unsupported_rows(named_node(node, self.opset))
 
     def append(self, node: Any) -> None:
@@ -111,7 +111,7 @@ class VaryingNodes(Nodes):
         return found
 
     def joined_places(self, extents: tuple[tuple[str, int], ...]) -> str:
-        """Append a search for the rows of joined tensors that are there, by the count of each (none if it has all) and its extent."""
+        """Append a search for the present rows of joined tensors, by each one's count (none if it has all) and extent."""
         if extents not in self._joined:
             parts = [self.present(0, extent, 1, count) if count else self.constant(np.ones(extent), np.bool_) for count, extent in extents]
             self._joined[extents] = self.places_of(self.emit("Concat", parts, axis=0))
@@ -167,7 +167,7 @@ class VaryingNodes(Nodes):
         return most_selected(self.shapes[boxes], self.shapes[scores], None if most is None else int(most.reshape(-1)[0]))
 
     def _prepare_places(self, node: Any) -> int:
-        """Return the most places that a `NonZero` finds."""
+        """Return the most places a `NonZero` can find."""
         (data,) = node.input
         if data not in self.shapes:
             raise self.refused(node)
@@ -176,7 +176,7 @@ class VaryingNodes(Nodes):
         return math.prod(self.shapes[data])
 
     def present(self, axis: int, extent: int, rank: int, count: str) -> str:
-        """Return a tensor of booleans with extents of 1 but along an axis: which rows are there."""
+        """Return booleans that say which rows are present, with extents of 1 along the other axes."""
         numbers = np.arange(extent).reshape([extent if place == axis else 1 for place in range(rank)])
         return self.emit("Less", [self.constant(numbers), count])
 
@@ -196,7 +196,7 @@ class VaryingNodes(Nodes):
         return found
 
     def least(self, one: str, other: str) -> str:
-        """Return the smaller one of two counts."""
+        """Return the smaller of two counts."""
         return self.emit("Where", [self.emit("Less", [one, other]), one, other])
 
 

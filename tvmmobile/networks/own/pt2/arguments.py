@@ -92,7 +92,7 @@ def check_weights(file: OwnFile, config: Any) -> None:
 
 @functools.cache
 def signature(target: str) -> tuple[tuple[str, str, bool], ...] | None:
-    """Names and types of an operator's arguments, and whether each is needed; `None` for anything but a PyTorch operator's overload."""
+    """Return an operator's arguments: names, types, whether each is needed; `None` unless it is a PyTorch operator's overload."""
     if not target.startswith(_ATEN):
         return None
     register_operators()
@@ -141,7 +141,7 @@ def _fits(given: Any, kind: str) -> bool:
 
 
 def on_processor(file: OwnFile, value: Any) -> Any:
-    """Move every tensor of a program or description of weights to the processor's memory; itself, if all are there.
+    """Move all tensors of a program or description of weights to the processor's memory; itself if all are there.
 
     Raises:
         UserError: a tensor is on a device that has no such memory, as `meta`.

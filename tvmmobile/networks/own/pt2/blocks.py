@@ -34,7 +34,7 @@ def without_blocks(program: Any) -> Any:
 
 
 def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return a node, or those of its block, whose names begin with `prefix`, and what these compute."""
+    """Return a node, or its block's nodes with names that begin with `prefix`, and their results."""
     if node["target"] != _AUTOCAST:
         return [node], {}
     _, _, enabled, _, block, *given = (one["arg"] for one in node["inputs"])
@@ -52,5 +52,5 @@ def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _pairs(inside: Any, outside: Any) -> list[tuple[str, str]]:
-    """Names of the same tensors inside and outside of a block."""
+    """Pair the names of tensors inside and outside of a block."""
     return [(str(one["as_tensor"]["name"]), str(other["as_tensor"]["name"])) for one, other in zip(inside, outside, strict=True)]

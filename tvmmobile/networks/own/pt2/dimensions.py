@@ -85,7 +85,7 @@ def is_dynamic(program: Any) -> bool:
 
 
 def known_symbols(file: OwnFile, program: Any, wanted: RequestedShape, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Return the values of a serialised program's symbols, where `wanted` and a batch of 1 say what they are.
+    """Return the values of a serialised program's symbols that `wanted` and a batch of 1 determine.
 
     Args:
         numbers: values of symbols that do not depend on extents.
@@ -144,7 +144,7 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def mapped(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
-    """Return nested objects with what `change` returns in place of each dictionary, where that is not `None`; itself if it changes none."""
+    """Return nested objects with each dictionary replaced by the result of `change`, unless that is `None`; itself if none changes."""
     if isinstance(value, list):
         parts = [mapped(part, change) for part in value]
         return value if all(map(operator.is_, parts, value)) else parts
@@ -157,7 +157,7 @@ def mapped(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def tensors_in(value: Any) -> list[str]:
-    """Names of the tensors in serialised arguments or results, in order."""
+    """Name the tensors in serialised arguments or results, in order."""
     found: list[Any] = []
     for kind, part in entries(value):
         found += [part] if kind == "as_tensor" else part if kind == "as_tensors" else []
@@ -170,7 +170,7 @@ def _shown(text: str) -> str:
 
 
 def _known(extent: int | str, values: Mapping[str, Fraction]) -> int | str:
-    """Return an extent as a number, or its text, shortened, where it is unknown."""
+    """Return an extent as a number, or its shortened text if it is unknown."""
     try:
         return extent if isinstance(extent, int) else int(evaluated(extent, values))
     except UnknownExtentError:
@@ -205,7 +205,7 @@ def _symbols(file: OwnFile, program: Any, wanted: RequestedShape) -> dict[str, F
 
 
 def _solve(text: str, extent: Fraction, values: dict[str, Fraction]) -> str:
-    """Have an expression of one symbol, linear as `torch.export.Dim` makes them, be a number; return what it is where it cannot."""
+    """Solve a linear expression of one symbol, as `torch.export.Dim` makes them, for a number; return "" or the mismatch in words."""
     names = set(re.findall(r"Symbol\('(\w+)'", text))
     try:
         if len(names) == 1 and not names <= values.keys():
@@ -259,7 +259,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _holds(file: OwnFile, guard: str, shapes: Mapping[str, Any]) -> bool:
-    """Return whether a condition that the exporter relied on is met; false for one that is not about extents alone.
+    """Return whether a condition that the exporter relied on is met; false unless it is only about extents.
 
     Raises:
         UserError: it is not met.

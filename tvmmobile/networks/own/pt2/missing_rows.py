@@ -1,4 +1,4 @@
-"""Gives tensors of a `.pt2` with missing rows (`own/missing_rows.py`) their greatest number.
+"""Gives tensors with missing rows (`own/missing_rows.py`) in a `.pt2` their greatest extent.
 
 `torch.export` writes such an extent as an expression of a symbol that no input has, such as `Min(Integer(100), Symbol('u0'))`. Here each
 such symbol becomes its greatest value, and the expression, computed from the numbers of selected rows, counts those that are there.
@@ -54,7 +54,7 @@ _LONG, _BOOL, _INTEGERS = 5, 12, (1, 2, 3, 4, 5)
 
 
 def with_greatest_extents(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> tuple[Any, Mapping[str, Fraction]]:
-    """Return a serialised program in which no rows are left to values, and the greatest values of symbols beside those given.
+    """Return a serialised program whose numbers of rows are fixed, and the greatest values of symbols besides those given.
 
     Raises:
         UserError: an operator cannot work on rows of which some are not there, or an extent depends on more.
@@ -84,7 +84,7 @@ def output_names(spec: Any, count: int) -> list[str]:
 
 
 def _argument(node: Any, place: int, name: str, default: Any = None) -> Any:
-    """Return an argument's value, by its place among all or by its name."""
+    """Return an argument's value by its position or name."""
     given = node["inputs"]
     found = given[place] if place < len(given) and given[place].get("kind") != 2 else None
     found = found or next((one for one in given if one["name"] == name), None)
@@ -131,7 +131,7 @@ class _GraphBounding:
         self._counted: dict[str, str] = {}
 
     def read(self, node: Any) -> None:
-        """Append a node, or what stands for it."""
+        """Append a node or its replacement."""
         if node["target"] in _SOURCES or (node["target"] == _INDEX and _masks(self.graph, node)):
             self._source(node)
             return
@@ -158,7 +158,7 @@ class _GraphBounding:
         return [int(evaluated(text, self.values)) for text in self._sizes(name)]
 
     def _axis(self, node: Any, name: str) -> int | None:
-        """Return the axis of a tensor that has fewer rows than its shape says."""
+        """Return the axis along which a tensor has fewer rows than its shape says."""
         axes = [axis for axis, text in enumerate(self._sizes(name)) if self._varies(text)]
         if len(axes) > 1:
             raise self._refused(node)
@@ -177,7 +177,7 @@ class _GraphBounding:
                 yield from (str(text) for kind, text in entries(known.get(value)) if kind == "expr_str")
 
     def _by_row(self, node: Any, read: Sequence[str], made: Sequence[str], sized: bool) -> bool:
-        """Return whether rows of the results depend on the same rows of operands, however many there are; `sized` if extents are given."""
+        """Return whether each result row depends only on the operands' same row; `sized` if extents are given."""
         packet, overload = _packet(node), node["target"].rpartition(".")[2]
         rows, results = ({self._rows(node, name) for name in names} for names in (read, made))
         if not read or packet.startswith("new_"):
@@ -198,7 +198,7 @@ class _GraphBounding:
         return len(rows) == 1 and results == rows
 
     def _shared_count(self, node: Any, read: Sequence[str], made: Sequence[str]) -> bool:
-        """Append an operator that takes rows together, behind what fills those that are not there."""
+        """Append an operator that combines rows, after filling the missing ones."""
         packet = _packet(node)
         if packet == "cat" and len(made) == 1:
             self._joined(node, made[0])
@@ -215,7 +215,7 @@ class _GraphBounding:
         return True
 
     def _joined(self, node: Any, made: str) -> None:
-        """Append a concatenation of rows, of which those that are there are moved to the front."""
+        """Append a concatenation of rows that moves the present ones to the front."""
         parts, axis = _read(node), self._axis(node, made)
         if axis is None or int(_argument(node, 1, "dim", 0)) % len(self._sizes(made)) != axis:
             raise self._refused(node)
@@ -228,7 +228,7 @@ class _GraphBounding:
         self._emit("index_select", [joined, axis, self._places(node, mask)[0]], [whole], kind, [made])
 
     def _source(self, node: Any) -> None:
-        """Append an operator that finds places as one that returns as many as there can be, and their number."""
+        """Append an operator that finds places in a form that returns as many as possible, and their number."""
         made = tensors_in(node["outputs"])
         names = re.findall(_SYMBOL, " ".join(self._sizes(made[0])))
         symbol = next((name for name in names if name in self.counts or name not in self.values), None)
@@ -254,7 +254,7 @@ class _GraphBounding:
         self.counts[symbol], self.values[symbol] = count, Fraction(most)
 
     def _indices(self, node: Any, made: Sequence[str]) -> tuple[int, str]:
-        """Append a search for the indices of what is true, a vector or column for each axis; return how many there may be and are."""
+        """Append a search for the indices of true elements, a vector or column per axis; return how many there may be and are."""
         [mask] = _read(node)
         extents = self._extents(mask)
         most = step = math.prod(extents)
@@ -306,7 +306,7 @@ class _GraphBounding:
         return self._emit("where.ScalarOther", [there, name, value], [extents], kind)[0]
 
     def _present(self, rows: str, extents: Sequence[int], axis: int) -> str:
-        """Append booleans with extents of 1 but along an axis: which rows are there."""
+        """Append booleans that say which rows along an axis are present."""
         [numbers] = self._emit("arange", [extents[axis]], [[extents[axis]]], _LONG)
         [there] = self._emit("lt.Tensor", [numbers, self._count(rows or str(extents[axis]))], [[extents[axis]]], _BOOL)
         shape = [extent if place == axis else 1 for place, extent in enumerate(extents)]

@@ -79,7 +79,7 @@ def _symbol(graph: Any, node: Any) -> str:
 
 
 def _stored(program: Any) -> Iterator[tuple[str, str]]:
-    """Names of constant tensors in the graph, and in the archive."""
+    """Yield constant tensors' names in the graph and the archive."""
     for spec in program["graph_module"]["signature"]["input_specs"]:
         for kind, named in (("buffer", "buffer_name"), ("parameter", "parameter_name"), ("tensor_constant", "tensor_constant_name")):
             if kind in spec:
@@ -87,7 +87,7 @@ def _stored(program: Any) -> Iterator[tuple[str, str]]:
 
 
 def _run(node: Any, known: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Return the results of an operator on known tensors; none where an operand is not known, large, or of a kind that it does not take."""
+    """Return the results of an operator on known tensors; none if an operand is unknown, large, or of an unsupported kind."""
     operands = tensors_in(node["inputs"])
     if not known.keys() >= set(operands) or math.prod(known[operand].numel() for operand in operands) > _MOST_TOGETHER:
         return []

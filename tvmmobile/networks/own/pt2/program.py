@@ -47,7 +47,7 @@ def load_exported_program(file: OwnFile, wanted: RequestedShape) -> Imported:
 
 
 def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, compute: Compute) -> tuple[torch.export.ExportedProgram, Compute]:
-    """Return an exported program, whose results get their greatest extents if these depend on values, and what runs it."""
+    """Return an exported program, with the greatest extents for results whose extents depend on values, and its runner."""
     shapes = [getattr(node.meta.get("val"), "shape", ()) for node in program.graph.nodes]
     if all(isinstance(extent, int) for shape in shapes for extent in shape):
         return program, compute
@@ -57,7 +57,7 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
 
 
 def _program_in(file: OwnFile, content: bytes, wanted: RequestedShape) -> tuple[torch.export.ExportedProgram, Compute]:
-    """Return the program in a `.pt2`, with static shapes, and what runs it; raise `UserError` as `load_exported_program` does."""
+    """Return the program in a `.pt2`, with static shapes, and its runner; raise `UserError` as `load_exported_program` does."""
     content = checked_archive(file, content, wanted, _FIX)
     with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
         register_operators()
@@ -102,7 +102,7 @@ def imported_program(
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
-    """Return numbers in parameters that are read: quantised programs keep those that integers have replaced."""
+    """Count the numbers in parameters that are read: quantised programs keep those that integers have replaced."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     named = program.graph_signature.inputs_to_parameters.items()
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
