@@ -242,7 +242,7 @@ class StepsLoop:
         first = FOUR * self._sums - self.rows
         for unit, lines in enumerate(self._units(one)):
             yield from early if unit == first else ()
-            yield from (self._fetch(one.register, one.base, one.offset, False) for one in refills if one.release == unit)
+            yield from (self._fetch(refill.register, refill.base, refill.offset, False) for refill in refills if refill.release == unit)
             yield from lines
 
     def _units(self, one: Pass) -> Iterator[list[str]]:

@@ -37,7 +37,9 @@ def measured(variants: int = 3, noise: float = 0.002, seed: int = 0) -> Results:
     """A quiet board's results, 30 samples each."""
     random = np.random.default_rng(seed)
     results = sample_results(variants, measured=True)
-    timed = tuple(replace(one, samples_us=tuple(one.latency_us * np.exp(random.normal(0, noise, 30)))) for one in results.variants)
+    timed = tuple(
+        replace(variant, samples_us=tuple(variant.latency_us * np.exp(random.normal(0, noise, 30)))) for variant in results.variants
+    )
     return replace(results, variants=timed)
 
 
@@ -96,7 +98,9 @@ def test_measured_latencies_need_more(compare: Files) -> None:
 
 def test_the_same_library_is_not_compared(compare: Files) -> None:
     base = measured()
-    noisy = replace(base, variants=tuple(replace(one, samples_us=tuple(2 * value for value in one.samples_us)) for one in base.variants))
+    noisy = replace(
+        base, variants=tuple(replace(variant, samples_us=tuple(2 * value for value in variant.samples_us)) for variant in base.variants)
+    )
     outcome = compare(base, noisy)
     assert outcome.code == 0 and outcome.out.count("same library") == 3 and "3 skipped" in outcome.out
 
@@ -122,7 +126,7 @@ def test_a_spoiled_run_is_not_compared(compare: Files) -> None:
 
 def _other(results: Results) -> Results:
     """Valid runs of further libraries."""
-    return replace(results, variants=tuple(replace(one, invalid="", library_sha256="2" * 64) for one in results.variants))
+    return replace(results, variants=tuple(replace(variant, invalid="", library_sha256="2" * 64) for variant in results.variants))
 
 
 def _context(**changes: Any) -> Any:
@@ -228,7 +232,8 @@ def test_a_fused_kernel_takes_the_place_of_others() -> None:
     (variant,) = sample_results(1).variants
     fused = replace(variant.kernels[1], name="fused", network_us=1.0)
     changes = {
-        one.name: one for one in changed_kernels(variant, replace(variant, kernels=(variant.kernels[0], fused, *variant.kernels[3:])))
+        kernel.name: kernel
+        for kernel in changed_kernels(variant, replace(variant, kernels=(variant.kernels[0], fused, *variant.kernels[3:])))
     }
     assert changes["fused"].base_schedule is None and changes["fused"].added_us == 1.0
     gone = changes[variant.kernels[1].name]
@@ -296,7 +301,7 @@ def test_interleaved_runs_decide_where_they_can_be_had() -> None:
         return Pair(old.samples_us, tuple(value * really for value in old.samples_us[::-1]))
 
     comparison = compare_results(base, new, measure=measure)
-    assert [one.verdict for one in comparison.variants] == [Verdict.SLOWER, Verdict.SAME] and comparison.exit_code == 2
+    assert [variant.verdict for variant in comparison.variants] == [Verdict.SLOWER, Verdict.SAME] and comparison.exit_code == 2
     assert comparison.variants[0].change == pytest.approx(0.045, abs=0.01) and comparison.variants[0].pairs > 5
     assert asked.count(base.variants[1].name) < asked.count(base.variants[0].name)
 

@@ -82,7 +82,7 @@ def test_names_cannot_leave_their_place(tmp_path: Path) -> None:
     odd = hostile()
     with open_history(path, add=True) as history:
         for number in range(2):
-            variants = tuple(replace(one, samples_us=(one.latency_us * (1 + number),), invalid="") for one in odd.variants)
+            variants = tuple(replace(variant, samples_us=(variant.latency_us * (1 + number),), invalid="") for variant in odd.variants)
             context = replace(odd.context, date=f"2026-11-2{number}T00:00:00+00:00")
             history.add(
                 replace(odd, context=context, variants=variants), replace(commit(number), name=f"{HOSTILE}{number}", subject=HOSTILE), "add"

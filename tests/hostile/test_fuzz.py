@@ -40,14 +40,14 @@ def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
 
 def test_mutated_samples(judge: Judge) -> None:
     found = fuzz(judge, 1, range(max(8, SHORT // judge.reader.cost)))
-    assert found.inputs and not [(one.number, one.fault, one.where) for one in found.findings]
+    assert found.inputs and not [(finding.number, finding.fault, finding.where) for finding in found.findings]
 
 
 @pytest.mark.parametrize("name", ["onnx parts", "litert parts", "pt2-gate parts"])
 def test_networks_with_one_thing_changed(name: str) -> None:
     with judging(next(one for one in READERS if one.name == name)) as ready:
         found = fuzz(ready, 2, range(30))
-    assert found.accepted and not [(one.number, one.fault, one.where) for one in found.findings]
+    assert found.accepted and not [(finding.number, finding.fault, finding.where) for finding in found.findings]
 
 
 @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))

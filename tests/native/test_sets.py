@@ -74,10 +74,10 @@ def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> 
 def test_the_description_lists_the_sets(both: Both) -> None:
     described = CLibrary(both.path).description
     sets = [described.sets[place] for place in range(described.set_count)]
-    assert [each.device for each in sets] == [b"board0", b"board1"] and {each.needs for each in sets} == {b""}
-    assert described.workspace_bytes == max(each.workspace_bytes for each in sets) == both.written.whole.workspace_bytes
-    assert [each.weight_bytes for each in sets] == [each.weight_bytes for each in both.written.sets]
-    assert described.weight_bytes < sum(each.weight_bytes for each in sets)  # both have the same biases
+    assert [kernel_set.device for kernel_set in sets] == [b"board0", b"board1"] and {kernel_set.needs for kernel_set in sets} == {b""}
+    assert described.workspace_bytes == max(kernel_set.workspace_bytes for kernel_set in sets) == both.written.whole.workspace_bytes
+    assert [kernel_set.weight_bytes for kernel_set in sets] == [kernel_set.weight_bytes for kernel_set in both.written.sets]
+    assert described.weight_bytes < sum(kernel_set.weight_bytes for kernel_set in sets)  # both have the same biases
     assert described.fastest_threads[:2] == [1, THREADS]
 
 
@@ -117,7 +117,7 @@ def test_a_set_that_is_not_there_is_refused(both: Both) -> None:
 
 
 def _program(*constants: bytes) -> tuple[Program, Layout]:
-    values = tuple(Value("constant", (len(each),), "uint8", np.frombuffer(each, np.uint8)) for each in constants)
+    values = tuple(Value("constant", (len(constant),), "uint8", np.frombuffer(constant, np.uint8)) for constant in constants)
     return Program(values, {}, (), (), (), (), {}), Layout({}, {}, (), 0, (), b"", 0, 0)
 
 

@@ -262,7 +262,7 @@ def some_frames(folder: Path) -> Iterator[tuple[str, Frame]]:
     kinds = {"rgb": RGB, "rgba": RGBA, "nv21": NV21, "yuv420": YUV420, "bytes": NV21, "image": YUV420, "bitmap": RGBA}
     for kind, frame_format in kinds.items():
         for turns in range(4) if kind in ("nv21", "bytes", "image") else (1,):
-            width, height = (int(each) for each in generator.integers(17, 60, 2))
+            width, height = (int(size) for size in generator.integers(17, 60, 2))
             frame = some_frame(generator, frame_format, width, height)
             while frame_format == YUV420 and frame.strides[1] != frame.strides[2]:  # which Android rules out
                 frame = some_frame(generator, frame_format, width, height)

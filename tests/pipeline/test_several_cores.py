@@ -154,7 +154,7 @@ def _write_cpus(root: Path, shown: Sequence[tuple[str, int]], numbers: Sequence[
 def test_each_set_was_checked_and_is_in_the_manifest(built: Built) -> None:
     facts = built.both.facts
     assert facts.checked and facts.check.place == "QEMU's cortex-a72, QEMU's cortex-a76"
-    assert [(each.device, each.cpu, each.needs) for each in facts.sets] == [
+    assert [(kernel_set.device, kernel_set.cpu, kernel_set.needs) for kernel_set in facts.sets] == [
         ("pi4-virtual", "Cortex-A72", ()),
         ("pi5-virtual", "Cortex-A76", ("asimddp",)),
     ]
@@ -203,7 +203,7 @@ def test_each_set_has_the_number_of_threads_that_was_fastest(
             cycles = round(latency_us * clock_hz / 1e6)
             database.append([Record(task, schedule, latency_us, cycles=cycles) for task, schedule in schedules.items()])
     library = tm.compile(model, DEVICES, threads=2, out=tmp_path / "out", logs=logs, check=False)
-    assert all(kernel.latency_us in (1500.0, 600.0) for each in library.facts.sets for kernel in each.kernels)
+    assert all(kernel.latency_us in (1500.0, 600.0) for kernel_set in library.facts.sets for kernel in kernel_set.kernels)
     cpus = len(os.sched_getaffinity(0))
     for cpu, threads in zip(("cortex-a72", "cortex-a76"), expected, strict=True):
         code, answers = built.answers(library, cpu, FASTEST_THREADS)
@@ -267,7 +267,7 @@ def test_tuning_for_several_devices_ends_with_one_library(cli: CommandLine, tmp_
     done = cli("tune", *network, "--trials", "1", "--device", ",".join(DEVICES), "--out", str(out))
     assert done.code == OK and "1 library with the kernels of 2 devices" in " ".join(done.out.split())
     (both,) = tm.open_libraries(out)
-    assert [each.device for each in both.facts.sets] == [f"{name}-virtual" for name in DEVICES]
+    assert [kernel_set.device for kernel_set in both.facts.sets] == [f"{name}-virtual" for name in DEVICES]
     for name in DEVICES:
         (alone,) = tm.open_libraries(out / f"{name}-virtual")
         assert not alone.facts.sets and (out / f"{name}-virtual/report.html").is_file()

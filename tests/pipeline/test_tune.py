@@ -62,7 +62,7 @@ def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.
     listener = SimpleNamespace(search=lambda _assignments, _kind: nullcontext())
 
     def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
-        database += [(each.task, each.missing) for each in assignments if each.missing]
+        database += [(assignment.task, assignment.missing) for assignment in assignments if assignment.missing]
 
     monkeypatch.setattr(stage, "search", search)
     stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
@@ -140,12 +140,12 @@ def test_a_plan_for_a_fresh_log_has_no_records(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     network = tm.load("mobilenet_v1", alpha=0.25, resolution=128)
     known = tm.plan_tuning(network, "pi4-virtual", logs=logs.parent)
-    assert all(each.done for each in known.assignments)
+    assert all(assignment.done for assignment in known.assignments)
     for plan in (
         tm.plan_tuning(network, "pi4-virtual", fresh=True, out=tmp_path / "out"),
         tm.plan_tuning(network, "pi4-virtual", fresh=True),
     ):
-        assert plan.kernels == known.kernels and not any(each.done for each in plan.assignments)
+        assert plan.kernels == known.kernels and not any(assignment.done for assignment in plan.assignments)
     assert not list(temporary.glob("*-plan-*")) and not list(temporary.glob("*-libraries-*"))
 
 

@@ -164,7 +164,8 @@ def test_layers_are_kept_where_they_cost_least(images: Array, within: Mixed) -> 
     def costs(network: IntegerNetwork) -> Costs:
         even = unit_costs(network)
         return replace(
-            even, pieces=tuple(replace(one, latency_us=10 * one.latency_us) if one.first in before else one for one in even.pieces)
+            even,
+            pieces=tuple(replace(piece, latency_us=10 * piece.latency_us) if piece.first in before else piece for piece in even.pieces),
         )
 
     found = quantise_within(flow, images_of(images), METHOD, everything, {}, limit_of(reason.removeprefix("--max-drop ")), costs).decision

@@ -224,7 +224,7 @@ def write_device_library(folder: Path, name: str = "net", core: str = TARGET["mc
     kernels = kernels_of(read := prepared(network, shape))
     module = lower(read, kernels)
     target = {**TARGET, "mcpu": core}
-    written = write_library(module, target, describe(module), path, separate=frozenset(one.task.symbol for one in kernels))
+    written = write_library(module, target, describe(module), path, separate=frozenset(kernel.task.symbol for kernel in kernels))
     image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     with torch.no_grad():
         output = network(torch.from_numpy(image)).numpy()

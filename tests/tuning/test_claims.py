@@ -134,7 +134,7 @@ def test_terms_are_kept_and_older_records_need_none(tmp_path: Path) -> None:
     path = write_log(tmp_path, [honest(0), honest(1, terms_us=())])
     assert json.loads(path.read_text().splitlines()[0])["terms_us"] == TRUTH and "terms_us" not in path.read_text().splitlines()[1]
     found = Database(PI, (tmp_path,), None)
-    assert [dict(one.terms_us) for one in found.records(TASK)] == [TRUTH, {}] and found.refused == []
+    assert [dict(record.terms_us) for record in found.records(TASK)] == [TRUTH, {}] and found.refused == []
 
 
 def test_an_algorithm_with_fewer_products_may_be_faster_than_a_direct_one() -> None:

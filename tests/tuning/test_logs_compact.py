@@ -164,7 +164,7 @@ def test_sampled_schedules_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tvmmobile.tuning.search.tuner._sampled", lambda *_: candidates)
     (assignment,) = assign({POOL: "source"}, database, 6, {})
     assert (assignment.done, assignment.missing) == (4, 2)
-    assert [database.trials(POOL).has(one) for one in candidates] == [True] * 4 + [False] * 2
+    assert [database.trials(POOL).has(candidate) for candidate in candidates] == [True] * 4 + [False] * 2
 
 
 def test_what_was_measured_again_keeps_its_line_and_its_say(tmp_path: Path) -> None:

@@ -101,13 +101,13 @@ def test_a_committed_fit_holds_and_is_good(path: Path) -> None:
 def test_a_committed_fit_has_all_rows_that_are_not_excluded(path: Path) -> None:
     fit, figures = read_fit(path), published()
     rows = [row for row in figures["rows"] if load_board(row["board"]).mcpu == fit.core and "excluded" not in row]
-    seen = {(one.board, 1, one.network): one.measured_ms for one in fit.observations}
-    checked = {(one.board, one.threads, one.network): one.measured_ms for one in fit.checks}
+    seen = {(observation.board, 1, observation.network): observation.measured_ms for observation in fit.observations}
+    checked = {(check.board, check.threads, check.network): check.measured_ms for check in fit.checks}
     wanted = {(row["board"], row["threads"], name): ms for row in rows for name, ms in run_of(row).items()}
     assert (seen | checked).items() <= wanted.items() and len(checked) >= min(3, sum(threads > 1 for _, threads, _ in wanted))
     assert seen.keys() == {one for one in wanted if one[1] == 1}
     assert set(fit.board_names) == {row["board"] for row in rows if row["threads"] == 1 and run_of(row)}
-    assert {one.name: one.wheel for one in fit.boards}.items() <= {
+    assert {board.name: board.wheel for board in fit.boards}.items() <= {
         row["board"]: row["wheel"] for row in rows if row["threads"] == 1
     }.items()
 
@@ -132,7 +132,7 @@ def test_committed_parameters_are_physical(path: Path) -> None:
 @pytest.mark.parametrize("path", FITS, ids=lambda path: path.stem)
 def test_a_committed_fit_can_be_repeated(path: Path) -> None:
     fit = read_fit(path)
-    again = fit_core({one.name: (load_board(one.name), one.wheel) for one in fit.boards}, fit.observations, several)
+    again = fit_core({board.name: (load_board(board.name), board.wheel) for board in fit.boards}, fit.observations, several)
     assert again.parameters == fit.parameters and again.left_out_ms == fit.left_out_ms and again.boards == fit.boards
     assert again.board_left_out_ms == fit.board_left_out_ms
 

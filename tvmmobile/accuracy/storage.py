@@ -141,7 +141,7 @@ def _watching(watched: _Watched, precision: Precision | None) -> Any:
                 data, weights = (args[place] for place in products[function])
                 if precision is not None:
                     data.copy_(_rounded(data, precision))
-                    args = tuple(_rounded(one, precision) if one is weights else one for one in args)
+                    args = tuple(_rounded(argument, precision) if argument is weights else argument for argument in args)
                 result = function(*args, **(kwargs or {}))
                 watched.names.append(f"{len(watched.names) + 1}: {_described(args, products[function], result)}")
                 watched.sums.append(result)

@@ -92,10 +92,10 @@ def _without_threads(stem: str) -> str:
 def _published(models: Sequence[Model]) -> dict[Model, KnownAccuracy]:
     """Return published accuracies, each from the source that covers most of these networks, so that few sources are compared."""
     printed = {
-        model: [one for one in figures(*model.spec.key) if one.top1 is not None]
+        model: [figure for figure in figures(*model.spec.key) if figure.top1 is not None]
         for model in models
         if model.own is None and model.spec.classes == IMAGENET_CLASSES
     }
-    counts = Counter(one.source for found in printed.values() for one in found)
-    best = {model: max(found, key=lambda one: counts[one.source]) for model, found in printed.items() if found}
+    counts = Counter(figure.source for found in printed.values() for figure in found)
+    best = {model: max(found, key=lambda figure: counts[figure.source]) for model, found in printed.items() if found}
     return {model: KnownAccuracy(one.top1 or 0.0, one.source) for model, one in best.items()}

@@ -67,7 +67,7 @@ def choose(
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
     networks = list(one_or_several(models)) if models is not None else [model for family in FAMILIES for model in variants(family)]
-    candidates, unknown = candidates_of(networks, libraries, [one for path in wanted.accuracy for one in read_accuracies(path)])
+    candidates, unknown = candidates_of(networks, libraries, [accuracy for path in wanted.accuracy for accuracy in read_accuracies(path)])
     if not candidates:
         raise UserError(
             f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
@@ -150,9 +150,9 @@ class _Search:
         if self.prices_all:
             return sorted(candidates, key=self._least_us)
         if math.isfinite(self.budget.most_us):
-            possible = [one for one in candidates if self._least_us(one) <= self.budget.most_us]
-            return sorted(possible, key=lambda one: (-one.accuracy.top1, self._least_us(one)))
-        possible = [one for one in candidates if one.accuracy.top1 >= self.budget.least_top1]
+            possible = [candidate for candidate in candidates if self._least_us(candidate) <= self.budget.most_us]
+            return sorted(possible, key=lambda candidate: (-candidate.accuracy.top1, self._least_us(candidate)))
+        possible = [candidate for candidate in candidates if candidate.accuracy.top1 >= self.budget.least_top1]
         return sorted(possible, key=self._least_us)
 
     def _least_us(self, candidate: Candidate) -> float:
@@ -175,13 +175,13 @@ class _Search:
 def _choice(
     budget: Budget, profiles: tuple[DeviceProfile, ...], priced: Sequence[PricedCandidate], skipped: int, unknown: Sequence[str]
 ) -> NetworkChoice:
-    small = [one for one in priced if one.fits(budget)]
-    known = [one for one in small if one.is_known]
-    gains = [one.candidate.accuracy.top1 for one in known]
-    front = tuple(known[place] for place in pareto_front([one.worst_us for one in known], gains))
-    within = [one for one in front if one.worst_us <= budget.most_us and one.candidate.accuracy.top1 >= budget.least_top1]
+    small = [option for option in priced if option.fits(budget)]
+    known = [option for option in small if option.is_known]
+    gains = [option.candidate.accuracy.top1 for option in known]
+    front = tuple(known[place] for place in pareto_front([option.worst_us for option in known], gains))
+    within = [option for option in front if option.worst_us <= budget.most_us and option.candidate.accuracy.top1 >= budget.least_top1]
     best = None if not (within and budget.is_bound) else within[-1] if math.isfinite(budget.most_us) else within[0]
-    beaten = tuple(one for one in known if one not in front)
-    untuned = tuple(one for one in small if not one.is_known)
-    oversized = tuple(one for one in priced if one not in small)
+    beaten = tuple(option for option in known if option not in front)
+    untuned = tuple(option for option in small if not option.is_known)
+    oversized = tuple(option for option in priced if option not in small)
     return NetworkChoice(budget, profiles, best, front, beaten, untuned, skipped, tuple(unknown), oversized)

@@ -79,7 +79,7 @@ def load_baselines(directory: str | Path, device: str | Device) -> list[Baseline
 def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]:
     """Return the baselines of one device, or of all; raise `UserError` where there are none."""
     names = [device] if device is not None else devices_in(directory)
-    found = [one for name in names for one in load_baselines(directory, name)]
+    found = [baseline for name in names for baseline in load_baselines(directory, name)]
     if not found:
         place = f"{directory} has no baseline" + (f" of {device}" if device is not None else "")
         raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --dir {directory}")

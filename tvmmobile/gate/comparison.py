@@ -148,7 +148,7 @@ class Comparison:
     @property
     def slower(self) -> tuple[Compared, ...]:
         """The variants that have become slower."""
-        return tuple(one for one in self.variants if one.verdict == Verdict.SLOWER)
+        return tuple(variant for variant in self.variants if variant.verdict == Verdict.SLOWER)
 
 
 #: Runs both libraries of a variant again, the old one first if the flag is set; `None` if that is impossible.
@@ -196,7 +196,7 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
     variants = [_compared(pairing, judgements.get(index), repeats.get(index, [])) for index, pairing in enumerate(pairings)]
     versions = changed_versions(base.context, new.context)
     notes = (*(f"The version of {name} was {old}, now {now}." for name, old, now in versions), *_network_notes(pairings))
-    verdicts = [one.verdict for one in variants]
+    verdicts = [variant.verdict for variant in variants]
     summary = _summary(verdicts, threshold)
     return Comparison(FORMAT, _exit_code(verdicts), threshold, summary, notes, base.context, new.context, tuple(variants))
 

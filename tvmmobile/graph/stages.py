@@ -138,7 +138,7 @@ def _stage(block: Any) -> Stage | None:
         return None
     both = [(variable, int(span.extent)) for variable, span in variables]
     places, over = (tuple(one for one, kind in zip(both, kinds, strict=True) if kind == wanted) for wanted in (_SPATIAL, _REDUCED))
-    places = places if store.indices else tuple(one for one in places if one[1] > 1)  # a scalar's block has one loop
+    places = places if store.indices else tuple(place for place in places if place[1] > 1)  # a scalar's block has one loop
     if len(places) != len(store.indices) or not all(index.same_as(place) for (place, _), index in zip(places, store.indices, strict=True)):
         return None
     if not over:

@@ -107,7 +107,7 @@ class _Timer:
         if code != 0 or not self.result.is_file():
             return None
         results = read_results(self.result)
-        found = [one for one in results.variants if self.series.holds(results.context, one) and not one.invalid]
+        found = [variant for variant in results.variants if self.series.holds(results.context, variant) and not variant.invalid]
         if len(found) != 1:
             raise UserError(
                 f"the command's result has no {self.series.label} on {self.series.device} to compare.", "Let it time the series asked for."

@@ -270,7 +270,7 @@ def _with_kernels(history: History, series: Series, line: LatencyLine, step: Ste
     before, after = (_kernels(history, [point.results[-1] for point in side]) for side in (old[::-1], new))
     sign = math.copysign(1.0, step.change)
     changes = kernel_changes(before, after, line.found.levels[index])
-    same_way = [one for one in changes if sign * (one.added_us or 0.0) > 0 or one.base_schedule != one.new_schedule]
+    same_way = [change for change in changes if sign * (change.added_us or 0.0) > 0 or change.base_schedule != change.new_schedule]
     kernels = tuple(sorted(same_way, key=lambda one: -sign * (one.added_us or 0.0)))
     earliest, latest = numbers[step.first - 1], numbers[step.last]
     return ExplainedStep(series, line, step, numbers[step.at - 1], numbers[step.at], earliest, latest, kernels)
@@ -279,7 +279,7 @@ def _with_kernels(history: History, series: Series, line: LatencyLine, step: Ste
 def _kernels(history: History, results: Sequence[int]) -> list[KernelResult]:
     """Return the kernels of the first result, with the medians of their times in all results that have the same kernels."""
     nearest, *others = [history.kernels(result) for result in results]
-    same = [nearest, *(one for one in others if list(map(_identity, one)) == list(map(_identity, nearest)))]
+    same = [nearest, *(other for other in others if list(map(_identity, other)) == list(map(_identity, nearest)))]
     times = [(_median([one.latency_us for one in each]), _median([one.network_us for one in each])) for each in zip(*same, strict=True)]
     return [replace(one, latency_us=record, network_us=network) for one, (record, network) in zip(nearest, times, strict=True)]
 

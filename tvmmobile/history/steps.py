@@ -99,7 +99,7 @@ def find_steps(latencies: Sequence[float], runs: Sequence[int], exact: bool) -> 
         cuts = line.significant(line.best_cuts())
     bounds = [0, *cuts, len(kept)]
     steps = [line.step(*place) for place in zip(bounds, bounds[1:], bounds[2:], strict=False)]
-    at = [Step(int(kept[one.at]), int(kept[one.first]), int(kept[one.last]), one.change, one.low, one.high, one.p) for one in steps]
+    at = [Step(int(kept[step.at]), int(kept[step.first]), int(kept[step.last]), step.change, step.low, step.high, step.p) for step in steps]
     levels = [math.exp(line.mean(begin, end)) for begin, end in pairwise(bounds)]
     return Segmentation(tuple(at), tuple(levels), tuple(map(int, spikes)), noise)
 

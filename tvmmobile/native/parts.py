@@ -183,7 +183,7 @@ def _as_read(parameters: Sequence[Any], statement: Any) -> list[Any]:
 
 def _compute_body(statement: Any) -> Any:
     """Return the body of the kernel after the checks of its arguments."""
-    found = next((each for each in _walk(statement) if getattr(each, "attr_key", "") == "compute_scope"), None)
+    found = next((node for node in _walk(statement) if getattr(node, "attr_key", "") == "compute_scope"), None)
     assert found is not None, "MakePackedAPI has left no compute_scope"
     return found.body
 

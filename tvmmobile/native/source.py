@@ -177,7 +177,7 @@ def source_text(description: Description, sets: Sequence[CompiledSet], weight_by
         suitability: suitability of each of several sets for cores.
     """
     image, first = description.image, sets[0]
-    assert all(each.layout.state_bytes == first.layout.state_bytes for each in sets)
+    assert all(kernel_set.layout.state_bytes == first.layout.state_bytes for kernel_set in sets)
     lines = [
         f"/* {description.name}: its kernels in order. */",
         f'#include "{description.prefix}.h"',
@@ -283,7 +283,7 @@ def _described(description: Description, sets: Sequence[CompiledSet], weight_byt
             yield f"    {{{words}, {kind}{number}_shape, {len(port.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
         yield "};"
     yield from shown_lines(sets, description.threads)
-    workspace_bytes = max(each.layout.workspace_bytes for each in sets)
+    workspace_bytes = max(kernel_set.layout.workspace_bytes for kernel_set in sets)
     words = ", ".join(map(c_string, (description.name, description.version, description.core)))
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {workspace_bytes}, {weight_bytes}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"

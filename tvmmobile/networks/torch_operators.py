@@ -217,7 +217,9 @@ def _divided(node: Any, importer: Any) -> Any:
     emit, op = importer.block_builder.emit, relax.op
     kind = str(node.meta["val"].dtype).removeprefix("torch.")
     operands = [importer.env.get(operand, operand) for operand in node.args[:2]]
-    one, other = (relax.const(each, kind) if isinstance(each, int | float) else emit(op.astype(each, kind)) for each in operands)
+    one, other = (
+        relax.const(operand, kind) if isinstance(operand, int | float) else emit(op.astype(operand, kind)) for operand in operands
+    )
     mode = node.kwargs.get("rounding_mode")
     if kind.startswith("int"):
         return emit((op.floor_divide if mode == "floor" else op.divide)(one, other))

@@ -31,7 +31,7 @@ def recurrent_operators(program: Any) -> Iterator[Any]:
         if name.endswith(".input"):
             weights, (biases, layers, _, training, both) = node.args[2], node.args[3:8]
             regular = not training and len(weights) == layers * (1 + both) * (4 if biases else 2)
-        plain = regular and all(one in own and one.meta["val"].dtype == torch.float32 for one in weights)
+        plain = regular and all(weight in own and weight.meta["val"].dtype == torch.float32 for weight in weights)
         found[node.target] = found.get(node.target, True) and plain
     yield from (operator for operator, whole in found.items() if whole)
 

@@ -142,7 +142,7 @@ def _glue(tools: Toolchain, facts: Manifest, name: str, native: str, folder: Pat
     defined = (f"-DPREFIX={prefix}", f"-DMETHODS={mangled}", f"-DIMAGES={int(images)}", f"-DSTATES={int(states)}")
     tools.compiled(_SOURCES / "glue.c", folder / "glue.o", (*FLAGS, *DEVICE_FLAGS, *defined), (RUNTIME.parent,))
     functions = (*FUNCTIONS, *(IMAGE_FUNCTIONS if images else ()), *(STATE_FUNCTIONS if states else ()))
-    needed = {f"{native}.so": [f"{prefix}_{each}" for each in functions], "libc.so": _LIBC}
+    needed = {f"{native}.so": [f"{prefix}_{function}" for function in functions], "libc.so": _LIBC}
     outlines = [_outline(tools, soname, names, folder) for soname, names in needed.items()]
     options = ("--strip-all", "-z,noexecstack", "--hash-style=both", "-z,defs", f"-z,max-page-size={_PAGE}", f"-soname,{native}_jni.so")
     _linked(tools, (folder / "glue.o", *outlines, *instead_of_libc(tools)), folder / "glue.so", options)
@@ -156,7 +156,7 @@ def _outline(tools: Toolchain, soname: str, functions: Sequence[str], folder: Pa
     from tvmmobile.native.library import DEVICE_FLAGS
 
     source = folder / f"{soname}.c"
-    source.write_text("".join(f"void {each}(void) {{}}\n" for each in functions), encoding="utf-8")
+    source.write_text("".join(f"void {function}(void) {{}}\n" for function in functions), encoding="utf-8")
     tools.compiled(source, folder / f"{soname}.o", ("-fPIC", *DEVICE_FLAGS))
     _linked(tools, (folder / f"{soname}.o",), folder / soname, (f"-soname,{soname}",))
     return folder / soname

@@ -169,7 +169,7 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     from tvmmobile.native.library import write_sets
 
     spec, states = job.library.spec, job.states
-    cores = " ".join(str(each.target["mcpu"]) for each in job.sets)
+    cores = " ".join(str(kernel_set.target["mcpu"]) for kernel_set in job.sets)
     names = (prefix_of(spec.variant), spec.variant, __version__, cores)
     images = job.options.image
     image = None if images is None else Preprocessing(spec.resolution, images.mean, images.std)

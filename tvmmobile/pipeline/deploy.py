@@ -96,7 +96,9 @@ def deploy(
         raise UserError(
             f"--to {settings.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models."
         )
-    found = _found([each.path if isinstance(each, Library) else Path(each) for each in one_or_several(libraries)], file, listener)
+    found = _found(
+        [library.path if isinstance(library, Library) else Path(library) for library in one_or_several(libraries)], file, listener
+    )
     files = _files(found, listener)
     deployed = []
     for place in file.boards:

@@ -60,7 +60,7 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
     if ranking is not None and ranking.tied > ranking.scores.shape[1] - LEAST:
         rows = f"{ranking.tied} of the {ranking.scores.shape[1]} rows expected have the score of the last one"
         return f"{rows}, so that any of them may come out: weights or input give them no order"
-    computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
+    computed = [kernel.computed for kernel in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
     imported = import_variant(job)
     quantised = planned.prepared.origin.quantised
@@ -101,10 +101,10 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
         library = Path(folder, "observed.so")
         export(planned.compiled(job.target, observed=True), library, toolchain(job.target))
         written = outputs_here(library, inputs, job.options.threads, str(job.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
-    for each in _kernels(planned, reference.inputs, written):
-        error = difference(each.written, each.computed)
-        if not error <= each.tolerance:
-            return f"the first value that differs is that of kernel {each.step.task.name} ({_nodes(each.step)}; error {error:.2g})"
+    for kernel in _kernels(planned, reference.inputs, written):
+        error = difference(kernel.written, kernel.computed)
+        if not error <= kernel.tolerance:
+            return f"the first value that differs is that of kernel {kernel.step.task.name} ({_nodes(kernel.step)}; error {error:.2g})"
     return ""
 
 

@@ -37,10 +37,10 @@ def models_of(models: Models) -> list[Model]:
 
 def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
     """Return one or several devices; raise `UserError` for none, and for one that is named twice."""
-    found = [device_of(each) for each in one_or_several(devices)]
+    found = [device_of(device) for device in one_or_several(devices)]
     if not found:
         raise UserError("no device was given.", f"Name one of: {', '.join(device_names())}")
-    names = [each.profile.name for each in found]
+    names = [device.profile.name for device in found]
     if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise UserError(f"--device names {repeated[0]} twice.", "Name each board once.")
     return found

@@ -391,7 +391,7 @@ class _NoisePredictor:
 def _floats(programme: Programme) -> tuple[KernelSpan, ...]:
     """Return the pieces of a programme with every possible step in float32."""
     floats = {step for piece in programme.pieces if not piece.integer for step in range(piece.first, piece.last + 1)}
-    return tuple(one for one in programme.pieces if not one.integer or floats.isdisjoint(range(one.first, one.last + 1)))
+    return tuple(piece for piece in programme.pieces if not piece.integer or floats.isdisjoint(range(piece.first, piece.last + 1)))
 
 
 def _between(low: float, high: float) -> float:

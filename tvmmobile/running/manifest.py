@@ -331,7 +331,7 @@ class Manifest(_Entry):
         model = self.model
         if model.contents is None:
             return ModelSpec(model.name, model.alpha, model.resolution, model.activation, model.classes)
-        takes, returns = (tuple(each.port(only) for each in tensors) for only, tensors in self._tensors())
+        takes, returns = (tuple(tensor.port(only) for tensor in tensors) for only, tensors in self._tensors())
         return OwnSpec.of(model.name, model.contents, takes, returns)
 
     @property
@@ -342,7 +342,7 @@ class Manifest(_Entry):
     @property
     def cores(self) -> tuple[str, ...]:
         """The cores of all its sets of kernels."""
-        return tuple(each.core for each in self.sets) or (self.core,)
+        return tuple(kernel_set.core for kernel_set in self.sets) or (self.core,)
 
     @property
     def program(self) -> CEntry:

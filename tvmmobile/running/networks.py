@@ -101,7 +101,7 @@ def calling(library: Path, profile: DeviceProfile) -> Calling:
     if manifest.format == C:
         shapes = tuple(port.shape for port in manifest.returns)
         program = CProgram(manifest.program.prefix, manifest.program.workspace_bytes, shapes, adapter())
-    takes, returns = (tuple(each.dtype for each in tensors) for tensors in (manifest.takes, manifest.returns))
+    takes, returns = (tuple(tensor.dtype for tensor in tensors) for tensors in (manifest.takes, manifest.returns))
     place = manifest.set_for(profile)
     return Calling(takes, returns, program, 0 if place is None else place + 1)
 

@@ -32,7 +32,7 @@ def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dr
     if not kept and not dropped:
         raise ValueError("it lists no trials")
     most = len(kept) + sum(len(digests) for _, digests in dropped)
-    numbers = {one.trial for one in kept}
+    numbers = {record.trial for record in kept}
     if len(numbers) < len(kept) or (numbers and not 1 <= min(numbers) <= max(numbers) <= most):
         raise ValueError(f"its records are not distinct ones of its {most} trials")
     return tuple(kept), dropped
@@ -41,8 +41,8 @@ def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dr
 def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str, Any]:
     """Return `kept` and `dropped` of a line."""
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
-    for one in kept:
-        schedule, figures = one.schedule, one.figures
+    for record in kept:
+        schedule, figures = record.schedule, record.figures
         if isinstance(schedule, TraceSchedule):
             values: tuple[int, ...] = ()
             group = groups.setdefault((schedule,), {"trace": schedule.trace, "rows": []})
@@ -50,7 +50,7 @@ def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str,
             names, values = ",".join(name for name, _ in schedule.knobs), tuple(value for _, value in schedule.knobs)
             key = schedule.template, schedule.version, names, bool(figures.samples_us)
             group = groups.setdefault(key, {"template": schedule.template, "version": schedule.version, "knobs": names, "rows": []})
-        group["rows"].append([one.trial, figures.latency_us, figures.cycles, *values])
+        group["rows"].append([record.trial, figures.latency_us, figures.cycles, *values])
         if figures.samples_us:
             group.setdefault("samples_us", []).append(figures.samples_us)
     entry = {"dropped": {name: "".join(sorted(digests)) for name, digests in sorted(dropped) if digests}}

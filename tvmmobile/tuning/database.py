@@ -226,7 +226,9 @@ class Database:
         if lies:
             self._refuse(path, number, lies[0])
             return
-        refused = {one.schedule: why for one in line.records if one.schedule not in buildable and (why := untakable(one.schedule))}
+        refused = {
+            record.schedule: why for record in line.records if record.schedule not in buildable and (why := untakable(record.schedule))
+        }
         for why in refused.values():
             self._refuse(path, number, why)
         self._add(line.task, [record for record in line.records if record.schedule not in refused], buildable, line.dropped)

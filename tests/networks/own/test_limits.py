@@ -196,7 +196,7 @@ def _on_gpu(content: bytes) -> bytes:
     """Tensors as `torch.save` writes those of a GPU."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    name = next(one for one in members if one.endswith("data.pkl"))
+    name = next(member for member in members if member.endswith("data.pkl"))
     assert b"X\x03\0\0\0cpu" in members[name]
     members[name] = members[name].replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
     return packed(list(members.items()))
@@ -205,7 +205,7 @@ def _on_gpu(content: bytes) -> bytes:
 def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes, bytes] = (b"", b"")) -> Path:
     with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    for name in [one for one in members if one.endswith(".json")]:
+    for name in [member for member in members if member.endswith(".json")]:
         members[name] = members[name].replace(*everywhere) if everywhere[0] else members[name]
         if name.endswith("model.json"):
             program = json.loads(members[name])
@@ -284,7 +284,7 @@ def test_what_torch_computes_from_it_that_no_memory_holds(tmp_path: Path) -> Non
     torch.export.save(torch.export.export(Repeats().eval(), (torch.zeros(1, 3, 8, 8),)), path)
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    name = next(one for one in members if one.endswith("model.json"))
+    name = next(member for member in members if member.endswith("model.json"))
     members[name] = members[name].replace(b'"as_ints": [1, 1, 2, 2]', b'"as_ints": [1, 1, 100000, 100000]')
     path.write_bytes(packed(list(members.items())))
     refused(path, "more than 536,870,912 numbers")

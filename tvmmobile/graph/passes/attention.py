@@ -62,7 +62,7 @@ class _Read:
 
 
 def _views(reads: list[_Read]) -> int:
-    return sum(one.views for one in reads)
+    return sum(read.views for read in reads)
 
 
 def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
@@ -87,7 +87,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     best: list[_Read] = []
     groups = 1
     for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
-        found = [read for one in operands if (read := _read(one[0], values, (tried, count // tried), *one[1:]))]
+        found = [read for operand in operands if (read := _read(operand[0], values, (tried, count // tried), *operand[1:]))]
         if len(found) == len(operands) and (not best or _views(found) > _views(best)):
             best, groups = found, tried
     if not best:

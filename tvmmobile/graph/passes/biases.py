@@ -43,7 +43,7 @@ def spell_batch_norms(module: Any) -> Any:
 
     def spelled(_part: Any, matched: Any) -> Any:
         attrs, extents = matched[norm].attrs, matched[data].ty.shape
-        gamma, beta, mean, variance = (matched[one].value.numpy().astype(np.float64) for one in constants)
+        gamma, beta, mean, variance = (matched[constant].value.numpy().astype(np.float64) for constant in constants)
         factor = (gamma if attrs.scale else 1.0) / np.sqrt(variance + attrs.epsilon)
         shift = (beta if attrs.center else 0.0) - mean * factor
         shape = [-1 if axis == int(attrs.axis) % len(extents) else 1 for axis in range(len(extents))]
@@ -104,7 +104,7 @@ def _numbers_for_channels(module: Any) -> Any:
         number = next((one for one in getattr(value, "args", ()) if isinstance(one, tvm.ir.GenericConst)), None)
         if operator_of(value) != "relax.add" or number is None or number.value.numpy().size != 1:
             continue
-        total = next(one for one in value.args if one is not number)
+        total = next(argument for argument in value.args if argument is not number)
         is_clipped = all(operator_of(values.get(reader)) == "relax.maximum" for reader in readers[variable])
         if _is_biased(values.get(total), values) and not (is_clipped and float(number.value.numpy().item()) == 3.0):
             channels = int(value.ty.shape[-1])

@@ -83,7 +83,7 @@ def _reading_slice(graph: LayerGraph, variable: Any, sliced: Any) -> _Joined | N
     added = [layer.residual, *(kind for kind in layer.operands if kind != CHANNEL)]
     if inputs[-1].same_as(sliced) and added in ([True], [False, TENSOR]):
         layer, inputs[-1] = replace(layer, added=(channels, first)), tensor
-    return None if any(one.same_as(sliced) for one in inputs) else (graph.name(variable), layer, tuple(inputs))
+    return None if any(input_.same_as(sliced) for input_ in inputs) else (graph.name(variable), layer, tuple(inputs))
 
 
 def _call(graph: LayerGraph, joined: _Joined) -> Any:

@@ -143,7 +143,7 @@ class _RecurrentReplacement(MainRewriter):
                 f"the network has a recurrent layer ({layer.name}) whose weights it computes.", "Export it with constant weights."
             )
         weights, biases = ([one.value.numpy() for one in part] for part in (given[:count], given[count:]))
-        if all(isinstance(one, tvm.ir.GenericConst) and not one.value.numpy().any() for one in states):
+        if all(isinstance(state, tvm.ir.GenericConst) and not state.value.numpy().any() for state in states):
             layer, states = replace(layer, initial=False), []
         if not self.accepts(layer):
             cells = [Cell(layer.cell, *both, CELL_ACTIVATIONS[layer.cell]) for both in zip(weights, biases, strict=True)]

@@ -103,7 +103,7 @@ class RoundingFinder(MainRewriter):
         """Return a parameter of integers that is dequantised by a step."""
         integers, zero = self._operands(product, "subtract")
         parameter = self._argument(product if zero is None else integers, "astype")
-        if parameter is None or not any(parameter.same_as(one) for one in self.main.params):
+        if parameter is None or not any(parameter.same_as(param) for param in self.main.params):
             return None
         stored, place = str(parameter.ty.dtype), zero or 0.0
         if stored not in (INT8.name, UINT8.name) or not place.is_integer():

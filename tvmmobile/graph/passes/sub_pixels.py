@@ -92,10 +92,13 @@ class _Unfolding(MainRewriter):
             before = self.shuffled.get(value.tuple_value)
             return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
         name, arguments = operator_of(value), list(getattr(value, "args", ()))
-        found = [self.shuffled[one] for one in arguments if isinstance(one, relax.Var) and one in self.shuffled]
+        found = [self.shuffled[argument] for argument in arguments if isinstance(argument, relax.Var) and argument in self.shuffled]
         if not found or name not in _ALIKE or len({(one.strides, one.shape, one.groups) for one in found}) > 1:
             return None
-        operands = [self.shuffled[one].source if one in self.shuffled else self._spread(name, one, found[0]) for one in arguments]
+        operands = [
+            self.shuffled[argument].source if argument in self.shuffled else self._spread(name, argument, found[0])
+            for argument in arguments
+        ]
         if any(operand is None for operand in operands):
             return None
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))

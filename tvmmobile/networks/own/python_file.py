@@ -114,7 +114,7 @@ def check_module(file: OwnFile, module: torch.nn.Module, examples: Sequence[torc
         with torch.no_grad():
             module(*examples)
     except Exception as error:
-        shapes = " and ".join(words(one.shape) for one in examples)
+        shapes = " and ".join(words(example.shape) for example in examples)
         raise UserError(f"{file}: the module fails for an input of {shapes}: {_one_line(file, error)}", remedy) from error
 
 

@@ -113,7 +113,7 @@ class Network:
             ValueError: an input has another shape, or there are too few or too many.
             TypeError: an input's numbers are not of a type that can become the network's.
         """
-        given = [np.asarray(one) for one in inputs]
+        given = [np.asarray(array) for array in inputs]
         with self._lock:
             self._ready()
             outputs = [self._tensor(port) for port in self.outputs]

@@ -90,7 +90,7 @@ def differences(first: Context, second: Context) -> list[str]:
 
 def join(results: Sequence[Results]) -> Joined:
     """Return all variants of the results, each from the latest result with it; raise `UserError` if their contexts differ."""
-    ordered = sorted(results, key=lambda one: one.context.date)
+    ordered = sorted(results, key=lambda result: result.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:
         apart = differences(one.context, latest)

@@ -62,7 +62,7 @@ def _fitted(parts: Sequence[str], most: int) -> str:
             kept.append(part)
             continue
         lines = part.split("\n")
-        whole = [line for place, line in enumerate(lines) if sum(len(one) + 1 for one in lines[: place + 1]) <= left]
+        whole = [line for place, line in enumerate(lines) if sum(len(earlier) + 1 for earlier in lines[: place + 1]) <= left]
         # A table needs its two lines of headings to be one.
         if part.startswith("|") and len(whole) > 2:
             more = plural(len(lines) - len(whole), "more line")

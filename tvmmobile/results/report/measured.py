@@ -34,14 +34,16 @@ def with_accuracies(results: Results, measured: Sequence[MeasuredAccuracy]) -> R
     Raises:
         UserError: an accuracy is of another library, or two are of one.
     """
-    found = {one.library_sha256: one for one in measured}
+    found = {accuracy.library_sha256: accuracy for accuracy in measured}
     if len(found) < len(measured):
-        twice = next(one for one in measured if found[one.library_sha256] is not one)
+        twice = next(accuracy for accuracy in measured if found[accuracy.library_sha256] is not accuracy)
         raise UserError(f"two accuracies of {twice.library} are given.", "Name one evaluation.json of each library.")
     timed = {variant.library_sha256 for variant in results.variants}
-    for one in measured:
-        if one.library_sha256 not in timed:
-            raise UserError(f"none of the results is of {one.library}, whose accuracy was measured.", "Time it: tvmmobile bench LIBRARY")
+    for accuracy in measured:
+        if accuracy.library_sha256 not in timed:
+            raise UserError(
+                f"none of the results is of {accuracy.library}, whose accuracy was measured.", "Time it: tvmmobile bench LIBRARY"
+            )
     return replace(results, variants=tuple(_with_accuracy(variant, found.get(variant.library_sha256)) for variant in results.variants))
 
 

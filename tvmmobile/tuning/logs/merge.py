@@ -68,7 +68,7 @@ class _ParsedLine:
         """Return whether lines with these keys contain everything in this one; a schedule may be known by its digest alone."""
         for record in self.held.records:
             ways = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
-            if not any((self.identity, self.held.task, one, record.again) in known for one in ways):
+            if not any((self.identity, self.held.task, way, record.again) in known for way in ways):
                 return False
         return dropped_keys(self.held) <= known
 
@@ -177,15 +177,15 @@ def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
             if other != path:
                 known |= _keys(content_of(other))
         fresh = []
-        for one in members:
-            if not one.is_known(known):
-                fresh.append(one)
-                known |= keys_of(one.held)
+        for member in members:
+            if not member.is_known(known):
+                fresh.append(member)
+                known |= keys_of(member.held)
         if fresh:
             ended = content + b"\n" if content and not content.endswith(b"\n") else content
             write_bytes(path, ended + b"".join(one.text.strip() + b"\n" for one in fresh))
     new = sum(len(one.held.records) for one in fresh)
-    return MergedLog(path, new, sum(len(one.held.records) for one in members) - new)
+    return MergedLog(path, new, sum(len(member.held.records) for member in members) - new)
 
 
 def _keys(content: bytes) -> set[Key]:

@@ -95,7 +95,7 @@ class _Tried:
 
     def add(self, line: Line) -> None:
         self._all.add(line.records, line.dropped)
-        self.models.setdefault(line.identity.origin.model, []).extend(one for one in line.records if one.latency_us is not None)
+        self.models.setdefault(line.identity.origin.model, []).extend(record for record in line.records if record.latency_us is not None)
 
     def ranking(self, task: Task, file: Path, keep: int) -> ScheduleRanking:
         best = _best([records for records in self.models.values() if records], keep)

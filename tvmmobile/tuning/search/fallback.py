@@ -74,7 +74,7 @@ class FallbackSpace:
             self._designs = context.generate_design_space()
             # A CPU can run loops of varying length, as in uneven pooling.
             self._postprocessors = [
-                each for each in context.space_generator.postprocs if not isinstance(each, ms.postproc.DisallowDynamicLoop)
+                postproc for postproc in context.space_generator.postprocs if not isinstance(postproc, ms.postproc.DisallowDynamicLoop)
             ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:

@@ -368,6 +368,7 @@ class _Tuning:
         if self.strategy is not None:
             return self.strategy.propose(count)
         trials = self.database.trials(self.assignment.task)
-        chosen = [one for one in self.assignment.candidates if one not in self.proposed and not trials.has(one)][:count]
+        fresh = [candidate for candidate in self.assignment.candidates if candidate not in self.proposed and not trials.has(candidate)]
+        chosen = fresh[:count]
         self.proposed.update(chosen)
         return chosen

@@ -310,7 +310,7 @@ def read_fit(path: Path) -> Fit:
     text, _ = read_json(path, _KIND)
     fit = validated(path, _KIND, text, Fit)
     times = [fit.modelled_ms, fit.left_out_ms, *([fit.board_left_out_ms] if fit.board_left_out_ms else [])]
-    if any(len(one) != len(fit.observations) for one in times):
+    if any(len(modelled) != len(fit.observations) for modelled in times):
         raise _KIND.refusal(path, "modelled_ms, left_out_ms and board_left_out_ms do not have a value for each of the observations")
     if any(seen.board not in fit.board_names for seen in fit.observations):
         raise _KIND.refusal(path, "observations are of a board that is not among its boards")

@@ -165,7 +165,7 @@ class _Reading:
                 check_unpacked(str(self.file), len(self.content), self.repeated_bytes)
         for number in range(graph.OperatorsLength()):
             operator = _operator(self.model, graph.Operators(number))
-            if not all(-1 <= one < count for one in operator.inputs) or not all(0 <= one < count for one in operator.outputs):
+            if not all(-1 <= input_ < count for input_ in operator.inputs) or not all(0 <= output < count for output in operator.outputs):
                 raise ValueError("no such tensor")
             inputs, outputs = (tuple(places[one] for one in numbers) for numbers in (operator.inputs, operator.outputs))
             if operator.kind in _CALLS and operator.options is not None:

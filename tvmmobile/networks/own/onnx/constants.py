@@ -83,9 +83,9 @@ def without_functions(model: Any, known: Set[str]) -> Any:
         Exception: of any kind, from ONNX's inliner and shape inference.
     """
     functions = {
-        (one.domain, one.name)
-        for one in defs.get_all_schemas()
-        if (one.has_function or one.has_context_dependent_function) and one.name not in known | RANDOM
+        (schema.domain, schema.name)
+        for schema in defs.get_all_schemas()
+        if (schema.has_function or schema.has_context_dependent_function) and schema.name not in known | RANDOM
     }
 
     if not any((node.domain, node.op_type) in functions for graph in graphs_of(model.graph) for node in graph.node):

@@ -54,7 +54,7 @@ class ControlFlow:
         straighten = {"If": self._branch, "Loop": self._iteration, "Scan": self._scan}.get(node.op_type)
         if straighten is None or node.domain not in STANDARD:
             return None
-        made = straighten(node, {one.name: one for one in node.attribute}, values, shapes)
+        made = straighten(node, {attribute.name: attribute for attribute in node.attribute}, values, shapes)
         if made is not None:
             self.nodes += len(made)
             self.size_bytes += sum(one.ByteSize() for one in made if one.op_type != "Constant")

@@ -71,6 +71,10 @@ def _without_conversions(graph: Any, typed: Any) -> None:
     real = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT32}
     real |= {tensor.name for tensor in graph.initializer if tensor.data_type == FLOAT32}
     for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in real and any(one.name == "to" and one.i == FLOAT32 for one in node.attribute):
+        if (
+            node.op_type == "Cast"
+            and node.input[0] in real
+            and any(attribute.name == "to" and attribute.i == FLOAT32 for attribute in node.attribute)
+        ):
             node.op_type = "Identity"
             del node.attribute[:]

@@ -65,7 +65,7 @@ class VaryingNodes(Nodes):
         """Return the count of these tensors' rows, and all known values and shapes as if the tensors had one row less."""
         fewer = {name: self.fewer[name] for name in names if name in self.fewer}
         rows = {name: self.rows[name] for name in names if name in self.rows}
-        counts = {count for _, count in fewer.values()} | {one.count for one in rows.values()}
+        counts = {count for _, count in fewer.values()} | {row.count for row in rows.values()}
         shapes = {name: [extent - (place == one.axis) for place, extent in enumerate(self.shapes[name])] for name, one in rows.items()}
         return counts, self.values | {name: value for name, (value, _) in fewer.items()}, self.shapes | shapes
 

@@ -106,7 +106,7 @@ def signature(target: str) -> tuple[tuple[str, str, bool], ...] | None:
     schema = next((one for one in found if (one.overload_name or "default") == overload), None)
     if schema is None:
         return None
-    return tuple((one.name, str(one.real_type), not one.has_default_value()) for one in schema.arguments)
+    return tuple((argument.name, str(argument.real_type), not argument.has_default_value()) for argument in schema.arguments)
 
 
 def _check_node(file: OwnFile, node: Any, arguments: tuple[tuple[str, str, bool], ...], fix: str) -> None:

@@ -220,7 +220,7 @@ class _GraphBounding:
         if axis is None or int(_argument(node, 1, "dim", 0)) % len(self._sizes(made)) != axis:
             raise self._refused(node)
         extents = [self._extents(name) for name in parts]
-        whole = [*extents[0][:axis], sum(each[axis] for each in extents), *extents[0][axis + 1 :]]
+        whole = [*extents[0][:axis], sum(extent[axis] for extent in extents), *extents[0][axis + 1 :]]
         kind = self.tensors[made]["dtype"]
         [joined] = self._emit("cat", [_list(parts), axis], [whole], kind)
         there = [self._present(self._rows(node, name), extent[axis : axis + 1], 0) for name, extent in zip(parts, extents, strict=True)]
