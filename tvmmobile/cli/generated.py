@@ -30,8 +30,8 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
     def decorate(verb: Callable[..., int | None]) -> Callable[..., int | None]:
         signature = inspect.signature(verb, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        made = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.cli_options]
-        signature = signature.replace(parameters=sorted([*own, *made], key=_order))
+        added = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.cli_options]
+        signature = signature.replace(parameters=sorted([*own, *added], key=_order))
 
         @wraps(verb)
         def command(**given: Any) -> int | None:

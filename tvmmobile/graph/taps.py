@@ -76,9 +76,9 @@ class Taps:
 
     def matrix(self, inputs: int) -> Array:
         """Return the weights of all input pixels, float32, (outputs, inputs)."""
-        made = np.zeros((self.outputs, inputs), np.float32)
-        np.add.at(made, (np.arange(self.outputs)[:, None], self.pixels), self.weights)
-        return made
+        matrix = np.zeros((self.outputs, inputs), np.float32)
+        np.add.at(matrix, (np.arange(self.outputs)[:, None], self.pixels), self.weights)
+        return matrix
 
 
 def copied(pixels: Array) -> Taps:

@@ -228,12 +228,14 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
     lines: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in counting:
         lines.setdefault((entry.board, entry.cpu, entry.timing_model), []).append(entry)
-    made = [_line(*key, group, numbers) for key, group in lines.items()]
-    if not made:
+    lines_of_latencies = [_line(*key, group, numbers) for key, group in lines.items()]
+    if not lines_of_latencies:
         return None
     first = entries[0]
     identity = {name: getattr(first, name) for name in _IDENTITY}
-    return Series(**identity, lines=tuple(sorted(made, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting))
+    return Series(
+        **identity, lines=tuple(sorted(lines_of_latencies, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting)
+    )
 
 
 def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:

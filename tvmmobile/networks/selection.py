@@ -253,7 +253,7 @@ class _Overlap:
 def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], None]) -> Any:
     """Return a tensor that loops compute from buffers of others; all are contiguous."""
 
-    def made(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    def emitted(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         with IRBuilder() as loops:
             with T.serial(0, 1):  # around several statements
                 body(inputs, outputs[0])
@@ -264,7 +264,7 @@ def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body
 
     given = [buffer(tensor.shape, tensor.dtype) for tensor in read]
     result = [buffer(shape, kind)]
-    return te.extern([list(shape)], list(read), made, name=name, dtype=[kind], in_buffers=given, out_buffers=result)
+    return te.extern([list(shape)], list(read), emitted, name=name, dtype=[kind], in_buffers=given, out_buffers=result)
 
 
 def _memory(count: int, kind: str) -> Any:

@@ -29,11 +29,13 @@ def register_selection() -> Any:
     library.impl("suppression", _suppressed, "CPU")
     library.impl("places", lambda mask: _filled(mask.nonzero().flatten(), mask.numel()), "CPU")
 
-    def made(near: torch.Tensor, most: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def placeholders(near: torch.Tensor, most: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return near.new_empty(most, dtype=torch.int64), near.new_empty(1, dtype=torch.int64)
 
-    torch.library.register_fake(f"{LIBRARY}::suppression", lambda boxes, scores, overlap, least, most: made(boxes, most), lib=library)
-    torch.library.register_fake(f"{LIBRARY}::places", lambda mask: made(mask, mask.numel()), lib=library)
+    torch.library.register_fake(
+        f"{LIBRARY}::suppression", lambda boxes, scores, overlap, least, most: placeholders(boxes, most), lib=library
+    )
+    torch.library.register_fake(f"{LIBRARY}::places", lambda mask: placeholders(mask, mask.numel()), lib=library)
     return library
 
 

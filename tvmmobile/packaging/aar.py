@@ -87,9 +87,9 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     _check_pages(library.path, whole)
     native = f"lib{name.replace('.', '_')}"
     tools = device_toolchain()
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-aar-") as made:
-        classes = _classes(name, Path(made))
-        glue = _glue(tools, facts, name, native, Path(made))
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-aar-") as folder:
+        classes = _classes(name, Path(folder))
+        glue = _glue(tools, facts, name, native, Path(folder))
     files = {
         "AndroidManifest.xml": _MANIFEST.format(name=name, release=release, min_sdk=_MIN_SDK).encode(),
         "classes.jar": _zipped({"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", **classes}),

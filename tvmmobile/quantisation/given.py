@@ -115,10 +115,10 @@ class _IntegerConverter:
         sources = self._sources(step)
         if (stored := self._input_stored(step)) is not None:
             number, kind = stored
-            direct = self._made(replace(step, sources=(number, *sources[1:])), first, layer, others, given, kind)
+            direct = self._integer_step(replace(step, sources=(number, *sources[1:])), first, layer, others, given, kind)
             if self.accepts(direct.layer):
                 return self._noted(direct, written)
-        found = self._made(replace(step, sources=sources), first, layer, others, given)
+        found = self._integer_step(replace(step, sources=sources), first, layer, others, given)
         return self._noted(found, written) if self.accepts(found.layer) else "no int8 kernel"
 
     def _rounding(self, source: int) -> Rounding | None:
@@ -142,7 +142,7 @@ class _IntegerConverter:
         assert isinstance(number, int)
         return number, layer.stored or FLOAT32.name
 
-    def _made(
+    def _integer_step(
         self,
         step: FlowStep,
         read: Scale,

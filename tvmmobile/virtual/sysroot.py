@@ -56,13 +56,13 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     files = core_files(board)
     wheels = wheels_digest(requirements, release)
     folder = cache_dir() / f"sysroot-{board.name}-{recipe_digest([wheels, files])}"
-    with filling_cache(), made_once(folder) as made:
-        if made is not None:
+    with filling_cache(), made_once(folder) as new:
+        if new is not None:
             unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say, release)
-            shutil.copytree(unpacked, made, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
+            shutil.copytree(unpacked, new, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
             for name, text in files.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).write_text(text, encoding="ascii")
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).write_text(text, encoding="ascii")
     return folder
 
 
@@ -73,11 +73,11 @@ def wheels_digest(requirements: Sequence[str], release: str = "") -> str:
 
 def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
     """Return a sysroot without a board's files; build it if it is missing."""
-    with made_once(folder) as made:
-        if made is not None:
+    with made_once(folder) as new:
+        if new is not None:
             say("Building an AArch64 Python in the cache (once, about a minute) …")
-            _unpack_debian(made.parent, made, release)
-            _unpack_wheels(made.parent, made, requirements)
+            _unpack_debian(new.parent, new, release)
+            _unpack_wheels(new.parent, new, requirements)
     return folder
 
 

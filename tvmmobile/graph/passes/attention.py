@@ -33,12 +33,12 @@ _MOST_VIEWS = 16
 @layer_pass
 def attention(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     """Replace every accepted attention by a call of an external function."""
-    made = _attention(graph, variable)
-    if made is None or not graph.accepts(made.layer):
+    match = _attention(graph, variable)
+    if match is None or not graph.accepts(match.layer):
         return {}
-    parameters = NO_PARAMETERS if made.bias is None else LayerParameters(NO_PARAMETERS.weight, made.bias)
-    call = graph.call(ComposedLayer(made.layer, parameters), made.inputs)
-    return {made.output: relax.op.reshape(call, shape_of(made.output))}
+    parameters = NO_PARAMETERS if match.bias is None else LayerParameters(NO_PARAMETERS.weight, match.bias)
+    call = graph.call(ComposedLayer(match.layer, parameters), match.inputs)
+    return {match.output: relax.op.reshape(call, shape_of(match.output))}
 
 
 @dataclass(frozen=True)

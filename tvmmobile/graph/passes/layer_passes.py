@@ -57,9 +57,9 @@ def layer_pass(rewrite: _Rewrite) -> Callable[[Callable[[Layer], bool], dict[str
         def run(module: Any) -> Any:
             graph, found = LayerGraph(module["main"], accepts, layers), dict[Any, Any]()
             for variable in list(graph.values):
-                made = rewrite(graph, variable)
-                found.update(made)
-                graph.values.update({one: value for one, value in made.items() if external_name(value)})  # others have no types yet
+                changes = rewrite(graph, variable)
+                found.update(changes)
+                graph.values.update({one: value for one, value in changes.items() if external_name(value)})  # others have no types yet
             return with_named_outputs(replace_variables(module, found)) if found else module
 
         return run

@@ -63,7 +63,7 @@ class _LinearToConvolutions(MainRewriter):
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
-                self.seen[variable] = self._made(self.rebuild(value))
+                self.seen[variable] = self._shown_by(self.rebuild(value))
                 self.guessed.add(variable)
                 if permutation_source(value, TO_LAST) is not None:
                     self._show_first(value.args[0], self.seen[variable].image)
@@ -101,21 +101,21 @@ class _LinearToConvolutions(MainRewriter):
         if _norms_channels(value):
             attrs, operands = value.attrs, (self._image(value.args[0]), *map(self.output, value.args[1:]), [-1], value.attrs.epsilon)
             if name == "relax.nn.rms_norm":
-                return self._made(relax.op.nn.rms_norm(*operands))
-            return self._made(relax.op.nn.layer_norm(*operands, attrs.center, attrs.scale))
+                return self._shown_by(relax.op.nn.rms_norm(*operands))
+            return self._shown_by(relax.op.nn.layer_norm(*operands, attrs.center, attrs.scale))
         if _norms_groups(value):
             return self._group_norm(value, shown)
         if shown is None:
             return None
         if name == "relax.mean" and shown.first and _is_over_pixels(value):
-            return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
+            return self._shown_by(relax.op.mean(shown.image, [1, 2], keepdims=True))
         if name in _POOLS and shown.first and value.attrs.layout == "NCHW" and shape_of(shown.image)[-1] == shape_of(value)[1]:
             return self._pool(value, shown.image)
         if not has(value, Trait.UNARY):
             return None
-        return self._made(relax.Call(value.op, [shown.image, *map(self.output, value.args[1:])], value.attrs), shown.first)
+        return self._shown_by(relax.Call(value.op, [shown.image, *map(self.output, value.args[1:])], value.attrs), shown.first)
 
-    def _made(self, value: Any, first: bool = False) -> _Seen:
+    def _shown_by(self, value: Any, first: bool = False) -> _Seen:
         image = self.builder.emit(value)
         self.order[image] = len(self.order)
         return _Seen(image, first)
@@ -129,7 +129,7 @@ class _LinearToConvolutions(MainRewriter):
         window = ([int(extent) for extent in extents] for extents in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation))
         pool = getattr(relax.op.nn, value.op.name.removeprefix("relax.nn."))
         rounding = bool(attrs.ceil_mode), bool(attrs.count_include_pad)
-        return self._made(pool(image, *window, *rounding, layout="NHWC"), first=True)
+        return self._shown_by(pool(image, *window, *rounding, layout="NHWC"), first=True)
 
     def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
         """Return a norm of images whose channels are first, on the image with its channels last."""
@@ -144,7 +144,7 @@ class _LinearToConvolutions(MainRewriter):
             self._show_first(value.args[0], image)
         attrs = value.attrs
         numbers = int(attrs.num_groups), 3, [1, 2], float(attrs.epsilon), bool(attrs.center), bool(attrs.scale)
-        return self._made(relax.op.nn.group_norm(image, *map(self.output, value.args[1:]), *numbers), first=True)
+        return self._shown_by(relax.op.nn.group_norm(image, *map(self.output, value.args[1:]), *numbers), first=True)
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
         """Return a product of rows with a constant matrix as a convolution."""
@@ -152,7 +152,7 @@ class _LinearToConvolutions(MainRewriter):
         if not extents:
             return None
         kernel = relax.const(weight.value.numpy().reshape(-1, *extents)[:1, None])
-        return self._made(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
+        return self._shown_by(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
 
     def _image(self, variable: Any) -> Any:
         """Return a variable with channels last as an image: all other axes are pixels."""
@@ -187,7 +187,7 @@ class _LinearToConvolutions(MainRewriter):
                 return None
             else:
                 operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], shape_of(base.image))))
-        return self._made(relax.Call(value.op, operands, value.attrs), base.first)
+        return self._shown_by(relax.Call(value.op, operands, value.attrs), base.first)
 
 
 def _is_wanted(value: Any) -> bool:

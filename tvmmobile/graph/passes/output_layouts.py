@@ -30,10 +30,10 @@ from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 def output_layouts(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     """Let a layer write its output in the layout that later views give it, where a template takes that."""
     composed = graph.layer(variable)
-    made = _moving(graph, variable, composed) if composed else None
-    if made is None or not graph.accepts(made[0].layer):
+    change = _moving(graph, variable, composed) if composed else None
+    if change is None or not graph.accepts(change[0].layer):
         return {}
-    moved, output = made
+    moved, output = change
     call = graph.call(moved, graph.inputs(variable), graph.name(variable))
     # The first view is for the views in between, which nothing reads any more.
     return {variable: relax.op.reshape(call, shape_of(variable)), output: relax.op.reshape(variable, shape_of(output))}

@@ -102,13 +102,13 @@ def rewrite_main(
     from tvm import relax
     from tvm.relax.dpl import rewrite_call
 
-    def made(match: Any, matched: Any) -> Any:
+    def replaced(match: Any, matched: Any) -> Any:
         known = all(part not in matched or holds(matched[part], number) for part, number in numbers.items())
         new = replacement(match, matched) if known and not isinstance(match, relax.Var) else None
         return match if new is None else new
 
     module = module.clone()
-    module["main"] = rewrite_call(pattern, made, module["main"])
+    module["main"] = rewrite_call(pattern, replaced, module["main"])
     return module
 
 
@@ -165,11 +165,11 @@ def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], 
     """
     values, found = values_of(module["main"]), dict[Any, Any]()
     for variable, value in values.items():
-        made = replacement(value, values)
-        if made is not None:
-            found[variable] = made
+        new = replacement(value, values)
+        if new is not None:
+            found[variable] = new
             if in_turn:
-                values[variable] = made
+                values[variable] = new
     return replace_variables(module, found)
 
 

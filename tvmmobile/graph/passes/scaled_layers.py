@@ -24,10 +24,10 @@ def scaled_layers(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     before = graph.layer(source)
     if before is None or not graph.read_once(source) or before.layer.output_shape != found.layer.output_shape:
         return {}
-    made = _scaled(before, found)
-    if made is None or not graph.accepts(made.layer):
+    scaled = _scaled(before, found)
+    if scaled is None or not graph.accepts(scaled.layer):
         return {}
-    return {variable: graph.call(made, graph.inputs(source))}
+    return {variable: graph.call(scaled, graph.inputs(source))}
 
 
 def _is_affine(layer: Any) -> bool:

@@ -33,7 +33,7 @@ def steps_apart(
 
     def run(module: Any) -> Any:
         graph = LayerGraph(module["main"], accepts, layers)
-        found = {variable: made for variable in graph.values if (made := _split_step(graph, variable, accepts_sums)) is not None}
+        found = {variable: call for variable in graph.values if (call := _split_step(graph, variable, accepts_sums)) is not None}
         return with_named_outputs(replace_variables(module, found))
 
     return run

@@ -79,7 +79,7 @@ class _IntegerConversion(RoundingFinder):
         #: The rounding that is still due of each variable that holds float32 instead, or unsigned integers.
         self.unrounded: dict[Any, _Stored] = {}
         #: Integers made of float32.
-        self.made: dict[tuple[Any, _Stored], Any] = {}
+        self.integers: dict[tuple[Any, _Stored], Any] = {}
         #: Variables with the integers of a layer, which does the rounding that reads it.
         self.of_layers: set[Any] = set()
 
@@ -206,17 +206,17 @@ class _IntegerConversion(RoundingFinder):
         from tvm import relax
 
         key = (source, stored)
-        if key not in self.made:
+        if key not in self.integers:
             emit, op = self.builder.emit, relax.op
             if stored.shift:
                 wide = emit(op.astype(source, "int16"))
-                self.made[key] = emit(op.astype(emit(op.subtract(wide, relax.const(stored.shift, "int16"))), INT8.name))
-                return self.made[key]
+                self.integers[key] = emit(op.astype(emit(op.subtract(wide, relax.const(stored.shift, "int16"))), INT8.name))
+                return self.integers[key]
             rounded = emit(op.round(emit(op.multiply(source, _number(per_scale)))))
             moved = emit(op.add(rounded, _number(stored.zero)))
             above = emit(op.maximum(moved, relax.const(float(stored.low), FLOAT32.name)))
-            self.made[key] = emit(op.astype(emit(op.minimum(above, relax.const(float(stored.high), FLOAT32.name))), INT8.name))
-        return self.made[key]
+            self.integers[key] = emit(op.astype(emit(op.minimum(above, relax.const(float(stored.high), FLOAT32.name))), INT8.name))
+        return self.integers[key]
 
     def _real(self, variable: Any) -> Any:
         """Return a variable in float32."""

@@ -31,9 +31,9 @@ def with_options(*kinds: type[Options], name: str = "") -> Callable[[Call], Call
         signature = inspect.signature(function)  # not evaluated: PyTorch's types are not imported
         *own, arguments = signature.parameters.values()
         types = get_type_hints(*get_args(eval(arguments.annotation, function.__globals__)))
-        made = [_parameter(option, types[option.keyword]) for option in options]
+        added = [_parameter(option, types[option.keyword]) for option in options]
         # A function's own keywords, such as a listener, come last.
-        signature = signature.replace(parameters=sorted([*made, *own], key=lambda each: (each.kind, each in own)))
+        signature = signature.replace(parameters=sorted([*added, *own], key=lambda each: (each.kind, each in own)))
 
         @wraps(function)
         def call(*given: Any, **named: Any) -> Any:

@@ -90,14 +90,14 @@ class Option:
 
 def option(default: Any, usage: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
     """Declare a field of `Options`; see `Option`."""
-    made = Option(default, usage, help, **others)
-    return field(default=made.parse(default), metadata={"option": made})
+    declared = Option(default, usage, help, **others)
+    return field(default=declared.parse(default), metadata={"option": declared})
 
 
 def option_of(kind: type[Options], name: str, **others: Any) -> Any:
     """Declare a field as another object has it, but for `others`."""
-    made = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
-    return field(default=made.parse(made.default), metadata={"option": made})
+    declared = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
+    return field(default=declared.parse(declared.default), metadata={"option": declared})
 
 
 @dataclass(frozen=True)

@@ -113,17 +113,17 @@ def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, ta
     """Return the trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
     assignments = []
     for task, source in tasks.items():
-        made = database.trials(task)
+        known = database.trials(task)
         templates = templates_for(task)
         for template in templates:
             space = template.space(task)
             assert space is not None
-            done = sum(record.schedule in space for record in made.records) + made.dropped_of(space.template, space.version)
+            done = sum(record.schedule in space for record in known.records) + known.dropped_of(space.template, space.version)
             wanted = min(trials, template.enough_trials or trials)
             missing = max(0, space.size(wanted) - done) if done < wanted else 0
             assignments.append(TrialBudget(task, source, (), done, missing, template))
         if not templates:
-            done = len(made)
+            done = len(known)
             candidates = _sampled(task, source, target, trials) if done < trials else ()
             assignments.append(TrialBudget(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments

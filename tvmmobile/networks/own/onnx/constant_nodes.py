@@ -20,15 +20,15 @@ _SIZES = {"Resize", "Upsample"}
 
 def with_initializers(model: Any) -> Any:
     """Return a model with an initializer for each `Constant` node; a copy, if it has any."""
-    made = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(node)) is not None}
-    made = {name: tensor for name, tensor in made.items() if all(name != output.name for output in model.graph.output)}
-    if not made:
+    tensors = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(node)) is not None}
+    tensors = {name: tensor for name, tensor in tensors.items() if all(name != output.name for output in model.graph.output)}
+    if not tensors:
         return model
     changed = copy.deepcopy(model)
     graph = changed.graph
     del graph.node[:]
-    graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in made))
-    graph.initializer.extend(made.values())
+    graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in tensors))
+    graph.initializer.extend(tensors.values())
     return changed
 
 

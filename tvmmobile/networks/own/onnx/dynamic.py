@@ -174,8 +174,8 @@ def _step(into: RealNodes, weight: str, scale: str) -> Any:
     names = {name: into.constant(array) for name, array in inner.constants.items()}
     rename(inner.nodes, names)
     ends = ("hidden", "memory", "row"), ("hidden/next", "memory/next", "hidden/copy")
-    given, made = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in one] for one in ends)
-    return helper.make_graph(inner.nodes, "step", given, made)
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in end] for end in ends)
+    return helper.make_graph(inner.nodes, "step", inputs, outputs)
 
 
 #: From an operator to what appends others in its place, or does not.

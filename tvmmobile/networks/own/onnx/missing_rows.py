@@ -175,8 +175,8 @@ class _ExtentBounding(VaryingNodes):
 
     def rewritten(self) -> Any:
         """Return the model of the new nodes."""
-        made = copy.deepcopy(self.model)
-        graph = made.graph
+        model = copy.deepcopy(self.model)
+        graph = model.graph
         del graph.node[:], graph.value_info[:], graph.output[:]
         graph.node.extend(self.nodes)
         there = {tensor.name for tensor in graph.initializer}
@@ -184,4 +184,4 @@ class _ExtentBounding(VaryingNodes):
         values = {name: value for name, value in self.values.items() if name in read and name not in there}
         graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
         graph.output.extend(helper.make_tensor_value_info(name, self.types[name], self.shapes[name]) for name in self._outputs)
-        return made
+        return model

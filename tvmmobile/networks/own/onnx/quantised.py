@@ -55,18 +55,18 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
         UserError: an operator on integers that is not known.
     """
     changed = copy.deepcopy(model)
-    made = RealNodes(model.graph, opset_of(model))
+    nodes = RealNodes(model.graph, opset_of(model))
     del changed.graph.node[:], changed.graph.value_info[:]
     for node in model.graph.node:
-        _add(made, node)
+        _add(nodes, node)
     for value in model.graph.output:
-        made.leave(value)
-    changed.graph.node.extend(made.nodes)
-    used = {name for node in made.nodes for name in node.input}
+        nodes.leave(value)
+    changed.graph.node.extend(nodes.nodes)
+    used = {name for node in nodes.nodes for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del changed.graph.initializer[:]
-    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in made.constants.items())])
-    return changed, made.weights
+    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in nodes.constants.items())])
+    return changed, nodes.weights
 
 
 def _add(into: RealNodes, node: Any) -> None:
@@ -144,8 +144,8 @@ def _in_reals(into: RealNodes, node: Any) -> bool:
         into.weights.parameters += into.known[bias].size
         known.append(into.constant((into.known[bias] * steps.astype(np.float64)).astype(np.float32)))
     kept = [one for one in node.attribute if one.name != "channels_last" and (form.operator, one.name) != ("Gemm", "alpha")]
-    made = into.emit(form.operator, known, output if grid is None else "", kept)
-    return grid is None or into.rounded(made, output, grid)
+    result = into.emit(form.operator, known, output if grid is None else "", kept)
+    return grid is None or into.rounded(result, output, grid)
 
 
 def _moved(into: RealNodes, node: Any) -> bool:
@@ -190,8 +190,8 @@ def _resized(into: RealNodes, node: Any) -> bool:
         return True
     if grid is None or mode != b"linear":
         return _moved(into, node)
-    made = into.emit("Resize", [into.placed(data), *node.input[1:]], "", node.attribute)
-    whole = into.emit("Mul", [into.emit("Sign", [made]), into.emit("Floor", [into.emit("Abs", [made])])])
+    resized = into.emit("Resize", [into.placed(data), *node.input[1:]], "", node.attribute)
+    whole = into.emit("Mul", [into.emit("Sign", [resized]), into.emit("Floor", [into.emit("Abs", [resized])])])
     centred = into.emit("Sub", [whole, into.real(grid.shown)])
     return into.rounded(into.emit("Mul", [centred, into.real(grid.scale)]), output, grid)
 

@@ -150,15 +150,15 @@ def _reshape(into: VaryingNodes, node: Any) -> bool:
         return _by_row(into, node, ())  # that many are there in any case
     if not _by_row(into, node) or data not in into.rows:
         return data not in into.rows
-    (rows, shape), made = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
-    if made is None:
+    (rows, shape), result = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
+    if result is None:
         return False
-    joined, rest = divmod(into.shapes[node.output[0]][made.axis], shape[rows.axis])
+    joined, rest = divmod(into.shapes[node.output[0]][result.axis], shape[rows.axis])
     if node.op_type == "Expand" or rest:
         return (joined, rest) == (1, 0)
     if joined > 1:
-        into.rows[node.output[0]] = Rows(made.axis, into.times(rows.count, joined))
-    return math.prod(into.shapes[node.output[0]][: made.axis]) == math.prod(shape[: rows.axis])
+        into.rows[node.output[0]] = Rows(result.axis, into.times(rows.count, joined))
+    return math.prod(into.shapes[node.output[0]][: result.axis]) == math.prod(shape[: rows.axis])
 
 
 def _pad(into: VaryingNodes, node: Any) -> bool:

@@ -104,7 +104,7 @@ class Nodes:
         self.nodes: list[Any] = []
         self.constants: dict[str, Array] = {}
         self.subject = ""
-        self._made = 0
+        self._names = 0
 
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", given: Sequence[Any] = (), **attributes: Any) -> str:
         """Append a standard operator's node with these attributes, some `given` in ONNX's form; return its output."""
@@ -137,5 +137,5 @@ class Nodes:
         return self.constant(np.array(numbers, np.int64))
 
     def _new_name(self, kind: str) -> str:
-        self._made += 1
-        return f"{self.subject}{kind}/{self._made}"
+        self._names += 1
+        return f"{self.subject}{kind}/{self._names}"

@@ -140,12 +140,12 @@ def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[s
 
 
 def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(made) as writer:
+    stream = io.BytesIO()
+    with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(stream) as writer:
         for name in archive.get_file_names():
             if not name.startswith(".data/") and name != "byteorder":  # the writer's own
                 writer.write_bytes(name, changed[name] if name in changed else archive.read_bytes(name))
-    return made.getvalue()
+    return stream.getvalue()
 
 
 def _check_program(file: OwnFile, program: Any, fix: str) -> None:

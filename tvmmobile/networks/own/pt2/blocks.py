@@ -45,8 +45,8 @@ def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
     names = {name: prefix + name for name in inside["tensor_values"]}
     for place, tensor in itertools.chain(_pairs(inside["inputs"], given), _pairs(inside["outputs"], node["outputs"])):
         names[place] = tensor
-    made = {name for one in nodes for name in tensors_in(one["outputs"])}
-    computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in made}
+    results = {name for one in nodes for name in tensors_in(one["outputs"])}
+    computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in results}
     renamed = mapped(nodes, lambda part: {"name": names[part["name"]]} if set(part) == {"name"} else None)
     return [{**one, "name": prefix + str(one.get("name") or number)} for number, one in enumerate(renamed)], computed
 

@@ -135,14 +135,14 @@ class _GraphBounding:
         if node["target"] in _SOURCES or (node["target"] == _INDEX and _masks(self.graph, node)):
             self._source(node)
             return
-        made = tensors_in(node["outputs"])
+        written = tensors_in(node["outputs"])
         read = [name for name in _read(node) if self._axis(node, name) is not None]
         sized = any(map(self._varies, self._numbers(node)))
         if _packet(node).endswith("_"):
             self._found.clear()  # a mask may be changed
-        if not made or not (read or sized) or self._by_row(node, read, made, sized):
+        if not written or not (read or sized) or self._by_row(node, read, written, sized):
             self.nodes.append(node)
-        elif not self._shared_count(node, read, made):
+        elif not self._shared_count(node, read, written):
             raise self._refused(node)
 
     def _refused(self, node: Any) -> UserError:
@@ -176,10 +176,10 @@ class _GraphBounding:
             if name == "as_name":
                 yield from (str(text) for kind, text in entries(known.get(value)) if kind == "expr_str")
 
-    def _by_row(self, node: Any, read: Sequence[str], made: Sequence[str], sized: bool) -> bool:
+    def _by_row(self, node: Any, read: Sequence[str], written: Sequence[str], sized: bool) -> bool:
         """Return whether each result row depends only on the operands' same row; `sized` if extents are given."""
         packet, overload = _packet(node), node["target"].rpartition(".")[2]
-        rows, results = ({self._rows(node, name) for name in names} for names in (read, made))
+        rows, results = ({self._rows(node, name) for name in names} for names in (read, written))
         if not read or packet.startswith("new_"):
             computed = any(given["name"] == "fill_value" and "as_sym_int" in given["arg"] for given in node["inputs"])
             return packet in _MAKERS and not computed
@@ -188,22 +188,22 @@ class _GraphBounding:
             return False
         if packet in _GATHERS and (places := {self._rows(node, name) for name in tensors_in(node["inputs"][-1]["arg"])} - {""}):
             return results == places
-        first = (self._axis(node, read[0]), self._axis(node, made[0]))
+        first = (self._axis(node, read[0]), self._axis(node, written[0]))
         if packet in _VIEWS and None not in first:
-            before = [math.prod(self._extents(name)[:axis]) for name, axis in zip((read[0], made[0]), first, strict=True)]
+            before = [math.prod(self._extents(name)[:axis]) for name, axis in zip((read[0], written[0]), first, strict=True)]
             return before[0] == before[1]
         if packet == "slice" and results != rows and first[0] == first[1]:
             start, end, step = (_argument(node, place, name, 0) for place, name in ((2, "start"), (3, "end"), (4, "step")))
             return start == 0 and isinstance(end, int) and end > 0 and step in (0, 1)
         return len(rows) == 1 and results == rows
 
-    def _shared_count(self, node: Any, read: Sequence[str], made: Sequence[str]) -> bool:
+    def _shared_count(self, node: Any, read: Sequence[str], written: Sequence[str]) -> bool:
         """Append an operator that combines rows, after filling the missing ones."""
         packet = _packet(node)
-        if packet == "cat" and len(made) == 1:
-            self._joined(node, made[0])
+        if packet == "cat" and len(written) == 1:
+            self._joined(node, written[0])
             return True
-        if packet not in _TOGETHER or len(read) != 1 or any(self._rows(node, name) for name in made):
+        if packet not in _TOGETHER or len(read) != 1 or any(self._rows(node, name) for name in written):
             return False
         number = _TOGETHER[packet]
         if "pad" in packet:
@@ -214,34 +214,34 @@ class _GraphBounding:
         self.nodes.append({**node, "inputs": _replaced(node["inputs"], read[0], filled)})
         return True
 
-    def _joined(self, node: Any, made: str) -> None:
+    def _joined(self, node: Any, written: str) -> None:
         """Append a concatenation of rows that moves the present ones to the front."""
-        parts, axis = _read(node), self._axis(node, made)
-        if axis is None or int(_argument(node, 1, "dim", 0)) % len(self._sizes(made)) != axis:
+        parts, axis = _read(node), self._axis(node, written)
+        if axis is None or int(_argument(node, 1, "dim", 0)) % len(self._sizes(written)) != axis:
             raise self._refused(node)
         extents = [self._extents(name) for name in parts]
         whole = [*extents[0][:axis], sum(extent[axis] for extent in extents), *extents[0][axis + 1 :]]
-        kind = self.tensors[made]["dtype"]
+        kind = self.tensors[written]["dtype"]
         [joined] = self._emit("cat", [_list(parts), axis], [whole], kind)
         there = [self._present(self._rows(node, name), extent[axis : axis + 1], 0) for name, extent in zip(parts, extents, strict=True)]
         [mask] = self._emit("cat", [_list(there)], [[whole[axis]]], _BOOL)
-        self._emit("index_select", [joined, axis, self._places(node, mask)[0]], [whole], kind, [made])
+        self._emit("index_select", [joined, axis, self._places(node, mask)[0]], [whole], kind, [written])
 
     def _source(self, node: Any) -> None:
         """Append an operator that finds places in a form that returns as many as possible, and their number."""
-        made = tensors_in(node["outputs"])
-        names = re.findall(_SYMBOL, " ".join(self._sizes(made[0])))
+        written = tensors_in(node["outputs"])
+        names = re.findall(_SYMBOL, " ".join(self._sizes(written[0])))
         symbol = next((name for name in names if name in self.counts or name not in self.values), None)
         if symbol is None:
             raise self._refused(node)
         if node["target"] == _NMS:
             boxes, scores, overlap = (_argument(node, place, name) for place, name in enumerate(("dets", "scores", "iou_threshold")))
             [most, _] = self._extents(boxes["name"])
-            most = min(most, self._most_read(symbol, made[0], most))
+            most = min(most, self._most_read(symbol, written[0], most))
             least = {"as_float": "-Infinity"} if self._rows(node, scores["name"]) else {"as_none": True}
             read = self._filled(node, scores["name"], -math.inf)
             given = [boxes["name"], read, {"as_float": overlap}, least, most]
-            _, count = self._emit(SUPPRESSION, given, [[most], [1]], _LONG, made)
+            _, count = self._emit(SUPPRESSION, given, [[most], [1]], _LONG, written)
         elif node["target"] == _INDEX:
             [mask, *others], [data, indices] = _masks(self.graph, node), node["inputs"]
             [most, *more] = self._extents(mask)
@@ -250,10 +250,10 @@ class _GraphBounding:
             found, count = self._places(node, mask)
             self.nodes.append({**node, "inputs": [data, _replaced(indices, mask, found)]})
         else:
-            most, count = self._indices(node, made)
+            most, count = self._indices(node, written)
         self.counts[symbol], self.values[symbol] = count, Fraction(most)
 
-    def _indices(self, node: Any, made: Sequence[str]) -> tuple[int, str]:
+    def _indices(self, node: Any, written: Sequence[str]) -> tuple[int, str]:
         """Append a search for the indices of true elements, a vector or column per axis; return how many there may be and are."""
         [mask] = _read(node)
         extents = self._extents(mask)
@@ -268,9 +268,9 @@ class _GraphBounding:
             [down] = self._emit("div.Tensor_mode", [found, step, ("rounding_mode", {"as_string": "floor"})], [[most]], _LONG)
             columns += self._emit("remainder.Scalar", [down, extent], [[most]], _LONG)
         if node["target"] == f"{_ATEN}nonzero.default":
-            self._emit("stack", [_list(columns), 1], [[most, len(extents)]], _LONG, made)
+            self._emit("stack", [_list(columns), 1], [[most, len(extents)]], _LONG, written)
         else:
-            for column, name in zip(columns, made, strict=True):
+            for column, name in zip(columns, written, strict=True):
                 self._emit("clone", [column], [[most]], _LONG, [name])
         return most, count
 
@@ -343,13 +343,13 @@ class _GraphBounding:
             name, value = argument if isinstance(argument, tuple) else (known[place][0], argument)
             value = {"as_tensor": {"name": value}} if isinstance(value, str) else {"as_int": value} if isinstance(value, int) else value
             inputs.append({"name": name, "arg": value, "kind": 2 if isinstance(argument, tuple) else 1})
-        made = [*names, *(f"varying_{len(self.nodes)}_{place}" for place in range(len(names), len(sizes)))]
-        for name, extents in zip(made, sizes, strict=True):
+        written = [*names, *(f"varying_{len(self.nodes)}_{place}" for place in range(len(names), len(sizes)))]
+        for name, extents in zip(written, sizes, strict=True):
             self.tensors.setdefault(name, _tensor(extents, kind))
-        outputs = [{"as_tensor": {"name": name}} for name in made]
-        name = made[0] if len(made) == 1 else f"varying_{len(self.nodes)}"
+        outputs = [{"as_tensor": {"name": name}} for name in written]
+        name = written[0] if len(written) == 1 else f"varying_{len(self.nodes)}"
         self.nodes.append({"target": target, "inputs": inputs, "outputs": outputs, "metadata": {}, "name": name})
-        return made
+        return written
 
     def rewritten(self, program: Any) -> Any:
         """Return the program of the new nodes, its outputs filled up and followed by their counts."""

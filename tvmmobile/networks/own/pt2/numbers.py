@@ -59,8 +59,8 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
     stored = ((name, _content(place, configs, read)) for name, place in _stored(program) if name in wanted)
     known = {name: tensor for name, tensor in stored if tensor is not None}
     for node in reversed(steps):
-        results, made = tensors_in(node["outputs"]), _run(node, known)
-        known.update(zip(results, made, strict=True) if len(results) == len(made) else ())
+        results, computed = tensors_in(node["outputs"]), _run(node, known)
+        known.update(zip(results, computed, strict=True) if len(results) == len(computed) else ())
     found: dict[str, Fraction] = {}
     for node in graph["nodes"]:
         tensor = known.get(node["inputs"][0]["arg"]["as_tensor"]["name"]) if node["target"] in ITEMS else None
@@ -95,10 +95,10 @@ def _run(node: Any, known: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     positional = [_argument(given["arg"], known) for given in node["inputs"] if given.get("kind") != 2]
     named = {str(given["name"]): _argument(given["arg"], known) for given in node["inputs"] if given.get("kind") == 2}
     try:
-        made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
+        result = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
     except _REFUSALS:  # it says why later
         return []
-    return list(made) if isinstance(made, list | tuple) else [made]
+    return list(result) if isinstance(result, list | tuple) else [result]
 
 
 def _argument(given: Any, known: Mapping[str, torch.Tensor]) -> Any:
