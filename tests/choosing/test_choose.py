@@ -246,7 +246,7 @@ def test_no_library_is_faster_than_its_bound(whole_front: NetworkChoice) -> None
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(UserError, match=r"no accuracy is known of mobilenet_v1_0\.25_144_float32_t1"):
+    with pytest.raises(UserError, match=r"no accuracy is known for mobilenet_v1_0\.25_144_float32_t1"):
         choose([Model(ModelSpec("mobilenet_v1", 0.25, 144))], "pi4")
     with pytest.raises(UserError, match="names pi4-virtual twice"):
         choose(SMALL, ["pi4", "pi4-virtual"])

@@ -118,9 +118,9 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, make: object, co
     ("statement", "complaint"),
     [
         (f"PRAGMA user_version = {FORMAT + 1}", f"has format {FORMAT + 1}, of a newer tvmmobile; this one reads {FORMAT}"),
-        ("CREATE TRIGGER evil AFTER INSERT ON results BEGIN DELETE FROM results; END", "its tables are others"),
-        ("ALTER TABLE results ADD COLUMN more TEXT", "its tables are others"),
-        ("DROP TABLE kernel_times", "its tables are others"),
+        ("CREATE TRIGGER evil AFTER INSERT ON results BEGIN DELETE FROM results; END", "it has other tables"),
+        ("ALTER TABLE results ADD COLUMN more TEXT", "it has other tables"),
+        ("DROP TABLE kernel_times", "it has other tables"),
         ("PRAGMA application_id = 7", "it is another database"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_file_that_is_missing_or_empty(tmp_path: Path) -> None:
 
 def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
     found = results(1)
-    with open_history(tmp_path / "history.sqlite", add=True) as history, pytest.raises(UserError, match="the date of"):
+    with open_history(tmp_path / "history.sqlite", add=True) as history, pytest.raises(UserError, match="has an invalid date"):
         history.add(replace(found, context=replace(found.context, date="yesterday")), commit(1), "add")
 
 

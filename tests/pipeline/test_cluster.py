@@ -231,7 +231,7 @@ def test_what_is_no_address(wrong: str, cli: CommandLine) -> None:
 def test_an_address_without_encryption_is_refused(cli: CommandLine) -> None:
     with dask.config.set({"distributed.comm.require-encryption": None}):
         outcome = cli("compile", "--dask", "tcp://127.0.0.1:9")
-    assert outcome.code == 1 and "everybody who reaches tcp://127.0.0.1:9 can run code there" in outcome.err
+    assert outcome.code == 1 and "tcp://127.0.0.1:9 is not encrypted: anybody who can reach it can run code there" in outcome.err
     assert "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False" in outcome.err
 
 

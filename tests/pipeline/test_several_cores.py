@@ -216,7 +216,7 @@ def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: Command
     cases = {
         ("--device", "pi4", "--device", "pi4"): "--device names pi4-virtual twice",
         ("--device", "pi4,pi4-1500"): "both have a Cortex-A72: a library tells cores apart",
-        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
+        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices must be a C library",
         ("--device", "pi4,pi5", "--dtype", "float16"): "the cortex-a72 of Raspberry Pi 4 Model B does not have",
         ("--device", "pi4,pi5", "--dtype", "int8", "--calibrate", "noise:8", "--max-drop", "30dB"): "latency on one device",
         ("--device", "pi4,nowhere"): "there is no device 'nowhere'",
@@ -249,7 +249,7 @@ def test_tuning_for_several_devices_refuses_what_their_library_cannot_have(cli: 
         ("--device", "pi4,pi4-1500"): "both have a Cortex-A72",
         ("--device", "pi4,pi5", "--threads", "best"): "--threads best needs latencies on one device",
         ("--device", "pi4,pi5", "--fresh"): "--fresh starts the log of one device",
-        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
+        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices must be a C library",
     }
     for more, problem in cases.items():
         done = cli(*words, *more)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,14 +22,28 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
 from tvmmobile.pipeline.build import BuiltVariant, _placed
 from tvmmobile.pipeline.job import VariantJob, variant_job
-from tvmmobile.pipeline.listener import TuningPlan
+from tvmmobile.pipeline.listener import QUIET, TuningPlan
 from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.search.tuner import TrialBudget
+from tvmmobile.tuning.search.tuner import Search, TrialBudget
 
 ONE, OTHER = Task((Dense(64, 10),)), Task((Dense(64, 20),))
+
+
+@dataclass(frozen=True)
+class FirstRound:
+    """The part of a `TuningPlan` that `run_rounds` reads."""
+
+    assignments: list[TrialBudget]
+
+
+@dataclass(frozen=True)
+class ProfiledBench:
+    """The part of a `Bench` that `run_rounds` reads."""
+
+    profile: DeviceProfile = PROFILE
 
 
 class Needs:
@@ -43,9 +55,9 @@ class Needs:
         self.database: list[tuple[Task, int]] = []
 
     @property
-    def plan(self) -> Any:
+    def plan(self) -> FirstRound:
         """See `needed.NeededTrials`."""
-        return SimpleNamespace(assignments=self._lacking({ONE: 4, OTHER: 4}))
+        return FirstRound(self._lacking({ONE: 4, OTHER: 4}))
 
     def _lacking(self, wanted: dict[Task, int]) -> list[TrialBudget]:
         done = {task: sum(most for tried, most in self.database if tried == task) for task in wanted}
@@ -58,17 +70,16 @@ class Needs:
 
 
 def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs, bench = Needs(), SimpleNamespace(profile=PROFILE)
-    listener = SimpleNamespace(search=lambda _assignments, _kind: nullcontext())
+    needs, bench = Needs(), ProfiledBench()
 
     def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
         database += [(assignment.task, assignment.missing) for assignment in assignments if assignment.missing]
 
     monkeypatch.setattr(stage, "search", search)
-    stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    stage.run_rounds(needs, bench, Search(), QUIET)  # type: ignore[arg-type]
     assert {each.task: each.missing for each in needs.further(24, 0.01)} == {ONE: 0, OTHER: 0}
     tried = list(needs.database)
-    stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    stage.run_rounds(needs, bench, Search(), QUIET)  # type: ignore[arg-type]
     assert needs.database == tried
 
 
@@ -76,7 +87,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
     """Trials are lacking and no schedule is left to try: it is not asked forever."""
     needs, asked = Needs(), []
     monkeypatch.setattr(stage, "search", lambda *_: asked.append(1))
-    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(search=lambda *_: nullcontext()))  # type: ignore[arg-type]
+    stage.run_rounds(needs, ProfiledBench(), Search(), QUIET)  # type: ignore[arg-type]
     assert len(asked) == 3
 
 

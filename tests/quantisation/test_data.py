@@ -213,10 +213,10 @@ def write(place: Path, kind: str) -> Path:
     [
         ("missing", "does not exist"),
         ("folder", "has no images in it"),
-        ("text", "is not what NumPy can read"),
-        *((kind, "is not what NumPy can read") for kind in ("zip", "damaged", "encrypted", "size")),
+        ("text", "cannot be read by NumPy"),
+        *((kind, "cannot be read by NumPy") for kind in ("zip", "damaged", "encrypted", "size")),
         ("other file", "holds something other than arrays"),
-        ("objects", "is not what NumPy can read"),
+        ("objects", "cannot be read by NumPy"),
         ("suffix", "is neither a folder nor a .npy or .npz file"),
         ("nan", "holds values that are not finite"),
         ("empty", "has no inputs in it"),

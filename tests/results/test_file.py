@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "blank": (lambda _: b"\n \n", "is empty"),
     "cut off in text": (lambda good: good[: good.index(b"pi4-virtual") + 4], "was cut off: EOF while parsing a string at line"),
     "cut off at the end": (lambda good: good.rstrip()[:-1], "was cut off: EOF while parsing an object at line"),
-    "a list": (lambda _: b"[]", "it holds no object"),
+    "a list": (lambda _: b"[]", "it is not a JSON object"),
     "another object": (lambda _: b'{"name": "package", "version": "1.0.0"}', "it has no context and no benchmarks"),
     "Google Benchmark's own": (
         lambda _: b'{"context": {"date": ""}, "benchmarks": []}',

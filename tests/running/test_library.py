@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.compiled_library import open_libraries
+from tvmmobile.pipeline.listener import Listener
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
 from tvmmobile.pipeline.sentences import differences
@@ -217,7 +217,12 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
     path = write_library(tmp_path, lambda manifest: (manifest.update(changes), manifest["target"].update(mcpu=core)))
     remarks: list[str] = []
     libraries = find_libraries([path])
-    check_libraries(libraries, PROFILE, SimpleNamespace(message=remarks.append))  # type: ignore[arg-type]
+
+    class Remarks(Listener):
+        def message(self, text: str) -> None:
+            remarks.append(text)
+
+    check_libraries(libraries, PROFILE, Remarks())
     assert remarks == ([remark] if remark else [])
 
 

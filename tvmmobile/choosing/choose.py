@@ -70,7 +70,7 @@ def choose(
     candidates, unknown = candidates_of(networks, libraries, [accuracy for path in wanted.accuracy for accuracy in read_accuracies(path)])
     if not candidates:
         raise UserError(
-            f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
+            f"no accuracy is known for {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
             "Measure it: tvmmobile evaluate LIBRARY FOLDER --out DIR, then give --accuracy DIR/evaluation.json.",
         )
     priced, skipped = _Search(budget, profiles, wanted.logs, listener, wanted.out is not None).run(candidates)

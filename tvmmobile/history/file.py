@@ -220,7 +220,7 @@ class History:
             remedy = "Read it with the version that wrote it, or name a new file."
             raise UserError(f"{self.path} has format {version}, of a newer tvmmobile; this one reads {FORMAT}.", remedy)
         if tables != list(_TABLES):
-            raise UserError(f"{self.path} is not a history of tvmmobile: its tables are others.", _REMEDY)
+            raise UserError(f"{self.path} is not a history of tvmmobile: it has other tables.", _REMEDY)
 
 
 @contextmanager
@@ -286,7 +286,7 @@ def _seconds(date: str, name: str) -> int:
     except (ValueError, OverflowError):
         seconds = -1
     if not 0 <= seconds <= _LAST_TIME:
-        raise UserError(f"the date of {name} is not one: {shown(date)}.", "Time it again with tvmmobile bench.")
+        raise UserError(f"{name} has an invalid date: {shown(date)}.", "Time it again with tvmmobile bench.")
     return seconds
 
 

@@ -20,11 +20,11 @@ Array = npt.NDArray[Any]
 def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
     """Raise `UserError` for NaN, infinity, and numbers that become infinite in the type that a library takes, `stored`."""
     if not np.isfinite(array).all():
-        raise UserError(f"{what} holds values that are not finite (NaN or infinity).", "Check how it was made.")
+        raise UserError(f"{what} holds values that are not finite (NaN or infinity).", "Check the program that wrote it.")
     with np.errstate(over="ignore"):
         kept = array.astype(stored, copy=False)
     if not np.isfinite(kept).all():
-        raise UserError(f"{what} holds values beyond the range of {stored}.", "Check how it was made.")
+        raise UserError(f"{what} holds values beyond the range of {stored}.", "Check the program that wrote it.")
 
 
 def read_mapped(array: Array) -> Array:

@@ -90,7 +90,7 @@ def jobs_for(
     if not others:
         return jobs_of(models, first, options, out, logs, dump_ir)
     if options.format != C:
-        raise UserError("a library for several devices is a C library.", "Leave out --format, or give one --device.")
+        raise UserError("a library for several devices must be a C library.", "Leave out --format, or give one --device.")
     if options.max_drop is not None:
         raise UserError(
             "--max-drop chooses layers by their latency on one device.",

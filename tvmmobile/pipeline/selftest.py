@@ -125,6 +125,6 @@ def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:
         run = agents.measure_kernel(library, task.symbol, arrays, _RUN_TIMEOUT_S, Timing(warmup=3, repeat=5))
     except MeasureError as error:
         raise DeviceUnavailable(
-            f"a test library does not run on {agents.profile.name}: {error.reason}.", "Is it a 64-bit system?"
+            f"a test library does not run on {agents.profile.name}: {error.reason}.", "Check that its system is 64-bit: uname -m"
         ) from error
     return relative_error(run.outputs[0], expected), run.latency.seconds * 1e6

@@ -140,7 +140,7 @@ def _arrays(place: Path, given: str) -> list[Any]:
         return [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
     except Exception as error:  # NumPy's readers, and those of archives, raise errors of any kind
         raise UserError(
-            f"--calibrate {given} is not what NumPy can read: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
+            f"--calibrate {given} cannot be read by NumPy: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
         ) from error
 
 

@@ -100,7 +100,9 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
         if not fitting:
             first = next(_keepable(flow), None)
             example = f" Its first layer is {first.number}, {first.layer.name}." if first else ""
-            raise UserError(f"--keep {pattern} fits no layer of the network.", f"Give a layer's number or name; * fits anything.{example}")
+            raise UserError(
+                f"--keep {pattern} matches no layer of the network.", f"Give a layer's number or name; * matches anything.{example}"
+            )
         found |= {step.number: f"--keep {pattern}" for step in fitting}
     return found
 
@@ -229,7 +231,7 @@ def quantise_within(
     free = {step.number for step in _keepable(flow) if step.number in network.steps}
     if not compared.holds(quantised(observed, method, accepts, [*float32_reasons, *free])):
         raise UserError(
-            f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be costs more.",
+            f"--max-drop {limit} cannot be met, even with every possible layer in float32.",
             "Give another limit, or leave out --dtype int8.",
         )
     most = max(1, min(_MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))

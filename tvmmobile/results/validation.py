@@ -218,4 +218,4 @@ def read_validation(path: str | Path) -> Validation:
 def _check_names(path: Path, points: Sequence[ValidationPoint]) -> None:
     names = [point.name for point in points]
     if len(set(names)) < len(names):
-        raise _KIND.refusal(path, "a point is there twice")
+        raise _KIND.refusal(path, "a point appears twice")

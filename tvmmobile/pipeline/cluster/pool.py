@@ -230,7 +230,7 @@ def _check_encrypted(address: str, required: bool | None) -> None:
     """Raise `UserError` for an address without TLS, unless Dask's configuration, `None` by default, says that it is not required."""
     if address.startswith("tcp://") and required is not False:
         raise UserError(
-            f"everybody who reaches {address} can run code there, and through its answers here: it is not encrypted.",
+            f"{address} is not encrypted: anybody who can reach it can run code there and, through its answers, here.",
             "Use tls:// with certificates (docs/devices.md says how), or, if nobody else can reach it, run first: "
             "export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False",
         )
