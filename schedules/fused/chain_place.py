@@ -14,7 +14,7 @@ from tvmmobile.schedules.space import Knobs
 
 
 @dataclass(frozen=True)
-class Moment:
+class LoopPosition:
     """The loops' variables.
 
     Attributes:
@@ -45,7 +45,7 @@ class Place:
     stage: ChainStage
     source: ChainStage | None
     last: bool
-    moment: Moment
+    moment: LoopPosition
     data: Buffer
     output: Buffer
     scratch: Buffer

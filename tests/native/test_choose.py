@@ -1,4 +1,4 @@
-"""Which of several sets of kernels a library takes: for no CPU one with instructions that it lacks, and else the one that suits it best."""
+"""A library takes the set of kernels that suits a CPU best, and none with instructions that the CPU lacks."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_its_description_is_the_network(single: Built) -> None:
 @pytest.mark.parametrize("threads", range(1, MOST + 1))
 @pytest.mark.parametrize("spins", [0, 1])
 def test_threads_give_the_same_bits(team: Built, threads: int, spins: int) -> None:
-    """Whether they spin or sleep, and with fewer than the library was compiled for."""
+    """They do so spinning or asleep, and with fewer threads than the library was compiled for."""
     library = CLibrary(team.path)
     instance = library.instance(Options(MOST, spins))
     for _ in range(20):

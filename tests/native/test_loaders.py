@@ -103,7 +103,7 @@ def test_musl_loads_it(out: Out, musl: Path, kind: str) -> None:
 
 @pytest.mark.virtual
 def test_androids_loader_opens_it(out: Out, request: pytest.FixtureRequest) -> None:
-    """And hides the symbols of libc from it, so that threads take what the program hands over."""
+    """It hides libc's symbols from the library, so that threads use the functions that the program passes."""
     root = android_folder(request)
     program = out.build("android", *ALONE, "-fPIE", *android_link(root), HERE / "loaded.c", "-lc", "-ldl")
     command = ["qemu-aarch64", "-L", root, program, out.folder / f"{STEM}.so", "input.f32"]

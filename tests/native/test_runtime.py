@@ -167,7 +167,7 @@ def counted(program: Path, root: Path, capacities: dict[int, int], words: Sequen
 def test_the_fastest_number_of_threads_leaves_small_cores_out(
     capacities: tuple[int, ...], threads: int, fastest: int, expected: int, counting: Path, tmp_path: Path
 ) -> None:
-    """And CPUs that the program may not use; with threads that are pinned, the same."""
+    """CPUs that the program may not use are left out too; pinned threads change nothing."""
     allowed = sorted(os.sched_getaffinity(0))[: len(capacities)]
     if len(allowed) < len(capacities) or allowed[-1] > 63:
         pytest.skip("needs two CPUs")

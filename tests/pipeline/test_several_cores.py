@@ -260,7 +260,7 @@ def test_tuning_for_several_devices_refuses_what_their_library_cannot_have(cli: 
 @pytest.mark.virtual
 @pytest.mark.long
 def test_tuning_for_several_devices_ends_with_one_library(cli: CommandLine, tmp_path: Path) -> None:
-    """And a report for each."""
+    """Each device gets a report."""
     (tmp_path / "network.py").write_text(NETWORK)
     out = tmp_path / "out"
     network = "--model", f"{tmp_path / 'network.py'}:make", "--resolution", "32", "--logs", str(tmp_path / "logs")

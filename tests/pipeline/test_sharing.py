@@ -55,7 +55,7 @@ def candidate(extra_us: float, constants: Mapping[str, int]) -> ScheduleCandidat
     ],
 )
 def test_libraries_become_small_within_each_sets_limit(most_us: tuple[float, float], extra_us: list[tuple[int, int]]) -> None:
-    """And no slower than that takes: a schedule that saves nothing is never taken, nor one that costs too much."""
+    """They become no slower than necessary: a schedule that saves nothing, or costs too much, is never taken."""
     one = {FIRST: [candidate(0, {"a": 100}), candidate(5, {"b": 100}), candidate(1, {"c": 100})], SECOND: [candidate(0, {"x": 10})]}
     other = {FIRST: [candidate(0, {"b": 100})], SECOND: [candidate(0, {"y": 10}), candidate(1, {"x": 10})]}
     found = smallest([one, other], most_us)

@@ -1,4 +1,4 @@
-"""Which shapes the templates take: whatever a network of convolutions may bring whose channels divide by 4."""
+"""Templates take all shapes of convolutional networks whose channels divide by 4."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_a_subclass_cannot_hide_a_need_behind_another_default() -> None:
 
 
 def test_no_kernel_writes_bytes_without_sign() -> None:
-    """Nor does one in floats read them."""
+    """No kernel in floats reads them either."""
     for layer in (replace(_WINDOW, writes="uint8"), replace(_WINDOW, reads="uint8"), Pool(7, 7, 64, writes="uint8")):
         for task in (_in_floats(layer), _in_integers(layer)):
             assert [template.name for template in EVERY if template.space(task) is not None] == []

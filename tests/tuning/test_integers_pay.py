@@ -153,7 +153,7 @@ def test_what_stays_in_float32_is_faster_there(board: str, side: int, channels: 
 @pytest.mark.virtual
 @pytest.mark.parametrize("channels", [8, 32])
 def test_an_image_stays_in_float32_on_cores_in_order(channels: int, tmp_path: Path) -> None:
-    """And its kernel stores integers."""
+    """Its kernel stores integers."""
     layer = Conv2d(64, 64, 3, channels, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW")
     integer, rounding = replace(layer, reads="float32"), replace(layer, writes="int8")
     with started_agents(find_device("pi3bplus-virtual")) as agents:

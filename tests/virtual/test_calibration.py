@@ -294,7 +294,7 @@ def test_python_comes_from_the_debian_release_that_a_wheel_needs(release: str, t
 
 
 def test_networks_that_hardly_access_memory_leave_its_terms_at_their_usual_value() -> None:
-    """Which is what one core's copy takes: a server with a large third level does not tell what its core waits for memory elsewhere."""
+    """That is the time of one core's copy: a server with a large third level does not show how its core waits for memory elsewhere."""
     board, seeded, seen = load_board("cobalt100"), random.Random(2), []
     for number in range(6):
         misses = MissCounts(loads_from_l2=seeded.randrange(500_000, 2_000_000), loads_from_memory=seeded.randrange(50))

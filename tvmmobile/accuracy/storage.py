@@ -77,7 +77,7 @@ class _Sums:
 
 
 @dataclass
-class _Watched:
+class _WatchedLayers:
     """The layers of one run in the order of execution: names, and sums as they were before the activation."""
 
     names: list[str] = field(default_factory=list)
@@ -103,16 +103,16 @@ def stored_layers(compute: Compute, images: Iterable[Array], precision: Precisio
     return tuple(total.layer(name) for total, name in zip(totals, names, strict=True))
 
 
-def _run(compute: Compute, image: Array, precision: Precision | None) -> _Watched:
+def _run(compute: Compute, image: Array, precision: Precision | None) -> _WatchedLayers:
     from tvmmobile.networks.models.weights import single_thread
 
-    watched = _Watched()
+    watched = _WatchedLayers()
     with single_thread(), _watching(watched, precision):
         compute([image.copy()])
     return watched
 
 
-def _watching(watched: _Watched, precision: Precision | None) -> Any:
+def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
     """Return a PyTorch dispatcher mode that records the layers and, given a precision, rounds their inputs to it.
 
     Operands are rounded in place, so that a residual reads the same numbers.

@@ -68,7 +68,7 @@ def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], prefix: s
     lowered = pipeline(module)
     kernels, parts = {}, {}
     for symbol, function in functions.items():
-        cut = _Cut(f"{prefix}{symbol}", function.params, lowered[symbol])
+        cut = _KernelCutter(f"{prefix}{symbol}", function.params, lowered[symbol])
         kernels[symbol] = CutKernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
         parts.update(cut.functions)
     return kernels, tvm.IRModule(parts)
@@ -105,7 +105,7 @@ class _Memory:
         return tirx.DeclBuffer(buffer, data=_at(self.pointer, offset, buffer))
 
 
-class _Cut:
+class _KernelCutter:
     """Cuts one lowered function, as `MakePackedAPI` left it, into `parts` and their `functions`."""
 
     def __init__(self, symbol: str, parameters: Sequence[Any], packed: Any) -> None:

@@ -228,7 +228,7 @@ def _check(step: FlowStep, sums: Array) -> None:
     """Raise `UserError` for sums that no scale fits."""
     if not np.abs(sums).max(initial=0.0) <= _LARGEST_SUM:
         raise UserError(
-            f"{step.layer.name} (node {step.number}) computes sums from the calibration data that are infinite, NaN or above {_LARGEST_SUM:g}.",
+            f"{step.layer.name} (node {step.number}) computes sums of the calibration data that are not finite or exceed {_LARGEST_SUM:g}.",
             "Check the network's weights and the normalisation of the data.",
         )
 

@@ -139,8 +139,8 @@ class Workers:
                 self._held.close()
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        source, suspects = iter(jobs), deque[_Try]()
-        pending: dict[Any, _Try] = {}
+        source, suspects = iter(jobs), deque[_RunningJob]()
+        pending: dict[Any, _RunningJob] = {}
         try:
             while True:
                 while (one := self._next(source, pending, suspects)) is not None:
@@ -155,7 +155,7 @@ class Workers:
                     with deferred():
                         result = self._result(future, timeout_s)
                     one = pending.pop(future)
-                    if isinstance(result, _Died) and not one.to_blame(result):
+                    if isinstance(result, _WorkerDied) and not one.to_blame(result):
                         one.alone += 1
                         suspects.append(one)
                     else:
@@ -165,16 +165,16 @@ class Workers:
                 for future in pending:
                     future.cancel()
 
-    def _next(self, source: Iterator[Any], pending: Mapping[Any, _Try], suspects: deque[_Try]) -> _Try | None:
+    def _next(self, source: Iterator[Any], pending: Mapping[Any, _RunningJob], suspects: deque[_RunningJob]) -> _RunningJob | None:
         """Return a job to start now: any while workers are free, or a suspect once nothing else is running."""
         if suspects:
             return suspects.popleft() if not pending else None
         if any(one.alone for one in pending.values()) or len(pending) >= JOBS_EACH * self.count:
             return None
         job = next(source, _NO_MORE)
-        return None if job is _NO_MORE else _Try(job)
+        return None if job is _NO_MORE else _RunningJob(job)
 
-    def _scheduled(self, function: Callable[[Any], Any], one: _Try, timeout_s: float) -> Any:
+    def _scheduled(self, function: Callable[[Any], Any], one: _RunningJob, timeout_s: float) -> Any:
         while True:
             with self._lock:
                 one.pool = self._pool
@@ -210,36 +210,36 @@ class Workers:
 
     def _result(self, future: Any, timeout_s: float) -> Any:
         if not future.done():
-            return _Died("its worker processes were ended")
+            return _WorkerDied("its worker processes were ended")
         try:
             return future.result()
         except FutureTimeout:
             return WorkerError(f"not done within {timeout_s:.0f} s")
         except BrokenProcessPool:
-            return _Died("its worker processes died")
+            return _WorkerDied("its worker processes died")
         except pebble.ProcessExpired as error:
             if error.exitcode == -signal.SIGPROF:
                 return WorkerError("it took too much processor time")
             check_space(Path(self._scratch))  # LLVM ends the process when it cannot write
-            return _Died(f"its worker process died (exit code {error.exitcode})", error.exitcode)
+            return _WorkerDied(f"its worker process died (exit code {error.exitcode})", error.exitcode)
         except Exception:
             check_space(Path(self._scratch))
             raise
 
 
-class _Died(WorkerError):
+class _WorkerDied(WorkerError):
     """A job's worker died, with this exit code, or the job was lost with the worker of another one."""
 
 
 @dataclass
-class _Try:
+class _RunningJob:
     """A running job; `alone` counts the times when no other ran."""
 
     job: Any
     pool: _Pool | None = None
     alone: int = 0
 
-    def to_blame(self, died: _Died) -> bool:
+    def to_blame(self, died: _WorkerDied) -> bool:
         """Return whether the job itself probably killed its worker."""
         return self.alone > 0 and (died.code is not None or self.alone >= _MOST_TRIES)
 

@@ -116,7 +116,7 @@ def test_more_entries_than_the_layer_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nans_reach_what_their_channel_reaches(tmp_path: Path, name: str) -> None:
-    """But for products with zeros, which are left out."""
+    """The exception is products with zeros, which are left out."""
     layer = sparse(Conv2d(3, 5, 9, 8, clamp=(0.0, None)), 0.3, 1)
     task = Task((layer,))
     data = make_inputs(task)

@@ -52,7 +52,7 @@ class _MatchedAttention:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _TracedOperand:
     """An operand of attention, traced back: a tensor, places in it, a factor, and the number of views on the way."""
 
     source: Any
@@ -61,7 +61,7 @@ class _Read:
     views: int
 
 
-def _views(reads: list[_Read]) -> int:
+def _views(reads: list[_TracedOperand]) -> int:
     return sum(read.views for read in reads)
 
 
@@ -84,7 +84,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
         (product.args[1], (keys, depth), True),
         (value.args[1], (keys, width), False),
     )
-    best: list[_Read] = []
+    best: list[_TracedOperand] = []
     groups = 1
     for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
         found = [read for operand in operands if (read := _read(operand[0], values, (tried, count // tried), *operand[1:]))]
@@ -152,7 +152,9 @@ def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array
             return variable, factor, added
 
 
-def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> _Read | None:
+def _read(
+    operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool
+) -> _TracedOperand | None:
     """Return the earliest tensor that holds an operand's elements in place.
 
     Args:
@@ -165,7 +167,7 @@ def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], exten
     while True:
         access = Access.through(shape_of(source), chain)
         place = _place(access, heads, extents, transposed) if access else None
-        best = _Read(source, place, factor, len(chain)) if place else best
+        best = _TracedOperand(source, place, factor, len(chain)) if place else best
         value: Any = values.get(source)
         step = _factor(value)
         if step is not None:

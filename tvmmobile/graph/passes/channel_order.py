@@ -23,7 +23,7 @@ from tvm import relax
 
 from tvmmobile.graph.bindings import bindings_of, readers_of, values_of
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
+from tvmmobile.graph.passes.channel_trace import NHWC, MovedChannels, Trace
 from tvmmobile.graph.passes.rewriting import replace_variables
 
 Order = npt.NDArray[np.int64]
@@ -140,7 +140,7 @@ class _Graph:
         position = {variable: number for number, variable in enumerate(self.bound)}
         return sorted(found, key=lambda reader: position[reader.variable])
 
-    def _reader(self, use: Any, data: Any, moved: Moved) -> _Reader | None:
+    def _reader(self, use: Any, data: Any, moved: MovedChannels) -> _Reader | None:
         if use is None or not _is_conv(self.bound[use]) or not self.bound[use].args[0].same_as(data) or moved.axis != NHWC:
             return None
         if not _is_depthwise(self.bound[use]):

@@ -29,12 +29,12 @@ def channels_last(module: Any) -> Any:
 
     Readers that need NCHW get the result transposed. Values made of an input alone stay as they are.
     """
-    images = _Images(module["main"])
+    images = _ImageRewriter(module["main"])
     main = rebound_main(module["main"], images.value)
     return with_main(module, main, canonical=True) if images.changed else module
 
 
-class _Images:
+class _ImageRewriter:
     """The images of `main`, one binding after another.
 
     Attributes:

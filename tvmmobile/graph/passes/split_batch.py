@@ -22,7 +22,7 @@ _MOST_PARTS = 16
 def split_batch(module: Any) -> Any:
     """Compute batches of `main` image by image; a network of one image without parts stays as it is."""
     for size in batches_of(module["main"]):
-        module = with_main(module, _Split(module["main"], size).rewritten())
+        module = with_main(module, _BatchSplitter(module["main"], size).rewritten())
     return module
 
 
@@ -48,7 +48,7 @@ def _shape(value: Any) -> list[int]:
 _Call = Callable[[Sequence[Any]], Any]
 
 
-class _Split:
+class _BatchSplitter:
     """Rewrites `main` so that operators run once per image.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Split:
     def _bind(self, variable: Any, value: Any) -> None:
         arguments, call = self._of_one(value)
         # A tensor that each image reads whole must be there before any of them is computed.
-        if call is not None and not any(isinstance(argument, _Same) and argument.value in self.split for argument in arguments):
+        if call is not None and not any(isinstance(argument, _SharedArgument) and argument.value in self.split for argument in arguments):
             self.waiting.append((variable, arguments, call))
             self.split.add(variable)
         else:
@@ -120,7 +120,7 @@ class _Split:
         """Return the input that an operator of one image reads in place of an argument."""
         from tvm import relax
 
-        if isinstance(argument, _Same):
+        if isinstance(argument, _SharedArgument):
             return self._whole(argument.value)
         if argument in self.split:
             return self.parts[argument][image]
@@ -153,7 +153,7 @@ class _Split:
             return self._by_element(value, rebuild)
         if not self._is_batch(data):
             return (), None
-        rest = [_Same(argument) for argument in value.args[1:]]
+        rest = [_SharedArgument(argument) for argument in value.args[1:]]
         if name in ("reshape", "broadcast_to"):
             shape, view = _shape(value), getattr(relax.op, name)
             if shape[:1] != [self.size]:
@@ -173,7 +173,7 @@ class _Split:
         if not self._is_batch(data) or ranks[0] < 2 or _shape(value)[:1] != [self.size]:
             return (), None
         if ranks[1] == 2 or (ranks[1] > 2 and _shape(other)[0] == 1):
-            return [data, _Same(other)], rebuild
+            return [data, _SharedArgument(other)], rebuild
         return ([data, other], rebuild) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
 
     def _by_element(self, value: Any, rebuild: _Call) -> tuple[Sequence[Any], Any]:
@@ -189,8 +189,8 @@ class _Split:
                     return (), None
                 arguments.append(argument)
             else:
-                arguments.append(_Same(argument))
-        return (arguments, rebuild) if any(not isinstance(each, _Same) for each in arguments) else ((), None)
+                arguments.append(_SharedArgument(argument))
+        return (arguments, rebuild) if any(not isinstance(each, _SharedArgument) for each in arguments) else ((), None)
 
     def _keeps_images(self, name: str, value: Any) -> bool:
         """Return whether an operator of one tensor leaves the first axis alone."""
@@ -214,7 +214,7 @@ class _Split:
         return False
 
 
-class _Same:
+class _SharedArgument:
     """An argument that is the same for every image."""
 
     def __init__(self, value: Any) -> None:

@@ -30,11 +30,11 @@ def sub_pixels(module: Any) -> Any:
     """Rewrite every `conv2d_transpose` with constant weights and a stride; NCHW."""
     if not any(operator_of(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
         return module
-    return _Unfolding(module["main"]).in_module(module)
+    return _TransposedConvRewriter(module["main"]).in_module(module)
 
 
 @dataclass(frozen=True)
-class _Shuffled:
+class _PendingShuffle:
     """A result that is still to be shuffled.
 
     Attributes:
@@ -68,13 +68,13 @@ class _Shuffled:
         return np.tile(groups, (1, math.prod(self.strides), 1)).reshape(shape)
 
 
-class _Unfolding(MainRewriter):
+class _TransposedConvRewriter(MainRewriter):
     """Rewrites `main` so that transposed convolutions become convolutions and shuffles."""
 
     def __init__(self, main: Any) -> None:
         super().__init__(main)
         #: New values by the old variable; a batch norm's are tuples.
-        self.shuffled: dict[Any, _Shuffled] = {}
+        self.shuffled: dict[Any, _PendingShuffle] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
         """Return a convolution, an operator on its channels before they are shuffled, or the old value."""
@@ -86,7 +86,7 @@ class _Unfolding(MainRewriter):
         # A batch norm is read through its parts.
         return self.rebuild(value) if operator_of(value) == _NORM else found.expression()
 
-    def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
+    def _before_the_shuffle(self, value: Any) -> _PendingShuffle | None:
         """Return an operator applied before the shuffle; `None` if it does not treat all pixels alike."""
         if isinstance(value, relax.TupleGetItem):
             before = self.shuffled.get(value.tuple_value)
@@ -103,7 +103,7 @@ class _Unfolding(MainRewriter):
             return None
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
 
-    def _spread(self, operator: str, operand: Any, beside: _Shuffled) -> Any:
+    def _spread(self, operator: str, operand: Any, beside: _PendingShuffle) -> Any:
         """Return an operand spread per channel, or a single number unchanged; `None` for computed values and those with pixels."""
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
@@ -116,7 +116,7 @@ class _Unfolding(MainRewriter):
         return relax.const(beside.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
 
 
-def _unfolded(call: Any, new: Any) -> _Shuffled | None:
+def _unfolded(call: Any, new: Any) -> _PendingShuffle | None:
     """Return a transposed convolution as one with a shuffle to follow; `None` for other layouts or computed weights."""
     attrs, weight = call.attrs, call.args[1]
     strides = [int(step) for step in attrs.strides]
@@ -132,7 +132,7 @@ def _unfolded(call: Any, new: Any) -> _Shuffled | None:
     unfolded = relax.const(_weights(weight.value.numpy(), axes, int(attrs.groups)))
     ends = [axes[0].before, axes[1].before, axes[0].after, axes[1].after]
     convolution = relax.op.nn.conv2d(new(call.args[0]), unfolded, 1, ends, 1, int(attrs.groups))
-    return _Shuffled(convolution, (strides[0], strides[1]), tuple(shape), int(attrs.groups))
+    return _PendingShuffle(convolution, (strides[0], strides[1]), tuple(shape), int(attrs.groups))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Axis:
 
 
 def _weights(weight: Array, axes: list[_Axis], groups: int) -> Array:
-    """Return IOHW weights of a transposed convolution as OIHW ones, of channels as `_Shuffled` has them."""
+    """Return IOHW weights of a transposed convolution as OIHW ones, of channels as `_PendingShuffle` has them."""
     inputs, channels = weight.shape[0] // groups, weight.shape[1]
     down, right = (len(axis.taps) for axis in axes)
     found = np.zeros((groups, down, right, channels, inputs, axes[0].count, axes[1].count), weight.dtype)

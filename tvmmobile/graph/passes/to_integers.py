@@ -46,7 +46,7 @@ def to_integers(
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _IntegerRange:
     """The range of a variable's integers and of their sources: `step` is the real difference of two neighbours, `zero` represents 0,
     `low` and `high` are bounds; unsigned integers are `shift` higher.
     """
@@ -74,12 +74,12 @@ class _IntegerConversion(RoundingFinder):
         self.roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
         self.gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
         #: Scale and bounds of each variable that holds integers, and its value in float32 where something reads that.
-        self.stored: dict[Any, _Stored] = {}
+        self.stored: dict[Any, _IntegerRange] = {}
         self.reals: dict[Any, Any] = {}
         #: The rounding that is still due of each variable that holds float32 instead, or unsigned integers.
-        self.unrounded: dict[Any, _Stored] = {}
+        self.unrounded: dict[Any, _IntegerRange] = {}
         #: Integers made of float32.
-        self.integers: dict[tuple[Any, _Stored], Any] = {}
+        self.integers: dict[tuple[Any, _IntegerRange], Any] = {}
         #: Variables with the integers of a layer, which does the rounding that reads it.
         self.of_layers: set[Any] = set()
 
@@ -126,7 +126,7 @@ class _IntegerConversion(RoundingFinder):
         first = next((self.stored[part] for part in parts if part in self.stored), None)
         if first is None or any(grid is None or not _on_one_grid(grid, first) for grid in grids.values()):
             return None
-        self.stored[variable] = _Stored(first.step, first.zero)
+        self.stored[variable] = _IntegerRange(first.step, first.zero)
         integers = {part: self._integers(part, 1 / first.step, first.zero) for part in parts}
         return rebuilt(value, lambda part: integers.get(part, part))
 
@@ -152,9 +152,9 @@ class _IntegerConversion(RoundingFinder):
             return self.replaced[source]
         if layer.stored:
             known = self.stored if layer.stored == INT8.name else self.unrounded
-            known[variable] = _Stored(layer.step, layer.zero, shift=shift_of(layer.stored))
+            known[variable] = _IntegerRange(layer.step, layer.zero, shift=shift_of(layer.stored))
             return self.replaced[source]
-        self.unrounded[variable] = _Stored(layer.step, layer.zero, layer.low, layer.high)
+        self.unrounded[variable] = _IntegerRange(layer.step, layer.zero, layer.low, layer.high)
         return self._real(source)
 
     def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
@@ -169,7 +169,7 @@ class _IntegerConversion(RoundingFinder):
             arguments = [self._integers(data, *first)]
         arguments += [self._integers(other, *rounding) for other, rounding in zip(others, rest, strict=True)]
         if entry.step is not None:
-            self.stored[variable] = _Stored(entry.step, entry.zero)
+            self.stored[variable] = _IntegerRange(entry.step, entry.zero)
             self.of_layers.add(variable)
         kind = FLOAT32.name if entry.step is None else INT8.name
         shape = shape_of(call)
@@ -187,21 +187,21 @@ class _IntegerConversion(RoundingFinder):
         from tvm import relax
 
         per_scale, zero = self.wanted[variable]
-        self.stored[variable] = _Stored(1 / per_scale, zero)
+        self.stored[variable] = _IntegerRange(1 / per_scale, zero)
         self.layers[external_name(call) or ""] = found
         arguments = relax.Tuple(list(map(self._leaf, call.args[1].fields)))
         return relax.call_dps_packed(external_name(call), arguments, out_ty=relax.TensorType(shape_of(call), INT8.name))
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
         """Return a variable as the integers that a layer reads."""
-        wanted = _Stored(1 / per_scale, zero)
+        wanted = _IntegerRange(1 / per_scale, zero)
         if variable not in self.stored:
             return self._rounded(self.replaced[variable], per_scale, self.unrounded.get(variable, wanted))
         if _on_one_grid(self.stored[variable], wanted):
             return self.replaced[variable]
         return self._rounded(self._real(variable), per_scale, wanted)
 
-    def _rounded(self, source: Any, per_scale: float, stored: _Stored) -> Any:
+    def _rounded(self, source: Any, per_scale: float, stored: _IntegerRange) -> Any:
         """Return a new variable, float32 or unsigned, as integers."""
         from tvm import relax
 
@@ -233,13 +233,13 @@ class _IntegerConversion(RoundingFinder):
         return self.reals[variable]
 
 
-def _holds(stored: _Stored, layer: Rounding) -> bool:
+def _holds(stored: _IntegerRange, layer: Rounding) -> bool:
     """Return whether a rounding changes nothing about integers."""
     bounds = stored.low >= layer.low and stored.high <= layer.high
     return bounds and (np.float32(stored.step), stored.zero) == (np.float32(layer.step), layer.zero)
 
 
-def _on_one_grid(one: _Stored, other: _Stored) -> bool:
+def _on_one_grid(one: _IntegerRange, other: _IntegerRange) -> bool:
     return (np.float32(1 / one.step), one.zero) == (np.float32(1 / other.step), other.zero)
 
 

@@ -36,10 +36,10 @@ def to_precision(
         precisions: layers in other precisions. Tensors that only they read are stored in these.
     """
 
-    return lambda module: _Conversion(module["main"], precision, layers, accepts, precisions, outside).in_module(module)
+    return lambda module: _PrecisionConversion(module["main"], precision, layers, accepts, precisions, outside).in_module(module)
 
 
-class _Conversion(MainRewriter):
+class _PrecisionConversion(MainRewriter):
     """Rewrites `main` in another precision."""
 
     def __init__(

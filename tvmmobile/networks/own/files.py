@@ -81,7 +81,7 @@ class OwnFile:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class FileTensor:
     """An input or output of a network.
 
     Attributes:
@@ -153,7 +153,13 @@ def _unreadable(path: Path, why: str) -> UserError:
 
 
 def spec_of(
-    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], wanted: RequestedShape, fix: str, inside: str = ""
+    file: OwnFile,
+    contents: str,
+    inputs: Sequence[FileTensor],
+    outputs: Sequence[FileTensor],
+    wanted: RequestedShape,
+    fix: str,
+    inside: str = "",
 ) -> OwnSpec:
     """Identify a network by its inputs and outputs.
 
@@ -200,7 +206,7 @@ def height_and_width(side: Side) -> tuple[int, int]:
     return side if isinstance(side, tuple) else (side, side)
 
 
-def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
+def refuse_dynamic(file: OwnFile, tensor: FileTensor, kind: str, fix: str) -> None:
     """Raise `UserError` for a dimension that is not a number; `kind` is `input` or `output`, see `spec_of` for `fix`."""
     for place, extent in enumerate(tensor.shape or ()):
         if isinstance(extent, str):
@@ -208,7 +214,7 @@ def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
             raise UserError(f"{file}: dimension {place} of the {kind} {tensor.name!r} is dynamic{called}, and must be a number.", fix)
 
 
-def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
+def _ports(file: OwnFile, tensors: Sequence[FileTensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
     """Return the tensors under their names in the file, or `only` one."""
     found = tuple(Port(tensor.name, _static(file, tensor, kind, fix), tensor.dtype) for tensor in tensors)
     for tensor, port in zip(tensors, found, strict=True):
@@ -223,7 +229,7 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
     return named(found, only)
 
 
-def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
+def _static(file: OwnFile, tensor: FileTensor, kind: str, fix: str) -> tuple[int, ...]:
     if tensor.dtype not in (FLOAT32.name, *INTEGERS):
         known = ", ".join((FLOAT32.name, *INTEGERS))
         raise UserError(f"{file}: the {kind} {tensor.called} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")

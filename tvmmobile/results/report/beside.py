@@ -15,7 +15,7 @@ _FULL_BAR = 0.1
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedResults:
     """Several results as one.
 
     Attributes:
@@ -41,7 +41,7 @@ class VariantPair:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBySide:
     """Two results, variant by variant.
 
     Attributes:
@@ -88,7 +88,7 @@ def differences(first: Context, second: Context) -> list[str]:
     return [f"{name} {clean(str(mine))} and {clean(str(theirs))}" for name, mine, theirs in pairs if mine != theirs]
 
 
-def join(results: Sequence[Results]) -> Joined:
+def join(results: Sequence[Results]) -> JoinedResults:
     """Return all variants of the results, each from the latest result with it; raise `UserError` if their contexts differ."""
     ordered = sorted(results, key=lambda result: result.context.date)
     latest = ordered[-1].context
@@ -116,10 +116,10 @@ def join(results: Sequence[Results]) -> Joined:
     remarks += [f"The version of {name} differs: {text}." for name, text in versions.items() if ", " in text]
     known = [one.context for one in ordered if one.context.memory_bytes_per_s is not None] or [latest]
     context = replace(latest, versions=versions, memory_bytes_per_s=known[-1].memory_bytes_per_s, memory_source=known[-1].memory_source)
-    return Joined(Results(context, tuple(found.values())), tuple(remarks))
+    return JoinedResults(Results(context, tuple(found.values())), tuple(remarks))
 
 
-def side_by_side(old: View, new: View) -> Beside:
+def side_by_side(old: View, new: View) -> SideBySide:
     """Pair the variants of two results, in the new result's order."""
     mine, theirs = ({_key(row.variant): row for row in view.rows} for view in (old, new))
     same_kind = old.context.kind == new.context.kind
@@ -140,7 +140,7 @@ def side_by_side(old: View, new: View) -> Beside:
         remarks.append("Run tvmmobile compare to tell changes from noise.")
     names = ("old", "new") if old.context.device == new.context.device else (old.context.device, new.context.device)
     headings = f"{names[0]}, ms {old.context.kind}", f"{names[1]}, ms {new.context.kind}"
-    return Beside(old, new, headings, tuple(pairs), tuple(remarks))
+    return SideBySide(old, new, headings, tuple(pairs), tuple(remarks))
 
 
 def _key(variant: VariantResult) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tvmmobile.results.report.beside import Beside
+from tvmmobile.results.report.beside import SideBySide
 from tvmmobile.results.report.facts import facts, fit_sentence, law_sentence, sums_sentence
 from tvmmobile.results.report.view import Grid, VariantRow, View
 from tvmmobile.results.report.wording import (
@@ -27,7 +27,7 @@ MOST_CHARACTERS = 65_000
 _SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[]))")
 
 
-def markdown(view: View, beside: Beside | None = None, most: int = MOST_CHARACTERS) -> str:
+def markdown(view: View, beside: SideBySide | None = None, most: int = MOST_CHARACTERS) -> str:
     """Return the text of `report.md` (GitHub's dialect), within a number of characters.
 
     What does not fit is left out from the end, a section or the last lines of a table at a time, and the text says so.
@@ -94,7 +94,7 @@ def _cell(text: str) -> str:
     return f"**{escape(text[2:-2])}**" if bold else escape(text)
 
 
-def _beside(beside: Beside) -> list[str]:
+def _beside(beside: SideBySide) -> list[str]:
     change = ["change"] if beside.compared else []
     lines = [
         (

@@ -22,7 +22,7 @@ _FORMS = {name: weight for kind in KINDS.values() for name, weight in kind.unlik
 #: Layers and extents of a layer that are compared, at most.
 _MOST_LAYERS, _MOST_EXTENTS = 4, 6
 #: Tasks of each database, as of the last query.
-_KNOWN: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Database, _TaskFeatures] = WeakKeyDictionary()
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3
 
@@ -80,7 +80,7 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> Iterat
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:
-    known, tasks = _KNOWN.setdefault(database, _Known()), database.described()
+    known, tasks = _KNOWN.setdefault(database, _TaskFeatures()), database.described()
     known.add(tasks[len(known) :])
     return known.by_distance(task)
 
@@ -98,7 +98,7 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
     return min((record for record in good if record.latency_us == least), key=lambda record: str(record.schedule), default=None)
 
 
-class _Known:
+class _TaskFeatures:
     """Features by which a database's tasks are compared, a row each."""
 
     def __init__(self) -> None:

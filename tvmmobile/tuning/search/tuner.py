@@ -157,7 +157,7 @@ def measured(wanted: Iterable[tuple[TrialBudget, Schedule]], bench: Bench) -> It
     return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
 
 
-class _Held:
+class _HeldOutcomes:
     """Outcomes held back until it is known whether something spoiled them: `reason` says what, `spoiled` how often in a row."""
 
     def __init__(self, watch: Watch | None) -> None:
@@ -214,7 +214,7 @@ class _Runner:
         Raises:
             DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
         """
-        source, away_since, held = iter(jobs), math.inf, _Held(self._bench.watch)
+        source, away_since, held = iter(jobs), math.inf, _HeldOutcomes(self._bench.watch)
         again: list[TrialJob] = []
         lost: list[tuple[TrialJob, Outcome]] = []
         while True:
@@ -240,7 +240,7 @@ class _Runner:
         for job, result in self._bench.workers.run(run_trial, jobs, longest_s):
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
-    def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
+    def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _HeldOutcomes) -> None:
         """Raise `DeviceUnavailable` if another attempt is pointless."""
         if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
             raise DeviceUnavailable(

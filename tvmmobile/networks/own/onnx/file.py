@@ -20,9 +20,9 @@ from tvm.tirx import IntImm
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, refusing, with_layouts
 from tvmmobile.networks.own.files import (
+    FileTensor,
     OwnFile,
     RequestedShape,
-    Tensor,
     check_readable,
     height_and_width,
     read_whole,
@@ -35,7 +35,7 @@ from tvmmobile.networks.own.onnx.fourier import has_rough_transform
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx.importer import import_onnx, known_operators, unknown_operators
 from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
-from tvmmobile.networks.own.onnx.missing_rows import Filled, filled_up, with_greatest_extents
+from tvmmobile.networks.own.onnx.missing_rows import FilledOutput, filled_up, with_greatest_extents
 from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
@@ -174,7 +174,7 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     return tensors
 
 
-def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[Filled, ...]]:
+def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[FilledOutput, ...]]:
     """Return the model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's
     checker has accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
@@ -259,7 +259,7 @@ def _check_dimensions(file: OwnFile, graph: Any) -> None:
         refuse_dynamic(file, tensor, "input", _FIX if images else f"Give its shape, such as --shape {tensor.name}={example}.")
 
 
-def _with_known_shapes(found: Sequence[Tensor], module: Any) -> list[Tensor]:
+def _with_known_shapes(found: Sequence[FileTensor], module: Any) -> list[FileTensor]:
     """Return outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
     returned = module["main"].ret_ty
     known = [getattr(part.shape, "values", ()) for part in getattr(returned, "fields", [returned])]
@@ -269,16 +269,16 @@ def _with_known_shapes(found: Sequence[Tensor], module: Any) -> list[Tensor]:
     ]
 
 
-def _tensors(graph: Any, values: Sequence[Any]) -> list[Tensor]:
+def _tensors(graph: Any, values: Sequence[Any]) -> list[FileTensor]:
     """Return inputs or outputs, with the operators of the graph that read or compute them."""
     operators = {name: node.op_type for node in reversed(graph.node) for name in (*node.input, *node.output)}
     return [replace(_tensor(value), operator=operators.get(value.name, "")) for value in values]
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: Any) -> FileTensor:
     kind = value.type.tensor_type
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "no tensor"
     if not kind.HasField("shape"):
-        return Tensor(value.name, None, dtype)
+        return FileTensor(value.name, None, dtype)
     shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param) for dim in kind.shape.dim)
-    return Tensor(value.name, shape, dtype)
+    return FileTensor(value.name, shape, dtype)

@@ -19,7 +19,7 @@ from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.rows import RULES
 from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, graphs_of, rename
-from tvmmobile.networks.own.onnx.varying_nodes import Rows, VaryingNodes, differing
+from tvmmobile.networks.own.onnx.varying_nodes import VaryingNodes, VaryingRows, differing
 from tvmmobile.networks.signature import COUNT
 
 #: Operators whose results have as many rows as values say.
@@ -27,7 +27,7 @@ SOURCES = {"Compress", "NonMaxSuppression", "NonZero"}
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledOutput:
     """A file's output that is filled up: its place, its axis, the extent that it gets, and the fill value."""
 
     place: int
@@ -46,7 +46,7 @@ def has_varying(graph: Any) -> bool:
     )
 
 
-def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
+def with_greatest_extents(model: Any) -> tuple[Any, tuple[FilledOutput, ...]]:
     """Return a model with static shapes, and its filled-up outputs, each of which is followed by its count.
 
     Args:
@@ -64,7 +64,7 @@ def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
     return fold_constants(rewriting.rewritten()), filled
 
 
-def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array, ...]:
+def filled_up(outputs: Sequence[Array], filled: Sequence[FilledOutput]) -> tuple[Array, ...]:
     """Return the file's own outputs in the form in which the library returns them."""
     found: list[Array] = []
     by_place = {one.place: one for one in filled}
@@ -108,7 +108,7 @@ class _ExtentBounding(VaryingNodes):
         for count in counts:
             for name, value, less in zip(node.output, found, values_of(self.model, node, values, shapes) or [], strict=False):
                 if value.shape != less.shape:
-                    self.rows[name] = Rows(differing(value.shape, less.shape)[0], count)
+                    self.rows[name] = VaryingRows(differing(value.shape, less.shape)[0], count)
                 if not np.array_equal(value, less):
                     self.fewer[name] = less, count
         return True
@@ -151,9 +151,9 @@ class _ExtentBounding(VaryingNodes):
             count = self.least(count, self.rows[data].count)
         else:
             raise self.refused(node)
-        self.rows.update(dict.fromkeys(node.output, Rows(axis, count)))
+        self.rows.update(dict.fromkeys(node.output, VaryingRows(axis, count)))
 
-    def fill_outputs(self) -> tuple[Filled, ...]:
+    def fill_outputs(self) -> tuple[FilledOutput, ...]:
         """Fill outputs up, and append their counts to the graph's outputs."""
         outputs, filled = [], []
         for place, output in enumerate(self.model.graph.output):
@@ -169,7 +169,7 @@ class _ExtentBounding(VaryingNodes):
             self.emit("Identity", [self.without_absent(own, filler)], name)
             self.emit("Identity", [rows.count], f"{name}{COUNT}")
             outputs.append(f"{name}{COUNT}")
-            filled.append(Filled(place, rows.axis, self.shapes[own][rows.axis], filler))
+            filled.append(FilledOutput(place, rows.axis, self.shapes[own][rows.axis], filler))
         self._outputs = outputs
         return tuple(filled)
 

@@ -109,7 +109,7 @@ def _dequantize(into: RealNodes, node: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Form:
+class _IntegerForm:
     """An operator between integers.
 
     Attributes:
@@ -213,14 +213,14 @@ def _padded(into: RealNodes, node: Any) -> bool:
 #: Rewriters of operators on integers that do more than move them.
 _ON_INTEGERS: Mapping[str, Callable[[RealNodes, Any], bool]] = {"Add": _added, "Cast": _converted, "Pad": _padded, "Resize": _resized}
 #: Operators between integers.
-_FORMS: Mapping[str, _Form] = {
-    "QGemm": _Form("Gemm", result=7, bias=6),
-    "QLinearAdd": _Form("Add"),
-    "QLinearConcat": _Form("Concat", (), 0),
-    "QLinearConv": _Form("Conv", bias=8),
-    "QLinearMatMul": _Form("MatMul", axis=-1),
-    "QLinearMul": _Form("Mul"),
-    **{f"QLinear{name}": _Form(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
+_FORMS: Mapping[str, _IntegerForm] = {
+    "QGemm": _IntegerForm("Gemm", result=7, bias=6),
+    "QLinearAdd": _IntegerForm("Add"),
+    "QLinearConcat": _IntegerForm("Concat", (), 0),
+    "QLinearConv": _IntegerForm("Conv", bias=8),
+    "QLinearMatMul": _IntegerForm("MatMul", axis=-1),
+    "QLinearMul": _IntegerForm("Mul"),
+    **{f"QLinear{name}": _IntegerForm(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
 }
 #: From an operator to what appends others in its place, or does not.
 _REWRITES: Mapping[str, Callable[[RealNodes, Any], bool]] = {

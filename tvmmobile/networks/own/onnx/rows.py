@@ -14,7 +14,7 @@ import numpy as np
 from onnx import helper
 
 from tvmmobile.networks.own.onnx.tensors import attribute
-from tvmmobile.networks.own.onnx.varying_nodes import Rows, VaryingNodes, differing
+from tvmmobile.networks.own.onnx.varying_nodes import VaryingNodes, VaryingRows, differing
 
 #: The version from which the bounds of a slice are inputs.
 _BOUNDS_AS_INPUT = 10
@@ -22,7 +22,7 @@ _BOUNDS_AS_INPUT = 10
 Rule = Callable[[VaryingNodes, Any], bool]
 
 
-def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, Rows] | None:
+def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, VaryingRows] | None:
     """Find results with missing rows, by the axis that shrinks with one row less of these operands; `None` if that is unknown."""
     counts, values, shapes = into.with_one_less(names)
     if len(counts) > 1:
@@ -37,11 +37,11 @@ def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, Ro
         if len(axes) > 1:
             return None
         if axes:
-            found[name] = Rows(axes[0], *counts)
+            found[name] = VaryingRows(axes[0], *counts)
     return found
 
 
-def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, Rows] | None) -> bool:
+def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, VaryingRows] | None) -> bool:
     if found is None:
         return False
     into.append(node)
@@ -116,7 +116,7 @@ def _slice(into: VaryingNodes, node: Any) -> bool:
     if start or step != 1 or end < 0:
         return False
     count = rows.count if end >= into.shapes[data][rows.axis] else into.least(rows.count, into.constant([end]))
-    return _passed_on(into, node, {node.output[0]: Rows(rows.axis, count)})
+    return _passed_on(into, node, {node.output[0]: VaryingRows(rows.axis, count)})
 
 
 def _bounds(into: VaryingNodes, node: Any, rank: int) -> dict[int, tuple[float, float, float]] | None:
@@ -157,7 +157,7 @@ def _reshape(into: VaryingNodes, node: Any) -> bool:
     if node.op_type == "Expand" or rest:
         return (joined, rest) == (1, 0)
     if joined > 1:
-        into.rows[node.output[0]] = Rows(result.axis, into.times(rows.count, joined))
+        into.rows[node.output[0]] = VaryingRows(result.axis, into.times(rows.count, joined))
     return math.prod(into.shapes[node.output[0]][: result.axis]) == math.prod(shape[: rows.axis])
 
 
@@ -187,7 +187,7 @@ def _concat(into: VaryingNodes, node: Any) -> bool:
     places = into.joined_places(extents)
     joined = into.emit("Concat", node.input, axis=axis)
     chosen = helper.make_node("Gather", [joined, places], node.output, node.name, axis=axis)
-    return _passed_on(into, chosen, {node.output[0]: Rows(axis, into.rows[places].count)})
+    return _passed_on(into, chosen, {node.output[0]: VaryingRows(axis, into.rows[places].count)})
 
 
 def _split(into: VaryingNodes, node: Any) -> bool:
@@ -222,7 +222,7 @@ def _top_k(into: VaryingNodes, node: Any) -> bool:
     if node.input[1] in into.fewer and count != shape[rows.axis]:
         return False
     node.input[0] = into.without_absent(data, -math.inf if attribute(node, "largest", 1) else math.inf)
-    return _passed_on(into, node, dict.fromkeys(node.output, Rows(rows.axis, into.least(rows.count, into.constant([count])))))
+    return _passed_on(into, node, dict.fromkeys(node.output, VaryingRows(rows.axis, into.least(rows.count, into.constant([count])))))
 
 
 def _product(into: VaryingNodes, node: Any) -> bool:

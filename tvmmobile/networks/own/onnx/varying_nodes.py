@@ -23,7 +23,7 @@ _MOST_ROWS = 1 << 22
 
 
 @dataclass(frozen=True)
-class Rows:
+class VaryingRows:
     """The axis of a tensor along which only the first places are present, as many as the int64 tensor `count` `[1]` says."""
 
     axis: int
@@ -48,7 +48,7 @@ class VaryingNodes(Nodes):
         self.fewer: dict[str, tuple[Array, str]] = {}
         self.shapes: dict[str, list[int]] = {}
         self.types: dict[str, int] = {}
-        self.rows: dict[str, Rows] = {}
+        self.rows: dict[str, VaryingRows] = {}
         self.multiples: dict[str, tuple[str, int]] = {}
         self._joined: dict[tuple[tuple[str, int], ...], str] = {}
         graph = model.graph
@@ -107,7 +107,7 @@ class VaryingNodes(Nodes):
         name = self._new_name("places")
         self.source(helper.make_node("NonZero", [mask], [name]))
         found = self.emit("Reshape", [name, self.constant([-1])])
-        self.rows[found] = Rows(0, self.rows[name].count)
+        self.rows[found] = VaryingRows(0, self.rows[name].count)
         return found
 
     def joined_places(self, extents: tuple[tuple[str, int], ...]) -> str:
@@ -145,13 +145,13 @@ class VaryingNodes(Nodes):
         count = self.emit("ReduceSum", [ones], keepdims=1)
         self.shapes[output], self.types[output] = shape, self.types[padded]
         self.emit("Where", [absent, zero, padded], output)  # those behind may be read as well
-        self.rows[output] = Rows(axis, count)
+        self.rows[output] = VaryingRows(axis, count)
 
     def _prepare_suppression(self, node: Any) -> int:
         """Bound the rows of a `NonMaxSuppression`, which cannot select missing boxes."""
         boxes, scores, *given = node.input
-        found = {self.rows.get(boxes, Rows(1, "")), self.rows.get(scores, Rows(2, ""))}
-        if found != {Rows(1, ""), Rows(2, "")}:
+        found = {self.rows.get(boxes, VaryingRows(1, "")), self.rows.get(scores, VaryingRows(2, ""))}
+        if found != {VaryingRows(1, ""), VaryingRows(2, "")}:
             if len({one.count for one in found} - {""}) != 1 or {one.axis for one in found} != {1, 2} or scores not in self.rows:
                 raise self.refused(node)
             node.input[1] = self.without_absent(scores, -math.inf)

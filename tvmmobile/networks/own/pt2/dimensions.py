@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from tvmmobile.networks.own.files import OwnFile, RequestedShape, Tensor, height_and_width, refuse_dynamic
+from tvmmobile.networks.own.files import FileTensor, OwnFile, RequestedShape, height_and_width, refuse_dynamic
 from tvmmobile.system.errors import UserError
 
 _FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or --shape for a whole input."
@@ -103,7 +103,7 @@ def known_symbols(file: OwnFile, program: Any, wanted: RequestedShape, numbers: 
 def with_fixed_dimensions(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> Any:
     """Return a serialised program whose extents are numbers, for values of all symbols; raise errors as `known_symbols` does."""
     try:
-        fixed = _Fixing(values, program["graph_module"]["graph"]).fixed(program)
+        fixed = _DimensionFixer(values, program["graph_module"]["graph"]).fixed(program)
     except UnknownExtentError as error:
         raise unknown_extent(file, program, error) from error
     graph = fixed["graph_module"]["graph"]
@@ -122,13 +122,13 @@ def unknown_extent(file: OwnFile, program: Any, error: UnknownExtentError) -> Us
     return UserError(f"{file}: a dimension inside the network is dynamic ({str(error)[:80]}), and must be a number.", _FIX)
 
 
-def input_tensors(program: Any) -> Iterator[Tensor]:
+def input_tensors(program: Any) -> Iterator[FileTensor]:
     """Yield a serialised program's inputs with their shapes; types are left to PyTorch."""
     graph, signature = (program["graph_module"][part] for part in ("graph", "signature"))
     for spec in signature["input_specs"]:
         for tensor in (value["name"] for name, value in entries(spec.get("user_input")) if name == "as_tensor"):
             sizes = graph["tensor_values"][tensor]["sizes"]
-            yield Tensor(tensor, tuple(size["as_int"] if "as_int" in size else _text(size) for size in sizes), "float32")
+            yield FileTensor(tensor, tuple(size["as_int"] if "as_int" in size else _text(size) for size in sizes), "float32")
 
 
 def entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -274,7 +274,7 @@ def _holds(file: OwnFile, guard: str, shapes: Mapping[str, Any]) -> bool:
 
 
 @dataclass
-class _Fixing:
+class _DimensionFixer:
     """A serialised program while its expressions become numbers.
 
     Attributes:

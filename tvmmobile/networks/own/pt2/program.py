@@ -24,7 +24,7 @@ from tvmmobile.networks.frontend import (
     torch_program,
     with_layouts,
 )
-from tvmmobile.networks.own.files import OwnFile, RequestedShape, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.files import FileTensor, OwnFile, RequestedShape, read_whole, spec_of
 from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.missing_rows import output_names
@@ -108,7 +108,7 @@ def _numbers_read(program: torch.export.ExportedProgram) -> int:
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
 
 
-def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Tensor]]:
+def _ends(program: torch.export.ExportedProgram) -> tuple[list[FileTensor], list[FileTensor]]:
     values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
     called = output_names(program.call_spec.out_spec, len(signature.user_outputs))
     ends = (signature.user_inputs, map(str, signature.user_inputs)), (signature.user_outputs, called)
@@ -116,9 +116,9 @@ def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Ten
     return inputs, outputs
 
 
-def _tensor(name: str, value: Any) -> Tensor:
+def _tensor(name: str, value: Any) -> FileTensor:
     """Return the name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
     if not isinstance(value, torch.Tensor):
-        return Tensor(name, None, type(value).__name__)
+        return FileTensor(name, None, type(value).__name__)
     shape = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)
-    return Tensor(name, shape, str(value.dtype).removeprefix("torch."))
+    return FileTensor(name, shape, str(value.dtype).removeprefix("torch."))
