@@ -169,8 +169,8 @@ class StepsLoop:
             loads = [f"ldpsw {', '.join(registers)}, [{table}], #{2 * _WORD}"]
         else:
             loads = [f"ldrsw {register}, [{table}], #{_WORD}" for register in registers]
-        behind = [f"add {self._general(place.replace('p', 'h'))}, {self._general(place)}, #{HALF}" for place in places if self._odd]
-        return [*loads, *(f"add {register}, {self._general('a')}, {register}" for register in registers), *behind]
+        second_halves = [f"add {self._general(place.replace('p', 'h'))}, {self._general(place)}, #{HALF}" for place in places if self._odd]
+        return [*loads, *(f"add {register}, {self._general('a')}, {register}" for register in registers), *second_halves]
 
     @property
     def _odd(self) -> bool:

@@ -127,9 +127,9 @@ def _check_ends(library: Library, noise: bool) -> None:
     """Raise `UserError` unless the library takes an image and returns numbers, and scores of classes where images have labels."""
     spec = library.spec
     if len(spec.takes) > 1 or spec.input_shape[0] != 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
-        there = "; ".join(map(str, (*spec.takes, *spec.returns)))
+        ports = "; ".join(map(str, (*spec.takes, *spec.returns)))
         raise UserError(
-            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {there}.",
+            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {ports}.",
             "Run it with tvmmobile run.",
         )
     if not (noise or spec.returns[0].classes):

@@ -116,7 +116,7 @@ class _Search:
             for profile in self.profiles
             for job in jobs_of(one.model, profile, one.options, out, logs, None)
         ]
-        asked = {id(job): (candidate, device) for job, candidate, device in jobs}
+        requested = {id(job): (candidate, device) for job, candidate, device in jobs}
         priced: list[PricedCandidate] = []
         latencies: dict[int, dict[str, PlannedLatency]] = {}
         with started_workers(worker_count(len(jobs))) as workers, self.listener.stage("pricing", len(ordered)) as done:
@@ -142,7 +142,7 @@ class _Search:
             for job, answer in workers.run(planned_latency, unknown(), build_timeout_s([job for job, _, _ in jobs])):
                 latency: PlannedLatency = succeeded(answer, f"planning {job.spec.variant}")
                 write_cached(job, latency)
-                found(*asked[id(job)], latency)
+                found(*requested[id(job)], latency)
         return priced, len(candidates) - len(priced)
 
     def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -84,8 +84,10 @@ def add(
             for path, one in zip(results, found, strict=True)
         ]
     count = sum(len(one.variants) for one in found)
-    there = count - sum(added)
-    output().print(f"{file}: {plural(sum(added), 'result')} added" + (f", {there} were there already." if there else "."), soft_wrap=True)
+    repeated = count - sum(added)
+    output().print(
+        f"{file}: {plural(sum(added), 'result')} added" + (f", {repeated} were there already." if repeated else "."), soft_wrap=True
+    )
 
 
 @history.command("show")

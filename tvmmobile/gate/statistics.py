@@ -295,8 +295,8 @@ def _resampled_medians(values: npt.NDArray[np.float64], length: int) -> npt.NDAr
     random, medians = np.random.default_rng(0), []
     for rows in _shares(_RESAMPLES, max(1, _AT_ONCE // total)):
         picked = random.integers(0, count, (rows, count))
-        apart = picked + count * np.arange(rows)[:, np.newaxis]
-        times = np.bincount(apart.ravel(), minlength=rows * count).reshape(rows, count)
+        places = picked + count * np.arange(rows)[:, np.newaxis]
+        times = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
         seen = smaller[picked].sum(axis=1)[:, np.newaxis] + np.cumsum(times[:, block_of[first:end]], axis=1)
         middle = [order[first + np.argmax(seen > rank, axis=1)] for rank in ((total - 1) // 2, total // 2)]
         medians.append(values[middle].sum(axis=0) / 2)

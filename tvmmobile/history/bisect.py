@@ -142,16 +142,16 @@ def bisect(
     ends = (over.steps[0].earliest, over.steps[0].latest) if over.steps else (None, None)
     old, new = (_point(over, series, name, end) for name, end in zip((good, bad), ends, strict=True))
     noise = series.current.found.noise * math.sqrt(1 / len(old.results) + 1 / len(new.results))
-    apart, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
-    if abs(apart) <= _APART * noise or apart == 0:
-        change = f"by {math.expm1(apart):+.1%}" if apart else "in nothing"
+    difference, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
+    if abs(difference) <= _APART * noise or difference == 0:
+        change = f"by {math.expm1(difference):+.1%}" if difference else "in nothing"
         raise UserError(f"the two latencies differ {change}, which noise explains.", "Name commits further apart, or time them more often.")
     first, last = over.commits[old.commit].name, over.commits[new.commit].name
     chain = _between(first, last)
     say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
     with _worktree(last) as tree:
         timer = _Timer(history, series, command, tree, tree / result, say)
-        return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, apart)))
+        return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, difference)))
 
 
 def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:

@@ -190,8 +190,8 @@ class SeriesFilter:
         """Return whether a result belongs to such a series."""
         name = f"{entry.model} {entry.alpha}-{entry.side}"
         found = (entry.device, entry.dtype, entry.threads)
-        asked = (self.device, self.dtype, self.threads)
-        return (self.network or "") in name and all(one in (None, other) for one, other in zip(asked, found, strict=True))
+        wanted = (self.device, self.dtype, self.threads)
+        return (self.network or "") in name and all(one in (None, other) for one, other in zip(wanted, found, strict=True))
 
 
 def over_commits(history: History, wanted: SeriesFilter, least: float) -> CommitHistory:

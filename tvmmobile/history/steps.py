@@ -115,8 +115,8 @@ def _exact(values: Array) -> Segmentation:
 
 def _noise(values: Array, weights: Array, cuts: Sequence[int] = ()) -> tuple[float, float]:
     """Return the standard deviation of one run and its degrees of freedom, averaged with what is known of runs (a moderated t)."""
-    apart = np.delete(np.abs(np.diff(values)) / np.sqrt(1 / weights[1:] + 1 / weights[:-1]), [cut - 1 for cut in cuts])
-    seen, freedom = float(np.median(apart)) / float(stats.norm.ppf(0.75)), _EFFICIENCY * len(apart)
+    differences = np.delete(np.abs(np.diff(values)) / np.sqrt(1 / weights[1:] + 1 / weights[:-1]), [cut - 1 for cut in cuts])
+    seen, freedom = float(np.median(differences)) / float(stats.norm.ppf(0.75)), _EFFICIENCY * len(differences)
     variance = (_KNOWN_FREEDOM * RUN_TO_RUN**2 + freedom * seen**2) / (_KNOWN_FREEDOM + freedom)
     return math.sqrt(variance), _KNOWN_FREEDOM + freedom
 
@@ -125,9 +125,9 @@ def _spikes(values: Array, weights: Array, noise: float) -> npt.NDArray[np.intp]
     """Return indices of latencies far from all neighbours: a single run of a busy board is not a change of the code."""
     far = np.ones(len(values), bool)
     for shift in range(1, _NEAR + 1):
-        apart = np.abs(values[shift:] - values[:-shift]) > _SPIKE * noise * np.sqrt(1 / weights[shift:] + 1 / weights[:-shift])
-        far[shift:] &= apart
-        far[:-shift] &= apart
+        differs = np.abs(values[shift:] - values[:-shift]) > _SPIKE * noise * np.sqrt(1 / weights[shift:] + 1 / weights[:-shift])
+        far[shift:] &= differs
+        far[:-shift] &= differs
     return np.flatnonzero(far & (weights == 1)) if len(values) > _NEAR else np.arange(0)
 
 
@@ -149,8 +149,8 @@ class _Line:
 
     def _cost(self, begin: npt.NDArray[np.intp] | int, end: npt.NDArray[np.intp] | int) -> Array:
         """Return sums of squares around the means of segments, in units of the noise."""
-        apart: Array = self._sum[end] - self._sum[begin]
-        total: Array = self._square[end] - self._square[begin] - apart**2 / (self._weight[end] - self._weight[begin])
+        segment: Array = self._sum[end] - self._sum[begin]
+        total: Array = self._square[end] - self._square[begin] - segment**2 / (self._weight[end] - self._weight[begin])
         return total
 
     def best_cuts(self) -> list[int]:

@@ -95,8 +95,8 @@ def _list_error(found: Values, wanted: Values, scores: Values, expected: Values,
 
 def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
     """Return the largest error of rows: the distance from the most similar row or of the score from the last, whichever is less."""
-    errors, apart = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
-    return float(np.minimum(errors, apart).max()) if np.count_nonzero(errors <= apart) >= LEAST else float("inf")
+    errors, distances = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
+    return float(np.minimum(errors, distances).max()) if np.count_nonzero(errors <= distances) >= LEAST else float("inf")
 
 
 def _nearest(rows: Values, others: Values, scale: Values, whole: Values) -> Iterator[float]:

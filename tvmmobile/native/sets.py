@@ -85,14 +85,14 @@ class Suitability:
 
 def need_lines(sets: Sequence[CompiledSet], suitability: Suitability | None) -> Iterator[str]:
     """Yield the definitions that cpu.h reads."""
-    asked = {feature for kernel_set in sets for feature in kernel_set.needs}
+    features = {feature for kernel_set in sets for feature in kernel_set.needs}
     if suitability is not None:
-        asked |= {CPUID, *(feature for each in suitability.typical for feature in each)}
-    if not asked:
+        features |= {CPUID, *(feature for each in suitability.typical for feature in each)}
+    if not features:
         return
-    for name, bits in zip(("NEEDED_HWCAP", "NEEDED_HWCAP2"), _bits(sorted(asked)), strict=True):
+    for name, bits in zip(("NEEDED_HWCAP", "NEEDED_HWCAP2"), _bits(sorted(features)), strict=True):
         yield f"#define {name} UINT64_C({bits:#x})"
-    yield f"#define NEEDED_NAMES {c_string(_names(sorted(asked)))}"
+    yield f"#define NEEDED_NAMES {c_string(_names(sorted(features)))}"
     if suitability is not None:
         shown = [f"{_names(kernel_set.needs) or 'nothing'} for {kernel_set.core}" for kernel_set in sets]
         yield f"#define NEEDED_SHOWN {c_string(', '.join(shown))}"

@@ -211,11 +211,11 @@ def _set_lines(prefix: str, compiled: CompiledSet, takes_images: bool) -> Iterat
     first, program = len(names), compiled.program
     for number, call in enumerate(program.calls):
         kernel = compiled.kernels[call.symbol]
-        apart = call.symbol in compiled.lowered.separate and len(kernel.parts) > 1 and not kernel.shared_bytes
+        separate = call.symbol in compiled.lowered.separate and len(kernel.parts) > 1 and not kernel.shared_bytes
         for place, part in enumerate(kernel.parts):
             name = f"{prefix}step{number}_{place}"
             yield from _step(name, part.symbol, list(_arguments(program, compiled.layout, number, call, kernel)))
-            by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
+            by_last, ends = separate and not part.extent, not separate or place + 1 == len(kernel.parts)
             rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
     names += [f"    {c_string(call.symbol)}," for call in program.calls]
     yield from ["", f"static const char *const {prefix}kernels[] = {{", *names, "};"]

@@ -131,8 +131,8 @@ def _average_pool(
     size, around = (tuple(pair) if len(pair) == 2 else (pair[0],) * 2 for pair in (kernel, padding))
     steps = size if not stride else tuple(stride) if len(stride) == 2 else (stride[0],) * 2
     counts = torch.nn.functional.avg_pool2d(x, size, steps, around, ceil_mode).shape[-2:]
-    behind = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
-    whole = torch.nn.functional.pad(x, (around[1], behind[1], around[0], behind[0]))
+    after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
+    whole = torch.nn.functional.pad(x, (around[1], after[1], around[0], after[0]))
     return torch.nn.functional.avg_pool2d(whole, size, steps) * (math.prod(size) / divisor_override)
 
 

@@ -89,11 +89,11 @@ def _taps(name: str, inputs: int, outputs: int, corners: list[bool], place: int,
     if dimensions == 1:
         lines = torch.eye(inputs).reshape(1, inputs, inputs)
         return of_matrix(operator(lines, size, *corners, *factors)[0].numpy().T)
-    beside = (place + 1) % dimensions
-    extents[beside] = size[beside] = inputs
+    neighbour = (place + 1) % dimensions
+    extents[neighbour] = size[neighbour] = inputs
     lines = torch.eye(inputs).reshape(1, 1, *extents)
-    matrix = operator(lines, size, *corners, *factors).reshape(*(size[axis] for axis in sorted((place, beside)))).numpy()
-    return of_matrix(matrix if place < beside else matrix.T)
+    matrix = operator(lines, size, *corners, *factors).reshape(*(size[axis] for axis in sorted((place, neighbour)))).numpy()
+    return of_matrix(matrix if place < neighbour else matrix.T)
 
 
 def keep_resizes(program: Any) -> None:

@@ -88,5 +88,5 @@ def _places_and_count(builder: Any, found: Any, most: int) -> Any:
     """Return the results from places padded with -1."""
     emit, op, zero = builder.emit, relax.op, relax.const(0, "int64")
     places = emit(op.reshape(found, (most,)))
-    there = emit(op.astype(emit(op.greater_equal(places, zero)), "int64"))
-    return relax.Tuple([emit(op.maximum(places, zero)), emit(op.sum(there, axis=[0], keepdims=True))])
+    present = emit(op.astype(emit(op.greater_equal(places, zero)), "int64"))
+    return relax.Tuple([emit(op.maximum(places, zero)), emit(op.sum(present, axis=[0], keepdims=True))])

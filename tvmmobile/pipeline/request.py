@@ -130,7 +130,7 @@ def _check_takes_images(model: Model) -> None:
     """Raise `UserError` for a network whose input is not a square image of three channels."""
     spec = model.spec
     if spec.odd_shape:
-        there = ", ".join(map(str, spec.takes))
-        raise UserError(f"{spec.variant} takes {there}; --image needs one square input in {FLOAT32.name}.", "Leave out --image.")
+        inputs = ", ".join(map(str, spec.takes))
+        raise UserError(f"{spec.variant} takes {inputs}; --image needs one square input in {FLOAT32.name}.", "Leave out --image.")
     if spec.channels != 3:
         raise UserError(f"{spec.variant} takes {spec.channels} channels; images have 3.", "Leave out --image.")

@@ -382,12 +382,12 @@ class _NoisePredictor:
         """Return the sum with which a network can be expected to have this noise."""
         return noise * self._nearest(noise, 1, 0)
 
-    def _nearest(self, value: float, known: int, asked: int) -> float:
+    def _nearest(self, value: float, measured: int, requested: int) -> float:
         """Return the requested ratio of the nearest measured network, the latest of equally near ones."""
         if not self._known or not value:
             return 1.0
-        near = min(reversed(self._known), key=lambda one: abs(math.log(one[known] / value)))
-        return near[asked] / near[known]
+        near = min(reversed(self._known), key=lambda one: abs(math.log(one[measured] / value)))
+        return near[requested] / near[measured]
 
 
 def _floats(programme: Programme) -> tuple[KernelSpan, ...]:

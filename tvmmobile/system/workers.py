@@ -303,7 +303,7 @@ class _Starts(ForkServerContext):
     def lost(self) -> bool:
         """Return whether a process ended unasked. This does not read its exit code, which only the first reader gets."""
         with self.lock:
-            return bool(connection.wait([process.sentinel for process in self.started if not process.asked], 0))
+            return bool(connection.wait([process.sentinel for process in self.started if not process.ended_by_us], 0))
 
     def end(self) -> None:
         """End whatever was started; nothing starts any more."""
@@ -323,7 +323,7 @@ class _Process(ForkServerProcess):
     def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.name = _WORKER
-        self.asked = False
+        self.ended_by_us = False
         vars(self)["_config"].pop("tempdir", None)  # its own sockets go with its other temporary files
         self._starts: _Starts | None = starts
 
@@ -339,11 +339,11 @@ class _Process(ForkServerProcess):
             starts.started.append(self)
 
     def terminate(self) -> None:
-        self.asked = True
+        self.ended_by_us = True
         super().terminate()
 
     def kill(self) -> None:
-        self.asked = True
+        self.ended_by_us = True
         super().kill()
 
 

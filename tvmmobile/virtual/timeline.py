@@ -60,8 +60,8 @@ def course_of(profile: Profile, board: Board, worked: Sequence[Mapping[str, floa
         if region in (None, segment.region):
             members_of[segment.region].append(i)
     for members in members_of.values():
-        chain, asked = _region_course(members, profile, board, worked)
-        traffic += asked
+        chain, requested = _region_course(members, profile, board, worked)
+        traffic += requested
         for name, ms in chain.items():
             terms[name] += ms
         for i in members:
@@ -112,8 +112,8 @@ def _traffic(spans: Sequence[tuple[float, float, Segment]], board: Board, end: f
             rate = (segment.misses.fills + segment.misses.write_backs) * board.caches.line_bytes / (stop - begin)
             steps[begin] += rate
             steps[stop] -= rate
-    asked, rate = [], 0.0
+    spans_of_traffic, rate = [], 0.0
     for place, following in itertools.pairwise(sorted(steps)):
         rate += steps[place]
-        asked.append((following - place, rate))
-    return asked
+        spans_of_traffic.append((following - place, rate))
+    return spans_of_traffic

@@ -127,9 +127,9 @@ def _unknown(serial: str, listed: dict[str, str], reason: str) -> DeviceUnavaila
         return DeviceUnavailable(
             f"{serial} cannot be reached: {reason}.", f"Check the address, and turn on network debugging: adb connect {serial}"
         )
-    there = ", ".join(f"{other} ({state})" for other, state in sorted(listed.items())) or "none at all"
+    names = ", ".join(f"{other} ({state})" for other, state in sorted(listed.items())) or "none at all"
     return DeviceUnavailable(
-        f"adb knows no device {serial}; it knows {there}.", "Connect it, turn on USB debugging, and look for it with: adb devices"
+        f"adb knows no device {serial}; it knows {names}.", "Connect it, turn on USB debugging, and look for it with: adb devices"
     )
 
 

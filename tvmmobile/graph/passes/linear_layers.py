@@ -263,7 +263,7 @@ def _permuted(value: Any, seen: _ImageView) -> _ImageView | None:
         return seen
     turn = moved.index(min(moved))
     pixels, channels = _pixels(seen)
-    behind = math.prod(before[axis] for axis in moved[:turn])
-    if moved[turn:] + moved[:turn] != sorted(moved) or behind != (pixels if seen.first else channels):
+    trailing = math.prod(before[axis] for axis in moved[:turn])
+    if moved[turn:] + moved[:turn] != sorted(moved) or trailing != (pixels if seen.first else channels):
         return None
     return _ImageView(seen.image, not seen.first)

@@ -35,8 +35,8 @@ def _guarded(value: Any) -> Any:
     if operator_of(value) != "relax.scatter_nd":
         return None
     target, places, numbers = value.args
-    behind = [relax.op.reshape(part, shape_of(part)) for part in (target, numbers)]
-    return relax.Call(value.op, [behind[0], places, behind[1]], value.attrs)
+    views = [relax.op.reshape(part, shape_of(part)) for part in (target, numbers)]
+    return relax.Call(value.op, [views[0], places, views[1]], value.attrs)
 
 
 def _shown(view: Any) -> Any:

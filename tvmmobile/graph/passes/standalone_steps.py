@@ -39,15 +39,15 @@ def standalone_steps(composer: LayerComposer, whole_chains: bool) -> Callable[[A
         starts = _starts(module, joined)
         if not starts:
             return module
-        behind = composer(fold_factors(_ConvolutionInserter(module["main"], starts).in_module(module)))
-        return with_named_outputs(replace_values(behind, lambda value, _: _copied(value, composer.layers)))
+        changed = composer(fold_factors(_ConvolutionInserter(module["main"], starts).in_module(module)))
+        return with_named_outputs(replace_values(changed, lambda value, _: _copied(value, composer.layers)))
 
     def run(module: Any) -> Any:
         while count := _count(module):
             # Spelled out only now: an added number may belong to an activation, as may steps of the same tensor.
             choices = (True,) if whole_chains else (True, False)
             tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in choices)
-            better = next((behind for behind in tries if _count(behind) < count), None)
+            better = next((changed for changed in tries if _count(changed) < count), None)
             if better is None:
                 break
             module = better

@@ -103,17 +103,17 @@ class _TransposedConvRewriter(MainRewriter):
             return None
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
 
-    def _spread(self, operator: str, operand: Any, beside: _PendingShuffle) -> Any:
+    def _spread(self, operator: str, operand: Any, pending: _PendingShuffle) -> Any:
         """Return an operand spread per channel, or a single number unchanged; `None` for computed values and those with pixels."""
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
         numbers = constant_of(operand, self.values)
         if numbers is None:
             return None
-        if numbers.size == 1 and (beside.shape[1] > 1 or not (numbers.ndim == 4 or operator == _NORM)):
+        if numbers.size == 1 and (pending.shape[1] > 1 or not (numbers.ndim == 4 or operator == _NORM)):
             return relax.const(numbers)
         axis = 1 if numbers.ndim == 4 else 0
-        return relax.const(beside.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
+        return relax.const(pending.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
 
 
 def _unfolded(call: Any, new: Any) -> _PendingShuffle | None:

@@ -183,11 +183,11 @@ def spec_of(
     if wanted.batch is not None and wanted.batch != given[0]:
         raise UserError(f"{file} takes only a batch of {given[0]}, not {wanted.batch}.", f"Leave out --batch, or give {given[0]}.")
     if side is not None and (len(given) != 4 or height_and_width(side) != given[2:]):
-        asked = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
+        size = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
         own = side_of((1, *given[1:]))  # of one image of a batch
         remedy = f"Leave out --resolution, or give {own}." if len(given) == 4 else "Leave out --resolution."
         what = f"images of side {own}" if len(given) == 4 else words(given)
-        raise UserError(f"{file} takes only {what}, not {asked}.", remedy)
+        raise UserError(f"{file} takes only {what}, not {size}.", remedy)
     return OwnSpec.of(file.named(inside), contents, takes, _ports(file, outputs, "output", OUTPUT_NAME, fix))
 
 

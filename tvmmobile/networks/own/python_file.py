@@ -69,8 +69,8 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
     factory = getattr(module, file.factory, None)
     if not callable(factory):
         functions = [name for name, value in vars(module).items() if isinstance(value, types.FunctionType) and not name.startswith("_")]
-        there = f"It has: {', '.join(functions)}." if functions else "It has no function."
-        raise UserError(f"{file.path} has no function {file.factory}.", there)
+        remedy = f"It has: {', '.join(functions)}." if functions else "It has no function."
+        raise UserError(f"{file.path} has no function {file.factory}.", remedy)
     checked: Callable[[], Any] = factory
     return checked
 

@@ -198,9 +198,9 @@ class ClusterWorkers:
         # Functions of the standard library, so that the answer does not depend on the versions in question.
         found = {name: self._client.run(importlib.metadata.version, name, on_error="return") for name in PACKAGES}
         for worker in self._threads:
-            there = {name: versions.get(worker) for name, versions in found.items()}
-            if not any(version is None for version in there.values()):  # otherwise it has just left
-                installed = {name: version if isinstance(version, str) else "not installed" for name, version in there.items()}
+            answers = {name: versions.get(worker) for name, versions in found.items()}
+            if not any(version is None for version in answers.values()):  # otherwise it has just left
+                installed = {name: version if isinstance(version, str) else "not installed" for name, version in answers.items()}
                 check_versions(self._versions, installed, worker)
 
 

@@ -25,7 +25,7 @@ from tvmmobile.virtual.cores.mca import mca_version
 _MOST_TEXT = 100
 
 
-def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path) -> Validation:
+def started_validation(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path) -> Validation:
     """Return a validation without points, or the one in `out` if it was made under the same conditions.
 
     Raises:

@@ -21,7 +21,7 @@ from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.pipeline.stages.timing import undisturbed
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for
-from tvmmobile.pipeline.validation.record import begun, point_of, with_point
+from tvmmobile.pipeline.validation.record import point_of, started_validation, with_point
 from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import KernelSource, TimingJob, build_kernel, kernel_source, time_point
@@ -92,7 +92,7 @@ def validate_device(
     suite = suite or SUITE
     device = _registered_device(name, pin)
     compared, file = model_for(device.profile, board), Path(out)
-    validation = begun(device, compared, suite, file)
+    validation = started_validation(device, compared, suite, file)
     check_file_writable(file, "--out")
     if share is not None:
         if Path(share).resolve() == file.resolve():

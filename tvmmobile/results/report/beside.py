@@ -93,10 +93,10 @@ def join(results: Sequence[Results]) -> JoinedResults:
     ordered = sorted(results, key=lambda result: result.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:
-        apart = differences(one.context, latest)
-        if apart:
+        differing = differences(one.context, latest)
+        if differing:
             raise UserError(
-                f"these results have different contexts and cannot be joined: {'; '.join(apart)}.",
+                f"these results have different contexts and cannot be joined: {'; '.join(differing)}.",
                 "Join results of one device; tvmmobile report without --join shows two side by side.",
             )
     found: dict[tuple[object, ...], VariantResult] = {}
@@ -131,12 +131,12 @@ def side_by_side(old: View, new: View) -> SideBySide:
         either = after or before
         assert either is not None
         pairs.append(VariantPair(_name(either), before, after, change))
-    apart = differences(old.context, new.context)
+    differing = differences(old.context, new.context)
     versions = ", ".join(f"{name} {before} and {now}" for name, before, now in changed_versions(old.context, new.context))
-    remarks = [f"They differ in {'; '.join(apart)} (old and new)."] if apart else []
+    remarks = [f"They differ in {'; '.join(differing)} (old and new)."] if differing else []
     remarks += [f"Versions: {versions}."] if versions else []
     remarks += [] if same_kind else ["Modelled and measured latencies are not compared with one another."]
-    if same_kind and not apart:
+    if same_kind and not differing:
         remarks.append("Run tvmmobile compare to tell changes from noise.")
     names = ("old", "new") if old.context.device == new.context.device else (old.context.device, new.context.device)
     headings = f"{names[0]}, ms {old.context.kind}", f"{names[1]}, ms {new.context.kind}"

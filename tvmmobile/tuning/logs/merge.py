@@ -144,8 +144,8 @@ def _models(device: str, found: Sequence[_ParsedLine], into: Path, present: Pres
     now = present(device)
     if now is not None:
         return frozenset({now})
-    there = [line.held.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.held]
-    models = frozenset(replace(identity, tvm=TVM_VERSION) for identity in there if identity.device == device)
+    identities = [line.held.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.held]
+    models = frozenset(replace(identity, tvm=TVM_VERSION) for identity in identities if identity.device == device)
     if models:
         return models
     first: dict[Identity, Path] = {}

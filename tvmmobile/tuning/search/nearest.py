@@ -123,8 +123,8 @@ class _TaskFeatures:
         Those with other types or numbers of layers come after all that are alike in both.
         """
         own, (layers, kinds, threads) = self._row(task), self._rows[:, :3].T
-        apart = self._rows[:, 3:] - own[3:]
-        extents, forms = np.split(np.nan_to_num(apart), [_MOST_LAYERS * _MOST_EXTENTS], axis=1)
+        differences = self._rows[:, 3:] - own[3:]
+        extents, forms = np.split(np.nan_to_num(differences), [_MOST_LAYERS * _MOST_EXTENTS], axis=1)
         weights = np.tile(list(_FORMS.values()), _MOST_LAYERS)
         far = np.abs(extents).sum(axis=1) + (forms != 0) @ weights + 4.0 * (threads != own[2])
         # Logarithms of equal ratios differ in their last digits.

@@ -111,8 +111,8 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
     instruction = instruction_of(text)
     timing = tables.timing(instruction)
     writes = tuple((register, timing.latency) for register in instruction.writes)
-    apart = bool(timing.update and instruction.base)
-    if instruction.base and not apart:
+    updates_apart = bool(timing.update and instruction.base)
+    if instruction.base and not updates_apart:
         writes = ((instruction.base, tables.base_latency), *writes)
     by_address = tables.early_stores and instruction.kind == "store" and not (instruction.atomic or instruction.interleaved)
     data = len(instruction.data) if by_address else 0
@@ -123,7 +123,7 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
         timing=timing,
         accumulator=handed_over if instruction.accumulates else "",
         handed_over=handed_over,
-        updated=instruction.base if apart else "",
+        updated=instruction.base if updates_apart else "",
         awaited=instruction.reads[:data],
     )
 

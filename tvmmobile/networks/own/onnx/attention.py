@@ -33,8 +33,8 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     shapes = [shape_of(part) for part in inputs[:3]]
     if flat:  # batch, rows, and heads side by side
         shapes = [[batch, count, rows, depth // count] for (batch, rows, depth), count in zip(shapes, counts, strict=True)]
-        apart = [op.reshape(part, [batch, rows, heads, depth]) for part, (batch, heads, rows, depth) in zip(inputs, shapes, strict=False)]
-        query, key, value = (op.permute_dims(part, [0, 2, 1, 3]) for part in apart)
+        by_head = [op.reshape(part, [batch, rows, heads, depth]) for part, (batch, heads, rows, depth) in zip(inputs, shapes, strict=False)]
+        query, key, value = (op.permute_dims(part, [0, 2, 1, 3]) for part in by_head)
     before = 0 if past_key is None else shape_of(past_key)[2]
     if before:
         key, value = op.concat([past_key, key], 2), op.concat([past_value, value], 2)

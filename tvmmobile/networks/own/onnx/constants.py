@@ -71,8 +71,8 @@ def fold_constants(model: Any) -> Any:
         changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
         del folded.graph.node[:]
         folded.graph.node.extend(nodes)
-        there = {tensor.name for tensor in folded.graph.initializer}
-        _add(folded.graph, {name: value for name, value in values.items() if name not in there})
+        names = {tensor.name for tensor in folded.graph.initializer}
+        _add(folded.graph, {name: value for name, value in values.items() if name not in names})
     return folded
 
 

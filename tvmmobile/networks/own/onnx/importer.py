@@ -132,8 +132,8 @@ def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -
     if attrs.get("mode", b"DCR") == b"DCR":
         return None
     size, (batch, channels, height, width) = int(attrs["blocksize"]), shape_of(inputs[0])
-    apart = relax.op.reshape(inputs[0], [batch, channels, height // size, size, width // size, size])
-    together = relax.op.permute_dims(apart, [0, 1, 3, 5, 2, 4])
+    pixels = relax.op.reshape(inputs[0], [batch, channels, height // size, size, width // size, size])
+    together = relax.op.permute_dims(pixels, [0, 1, 3, 5, 2, 4])
     return relax.op.reshape(together, [batch, channels * size**2, height // size, width // size])
 
 

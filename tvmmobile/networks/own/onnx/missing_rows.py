@@ -74,8 +74,8 @@ def filled_up(outputs: Sequence[Array], filled: Sequence[FilledOutput]) -> tuple
             found.append(output)
             continue
         rows = output.shape[one.axis]
-        behind = [(0, one.extent - rows if axis == one.axis else 0) for axis in range(output.ndim)]
-        found += [np.pad(output, behind, constant_values=one.filler), np.array([rows], np.int64)]
+        pads = [(0, one.extent - rows if axis == one.axis else 0) for axis in range(output.ndim)]
+        found += [np.pad(output, pads, constant_values=one.filler), np.array([rows], np.int64)]
     return tuple(found)
 
 
@@ -179,9 +179,9 @@ class _ExtentBounding(VaryingNodes):
         graph = model.graph
         del graph.node[:], graph.value_info[:], graph.output[:]
         graph.node.extend(self.nodes)
-        there = {tensor.name for tensor in graph.initializer}
+        initializers = {tensor.name for tensor in graph.initializer}
         read = {name for node in self.nodes for name in node.input}
-        values = {name: value for name, value in self.values.items() if name in read and name not in there}
+        values = {name: value for name, value in self.values.items() if name in read and name not in initializers}
         graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
         graph.output.extend(helper.make_tensor_value_info(name, self.types[name], self.shapes[name]) for name in self._outputs)
         return model

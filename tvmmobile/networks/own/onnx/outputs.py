@@ -17,8 +17,8 @@ def with_plain_outputs(model: Any) -> Any:
 
     def forms(output: Any) -> tuple[bool, bool]:
         """Return whether it is computed as booleans, and whether as a number without dimensions."""
-        there = output.name in computed
-        return there and output.type.tensor_type.elem_type == TensorProto.BOOL, there and output.name in numbers
+        is_computed = output.name in computed
+        return is_computed and output.type.tensor_type.elem_type == TensorProto.BOOL, is_computed and output.name in numbers
 
     if not any(any(forms(output)) for output in model.graph.output):
         return model

@@ -65,15 +65,15 @@ def _windows(data: Any, attrs: dict[str, Any]) -> tuple[list[int], tuple[list[in
 
 def _rounded_up(image: list[int], kernel: list[int], strides: list[int], dilations: list[int], pads: list[int]) -> list[int]:
     """Return the pads that complete windows reaching over the edge; no window starts after the image."""
-    behind = []
+    trailing = []
     for extent, size, step, dilation, before, after in zip(
         image, kernel, strides, dilations, pads[: len(image)], pads[len(image) :], strict=True
     ):
         reach = dilation * (size - 1) + 1
         count = -(-(extent + before + after - reach) // step) + 1
         count -= (count - 1) * step >= extent + before
-        behind.append(max(after, (count - 1) * step + reach - extent - before))
-    return [*pads[: len(image)], *behind]
+        trailing.append(max(after, (count - 1) * step + reach - extent - before))
+    return [*pads[: len(image)], *trailing]
 
 
 def same_pads(

@@ -186,8 +186,8 @@ class VaryingNodes(Nodes):
         kind = helper.tensor_dtype_to_np_dtype(self.types[name])
         if kind.kind in "iu" and math.isinf(number):
             number = np.iinfo(kind).min if number < 0 else np.iinfo(kind).max
-        there = self.present(rows.axis, shape[rows.axis], len(shape), rows.count)
-        return self.emit("Where", [there, name, self.constant(number, kind)])
+        present = self.present(rows.axis, shape[rows.axis], len(shape), rows.count)
+        return self.emit("Where", [present, name, self.constant(number, kind)])
 
     def times(self, count: str, number: int) -> str:
         """Return a multiple of a count."""

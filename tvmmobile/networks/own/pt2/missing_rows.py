@@ -223,8 +223,8 @@ class _GraphBounding:
         whole = [*extents[0][:axis], sum(extent[axis] for extent in extents), *extents[0][axis + 1 :]]
         kind = self.tensors[written]["dtype"]
         [joined] = self._emit("cat", [_list(parts), axis], [whole], kind)
-        there = [self._present(self._rows(node, name), extent[axis : axis + 1], 0) for name, extent in zip(parts, extents, strict=True)]
-        [mask] = self._emit("cat", [_list(there)], [[whole[axis]]], _BOOL)
+        masks = [self._present(self._rows(node, name), extent[axis : axis + 1], 0) for name, extent in zip(parts, extents, strict=True)]
+        [mask] = self._emit("cat", [_list(masks)], [[whole[axis]]], _BOOL)
         self._emit("index_select", [joined, axis, self._places(node, mask)[0]], [whole], kind, [written])
 
     def _source(self, node: Any) -> None:
@@ -296,21 +296,21 @@ class _GraphBounding:
         if axis is None:
             return name
         extents, kind = self._extents(name), self.tensors[name]["dtype"]
-        there = self._present(self._sizes(name)[axis], extents, axis)
+        present = self._present(self._sizes(name)[axis], extents, axis)
         if kind == _BOOL:
-            return self._emit("logical_and", [there, name], [extents], kind)[0]
+            return self._emit("logical_and", [present, name], [extents], kind)[0]
         value: Any = {"as_float": f"{'-' * (number < 0)}Infinity" if math.isinf(number) else float(number)}
         if kind in _INTEGERS:
             limits = torch.iinfo(_SERIALIZE_TO_TORCH_DTYPE[kind])
             value = int(min(max(number, limits.min), limits.max))
-        return self._emit("where.ScalarOther", [there, name, value], [extents], kind)[0]
+        return self._emit("where.ScalarOther", [present, name, value], [extents], kind)[0]
 
     def _present(self, rows: str, extents: Sequence[int], axis: int) -> str:
         """Append booleans that say which rows along an axis are present."""
         [numbers] = self._emit("arange", [extents[axis]], [[extents[axis]]], _LONG)
-        [there] = self._emit("lt.Tensor", [numbers, self._count(rows or str(extents[axis]))], [[extents[axis]]], _BOOL)
+        [present] = self._emit("lt.Tensor", [numbers, self._count(rows or str(extents[axis]))], [[extents[axis]]], _BOOL)
         shape = [extent if place == axis else 1 for place, extent in enumerate(extents)]
-        return self._emit("reshape", [there, {"as_ints": shape}], [shape], _BOOL)[0]
+        return self._emit("reshape", [present, {"as_ints": shape}], [shape], _BOOL)[0]
 
     def _count(self, text: str) -> str:
         """Append a number of rows, as a tensor `[1]`."""
