@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from booted_image import Image
 from booted_machine import NETWORK, Machine, machine
 from conftest import REPOSITORY
 from page_commands import commands_of, readme_commands
-from workflows import SOMEBODY, load_workflow
+from workflows import SOMEBODY, Done, load_workflow
 
 pytestmark = pytest.mark.long
 WORKFLOW = REPOSITORY / "examples/ci/latency-arm-runner.yml"
@@ -93,14 +93,18 @@ def test_the_workflow_of_an_arm_runner(inside: Inside, tmp_path: Path) -> None:
     runner = MachineRunner(inside.machine, {**workflow.content["env"], "TRIALS": "2", **SOMEBODY}, tmp_path)
     steps = [step["name"] for step in workflow.steps if "run" in step and not step.get("continue-on-error")]
     first = {one.name: one for one in runner.run(workflow, *steps)}
-    assert {name: one.code for name, one in first.items() if one.code} == {GATE: 1}, first
+    assert {name: one.code for name, one in first.items() if one.code} == {GATE: 1}, _output(first.values())
     assert "has no baseline" in first[GATE].err
     saved = runner.execute({"name": "save", "run": commands_of(REPOSITORY / "docs/ci.md", "Saving the baselines")})
     assert saved.code == 0, saved.err
     inside("./scripts/tvmmobile device remove arm-runner")
     again = runner.run(workflow)
-    assert [one.code for one in again] == [0] * (len(steps) + 1), again
+    assert [one.code for one in again] == [0] * (len(steps) + 1), _output(again)
     assert "emulated" in inside("cat ../summary.md")
+
+
+def _output(steps: Iterable[Done]) -> str:
+    return "".join(f"{one.name}: {one.code}\n{one.out[-3000:]}\n{one.err[-3000:]}\n" for one in steps)
 
 
 def test_the_second_command(inside: Inside) -> None:

@@ -25,8 +25,9 @@ from tvmmobile.devices.agents.host import STOP_S
 from tvmmobile.devices.agents.rpc import LinkError, open_relay, open_session
 from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
-from tvmmobile.devices.virtual_board import STRETCH, slowdown
+from tvmmobile.devices.virtual_board import STRETCH
 from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
+from tvmmobile.system.emulators import slowdown
 
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4")

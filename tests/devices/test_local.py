@@ -35,10 +35,11 @@ from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import LocalAddress, registered_names
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.board.storage import not_stored
-from tvmmobile.devices.local.machine import emulator_of, local_address
+from tvmmobile.devices.local.machine import local_address
 from tvmmobile.devices.local.remote import LocalRemote
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.results.file import read_results
+from tvmmobile.system.emulators import emulator_of
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import locked
 from tvmmobile.tuning.search.twin import twin_board

@@ -205,6 +205,13 @@ def test_workers_outlast_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert capfd.readouterr().err == ""
 
 
+def test_jobs_may_take_longer_on_an_emulated_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvmmobile.system.workers.slowdown", lambda: 5.0)
+    with Workers(1) as workers:
+        ((_, hung),) = workers.run(misbehave, ["hang"], 0.4)
+    assert isinstance(hung, WorkerError) and str(hung) == "not done within 2 s"
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize(
     ("number", "code", "message"), [(signal.SIGINT, 130, "tvmmobile: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,10 +13,10 @@ from tvmmobile.devices.agent.build import agent_words, build_bundle
 from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.proof import new_secret
-from tvmmobile.devices.local.machine import emulator_of
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.system.doctor import require
+from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.files import write_text
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
@@ -25,8 +24,6 @@ from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.program import plain_qemu_words, qemu_words
 from tvmmobile.virtual.sysroot import capacity_files
 
-#: Where this machine is emulated itself, everything takes up to this many times as long.
-EMULATED_SLOWDOWN = 20.0
 #: Time for all agents to register.
 START_DEADLINE_S = 60.0
 #: Time limit of a network whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
@@ -120,11 +117,6 @@ class VirtualDevice:
     def watched(self) -> Iterator[Watch | None]:
         """Yield `None`: a model's state never changes."""
         yield None
-
-
-def slowdown(root: Path = Path("/")) -> float:
-    """Return the factor of time limits here: above 1 on an AArch64 machine that is emulated, as `proc` and `sys` in `root` describe it."""
-    return EMULATED_SLOWDOWN if platform.machine() == "aarch64" and emulator_of(root) else 1.0
 
 
 def _without_sve(board: Board) -> dict[str, list[str]]:

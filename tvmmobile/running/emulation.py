@@ -20,6 +20,7 @@ from tvmmobile.running.library import Array, Library
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.running.networks import DISAGREES, LACKING, LACKS, checker
 from tvmmobile.system.doctor import TOOLS, install_command, installed, require
+from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.survival import die_with_parent
 from tvmmobile.virtual.board import Board, board_names, load_board
@@ -107,6 +108,7 @@ def check_options(library: Library) -> list[str]:
 
 def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, options: Sequence[str] = ()) -> float:
     """Return the error that `check.c` finds; raise like `run_here`."""
+    timeout_s *= slowdown()
     try:
         folder, program = _runtime(), checker()
     except UserError as error:

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.programs import zig_program
@@ -153,7 +154,9 @@ def _find(tool: Tool) -> tuple[Path | None, str]:
 def version_of(path: str) -> str:
     """Return the first dotted number that `--version` prints, or an empty string."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S * slowdown(), stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     match = re.search(r"\d+\.\d+(\.\d+)*", re.sub(r"\([^)]*\)", "", done.stdout))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.errors import UserError
 
 #: Words in a compiler's message about a program of its own that this signal ended.
@@ -19,8 +20,9 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
     """Run a program to its end and return its standard output; raise `UserError` with the end of it if it fails or takes too long, and
     `OSError` if a file grows beyond this process's limit.
 
-    It runs in `folder`, by default in this process's.
+    It runs in `folder`, by default in this process's. The limit is that of a usual machine; an emulated one has longer (`slowdown`).
     """
+    timeout_s *= slowdown()
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, cwd=folder)
     except subprocess.TimeoutExpired:

@@ -26,6 +26,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import pebble
 
+from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.environment import debug_level, environment, take_over, torch_cache
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_space, filling_cache
@@ -78,6 +79,7 @@ class WorkerPool(Protocol):
 
         Args:
             jobs: taken only as workers become free, so that later jobs may depend on earlier results.
+            timeout_s: longest time for a job on a usual machine; an emulated one has longer (`slowdown`).
         """
 
 
@@ -87,7 +89,7 @@ def processor_limit(seconds: float) -> Iterator[None]:
 
     A signal ends it where the compiler does not return to Python.
     """
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds * slowdown())
     try:
         yield
     finally:
@@ -140,6 +142,7 @@ class Workers:
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         source, suspects = iter(jobs), deque[_RunningJob]()
+        timeout_s *= slowdown()
         pending: dict[Any, _RunningJob] = {}
         try:
             while True:

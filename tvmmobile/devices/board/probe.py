@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tvmmobile.devices.board.emulators import DESCRIBING, emulator_described
 from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.native.instructions import MACHINE_FEATURES
+from tvmmobile.system.emulators import DESCRIBING, emulator_described
 from tvmmobile.system.errors import DeviceUnavailable
 
 #: Cores, caches and sensors that we ask a board for at first, and most caches and sensors.

@@ -6,9 +6,9 @@ import hashlib
 import platform
 from pathlib import Path
 
-from tvmmobile.devices.board.emulators import DESCRIBING, emulator_described
 from tvmmobile.devices.board.registered import LocalAddress
 from tvmmobile.devices.local.remote import LocalRemote
+from tvmmobile.system.emulators import content_of, emulator_of
 from tvmmobile.system.errors import DeviceUnavailable
 
 _ID = Path("/etc/machine-id")
@@ -46,13 +46,8 @@ def local_address(root: str = "/", emulated: bool = False) -> LocalAddress:
 
 def machine_id() -> str:
     """Return an anonymous number of this machine, derived from `/etc/machine-id`, which must stay private; "" without one."""
-    content = _content(_ID)
+    content = content_of(_ID)
     return hashlib.sha256(b"tvmmobile " + content.encode()).hexdigest()[:16] if content else ""
-
-
-def emulator_of(root: Path) -> str:
-    """Return what emulates the machine that `proc` and `sys` in `root` describe; "" for hardware, also with a hypervisor."""
-    return emulator_described(*(_content(root / name) for name in DESCRIBING))
 
 
 def _user_mode() -> str:
@@ -60,13 +55,6 @@ def _user_mode() -> str:
 
     The files are never those of a tree: they are about this process.
     """
-    kernel = _content(Path("/proc/sys/kernel/arch"))  # not there before Linux 6.1
+    kernel = content_of(Path("/proc/sys/kernel/arch"))  # not there before Linux 6.1
     translated = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
     return "QEMU" if (kernel and kernel not in _ARCHITECTURES) or translated else ""
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").replace("\0", "").strip()
-    except OSError:
-        return ""

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from tvmmobile.system.doctor import installed, require
+from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.cores.core_timing import timing_of
@@ -77,8 +78,8 @@ def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
 
 
 def _run(tool: str, flags: list[str], source: str) -> subprocess.CompletedProcess[str]:
-    command = [str(require(tool)), *flags]
+    command, timeout_s = [str(require(tool)), *flags], TIMEOUT_S * slowdown()
     try:
-        return subprocess.run(command, input=source, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        return subprocess.run(command, input=source, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} did not end within {TIMEOUT_S:g} s.", f"Run: apt-get install -y --reinstall {PACKAGE}") from None
+        raise UserError(f"{command[0]} did not end within {timeout_s:g} s.", f"Run: apt-get install -y --reinstall {PACKAGE}") from None
